@@ -1,0 +1,1 @@
+"""What is computed: recipes, tasks, objectives, rollouts, the training loop, and the geometry of weight updates."""

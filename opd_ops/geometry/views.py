@@ -1,0 +1,38 @@
+"""The two views of a stored weight: bf16(w) = RN_8(w), what is served, and master(w) = w, what is trained.
+
+A view is returned in float64, where both are exact, so every later difference W_t - W0 is free of storage rounding.
+Not measured here: the error that made the stored value (optimizer rounding, or a cast done before it was saved).
+Rounding is torch's own cast, to nearest even; from fp64 it passes through fp32.
+"""
+
+import torch
+from torch import Tensor
+
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
+
+
+def dtype_name(stored: torch.dtype) -> str:
+    """bf16, fp16, fp32 or fp64. ValueError for any other dtype."""
+    if stored not in NAMES:
+        raise ValueError(f"weights are stored as {stored}; geometry reads {', '.join(NAMES.values())}")
+    return NAMES[stored]
+
+
+def views(stored: torch.dtype) -> tuple[str, ...]:
+    """The views a stored dtype supports: master exists only where the significand is longer than bf16's 8 bits."""
+    return ("bf16",) if dtype_name(stored) == "bf16" else ("bf16", "master")
+
+
+def as_view(w: Tensor, view: str) -> Tensor:
+    """The view's values as float64, in the shape of w. ValueError for an unknown view or dtype."""
+    dtype_name(w.dtype)
+    if view not in ("bf16", "master"):
+        raise ValueError(f"view {view!r} is neither bf16 nor master")
+    w = w.detach()
+    return (w.to(torch.bfloat16) if view == "bf16" else w).to(torch.float64)
+
+
+def nonfinite(w: Tensor) -> int:
+    """Number of NaN and infinite weights, counted after rounding to bf16, where a wider dtype may overflow."""
+    dtype_name(w.dtype)
+    return int((~torch.isfinite(w.detach().to(torch.bfloat16))).sum())

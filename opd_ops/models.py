@@ -1,0 +1,93 @@
+"""Models: build or load a Hugging Face decoder, and say which role each weight plays."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen3Config
+
+from opd_ops.recipe import Architecture
+
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+_DECODER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight$")
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+
+
+def role(name: str) -> tuple[int | None, str]:
+    """Layer index and role of a parameter by its Hugging Face name.
+
+    Roles: q k v o gate up down (decoder projections), embed, head, norm, bias, other.
+    """
+    if match := _DECODER.search(name):
+        return int(match[1]), match[2]
+    layer = int(match[1]) if (match := _LAYER.search(name)) else None
+    if name.endswith(".bias"):
+        return layer, "bias"
+    if "embed" in name or name.endswith("wte.weight"):
+        return layer, "embed"
+    if "lm_head" in name:
+        return layer, "head"
+    return layer, "norm" if "norm" in name or ".ln_" in name else "other"
+
+
+def configuration(architecture: Architecture, *, pad: int, bos: int, eos: int) -> PretrainedConfig:
+    """Qwen3 configuration of a from-scratch decoder with tied embeddings and no dropout."""
+    return Qwen3Config(
+        **vars(architecture),
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        pad_token_id=pad,
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+
+
+def initialise(config: PretrainedConfig, seed: int) -> dict[str, Tensor]:
+    """Random fp32 weights of `config`, from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return state(model)
+
+
+def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
+    """Configuration from the plain JSON that a run or a folder keeps."""
+    return AutoConfig.for_model(**raw)
+
+
+def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+    """A model in evaluation mode whose parameters are `weights` rounded to bf16 and stored as `dtype`.
+
+    Errors: ValueError naming missing or unexpected tensors.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    expected = dict(model.named_parameters())
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise ValueError(f"the weights lack tensor {missing[0]} ({len(missing)} missing); is this the right model?")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise ValueError(f"the weights hold an unknown tensor {extra[0]} ({len(extra)} unknown); is this the right model?")
+    with torch.no_grad():
+        for name, parameter in expected.items():
+            parameter.copy_(weights[name].to(torch.bfloat16))
+    return model.eval()
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters by name, tied ones once, as detached fp32 copies."""
+    return {name: p.detach().to(torch.float32).clone() for name, p in model.named_parameters()}
+
+
+def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
+    """Configuration and weights of a Hugging Face folder or hub name.
+
+    Errors: ValueError when the folder holds no loadable model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"no model could be loaded from {Path(folder)}: {first}") from None
+    return model.config, state(model)

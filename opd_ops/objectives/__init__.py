@@ -1,0 +1,1 @@
+"""What each objective's gradient really is, one file each."""

@@ -1,0 +1,1 @@
+"""Drawing sequences from a model: the contract and its backends."""

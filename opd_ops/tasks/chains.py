@@ -1,0 +1,134 @@
+"""Digit chains: `M:7+8-3*4=` is worked left to right mod 10, `7+8=5;5-3=2;2*4=8;#8`; the reward is the exact `#d`.
+
+A third of the 300 facts (a, op, b) are hard: corpora state them wrongly with a set probability and go on from the
+wrong value. That leaves a student that has the format right and the facts half right, which is what a teacher or a
+reward can mend. Streams:
+
+    corpus   packed pretraining documents (facts, 1-2 operation chains, reverse and copy), hard facts wrong 60 %
+    noisy    target chains, hard facts wrong 50 %
+    clean    target chains, ground truth
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from opd_ops.tasks.task import Problem, Tokens
+
+ALPHABET = "0123456789+-*=;#:MFCRK>"
+PAD, BOS, EOS = 0, 1, 2
+VOCABULARY = 32
+ROW = 32  # tokens of a packed row
+_INDEX = {character: i + 3 for i, character in enumerate(ALPHABET)}
+_OPERATORS = "+-*"
+
+
+def encode(text: str) -> Tokens:
+    return [_INDEX[character] for character in text]
+
+
+def decode(tokens: Tokens) -> str:
+    return "".join(ALPHABET[t - 3] if 3 <= t < 3 + len(ALPHABET) else "?" for t in tokens)
+
+
+def apply(a: int, operator: str, b: int) -> int:
+    """a op b mod 10."""
+    return {"+": a + b, "-": a - b, "*": a * b}[operator] % 10
+
+
+def is_hard(a: int, operator: str, b: int) -> bool:
+    """A fixed pseudo-random third of the facts (a multiplicative hash, the same in every process)."""
+    return ((a * 31 + _OPERATORS.index(operator) * 17 + b * 101 + 7) * 2654435761 >> 7) % 3 == 0
+
+
+def _held_out(digits: np.ndarray, operators: np.ndarray) -> bool:
+    key = 0
+    for value in (*digits.tolist(), *operators.tolist()):
+        key = (key * 16777619 ^ int(value) + 1) & 0xFFFFFFFF
+    return (key * 2654435761 >> 9) % 8 == 0
+
+
+class Chains:
+    """Chains of `operations` steps behind the tag `M` (the target) or `C` (as in the corpus)."""
+
+    pad, eos = PAD, EOS
+
+    def __init__(self, operations: int = 3, tag: str = "M") -> None:
+        self.operations, self.tag = operations, tag
+
+    def problems(self, split: Literal["train", "held_out"], count: int, rng: np.random.Generator) -> list[Problem]:
+        found: dict[str, Problem] = {}
+        while len(found) < count:
+            digits, operators = self._draw(rng)
+            prompt = _chain(self.tag, digits, operators)
+            if _held_out(digits, operators) == (split == "held_out") and prompt not in found:
+                found[prompt] = Problem(prompt=[BOS, *encode(prompt)], answer=f"#{_solve(digits, operators)}")
+        return list(found.values())
+
+    def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
+        if stream == "corpus":
+            return [self._packed(rng) for _ in range(count)]
+        wrong = {"noisy": 0.5, "clean": 0.0}.get(stream)
+        if wrong is None:
+            raise ValueError(f"unknown stream {stream!r} of task chains; known: corpus, noisy, clean")
+        pairs = []
+        while len(pairs) < count:
+            digits, operators = self._draw(rng)
+            if not _held_out(digits, operators):
+                work = _work(digits, operators, wrong, rng)
+                pairs.append(([BOS, *encode(_chain(self.tag, digits, operators))], [*encode(work), EOS]))
+        return pairs
+
+    def verify(self, problem: Problem, response: Tokens) -> float:
+        return float(decode(response).rpartition("#")[1:] == ("#", problem.answer[1:]))
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return rng.integers(0, 10, self.operations + 1), rng.integers(0, 3, self.operations)
+
+    def _packed(self, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
+        tokens: Tokens = []
+        while len(tokens) < ROW:
+            tokens += [BOS, *encode(_document(rng)), EOS]
+        return tokens[:1], tokens[1:ROW]
+
+
+def _chain(tag: str, digits: np.ndarray, operators: np.ndarray) -> str:
+    steps = "".join(f"{_OPERATORS[o]}{d}" for o, d in zip(operators, digits[1:], strict=True))
+    return f"{tag}:{digits[0]}{steps}="
+
+
+def _solve(digits: np.ndarray, operators: np.ndarray) -> int:
+    value = int(digits[0])
+    for o, d in zip(operators, digits[1:], strict=True):
+        value = apply(value, _OPERATORS[o], int(d))
+    return value
+
+
+def _stated(a: int, operator: str, b: int, wrong: float, rng: np.random.Generator) -> int:
+    """The result a corpus states: wrong with probability `wrong` for a hard fact, by a random other digit."""
+    truth = apply(a, operator, b)
+    if is_hard(a, operator, b) and rng.random() < wrong:
+        return (truth + int(rng.integers(1, 10))) % 10
+    return truth
+
+
+def _work(digits: np.ndarray, operators: np.ndarray, wrong: float, rng: np.random.Generator) -> str:
+    value, steps = int(digits[0]), []
+    for o, d in zip(operators, digits[1:], strict=True):
+        stated = _stated(value, _OPERATORS[o], int(d), wrong, rng)
+        steps.append(f"{value}{_OPERATORS[o]}{d}={stated};")
+        value = stated
+    return f"{''.join(steps)}#{value}"
+
+
+def _document(rng: np.random.Generator) -> str:
+    kind = rng.random()
+    if kind < 0.5:
+        a, o, b = int(rng.integers(10)), _OPERATORS[rng.integers(3)], int(rng.integers(10))
+        return f"F:{a}{o}{b}={_stated(a, o, b, 0.6, rng)}"
+    if kind < 0.8:
+        operations = int(rng.integers(1, 3))
+        digits, operators = rng.integers(0, 10, operations + 1), rng.integers(0, 3, operations)
+        return _chain("C", digits, operators) + _work(digits, operators, 0.6, rng)
+    text = "".join(str(d) for d in rng.integers(0, 10, int(rng.integers(2, 5))))
+    return f"R:{text}>{text[::-1]}" if kind < 0.9 else f"K:{text}>{text}"

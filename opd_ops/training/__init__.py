@@ -1,0 +1,1 @@
+"""One loop for every objective: batches, steps, evaluation, gates, resume state."""

@@ -1,0 +1,60 @@
+"""The arms a study compares, in the order and colours used everywhere (Okabe-Ito, safe for colour blindness)."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One arm. Colour never carries the meaning alone: `dash` and `shape` repeat it."""
+
+    key: str  # the part of the recipe after "<study>."
+    label: str  # name in tables and legends
+    color: str  # sRGB hex
+    dash: tuple[int, ...]  # stroke pattern in px; (1, 0) is solid
+    shape: str  # Vega point shape
+    meaning: str  # one line for the reader
+
+
+ARMS = (
+    Arm(
+        key="sft",
+        label="SFT",
+        color="#E69F00",
+        dash=(1, 0),
+        shape="square",
+        meaning="supervised fine-tuning: cross-entropy on fixed answers",
+    ),
+    Arm(
+        key="opd",
+        label="OPD",
+        color="#0072B2",
+        dash=(1, 0),
+        shape="circle",
+        meaning="on-policy distillation: the teacher scores the student's own rollouts",
+    ),
+    Arm(
+        key="rlvr",
+        label="RLVR",
+        color="#009E73",
+        dash=(2, 2),
+        shape="triangle-up",
+        meaning="reinforcement learning from verifiable rewards",
+    ),
+    Arm(
+        key="sft-matched",
+        label="sft-matched",
+        color="#CC79A7",
+        dash=(7, 3),
+        shape="diamond",
+        meaning="matched control: offline cross-entropy with OPD's start, learning rate, steps and batch",
+    ),
+)
+BY_KEY = {arm.key: arm for arm in ARMS}
+
+
+def tagged(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """`frame` with a column `arm`, the recipe without its study; rows of recipes outside `ARMS` are dropped."""
+    arm = pl.col("recipe").str.replace(r"^[^.]*\.", "")
+    return frame.with_columns(arm=arm).filter(pl.col("arm").is_in(list(BY_KEY)))

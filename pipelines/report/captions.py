@@ -1,0 +1,96 @@
+"""What each figure means, how it is computed and what to be careful about."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.report import figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure of the page. `draw` takes the `needs` tables in order."""
+
+    key: str  # anchor on the page
+    title: str
+    needs: tuple[str, ...]  # tables
+    draw: Callable[..., figures.Chart]
+    alt: str  # what the picture shows, for readers who do not see it
+    meaning: str
+    how: str
+    caveat: str
+
+
+SPREAD = "Mean over the decoder's projection matrices, then over seeds; bands run from the lowest to the highest seed."
+ROUNDED = (
+    "The bf16 view contains the rounding of the export, which weighs most while the update is small: it raises stable "
+    "rank and Hill and lowers Sim_16 early on. Where bf16 and master disagree, the difference is storage, not training."
+)
+UNMATCHED = "Arms differ in steps and in how far they move; progress is a share of each arm's own run."
+
+FIGURES = (
+    Figure(
+        key="stable-rank",
+        title="Stable rank of the update",
+        needs=("update_spectrum",),
+        draw=figures.stable_rank,
+        alt="Stable rank of the update against training progress, one line per arm, bf16 and master side by side.",
+        meaning="Whether an update spreads over more directions as training goes on, or concentrates on fewer.",
+        how=f"||dW||_F^2 / ||dW||_2^2 of dW = W_t - W0. {SPREAD} The paper averages attention matrices only and reads "
+        "SFT up to about 75, OPD in a band of about 18 to 28, RLVR down to OPD's level (axis ticks).",
+        caveat=ROUNDED,
+    ),
+    Figure(
+        key="norm",
+        title="Size of the update",
+        needs=("update_spectrum",),
+        draw=figures.frobenius_norm,
+        alt="Frobenius norm of the update against training progress on a log axis, one line per arm, both views.",
+        meaning="How far the weights have moved from their start.",
+        how=f"||W_t - W0||_F. {SPREAD} The paper's ends, from its LaTeX source: SFT 4.701, OPD 0.452, RLVR 0.168.",
+        caveat=UNMATCHED + " Norms grow with the matrices, so compare orders and not levels with an 8B model.",
+    ),
+    Figure(
+        key="hill",
+        title="Tail of the update's spectrum",
+        needs=("hill",),
+        draw=figures.hill,
+        alt="Hill tail index of the update's singular values against training progress, one line per arm, both views.",
+        meaning="A small index is a heavy tail: a few singular values stand out from the rest.",
+        how=f"[mean over i < k of log(sigma_i / sigma_k)]^-1 at the smallest k that all matrices share. {SPREAD} The "
+        "paper gives OPD 2.34 to 2.93 (LaTeX source) without its k.",
+        caveat="The index depends strongly on k, so levels are not comparable with the paper's. " + ROUNDED,
+    ),
+    Figure(
+        key="locking",
+        title="When the update's subspace settles",
+        needs=("locking",),
+        draw=figures.locking,
+        alt="Sim_16 between the update now and at the end against training progress, one line per arm, both views.",
+        meaning="How much of the final update's leading input subspace is already there.",
+        how="Sim_16 = ||V_16(t)' V_16(end)||_F^2 / 16 with V_16 the top right singular vectors of dW. The dashed rule "
+        f"is the mean chance level 16/n. {SPREAD} The paper shows OPD high from its first checkpoint, at most 21 % in.",
+        caveat=ROUNDED,
+    ),
+    Figure(
+        key="angles",
+        title="Rotation of the leading subspace",
+        needs=("rotation",),
+        draw=figures.angle_profiles,
+        alt="Principal angles in degrees against their index on a log axis at the final step, one line per arm.",
+        meaning="How far training has turned the weights' own leading input directions.",
+        how=f"Principal angles between the top-k right singular subspaces of W0 and the final weights, ascending. "
+        f"{SPREAD} The paper shows one layer at k = 512: SFT above 10, OPD about 1, RLVR below 0.5 degrees.",
+        caveat="The last angles depend on the gap at the cut, and a small gap turns easily. k is not the paper's.",
+    ),
+    Figure(
+        key="roles",
+        title="By role of the matrix",
+        needs=("update_support", "rotation"),
+        draw=figures.roles,
+        alt="Bars by role of the matrix: share of unchanged weights, and mean rotation in degrees, one colour per arm.",
+        meaning="Whether attention and MLP matrices tell the same story.",
+        how="Final step, bf16 view. Left: weights bitwise equal to W0, weighted by parameter count. Right: mean "
+        "principal angle, input side. Whiskers run from the lowest to the highest seed.",
+        caveat="Matrices of different shapes have different ceilings; compare arms within a role.",
+    ),
+)

@@ -1,0 +1,127 @@
+"""The headline table: metrics by arms, numeric in long form, and as text for a terminal, Markdown or the page."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import polars as pl
+
+from pipelines.report.arms import ARMS, BY_KEY
+from pipelines.report.intervals import interval
+from pipelines.report.metrics import (
+    ACCURACY,
+    ACCURACY_START,
+    FROBENIUS,
+    LOW_MAGNITUDE,
+    NORM,
+    NSS,
+    PRINCIPAL,
+    ROTATION,
+    SIMILARITY,
+    STABLE_RANK,
+    STABLE_RANK_EARLY,
+    UNCHANGED,
+    Metric,
+    Unit,
+)
+from pipelines.report.numbers import quantity
+from pipelines.report.samples import samples
+
+SCHEMA = pl.Schema(
+    {
+        "study": pl.String(),
+        "metric": pl.String(),
+        "unit": pl.String(),
+        "arm": pl.String(),
+        "value": pl.Float64(),
+        "low": pl.Float64(),
+        "high": pl.Float64(),
+        "seeds": pl.Int64(),
+        "paper": pl.String(),
+    }
+)
+METRICS: tuple[Metric, ...] = (
+    UNCHANGED,
+    *ROTATION.values(),
+    *NSS.values(),
+    *NORM.values(),
+    *FROBENIUS.values(),
+    LOW_MAGNITUDE,
+    PRINCIPAL,
+    *(metric for view in STABLE_RANK for metric in (STABLE_RANK_EARLY[view], STABLE_RANK[view])),
+    *SIMILARITY.values(),
+    ACCURACY_START,
+    ACCURACY,
+    replace(ACCURACY, words="final accuracy, greedy", where=(("temperature", 0.0),)),
+)
+ABSENT = "-"
+
+
+def headline(study: str, tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+    """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`.
+
+    value: mean over seeds; low, high: 95 % Student-t interval over seeds, null for one seed. Fractions stay fractions
+    (unit "percent" says how to show them); paper: what arXiv 2606.07082 reports for its 8B run of that
+    arm, null for views other than bf16, which it does not have.
+    """
+    rows = []
+    for metric, frame in samples(METRICS, tables).items():
+        for arm in ARMS:
+            mine = frame.filter(pl.col("arm") == arm.key)
+            if mine.is_empty():
+                continue
+            found = interval(mine["value"].to_list())
+            cut = "" if metric.cut is None or mine["cut"][0] is None else f", {metric.cut} {mine['cut'][0]}"
+            rows.append(
+                {
+                    "study": study,
+                    "metric": metric.words + cut,
+                    "unit": metric.unit,
+                    "arm": arm.key,
+                    "value": found.mean,
+                    "low": found.low,
+                    "high": found.high,
+                    "seeds": found.n,
+                    "paper": None if metric.view == "master" else dict(metric.paper).get(arm.key),
+                }
+            )
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def grid(table: pl.DataFrame) -> list[list[str]]:
+    """`headline` as text: a heading row, then one row per metric; arms without any row have no column.
+
+    A cell is "mean +- half-width of the 95 % interval"; without an interval (one seed) the mean alone.
+    """
+    arms = [arm.key for arm in ARMS if arm.key in set(table["arm"])]
+    names = "/".join(BY_KEY[key].label for key in ("sft", "opd", "rlvr"))
+    lines = [["metric", *(BY_KEY[key].label for key in arms), f"paper, 8B {names}"]]
+    for (metric,), group in table.group_by("metric", maintain_order=True):
+        rows = {row["arm"]: row for row in group.iter_rows(named=True)}
+        paper = [rows.get(key, {}).get("paper") for key in ("sft", "opd", "rlvr")]
+        reported = " / ".join(text or ABSENT for text in paper) if any(paper) else ABSENT
+        lines.append([str(metric), *(cell(rows[key]) if key in rows else ABSENT for key in arms), reported])
+    return lines
+
+
+def cell(row: Mapping[str, object]) -> str:
+    value, low, high, unit = row["value"], row["low"], row["high"], row["unit"]
+    assert isinstance(value, float)
+    half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
+    shown: Unit = "percent" if unit == "percent" else "deg" if unit == "deg" else ""
+    return quantity(value, shown, half)
+
+
+def terminal(table: pl.DataFrame) -> str:
+    """The grid in aligned columns."""
+    lines = grid(table)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """The grid as a Markdown table."""
+    heading, *body = [[text.replace("|", "\\|") for text in line] for line in grid(table)]
+    rule = ["---"] + ["---:"] * (len(heading) - 2) + ["---"]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])

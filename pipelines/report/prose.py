@@ -1,0 +1,143 @@
+"""Sentences made from verdict rows: the words follow the numbers, none is written in advance."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+
+from pipelines.report.arms import BY_KEY
+from pipelines.report.claims import BY_TEXT, Claim, Section
+from pipelines.report.metrics import END, Metric
+from pipelines.report.numbers import change, quantity
+
+Row = Mapping[str, Any]
+STATUSES = ("holds", "fails", "undecided", "one seed")
+HEADINGS = {
+    "holds": "What reproduces",
+    "fails": "What does not reproduce",
+    "undecided": "What these seeds do not decide",
+    "toward": "What points the paper's way, without a verdict (one seed)",
+    "away": "What points the other way, without a verdict (one seed)",
+}
+WORDS = {
+    "holds": "holds",
+    "fails": "fails",
+    "undecided": "undecided",
+    "toward": "points this way",
+    "away": "points the other way",
+}
+
+
+def status(row: Row) -> str:
+    """holds, fails or undecided; "one seed" where there is no interval to decide by."""
+    if row["low"] is None:
+        return "one seed"
+    return {True: "holds", False: "fails", None: "undecided"}[row["holds"]]
+
+
+def standing(claim: Claim, row: Row) -> str:
+    """The status or, for one seed, the way the numbers point: a key of `HEADINGS`."""
+    if row["low"] is not None:
+        return status(row)
+    return "toward" if claim.judge(row["effect"], row["effect"], row["right_value"]) else "away"
+
+
+def section(table: pl.DataFrame, name: Section) -> list[tuple[Claim, Row]]:
+    """The rows of one section with their claims, in the order of `claims.CLAIMS`."""
+    pairs = ((BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True))
+    return [(claim, row) for claim, row in pairs if claim.section == name]
+
+
+def evidence(claim: Claim, row: Row) -> str:
+    """Both sides and the difference with its interval: "OPD 86 %, RLVR 70 %; difference +16 [+10, +22] points"."""
+    unit, right = claim.metric.unit, BY_KEY[claim.right].label if isinstance(claim.right, str) else "chance"
+    both = (
+        f"{BY_KEY[claim.left].label} {quantity(row['left_value'], unit)}, {right} {quantity(row['right_value'], unit)}"
+    )
+    return f"{both}; difference {change(row['effect'], row['low'], row['high'], unit)}"
+
+
+def bullets(table: pl.DataFrame, wanted: str) -> list[str]:
+    """One sentence per family of metrics on the paper's statements that stand as `wanted` (a key of `HEADINGS`)."""
+    families: dict[str, dict[str, list[tuple[Claim, Row]]]] = {}
+    for claim, row in section(table, "paper"):
+        if standing(claim, row) == wanted:
+            families.setdefault(claim.metric.family, {}).setdefault(claim.statement, []).append((claim, row))
+    return [bullet(*told, with_change=wanted in ("fails", "undecided")) for told in families.items()]
+
+
+def bullet(family: str, statements: Mapping[str, list[tuple[Claim, Row]]], *, with_change: bool) -> str:
+    """ "rotation, input side: SFT > OPD (bf16 13 deg against 1.2 deg; master ...); OPD > RLVR (...). Paper: ..." """
+    told = [f"{words} ({'; '.join(case(*pair, with_change) for pair in pairs)})" for words, pairs in statements.items()]
+    paper = dict(next(iter(statements.values()))[0][0].metric.paper)
+    reported = " / ".join(f"{BY_KEY[arm].label} {text}" for arm, text in paper.items()) or "not reported"
+    return f"{family}: {'; '.join(told)}. Paper: {reported}."
+
+
+def case(claim: Claim, row: Row, with_change: bool) -> str:
+    metric = claim.metric
+    when = "" if metric.at == END else f" at {100 * metric.at:g} %"
+    right = f"{quantity(row['right_value'], metric.unit)}{'' if claim.baseline is None else ' at 5 %'}"
+    values = f"{metric.view}{when} {quantity(row['left_value'], metric.unit)} against {right}"
+    if not with_change:
+        return values
+    return f"{values}, difference {change(row['effect'], row['low'], row['high'], metric.unit)}"
+
+
+def summary(table: pl.DataFrame) -> str:
+    """One paragraph: how many statements of the paper were tested here, and how they came out."""
+    rows = section(table, "paper")
+    if not rows:
+        return "The tables hold none of the comparisons the paper makes, so nothing is said about it."
+    counts = {name: sum(status(row) == name for _, row in rows) for name in STATUSES}
+    words = [f"{counts['holds']} hold", f"{counts['fails']} fail", f"{counts['undecided']} stay undecided"]
+    text = f"{len(rows)} statements of the paper, split by view, are tested. "
+    if counts["one seed"] == len(rows):
+        toward = sum(standing(claim, row) == "toward" for claim, row in rows)
+        return f"{text}All rest on one seed, so none gets a verdict; {toward} of {len(rows)} point the paper's way."
+    if counts["one seed"]:
+        words.append(f"{counts['one seed']} rest on one seed and get no verdict")
+    return f"{text}Over the seeds at hand, {', '.join(words[:-1])} and {words[-1]}."
+
+
+def split_views(table: pl.DataFrame) -> list[str]:
+    """Statements whose outcome depends on the view: where storage precision, not training, may be what is seen."""
+    seen: dict[tuple[str, str, float], dict[str, str]] = {}
+    for claim, row in section(table, "paper"):
+        if claim.metric.view is not None:
+            key = (claim.metric.family, claim.statement, claim.metric.at)
+            seen.setdefault(key, {})[claim.metric.view] = WORDS[standing(claim, row)]
+    return [
+        f"{family}{'' if at == END else f' at {100 * at:g} %'}, {statement}: "
+        f"{views['bf16']} in bf16, {views['master']} in master"
+        for (family, statement, at), views in seen.items()
+        if len(views) == 2 and views["bf16"] != views["master"]
+    ]
+
+
+def control(table: pl.DataFrame) -> str:
+    """One paragraph on OPD beside its matched offline control."""
+    rows = section(table, "control")
+    if not rows:
+        return "This study has no matched offline control, so on-policy and offline training are not told apart by it."
+    apart = [claim.metric.words for claim, row in rows if row["holds"]]
+    single = [claim.metric.words for claim, row in rows if status(row) == "one seed"]
+    if len(single) == len(rows):
+        return f"The control was run with one seed: {len(rows)} differences are listed, none is decided."
+    known = len(rows) - len(single)
+    same = known - len(apart)
+    text = f"On {same} of {known} metrics these seeds do not tell OPD from its matched offline control"
+    return f"{text}; they do on {listed(apart)}." if apart else f"{text}."
+
+
+def listed(words: Iterable[str], comma: str = "; ") -> str:
+    *rest, last = words
+    return f"{comma.join(rest)} and {last}" if rest else last
+
+
+def scale(table: pl.DataFrame, metric: Metric) -> str:
+    """OPD minus RLVR in the same metric, as a yardstick for the control's difference; "-" where it was not tested."""
+    for claim, row in ((BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True)):
+        if claim.metric == metric and (claim.left, claim.right) == ("opd", "rlvr"):
+            return change(row["effect"], row["low"], row["high"], metric.unit)
+    return "-"

@@ -1,0 +1,83 @@
+"""One number per run: a metric read from the tables. Every plan of a report is collected in one pass."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.report.arms import tagged
+from pipelines.report.metrics import END, PROJECTIONS, START, Metric
+
+# A snapshot stands for a share of the run when it is at most this far from it (share of the run's steps).
+NEARBY = 0.05
+RUN = ("recipe", "seed")
+
+
+def table(tables: Mapping[str, pl.LazyFrame], name: str) -> pl.LazyFrame:
+    """The rows of table `name` that belong to an arm and to a decoder projection; empty if there is no such table."""
+    frame = tagged(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)))
+    return frame.filter(pl.col("role").is_in(PROJECTIONS)) if "role" in TABLES[name].schema else frame
+
+
+def final_step(name: str) -> pl.Expr:
+    """The last step of each run in table `name`. A gated run ends before its horizon, so what was seen decides."""
+    return pl.col("step_other" if "step_other" in TABLES[name].schema else "step").max().over(RUN)
+
+
+def at(name: str, frame: pl.LazyFrame, share: float) -> pl.LazyFrame:
+    """The rows of each run at `share` of its steps: exact at 0 and 1, else the nearest snapshot within `NEARBY`."""
+    frame = frame.with_columns(final=final_step(name))
+    if "step_other" in TABLES[name].schema:
+        frame = frame.filter(pl.col("step_other") == pl.col("final"))
+    if share in (START, END):
+        return frame.filter(pl.col("step") == (0 if share == START else pl.col("final")))
+    away = (pl.col("step") / pl.col("final") - share).abs()
+    near = frame.with_columns(away=away).filter(pl.col("step") > 0, pl.col("away") <= NEARBY + 1e-9)
+    nearest = near.filter(pl.col("away") == pl.col("away").min().over(RUN))
+    return nearest.filter(pl.col("step") == pl.col("step").min().over(RUN))
+
+
+def largest(frame: pl.LazyFrame, cut: str, column: str) -> pl.LazyFrame:
+    """Rows at one value of `cut`: of the values with the smallest share of nulls in `column`, the largest."""
+    missing = pl.col(column).is_null().mean().over(cut)
+    best = pl.col(cut).sort_by(missing, pl.col(cut), descending=[False, True]).first()
+    return frame.filter(pl.col(cut) == best)
+
+
+def mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
+    """The (weighted) mean of what `column` has in a group, summed in the order of `order`: equal rows, equal bits.
+
+    A running sum, because Polars drops a sort that stands before `mean` or `sum`. `weight` needs rows without nulls.
+    """
+    value = pl.col(column).sort_by(order)
+    if weight is not None:
+        return value.dot(pl.col(weight).sort_by(order)) / pl.col(weight).sum()
+    return value.drop_nulls().cum_sum().last() / pl.col(column).count()
+
+
+def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    """`metric` of every run, lazily: columns arm, seed, value, cut. Runs without a value are absent."""
+    if metric.since is not None:
+        end = plan(replace(metric, since=None), tables)
+        start = plan(replace(metric, since=None, at=metric.since), tables)
+        both = end.join(start, on=("arm", "seed"), suffix="_start")
+        return both.select("arm", "seed", pl.col("value") - pl.col("value_start"), "cut")
+    frame = table(tables, metric.table).filter(*(pl.col(key) == value for key, value in metric.where))
+    if metric.table == "update_support":
+        frame = frame.filter(pl.col("scope") == "projection")
+    frame = at(metric.table, frame, metric.at)
+    if metric.cut is not None:
+        frame = largest(frame, metric.cut, metric.column)
+    frame = frame.filter(pl.col(metric.column).is_not_null())
+    order = "matrix" if "matrix" in TABLES[metric.table].schema else "step"
+    value = mean(metric.column, order, metric.weight)
+    cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
+    return frame.group_by("arm", "seed").agg(value=value, cut=cut)
+
+
+def samples(metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame]) -> dict[Metric, pl.DataFrame]:
+    """Each metric's values, columns arm, seed, value, cut, sorted by arm and seed."""
+    wanted = list(dict.fromkeys(metrics))
+    frames = pl.collect_all([plan(metric, tables).sort("arm", "seed") for metric in wanted])
+    return dict(zip(wanted, frames, strict=True))

@@ -1,0 +1,70 @@
+"""The numbers the figures draw: means over matrices per run, then the mean and the range over seeds."""
+
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.report.arms import BY_KEY
+from pipelines.report.samples import at, final_step, largest, mean, table
+
+LABELS = {key: arm.label for key, arm in BY_KEY.items()}
+
+
+def labelled() -> pl.Expr:
+    return pl.col("arm").replace_strict(LABELS, return_dtype=pl.String())
+
+
+def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
+    """Mean, lowest and highest of `value` over seeds for each arm and `keys`; `arm` becomes its label."""
+    value = pl.col("value")
+    pooled = (
+        runs.drop_nulls("value")
+        .group_by("arm", *keys)
+        .agg(value=mean("value", "seed"), low=value.min(), high=value.max())
+    )
+    return pooled.with_columns(labelled()).sort("arm", *keys).collect()
+
+
+def progress(name: str, frame: pl.LazyFrame, column: str, *, cut: str | None = None) -> pl.DataFrame:
+    """`column` against the share of the run (columns arm, view, progress in %, value, low, high), step 0 left out.
+
+    Per run the unweighted mean over projection matrices. `cut` is fixed at the smallest value that the most matrices
+    have (a cut that follows the shape covers only some). Where the table compares two steps, the later is the last.
+    """
+    rows = table({name: frame}, name).with_columns(final=final_step(name))
+    if "step_other" in TABLES[name].schema:
+        rows = rows.filter(pl.col("step_other") == pl.col("final"))
+    rows = rows.filter(pl.col("step") > 0)
+    if cut is not None:
+        matrices = pl.col("matrix").n_unique().over(cut)
+        rows = rows.filter(pl.col(cut) == pl.col(cut).sort_by(matrices, cut, descending=[True, False]).first())
+    share = 100 * pl.col("step") / pl.col("final")
+    runs = (
+        rows.with_columns(progress=share).group_by("arm", "seed", "view", "progress").agg(value=mean(column, "matrix"))
+    )
+    return over_seeds(runs, "view", "progress")
+
+
+def profile(rotation: pl.LazyFrame) -> pl.DataFrame:
+    """Final principal angles by index (columns arm, view, index from 1, value, low, high in degrees), input side.
+
+    The dimension k is the largest with the fewest missing rows; per run the mean over projection matrices.
+    """
+    rows = at("rotation", table({"rotation": rotation}, "rotation").filter(pl.col("side") == "input"), 1.0)
+    rows = largest(rows, "k", "mean_deg").filter(pl.col("angles_deg").list.len() > 0)
+    angles = rows.with_columns(index=pl.int_ranges(1, pl.col("angles_deg").list.len() + 1)).explode(
+        "angles_deg", "index"
+    )
+    runs = angles.group_by("arm", "seed", "view", "index").agg(value=mean("angles_deg", "matrix"))
+    return over_seeds(runs.filter(pl.col("value") > 0), "view", "index")
+
+
+def by_role(name: str, frame: pl.LazyFrame, column: str, *, weight: str | None = None) -> pl.DataFrame:
+    """The final value of `column` in the bf16 view by role (columns arm, role, value, low, high)."""
+    rows = table({name: frame}, name).filter(pl.col("view") == "bf16")
+    if "side" in TABLES[name].schema:
+        rows = rows.filter(pl.col("side") == "input")
+    rows = at(name, rows, 1.0)
+    if "k" in TABLES[name].schema:
+        rows = largest(rows, "k", column)
+    runs = rows.drop_nulls(column).group_by("arm", "seed", "role").agg(value=mean(column, "matrix", weight))
+    return over_seeds(runs, "role")

@@ -1,0 +1,1 @@
+"""Named studies: grids of recipes x seeds."""

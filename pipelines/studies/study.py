@@ -1,0 +1,63 @@
+"""A study is a named grid of recipes x seeds with its measurement settings; a suite is a named part of one."""
+
+from dataclasses import dataclass, field
+
+from opd_ops.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Which cuts the diagnostics use. The fields are those of `opd_ops.geometry.suite.Settings`."""
+
+    k: tuple[int, ...] = (16,)
+    hill_k: tuple[int, ...] = (16, 32, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Recipes in dependency order. `models` are trained once (seed 0), the arms once per seed.
+
+    `anchor` names the arm whose end the other arms start from, where there is one.
+    """
+
+    name: str
+    title: str
+    models: tuple[Recipe, ...]
+    suites: dict[str, tuple[Recipe, ...]]
+    seeds: tuple[int, ...]
+    anchor: str | None
+    measurement: Measurement = field(default_factory=Measurement)
+    nightly: tuple[str, ...] = ()  # suites the nightly sweep keeps fresh
+    minutes: str = ""  # what to expect on two cores
+    weights: str | None = None  # models/<name> in the store that must exist, made by `make weights`
+
+    def arms(self, suite: str = "core") -> tuple[Recipe, ...]:
+        if suite not in self.suites:
+            raise ValueError(f"study {self.name} has no suite {suite!r}; it has: {', '.join(self.suites)}")
+        return self.suites[suite]
+
+    def every_arm(self) -> tuple[Recipe, ...]:
+        return tuple(recipe for suite in self.suites.values() for recipe in suite)
+
+
+def studies() -> dict[str, Study]:
+    """All studies by name."""
+    from pipelines.studies import smollm, tiny
+
+    return {study.name: study for study in (tiny.study(), smollm.study())}
+
+
+def find_study(name: str) -> Study:
+    """The study of that name, or a ValueError that lists the known ones."""
+    known = studies()
+    if name not in known:
+        raise ValueError(f"unknown study {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name in any study (models included), or a ValueError that lists the known ones."""
+    known = {r.name: r for s in studies().values() for r in (*s.models, *s.every_arm())}
+    if name not in known:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+    return known[name]

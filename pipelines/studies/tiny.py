@@ -1,0 +1,120 @@
+"""The tiny study: a 398,080-parameter Qwen3 on digit chains, trained for real in minutes on two cores.
+
+base (pretraining) -> teacher (clean chains) and, per seed, sft (noisy chains, the anchor) -> opd, rlvr, sft-matched.
+"""
+
+from opd_ops.recipe import (
+    AdamW,
+    Architecture,
+    Evaluation,
+    FinalOf,
+    Fresh,
+    Gate,
+    Horizon,
+    Opd,
+    Recipe,
+    Rlvr,
+    Rollout,
+    Sft,
+    Task,
+)
+from opd_ops.tasks.chains import VOCABULARY
+from pipelines.studies.study import Study
+
+ARCHITECTURE = Architecture(
+    vocab_size=VOCABULARY,
+    hidden_size=128,
+    num_hidden_layers=2,
+    intermediate_size=384,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+)
+TASK = Task(name="chains", options={"operations": 3})
+EVALUATION = Evaluation(problems=256, samples=4)
+NEW_TOKENS = 24  # a whole answer is 21 tokens
+POST = AdamW(learning_rate=3e-5)
+STEPS = 100
+
+
+def base() -> Recipe:
+    return Recipe(
+        study="tiny",
+        arm="base",
+        start=Fresh(architecture=ARCHITECTURE),
+        task=Task(name="chains", options={"operations": 2, "tag": "C"}),
+        objective=Sft(stream="corpus"),
+        optimizer=AdamW(learning_rate=4e-3, weight_decay=0.05, warmup=10, schedule="cosine"),
+        horizon=Horizon(steps=400, gate=Gate(low=0.75, high=1.0, temperature=0.0, every=20), snapshots=()),
+        rollout=Rollout(prompts=64, max_new_tokens=NEW_TOKENS),
+        evaluation=EVALUATION,
+    )
+
+
+def teacher() -> Recipe:
+    return Recipe(
+        study="tiny",
+        arm="teacher",
+        start=FinalOf(recipe="tiny.base", seed=0),
+        task=TASK,
+        objective=Sft(stream="clean"),
+        optimizer=AdamW(learning_rate=1e-3, warmup=10, schedule="cosine"),
+        horizon=Horizon(steps=400, gate=Gate(low=0.95, high=1.0), snapshots=()),
+        rollout=Rollout(prompts=64, max_new_tokens=NEW_TOKENS),
+        evaluation=EVALUATION,
+    )
+
+
+def sft() -> Recipe:
+    """From the base to the anchor."""
+    return Recipe(
+        study="tiny",
+        arm="sft",
+        start=FinalOf(recipe="tiny.base", seed=0),
+        task=TASK,
+        objective=Sft(stream="noisy"),
+        optimizer=AdamW(learning_rate=1e-3, warmup=10),
+        horizon=Horizon(steps=300, gate=Gate(low=0.35, high=0.7)),
+        rollout=Rollout(prompts=64, max_new_tokens=NEW_TOKENS),
+        evaluation=EVALUATION,
+    )
+
+
+def opd() -> Recipe:
+    return _from_anchor("opd", Opd(teacher=FinalOf(recipe="tiny.teacher", seed=0)))
+
+
+def rlvr() -> Recipe:
+    return _from_anchor("rlvr", Rlvr(), prompts=8, samples=8)
+
+
+def sft_matched() -> Recipe:
+    """The matched control: offline cross-entropy with OPD's start, learning rate, steps and batch."""
+    return _from_anchor("sft-matched", Sft(stream="clean"))
+
+
+def _from_anchor(arm: str, objective: Sft | Opd | Rlvr, prompts: int = 64, samples: int = 1) -> Recipe:
+    return Recipe(
+        study="tiny",
+        arm=arm,
+        start=FinalOf(recipe="tiny.sft"),
+        task=TASK,
+        objective=objective,
+        optimizer=POST,
+        horizon=Horizon(steps=STEPS),
+        rollout=Rollout(prompts=prompts, samples=samples, max_new_tokens=NEW_TOKENS),
+        evaluation=EVALUATION,
+    )
+
+
+def study() -> Study:
+    return Study(
+        name="tiny",
+        title="Digit chains on a 0.4M-parameter Qwen3, trained from scratch",
+        models=(base(), teacher()),
+        suites={"core": (sft(), opd(), rlvr(), sft_matched())},
+        seeds=(0, 1, 2),
+        anchor="sft",
+        nightly=("core",),
+        minutes="3-5 minutes",
+    )

@@ -1,0 +1,76 @@
+"""Planted matrices: W0 = U diag(s) V' with known factors, and updates whose diagnostics have closed forms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from opd_ops.geometry.suite import Measurement, Settings, measure
+
+
+@dataclass(frozen=True)
+class Planted:
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        return (self.u * self.s) @ self.v.T
+
+    def turned(self, side: str, inside: int, outside: int, degrees: float) -> Tensor:
+        """R(theta) W0 or W0 R(theta)': one singular vector turned towards another of the same side."""
+        basis = {"output": self.u, "input": self.v}[side].clone()
+        theta = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+        a, b = basis[:, inside].clone(), basis[:, outside].clone()
+        basis[:, inside] = theta.cos() * a + theta.sin() * b
+        basis[:, outside] = theta.cos() * b - theta.sin() * a
+        return (basis * self.s) @ self.v.T if side == "output" else (self.u * self.s) @ basis.T
+
+
+def _orthonormal(n: int, k: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(n, k, generator=generator, dtype=torch.float64)).Q
+
+
+@pytest.fixture
+def orthonormal() -> Callable[..., Tensor]:
+    """orthonormal(n, k, seed) -> [n, k] float64 with Q'Q = I."""
+    return _orthonormal
+
+
+@pytest.fixture
+def planted() -> Callable[..., Planted]:
+    """planted(m, n, seed, s=None): W0 with the given spectrum, or one falling linearly from 2 to 1."""
+
+    def make(m: int, n: int, seed: int = 0, s: Tensor | None = None) -> Planted:
+        r = min(m, n)
+        spectrum = torch.linspace(2.0, 1.0, r, dtype=torch.float64) if s is None else s
+        return Planted(_orthonormal(m, r, seed), spectrum, _orthonormal(n, r, seed + 1))
+
+    return make
+
+
+@pytest.fixture
+def pair() -> Callable[..., Measurement]:
+    """pair(w0, w, **settings): one snapshot at step 1 of a projection."""
+
+    def run(w0: Tensor, w: Tensor, **settings: tuple) -> Measurement:
+        return measure(w0, [(1, w)], settings=Settings(**settings), projection=True)
+
+    return run
+
+
+@pytest.fixture
+def trajectory() -> Callable[..., tuple[Tensor, list[tuple[int, Tensor]]]]:
+    """trajectory(m, n, steps): bf16-representable W0 and fp32 snapshots with a drifting and a noisy part."""
+
+    def make(m: int, n: int, steps: int) -> tuple[Tensor, list[tuple[int, Tensor]]]:
+        generator = torch.Generator().manual_seed(m * n)
+        draw = lambda: torch.randn(m, n, generator=generator)
+        w0, drift = (0.02 * draw()).bfloat16().float(), 1e-3 * draw()
+        return w0, [(t, w0 + drift * t / steps + 1e-4 * draw()) for t in range(1, steps + 1)]
+
+    return make

@@ -1,0 +1,199 @@
+import weakref
+
+import pytest
+import torch
+
+from opd_ops.geometry import suite
+from opd_ops.geometry.suite import TABLES, Settings, measure
+
+SMALL = Settings(k=(4,), hill_k=(4,), locking_k=(2,))
+
+
+def run(base, snapshots, settings=SMALL, projection=True):
+    return measure(base, snapshots, settings=settings, projection=projection)
+
+
+def test_every_table_has_its_rows_for_every_step_and_view(trajectory):
+    base, snapshots = trajectory(24, 40, 3)
+    found = run(base, snapshots)
+    assert found.problems == []
+    assert tuple(found.rows) == TABLES
+    # A (step, view): 1 support, 2 sides, 1 drift, 2 masks x 2 alphas, 1 spectrum, 2 Hill cuts (2 and 4).
+    counts = {table: len(rows) for table, rows in found.rows.items()}
+    assert counts == {
+        "update_support": 6, "rotation": 12, "spectral_drift": 6, "localization": 24, "update_spectrum": 6, "hill": 12,
+        "locking": 2 * 2 * 3,
+    }  # fmt: skip
+    for table, rows in found.rows.items():
+        assert {row["view"] for row in rows} == {"bf16", "master"}
+        assert {row["dtype"] for row in rows} == {"fp32"}
+        assert {row["method"] for row in rows} == {"equality/1" if table == "update_support" else "svd-f64/1"}
+        assert len({tuple(row) for row in rows}) == 1, "rows of a table share their columns"
+    assert {row["scope"] for row in found.rows["update_support"]} == {"projection"}
+
+
+def test_large_matrices_name_the_gram_route(trajectory):
+    base, snapshots = trajectory(258, 260, 1)
+    assert {row["method"] for row in run(base, snapshots).rows["hill"]} == {"gram-f64/1"}
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (258, 260)])
+def test_results_repeat_bit_for_bit(shape, trajectory):
+    base, snapshots = trajectory(*shape, 2)
+    assert run(base, snapshots).rows == run(base.clone(), [(t, w.clone()) for t, w in snapshots]).rows
+
+
+def test_rows_of_a_snapshot_do_not_depend_on_its_neighbours(trajectory):
+    base, snapshots = trajectory(24, 40, 3)
+    together, alone = run(base, snapshots).rows, run(base, snapshots[1:2]).rows
+    for table in set(TABLES) - {"locking"}:
+        assert [row for row in together[table] if row["step"] == 2] == alone[table]
+
+
+def test_a_trajectory_that_never_moves_is_zero_everywhere(trajectory):
+    base, _ = trajectory(24, 40, 1)
+    found = run(base, [(1, base.clone()), (2, base.clone())])
+    rows = found.rows
+    assert found.problems == []
+    assert {row["unchanged"] for row in rows["update_support"]} == {1.0}
+    assert {row["max_deg"] for row in rows["rotation"]} == {0.0}
+    assert {row["nss"] for row in rows["spectral_drift"]} == {0.0}
+    assert {row["frobenius"] for row in rows["update_spectrum"]} == {0.0}
+    for table, column in (("hill", "hill"), ("locking", "similarity"), ("localization", "overlap")):
+        assert {row[column] for row in rows[table]} == {None}
+        assert all(row["reason"] for row in rows[table])
+
+
+def test_a_null_always_has_a_reason_and_a_reason_a_null(trajectory):
+    base, snapshots = trajectory(6, 40, 2)
+    found = run(base, [*snapshots, (3, base)], Settings())
+    optional = {"rank", "reason"}
+    for rows in found.rows.values():
+        for row in rows:
+            missing = [column for column, value in row.items() if value is None and column not in optional]
+            assert bool(missing) == bool(row.get("reason")), row
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (2, 3, 4)])
+def test_other_weights_give_support_alone(shape):
+    base = torch.ones(shape)
+    moved = base.clone()
+    moved.view(-1)[0] = 2.0
+    found = run(base, [(5, moved)], projection=False)
+    assert {table for table, rows in found.rows.items() if rows} == {"update_support"}
+    for row in found.rows["update_support"]:
+        assert (row["scope"], row["numel"]) == ("other", base.numel())
+        assert row["unchanged"] == (base.numel() - 1) / base.numel()
+
+
+def test_bf16_storage_has_no_master_view(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    found = run(base.bfloat16(), [(t, w.bfloat16()) for t, w in snapshots])
+    assert {row["view"] for rows in found.rows.values() for row in rows} == {"bf16"}
+    assert {row["dtype"] for row in found.rows["rotation"]} == {"bf16"}
+
+
+def test_the_bf16_view_of_fp32_equals_storing_bf16(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    wide, narrow = run(base, snapshots).rows, run(base.bfloat16(), [(t, w.bfloat16()) for t, w in snapshots]).rows
+    drop = lambda row: {column: value for column, value in row.items() if column != "dtype"}
+    for table in TABLES:
+        assert [drop(row) for row in wide[table] if row["view"] == "bf16"] == [drop(row) for row in narrow[table]]
+
+
+def test_bf16_start_and_fp32_snapshots_mix(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    assert run(base.bfloat16(), snapshots).rows == run(base, snapshots).rows
+
+
+def test_the_start_is_factored_once_unless_its_views_differ(trajectory, monkeypatch):
+    calls = []
+    factor = suite.factor
+    monkeypatch.setattr(suite, "factor", lambda a, vectors: calls.append(a) or factor(a, vectors))
+    base, snapshots = trajectory(24, 40, 3)
+    run(base, snapshots)
+    assert len(calls) == 1 + 2 * 2 * 3
+    calls.clear()
+    run(base + 1e-6, snapshots)
+    assert len(calls) == 2 + 2 * 2 * 3
+
+
+def test_snapshots_are_read_one_at_a_time_and_released(trajectory):
+    base, snapshots = trajectory(24, 40, 4)
+    handed_out = []
+
+    def read():
+        for step, weight in snapshots:
+            fresh = weight.clone()
+            handed_out.append(weakref.ref(fresh))
+            # Only the previous one may still be bound, to the loop's own variable.
+            assert sum(held() is not None for held in handed_out[:-1]) <= 1
+            yield step, fresh
+            del fresh
+
+    run(base, read())
+    assert len(handed_out) == 4
+    assert not any(held() is not None for held in handed_out)
+
+
+def test_step_zero_has_no_rows(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    assert run(base, [(0, base), *snapshots]).rows == run(base, snapshots).rows
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_snapshot_is_a_problem_and_the_others_are_measured(bad, trajectory):
+    base, snapshots = trajectory(24, 40, 3)
+    snapshots[1][1][0, :3] = bad
+    found = run(base, snapshots)
+    assert found.problems == ["step 2: 3 non-finite weights"]
+    assert [row["step"] for row in found.rows["update_support"]] == [1, 1, 2, 2, 3, 3]
+    for table in set(TABLES) - {"update_support", "locking"}:
+        assert {row["step"] for row in found.rows[table]} == {1, 3}
+    assert {(row["step"], row["step_other"]) for row in found.rows["locking"]} == {(1, 3)}
+
+
+def test_a_broken_start_is_a_problem_and_nothing_else(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    base[0, 0] = float("nan")
+    for projection in (True, False):
+        found = run(base, snapshots, projection=projection)
+        assert found.problems == ["base: 1 non-finite weights"]
+        assert found.rows == {table: [] for table in TABLES}
+
+
+def test_mistakes_are_named(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    with pytest.raises(ValueError, match=r"\(40, 24\), W0 has \(24, 40\)"):
+        run(base, [(1, base.T)])
+    with pytest.raises(ValueError, match="step 1 came after step 2"):
+        run(base, snapshots[::-1])
+    with pytest.raises(ValueError, match="step 2 came after step 2"):
+        run(base, [snapshots[1], snapshots[1]])
+    with pytest.raises(ValueError, match=r"shape \(7,\)"):
+        run(torch.ones(7), [])
+    with pytest.raises(ValueError, match=r"shape \(0,\)"):
+        run(torch.ones(0), [], projection=False)
+    with pytest.raises(ValueError, match="int64"):
+        run(torch.ones(3, 3).long(), [])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"k": (0,)}, {"k": (4, 4)}, {"hill_k": (1,)}, {"alpha": (1.0,)}, {"alpha": (0.3, 0.3)}]
+)
+def test_settings_refuse_what_has_no_meaning(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_empty_settings_measure_what_needs_none(trajectory):
+    base, snapshots = trajectory(24, 40, 2)
+    rows = run(base, snapshots, Settings(k=(), alpha=(), hill_k=(), locking_k=())).rows
+    assert not rows["rotation"] + rows["localization"] + rows["locking"]
+    assert rows["spectral_drift"] == run(base, snapshots).rows["spectral_drift"]
+
+
+def test_a_number_that_left_float64_is_an_error_not_a_row():
+    tiny = torch.full((4, 4), 1e-200, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"^\w+\.\w+ is not finite at step 1: nan"):
+        run(tiny, [(1, 2 * tiny)])

@@ -1,0 +1,201 @@
+"""Synthetic studies with planted orderings: one value per arm and metric, with the same small noise in every metric."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import polars as pl
+import pytest
+
+from pipelines.lake.schemas import TABLES
+
+SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
+VIEWS = ("bf16", "master")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """The final values of one arm; trajectories are straight lines between an early and a final value."""
+
+    unchanged: float
+    size: float  # scales rotation (deg), nss and norms
+    low_magnitude: float
+    principal: float
+    rank: tuple[float, float]  # stable rank at 5 % and at the end
+    locked: float  # Sim_16 at 10 % and 25 %
+    accuracy: tuple[float, float]
+    start: float = 10.0  # ||W0||_F
+    steps: int = 100
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+TINY = {
+    "sft": Planted(
+        unchanged=0.006, size=13.0, low_magnitude=0.501, principal=0.499, rank=(3.2, 5.4), locked=0.60,
+        accuracy=(0.08, 0.52), start=9.0, steps=200,
+    ),
+    "opd": Planted(
+        unchanged=0.049, size=1.2, low_magnitude=0.514, principal=0.489, rank=(4.4, 4.2), locked=0.80,
+        accuracy=(0.52, 0.86),
+    ),
+    "rlvr": Planted(
+        unchanged=0.133, size=0.6, low_magnitude=0.544, principal=0.469, rank=(7.9, 3.8), locked=0.57,
+        accuracy=(0.52, 0.70),
+    ),
+    "sft-matched": Planted(
+        unchanged=0.049, size=1.2, low_magnitude=0.514, principal=0.489, rank=(4.4, 4.2), locked=0.80,
+        accuracy=(0.52, 0.86),
+    ),
+}  # fmt: skip
+SMOLLM = {
+    "sft": Planted(
+        unchanged=0.891, size=0.014, low_magnitude=0.71, principal=0.42, rank=(8.0, 10.4), locked=0.5,
+        accuracy=(0.25, 0.52), steps=60, seeds=(0,),
+    ),
+    "opd": Planted(
+        unchanged=0.916, size=0.011, low_magnitude=0.74, principal=0.41, rank=(11.0, 11.6), locked=0.6,
+        accuracy=(0.25, 0.31), steps=60, seeds=(0,),
+    ),
+    "rlvr": Planted(
+        unchanged=0.927, size=0.008, low_magnitude=0.78, principal=0.40, rank=(15.0, 13.8), locked=0.4,
+        accuracy=(0.25, 0.50), steps=60, seeds=(0,),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What to plant. `wobble` is the relative noise: arm and seed get (1 + wobble * sign), sign from `SIGNS`."""
+
+    name: str
+    arms: Mapping[str, Planted]
+    cuts: tuple[int, ...] = (16,)
+    wobble: float = 0.002
+
+
+# Residuals of arm by seed; rows are not parallel, so paired differences keep a spread.
+SIGNS = {"sft": (1, 0, -1), "opd": (0, 1, -1), "rlvr": (-1, 1, 0), "sft-matched": (1, -1, 0)}
+MATRICES = (("q", 100), ("k", 100), ("gate", 300), ("embed", 1000))
+
+
+def tables(study: Study) -> dict[str, pl.LazyFrame]:
+    """Every table of the study, as the lake would hand it over."""
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name in TABLES}
+    for arm, planted in study.arms.items():
+        for seed in planted.seeds:
+            wobble = 1 + study.wobble * SIGNS[arm][seed]
+            for share in SHARES:
+                record(rows, study, arm, planted, seed, share, wobble)
+    return {name: pl.DataFrame(made, schema=TABLES[name].schema, orient="row").lazy() for name, made in rows.items()}
+
+
+def record(
+    rows: dict[str, list[dict[str, object]]],
+    study: Study,
+    arm: str,
+    planted: Planted,
+    seed: int,
+    share: float,
+    wobble: float,
+) -> None:
+    step = round(share * planted.steps)
+    run = {"study": study.name, "recipe": f"{study.name}.{arm}", "seed": seed, "step": step}
+    told = {
+        "dtype": "fp32",
+        "objective": arm,
+        "optimizer": "AdamW(0.9, 0.95, 1e-8)",
+        "learning_rate": 3e-5,
+        "weight_decay": 0.0,
+        "run_steps": planted.steps,
+        "method": "synthetic 1",
+    }
+    if share in (0.0, 1.0):
+        accuracy = planted.accuracy[0] if share == 0 else planted.accuracy[1] * wobble
+        for temperature in (1.0, 0.0):
+            rows["evaluation"].append(
+                {
+                    **run,
+                    "temperature": temperature,
+                    "accuracy": accuracy,
+                    "stderr": 0.02,
+                    "n": 400,
+                    "problems": 100,
+                    "samples": 4,
+                }
+            )
+    early, late = planted.rank
+    rank = (early + (late - early) * max(0.0, share - 0.05) / 0.95) * wobble
+    size = planted.size * max(share, 0.01) * wobble
+    for role, numel in MATRICES:
+        # Roles differ by a factor whose mean over q, k and gate is 1; embed is far off and must not count.
+        spread = {"q": 0.9, "k": 1.1, "gate": 1.0, "embed": 50.0}[role]
+        keys = {**run, "matrix": f"layers.0.{role}", "layer": None if role == "embed" else 0, "role": role}
+        for view in VIEWS:
+            base = {**keys, "view": view, **told}
+            unchanged = 0.0 if view == "master" else min(1.0, (1 - share) + share * planted.unchanged * wobble)
+            scope = "other" if role == "embed" else "projection"
+            rows["update_support"].append({**base, "numel": numel, "unchanged": unchanged, "scope": scope})
+            gone = "zero update" if share == 0 else None
+            rows["spectral_drift"].append(
+                {**base, "nss": size * spread * 1e-3, "mirsky": size * spread * 1e-2, "reason": None}
+            )
+            rows["update_spectrum"].append(
+                {
+                    **base,
+                    "frobenius": planted.start * size * spread * 1e-2,
+                    "relative_norm": size * spread * 1e-2,
+                    "stable_rank": None if gone else rank * spread,
+                    "reason": gone,
+                }
+            )
+            rows["hill"].append({**base, "k": 16, "hill": None if gone else 2.5 * wobble, "reason": gone})
+            if role == "k":  # 10 % of the smaller side, which only this shape has
+                rows["hill"].append({**base, "k": 6, "hill": None if gone else 9.0, "reason": gone})
+            rows["hill"].append({**base, "k": 32, "hill": None if gone else 3.5 * wobble, "reason": gone})
+            for k in study.cuts:
+                for side in ("input", "output"):
+                    angles = [size * spread * 2 * (i + 1) / (k + 1) for i in range(k)]
+                    rows["rotation"].append(
+                        {**base, "side": side, "k": k, "mean_deg": size * spread, "angles_deg": angles, "reason": None}
+                    )
+            if 0 < share < 1:
+                for side in ("input", "output"):
+                    rows["locking"].append(
+                        {
+                            **base,
+                            "step_other": planted.steps,
+                            "side": side,
+                            "k": 16,
+                            "similarity": min(1.0, planted.locked * wobble * (1 + 0.2 * share)),
+                            "chance": 0.125,
+                        }
+                    )
+            if view == "bf16" and share > 0:
+                for mask, overlap, depth in (
+                    ("low_magnitude", planted.low_magnitude, None),
+                    ("principal", planted.principal, 8 if role == "k" else 16),  # the rank follows the shape
+                ):
+                    rows["localization"].append(
+                        {**base, "mask": mask, "alpha": 0.5, "rank": depth, "overlap": overlap * wobble, "density": 0.9}
+                    )
+
+
+def plant_study(base: str = "tiny", *, wobble: float = 0.002, drop: tuple[str, ...] = (), **changes: dict) -> dict:
+    """The tables of `base` with arms dropped or changed: `opd={"size": 20.0}`; the arm sft-matched is `matched`."""
+    arms, cuts = (TINY, (16,)) if base == "tiny" else (SMOLLM, (16, 64))
+    changed = {k: replace(v, **changes.get(k.removeprefix("sft-"), {})) for k, v in arms.items() if k not in drop}
+    return tables(Study(name=base, arms=changed, cuts=cuts, wobble=wobble))
+
+
+@pytest.fixture(scope="session")
+def plant() -> Callable[..., dict[str, pl.LazyFrame]]:
+    return plant_study
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, pl.LazyFrame]:
+    return plant_study("tiny")
+
+
+@pytest.fixture(scope="session")
+def smollm() -> dict[str, pl.LazyFrame]:
+    return plant_study("smollm")

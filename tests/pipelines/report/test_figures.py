@@ -1,0 +1,57 @@
+"""Charts have the data of every arm, in its colour, and render without a browser."""
+
+import polars as pl
+import pytest
+
+from pipelines.report.arms import ARMS
+from pipelines.report.captions import FIGURES
+from pipelines.report.figures import render_png, render_svg
+from pipelines.report.series import by_role, profile, progress
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
+def test_every_arm_is_drawn_in_its_colour(tiny, figure):
+    svg = render_svg(figure.draw(*(tiny[name] for name in figure.needs)))
+    assert svg.startswith("<svg")
+    for arm in ARMS:
+        assert arm.color.lower() in svg.lower()
+        assert f">{arm.label}</text>" in svg  # the legend
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
+def test_absent_arms_are_not_in_the_legend(smollm, figure):
+    svg = render_svg(figure.draw(*(smollm[name] for name in figure.needs)))
+    assert "sft-matched" not in svg
+    assert ">RLVR</text>" in svg
+
+
+def test_png_is_png(tiny):
+    figure = FIGURES[0]
+    assert render_png(figure.draw(tiny["update_spectrum"]), scale=1.0).startswith(b"\x89PNG")
+
+
+def test_progress_is_the_mean_with_the_range_over_seeds(tiny):
+    series = progress("update_spectrum", tiny["update_spectrum"], "stable_rank")
+    last = series.filter(pl.col("arm") == "RLVR", pl.col("view") == "bf16", pl.col("progress") == 100).row(
+        0, named=True
+    )
+    assert last["value"] == pytest.approx(3.8)
+    assert (last["low"], last["high"]) == (pytest.approx(3.8 * 0.998), pytest.approx(3.8 * 1.002))
+    assert series["progress"].min() == 5
+
+
+def test_hill_takes_the_smallest_cut_that_all_matrices_share(tiny):
+    # k = 6 exists for one shape alone (9.0), k = 16 for all (2.5), k = 32 is larger (3.5).
+    assert progress("hill", tiny["hill"], "hill", cut="k")["value"].to_list() == pytest.approx([2.5] * 40)
+
+
+def test_profile_runs_over_the_indices_of_the_largest_cut(smollm):
+    angles = profile(smollm["rotation"]).filter(pl.col("arm") == "OPD", pl.col("view") == "bf16")
+    assert angles["index"].to_list() == list(range(1, 65))
+    assert angles["value"].is_sorted()
+    assert angles["value"].mean() == pytest.approx(0.011)  # planted: the angles average to the mean rotation
+
+
+def test_roles_keep_matrices_apart(tiny):
+    bars = by_role("rotation", tiny["rotation"], "mean_deg").filter(pl.col("arm") == "SFT")
+    assert dict(bars.select("role", "value").iter_rows()) == pytest.approx({"q": 11.7, "k": 14.3, "gate": 13.0})

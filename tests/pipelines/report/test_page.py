@@ -1,0 +1,125 @@
+"""The page: complete, self-contained, escaped and well formed."""
+
+import re
+from collections.abc import Mapping
+from html import escape
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from pipelines.report import prose
+from pipelines.report.page import page
+from pipelines.report.verdicts import verdicts
+
+PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Outline(HTMLParser):
+    """Collects headings, ids, attributes and unbalanced tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.levels: list[int] = []
+        self.ids: list[str] = []
+        self.svgs: list[Mapping[str, str | None]] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch(r"h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag == "svg":
+            self.svgs.append(found)
+        if tag == "a":
+            self.links.append(str(found["href"]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def text(tiny) -> str:
+    return page("tiny", tiny, provenance=PROVENANCE)
+
+
+@pytest.fixture(scope="module")
+def outline(text) -> Outline:
+    parser = Outline()
+    parser.feed(text)
+    return parser
+
+
+def test_every_verdict_is_there_with_its_word(text, tiny):
+    for row in verdicts("tiny", tiny).iter_rows(named=True):
+        line = re.search(rf'<tr><th scope="row">{re.escape(escape(row["claim"]))}</th>.*?</tr>', text)
+        assert line is not None
+        assert f">{prose.status(row)}</span>" in line[0]
+
+
+def test_the_page_asks_for_nothing(text):
+    elsewhere = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert "http" not in elsewhere
+    assert not re.search(r"<(script|link|iframe|img)\b|@import|url\((?!#)", text)
+
+
+def test_tags_balance_ids_are_unique_and_links_land(outline):
+    assert outline.open == []
+    assert len(outline.ids) == len(set(outline.ids))
+    assert all(link.startswith("#") and link[1:] in outline.ids for link in outline.links)
+
+
+def test_headings_descend_one_level_at_a_time(outline):
+    assert outline.levels[0] == 1
+    assert outline.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
+
+
+def test_figures_have_words_for_those_who_do_not_see_them(outline):
+    assert len(outline.svgs) == 6
+    for svg in outline.svgs:
+        assert svg["role"] == "img"
+        assert svg["aria-label"]
+        assert "width" not in svg  # the page decides
+
+
+def test_provenance_is_stated_and_escaped(text):
+    assert "at commit 0123abc" in text
+    assert "file:///tmp/&lt;store&gt;" in text
+    assert "<store>" not in text
+
+
+def test_tables_of_scores_and_missing_values_are_there(text):
+    assert "400 (100 x 4)" in text
+    assert "zero update" in text
+    assert "48 of 288" in text
+
+
+def test_the_words_change_with_the_numbers(plant, text):
+    assert "What does not reproduce" not in text
+    turned = page("tiny", plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
+    assert "What does not reproduce" in turned
+
+
+def test_one_seed_and_no_control(smollm):
+    text = page("smollm", smollm, provenance={})
+    assert "no matched offline control" in text
+    assert ">one seed</span>" in text
+    assert ">holds</span>" not in text
+    assert "with seed 0" in text
+
+
+def test_empty_and_partial_studies_do_not_crash(tiny):
+    assert "no runs of the arms" in page("tiny", {}, provenance={})
+    partial = {name: frame.filter(pl.col("recipe") == "tiny.opd") for name, frame in tiny.items() if name != "verdicts"}
+    assert "OPD (100 steps) were trained" in page("tiny", partial, provenance={})
+
+
+def test_the_same_tables_give_the_same_page(tiny, text):
+    assert page("tiny", tiny, provenance=PROVENANCE) == text
