@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from opd_ops.recipe import Architecture
 
@@ -57,7 +57,7 @@ def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
     return AutoConfig.for_model(**raw)
 
 
-def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:
+def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
     """A model in evaluation mode whose parameters are `weights` rounded to bf16 and stored as `dtype`.
 
     Errors: ValueError naming missing or unexpected tensors.
@@ -68,7 +68,9 @@ def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.
     if missing := sorted(expected.keys() - weights.keys()):
         raise ValueError(f"the weights lack tensor {missing[0]} ({len(missing)} missing); is this the right model?")
     if extra := sorted(weights.keys() - expected.keys()):
-        raise ValueError(f"the weights hold an unknown tensor {extra[0]} ({len(extra)} unknown); is this the right model?")
+        raise ValueError(
+            f"the weights hold an unknown tensor {extra[0]} ({len(extra)} unknown); is this the right model?"
+        )
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(weights[name].to(torch.bfloat16))

@@ -123,7 +123,7 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Stop at the first evaluation whose accuracy at `temperature` lies in [low, high]; past it, or never, is an error."""
+    """Stop at the first evaluation with accuracy at `temperature` in [low, high]; past it, or never, is an error."""
 
     low: float
     high: float
@@ -150,7 +150,7 @@ class Horizon:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Held-out accuracy: greedy (temperature 0) and sampled at the endpoints, one sample a problem at the gate's steps."""
+    """Held-out accuracy: greedy (temperature 0) and sampled at the endpoints, one sample each at the gate's steps."""
 
     problems: int
     samples: int = 1  # per problem at the endpoints, at temperatures above 0

@@ -7,7 +7,7 @@
 
 Not measured: directions (see `locking`), and whether the update is signal. A frobenius near rounding_norm is storage
 noise, whose stable rank is large for any training; in the bf16 view a direction that never turns shows a falling one.
-Source: arXiv 2606.07082, sections 4.1 and 4.2 and appendix E; Roy and Vetterli, EUSIPCO 2007; Hill, Ann. Stat. 3 (1975).
+Source: arXiv 2606.07082, sections 4.1 and 4.2 and appendix E; Roy and Vetterli, EUSIPCO 2007; Hill, Ann. Stat. 1975.
 """
 
 import torch

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from opd_ops.rollout.rollout import Sampled, Tokens
 
 
 @torch.inference_mode()
 def generate(
-    model: nn.Module,
+    model: PreTrainedModel,
     prompts: Sequence[Tokens],
     uniforms: np.ndarray | None,
     *,

@@ -22,7 +22,9 @@ class Sums:
         self.limit = 10**digits
         newline = self.tokenizer.encode("\n", add_special_tokens=False)
         if len(newline) != 1:
-            raise ValueError(f"the tokenizer of {folder} has no single newline token, which task sums ends answers with")
+            raise ValueError(
+                f"the tokenizer of {folder} has no single newline token, which task sums ends answers with"
+            )
         self.eos = newline[0]
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from opd_ops.objectives.objective import Batch
 from opd_ops.recipe import Rollout
@@ -45,7 +45,7 @@ def demonstrations(task: TaskLike, stream: str, count: int, seed: int, step: int
 
 
 def sample(
-    model: nn.Module, task: TaskLike, problems: Sequence[Problem], spec: Rollout, seed: int, step: int
+    model: PreTrainedModel, task: TaskLike, problems: Sequence[Problem], spec: Rollout, seed: int, step: int
 ) -> list[Sampled]:
     """`spec.samples` responses to each problem, grouped by problem."""
     prompts = [problem.prompt for problem in problems for _ in range(spec.samples)]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PretrainedConfig
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
 
 from opd_ops.models import assemble
 from opd_ops.objectives import opd, rlvr, sft
@@ -56,7 +56,7 @@ class Trainer:
         rounded = {name: w.to(torch.bfloat16).float() for name, w in weights.items()}
         self.optimizer = Masters(self.model, rounded, recipe.optimizer)
         self.privileged = isinstance(recipe.objective, Opd) and recipe.objective.teacher is None
-        self.teacher: nn.Module | None = None
+        self.teacher: PreTrainedModel | None = None
         if isinstance(recipe.objective, Opd):
             self.teacher = assemble(*(teacher or (config, weights)), dtype).requires_grad_(False)
         rng = np.random.default_rng((0, batches.HELD_OUT))
@@ -74,7 +74,9 @@ class Trainer:
         rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
         norm = self.optimizer.step(rate)
         if not np.isfinite(loss) or not np.isfinite(norm):
-            raise FloatingPointError(f"{self.recipe.name} seed {self.seed} step {step}: loss {loss}, gradient norm {norm}")
+            raise FloatingPointError(
+                f"{self.recipe.name} seed {self.seed} step {step}: loss {loss}, gradient norm {norm}"
+            )
         self.step = step
         return {
             "step": step,
@@ -94,23 +96,20 @@ class Trainer:
         """
         spec = self.recipe.evaluation
         rows = []
-        for temperature, samples in (
-            [(temperature, 1)]
-            if temperature is not None
-            else [(t, spec.samples if t > 0 else 1) for t in spec.temperatures]
-        ):
+        full = [(t, spec.samples if t > 0 else 1) for t in spec.temperatures]
+        for at, samples in full if temperature is None else [(temperature, 1)]:
             rollout = Rollout(
                 prompts=spec.problems,
                 samples=samples,
                 max_new_tokens=self.recipe.rollout.max_new_tokens,
-                temperature=temperature,
+                temperature=at,
             )
             responses = batches.sample(self.model, self.task, self.held_out, rollout, 2**31, 0)
             scores = _scores(self.task, self.held_out, responses, samples).mean(1)
             rows.append(
                 {
                     "step": self.step,
-                    "temperature": temperature,
+                    "temperature": at,
                     "accuracy": float(scores.mean()),
                     "stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))),
                     "n": spec.problems * samples,
@@ -142,9 +141,7 @@ class Trainer:
         responses = [rollout.tokens for rollout in rollouts]
         rewards = torch.tensor(_scores(self.task, problems, rollouts, spec.samples), dtype=torch.float32).flatten()
         groups = torch.arange(len(problems)).repeat_interleave(spec.samples)
-        batch = batches.collate(
-            [p.prompt for p in repeated], responses, self.task.pad, rewards=rewards, groups=groups
-        )
+        batch = batches.collate([p.prompt for p in repeated], responses, self.task.pad, rewards=rewards, groups=groups)
         teacher_batch = None
         if isinstance(recipe.objective, Opd):
             prompts = [(p.privileged if self.privileged else None) or p.prompt for p in repeated]
@@ -208,7 +205,7 @@ class Trainer:
         return reverse_kl, None
 
 
-def _response_logits(model: nn.Module, batch: Batch) -> Tensor:
+def _response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits [B, R, V] that predict the response tokens: row i of a sequence predicts token i + 1."""
     return model(
         input_ids=batch.ids[:, :-1],
@@ -219,7 +216,7 @@ def _response_logits(model: nn.Module, batch: Batch) -> Tensor:
     ).logits
 
 
-def sequence_logprobs(model: nn.Module, batch: Batch) -> Tensor:
+def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
     """log p of every response token without a cache, [B, R] fp32: the reference for the sampler."""
     with torch.no_grad():
         return token_logprobs(_response_logits(model, batch), batch.targets) * batch.mask

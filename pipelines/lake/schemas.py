@@ -96,7 +96,9 @@ TABLES = {
                 *RUN_KEYS,
                 Column("temperature", REAL, "", "sampling temperature; 0 is greedy"),
                 Column("accuracy", REAL, "fraction", "exact-match accuracy"),
-                Column("stderr", REAL, "fraction", "standard error over problems (samples of a problem are averaged first)"),
+                Column(
+                    "stderr", REAL, "fraction", "standard error over problems (samples of a problem are averaged first)"
+                ),
                 Column("n", INT, "samples", "problems x samples"),
                 Column("problems", INT, "problems", "held-out problems"),
                 Column("samples", INT, "samples", "samples per problem"),
@@ -109,7 +111,9 @@ TABLES = {
                 *MATRIX_KEYS,
                 VIEW,
                 Column("numel", INT, "weights", "number of weights"),
-                Column("unchanged", REAL, "fraction", "weights equal to W0 in this view (+0 equals -0, NaN is changed)"),
+                Column(
+                    "unchanged", REAL, "fraction", "weights equal to W0 in this view (+0 equals -0, NaN is changed)"
+                ),
                 Column("scope", TEXT, "", "projection (a decoder q k v o gate up down) or other"),
                 *DEPENDS_ON,
             ),
@@ -150,7 +154,9 @@ TABLES = {
             (
                 *MATRIX_KEYS,
                 VIEW,
-                Column("mask", TEXT, "", "principal (top alpha of |rank-r W0|) or low_magnitude (bottom alpha of |W0|)"),
+                Column(
+                    "mask", TEXT, "", "principal (top alpha of |rank-r W0|) or low_magnitude (bottom alpha of |W0|)"
+                ),
                 Column("alpha", REAL, "fraction", "share of weights in the mask; also the chance overlap"),
                 Column("rank", INT, "", "rank of the principal reconstruction; null for low_magnitude"),
                 Column("overlap", REAL, "fraction", "|mask and changed| / |changed|"),
@@ -172,7 +178,12 @@ TABLES = {
                 Column("effective_rank", REAL, "", "exp entropy of p_i = sigma_i / sum sigma (Roy-Vetterli)"),
                 Column("effective_rank_energy", REAL, "", "exp entropy of p_i = sigma_i^2 / sum sigma^2"),
                 Column("energy_top16", REAL, "fraction", "share of ||dW||_F^2 in the 16 largest singular values"),
-                Column("rounding_norm", REAL, "weight units", "expected norm of this view's rounding noise: sqrt(sum ulp^2 / 12)"),
+                Column(
+                    "rounding_norm",
+                    REAL,
+                    "weight units",
+                    "expected norm of this view's rounding noise: sqrt(sum ulp^2 / 12)",
+                ),
                 REASON,
                 *DEPENDS_ON,
             ),

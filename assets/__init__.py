@@ -1,0 +1,1 @@
+"""What is tracked: the Dagster asset graph."""

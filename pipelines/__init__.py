@@ -1,0 +1,1 @@
+"""How it is spread and kept: Ray, the store, tables, the report, studies, the command line."""

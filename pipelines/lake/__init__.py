@@ -1,0 +1,1 @@
+"""Tables: their schemas, how they are written and scanned."""

