@@ -1,0 +1,86 @@
+"""Ray: attach to RAY_ADDRESS or start a private local cluster, and fan work out with a serial twin.
+
+`ray.init()` without an address would join any cluster found on the host, so the address is always explicit.
+`ray stop` is host-wide and never called: shutting down ends what this process started.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
+
+
+@contextmanager
+def cluster(cpus: int | None = None) -> Iterator[None]:
+    """A Ray session for the block; joins the one this process already has."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    own = {} if address != "local" else {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False}
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": WORKER},
+        **own,  # type: ignore[arg-type]
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def fan_out(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    serial: bool,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[Result]:
+    """function(item) for every item, in the order of `items`; the first error propagates.
+
+    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished.
+    """
+    results: list[Any] = [None] * len(items)
+    if serial:
+        for index, item in enumerate(items):
+            results[index] = function(item)
+            done(index + 1)
+        return results
+    import ray
+
+    remote = ray.remote(num_cpus=1, max_retries=3)(function)
+    pending = {remote.remote(item): index for index, item in enumerate(items)}
+    try:
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1)
+            for reference in ready:
+                results[pending.pop(reference)] = unwrap(lambda reference=reference: ray.get(reference))
+                done(len(items) - len(pending))
+    finally:
+        for reference in pending:
+            ray.cancel(reference)
+    return results
+
+
+def unwrap(get: Callable[[], Result]) -> Result:
+    """`get()`, raising a task's own exception instead of Ray's wrapper around it."""
+    import ray
+
+    try:
+        return get()
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None

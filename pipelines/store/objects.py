@@ -1,0 +1,132 @@
+"""An object store at a URI: whole-object writes, create-if-absent, range reads and listings through fsspec.
+
+Nothing is ever streamed into its final name. On files a write is a temporary file, fsync, then `os.replace` (or
+`os.link` where the name must be new); on S3 it is one PUT, with `If-None-Match: *` where it must be new.
+"""
+
+import errno
+import os
+import posixpath
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+DEFAULT = ".opd/store"
+S3 = {
+    "use_listings_cache": False,
+    "config_kwargs": {"connect_timeout": 30, "read_timeout": 120, "retries": {"max_attempts": 5}},
+}
+
+
+def default_uri() -> str:
+    """`OPD_STORE`, or `.opd/store` under the working directory, as a URI."""
+    return normalise(os.environ.get("OPD_STORE") or DEFAULT)
+
+
+def normalise(uri: str) -> str:
+    """A URI without a trailing slash; a bare path becomes file://."""
+    if "://" not in uri:
+        uri = Path(uri).expanduser().absolute().as_uri()
+    return uri.rstrip("/")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Objects under `uri`. Holds no connection, so it travels to workers as it is."""
+
+    uri: str
+
+    @cached_property
+    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self.uri.startswith("s3://") else {}))
+        return fs, root.rstrip("/")
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"uri": self.uri}
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self._opened[0], LocalFileSystem)
+
+    def path(self, key: str) -> str:
+        """Full path of a key. Errors: ValueError for a key that would leave the store."""
+        if key.startswith("/") or ".." in key.split("/") or "\\" in key:
+            raise ValueError(f"object name {key!r} would leave the store {self.uri}")
+        return posixpath.join(self._opened[1], key)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put a whole object, replacing any previous one atomically."""
+        if not self.local:
+            self._opened[0].pipe_file(self.path(key), data)
+            return
+        temporary = self._temporary(key, data)
+        os.replace(temporary, self.path(key))
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put a whole object whose name must be new. Errors: FileExistsError, also to every racing loser."""
+        if self.local:
+            temporary = self._temporary(key, data)
+            try:
+                os.link(temporary, self.path(key))
+            finally:
+                os.unlink(temporary)
+            return
+        try:
+            self._opened[0].pipe_file(self.path(key), data, mode="create")
+        except FileExistsError:
+            raise
+        except OSError as error:
+            # SeaweedFS answers a lost conditional PUT in a way that s3fs maps to EINVAL.
+            if error.errno == errno.EINVAL and self.exists(key):
+                raise FileExistsError(key) from None
+            raise
+
+    def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
+        """An object, or its bytes begin..end. Errors: FileNotFoundError."""
+        # Keywords, because s3fs takes another argument in the third position.
+        return self._opened[0].cat_file(self.path(key), start=begin, end=end)
+
+    def size(self, key: str) -> int:
+        return int(self._opened[0].size(self.path(key)))
+
+    def exists(self, key: str) -> bool:
+        return bool(self._opened[0].exists(self.path(key)))
+
+    def list(self, prefix: str) -> list[str]:
+        """Names directly under a prefix, sorted; none when it does not exist."""
+        fs = self._opened[0]
+        fs.invalidate_cache()
+        try:
+            found = fs.ls(self.path(prefix), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted({posixpath.basename(str(name).rstrip("/")) for name in found} - {posixpath.basename(prefix), ""})
+
+    def remove(self, prefix: str) -> None:
+        """Delete everything under a prefix."""
+        if self.exists(prefix):
+            self._opened[0].rm(self.path(prefix), recursive=True)
+
+    def require_writable(self) -> None:
+        """Errors: ValueError naming the store when a probe object cannot be written."""
+        key = f".probe-{uuid.uuid4().hex}"
+        try:
+            self.write(key, b"")
+            self._opened[0].rm(self.path(key))
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"store {self.uri} cannot be written ({reason}); set OPD_STORE to one that can") from None
+
+    def _temporary(self, key: str, data: bytes) -> str:
+        target = Path(self.path(key))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return str(temporary)

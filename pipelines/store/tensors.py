@@ -1,0 +1,78 @@
+"""Safetensors by range: headers, references to single tensors, and reads that touch one tensor's bytes only.
+
+A reference is (store, key, byte range, dtype, shape), so that a task elsewhere reads just what it measures.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from pipelines.store.objects import Store
+
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """One tensor of one safetensors file. begin, end: absolute byte offsets in the file."""
+
+    store: Store
+    key: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    def read(self) -> Tensor:
+        """The tensor in its stored dtype. Errors: ValueError naming file and tensor when bytes are missing."""
+        data = self.store.read(self.key, self.begin, self.end)
+        if len(data) != self.end - self.begin:
+            raise ValueError(f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes")
+        return torch.frombuffer(bytearray(data), dtype=DTYPES[self.dtype]).reshape(self.shape)
+
+
+def header(store: Store, key: str) -> dict[str, TensorRef]:
+    """References to all float tensors of a safetensors file, by name.
+
+    Errors: ValueError naming the file (and tensor) for a truncated, foreign or inconsistent file.
+    """
+    size = store.size(key)
+    foreign = f"{store.uri}/{key} is not a safetensors file"
+    if size < 8:
+        raise ValueError(f"{foreign} ({size} bytes); pickled .bin and .pt weights are not read, convert them first")
+    (length,) = struct.unpack("<Q", store.read(key, 0, 8))
+    if length > min(MAX_HEADER, size - 8):
+        raise ValueError(f"{foreign} or is truncated: its header claims {length} of {size} bytes")
+    try:
+        raw = json.loads(store.read(key, 8, 8 + length))
+        entries = {name: entry for name, entry in raw.items() if name != "__metadata__"}
+        refs = {name: _reference(store, key, name, entry, 8 + length) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{foreign}: {error}") from None
+    for ref in refs.values():
+        if ref.end > size:
+            raise ValueError(f"{store.uri}/{key} is truncated: tensor {ref.name} ends at byte {ref.end} of {size}")
+    return {name: ref for name, ref in refs.items() if ref.dtype in DTYPES}
+
+
+def _reference(store: Store, key: str, name: str, entry: dict, origin: int) -> TensorRef:
+    begin, end = (int(offset) for offset in entry["data_offsets"])
+    shape = tuple(int(extent) for extent in entry["shape"])
+    dtype = str(entry["dtype"])
+    if not 0 <= begin <= end or any(extent < 0 for extent in shape):
+        raise ValueError(f"tensor {name} has offsets {begin}..{end} and shape {shape}")
+    if dtype in DTYPES and end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+        raise ValueError(f"tensor {name} of shape {shape} and dtype {dtype} spans {end - begin} bytes")
+    return TensorRef(store, key, name, dtype, shape, origin + begin, origin + end)
+
+
+def serialise(tensors: dict[str, Tensor]) -> bytes:
+    """A safetensors file, byte-identical for equal tensors."""
+    return save({name: tensors[name].contiguous() for name in sorted(tensors)})

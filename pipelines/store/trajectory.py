@@ -1,0 +1,190 @@
+"""A run's address and what lies there: run.json, snapshots committed by manifests, resume state, end.json.
+
+    runs/<recipe>/seed-<n>/run.json                       what the run is, and where it came from
+    runs/<recipe>/seed-<n>/step-<8 digits>/manifest.json  exists if and only if the snapshot does
+    runs/<recipe>/seed-<n>/step-<8 digits>/master.safetensors
+    runs/<recipe>/seed-<n>/resume/step-<8 digits>/...     optimizer state; pruned, never analysed
+    runs/<recipe>/seed-<n>/end.json                       exists if and only if the run is complete
+
+Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from opd_ops.recipe import differences
+from pipelines.store.objects import Store
+from pipelines.store.tensors import TensorRef, header, serialise
+
+LAYOUT = 1  # version of this layout, in every manifest
+_STEP = re.compile(r"step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The trajectory of `recipe` (a name) and `seed` in a store."""
+
+    store: Store
+    recipe: str
+    seed: int
+
+    @property
+    def prefix(self) -> str:
+        return f"runs/{self.recipe}/seed-{self.seed}"
+
+    def register(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Create run.json, or check that the stored run is the same one.
+
+        facts: identity (canonical JSON), fingerprint, provenance, and whatever else describes the run.
+        Errors: ValueError naming the fields in which the stored identity differs.
+        """
+        key = f"{self.prefix}/run.json"
+        try:
+            self.store.create(key, _json(facts))
+            return facts
+        except FileExistsError:
+            stored = self.run()
+        self.require_same(stored, facts["identity"], facts["fingerprint"])
+        return stored
+
+    def require_same(self, stored: dict[str, Any], identity: dict[str, Any], fingerprint: str) -> None:
+        if stored["fingerprint"] != fingerprint:
+            changed = "; ".join(differences(stored["identity"], identity)) or "fingerprint"
+            raise ValueError(
+                f"{self.prefix} holds a run of another recipe ({changed}); "
+                "restore the recipe, give the arm a new name, or use another OPD_STORE"
+            )
+
+    def run(self) -> dict[str, Any]:
+        """run.json. Errors: FileNotFoundError."""
+        return json.loads(self.store.read(f"{self.prefix}/run.json"))
+
+    def registered(self) -> bool:
+        return self.store.exists(f"{self.prefix}/run.json")
+
+    def steps(self) -> list[int]:
+        """Committed snapshots in order, found by listing."""
+        found = []
+        for name in self.store.list(self.prefix):
+            if (match := _STEP.match(name)) and self.store.exists(f"{self.prefix}/{name}/manifest.json"):
+                found.append(int(match[1]))
+        return sorted(found)
+
+    def commit(self, step: int, tensors: dict[str, Tensor], parent: int | None) -> str:
+        """Write a snapshot and its manifest, in that order; returns the manifest's digest.
+
+        A snapshot that exists already must hold the same bytes. Errors: ValueError when it does not.
+        """
+        folder = f"{self.prefix}/step-{step:08d}"
+        data = serialise(tensors)
+        digest = hashlib.sha256(data).hexdigest()
+        if self.store.exists(f"{folder}/manifest.json"):
+            return self._same(step, digest)
+        self.store.write(f"{folder}/master.safetensors", data)
+        refs = header(self.store, f"{folder}/master.safetensors")
+        manifest = {
+            "layout": LAYOUT,
+            "step": step,
+            "parent": parent,
+            "files": {"master.safetensors": {"size": len(data), "sha256": digest}},
+            "tensors": {
+                name: {
+                    "file": "master.safetensors",
+                    "dtype": ref.dtype,
+                    "shape": list(ref.shape),
+                    "begin": ref.begin,
+                    "end": ref.end,
+                }
+                for name, ref in sorted(refs.items())
+            },
+        }
+        try:
+            self.store.create(f"{folder}/manifest.json", _json(manifest))
+        except FileExistsError:
+            return self._same(step, digest)
+        return digest
+
+    def manifest(self, step: int) -> dict[str, Any]:
+        """Errors: ValueError when the snapshot is absent or of another layout."""
+        key = f"{self.prefix}/step-{step:08d}/manifest.json"
+        try:
+            manifest = json.loads(self.store.read(key))
+        except FileNotFoundError:
+            raise ValueError(f"{self.prefix} has no committed snapshot of step {step}") from None
+        if manifest.get("layout") != LAYOUT:
+            raise ValueError(f"{key} has layout {manifest.get('layout')}; this version reads layout {LAYOUT}")
+        return manifest
+
+    def digest(self, step: int) -> str:
+        """SHA-256 of the snapshot's weights file."""
+        return self.manifest(step)["files"]["master.safetensors"]["sha256"]
+
+    def refs(self, step: int) -> dict[str, TensorRef]:
+        """References to the snapshot's tensors by name."""
+        folder = f"{self.prefix}/step-{step:08d}"
+        return {
+            name: TensorRef(
+                self.store, f"{folder}/{t['file']}", name, t["dtype"], tuple(t["shape"]), t["begin"], t["end"]
+            )
+            for name, t in self.manifest(step)["tensors"].items()
+        }
+
+    def verify(self, step: int) -> list[str]:
+        """What is wrong with a snapshot's files: empty when sizes and digests agree with the manifest."""
+        problems = []
+        for name, facts in self.manifest(step)["files"].items():
+            key = f"{self.prefix}/step-{step:08d}/{name}"
+            try:
+                data = self.store.read(key)
+            except FileNotFoundError:
+                problems.append(f"{key} is missing")
+                continue
+            if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+                problems.append(f"{key} differs from its manifest")
+        return problems
+
+    def end(self) -> dict[str, Any] | None:
+        """end.json of a complete run, else None."""
+        try:
+            return json.loads(self.store.read(f"{self.prefix}/end.json"))
+        except FileNotFoundError:
+            return None
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        self.store.write(f"{self.prefix}/end.json", _json(facts))
+        self.store.remove(f"{self.prefix}/resume")
+
+    def save_resume(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Keep the newest resume state only; its facts are written last and make it valid."""
+        folder = f"{self.prefix}/resume/step-{step:08d}"
+        self.store.write(f"{folder}/state.safetensors", serialise(tensors))
+        self.store.write(f"{folder}/facts.json", _json(facts))
+        for name in self.store.list(f"{self.prefix}/resume"):
+            if (match := _STEP.match(name)) and int(match[1]) < step:
+                self.store.remove(f"{self.prefix}/resume/{name}")
+
+    def load_resume(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Step, tensors and facts of the newest valid resume state, or None."""
+        for name in reversed(self.store.list(f"{self.prefix}/resume")):
+            folder = f"{self.prefix}/resume/{name}"
+            if (match := _STEP.match(name)) and self.store.exists(f"{folder}/facts.json"):
+                tensors = {n: ref.read() for n, ref in header(self.store, f"{folder}/state.safetensors").items()}
+                return int(match[1]), tensors, json.loads(self.store.read(f"{folder}/facts.json"))
+        return None
+
+    def _same(self, step: int, digest: str) -> str:
+        if (stored := self.digest(step)) != digest:
+            raise ValueError(
+                f"{self.prefix}/step-{step:08d} holds other weights ({stored[:12]}, now {digest[:12]}); "
+                "the code or the machine changed: use another OPD_STORE"
+            )
+        return digest
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
