@@ -1,0 +1,90 @@
+"""Where a run's weights come from: random, the end of another run, or a Hugging Face folder."""
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from opd_ops import models
+from opd_ops.recipe import FinalOf, Fresh, Start
+from opd_ops.tasks import chains
+from pipelines.store.objects import Store
+from pipelines.store.tensors import header
+from pipelines.store.trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Configuration, fp32 weights, where the tokenizer lies (if anywhere), and the digest that identifies it."""
+
+    config: PretrainedConfig
+    weights: dict[str, Tensor]
+    folder: str | None
+    digest: str
+
+    def plain_config(self) -> dict:
+        """The configuration as JSON types, enough to build the model again."""
+        return json.loads(self.config.to_json_string(use_diff=False))
+
+
+def load(store: Store, start: Start, seed: int) -> Model:
+    """The model a run starts from or learns from.
+
+    Errors: ValueError naming the run or the weights that are absent, and the command that makes them.
+    """
+    if isinstance(start, Fresh):
+        config = models.configuration(start.architecture, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
+        weights = models.initialise(config, seed)
+        return Model(config=config, weights=weights, folder=None, digest=f"fresh-{seed}")
+    if isinstance(start, FinalOf):
+        trajectory = Trajectory(store, start.recipe, seed if start.seed is None else start.seed)
+        end = trajectory.end()
+        if end is None:
+            raise ValueError(f"{trajectory.prefix} is not complete, and this run starts from its end: train it first")
+        config = models.configuration_from(trajectory.run()["model"])
+        weights = {name: ref.read() for name, ref in trajectory.refs(end["step"]).items()}
+        return Model(config=config, weights=weights, folder=None, digest=end["digest"])
+    folder, digest = fetch(store, start.ref)
+    config, weights = models.load_folder(folder)
+    return Model(config=config, weights=weights, folder=folder, digest=digest)
+
+
+def fetch(store: Store, ref: str) -> tuple[str, str]:
+    """A local folder (or hub name) with the model `ref` and its digest. `models/<name>` lies in the store.
+
+    Errors: ValueError naming the weights that are absent.
+    """
+    if not ref.startswith("models/"):
+        folder = Path(ref).expanduser()
+        return str(folder) if folder.exists() else ref, _digest(folder)
+    if not store.exists(f"{ref}/config.json"):
+        raise ValueError(f"{store.uri}/{ref} holds no weights: run `make weights` first")
+    if store.local:
+        return store.path(ref), _digest(Path(store.path(ref)))
+    folder = Path(tempfile.mkdtemp(prefix="opd-weights-"))
+    for name in store.list(ref):
+        (folder / name).write_bytes(store.read(f"{ref}/{name}"))
+    return str(folder), _digest(folder)
+
+
+def require(store: Store, start: Start) -> None:
+    """Errors: ValueError when weights that no run of the study makes are absent."""
+    if not isinstance(start, Fresh | FinalOf):
+        fetch(store, start.ref)
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's safetensors files; a hub name is its own."""
+    if not folder.exists():
+        return str(folder)
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        header(Store(folder.absolute().as_uri()), file.name)
+        total.update(file.name.encode())
+        with open(file, "rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
