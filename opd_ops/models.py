@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen3Config
 
@@ -85,11 +86,15 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     """Configuration and weights of a Hugging Face folder or hub name.
 
-    Errors: ValueError when the folder holds no loadable model.
+    Errors: ValueError when the folder holds no loadable model, or lacks a tensor (which would be left random).
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"no model could be loaded from {Path(folder)}: {first}") from None
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{Path(folder)} lacks tensor {missing[0]} ({len(missing)} missing)")
     return model.config, state(model)

@@ -4,3 +4,5 @@ This is the reference engine: dense factorizations, no sampling, bit-identical f
 weights only; gradients, activations and losses are outside. Read `suite` first, then `exact`, then the diagnostics.
 Source: arXiv 2606.07082, sections 3.1, 4.1, 4.2 and appendices C.3 and E.
 """
+
+VERSION = 1  # part of every row's method; raise it when a number may change

@@ -14,12 +14,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from opd_ops.geometry import drift, localization, locking, rotation, spectrum, support
+from opd_ops.geometry import VERSION, drift, localization, locking, rotation, spectrum, support
 from opd_ops.geometry.exact import Factors, factor
 from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
 
 TABLES = ("update_support", "rotation", "spectral_drift", "localization", "update_spectrum", "hill", "locking")
-VERSION = 1  # part of every row's method; raise it when a number may change
 
 
 @dataclass(frozen=True, kw_only=True)

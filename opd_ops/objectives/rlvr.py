@@ -20,7 +20,8 @@ def advantages(rewards: Tensor, groups: Tensor, std: Literal["group", "batch", "
     scale = torch.ones_like(rewards)
     for group in groups.unique():
         member = groups == group
-        centred[member] = rewards[member] - rewards[member].mean()
+        if not (rewards[member] == rewards[member][0]).all():  # the mean of equal floats may be an ulp off
+            centred[member] = rewards[member] - rewards[member].mean()
         if std == "group":
             scale[member] = rewards[member].std(correction=0) + 1e-6
     if std == "batch":

@@ -39,6 +39,8 @@ class Trainer:
     """One run of `recipe` with `seed`, from `weights` (rounded to bf16 at the start).
 
     `teacher` is (configuration, weights); None lets an OPD student teach itself from the privileged prompt.
+
+    Errors: ValueError when OPD's teacher could only repeat the student, so that every gradient would be zero.
     """
 
     def __init__(
@@ -59,24 +61,32 @@ class Trainer:
         self.teacher: PreTrainedModel | None = None
         if isinstance(recipe.objective, Opd):
             self.teacher = assemble(*(teacher or (config, weights)), dtype).requires_grad_(False)
+            if recipe.objective.teacher is not None and teacher is None:
+                raise ValueError(f"{recipe.name} names the teacher {recipe.objective.teacher}, and none was given")
         rng = np.random.default_rng((0, batches.HELD_OUT))
         self.held_out = task.problems("held_out", recipe.evaluation.problems, rng)
+        if self.privileged and any(problem.privileged is None for problem in self.held_out):
+            raise ValueError(
+                f"{recipe.name} has no teacher, and task {recipe.task.name} no privileged prompt: name one"
+            )
         self.step = 0
 
     def advance(self) -> dict[str, Any]:
         """One optimizer step; returns its row of the training table.
 
-        Errors: FloatingPointError naming the step when the loss or the gradient is not finite.
+        Errors: FloatingPointError naming the step when the loss or the gradient is not finite; nothing has moved then.
         """
         step = self.step + 1
         drawn = self._draw(step)
         loss, measured = self._backward(drawn)
         rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
-        norm = self.optimizer.step(rate)
+        norm = self.optimizer.clip()
         if not np.isfinite(loss) or not np.isfinite(norm):
+            self.optimizer.discard()
             raise FloatingPointError(
                 f"{self.recipe.name} seed {self.seed} step {step}: loss {loss}, gradient norm {norm}"
             )
+        self.optimizer.step(rate)
         self.step = step
         return {
             "step": step,
@@ -165,6 +175,7 @@ class Trainer:
             logits = _response_logits(self.model, part)
             term, kl = share(logits, part, begin)
             term.backward()
+            self.optimizer.accumulate()
             loss += term.item()
             divergence += kl
             with torch.no_grad():

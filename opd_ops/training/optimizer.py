@@ -1,7 +1,7 @@
 """AdamW on fp32 masters; the model's own weights are always the masters rounded to bf16.
 
 The optimizer is torch's. What is ours is the pair (master, served weight): gradients of the served weights are
-upcast to fp32, the step moves the masters, and the rounded masters are copied back.
+upcast to fp32 and added up there, the step moves the masters, and the rounded masters are copied back.
 """
 
 import math
@@ -38,21 +38,29 @@ class Masters:
             foreach=True,
         )
 
-    def step(self, rate: float) -> float:
-        """Clip, update the masters, serve them, clear gradients. Returns the gradient norm before clipping."""
+    def accumulate(self) -> None:
+        """Add the served weights' gradients to the masters', in fp32, and clear them."""
         for name, parameter in self.served.items():
             assert parameter.grad is not None
-            self.masters[name].grad = parameter.grad.to(torch.float32)
+            master, gradient = self.masters[name], parameter.grad.to(torch.float32)
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
             parameter.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.spec.clip, foreach=True)
+
+    def clip(self) -> float:
+        """Scale the accumulated gradients to the clip norm; returns their norm before."""
+        return float(torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.spec.clip, foreach=True))
+
+    def discard(self) -> None:
+        """Forget the accumulated gradients."""
+        self.adamw.zero_grad()
+
+    def step(self, rate: float) -> None:
+        """Update the masters, serve them, clear gradients."""
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.adamw.step()
-        with torch.no_grad():
-            for name, parameter in self.served.items():
-                self.masters[name].grad = None
-                parameter.copy_(self.masters[name].to(torch.bfloat16))
-        return float(norm)
+        self.discard()
+        self._serve()
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments under flat names `master/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`."""
@@ -65,12 +73,18 @@ class Masters:
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         """Take back what `state` gave after `steps` optimizer steps."""
-        with torch.no_grad():
-            for name, w in self.masters.items():
-                w.copy_(tensors[f"master/{name}"])
-                self.served[name].copy_(w.to(torch.bfloat16))
+        self.adamw.state.clear()
+        for name, w in self.masters.items():
+            w.copy_(tensors[f"master/{name}"])
+            if steps:  # before the first step there are no moments
                 self.adamw.state[w] = {
                     "step": torch.tensor(float(steps)),
                     "exp_avg": tensors[f"exp_avg/{name}"].clone(),
                     "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].clone(),
                 }
+        self._serve()
+
+    def _serve(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.served.items():
+                parameter.copy_(self.masters[name].to(torch.bfloat16))

@@ -56,8 +56,9 @@ class TrainingRun:
                 inputs["teacher"] = source.digest
             self.trajectory.register(
                 {
-                    "identity": recipe.identity() | {"inputs": inputs},
+                    "identity": recipe.identity(),
                     "fingerprint": recipe.fingerprint(),
+                    "inputs": inputs,
                     "model": start.plain_config(),
                     "provenance": provenance,
                 }
@@ -185,7 +186,12 @@ def complete(store: Store, recipe: Recipe, seed: int) -> bool:
 
 
 def train(
-    store: Store, recipe: Recipe, seed: int, *, serial: bool = False, progress: Callable[[Progress], None] = lambda p: None
+    store: Store,
+    recipe: Recipe,
+    seed: int,
+    *,
+    serial: bool = False,
+    progress: Callable[[Progress], None] = lambda p: None,
 ) -> dict[str, Any]:
     """Train the run to its end (or find it complete) and return end.json.
 

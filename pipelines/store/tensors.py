@@ -34,7 +34,9 @@ class TensorRef:
         """The tensor in its stored dtype. Errors: ValueError naming file and tensor when bytes are missing."""
         data = self.store.read(self.key, self.begin, self.end)
         if len(data) != self.end - self.begin:
-            raise ValueError(f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes")
+            raise ValueError(
+                f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes"
+            )
         return torch.frombuffer(bytearray(data), dtype=DTYPES[self.dtype]).reshape(self.shape)
 
 

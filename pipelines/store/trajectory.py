@@ -40,8 +40,8 @@ class Trajectory:
     def register(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Create run.json, or check that the stored run is the same one.
 
-        facts: identity (canonical JSON), fingerprint, provenance, and whatever else describes the run.
-        Errors: ValueError naming the fields in which the stored identity differs.
+        facts: identity (canonical JSON), fingerprint, inputs (digests of the models it is made from), provenance.
+        Errors: ValueError naming the fields in which the stored identity, or the inputs, differ.
         """
         key = f"{self.prefix}/run.json"
         try:
@@ -50,6 +50,11 @@ class Trajectory:
         except FileExistsError:
             stored = self.run()
         self.require_same(stored, facts["identity"], facts["fingerprint"])
+        if changed := differences(stored["inputs"], facts["inputs"]):
+            raise ValueError(
+                f"{self.prefix} was made from other models ({'; '.join(changed)}); "
+                "bring them back, or use another OPD_STORE"
+            )
         return stored
 
     def require_same(self, stored: dict[str, Any], identity: dict[str, Any], fingerprint: str) -> None:
