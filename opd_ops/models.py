@@ -64,7 +64,7 @@ def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.
     Errors: ValueError naming missing or unexpected tensors.
     """
     with torch.random.fork_rng(devices=[]):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[assignment]
     expected = dict(model.named_parameters())
     if missing := sorted(expected.keys() - weights.keys()):
         raise ValueError(f"the weights lack tensor {missing[0]} ({len(missing)} missing); is this the right model?")

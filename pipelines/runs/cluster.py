@@ -4,6 +4,7 @@
 `ray stop` is host-wide and never called: shutting down ends what this process started.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     ray.init(
         address=address,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": WORKER},
         **own,  # type: ignore[arg-type]
     )
@@ -78,9 +79,9 @@ def fan_out(
 
 def unwrap(get: Callable[[], Result]) -> Result:
     """`get()`, raising a task's own exception instead of Ray's wrapper around it."""
-    import ray
+    from ray.exceptions import RayTaskError
 
     try:
         return get()
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None

@@ -6,7 +6,7 @@ and started again, it goes on from the newest resume state and ends with the sam
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from opd_ops.recipe import FinalOf, Opd, Recipe
 from pipelines import lake
@@ -207,10 +207,10 @@ def train(
         else:
             import ray
 
-            actor_class = ray.remote(num_cpus=1, num_gpus=recipe.resources.gpus)(TrainingRun)
-            actor = actor_class.remote(store, recipe, seed, provenance())
+            remote: Any = ray.remote(num_cpus=1, num_gpus=recipe.resources.gpus)(TrainingRun)
+            actor: Any = remote.remote(store, recipe, seed, provenance())
             try:
-                while not report(unwrap(lambda: ray.get(actor.work.remote(CHUNK))), progress):
+                while not report(unwrap(lambda: cast(Progress, ray.get(actor.work.remote(CHUNK)))), progress):
                     pass
             finally:
                 ray.kill(actor)

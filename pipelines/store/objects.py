@@ -88,10 +88,10 @@ class Store:
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
         """An object, or its bytes begin..end. Errors: FileNotFoundError."""
         # Keywords, because s3fs takes another argument in the third position.
-        return self._opened[0].cat_file(self.path(key), start=begin, end=end)
+        return bytes(self._opened[0].cat_file(self.path(key), start=begin, end=end))  # type: ignore[arg-type]
 
     def size(self, key: str) -> int:
-        return int(self._opened[0].size(self.path(key)))
+        return int(self._opened[0].size(self.path(key)))  # type: ignore[arg-type]
 
     def exists(self, key: str) -> bool:
         return bool(self._opened[0].exists(self.path(key)))
