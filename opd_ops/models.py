@@ -89,7 +89,7 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     Errors: ValueError when the folder holds no loadable model, or lacks a tensor (which would be left random).
     """
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, ValueError, SafetensorError) as error:
