@@ -28,30 +28,28 @@ def exact(student, teacher, temperature=1.0):
     return log_s.exp() * (ratio - kl) / temperature
 
 
-def test_three_tokens_by_hand_fix_value_and_direction():
+def test_three_tokens_by_hand_fix_the_value():
     student, teacher = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
     # 1/2 ln 2 + 1/4 ln 1 + 1/4 ln 1/2
     assert float(opd.divergence(student.log(), teacher.log())) == pytest.approx(0.25 * math.log(2), abs=1e-6)
-    sharp = torch.tensor([0.8, 0.1, 0.1])
-    student_teacher = 0.8 * math.log(1.6) + 0.1 * math.log(0.4) + 0.1 * math.log(0.2)
-    half = torch.tensor([0.5, 0.25, 0.5 - 0.25])
-    teacher_student = 0.5 * math.log(0.625) + 0.25 * math.log(2.5) + 0.25 * math.log(2.5)
-    student_half = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
-    assert float(opd.divergence(sharp.log(), torch.tensor([0.5, 0.25, 0.25]).log())) == pytest.approx(
-        student_half, abs=1e-6
-    )
-    assert abs(student_half - teacher_student) > 0.01, "the two directions differ here"
-    assert float(opd.divergence(half.log(), sharp.log())) == pytest.approx(teacher_student, abs=1e-6)
-    assert float(opd.divergence(sharp.log(), torch.tensor([0.5, 0.25, 0.5]).log())) != student_teacher
+
+
+def test_three_tokens_by_hand_fix_the_direction():
+    student, teacher = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.5, 0.25, 0.25])
+    forward = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.25 / 0.1)  # KL(teacher || student) = 0.223
+    reverse = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.1 / 0.25)  # KL(student || teacher) = 0.193
+    assert float(opd.divergence(student.log(), teacher.log())) == pytest.approx(reverse, abs=1e-6)
+    assert float(opd.divergence(teacher.log(), student.log())) == pytest.approx(forward, abs=1e-6)
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 64), temperature=st.sampled_from([0.5, 1.0, 2.0]))
 def test_the_gradient_is_the_closed_form(seed, size, temperature):
     student, teacher = logits(1, 1, size, seed=seed), logits(1, 1, size, seed=seed + 1)
     found = gradient(student, teacher, ONE, 1.0, temperature)
-    # fp32 log-softmax of logits below 20 is good to a few 1e-7.
-    torch.testing.assert_close(found.double(), exact(student, teacher, temperature), atol=2e-6, rtol=0)
-    assert abs(float(found.sum())) < 2e-6, "logits have a free constant"
+    # A log-ratio of x nats carries x fp32 roundings.
+    atol = 1e-6 * max(1.0, float((student - teacher).abs().max()) / temperature)
+    torch.testing.assert_close(found.double(), exact(student, teacher, temperature), atol=atol, rtol=0)
+    assert abs(float(found.sum())) < atol, "logits have a free constant"
 
 
 def test_the_gradient_is_the_closed_form_to_1e_6_on_a_small_vocabulary():
