@@ -1,6 +1,5 @@
-"""Models: build or load a Hugging Face decoder, and say which role each weight plays."""
+"""Models: build or load a Hugging Face decoder."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen3Config
 
 from opd_ops.recipe import Architecture
-
-PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
-_DECODER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight$")
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-
-
-def role(name: str) -> tuple[int | None, str]:
-    """Layer index and role of a parameter by its Hugging Face name.
-
-    Roles: q k v o gate up down (decoder projections), embed, head, norm, bias, other.
-    """
-    if match := _DECODER.search(name):
-        return int(match[1]), match[2]
-    layer = int(match[1]) if (match := _LAYER.search(name)) else None
-    if name.endswith(".bias"):
-        return layer, "bias"
-    if "embed" in name or name.endswith("wte.weight"):
-        return layer, "embed"
-    if "lm_head" in name:
-        return layer, "head"
-    return layer, "norm" if "norm" in name or ".ln_" in name else "other"
 
 
 def configuration(architecture: Architecture, *, pad: int, bos: int, eos: int) -> PretrainedConfig:
@@ -61,7 +39,7 @@ def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
 def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
     """A model in evaluation mode whose parameters are `weights` rounded to bf16 and stored as `dtype`.
 
-    Errors: ValueError naming missing or unexpected tensors.
+    Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
     with torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[assignment]
@@ -72,6 +50,10 @@ def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.
         raise ValueError(
             f"the weights hold an unknown tensor {extra[0]} ({len(extra)} unknown); is this the right model?"
         )
+    for name, parameter in expected.items():
+        if weights[name].shape != parameter.shape:
+            found, wanted = tuple(weights[name].shape), tuple(parameter.shape)
+            raise ValueError(f"tensor {name} has shape {found}, and the model {wanted}; is this the right model?")
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(weights[name].to(torch.bfloat16))
@@ -90,9 +72,9 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     """
     try:
         model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            folder, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"no model could be loaded from {Path(folder)}: {first}") from None
     if missing := sorted(report["missing_keys"]):

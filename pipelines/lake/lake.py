@@ -92,5 +92,10 @@ def _frame(table: Table, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     unknown = {column for row in rows for column in row} - set(table.schema)
     if unknown:
         raise ValueError(f"rows of {table.name} have undeclared columns {sorted(unknown)}")
-    columns = {name: [row.get(name) for row in rows] for name in table.schema}
-    return pl.DataFrame(columns, schema=table.schema, strict=True)
+    columns = []
+    for name, dtype in table.schema.items():
+        try:
+            columns.append(pl.Series(name, [row.get(name) for row in rows], dtype, strict=True))
+        except TypeError as error:
+            raise ValueError(f"column {table.name}.{name}: {str(error).splitlines()[0]}") from None
+    return pl.DataFrame(columns)

@@ -23,7 +23,7 @@ from pipelines.report.metrics import (
     Metric,
     Unit,
 )
-from pipelines.report.numbers import quantity
+from pipelines.report.numbers import aligned, quantity
 from pipelines.report.samples import samples
 
 SCHEMA = pl.Schema(
@@ -113,11 +113,7 @@ def cell(row: Mapping[str, object]) -> str:
 
 def terminal(table: pl.DataFrame) -> str:
     """The grid in aligned columns."""
-    lines = grid(table)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return aligned(grid(table))
 
 
 def markdown(table: pl.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Numbers as text: as many digits as the interval supports, the unit after the number."""
 
 import math
+from collections.abc import Sequence
 
 from pipelines.report.metrics import Unit
 
@@ -64,3 +65,11 @@ def supported(half: float) -> int:
 
 def fixed(value: float, places: int) -> str:
     return f"{value:.{places}f}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of text cells in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

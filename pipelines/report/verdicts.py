@@ -8,6 +8,7 @@ from pipelines.lake.schemas import TABLES
 from pipelines.report.claims import CLAIMS, Claim
 from pipelines.report.intervals import interval
 from pipelines.report.metrics import Metric
+from pipelines.report.numbers import aligned
 from pipelines.report.samples import samples
 
 ONE_SEED = "One seed: no interval, no verdict."
@@ -67,3 +68,14 @@ def right_name(study: str, claim: Claim) -> str:
         return str(claim.right)
     when = "" if claim.baseline is None else f" at {100 * claim.baseline.at:g} % of its steps"
     return f"{study}.{claim.right}{when}"
+
+
+def terminal(rows: pl.DataFrame) -> str:
+    """Verdict rows in aligned columns: decision, claim, effect with its interval, and the paper's words."""
+    words = {True: "holds", False: "contradicted", None: "undecided"}
+    lines = [["verdict", "claim", "left - right [95 % interval]", "paper"]]
+    for row in rows.iter_rows(named=True):
+        low, high = row["low"], row["high"]
+        bounds = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+        lines.append([words[row["holds"]], row["claim"], f"{row['effect']:.3g}{bounds}", row["paper"]])
+    return aligned(lines)

@@ -11,6 +11,11 @@ class Clock:
     def __init__(self, seconds: dict[str, list[float]] | None = None) -> None:
         self.seconds = {phase: list(pair) for phase, pair in (seconds or {}).items()}
 
+    @property
+    def wall(self) -> float:
+        """Wall seconds of all phases."""
+        return sum(pair[0] for pair in self.seconds.values())
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""Ray: attach to RAY_ADDRESS or start a private local cluster, and fan work out with a serial twin.
+"""Ray: attach to RAY_ADDRESS or start a private local cluster, lend actors, fan tasks out with a serial twin.
 
 `ray.init()` without an address would join any cluster found on the host, so the address is always explicit.
 `ray stop` is host-wide and never called: shutting down ends what this process started.
@@ -6,6 +6,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
+_lock = threading.Lock()
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
 
 
@@ -41,7 +44,34 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        _idle.clear()
         ray.shutdown()
+
+
+@contextmanager
+def actor(kind: type, gpus: float) -> Iterator[Any]:
+    """An actor of class `kind` for the block; it is the caller's alone, and is ended when the block fails.
+
+    A new process imports torch and transformers for five seconds, so a CPU actor is kept for the session's next block;
+    one that holds GPUs is ended. Ray's default is used for CPUs: one to be placed, none held afterwards.
+    """
+    import ray
+
+    # Naming any resource, num_gpus=0 too, would make the actor hold its CPU for as long as it lives.
+    remote: Any = ray.remote(num_gpus=gpus) if gpus else ray.remote
+    with _lock:
+        idle = _idle.setdefault(kind, [])
+        handle: Any = idle.pop() if idle and not gpus else remote(kind).remote()
+    try:
+        yield handle
+    except BaseException:
+        ray.kill(handle)
+        raise
+    if gpus:
+        ray.kill(handle)
+        return
+    with _lock:
+        _idle.setdefault(kind, []).append(handle)
 
 
 def fan_out(

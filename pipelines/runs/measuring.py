@@ -3,12 +3,16 @@
 Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from opd_ops.geometry import VERSION
 from opd_ops.recipe import Recipe
+from opd_ops.roles import PROJECTIONS, role
 from pipelines import lake
+from pipelines.lake.lake import partition_key
 from pipelines.runs.clock import Clock
 from pipelines.runs.cluster import fan_out
 from pipelines.runs.training import write_timing
@@ -53,8 +57,6 @@ def tasks(
     measurement: Measurement,
 ) -> list[MatrixTask]:
     """Tasks of all tensors of a model, the most expensive first."""
-    from opd_ops.models import role
-
     found = []
     for name, ref in base.items():
         layer, part = role(name)
@@ -76,7 +78,6 @@ def measure_matrix(task: MatrixTask) -> Found:
     import torch
 
     from opd_ops.geometry.suite import Settings, measure
-    from opd_ops.models import PROJECTIONS
 
     torch.set_num_threads(1)
     clock = Clock()
@@ -123,8 +124,6 @@ def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
 
 def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
     """What a measurement of this run would say it was made from."""
-    from opd_ops.geometry import VERSION
-
     trajectory = Trajectory(store, recipe.name, seed)
     end = trajectory.end()
     assert end is not None
@@ -141,9 +140,9 @@ def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
     key = f"{trajectory.prefix}/measured.json"
     if trajectory.end() is None or not store.exists(key):
         return False
-    import json
-
-    return json.loads(store.read(key)) == expected(store, recipe, seed, measurement)
+    if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in TABLES):
+        return False
+    return json.loads(store.read(key)).get("from") == expected(store, recipe, seed, measurement)
 
 
 def measure_run(
@@ -156,14 +155,13 @@ def measure_run(
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[str]:
     """Measure a complete run and write its tables; returns problems (non-finite weights by name)."""
-    import json
-
     trajectory = Trajectory(store, recipe.name, seed)
     end = trajectory.end()
     if end is None:
         raise ValueError(f"{trajectory.prefix} is not complete: train it before measuring")
+    key = f"{trajectory.prefix}/measured.json"
     if measured(store, recipe, seed, measurement):
-        return []
+        return json.loads(store.read(key))["problems"]
     clock = Clock()
     with clock.phase("measure"):
         steps = [step for step in end["snapshots"] if step > 0]
@@ -178,6 +176,6 @@ def measure_run(
             lake.write(store, table, found.rows[table], recipe=recipe.name, seed=seed)
     clock.seconds["measure"][1] = found.seconds[1]
     write_timing(store, recipe.study, recipe.name, seed, end["step"], clock)
-    description = expected(store, recipe, seed, measurement)
-    store.write(f"{trajectory.prefix}/measured.json", json.dumps(description, sort_keys=True).encode())
+    description = {"from": expected(store, recipe, seed, measurement), "problems": found.problems}
+    store.write(key, json.dumps(description, sort_keys=True).encode())
     return found.problems

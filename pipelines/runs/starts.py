@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from opd_ops import models
 from opd_ops.recipe import FinalOf, Fresh, Start
 from opd_ops.tasks import chains
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import header
 from pipelines.store.trajectory import Trajectory
 
@@ -60,15 +60,15 @@ def fetch(store: Store, ref: str) -> tuple[str, str]:
     """
     if not ref.startswith("models/"):
         folder = Path(ref).expanduser()
-        return str(folder) if folder.exists() else ref, _digest(folder)
+        return str(folder) if folder.exists() else ref, folder_digest(folder)
     if not store.exists(f"{ref}/config.json"):
         raise ValueError(f"{store.uri}/{ref} holds no weights: run `make weights` first")
     if store.local:
-        return store.path(ref), _digest(Path(store.path(ref)))
+        return store.path(ref), folder_digest(Path(store.path(ref)))
     folder = Path(tempfile.mkdtemp(prefix="opd-weights-"))
     for name in store.list(ref):
         (folder / name).write_bytes(store.read(f"{ref}/{name}"))
-    return str(folder), _digest(folder)
+    return str(folder), folder_digest(folder)
 
 
 def require(store: Store, start: Start) -> None:
@@ -77,13 +77,13 @@ def require(store: Store, start: Start) -> None:
         fetch(store, start.ref)
 
 
-def _digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a folder's safetensors files; a hub name is its own."""
     if not folder.exists():
         return str(folder)
     total = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        header(Store(folder.absolute().as_uri()), file.name)
+        header(Store(normalise(str(folder))), file.name)
         total.update(file.name.encode())
         with open(file, "rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())

@@ -11,7 +11,7 @@ from typing import Any, cast
 from opd_ops.recipe import FinalOf, Opd, Recipe
 from pipelines import lake
 from pipelines.runs.clock import Clock
-from pipelines.runs.cluster import unwrap
+from pipelines.runs.cluster import actor, unwrap
 from pipelines.runs.provenance import provenance
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -30,6 +30,7 @@ class Progress:
     step: int
     steps: int
     finished: bool
+    seconds: float  # wall seconds of work in this process so far
 
 
 class TrainingRun:
@@ -44,6 +45,7 @@ class TrainingRun:
 
         torch.set_num_threads(recipe.resources.threads)
         self.clock = Clock()
+        self.before = 0.0  # wall seconds of earlier processes
         self.recipe, self.seed = recipe, seed
         self.trajectory = Trajectory(store, recipe.name, seed)
         with self.clock.phase("start"):
@@ -85,10 +87,14 @@ class TrainingRun:
             opened = self._gate(step)
             if opened or step == horizon.steps:
                 self._finish(step)
-                return Progress(step, horizon.steps, True)
+                return self._progress(True)
             if step % horizon.resume_every == 0:
                 self._save(step)
-        return Progress(self.trainer.step, horizon.steps, self._ended())
+        return self._progress(self._ended())
+
+    def _progress(self, finished: bool) -> Progress:
+        seconds = self.clock.wall - self.before
+        return Progress(self.trainer.step, self.recipe.horizon.steps, finished, seconds)
 
     def _begin(self) -> None:
         resumed = self.trajectory.load_resume()
@@ -101,7 +107,11 @@ class TrainingRun:
         self.trainer.restore(tensors, step)
         self.rows, self.evaluations = facts["training"], facts["evaluation"]
         self.parent = facts["parent"]
-        self.clock.seconds = Clock(facts["timing"]).seconds
+        started = self.clock.seconds["start"]
+        self.clock = Clock(facts["timing"])
+        self.before = self.clock.wall
+        for i, seconds in enumerate(started):
+            self.clock.seconds["start"][i] += seconds
 
     def _ended(self) -> bool:
         return self.trajectory.end() is not None
@@ -114,7 +124,8 @@ class TrainingRun:
     def _gate(self, step: int) -> bool:
         """True when the gate opens at this step. Errors: LearningFailed past its band or at the step limit."""
         gate = self.recipe.horizon.gate
-        if gate is None or step % gate.every:
+        limit = step == self.recipe.horizon.steps
+        if gate is None or (step % gate.every and not limit):
             return False
         with self.clock.phase("evaluate"):
             row = self.trainer.evaluate(gate.temperature)[0]
@@ -123,7 +134,7 @@ class TrainingRun:
         where = f"{self.recipe.name} seed {self.seed}: accuracy {accuracy:.3f} at T={gate.temperature:g} at step {step}"
         if accuracy > gate.high:
             raise LearningFailed(f"{where} is past the gate [{gate.low}, {gate.high}]; lower the learning rate")
-        if accuracy < gate.low and step == self.recipe.horizon.steps:
+        if accuracy < gate.low and limit:
             raise LearningFailed(f"{where}, the limit, is below the gate [{gate.low}, {gate.high}]; raise the limit")
         return accuracy >= gate.low
 
@@ -162,6 +173,18 @@ class TrainingRun:
                 "evaluation": final,
             }
         )
+
+
+class Host:
+    """The Ray actor of a run: at most one at a time."""
+
+    def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any]) -> None:
+        self.run = None  # the previous run's memory first
+        self.run = TrainingRun(store, recipe, seed, provenance)
+
+    def work(self, steps: int) -> Progress:
+        assert self.run is not None
+        return self.run.work(steps)
 
 
 def write_timing(store: Store, study: str, recipe: str, seed: int, step: int, clock: Clock) -> None:
@@ -207,13 +230,10 @@ def train(
         else:
             import ray
 
-            remote: Any = ray.remote(num_cpus=1, num_gpus=recipe.resources.gpus)(TrainingRun)
-            actor: Any = remote.remote(store, recipe, seed, provenance())
-            try:
-                while not report(unwrap(lambda: cast(Progress, ray.get(actor.work.remote(CHUNK)))), progress):
+            with actor(Host, recipe.resources.gpus) as host:
+                unwrap(lambda: ray.get(host.begin.remote(store, recipe, seed, provenance())))
+                while not report(unwrap(lambda: cast(Progress, ray.get(host.work.remote(CHUNK)))), progress):
                     pass
-            finally:
-                ray.kill(actor)
     end = trajectory.end()
     assert end is not None
     return end
@@ -224,9 +244,18 @@ def report(state: Progress, progress: Callable[[Progress], None]) -> bool:
     return state.finished
 
 
-def parents(recipe: Recipe) -> list[FinalOf]:
-    """The runs whose ends a recipe needs."""
+def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
+    """The runs, as (recipe, seed), whose ends a run needs."""
     needed = [recipe.start]
     if isinstance(recipe.objective, Opd) and recipe.objective.teacher is not None:
         needed.append(recipe.objective.teacher)
-    return [start for start in needed if isinstance(start, FinalOf)]
+    return [
+        (start.recipe, seed if start.seed is None else start.seed) for start in needed if isinstance(start, FinalOf)
+    ]
+
+
+def require_parents(store: Store, recipe: Recipe, seed: int) -> None:
+    """Errors: ValueError naming a run that must be trained first."""
+    for name, number in parents(recipe, seed):
+        if Trajectory(store, name, number).end() is None:
+            raise ValueError(f"{recipe.name} seed {seed} starts from {name} seed {number}, which is not complete")

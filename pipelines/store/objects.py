@@ -28,10 +28,11 @@ def default_uri() -> str:
 
 
 def normalise(uri: str) -> str:
-    """A URI without a trailing slash; a bare path becomes file://."""
+    """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing."""
     if "://" not in uri:
-        uri = Path(uri).expanduser().absolute().as_uri()
-    return uri.rstrip("/")
+        uri = f"file://{Path(uri).expanduser().absolute()}"
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rstrip('/')}"
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,13 @@ class Store:
         """Names directly under a prefix, sorted; none when it does not exist."""
         fs = self._opened[0]
         fs.invalidate_cache()
+        folder = self.path(prefix).rstrip("/")
         try:
-            found = fs.ls(self.path(prefix), detail=False)
+            found = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
         except FileNotFoundError:
             return []
-        return sorted({posixpath.basename(str(name).rstrip("/")) for name in found} - {posixpath.basename(prefix), ""})
+        # A prefix that is itself an object, or a directory marker, is listed as its own child.
+        return sorted(posixpath.basename(name) for name in found - {folder})
 
     def remove(self, prefix: str) -> None:
         """Delete everything under a prefix."""

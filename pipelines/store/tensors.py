@@ -1,20 +1,21 @@
 """Safetensors by range: headers, references to single tensors, and reads that touch one tensor's bytes only.
 
 A reference is (store, key, byte range, dtype, shape), so that a task elsewhere reads just what it measures.
+torch is imported where bytes become a tensor, so that what only asks for headers starts fast.
 """
 
 import json
 import math
 import struct
 from dataclasses import dataclass
-
-import torch
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipelines.store.objects import Store
 
-DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
 
 
@@ -30,14 +31,17 @@ class TensorRef:
     begin: int
     end: int
 
-    def read(self) -> Tensor:
+    def read(self) -> "Tensor":
         """The tensor in its stored dtype. Errors: ValueError naming file and tensor when bytes are missing."""
+        import torch
+
         data = self.store.read(self.key, self.begin, self.end)
         if len(data) != self.end - self.begin:
             raise ValueError(
                 f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes"
             )
-        return torch.frombuffer(bytearray(data), dtype=DTYPES[self.dtype]).reshape(self.shape)
+        dtypes = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+        return torch.frombuffer(bytearray(data), dtype=dtypes[self.dtype]).reshape(self.shape)
 
 
 def header(store: Store, key: str) -> dict[str, TensorRef]:
@@ -56,12 +60,12 @@ def header(store: Store, key: str) -> dict[str, TensorRef]:
         raw = json.loads(store.read(key, 8, 8 + length))
         entries = {name: entry for name, entry in raw.items() if name != "__metadata__"}
         refs = {name: _reference(store, key, name, entry, 8 + length) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{foreign}: {error}") from None
     for ref in refs.values():
         if ref.end > size:
             raise ValueError(f"{store.uri}/{key} is truncated: tensor {ref.name} ends at byte {ref.end} of {size}")
-    return {name: ref for name, ref in refs.items() if ref.dtype in DTYPES}
+    return {name: ref for name, ref in refs.items() if ref.dtype in ITEMSIZE}
 
 
 def _reference(store: Store, key: str, name: str, entry: dict, origin: int) -> TensorRef:
@@ -70,11 +74,13 @@ def _reference(store: Store, key: str, name: str, entry: dict, origin: int) -> T
     dtype = str(entry["dtype"])
     if not 0 <= begin <= end or any(extent < 0 for extent in shape):
         raise ValueError(f"tensor {name} has offsets {begin}..{end} and shape {shape}")
-    if dtype in DTYPES and end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+    if dtype in ITEMSIZE and end - begin != math.prod(shape) * ITEMSIZE[dtype]:
         raise ValueError(f"tensor {name} of shape {shape} and dtype {dtype} spans {end - begin} bytes")
     return TensorRef(store, key, name, dtype, shape, origin + begin, origin + end)
 
 
-def serialise(tensors: dict[str, Tensor]) -> bytes:
+def serialise(tensors: dict[str, "Tensor"]) -> bytes:
     """A safetensors file, byte-identical for equal tensors."""
+    from safetensors.torch import save
+
     return save({name: tensors[name].contiguous() for name in sorted(tensors)})

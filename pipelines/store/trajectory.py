@@ -13,13 +13,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import differences
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef, header, serialise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUT = 1  # version of this layout, in every manifest
 _STEP = re.compile(r"step-(\d{8})$")
@@ -80,7 +81,7 @@ class Trajectory:
                 found.append(int(match[1]))
         return sorted(found)
 
-    def commit(self, step: int, tensors: dict[str, Tensor], parent: int | None) -> str:
+    def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None) -> str:
         """Write a snapshot and its manifest, in that order; returns the manifest's digest.
 
         A snapshot that exists already must hold the same bytes. Errors: ValueError when it does not.
@@ -89,8 +90,12 @@ class Trajectory:
         data = serialise(tensors)
         digest = hashlib.sha256(data).hexdigest()
         if self.store.exists(f"{folder}/manifest.json"):
-            return self._same(step, digest)
-        self.store.write(f"{folder}/master.safetensors", data)
+            return self._require(step, self.digest(step), digest)
+        try:
+            # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
+            self.store.create(f"{folder}/master.safetensors", data)
+        except FileExistsError:
+            self._require(step, hashlib.sha256(self.store.read(f"{folder}/master.safetensors")).hexdigest(), digest)
         refs = header(self.store, f"{folder}/master.safetensors")
         manifest = {
             "layout": LAYOUT,
@@ -111,7 +116,7 @@ class Trajectory:
         try:
             self.store.create(f"{folder}/manifest.json", _json(manifest))
         except FileExistsError:
-            return self._same(step, digest)
+            return self._require(step, self.digest(step), digest)
         return digest
 
     def manifest(self, step: int) -> dict[str, Any]:
@@ -164,7 +169,7 @@ class Trajectory:
         self.store.write(f"{self.prefix}/end.json", _json(facts))
         self.store.remove(f"{self.prefix}/resume")
 
-    def save_resume(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
         """Keep the newest resume state only; its facts are written last and make it valid."""
         folder = f"{self.prefix}/resume/step-{step:08d}"
         self.store.write(f"{folder}/state.safetensors", serialise(tensors))
@@ -173,7 +178,7 @@ class Trajectory:
             if (match := _STEP.match(name)) and int(match[1]) < step:
                 self.store.remove(f"{self.prefix}/resume/{name}")
 
-    def load_resume(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    def load_resume(self) -> tuple[int, dict[str, "Tensor"], dict[str, Any]] | None:
         """Step, tensors and facts of the newest valid resume state, or None."""
         for name in reversed(self.store.list(f"{self.prefix}/resume")):
             folder = f"{self.prefix}/resume/{name}"
@@ -182,8 +187,8 @@ class Trajectory:
                 return int(match[1]), tensors, json.loads(self.store.read(f"{folder}/facts.json"))
         return None
 
-    def _same(self, step: int, digest: str) -> str:
-        if (stored := self.digest(step)) != digest:
+    def _require(self, step: int, stored: str, digest: str) -> str:
+        if stored != digest:
             raise ValueError(
                 f"{self.prefix}/step-{step:08d} holds other weights ({stored[:12]}, now {digest[:12]}); "
                 "the code or the machine changed: use another OPD_STORE"

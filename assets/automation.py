@@ -1,0 +1,85 @@
+"""Jobs, and the nightly sweep that requests only what is missing or stale."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets import geometry, models, trajectories, verdicts
+from assets.partitions import STUDIES, anchor_key, run_key
+from assets.resources import StoreResource
+from opd_ops.recipe import Recipe
+from pipelines.runs import comparing
+from pipelines.runs.measuring import measured
+from pipelines.runs.training import complete, parents
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+models_job = dg.define_asset_job("models", [models.base, models.teacher], description="Base and teacher of a study.")
+anchors_job = dg.define_asset_job("anchors", [models.anchor], description="The SFT run that the other arms start from.")
+runs_job = dg.define_asset_job(
+    "runs", [trajectories.run, geometry.geometry], description="Train one recipe with one seed and measure it."
+)
+comparison_job = dg.define_asset_job(
+    "comparison", [verdicts.verdicts, verdicts.report], description="Verdicts and report of a study."
+)
+JOBS = [models_job, anchors_job, runs_job, comparison_job]
+
+
+def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
+    """From one to six at night: the job's missing or stale partitions, in opted-in suites, whose parents are complete.
+
+    A partition is requested once a night, so a failing one is not repeated and what descends from it never starts.
+    Dagster gives a schedule one job, hence one schedule per job.
+    """
+
+    @dg.schedule(name=f"nightly_{job.name}", cron_schedule="*/10 1-5 * * *", target=job, execution_timezone="UTC")
+    def sweep(context: dg.ScheduleEvaluationContext, store: StoreResource) -> list[dg.RunRequest] | dg.SkipReason:
+        opened, day = store.open(), f"{context.scheduled_execution_time:%Y-%m-%d}"
+        requested = [
+            dg.RunRequest(run_key=f"{day}:{job.name}:{partition}", partition_key=partition)
+            for study in STUDIES.values()
+            for name, partition in wanted(opened, study, context.log.warning)
+            if name == job.name
+        ]
+        return requested or dg.SkipReason("nothing that could run now is missing or stale")
+
+    return sweep
+
+
+def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """(job, partition) of what is missing or stale in the study's nightly suites and can run now."""
+    arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
+    if arms and not all(done(store, model, 0, warn) for model in study.models):
+        yield models_job.name, study.name
+        return
+    pending = False
+    for recipe, seed in ((recipe, seed) for recipe in arms for seed in study.seeds):
+        trained = done(store, recipe, seed, warn)
+        if trained and measured(store, recipe, seed, study.measurement):
+            continue
+        pending = True
+        if any(Trajectory(store, name, number).end() is None for name, number in parents(recipe, seed)):
+            continue
+        if recipe.arm == study.anchor and not trained:
+            yield anchors_job.name, anchor_key(study.name, seed)
+        else:
+            yield runs_job.name, run_key(recipe.name, seed)
+    if arms and not pending and not comparing.compared(store, study):
+        yield comparison_job.name, study.name
+
+
+def done(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) -> bool:
+    """Whether a run is complete. One whose recipe was changed cannot be redone: it counts, with a warning."""
+    try:
+        return complete(store, recipe, seed)
+    except ValueError as error:
+        warn(str(error))
+        return True
+
+
+SCHEDULES = [nightly(job) for job in JOBS]

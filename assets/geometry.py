@@ -1,0 +1,84 @@
+"""The geometry tables of one run: seven diagnostics of every matrix at every snapshot."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets import metadata
+from assets.failures import explained
+from assets.partitions import STUDIES, runs
+from assets.progress import Tracker
+from assets.resources import ClusterResource, StoreResource
+from assets.trajectories import addressed
+from opd_ops.geometry import VERSION
+from pipelines.lake import written
+from pipelines.runs.measuring import TABLES, measure_run
+
+SHOWN = {  # the column whose mean over projections stands in an asset's metadata
+    "update_support": "unchanged",
+    "rotation": "mean_deg",
+    "spectral_drift": "nss",
+    "localization": "overlap",
+    "update_spectrum": "stable_rank",
+    "hill": "hill",
+    "locking": "similarity",
+}
+SPLIT = {"rotation": ["side", "k"], "localization": ["mask", "alpha"], "hill": ["k"], "locking": ["side", "k"]}
+
+
+@dg.multi_asset(
+    name="geometry",
+    partitions_def=runs,
+    specs=[
+        metadata.table_spec(table, deps=["trajectory"], group_name="geometry", code_version=str(VERSION))
+        for table in TABLES
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "weights_finite", asset="update_support", description="No weight of any snapshot is NaN or infinite."
+        )
+    ],
+)
+def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
+    """Measure one run, one Ray task per matrix, or find its tables made from these snapshots by this engine."""
+    recipe, seed, opened = *addressed(context), store.open()
+    tracker = Tracker(context, recipe.name, seed)
+    with explained(), cluster.session():
+        problems = measure_run(
+            opened,
+            recipe,
+            seed,
+            STUDIES[recipe.study].measurement,
+            serial=cluster.serial,
+            progress=tracker.measured,
+        )
+    finite = dg.AssetCheckResult(
+        check_name="weights_finite",
+        passed=not problems,
+        metadata={"problems": dg.MetadataValue.md("\n".join(problems) or "none")},
+    )
+    for table in TABLES:
+        rows = written(opened, table, recipe=recipe.name, seed=seed)
+        assert rows is not None
+        yield dg.MaterializeResult(
+            asset_key=table,
+            metadata=metadata.stored(opened, table, recipe=recipe.name, seed=seed)
+            | {"last_step": metadata.small_table(summary(table, rows))},
+            check_results=[finite] if table == "update_support" else [],
+        )
+
+
+def summary(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Means over the decoder projections at the last step that has rows, by view and cut."""
+    by = ["view", *SPLIT.get(table, [])]
+    projections = rows.filter(pl.col("role").is_in(["q", "k", "v", "o", "gate", "up", "down"]))
+    column = SHOWN[table]
+    return (
+        projections.filter(pl.col("step") == pl.col("step").max())
+        .group_by(by)
+        .agg(pl.col("step").first(), pl.col(column).mean().alias(f"mean {column}"), pl.len().alias("matrices"))
+        .sort(by)
+        .to_dicts()
+    )

@@ -1,0 +1,35 @@
+"""DAGSTER_HOME: where Dagster keeps its record of runs, and an instance for runs inside this process."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+
+DEFAULT = ".opd/dagster"
+
+
+def home() -> Path:
+    """DAGSTER_HOME, or .opd/dagster under the working directory; made if absent, with our dagster.yaml if it has none.
+
+    Errors: ValueError naming a folder that cannot be written.
+    """
+    folder = Path(os.environ.get("DAGSTER_HOME") or DEFAULT).expanduser().absolute()
+    config = folder / "dagster.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not config.exists():
+            config.write_text(files("assets").joinpath("dagster.yaml").read_text())
+    except OSError as error:
+        raise ValueError(
+            f"DAGSTER_HOME {folder} cannot be written ({error.strerror}); set it to one that can"
+        ) from None
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return folder
+
+
+def local_instance() -> dg.DagsterInstance:
+    """The instance at `home()`, without capture of stdout: runs in threads of one process share its streams."""
+    silent = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home()), overrides={"compute_logs": silent}))

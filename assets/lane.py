@@ -1,0 +1,109 @@
+"""One lane of a launch: a process that executes Dagster runs, one after the other, over a Ray it shares.
+
+A process, because Dagster's runs in threads of one process can deadlock in its logging configuration.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from multiprocessing.util import Finalize
+
+import dagster as dg
+
+from assets import progress
+from assets.definitions import defs
+from assets.instance import local_instance
+from pipelines.runs.cluster import cluster
+
+SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class Stopped(Exception):
+    """The launch was interrupted; raised between two optimizer steps or matrices, so the store is whole."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A progress event of a run, on its way to the launch."""
+
+    recipe: str
+    seed: int
+    phase: str
+    share: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a Dagster run ended: why it failed if it did, what its checks found non-finite, and its wall seconds."""
+
+    failure: str | None
+    wall: float
+    problems: list[str] = field(default_factory=list)
+
+
+def open_lane(events: "Queue[Heard]", stop: Event) -> None:
+    """Initialise this process: join Ray, and pass on what runs report. Ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launch decides, through `stop`
+    warnings.filterwarnings("ignore")
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    session = ExitStack()
+    session.enter_context(cluster())
+    Finalize(None, session.close, exitpriority=10)
+
+    def heard(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:
+        if stop.is_set():
+            raise Stopped
+        events.put(Heard(recipe, seed, phase, share, seconds))
+
+    progress.listeners.append(heard)
+
+
+def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
+    """One Dagster run of `assets` (all of the job's when empty) for one partition."""
+    begun = time.perf_counter()
+    with local_instance() as instance:
+        result = defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            asset_selection=[dg.AssetKey(name) for name in assets] or None,
+            raise_on_error=False,
+            run_config=SILENT,
+        )
+    problems = [
+        line
+        for check in result.get_asset_check_evaluations()
+        if check.check_name == "weights_finite" and not check.passed
+        for line in str(check.metadata["problems"].value).splitlines()
+    ]
+    return Outcome(None if result.success else reason(result), time.perf_counter() - begun, problems)
+
+
+def reason(result: dg.ExecuteInProcessResult) -> str:
+    """The first failed step's message, in one line."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                return failure.user_failure_data.description
+            error = failure.error
+            while error and error.cause:
+                error = error.cause
+            return error.message.strip() if error else "failed"
+    return "failed"

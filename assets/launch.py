@@ -1,0 +1,304 @@
+"""A whole study through Dagster, from one process: `opd study run NAME` starts `python -m assets.launch NAME`.
+
+Every item of the plan is a Dagster run of one partition, executed here with one shared Ray; two run at once. What the
+store already holds is reused. Exit codes: 0 done, 1 a run failed, 2 bad input, 3 non-finite weights, 130 interrupted.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+
+import dagster as dg
+import polars as pl
+
+from assets import lane
+from assets.automation import anchors_job, comparison_job, models_job, runs_job
+from assets.instance import local_instance
+from assets.partitions import anchor_key, run_key
+from opd_ops.recipe import Recipe
+from pipelines import lake
+from pipelines.progress import Board, duration
+from pipelines.report import headline, verdicts
+from pipelines.runs import comparing
+from pipelines.runs.cluster import cluster
+from pipelines.runs.measuring import measured
+from pipelines.runs.training import complete, parents
+from pipelines.store.objects import Store, default_uri
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study, find_study
+
+LANES = 2  # partitions at once
+MEASURE_COST = 0.15  # of the cost of training an arm
+
+
+@dataclass
+class Item:
+    """One Dagster run: a job's partition, the items it waits for, and what it cost."""
+
+    name: str
+    job: str
+    partition: str
+    asset: str  # the one whose materialization says that Dagster knows the partition
+    assets: tuple[str, ...] = ()  # of the job; all when empty
+    needs: tuple[str, ...] = ()
+    cost: float = 1.0
+    run: tuple[Recipe, int] | None = None
+    trains: bool = False
+    measures: bool = False
+
+
+@dataclass
+class Account:
+    """Wall seconds over both lanes, by what they went to."""
+
+    training: float = 0.0
+    measuring: float = 0.0
+    all: float = 0.0
+
+    @property
+    def orchestration(self) -> float:
+        return max(0.0, self.all - self.training - self.measuring)
+
+    def __str__(self) -> str:
+        share = 100 * self.orchestration / self.all if self.all else 0.0
+        return (
+            f"training {duration(self.training)}, measuring {duration(self.measuring)}, "
+            f"orchestration {duration(self.orchestration)} ({share:.0f} % of the lanes' busy time)"
+        )
+
+
+def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> list[Item]:
+    """What to run, in an order in which nothing waits for a later item. Errors: ValueError for a changed recipe."""
+    items: list[Item] = []
+    makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
+
+    def add(item: Item, recipe: Recipe, seed: int, *, measure: bool) -> None:
+        needed = [*parents(recipe, seed), (recipe.name, seed)]
+        item.needs = tuple(makes[run] for run in needed if run in makes)
+        item.run = (recipe, seed)
+        item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
+        item.measures = measure and not measured(store, recipe, seed, study.measurement)
+        item.cost = 1 + cost(recipe) * (item.trains + MEASURE_COST * item.measures)
+        makes.setdefault((recipe.name, seed), item.name)
+        items.append(item)
+
+    if not study.models:
+        items.append(Item(f"{study.name} weights", models_job.name, study.name, "teacher"))
+    for model in study.models:
+        add(Item(model.name, models_job.name, study.name, model.arm, (model.arm,)), model, 0, measure=False)
+    anchors = [arm for arm in study.every_arm() if arm.arm == study.anchor]
+    for recipe, seed in ((recipe, seed) for recipe in anchors for seed in seeds):
+        name = f"{study.name} anchor, seed {seed}"
+        add(Item(name, anchors_job.name, anchor_key(study.name, seed), "anchor"), recipe, seed, measure=False)
+    for recipe, seed in ((recipe, seed) for recipe in sorted(arms, key=cost, reverse=True) for seed in seeds):
+        name = f"{recipe.name}, seed {seed}"
+        add(Item(name, runs_job.name, run_key(recipe.name, seed), "locking"), recipe, seed, measure=True)
+    items.append(
+        Item("comparison", comparison_job.name, study.name, "report", needs=tuple(item.name for item in items))
+    )
+    return items
+
+
+def cost(recipe: Recipe) -> float:
+    """Work of training a run: sequences seen, with rollouts and a teacher's forward counted in."""
+    factor = {"sft": 1.0, "rlvr": 1.7, "opd": 2.2}[recipe.objective.kind]
+    return factor * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
+
+
+class Launch:
+    """The execution of a plan in `LANES` processes that share one Dagster record and one Ray."""
+
+    def __init__(self, store: Store, study: Study, items: list[Item], instance: dg.DagsterInstance) -> None:
+        self.store, self.study, self.instance = store, study, instance
+        self.reused = [item for item in items if self._reusable(item)]
+        self.items = [item for item in items if item not in self.reused]
+        self.board = Board({item.name: item.cost for item in self.items})
+        self.account = Account()
+        self.failures: list[str] = []
+        self.problems: list[str] = []
+        self.trained: dict[tuple[str, int], float] = {}  # wall seconds of work in this launch
+
+    def go(self) -> None:
+        """Run every item whose needs are met, two at a time. Errors: KeyboardInterrupt once both lanes have stopped."""
+        begun = time.perf_counter()
+        spawn = multiprocessing.get_context("spawn")
+        events, stop = spawn.Queue(), spawn.Event()
+        with shared():
+            self.account.all += time.process_time() + time.perf_counter() - begun  # imports, then Ray's start
+            listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
+            listening.start()
+            try:
+                with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop)) as lanes:
+                    try:
+                        self._fill(lanes)
+                    except KeyboardInterrupt:
+                        stop.set()
+                        raise
+            finally:
+                events.put(None)
+                listening.join()
+                self.board.close()
+
+    def _fill(self, lanes: ProcessPoolExecutor) -> None:
+        """Keep the lanes busy until nothing that could run is left."""
+        waiting, finished = list(self.items), {item.name for item in self.reused}
+        running: dict[Future[lane.Outcome], Item] = {}
+        while True:
+            ready = [item for item in waiting if finished.issuperset(item.needs)]
+            for item in ready[: LANES - len(running)]:
+                waiting.remove(item)
+                running[lanes.submit(lane.execute, item.job, item.partition, item.assets)] = item
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item = running.pop(future)
+                if self._settled(item, future.result()):
+                    finished.add(item.name)
+
+    def _reusable(self, item: Item) -> bool:
+        """Nothing is left to do, and Dagster's record of the partition exists."""
+        if item.trains or item.measures or (item.run is None and not comparing.compared(self.store, self.study)):
+            return False
+        return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
+
+    def _settled(self, item: Item, outcome: lane.Outcome) -> bool:
+        """Book what the item's wall seconds went to and say how it ended; True when it succeeded."""
+        self.account.all += outcome.wall
+        self.problems += outcome.problems
+        if item.run is not None:
+            recipe, seed = item.run
+            self.account.training += self.trained.pop((recipe.name, seed), 0.0)
+            timing = lake.written(self.store, "timing", recipe=recipe.name, seed=seed) if item.measures else None
+            if timing is not None:
+                self.account.measuring += float(sum(timing.filter(phase="measure")["wall_s"].to_list()))
+        if outcome.failure is not None:
+            self.failures.append(f"{item.name}: {outcome.failure}")
+            return False
+        self.board.update(item.name, 1.0)
+        self.board.say(f"  {item.name:<26} {self._words(item)}  ({duration(outcome.wall)})")
+        return True
+
+    def _words(self, item: Item) -> str:
+        if item.run is None:
+            return "done"
+        recipe, seed = item.run
+        end = Trajectory(self.store, recipe.name, seed).end()
+        assert end is not None
+        row = max(end["evaluation"], key=lambda row: row["temperature"])
+        done = " and ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
+        return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f} at T={row['temperature']:g}"
+
+    def _listen(self, events: "Queue[lane.Heard | None]") -> None:
+        """Draw what the lanes report until None comes."""
+        while (heard := events.get()) is not None:
+            if heard.phase == "train":
+                self.trained[heard.recipe, heard.seed] = heard.seconds
+            for item in self.items:
+                if item.run and (item.run[0].name, item.run[1]) == (heard.recipe, heard.seed) and item.cost > 1:
+                    split = item.trains / (item.trains + MEASURE_COST * item.measures)
+                    done = split * heard.share if heard.phase == "train" else split + (1 - split) * heard.share
+                    self.board.update(item.name, done, f"{item.name}: {heard.phase} {100 * heard.share:.0f} %")
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """A Ray that this process starts and the lanes join, unless RAY_ADDRESS names one already."""
+    given = os.environ.get("RAY_ADDRESS")
+    if given and given != "local":
+        yield
+        return
+    with cluster():
+        import ray
+
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        try:
+            yield
+        finally:
+            os.environ["RAY_ADDRESS"] = given or "local"
+
+
+def selected(study: Study, suite: str, recipes: list[str], seeds: list[int]) -> tuple[list[Recipe], list[int]]:
+    """The arms and seeds asked for. Errors: ValueError naming an unknown one and the known ones."""
+    arms = list(study.arms(suite))
+    known = {arm.name: arm for arm in arms}
+    for name in recipes:
+        if name not in known:
+            raise ValueError(f"suite {suite} of study {study.name} has no recipe {name!r}; it has: {', '.join(known)}")
+    for seed in seeds:
+        if seed not in study.seeds:
+            listed = ", ".join(map(str, study.seeds))
+            raise ValueError(f"study {study.name} has no seed {seed}; it has: {listed}")
+    return [known[name] for name in recipes] or arms, sorted(set(seeds)) or list(study.seeds)
+
+
+def summarise(store: Store, study: Study, account: Account) -> None:
+    """Headline, verdicts, where the time went, and where things lie."""
+    found = comparing.tables(store, study)
+    print(f"\n{headline.terminal(headline.headline(study.name, found))}\n")
+    rows = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name).collect()
+    print(verdicts.terminal(rows))
+    if account.all:
+        print(f"\ntime: {account}")
+    print(f"report: {comparing.location(store, comparing.report_key(study))}")
+    print(f"tables: {comparing.location(store, 'lake')}")
+
+
+def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
+    """Run a study and print its verdicts; returns the exit code."""
+    try:
+        study, store = find_study(name), Store(default_uri())
+        arms, numbers = selected(study, suite, recipes, seeds)
+        store.require_writable()
+        if study.weights and not store.exists(f"{study.weights}/config.json"):
+            raise ValueError(f"{store.uri}/{study.weights} holds no weights: run `make weights` first")
+        items = plan(store, study, arms, numbers)
+        instance = local_instance()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with instance:
+        run = Launch(store, study, items, instance)
+        print(
+            f"{study.title}: {len(items)} Dagster runs, of which {len(run.reused)} are complete and reused", flush=True
+        )
+        try:
+            if run.items:
+                print(f"object store {store.uri}; all of it takes {study.minutes} on two cores", flush=True)
+                run.go()
+        except KeyboardInterrupt:
+            print("interrupted: the same command continues from here", file=sys.stderr)
+            return 130
+    for failure in run.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if run.failures:
+        return 1
+    summarise(store, study, run.account)
+    for problem in run.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 3 if run.problems else 0
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m assets.launch", description=__doc__)
+    parser.add_argument("study")
+    parser.add_argument("--suite", default="core")
+    parser.add_argument("--recipe", action="append", default=[])
+    parser.add_argument("--seed", action="append", type=int, default=[])
+    given = parser.parse_args(arguments)
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore")
+    return launch(given.study, given.suite, given.recipe, given.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

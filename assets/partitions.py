@@ -1,0 +1,52 @@
+"""Partitions: by study for models and verdicts, study x seed for anchors, recipe x seed for everything measured.
+
+Steps and matrices are rows of tables, never partitions. Files decide what is complete; Dagster's database is a view.
+"""
+
+import warnings
+
+import dagster as dg
+
+from pipelines.studies.study import Study, studies
+
+STUDIES = studies()
+SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])
+
+
+def arms(study: Study) -> list[str]:
+    """Names of the recipes of all suites."""
+    return [recipe.name for recipe in study.every_arm()]
+
+
+by_study = dg.StaticPartitionsDefinition(list(STUDIES))
+anchored = dg.MultiPartitionsDefinition(
+    {"study": dg.StaticPartitionsDefinition([s.name for s in STUDIES.values() if s.anchor]), "seed": SEEDS}
+)
+runs = dg.MultiPartitionsDefinition(
+    {
+        "recipe": dg.StaticPartitionsDefinition([name for study in STUDIES.values() for name in arms(study)]),
+        "seed": SEEDS,
+    }
+)
+
+every = dg.AllPartitionMapping()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    from_anchor = dg.MultiPartitionMapping(
+        {
+            "study": dg.DimensionPartitionMapping(
+                "recipe", dg.StaticPartitionMapping({s.name: set(arms(s)) for s in STUDIES.values() if s.anchor})
+            ),
+            "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
+        }
+    )
+
+
+def run_key(recipe: str, seed: int) -> dg.MultiPartitionKey:
+    """The partition of one run."""
+    return dg.MultiPartitionKey({"recipe": recipe, "seed": str(seed)})
+
+
+def anchor_key(study: str, seed: int) -> dg.MultiPartitionKey:
+    """The partition of one anchor."""
+    return dg.MultiPartitionKey({"study": study, "seed": str(seed)})

@@ -1,0 +1,82 @@
+"""Across all runs of a study: claims decided, and the report."""
+
+import dagster as dg
+import polars as pl
+
+from assets import metadata
+from assets.partitions import STUDIES, by_study, every
+from assets.resources import StoreResource
+from pipelines.report.claims import CLAIMS
+from pipelines.runs import comparing
+from pipelines.runs.measuring import TABLES
+
+GROUP = "comparison"
+FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in CLAIMS if claim.section == "paper"))
+
+
+@dg.asset(
+    partitions_def=by_study,
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    deps=[dg.AssetDep(table, partition_mapping=every) for table in (*TABLES, "training", "evaluation")],
+    metadata={"dagster/column_schema": metadata.columns("verdicts")},
+    check_specs=[
+        dg.AssetCheckSpec(
+            f"orderings_{family}",
+            asset="verdicts",
+            description=f"No ordering of arXiv 2606.07082 on {family} is contradicted by the interval over seeds.",
+        )
+        for family in FAMILIES
+    ],
+)
+def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """Every claim with its effect, the 95 % interval over seeds, and what the paper reports."""
+    study, opened = STUDIES[context.partition_key], store.open()
+    missing = comparing.missing(opened, study)
+    if missing:
+        context.log.warning(f"not measured yet, and left out: {', '.join(missing)}")
+    rows = comparing.decide(opened, study)
+    return dg.MaterializeResult(
+        metadata=metadata.stored(opened, "verdicts", study=study.name)
+        | {
+            "verdicts": metadata.small_table(
+                rows.select("claim", "effect", "low", "high", "holds", "seeds", "paper").to_dicts()
+            ),
+            "missing": missing,
+        },
+        check_results=[ordering(family, rows) for family in FAMILIES],
+    )
+
+
+@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"altair"}, deps=[verdicts])
+def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """One self-contained page: headline table, figures, verdicts in words, limits, provenance."""
+    study, opened = STUDIES[context.partition_key], store.open()
+    key = comparing.publish(opened, study)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/uri": f"{opened.uri}/{key}",
+            "headline": dg.MetadataValue.md(comparing.headline(opened, study)),
+            **{name: metadata.figure(png) for name, png in comparing.pictures(opened, study).items()},
+        }
+    )
+
+
+def ordering(family: str, rows: pl.DataFrame) -> dg.AssetCheckResult:
+    """The paper's claims on one table; a warning with the measured values when an interval contradicts one."""
+    texts = [claim.text for claim in CLAIMS if claim.section == "paper" and claim.metric.table == family]
+    found = rows.filter(pl.col("claim").is_in(texts))
+    against = found.filter(pl.col("holds") == False)  # noqa: E712
+    return dg.AssetCheckResult(
+        check_name=f"orderings_{family}",
+        passed=against.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "hold": int(found["holds"].eq(True).sum()),
+            "undecided": int(found["holds"].is_null().sum()),
+            "contradicted": against.height,
+            "measured": metadata.small_table(
+                found.select("claim", "left_value", "right_value", "low", "high", "holds").to_dicts()
+            ),
+        },
+    )

@@ -1,0 +1,111 @@
+"""Compare the runs of a study: verdicts into the lake, the report beside it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines import lake
+from pipelines.runs.measuring import measured
+from pipelines.runs.provenance import provenance
+from pipelines.runs.training import complete
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study
+
+
+def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
+    """The lake's tables with the rows of one study."""
+    return {
+        name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
+        for name in lake.TABLES
+        if name != "verdicts"
+    }
+
+
+def missing(store: Store, study: Study) -> list[str]:
+    """Runs of the study that are not complete and measured, as `recipe seed n`."""
+    return [
+        f"{recipe.name} seed {seed}"
+        for recipe in study.every_arm()
+        for seed in study.seeds
+        if not (complete(store, recipe, seed) and measured(store, recipe, seed, study.measurement))
+    ]
+
+
+def decide(store: Store, study: Study) -> pl.DataFrame:
+    """Decide every claim and write `lake/verdicts/study=<s>/`."""
+    from pipelines.report.verdicts import verdicts
+
+    rows = verdicts(study.name, tables(store, study))
+    lake.write(store, "verdicts", rows, study=study.name)
+    return rows
+
+
+def inputs(store: Store, study: Study) -> dict[str, Any]:
+    """What a comparison made now would be made from: the measurement of every run, and the claims."""
+    from pipelines.report.claims import CLAIMS
+
+    found = {}
+    for recipe in study.every_arm():
+        for seed in study.seeds:
+            key = f"{Trajectory(store, recipe.name, seed).prefix}/measured.json"
+            if store.exists(key):
+                found[f"{recipe.name} seed {seed}"] = hashlib.sha256(store.read(key)).hexdigest()
+    return {"claims": [claim.text for claim in CLAIMS], "runs": found}
+
+
+def compared(store: Store, study: Study) -> bool:
+    """True when the report was made from the runs as they are now."""
+    key = f"reports/{study.name}/inputs.json"
+    return store.exists(key) and json.loads(store.read(key)) == inputs(store, study)
+
+
+def report_key(study: Study) -> str:
+    return f"reports/{study.name}/index.html"
+
+
+def publish(store: Store, study: Study) -> str:
+    """Write the report; returns its key."""
+    from pipelines.report.page import page
+
+    facts = provenance()
+    shown = {
+        "commit": facts["commit"],
+        "packages": ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
+        "python": facts["python"],
+        "machine": facts["machine"],
+        "made": facts["time"],
+        "settings": ", ".join(f"{name} {value}" for name, value in vars(study.measurement).items()),
+    }
+    made_from = inputs(store, study)
+    store.write(report_key(study), page(study.name, tables(store, study), provenance=shown).encode())
+    store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
+    return report_key(study)
+
+
+def headline(store: Store, study: Study) -> str:
+    """The headline table as Markdown."""
+    from pipelines.report import headline as table
+
+    return table.markdown(table.headline(study.name, tables(store, study)))
+
+
+def pictures(store: Store, study: Study) -> dict[str, bytes]:
+    """The report's figures as PNG, by name."""
+    from pipelines.report import figures
+
+    found = tables(store, study)
+    charts = {
+        "stable_rank": lambda: figures.stable_rank(found["update_spectrum"]),
+        "norm": lambda: figures.frobenius_norm(found["update_spectrum"]),
+        "locking": lambda: figures.locking(found["locking"]),
+    }
+    return {name: figures.render_png(chart(), scale=1.0) for name, chart in charts.items()}
+
+
+def location(store: Store, key: str) -> str:
+    """A key as a person opens it: a path on files, a URI elsewhere."""
+    return str(Path(store.path(key))) if store.local else f"{store.uri}/{key}"

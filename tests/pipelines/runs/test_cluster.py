@@ -1,0 +1,135 @@
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines.runs import cluster as room
+from pipelines.runs.cluster import actor, cluster, fan_out, unwrap
+
+both = pytest.mark.parametrize("serial", [True, False])
+
+
+class Odd(Exception):
+    pass
+
+
+@both
+def test_results_come_in_the_order_of_the_items(serial, workers):
+    def slow_first(item):
+        time.sleep(0.05 * (3 - item) if not serial else 0)
+        return 10 * item
+
+    assert fan_out(slow_first, [0, 1, 2, 3], serial=serial) == [0, 10, 20, 30]
+    assert fan_out(slow_first, [], serial=serial) == []
+
+
+@both
+def test_every_finished_item_is_counted_once(serial, workers):
+    heard = []
+    fan_out(lambda item: item, "abcde", serial=serial, done=heard.append)
+    assert heard == [1, 2, 3, 4, 5]
+
+
+@both
+def test_equal_items_are_separate_work(serial, workers):
+    assert fan_out(lambda item: item + 1, [1, 1, 1], serial=serial) == [2, 2, 2]
+
+
+@both
+def test_the_error_of_a_task_arrives_as_itself(serial, workers):
+    def check(item):
+        if item == 2:
+            raise ValueError(f"item {item} is even")
+        return item
+
+    with pytest.raises(ValueError, match=r"^item 2 is even$") as caught:
+        fan_out(check, [1, 2, 3], serial=serial)
+    assert type(caught.value) is ValueError
+
+
+def test_work_runs_in_other_processes_with_one_blas_thread(workers):
+    found = fan_out(lambda _: (os.getpid(), os.environ["OMP_NUM_THREADS"]), [0, 1], serial=False)
+    assert os.getpid() not in {pid for pid, _ in found}
+    assert {threads for _, threads in found} == {"1"}
+    assert fan_out(lambda _: os.getpid(), [0], serial=True) == [os.getpid()]
+
+
+def test_an_actors_error_arrives_as_itself(workers):
+    import ray
+
+    class Fails:
+        def work(self):
+            raise KeyError("step-3")
+
+    with pytest.raises(KeyError, match="step-3") as caught, actor(Fails, 0) as handle:
+        unwrap(lambda: ray.get(handle.work.remote()))
+    assert type(caught.value) is KeyError
+    assert unwrap(lambda: 3) == 3
+    with pytest.raises(Odd):
+        unwrap(lambda: (_ for _ in ()).throw(Odd()))
+
+
+def test_an_actor_serves_one_block_after_another_until_one_fails(workers):
+    import ray
+
+    class Counter:
+        count = 0
+
+        def add(self):
+            self.count += 1
+            return self.count
+
+    class Other:
+        def add(self):
+            return "other"
+
+    with actor(Counter, 0) as one, actor(Counter, 0) as two:
+        assert [ray.get(handle.add.remote()) for handle in (one, two, one)] == [1, 1, 2]
+    with actor(Other, 0) as handle:
+        assert ray.get(handle.add.remote()) == "other"
+    with pytest.raises(Odd), actor(Counter, 0) as used:
+        assert ray.get(used.add.remote()) > 1
+        raise Odd
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(used.add.remote())
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of ray.init, which is not run, and whether the session was shut down."""
+    import ray
+
+    seen = SimpleNamespace(init=[], down=0, up=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: seen.up)
+    monkeypatch.setattr(ray, "init", lambda **arguments: seen.init.append(arguments))
+    monkeypatch.setattr(ray, "shutdown", lambda: setattr(seen, "down", seen.down + 1))
+    monkeypatch.setattr(room, "_idle", {})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return seen
+
+
+def test_without_an_address_the_session_is_private_and_ends_with_the_block(calls):
+    with pytest.raises(Odd), cluster(3):
+        assert calls.down == 0
+        raise Odd
+    (arguments,) = calls.init
+    assert (arguments["address"], arguments["num_cpus"], arguments["include_dashboard"]) == ("local", 3, False)
+    assert arguments["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "1"
+    assert calls.down == 1
+
+
+def test_the_address_in_the_environment_is_honoured(calls, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
+    with cluster(3):
+        pass
+    (arguments,) = calls.init
+    assert arguments["address"] == "ray.example:6379"
+    assert "num_cpus" not in arguments  # Ray refuses it on a cluster that exists
+
+
+def test_a_session_of_this_process_is_joined_and_outlives_the_block(calls):
+    calls.up = True
+    with cluster(3):
+        pass
+    assert (calls.init, calls.down) == ([], 0)

@@ -1,0 +1,104 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from opd_ops.models import assemble, configuration
+from opd_ops.recipe import FinalOf, Weights
+from pipelines.runs import starts
+from pipelines.runs.training import TrainingRun
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+
+
+@pytest.fixture
+def folder(arm, tmp_path):
+    """A Hugging Face folder, with a space in its name."""
+    from opd_ops.models import initialise
+
+    config = configuration(arm("pre").start.architecture, pad=0, bos=1, eos=2)
+    path = tmp_path / "a model"
+    assemble(config, initialise(config, 0), torch.float32).save_pretrained(path)
+    return path
+
+
+def test_absent_weights_name_the_command_that_makes_them(store, arm):
+    message = rf"^{store.uri}/models/small holds no weights: run `make weights` first$"
+    weights = Weights(ref="models/small")
+    for attempt in (starts.require, lambda *a: starts.load(*a, 0)):
+        with pytest.raises(ValueError, match=message):
+            attempt(store, weights)
+    with pytest.raises(ValueError, match=message):
+        TrainingRun(store, arm("rlvr", start=weights), 0, {})
+
+
+def test_what_other_runs_make_is_not_required_beforehand(store, arm):
+    starts.require(store, arm("pre").start)
+    starts.require(store, FinalOf(recipe="mini.none"))
+
+
+def test_a_fresh_start_depends_on_its_seed_alone(store, arm):
+    one, same, other = (starts.load(store, arm("pre").start, seed) for seed in (0, 0, 1))
+    assert (one.digest, other.digest) == ("fresh-0", "fresh-1")
+    assert all(torch.equal(w, same.weights[name]) for name, w in one.weights.items())
+    assert any(not torch.equal(w, other.weights[name]) for name, w in one.weights.items())
+
+
+def test_the_plain_configuration_builds_the_same_model(store, arm):
+    from opd_ops.models import configuration_from
+
+    start = starts.load(store, arm("pre").start, 0)
+    plain = start.plain_config()
+    assert plain == json.loads(json.dumps(plain))
+    ids = torch.tensor([[1, 5, 9, 4]])
+    found = [assemble(c, start.weights, torch.float32)(ids).logits for c in (start.config, configuration_from(plain))]
+    assert torch.equal(*found)
+
+
+def test_the_end_of_a_run_is_its_last_snapshot(grown):
+    model = starts.load(grown, FinalOf(recipe="mini.pre"), 0)
+    trajectory = Trajectory(grown, "mini.pre", 0)
+    assert model.digest == trajectory.digest(7)
+    assert all(torch.equal(w, trajectory.refs(7)[name].read()) for name, w in model.weights.items())
+
+
+def test_an_unfinished_run_is_no_start(store, arm):
+    TrainingRun(store, arm("pre"), 0, {}).work(3)
+    with pytest.raises(ValueError, match=r"^runs/mini\.pre/seed-0 is not complete.*train it first$"):
+        starts.load(store, FinalOf(recipe="mini.pre"), 0)
+
+
+def test_a_folder_is_the_same_by_path_and_in_any_store(folder, store):
+    shutil.copytree(folder, store.path("models/small"))
+    memory = Store(f"memory://{folder.name}/{id(folder)}")
+    for file in folder.iterdir():
+        memory.write(f"models/small/{file.name}", file.read_bytes())
+    here = starts.load(store, Weights(ref=str(folder)), 0)
+    for where in (store, memory):
+        there = starts.load(where, Weights(ref="models/small"), 0)
+        assert there.digest == here.digest
+        assert all(torch.equal(w, there.weights[name]) for name, w in here.weights.items())
+        assert Path(there.folder, "config.json").exists()
+
+
+def test_the_digest_follows_the_weights(folder, store):
+    before = starts.fetch(store, str(folder))[1]
+    tensors = load_file(folder / "model.safetensors")
+    assert starts.fetch(store, str(folder))[1] == before
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert starts.fetch(store, str(folder))[1] != before
+
+
+def test_a_truncated_folder_is_named(folder, store):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"a model/model\.safetensors is truncated: tensor "):
+        starts.load(store, Weights(ref=str(folder)), 0)
+
+
+def test_a_hub_name_is_its_own_digest(store):
+    assert starts.fetch(store, "someone/some-model") == ("someone/some-model", "someone/some-model")
