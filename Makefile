@@ -21,3 +21,15 @@ test: setup
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Trains, measures and compares the tiny study, or reuses what is complete.
+demo: setup
+	$(BIN)/opd study run tiny
+
+# Dagster's UI on loopback, over the same store.
+ui: setup
+	$(BIN)/python -m assets.ui
+
+# SmolLM2-135M-Instruct into the store, for `opd study run smollm`.
+weights: setup
+	$(BIN)/opd weights

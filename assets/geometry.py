@@ -56,6 +56,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         )
     finite = dg.AssetCheckResult(
         check_name="weights_finite",
+        asset_key="update_support",
         passed=not problems,
         metadata={"problems": dg.MetadataValue.md("\n".join(problems) or "none")},
     )

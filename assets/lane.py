@@ -105,5 +105,5 @@ def reason(result: dg.ExecuteInProcessResult) -> str:
             error = failure.error
             while error and error.cause:
                 error = error.cause
-            return error.message.strip() if error else "failed"
+            return error.message.strip().splitlines()[0] if error else "failed"
     return "failed"

@@ -227,20 +227,6 @@ def shared() -> Iterator[None]:
             os.environ["RAY_ADDRESS"] = given or "local"
 
 
-def selected(study: Study, suite: str, recipes: list[str], seeds: list[int]) -> tuple[list[Recipe], list[int]]:
-    """The arms and seeds asked for. Errors: ValueError naming an unknown one and the known ones."""
-    arms = list(study.arms(suite))
-    known = {arm.name: arm for arm in arms}
-    for name in recipes:
-        if name not in known:
-            raise ValueError(f"suite {suite} of study {study.name} has no recipe {name!r}; it has: {', '.join(known)}")
-    for seed in seeds:
-        if seed not in study.seeds:
-            listed = ", ".join(map(str, study.seeds))
-            raise ValueError(f"study {study.name} has no seed {seed}; it has: {listed}")
-    return [known[name] for name in recipes] or arms, sorted(set(seeds)) or list(study.seeds)
-
-
 def summarise(store: Store, study: Study, account: Account) -> None:
     """Headline, verdicts, where the time went, and where things lie."""
     found = comparing.tables(store, study)
@@ -257,7 +243,7 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
         study, store = find_study(name), Store(default_uri())
-        arms, numbers = selected(study, suite, recipes, seeds)
+        arms, numbers = study.select(suite, recipes, seeds)
         store.require_writable()
         if study.weights and not store.exists(f"{study.weights}/config.json"):
             raise ValueError(f"{store.uri}/{study.weights} holds no weights: run `make weights` first")

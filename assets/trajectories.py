@@ -108,6 +108,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
     problems += [problem for step in steps for problem in trajectory.verify(step)]
     return dg.AssetCheckResult(
         check_name="snapshots_readable",
+        asset_key="trajectory",
         passed=not problems,
         metadata={"snapshots": len(steps), "problems": dg.MetadataValue.md("\n".join(problems) or "none")},
     )
@@ -121,6 +122,7 @@ def learning(rows: pl.DataFrame) -> dg.AssetCheckResult:
     noise = (first["stderr"] ** 2 + last["stderr"] ** 2) ** 0.5
     return dg.AssetCheckResult(
         check_name="learning_happened",
+        asset_key="evaluation",
         passed=gain > 2 * noise,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={

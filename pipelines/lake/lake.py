@@ -22,16 +22,18 @@ def scan(table: str, store: str | None = None) -> pl.LazyFrame:
     """
     declared = _declared(table)
     root = Store(normalise(store) if store else default_uri())
-    if not root.list(f"lake/{table}"):
+    # Listed by name, since a glob would read the brackets and stars in a store's own path.
+    keys = [key for key in root.find(f"lake/{table}") if key.endswith(".parquet")]
+    if not keys:
         return pl.DataFrame(schema=declared.schema).lazy()
-    where = root.path(f"lake/{table}") if root.local else f"{root.uri}/lake/{table}"
     return pl.scan_parquet(
-        f"{where}/**/*.parquet",
+        [_source(root, key) for key in keys],
         schema=declared.schema,
+        glob=False,
         hive_partitioning=False,
         missing_columns="insert",
         extra_columns="ignore",
-        storage_options=None if root.local else s3_options(),
+        storage_options=s3_options() if root.uri.startswith("s3://") else None,
     )
 
 
@@ -80,6 +82,13 @@ def s3_options() -> dict[str, str]:
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         options |= {"aws_endpoint_url": endpoint, "aws_allow_http": str(endpoint.startswith("http://")).lower()}
     return options
+
+
+def _source(root: Store, key: str) -> Any:
+    """What Polars reads an object from: a path, an S3 URI, or the bytes of a store that only this process has."""
+    if root.local:
+        return root.path(key)
+    return f"{root.uri}/{key}" if root.uri.startswith("s3://") else io.BytesIO(root.read(key))
 
 
 def _declared(table: str) -> Table:

@@ -97,6 +97,12 @@ class Store:
     def exists(self, key: str) -> bool:
         return bool(self._opened[0].exists(self.path(key)))
 
+    def find(self, prefix: str) -> list[str]:
+        """Keys of all objects under a prefix at any depth, sorted."""
+        fs, root = self._opened
+        fs.invalidate_cache()
+        return sorted(str(name).removeprefix(root).lstrip("/") for name in fs.find(self.path(prefix)))
+
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""
         fs = self._opened[0]

@@ -1,5 +1,6 @@
 """A study is a named grid of recipes x seeds with its measurement settings; a suite is a named part of one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from opd_ops.recipe import Recipe
@@ -38,6 +39,19 @@ class Study:
 
     def every_arm(self) -> tuple[Recipe, ...]:
         return tuple(recipe for suite in self.suites.values() for recipe in suite)
+
+    def select(self, suite: str, recipes: Sequence[str], seeds: Sequence[int]) -> tuple[list[Recipe], list[int]]:
+        """The arms and seeds asked for; all of the suite where none is. Errors: ValueError naming an unknown one."""
+        known = {arm.name: arm for arm in self.arms(suite)}
+        for name in recipes:
+            if name not in known:
+                raise ValueError(
+                    f"suite {suite} of study {self.name} has no recipe {name!r}; it has: {', '.join(known)}"
+                )
+        for seed in seeds:
+            if seed not in self.seeds:
+                raise ValueError(f"study {self.name} has no seed {seed}; it has: {', '.join(map(str, self.seeds))}")
+        return [known[name] for name in recipes] or list(known.values()), sorted(set(seeds)) or list(self.seeds)
 
 
 def studies() -> dict[str, Study]:

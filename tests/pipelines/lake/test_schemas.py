@@ -1,0 +1,104 @@
+"""The contract of the tables: the names and types that readers of the lake rely on."""
+
+import re
+
+import polars as pl
+import pytest
+
+from pipelines.lake import TABLES
+
+RUN = "study recipe seed step"
+MATRIX = f"{RUN} matrix layer role"
+CONTRACT = {
+    "training": f"{RUN} loss reward kl grad_norm tokens",
+    "timing": f"{RUN} phase wall_s cpu_s",
+    "evaluation": f"{RUN} temperature accuracy stderr n",
+    "update_support": f"{MATRIX} numel view unchanged",
+    "rotation": f"{MATRIX} view side k mean_deg rms_deg max_deg angles_deg method",
+    "spectral_drift": f"{MATRIX} nss view",
+    "localization": f"{MATRIX} view mask alpha rank overlap density",
+    "update_spectrum": f"{MATRIX} view frobenius relative_norm stable_rank "
+    "effective_rank effective_rank_energy energy_top16",
+    "hill": f"{MATRIX} view k hill",
+    "locking": f"{MATRIX} step_other side k view similarity",
+    "verdicts": "claim left right effect low high holds paper",
+}
+TEXT = {"study", "recipe", "matrix", "role", "phase", "view", "side", "mask", "method"}
+TEXT |= {"claim", "left", "right", "paper"}
+WHOLE = {"seed", "step", "layer", "tokens", "n", "numel", "k", "rank", "step_other"}
+columns = [(table, column) for table in TABLES.values() for column in table.columns]
+
+
+def test_the_tables_are_these():
+    assert set(TABLES) == set(CONTRACT)
+    assert all(name == table.name and table.meaning for name, table in TABLES.items())
+
+
+@pytest.mark.parametrize("table", CONTRACT)
+def test_promised_columns_are_there_with_their_types(table):
+    schema = TABLES[table].schema
+    for name in CONTRACT[table].split():
+        expected = pl.String if name in TEXT else pl.Int64 if name in WHOLE else pl.Float64
+        expected = {"angles_deg": pl.List(pl.Float64), "holds": pl.Boolean}.get(name, expected)
+        assert schema[name] == expected, name
+
+
+def test_partitions_are_columns_of_their_own_table():
+    for name, table in TABLES.items():
+        assert table.by == (("study",) if name == "verdicts" else ("recipe", "seed"))
+        assert set(table.by) <= set(table.schema)
+        assert len(table.schema) == len(table.columns), "no name twice"
+
+
+def test_every_column_says_what_it_means():
+    assert all(len(column.meaning) > 5 for _, column in columns)
+
+
+def test_what_is_measured_in_something_says_in_what():
+    units = {(table.name, column.name): column.unit for table, column in columns}
+    for (table, name), unit in units.items():
+        if name.endswith("_deg"):
+            assert unit == "deg", (table, name)
+        if name.endswith("_s"):
+            assert unit == "s", (table, name)
+        if re.search(r"frobenius|_norm$|^gap$", name) and name not in ("grad_norm", "relative_norm"):
+            assert unit == "weight units", (table, name)
+        if name in ("step", "step_other", "run_steps"):
+            assert unit == "optimizer steps", (table, name)
+        if name in ("accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"):
+            assert unit == "fraction", (table, name)
+    for table, name in (("training", "loss"), ("training", "kl"), ("training", "entropy"), ("training", "tokens")):
+        assert units[table, name]
+
+
+def test_a_column_has_one_type_in_all_tables():
+    types = {}
+    for table, column in columns:
+        assert types.setdefault(column.name, column.dtype) == column.dtype, (table.name, column.name)
+
+
+def test_matrix_tables_carry_what_their_numbers_depend_on():
+    needed = {"dtype", "objective", "optimizer", "learning_rate", "weight_decay", "run_steps", "method", "view"}
+    for table in TABLES.values():
+        if "matrix" in table.schema:
+            assert needed <= set(table.schema), table.name
+
+
+def test_engine_rows_fit_their_tables(trajectory_rows):
+    for table, rows in trajectory_rows.items():
+        assert rows
+        for row in rows:
+            assert set(row) <= set(TABLES[table].schema), table
+
+
+@pytest.fixture
+def trajectory_rows():
+    import torch
+
+    from opd_ops.geometry.suite import Settings, measure
+
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(12, 8, generator=generator)
+    snapshots = [(step, base + 0.1 * torch.randn(12, 8, generator=generator)) for step in (1, 2)]
+    settings = Settings(k=(2,), hill_k=(2,), locking_k=(2,))
+    return measure(base, snapshots, settings=settings, projection=True).rows
