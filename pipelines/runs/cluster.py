@@ -17,6 +17,7 @@ Result = TypeVar("Result")
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
 _lock = threading.Lock()
+BEAT = 1.0  # seconds between two chances to stop
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
 
 
@@ -83,7 +84,8 @@ def fan_out(
 ) -> list[Result]:
     """function(item) for every item, in the order of `items`; the first error propagates.
 
-    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished.
+    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished,
+    at least every second on Ray; an exception it raises cancels the rest.
     """
     results: list[Any] = [None] * len(items)
     if serial:
@@ -97,7 +99,9 @@ def fan_out(
     pending = {remote.remote(item): index for index, item in enumerate(items)}
     try:
         while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1)
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=BEAT)
+            if not ready:
+                done(len(items) - len(pending))  # whoever listens may stop the work by raising
             for reference in ready:
                 results[pending.pop(reference)] = unwrap(lambda reference=reference: ray.get(reference))
                 done(len(items) - len(pending))
@@ -105,6 +109,15 @@ def fan_out(
         for reference in pending:
             ray.cancel(reference)
     return results
+
+
+def attend(reference: Any, beat: Callable[[], None]) -> Any:
+    """The result of a Ray call, calling `beat` every second while it runs; the call's own exception propagates."""
+    import ray
+
+    while not ray.wait([reference], timeout=BEAT)[0]:
+        beat()
+    return unwrap(lambda: ray.get(reference))
 
 
 def unwrap(get: Callable[[], Result]) -> Result:

@@ -6,12 +6,12 @@ and started again, it goes on from the newest resume state and ends with the sam
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from opd_ops.recipe import FinalOf, Opd, Recipe
 from pipelines import lake
 from pipelines.runs.clock import Clock
-from pipelines.runs.cluster import actor, unwrap
+from pipelines.runs.cluster import actor, attend
 from pipelines.runs.provenance import provenance
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -219,29 +219,30 @@ def train(
     """Train the run to its end (or find it complete) and return end.json.
 
     On Ray the run is an actor with the GPUs its recipe asks for; `serial` keeps it in this process. Both give the
-    same bytes. Errors: ValueError for a changed recipe or a failed gate, FloatingPointError for a diverged loss.
+    same bytes. `progress` is called at least every second on Ray, and may stop the run by raising: the next call goes
+    on from the store. Errors: ValueError for a changed recipe or a failed gate, FloatingPointError for a diverged loss.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not complete(store, recipe, seed):
+        state = Progress(0, recipe.horizon.steps, False, 0.0)
         if serial:
             run = TrainingRun(store, recipe, seed, provenance())
-            while not report(run.work(), progress):
-                pass
+            while not state.finished:
+                state = run.work()
+                progress(state)
         else:
-            import ray
+
+            def beat() -> None:
+                progress(state)
 
             with actor(Host, recipe.resources.gpus) as host:
-                unwrap(lambda: ray.get(host.begin.remote(store, recipe, seed, provenance())))
-                while not report(unwrap(lambda: cast(Progress, ray.get(host.work.remote(CHUNK)))), progress):
-                    pass
+                attend(host.begin.remote(store, recipe, seed, provenance()), beat)
+                while not state.finished:
+                    state = attend(host.work.remote(CHUNK), beat)
+                    beat()
     end = trajectory.end()
     assert end is not None
     return end
-
-
-def report(state: Progress, progress: Callable[[Progress], None]) -> bool:
-    progress(state)
-    return state.finished
 
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:

@@ -34,7 +34,7 @@ def make(spec=SPEC, weights=None, dtype=torch.float32):
 def push(model, masters, gradients):
     """One backward pass whose gradients are these."""
     for name, p in model.named_parameters():
-        p.grad = gradients[name].to(p.dtype)
+        p.grad = gradients[name].to(p.dtype, copy=True)
     masters.accumulate()
 
 
@@ -136,7 +136,7 @@ def test_small_updates_gather_in_the_masters_until_bf16_moves():
     for _ in range(60):
         push(model, masters, ones)
         masters.step(1e-4)
-        seen.append(float(model.norm[0]))
+        seen.append(model.norm[0].item())
     # A constant gradient moves by the rate each step; below 1 the bf16 grid has spacing 2^-8, and half of it rounds.
     assert float(masters.masters["norm"][0]) == pytest.approx(1 - 60e-4, abs=1e-6)
     assert seen[:19] == [1.0] * 19

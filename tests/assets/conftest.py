@@ -1,0 +1,105 @@
+"""Stores that hold runs of the real studies with miniature weights, as training and measuring would leave them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import torch
+
+from assets.definitions import defs
+from assets.partitions import STUDIES
+from opd_ops.recipe import Recipe
+from pipelines import lake
+from pipelines.runs.measuring import measure_run
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+
+STEPS = (0, 2, 4)
+
+
+def _weights(seed: int, step: int) -> dict[str, torch.Tensor]:
+    """One projection and one norm."""
+    generator = torch.Generator().manual_seed(seed)
+    start, drift = (torch.randn(24, 20, generator=generator) for _ in range(2))
+    return {
+        "model.layers.0.self_attn.q_proj.weight": start + 0.01 * step * drift,
+        "model.norm.weight": torch.ones(20) + 0.01 * step,
+    }
+
+
+def _settle(store: Store, recipe: Recipe, seed: int = 0, accuracy: tuple[float, float] = (0.3, 0.9)) -> Trajectory:
+    trajectory = Trajectory(store, recipe.name, seed)
+    identity, fingerprint = recipe.identity(), recipe.fingerprint()
+    trajectory.register(
+        {"identity": identity, "fingerprint": fingerprint, "inputs": {}, "model": {}, "provenance": {}}
+    )
+    for step in STEPS:
+        trajectory.commit(step, _weights(seed, step), None)
+    rows = [
+        {"step": step, "temperature": t, "accuracy": mean, "stderr": 0.02, "n": 400, "problems": 100, "samples": 4}
+        for step, mean in zip((STEPS[0], STEPS[-1]), accuracy, strict=True)
+        for t in (0.0, 1.0)
+    ]
+    keys = {"study": recipe.study, "recipe": recipe.name, "seed": seed}
+    where = {"recipe": recipe.name, "seed": seed}
+    lake.write(store, "evaluation", [keys | row for row in rows], **where)
+    lake.write(store, "training", [keys | {"step": step, "loss": 1 / step} for step in range(1, 5)], **where)
+    digest = trajectory.digest(STEPS[-1])
+    trajectory.finish({"step": STEPS[-1], "digest": digest, "snapshots": list(STEPS), "evaluation": rows[2:]})
+    return trajectory
+
+
+@pytest.fixture(scope="session")
+def settle() -> Callable[..., Trajectory]:
+    """settle(store, recipe, seed, accuracy=(start, end)): a complete run of a real recipe, not measured."""
+    return _settle
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store, study = Store(f"file://{tmp_path_factory.mktemp('finished')}"), STUDIES["tiny"]
+    for model in study.models:
+        _settle(store, model)
+    for recipe in study.every_arm():
+        for seed in study.seeds:
+            _settle(store, recipe, seed)
+            measure_run(store, recipe, seed, study.measurement, serial=True)
+    return store
+
+
+@pytest.fixture
+def whole(_finished: Store, store: Store) -> Store:
+    """A store with every run of the tiny study complete and measured, and nothing compared."""
+    shutil.copytree(_finished.path(""), store.path(""))
+    return store
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+@pytest.fixture
+def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
+    """execute(job, partition): a Dagster run over `store` without Ray."""
+
+    def run(job: str, partition: str) -> dg.ExecuteInProcessResult:
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            raise_on_error=False,
+            run_config={
+                "resources": {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}},
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+        )
+
+    return run

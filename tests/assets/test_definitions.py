@@ -1,0 +1,140 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.automation import JOBS, SCHEDULES
+from assets.definitions import defs
+from assets.partitions import STUDIES, anchor_key, run_key
+from pipelines.lake import TABLES
+from pipelines.runs import measuring
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPH = defs.resolve_asset_graph()
+
+
+def node(name):
+    return GRAPH.get(dg.AssetKey(name))
+
+
+def test_the_code_location_loads_nothing_heavy():
+    code = (
+        "import sys; import assets.definitions; "
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'ray', 'transformers', 'vllm'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_workspace_validates(tmp_path):
+    command = [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"]
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path)}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "Validation successful for code location opd" in found.stdout + found.stderr
+
+
+def test_the_assets_are_the_models_the_run_its_tables_and_the_comparison():
+    assert {key.to_user_string() for key in GRAPH.get_all_asset_keys()} == {
+        *("base", "teacher", "anchor", "trajectory", "training", "evaluation"),
+        *("update_support", "rotation", "spectral_drift", "localization", "update_spectrum", "hill", "locking"),
+        *("verdicts", "report"),
+    }
+
+
+@pytest.mark.parametrize("table", [*measuring.TABLES, "training", "evaluation", "verdicts"])
+def test_a_table_carries_its_declared_schema(table):
+    shown = node(table).metadata["dagster/column_schema"].columns
+    declared = TABLES[table].columns
+    assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
+    for column, mine in zip(declared, shown, strict=True):
+        assert column.meaning in mine.description
+        assert not column.unit or f"[{column.unit}]" in mine.description
+
+
+def test_runs_are_partitioned_by_the_grid_of_all_studies():
+    keys = set(node("trajectory").partitions_def.get_partition_keys())
+    grid = {run_key(r.name, seed) for study in STUDIES.values() for r in study.every_arm() for seed in study.seeds}
+    assert grid <= keys
+    assert len({key.keys_by_dimension["recipe"] for key in keys}) == sum(len(s.every_arm()) for s in STUDIES.values())
+    assert {key.keys_by_dimension["seed"] for key in keys} == {str(n) for s in STUDIES.values() for n in s.seeds}
+    for table in (*measuring.TABLES, "training", "evaluation"):
+        assert node(table).partitions_def == node("trajectory").partitions_def
+
+
+def test_models_and_comparisons_are_partitioned_by_study_and_anchors_by_seed_too():
+    for name in ("base", "teacher", "verdicts", "report"):
+        assert node(name).partitions_def.get_partition_keys() == list(STUDIES)
+    expected = {anchor_key(s.name, seed) for s in STUDIES.values() if s.anchor for seed in s.seeds}
+    assert set(node("anchor").partitions_def.get_partition_keys()) == expected
+
+
+def upstream(asset, parent, *partitions):
+    """Partitions of `parent` that these partitions of `asset` need, as the graph is wired."""
+    mine, theirs = node(asset).partitions_def, node(parent).partitions_def
+    mapping = GRAPH.get_partition_mapping(dg.AssetKey(asset), dg.AssetKey(parent))
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        mine.subset_with_partition_keys(partitions), mine, theirs
+    )
+    return set(found.partitions_subset.get_partition_keys())
+
+
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in STUDIES["tiny"].every_arm()])
+def test_a_trajectory_needs_the_anchor_of_its_own_seed_and_study(recipe):
+    for seed in STUDIES["tiny"].seeds:
+        assert upstream("trajectory", "anchor", run_key(recipe, seed)) == {anchor_key("tiny", seed)}
+
+
+def test_a_study_without_an_anchor_needs_none():
+    assert STUDIES["smollm"].anchor is None
+    for recipe in STUDIES["smollm"].every_arm():
+        assert upstream("trajectory", "anchor", run_key(recipe.name, 0)) == set()
+
+
+def test_a_comparison_needs_every_partition_of_every_table():
+    parents = {key.to_user_string() for key in node("verdicts").parent_keys}
+    assert parents == {*measuring.TABLES, "training", "evaluation"}
+    for table in parents:
+        assert upstream("verdicts", table, "tiny") == set(node(table).partitions_def.get_partition_keys())
+    assert {key.to_user_string() for key in node("report").parent_keys} == {"verdicts"}
+
+
+def test_tables_come_from_trajectories_and_these_from_models():
+    assert {key.to_user_string() for key in node("trajectory").parent_keys} == {"base", "teacher", "anchor"}
+    for table in (*measuring.TABLES, "training", "evaluation"):
+        assert {key.to_user_string() for key in node(table).parent_keys} == {"trajectory"}
+
+
+def test_checks_stand_on_their_assets_and_only_unreadable_snapshots_block():
+    found = {(key.asset_key.to_user_string(), key.name) for key in GRAPH.asset_check_keys}
+    families = {"update_support", "rotation", "spectral_drift", "update_spectrum", "localization", "locking"}
+    assert found == {
+        ("trajectory", "snapshots_readable"),
+        ("evaluation", "learning_happened"),
+        ("update_support", "weights_finite"),
+        *(("verdicts", f"orderings_{family}") for family in families),
+    }
+    blocking = {key.name for key in GRAPH.asset_check_keys if GRAPH.get_check_spec(key).blocking}
+    assert blocking == {"snapshots_readable"}
+
+
+def test_jobs_take_one_partition_through_one_chain_in_one_process():
+    selected = {
+        job.name: {key.to_user_string() for key in defs.resolve_job_def(job.name).asset_layer.executable_asset_keys}
+        for job in JOBS
+    }
+    assert selected == {
+        "models": {"base", "teacher"},
+        "anchors": {"anchor"},
+        "runs": {"trajectory", "training", "evaluation", *measuring.TABLES},
+        "comparison": {"verdicts", "report"},
+    }
+    assert {defs.resolve_job_def(name).executor_def.name for name in selected} == {"in_process"}
+
+
+def test_every_job_has_a_nightly_schedule():
+    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS}
+    assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in SCHEDULES)
