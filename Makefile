@@ -15,12 +15,16 @@ setup: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[dev]'
 	touch $@
 
+# Each check is silent unless it fails; the last line sums up.
+quiet = @$(1) > .venv/check.log 2>&1 || { cat .venv/check.log; exit 1; }
+
 test: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(call quiet,$(BIN)/ruff check .)
+	$(call quiet,$(BIN)/ruff format --check .)
+	$(call quiet,$(BIN)/pyright)
+	$(call quiet,$(BIN)/lint-imports)
+	@echo "lint, format, types and import contracts hold; tests:"
+	@$(BIN)/pytest
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup

@@ -54,16 +54,18 @@ def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
 def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """(job, partition) of what is missing or stale in the study's nightly suites and can run now."""
     arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
-    if arms and not all(done(store, model, 0, warn) for model in study.models):
+    if arms and any(state(store, model, 0, warn) is False for model in study.models):
         yield models_job.name, study.name
         return
     pending = False
     for recipe, seed in ((recipe, seed) for recipe in arms for seed in study.seeds):
-        trained = done(store, recipe, seed, warn)
+        trained = state(store, recipe, seed, warn)
         if trained and measured(store, recipe, seed, study.measurement):
             continue
         pending = True
-        if any(Trajectory(store, name, number).end() is None for name, number in parents(recipe, seed)):
+        if trained is None or any(
+            Trajectory(store, name, number).end() is None for name, number in parents(recipe, seed)
+        ):
             continue
         if recipe.arm == study.anchor and not trained:
             yield anchors_job.name, anchor_key(study.name, seed)
@@ -73,13 +75,13 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
         yield comparison_job.name, study.name
 
 
-def done(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) -> bool:
-    """Whether a run is complete. One whose recipe was changed cannot be redone: it counts, with a warning."""
+def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) -> bool | None:
+    """Whether a run is complete; None, with a warning, for a stored run of another recipe, which cannot be redone."""
     try:
         return complete(store, recipe, seed)
     except ValueError as error:
         warn(str(error))
-        return True
+        return None
 
 
 SCHEDULES = [nightly(job) for job in JOBS]

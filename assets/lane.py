@@ -96,12 +96,15 @@ def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
 
 
 def reason(result: dg.ExecuteInProcessResult) -> str:
-    """The first failed step's message, in one line."""
+    """What a blocking check or the first failed step says, in one line."""
+    for check in result.get_asset_check_evaluations():
+        if check.blocking and not check.passed:
+            return f"{check.check_name}: {'; '.join(str(check.metadata['problems'].value).splitlines())}"
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
             if failure.user_failure_data and failure.user_failure_data.description:
-                return failure.user_failure_data.description
+                return " ".join(failure.user_failure_data.description.split())
             error = failure.error
             while error and error.cause:
                 error = error.cause

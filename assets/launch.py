@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -144,6 +145,9 @@ class Launch:
                     except KeyboardInterrupt:
                         stop.set()
                         raise
+                    except BrokenProcessPool:
+                        lost = "a process of this launch was killed, as when memory runs out"
+                        self.failures.append(f"{lost}; the same command continues from here")
             finally:
                 events.put(None)
                 listening.join()

@@ -4,6 +4,7 @@ import dagster as dg
 import polars as pl
 
 from assets import metadata
+from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
 from pipelines.report.claims import CLAIMS
@@ -32,10 +33,11 @@ FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in CLAIMS if claim.s
 def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Every claim with its effect, the 95 % interval over seeds, and what the paper reports."""
     study, opened = STUDIES[context.partition_key], store.open()
-    missing = comparing.missing(opened, study)
-    if missing:
-        context.log.warning(f"not measured yet, and left out: {', '.join(missing)}")
-    rows = comparing.decide(opened, study)
+    with explained():
+        missing = comparing.missing(opened, study)
+        if missing:
+            context.log.warning(f"not measured yet, and left out: {', '.join(missing)}")
+        rows = comparing.decide(opened, study)
     return dg.MaterializeResult(
         metadata=metadata.stored(opened, "verdicts", study=study.name)
         | {

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given = parser().parse_args(arguments)
     try:
-        return given.command(given)
+        code = given.command(given)
+        sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
+        return code
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

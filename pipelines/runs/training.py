@@ -178,13 +178,17 @@ class TrainingRun:
 class Host:
     """The Ray actor of a run: at most one at a time."""
 
+    run: TrainingRun | None = None
+
     def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any]) -> None:
-        self.run = None  # the previous run's memory first
         self.run = TrainingRun(store, recipe, seed, provenance)
 
     def work(self, steps: int) -> Progress:
         assert self.run is not None
-        return self.run.work(steps)
+        state = self.run.work(steps)
+        if state.finished:
+            self.run = None  # an actor that waits for its next run holds no model
+        return state
 
 
 def write_timing(store: Store, study: str, recipe: str, seed: int, step: int, clock: Clock) -> None:

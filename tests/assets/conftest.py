@@ -32,9 +32,7 @@ def _weights(seed: int, step: int) -> dict[str, torch.Tensor]:
 def _settle(store: Store, recipe: Recipe, seed: int = 0, accuracy: tuple[float, float] = (0.3, 0.9)) -> Trajectory:
     trajectory = Trajectory(store, recipe.name, seed)
     identity, fingerprint = recipe.identity(), recipe.fingerprint()
-    trajectory.register(
-        {"identity": identity, "fingerprint": fingerprint, "inputs": {}, "model": {}, "provenance": {}}
-    )
+    trajectory.register({"identity": identity, "fingerprint": fingerprint, "inputs": {}, "model": {}, "provenance": {}})
     for step in STEPS:
         trajectory.commit(step, _weights(seed, step), None)
     rows = [
@@ -89,12 +87,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
-    """execute(job, partition): a Dagster run over `store` without Ray."""
+    """execute(job, partition, *assets): a Dagster run over `store` without Ray, of these assets of the job or all."""
 
-    def run(job: str, partition: str) -> dg.ExecuteInProcessResult:
+    def run(job: str, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
         return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             partition_key=partition,
+            asset_selection=[dg.AssetKey(name) for name in assets] or None,
             raise_on_error=False,
             run_config={
                 "resources": {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}},

@@ -191,7 +191,10 @@ def test_ray_gives_the_rows_of_the_serial_twin(name, arm, seeded, tmp_path, work
         assert len(found[True][table]) > 0
         assert found[True][table].to_dicts() == found[False][table].to_dicts(), table
     tensors = len(Trajectory(store, f"mini.{name}", 0).refs(0))
-    assert heard == 2 * [(i, tensors) for i in range(1, tensors + 1)]
+    counts = [(i, tensors) for i in range(1, tensors + 1)]
+    assert heard[:tensors] == counts
+    # A slow matrix is reported again every second.
+    assert list(dict.fromkeys(pair for pair in heard[tensors:] if pair[0])) == counts
 
 
 @pytest.fixture

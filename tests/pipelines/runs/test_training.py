@@ -30,7 +30,8 @@ def test_ray_gives_the_bytes_of_the_serial_twin(name, arm, grown, seeded, conten
     seen = []
     end = train(store, arm(name), 0, progress=seen.append)
     assert end == Trajectory(grown, f"mini.{name}", 0).end()
-    assert [(p.step, p.steps, p.finished) for p in seen] == [(5, 7, False), (7, 7, True)]
+    # A slow step is reported again every second.
+    assert list(dict.fromkeys((p.step, p.steps, p.finished) for p in seen if p.step)) == [(5, 7, False), (7, 7, True)]
     alike = lambda store: {key: data for key, data in contents(store).items() if f"mini.{name}/" in key}
     assert alike(store) == alike(grown)
     assert {key.split("/")[0] for key in alike(store)} == {"runs", "lake"}

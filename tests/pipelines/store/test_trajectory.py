@@ -232,6 +232,13 @@ def test_a_resume_state_without_its_facts_does_not_count(run):
     assert run.load_resume() is None
 
 
+def test_the_newest_of_two_resume_states_counts(run, monkeypatch):
+    monkeypatch.setattr(Store, "remove", lambda *_: None)  # a crash came before the pruning
+    for step in (9, 10, 100):
+        run.save_resume(step, weights(step), {})
+    assert run.load_resume()[0] == 100
+
+
 def test_a_crash_while_saving_keeps_the_previous_resume_state(run, monkeypatch):
     run.save_resume(2, weights(2), {"parent": 1})
     write = Store.write

@@ -1,0 +1,203 @@
+import dataclasses
+import json
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from assets import automation
+from assets.automation import SCHEDULES
+from assets.definitions import defs
+from assets.partitions import STUDIES, anchor_key, run_key
+from assets.resources import StoreResource
+from opd_ops.recipe import AdamW
+from pipelines.runs import comparing
+from pipelines.runs.measuring import measure_run
+from pipelines.store.trajectory import Trajectory
+
+TINY = STUDIES["tiny"]
+MODELS, ARMS = TINY.models, TINY.every_arm()
+SFT, OTHERS = ARMS[0], ARMS[1:]
+NIGHT = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def sweep(store, instance):
+    """sweep(time): the run requests of all schedules by job, and the reasons of those that made none."""
+
+    def tick(time=NIGHT):
+        requests, reasons = {}, []
+        for schedule in SCHEDULES:
+            context = dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=time,
+                resources={"store": StoreResource(uri=store.uri)},
+                repository_def=defs.get_repository_def(),
+            )
+            found = schedule.evaluate_tick(context)
+            if found.run_requests:
+                requests[schedule.job_name] = found.run_requests
+            else:
+                reasons.append(found.skip_message)
+        return requests, reasons
+
+    return tick
+
+
+@pytest.fixture
+def requested(sweep):
+    """requested(): the partitions asked for, by job."""
+    return lambda: {job: {r.partition_key for r in found} for job, found in sweep()[0].items()}
+
+
+def runs(recipes=OTHERS, seeds=TINY.seeds):
+    return {run_key(recipe.name, seed) for recipe in recipes for seed in seeds}
+
+
+def compare(store):
+    store.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(store, TINY)).encode())
+
+
+def forget(store, recipe, seed):
+    """The run's measurement, undone."""
+    store.remove(f"{Trajectory(store, recipe.name, seed).prefix}/measured.json")
+
+
+def test_in_an_empty_store_only_the_models_of_opted_in_studies_are_wanted(sweep):
+    assert STUDIES["smollm"].nightly == ()
+    requests, reasons = sweep()
+    assert {job: [r.partition_key for r in found] for job, found in requests.items()} == {"models": ["tiny"]}
+    assert reasons == 3 * ["nothing that could run now is missing or stale"]
+
+
+def test_with_one_model_complete_the_models_are_wanted_still(store, settle, requested):
+    settle(store, MODELS[0])
+    assert requested() == {"models": {"tiny"}}
+
+
+def test_with_models_the_anchors_are_wanted_and_nothing_that_needs_them(store, settle, requested):
+    for model in MODELS:
+        settle(store, model)
+    assert requested() == {"anchors": {anchor_key("tiny", seed) for seed in TINY.seeds}}
+
+
+def test_an_anchor_opens_the_runs_of_its_own_seed_and_is_measured_itself(store, settle, requested):
+    for model in MODELS:
+        settle(store, model)
+    settle(store, SFT, 1)
+    assert requested() == {
+        "anchors": {anchor_key("tiny", 0), anchor_key("tiny", 2)},
+        "runs": runs(ARMS, [1]),
+    }
+
+
+def test_what_is_trained_and_measured_is_left_alone(store, settle, requested):
+    for model in MODELS:
+        settle(store, model)
+    for recipe in ARMS[:2]:
+        settle(store, recipe, 0)
+        measure_run(store, recipe, 0, TINY.measurement, serial=True)
+    assert requested()["runs"] == runs(ARMS[2:], [0])
+
+
+def test_when_all_is_measured_the_comparison_is_wanted(whole, requested):
+    assert requested() == {"comparison": {"tiny"}}
+
+
+def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_renewed(whole, sweep, requested):
+    compare(whole)
+    assert sweep() == ({}, 4 * ["nothing that could run now is missing or stale"])
+    forget(whole, SFT, 2)
+    assert requested() == {"runs": runs([SFT], [2])}
+    prefix = Trajectory(whole, SFT.name, 2).prefix
+    measure_run(whole, SFT, 2, TINY.measurement, serial=True)
+    found = json.loads(whole.read(f"{prefix}/measured.json"))
+    whole.write(f"{prefix}/measured.json", json.dumps(found | {"problems": ["a weight"]}).encode())
+    assert requested() == {"comparison": {"tiny"}}
+
+
+def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):
+    compare(whole)
+    monkeypatch.setattr("pipelines.runs.measuring.VERSION", "another")
+    assert requested() == {"runs": runs(ARMS)}
+
+
+def test_a_partition_has_one_key_a_night(store, sweep, settle):
+    for model in MODELS:
+        settle(store, model)
+    keys = lambda *time: [r.run_key for r in sweep(datetime(*time, tzinfo=UTC))[0]["anchors"]]
+    first = keys(2026, 3, 1, 1, 0)
+    assert len(set(first)) == len(TINY.seeds)
+    assert keys(2026, 3, 1, 4, 50) == first
+    assert not set(keys(2026, 3, 2, 1, 0)) & set(first)
+
+
+def test_keys_tell_jobs_apart(store, sweep, settle):
+    for model in MODELS:
+        settle(store, model)
+    settle(store, SFT, 0)
+    found = [r.run_key for made in sweep()[0].values() for r in made]
+    assert len(set(found)) == len(found)
+
+
+def test_the_sweep_ticks_every_ten_minutes_of_the_night():
+    assert {schedule.cron_schedule for schedule in SCHEDULES} == {"*/10 1-5 * * *"}
+    assert {schedule.execution_timezone for schedule in SCHEDULES} == {"UTC"}
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """changed(recipe): from now on the study has the recipe with another learning rate."""
+
+    def change(recipe):
+        other = dataclasses.replace(recipe, optimizer=AdamW(learning_rate=0.5))
+        swap = lambda recipes: tuple(other if r == recipe else r for r in recipes)
+        suites = {suite: swap(arms) for suite, arms in TINY.suites.items()}
+        study = dataclasses.replace(TINY, models=swap(TINY.models), suites=suites)
+        monkeypatch.setitem(STUDIES, "tiny", study)
+        return study
+
+    return change
+
+
+def wanted(store, study):
+    warnings = []
+    return list(automation.wanted(store, study, warnings.append)), warnings
+
+
+@pytest.mark.parametrize("stage", ["measured", "trained", "begun"])
+def test_a_run_of_another_recipe_is_not_requested_but_warned_of(stage, whole, changed):
+    prefix = Trajectory(whole, OTHERS[0].name, 1).prefix
+    if stage != "measured":
+        forget(whole, OTHERS[0], 1)
+    if stage == "begun":
+        whole.remove(f"{prefix}/end.json")
+    found, warnings = wanted(whole, changed(OTHERS[0]))
+    assert not {partition for _, partition in found} & runs([OTHERS[0]])
+    (told,) = [warning for warning in warnings if f"{prefix} " in warning]
+    assert "optimizer.learning_rate: 3e-05 -> 0.5" in told and "\n" not in told
+
+
+def test_a_comparison_waits_for_runs_of_another_recipe(whole, changed):
+    found, _ = wanted(whole, changed(OTHERS[0]))
+    assert [job for job, _ in found if job == "comparison"] == []
+
+
+def test_a_model_of_another_recipe_counts_as_there(whole, changed):
+    forget(whole, SFT, 0)
+    found, warnings = wanted(whole, changed(MODELS[0]))
+    assert found == [("runs", run_key(SFT.name, 0))]
+    assert len(warnings) == 1 and "runs/tiny.base/seed-0" in warnings[0]
+
+
+def test_a_warning_reaches_the_ticks_log(whole, changed, sweep, monkeypatch):
+    changed(OTHERS[0])
+    told = []
+    original = automation.wanted
+    monkeypatch.setattr(
+        automation,
+        "wanted",
+        lambda store, study, warn: original(store, study, lambda text: (told.append(text), warn(text))),
+    )
+    sweep()
+    assert told and all("holds a run of another recipe" in text for text in told)

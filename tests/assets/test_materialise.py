@@ -1,0 +1,262 @@
+"""Jobs executed for real, over stores whose runs are complete, so that nothing trains."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from assets import verdicts
+from assets.lane import reason
+from assets.partitions import STUDIES, anchor_key, run_key
+from opd_ops.models import configuration
+from pipelines import lake
+from pipelines.report.claims import CLAIMS
+from pipelines.runs import comparing
+from pipelines.runs.measuring import TABLES, measured
+from pipelines.runs.starts import folder_digest
+from pipelines.store.trajectory import Trajectory
+from tests.pipelines.report.conftest import plant_study
+
+TINY = STUDIES["tiny"]
+SFT, OPD = TINY.every_arm()[:2]
+WHERE = {"recipe": "tiny.opd", "seed": 0}
+
+
+@pytest.fixture
+def ready(store, settle):
+    """ready(accuracy): the store with tiny.opd seed 0 and all it comes from trained, and nothing measured."""
+
+    def make(accuracy=(0.3, 0.9)):
+        for recipe in (*TINY.models, SFT):
+            settle(store, recipe)
+        return settle(store, OPD, 0, accuracy)
+
+    return make
+
+
+@pytest.fixture
+def opd(execute):
+    """opd(): the job of tiny.opd seed 0."""
+    return lambda: execute("runs", run_key("tiny.opd", 0))
+
+
+def checks(result):
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def shown(result):
+    """Metadata of what was materialized, by asset."""
+    events = result.get_asset_materialization_events()
+    return {event.asset_key.to_user_string(): event.materialization.metadata for event in events}
+
+
+def test_a_complete_run_is_registered_and_measured(store, ready, opd):
+    trajectory = ready()
+    result = opd()
+    assert result.success
+    found = shown(result)
+    assert set(found) == {"trajectory", "training", "evaluation", *TABLES}
+    for table in ("training", "evaluation", *TABLES):
+        rows = lake.scan(table, store.uri).filter(**WHERE).collect()
+        assert rows.height > 0
+        assert found[table]["dagster/partition_row_count"].value == rows.height
+        assert found[table]["dagster/uri"].value == f"{store.uri}/lake/{table}/recipe=tiny.opd/seed=0/part-0.parquet"
+    assert found["trajectory"]["digest"].value == trajectory.digest(4)
+    assert (found["trajectory"]["steps"].value, found["trajectory"]["snapshots"].value) == (4, 3)
+    assert found["trajectory"]["recipe"].value == OPD.identity()
+    assert measured(store, OPD, 0, TINY.measurement)
+
+
+def test_every_table_shows_means_at_the_last_step_that_has_rows(store, ready, opd):
+    ready()
+    found = shown(opd())
+    rows = lake.written(store, "rotation", **WHERE).filter(pl.col("step") == 4, pl.col("role") == "q")
+    lines = found["rotation"]["last_step"].value.splitlines()
+    assert len(lines) == 2 + rows.height
+    for row in rows.iter_rows(named=True):
+        assert f"| {row['view']} | {row['side']} | {row['k']} | 4 | {row['mean_deg']:.4g} | 1 |" in lines
+
+
+def test_the_checks_of_a_good_run_pass(ready, opd):
+    ready()
+    found = checks(opd())
+    assert {name: check.passed for name, check in found.items()} == {
+        "snapshots_readable": True,
+        "learning_happened": True,
+        "weights_finite": True,
+    }
+    assert found["learning_happened"].metadata["gain"].value == pytest.approx(0.6)
+    assert found["snapshots_readable"].metadata["snapshots"].value == 3
+
+
+def test_a_second_materialization_measures_nothing(store, ready, opd, monkeypatch):
+    ready()
+    before = shown(opd())
+    monkeypatch.setattr("pipelines.runs.measuring.measure", lambda *_, **__: pytest.fail("measured again"))
+    assert {k: v["dagster/uri"] for k, v in shown(opd()).items()} == {k: v["dagster/uri"] for k, v in before.items()}
+
+
+def test_the_data_version_is_the_digest_of_the_weights(ready, opd, instance):
+    trajectory = ready()
+    opd()
+    event = instance.get_latest_materialization_event(dg.AssetKey("trajectory"))
+    assert event.asset_materialization.tags["dagster/data_version"] == trajectory.digest(4)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "absent"])
+def test_an_unreadable_snapshot_blocks_the_measurement(damage, store, ready, opd):
+    trajectory = ready()
+    key = f"{trajectory.prefix}/step-00000002/{'master.safetensors' if damage == 'flipped' else 'manifest.json'}"
+    if damage == "flipped":
+        data = bytearray(store.read(key))
+        data[-5] ^= 1
+        store.write(key, bytes(data))
+    else:
+        store.remove(key)
+    result = opd()
+    assert not result.success
+    check = checks(result)["snapshots_readable"]
+    assert not check.passed and check.blocking and check.severity == dg.AssetCheckSeverity.ERROR
+    assert ("step-00000002" if damage == "flipped" else "step 2 ") in check.metadata["problems"].value
+    assert not set(TABLES) & set(shown(result))
+    assert not set(TABLES) & set(store.list("lake"))
+    assert reason(result) == f"snapshots_readable: {check.metadata['problems'].value}"
+    assert "geometry" not in {event.step_key for event in result.all_events if event.is_step_start}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "passed"), [((0.3, 0.9), True), ((0.5, 0.5), False), ((0.5, 0.55), False), ((0.9, 0.3), False)]
+)
+def test_learning_happened_warns_unless_accuracy_rose_beyond_its_error(accuracy, passed, ready, opd):
+    ready(accuracy)
+    result = opd()
+    assert result.success
+    check = checks(result)["learning_happened"]
+    assert check.passed is passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert (check.metadata["start"].value, check.metadata["end"].value) == accuracy
+    assert check.metadata["standard_error"].value == pytest.approx(0.02 * 2**0.5)
+
+
+def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, ready, opd, settle):
+    for recipe in (*TINY.models, SFT):
+        settle(store, recipe)
+    trajectory = settle(store, OPD)
+    bad = {name: ref.read().clone() for name, ref in trajectory.refs(4).items()}
+    bad["model.norm.weight"][3] = torch.nan
+    for key in ("step-00000004", "end.json"):
+        store.remove(f"{trajectory.prefix}/{key}")
+    trajectory.commit(4, bad, None)
+    trajectory.finish({"step": 4, "digest": trajectory.digest(4), "snapshots": [0, 2, 4], "evaluation": []})
+    result = opd()
+    assert result.success
+    check = checks(result)["weights_finite"]
+    assert not check.passed
+    assert "model.norm.weight" in check.metadata["problems"].value
+    assert set(shown(result)) >= set(TABLES)
+
+
+def test_a_seed_that_the_study_lacks_fails_in_one_line(store, execute):
+    result = execute("runs", run_key("smollm.sft", 2))
+    assert not result.success
+    assert reason(result) == "study smollm has no seed 2; it has: 0"
+    assert store.find("") == []
+
+
+def test_a_run_without_its_parents_fails_in_one_line(store, execute):
+    result = execute("runs", run_key("tiny.opd", 1))
+    assert not result.success
+    assert reason(result) == "tiny.opd seed 1 starts from tiny.sft seed 1, which is not complete"
+    assert store.find("") == []
+
+
+def test_weights_that_are_absent_fail_in_one_line(store, execute):
+    result = execute("models", "smollm")
+    assert not result.success
+    assert "run `make weights` first" in reason(result) and "\n" not in reason(result)
+
+
+def test_models_that_were_trained_elsewhere_are_known_by_their_digest(store, execute):
+    folder = store.path(STUDIES["smollm"].weights)
+    config = configuration(TINY.models[0].start.architecture, pad=0, bos=1, eos=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    result = execute("models", "smollm")
+    assert result.success
+    digest = folder_digest(Path(folder))
+    assert {name: found["digest"].value for name, found in shown(result).items()} == {"base": digest, "teacher": digest}
+
+
+def test_models_and_anchors_are_found_where_they_are_complete(store, execute, ready):
+    ready()
+    found = shown(execute("models", "tiny"))
+    assert {name: m["dagster/uri"].value for name, m in found.items()} == {
+        "base": f"{store.uri}/runs/tiny.base/seed-0",
+        "teacher": f"{store.uri}/runs/tiny.teacher/seed-0",
+    }
+    (anchor,) = shown(execute("anchors", anchor_key("tiny", 0))).values()
+    assert anchor["dagster/uri"].value == f"{store.uri}/runs/tiny.sft/seed-0"
+
+
+def plant(store, **changes):
+    """Tables of two seeds per arm, in the lake."""
+    seeds = {"seeds": (0, 1)}
+    arms = {name: seeds | changes.get(name, {}) for name in ("sft", "opd", "rlvr", "matched")}
+    for table, rows in plant_study("tiny", **arms).items():
+        if table != "verdicts":
+            for (recipe, seed), part in rows.collect().partition_by("recipe", "seed", as_dict=True).items():
+                lake.write(store, table, part, recipe=recipe, seed=seed)
+
+
+def test_a_comparison_writes_verdicts_and_the_report(store, execute):
+    plant(store)
+    result = execute("comparison", "tiny")
+    assert result.success
+    rows = pl.read_parquet(store.path("lake/verdicts/study=tiny/part-0.parquet"))
+    assert set(rows["claim"]) == {claim.text for claim in CLAIMS}
+    assert set(rows["seeds"]) == {2}
+    found = shown(result)
+    assert found["verdicts"]["dagster/partition_row_count"].value == rows.height
+    assert found["report"]["dagster/uri"].value == f"{store.uri}/reports/tiny/index.html"
+    page = store.read("reports/tiny/index.html").decode()
+    assert page.startswith("<!doctype html>") and "study tiny" in page
+    assert comparing.compared(store, TINY)
+    assert "data:image/png;base64," in found["report"]["stable_rank"].value
+
+
+def test_orderings_that_hold_pass_and_runs_that_are_missing_are_named(store, execute):
+    plant(store)
+    result = execute("comparison", "tiny", "verdicts")
+    found = checks(result)
+    assert set(found) == {f"orderings_{family}" for family in verdicts.FAMILIES}
+    assert found["orderings_rotation"].passed
+    assert found["orderings_rotation"].metadata["hold"].value == 4
+    missing = shown(result)["verdicts"]["missing"].value
+    assert missing == [f"{arm.name} seed {seed}" for arm in TINY.every_arm() for seed in TINY.seeds]
+
+
+def test_orderings_that_are_contradicted_warn_with_the_measured_values(store, execute):
+    plant(store, opd={"size": 20.0})
+    result = execute("comparison", "tiny", "verdicts")
+    assert result.success
+    found = checks(result)
+    for family in ("rotation", "spectral_drift", "update_spectrum"):
+        check = found[f"orderings_{family}"]
+        assert not check.passed
+        assert check.severity == dg.AssetCheckSeverity.WARN
+    check = found["orderings_rotation"]
+    assert (check.metadata["contradicted"].value, check.metadata["hold"].value) == (2, 2)
+    assert "| 13.01 | 20.02 |" in check.metadata["measured"].value
+    assert found["orderings_update_support"].passed
+
+
+def test_a_comparison_of_runs_of_another_recipe_fails_in_one_line(store, execute):
+    recipe = OPD.identity() | {"arm": "odp"}
+    facts = {"identity": recipe, "fingerprint": "another", "inputs": {}, "provenance": {}}
+    Trajectory(store, "tiny.opd", 0).register(facts)
+    result = execute("comparison", "tiny", "verdicts")
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    told = failed.step_failure_data.user_failure_data.description
+    assert told.startswith("runs/tiny.opd/seed-0 holds a run of another recipe") and "\n" not in told
