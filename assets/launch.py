@@ -36,7 +36,8 @@ from pipelines.runs.measuring import measured
 from pipelines.runs.training import complete, parents
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.study import Study, find_study
+from pipelines.studies.catalog import find_study
+from pipelines.studies.study import Study
 
 LANES = 2  # partitions at once
 MEASURE_COST = 0.15  # of the cost of training an arm

@@ -7,7 +7,8 @@ import warnings
 
 import dagster as dg
 
-from pipelines.studies.study import Study, studies
+from pipelines.studies.catalog import studies
+from pipelines.studies.study import Study
 
 STUDIES = studies()
 SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])

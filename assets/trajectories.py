@@ -17,7 +17,7 @@ from pipelines.lake import written
 from pipelines.runs.training import require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.study import find_recipe
+from pipelines.studies.catalog import find_recipe
 
 GROUP = "trajectories"
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pipelines.store.objects import Store, default_uri, normalise
-from pipelines.studies.study import Measurement, Study, find_study, studies
+from pipelines.studies.catalog import find_study, studies
+from pipelines.studies.study import Measurement, Study
 
 EXIT_CODES = (__doc__ or "").partition("\n\n")[2]
 

@@ -4,11 +4,9 @@ Tokens in, tokens out: a task owns its tokenizer, so that no template can drift 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-
-from opd_ops import recipe
 
 Tokens = list[int]
 
@@ -39,22 +37,3 @@ class TaskLike(Protocol):
     def verify(self, problem: Problem, response: Tokens) -> float:
         """1.0 if the response (EOS excluded) answers the problem exactly, else 0.0. Nothing is executed."""
         ...
-
-
-def build(task: recipe.Task, folder: str | None) -> TaskLike:
-    """The task a recipe names. `folder` is the model folder whose tokenizer it needs, where it needs one.
-
-    Errors: ValueError for an unknown task.
-    """
-    options: dict[str, Any] = dict(task.options)
-    if task.name == "chains":
-        from opd_ops.tasks.chains import Chains
-
-        return Chains(**options)
-    if task.name == "sums":
-        from opd_ops.tasks.sums import Sums
-
-        if folder is None:
-            raise ValueError("task sums reads its tokenizer from a model folder, and the recipe starts from none")
-        return Sums(folder, **options)
-    raise ValueError(f"unknown task {task.name!r}; known: chains, sums")

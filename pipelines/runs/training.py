@@ -39,7 +39,7 @@ class TrainingRun:
     def __init__(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any]) -> None:
         import torch
 
-        from opd_ops.tasks import task
+        from opd_ops.tasks.registry import build
         from opd_ops.training.loop import Trainer
         from pipelines.runs import starts
 
@@ -65,8 +65,8 @@ class TrainingRun:
                     "provenance": provenance,
                 }
             )
-            built = task.build(recipe.task, start.folder)
-            self.trainer = Trainer(recipe, seed, start.config, start.weights, built, teacher)
+            task = build(recipe.task, start.folder)
+            self.trainer = Trainer(recipe, seed, start.config, start.weights, task, teacher)
         self.rows: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.snapshots = set(recipe.horizon.snapshot_steps())

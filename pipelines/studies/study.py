@@ -52,26 +52,3 @@ class Study:
             if seed not in self.seeds:
                 raise ValueError(f"study {self.name} has no seed {seed}; it has: {', '.join(map(str, self.seeds))}")
         return [known[name] for name in recipes] or list(known.values()), sorted(set(seeds)) or list(self.seeds)
-
-
-def studies() -> dict[str, Study]:
-    """All studies by name."""
-    from pipelines.studies import smollm, tiny
-
-    return {study.name: study for study in (tiny.study(), smollm.study())}
-
-
-def find_study(name: str) -> Study:
-    """The study of that name, or a ValueError that lists the known ones."""
-    known = studies()
-    if name not in known:
-        raise ValueError(f"unknown study {name!r}; known: {', '.join(known)}")
-    return known[name]
-
-
-def find_recipe(name: str) -> Recipe:
-    """The recipe of that name in any study (models included), or a ValueError that lists the known ones."""
-    known = {r.name: r for s in studies().values() for r in (*s.models, *s.every_arm())}
-    if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
-    return known[name]

@@ -17,7 +17,7 @@ from pipelines.runs import comparing
 from pipelines.runs.measuring import TABLES
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.study import find_study
+from pipelines.studies.catalog import find_study
 
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 TINY = find_study("tiny")

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 from opd_ops import recipe
 from opd_ops.tasks import chains
 from opd_ops.tasks.chains import ALPHABET, BOS, EOS, PAD, ROW, VOCABULARY, Chains, decode, encode
-from opd_ops.tasks.task import Problem, build
+from opd_ops.tasks.registry import build
+from opd_ops.tasks.task import Problem
 
 FACTS = [(a, o, b) for a in range(10) for o in "+-*" for b in range(10)]
 
@@ -101,7 +104,7 @@ def test_noisy_demonstrations_get_half_of_the_hard_facts_wrong_and_go_on_from_th
                 hard, wrong = hard + 1, wrong + (stated != truth)
             else:
                 assert stated == truth
-        assert all(x[3] == y[0] for x, y in zip(worked, worked[1:], strict=False))
+        assert all(x[3] == y[0] for x, y in itertools.pairwise(worked))
         assert decode(response[:-1]).endswith(f"#{worked[-1][3]}")
     assert hard > 800
     # Five standard deviations of a fair coin.
@@ -157,9 +160,9 @@ def test_problems_repeat_by_seed():
 
 
 def test_unknown_streams_and_tasks_name_the_known_ones():
-    with pytest.raises(ValueError, match="'dirty'.*corpus, noisy, clean"):
+    with pytest.raises(ValueError, match=r"'dirty'.*corpus, noisy, clean"):
         Chains().demonstrations("dirty", 1, rng())
-    with pytest.raises(ValueError, match="'chess'.*chains, sums"):
+    with pytest.raises(ValueError, match=r"'chess'.*chains, sums"):
         build(recipe.Task(name="chess"), None)
 
 

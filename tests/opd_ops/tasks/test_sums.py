@@ -4,8 +4,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from opd_ops import recipe
+from opd_ops.tasks.registry import build
 from opd_ops.tasks.sums import Sums
-from opd_ops.tasks.task import Problem, build
+from opd_ops.tasks.task import Problem
 
 CHARACTERS = "0123456789 +=\n"
 
@@ -103,7 +104,7 @@ def test_everything_repeats_by_seed(task):
 
 
 def test_unknown_streams_name_the_known_one(task):
-    with pytest.raises(ValueError, match="'noisy'.*clean"):
+    with pytest.raises(ValueError, match=r"'noisy'.*clean"):
         task.demonstrations("noisy", 1, rng())
 
 

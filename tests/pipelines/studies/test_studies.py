@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from opd_ops.recipe import FinalOf, Opd, differences
-from opd_ops.tasks.task import build
+from opd_ops.tasks.registry import build
 from pipelines.runs.training import parents
 from pipelines.studies import smollm, tiny
-from pipelines.studies.study import find_recipe, find_study, studies
+from pipelines.studies.catalog import find_recipe, find_study, studies
 
 each = pytest.mark.parametrize("study", studies().values(), ids=lambda study: study.name)
 

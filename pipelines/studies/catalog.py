@@ -1,0 +1,26 @@
+"""The studies there are, by name. A new study is a file here and a line in `studies`."""
+
+from opd_ops.recipe import Recipe
+from pipelines.studies import smollm, tiny
+from pipelines.studies.study import Study
+
+
+def studies() -> dict[str, Study]:
+    """All studies by name."""
+    return {study.name: study for study in (tiny.study(), smollm.study())}
+
+
+def find_study(name: str) -> Study:
+    """The study of that name, or a ValueError that lists the known ones."""
+    known = studies()
+    if name not in known:
+        raise ValueError(f"unknown study {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name in any study (models included), or a ValueError that lists the known ones."""
+    known = {r.name: r for s in studies().values() for r in (*s.models, *s.every_arm())}
+    if name not in known:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+    return known[name]
