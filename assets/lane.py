@@ -21,7 +21,8 @@ import dagster as dg
 from assets import progress
 from assets.definitions import defs
 from assets.instance import local_instance
-from pipelines.runs.cluster import cluster
+from pipelines.runs.cluster import cluster, warm
+from pipelines.runs.training import Host
 
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -50,8 +51,11 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def open_lane(events: "Queue[Heard]", stop: Event) -> None:
-    """Initialise this process: join Ray, and pass on what runs report. Ends with its parent."""
+def open_lane(events: "Queue[Heard]", stop: Event, trains: bool) -> None:
+    """Initialise this process: join Ray, ready an actor if the lane `trains`, pass on what runs report.
+
+    The process ends with its parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launch decides, through `stop`
     warnings.filterwarnings("ignore")
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
@@ -65,6 +69,8 @@ def open_lane(events: "Queue[Heard]", stop: Event) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     session = ExitStack()
     session.enter_context(cluster())
+    if trains:
+        warm(Host)
     Finalize(None, session.close, exitpriority=10)
 
     def heard(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:
@@ -73,6 +79,10 @@ def open_lane(events: "Queue[Heard]", stop: Event) -> None:
         events.put(Heard(recipe, seed, phase, share, seconds))
 
     progress.listeners.append(heard)
+
+
+def ready() -> None:
+    """Nothing: the first call of a lane starts its process."""
 
 
 def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:

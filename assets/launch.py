@@ -135,12 +135,13 @@ class Launch:
         begun = time.perf_counter()
         spawn = multiprocessing.get_context("spawn")
         events, stop = spawn.Queue(), spawn.Event()
+        trains = any(item.trains for item in self.items)
         with shared():
             self.account.all += time.process_time() + time.perf_counter() - begun  # imports, then Ray's start
             listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
             listening.start()
             try:
-                with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop)) as lanes:
+                with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, trains)) as lanes:
                     try:
                         self._fill(lanes)
                     except KeyboardInterrupt:
@@ -158,6 +159,8 @@ class Launch:
         """Keep the lanes busy until nothing that could run is left."""
         waiting, finished = list(self.items), {item.name for item in self.reused}
         running: dict[Future[lane.Outcome], Item] = {}
+        for _ in range(LANES):  # a process starts with its first call: start both, though the first item is alone
+            lanes.submit(lane.ready)
         while True:
             ready = [item for item in waiting if finished.issuperset(item.needs)]
             for item in ready[: LANES - len(running)]:

@@ -2,7 +2,7 @@
 
 Two routes, chosen by shape so that a matrix always takes the same one:
 
-    svd-f64   min(m, n) <= 256   LAPACK gesdd.  |d sigma_k| <= c eps sigma_1
+    svd-f64   min(m, n) <= 64    LAPACK gesdd.  |d sigma_k| <= c eps sigma_1
     gram-f64  otherwise          eigh of the smaller Gram matrix; the other side is the thin QR of A'U, which spans what
                                  A'U / sigma spans but stays orthonormal and finite when sigma is 0.
                                  |d sigma_k| <= c eps sigma_1^2 / sigma_k: squaring costs digits of the small sigma
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 EPS = torch.finfo(torch.float64).eps
-SVD_LIMIT = 256
+SVD_LIMIT = 64
 SIDES = ("output", "input")
 
 

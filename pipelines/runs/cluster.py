@@ -75,6 +75,16 @@ def actor(kind: type, gpus: float) -> Iterator[Any]:
         _idle.setdefault(kind, []).append(handle)
 
 
+def warm(kind: type) -> None:
+    """Start a CPU actor of class `kind` now, for the session's next block of `actor`."""
+    import ray
+
+    with _lock:
+        if not _idle.get(kind):
+            remote: Any = ray.remote
+            _idle.setdefault(kind, []).append(remote(kind).remote())
+
+
 def fan_out(
     function: Callable[[Item], Result],
     items: Sequence[Item],

@@ -178,7 +178,10 @@ class TrainingRun:
 class Host:
     """The Ray actor of a run: at most one at a time."""
 
-    run: TrainingRun | None = None
+    def __init__(self) -> None:
+        import opd_ops.training.loop  # noqa: F401  # five seconds, which an actor made ahead of its run spends early
+
+        self.run: TrainingRun | None = None
 
     def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any]) -> None:
         self.run = TrainingRun(store, recipe, seed, provenance)

@@ -148,10 +148,14 @@ class Lanes:
     def __init__(self, ends):
         self.ends, self.order = ends, []
 
-    def submit(self, function, job, partition, assets):
+    def submit(self, function, *given):
+        future = Future()
+        if function is not lane.execute:
+            future.set_result(None)
+            return future
+        _, partition, assets = given
         name = assets[0] if assets else str(partition)
         self.order.append(name)
-        future = Future()
         future.set_result(lane.Outcome(self.ends.get(name), 1.0))
         return future
 

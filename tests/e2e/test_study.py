@@ -58,10 +58,12 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell's background job ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait_for(self, path: Path) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not path.exists():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline, f"no {path.name}"
@@ -72,7 +74,7 @@ class Command:
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=300)
         return self.process.returncode, out, err
 
     def left(self) -> list[str]:
@@ -123,7 +125,7 @@ def test_a_study_is_interrupted_continued_reported_and_reused(start, tmp_path):
     assert (code, err.count("\n")) == (130, 1), err
     assert "the same command continues" in err
     assert trajectory.end() is None
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while first.left() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert first.left() == []
