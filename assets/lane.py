@@ -51,10 +51,10 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def open_lane(events: "Queue[Heard]", stop: Event, trains: bool) -> None:
-    """Initialise this process: join Ray, ready an actor if the lane `trains`, pass on what runs report.
+def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains: bool) -> None:
+    """Initialise this process: join the Ray at `address`, ready an actor if it `trains`, pass on what runs report.
 
-    The process ends with its parent.
+    The address comes through a queue, since Ray starts while this process imports. The process ends with its parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launch decides, through `stop`
     warnings.filterwarnings("ignore")
@@ -67,6 +67,9 @@ def open_lane(events: "Queue[Heard]", stop: Event, trains: bool) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    if not (ray := address.get()):
+        os._exit(1)  # there is none: the launch is ending
+    os.environ["RAY_ADDRESS"] = ray
     session = ExitStack()
     session.enter_context(cluster())
     if trains:

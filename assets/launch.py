@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 
 import dagster as dg
 import polars as pl
@@ -136,31 +137,44 @@ class Launch:
         spawn = multiprocessing.get_context("spawn")
         events, stop = spawn.Queue(), spawn.Event()
         trains = any(item.trains for item in self.items)
-        with shared():
-            self.account.all += time.process_time() + time.perf_counter() - begun  # imports, then Ray's start
-            listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
-            listening.start()
-            try:
-                with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, trains)) as lanes:
-                    try:
-                        self._fill(lanes)
-                    except KeyboardInterrupt:
-                        stop.set()
-                        raise
-                    except BrokenProcessPool:
-                        lost = "a process of this launch was killed, as when memory runs out"
-                        self.failures.append(f"{lost}; the same command continues from here")
-            finally:
-                events.put(None)
-                listening.join()
-                self.board.close()
+        address = spawn.Queue()
+        listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
+        listening.start()
+        try:
+            with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, address, trains)) as lanes:
+                try:
+                    for _ in range(LANES):  # a process starts with its first call: both import while Ray starts
+                        lanes.submit(lane.ready)
+                    with shared() as ray:
+                        for _ in range(LANES):
+                            address.put(ray)
+                        self.account.all += time.process_time() + time.perf_counter() - begun  # imports, Ray's start
+                        self._work(lanes, stop)
+                finally:
+                    for _ in range(LANES):  # a lane that still waits for an address ends
+                        address.put("")
+        finally:
+            events.put(None)
+            listening.join()
+            self.board.close()
+
+    def _work(self, lanes: ProcessPoolExecutor, stop: Event) -> None:
+        """Fill the lanes, and wait for both to end while there is still a Ray."""
+        try:
+            self._fill(lanes)
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+        except BrokenProcessPool:
+            lost = "a process of this launch was killed, as when memory runs out"
+            self.failures.append(f"{lost}; the same command continues from here")
+        finally:
+            lanes.shutdown()
 
     def _fill(self, lanes: ProcessPoolExecutor) -> None:
         """Keep the lanes busy until nothing that could run is left."""
         waiting, finished = list(self.items), {item.name for item in self.reused}
         running: dict[Future[lane.Outcome], Item] = {}
-        for _ in range(LANES):  # a process starts with its first call: start both, though the first item is alone
-            lanes.submit(lane.ready)
         while True:
             ready = [item for item in waiting if finished.issuperset(item.needs)]
             for item in ready[: LANES - len(running)]:
@@ -219,20 +233,16 @@ class Launch:
 
 
 @contextmanager
-def shared() -> Iterator[None]:
-    """A Ray that this process starts and the lanes join, unless RAY_ADDRESS names one already."""
+def shared() -> Iterator[str]:
+    """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already."""
     given = os.environ.get("RAY_ADDRESS")
     if given and given != "local":
-        yield
+        yield given
         return
     with cluster():
         import ray
 
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        try:
-            yield
-        finally:
-            os.environ["RAY_ADDRESS"] = given or "local"
+        yield ray.get_runtime_context().gcs_address
 
 
 def summarise(store: Store, study: Study, account: Account) -> None:

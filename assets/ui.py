@@ -22,7 +22,8 @@ def main() -> int:
     port = os.environ.get("PORT") or free_port(3000)
     workspace = Path(__file__).resolve().parents[1] / "workspace.yaml"
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
-    with shared():
+    with shared() as ray:
+        os.environ["RAY_ADDRESS"] = ray
         print(f"http://127.0.0.1:{port}   object store {os.environ['OPD_STORE']}   Ctrl-C ends it", flush=True)
         with subprocess.Popen(command, start_new_session=True) as server:
             for number in (signal.SIGINT, signal.SIGTERM):
