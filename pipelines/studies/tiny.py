@@ -46,9 +46,9 @@ def base() -> Recipe:
         start=Fresh(architecture=ARCHITECTURE),
         task=Task(name="chains", options={"operations": 2, "tag": "C"}),
         objective=Sft(stream="corpus"),
-        optimizer=AdamW(learning_rate=3e-3, weight_decay=0.05, warmup=10, schedule="cosine"),
-        horizon=Horizon(steps=800, gate=Gate(low=0.75, high=1.0, temperature=0.0), snapshots=(), resume_every=100),
-        rollout=Rollout(prompts=32, max_new_tokens=NEW_TOKENS),
+        optimizer=AdamW(learning_rate=4e-3, weight_decay=0.05, warmup=10, schedule="cosine"),
+        horizon=Horizon(steps=400, gate=Gate(low=0.75, high=1.0, temperature=0.0, every=20), snapshots=()),
+        rollout=Rollout(prompts=64, max_new_tokens=NEW_TOKENS),
         evaluation=EVALUATION,
     )
 
@@ -118,5 +118,6 @@ def study() -> Study:
         seeds=(0, 1, 2),
         anchor="sft",
         nightly=("core",),
+        lanes=3,
         minutes="3-5 minutes",
     )
