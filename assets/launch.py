@@ -1,6 +1,6 @@
 """A whole study through Dagster, from one process: `opd study run NAME` starts `python -m assets.launch NAME`.
 
-Every item of the plan is a Dagster run of one partition, executed here with one shared Ray; two or three run at once. What the
+Every item of the plan is a Dagster run of one partition, executed here with one shared Ray; two run at once. What the
 store already holds is reused. Exit codes: 0 done, 1 a run failed, 2 bad input, 3 non-finite weights, 130 interrupted.
 """
 
@@ -40,6 +40,7 @@ from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_study
 from pipelines.studies.study import Study
 
+LANES = 2  # runs at once
 MEASURE_COST = 0.15  # of the cost of training an arm
 
 
@@ -118,7 +119,7 @@ def cost(recipe: Recipe) -> float:
 
 
 class Launch:
-    """The execution of a plan in the study's number of lane processes that share one Dagster record and one Ray."""
+    """The execution of a plan in `LANES` processes that share one Dagster record and one Ray."""
 
     def __init__(self, store: Store, study: Study, items: list[Item], instance: dg.DagsterInstance) -> None:
         self.store, self.study, self.instance = store, study, instance
@@ -131,7 +132,7 @@ class Launch:
         self.trained: dict[tuple[str, int], float] = {}  # wall seconds of work in this launch
 
     def go(self) -> None:
-        """Run every item whose needs are met, as many at a time as the study has lanes. Errors: KeyboardInterrupt once both lanes have stopped."""
+        """Run every item whose needs are met, two at a time. Errors: KeyboardInterrupt once both lanes have stopped."""
         begun = time.perf_counter()
         spawn = multiprocessing.get_context("spawn")
         events, stop = spawn.Queue(), spawn.Event()
@@ -140,19 +141,17 @@ class Launch:
         listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
         listening.start()
         try:
-            with ProcessPoolExecutor(self.study.lanes, spawn, lane.open_lane, (events, stop, address, trains)) as lanes:
+            with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, address, trains)) as lanes:
                 try:
-                    for _ in range(
-                        self.study.lanes
-                    ):  # a process starts with its first call: both import while Ray starts
+                    for _ in range(LANES):  # a process starts with its first call: both import while Ray starts
                         lanes.submit(lane.ready)
                     with shared() as ray:
-                        for _ in range(self.study.lanes):
+                        for _ in range(LANES):
                             address.put(ray)
                         self.account.all += time.process_time() + time.perf_counter() - begun  # imports, Ray's start
                         self._work(lanes, stop)
                 finally:
-                    for _ in range(self.study.lanes):  # a lane that still waits for an address ends
+                    for _ in range(LANES):  # a lane that still waits for an address ends
                         address.put("")
         finally:
             events.put(None)
@@ -178,7 +177,7 @@ class Launch:
         running: dict[Future[lane.Outcome], Item] = {}
         while True:
             ready = [item for item in waiting if finished.issuperset(item.needs)]
-            for item in ready[: self.study.lanes - len(running)]:
+            for item in ready[: LANES - len(running)]:
                 waiting.remove(item)
                 running[lanes.submit(lane.execute, item.job, item.partition, item.assets)] = item
             if not running:

@@ -30,7 +30,6 @@ class Study:
     measurement: Measurement = field(default_factory=Measurement)
     nightly: tuple[str, ...] = ()  # suites the nightly sweep keeps fresh
     minutes: str = ""  # what to expect on two cores
-    lanes: int = 2  # runs at once; one more than cores hides the waits of small runs for starts, files and databases
     weights: str | None = None  # models/<name> in the store that must exist, made by `make weights`
 
     def arms(self, suite: str = "core") -> tuple[Recipe, ...]:

@@ -118,6 +118,5 @@ def study() -> Study:
         seeds=(0, 1, 2),
         anchor="sft",
         nightly=("core",),
-        lanes=3,
         minutes="3-5 minutes",
     )
