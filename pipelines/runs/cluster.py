@@ -28,8 +28,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray ends idle workers past one a core after a second; a new one imports torch for three.
-    os.environ.setdefault("RAY_num_workers_soft_limit", "32")
+    # By default idle workers past one a core end after a second, and each new one spends three on importing torch.
     os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
     import ray
 
