@@ -14,7 +14,7 @@ from assets.resources import ClusterResource, StoreResource
 from assets.trajectories import addressed
 from opd_ops.geometry import VERSION
 from pipelines.lake import written
-from pipelines.runs.measuring import TABLES, measure_run
+from pipelines.runs.measuring import TABLES, measure_run, measured
 
 SHOWN = {  # the column whose mean over projections stands in an asset's metadata
     "update_support": "unchanged",
@@ -45,12 +45,13 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     """Measure one run, one Ray task per matrix, or find its tables made from these snapshots by this engine."""
     recipe, seed, opened = *addressed(context), store.open()
     tracker = Tracker(context, recipe.name, seed)
-    with explained(), cluster.session():
+    settings = STUDIES[recipe.study].measurement
+    with explained(), cluster.session(needed=not measured(opened, recipe, seed, settings)):
         problems = measure_run(
             opened,
             recipe,
             seed,
-            STUDIES[recipe.study].measurement,
+            settings,
             serial=cluster.serial,
             progress=tracker.measured,
         )

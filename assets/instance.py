@@ -30,6 +30,14 @@ def home() -> Path:
 
 
 def local_instance() -> dg.DagsterInstance:
-    """The instance at `home()`, without capture of stdout: runs in threads of one process share its streams."""
+    """The instance at `home()`, without capture of stdout, which belongs to the launch.
+
+    Errors: ValueError naming a folder whose dagster.yaml or database cannot be read.
+    """
     silent = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home()), overrides={"compute_logs": silent}))
+    folder = home()
+    try:
+        return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": silent}))
+    except Exception as error:  # YAML, configuration and database errors alike
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml") from None

@@ -10,7 +10,7 @@ from assets.partitions import STUDIES, anchored, by_study, every
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe, Weights
-from pipelines.runs.training import require_parents, train
+from pipelines.runs.training import complete, require_parents, train
 
 GROUP = "models"
 
@@ -62,7 +62,7 @@ def _train(
 ) -> dg.MaterializeResult:
     opened = store.open()
     tracker = Tracker(context, recipe.name, seed)
-    with explained(), cluster.session():
+    with explained(), cluster.session(needed=not complete(opened, recipe, seed)):
         require_parents(opened, recipe, seed)
         end = train(opened, recipe, seed, serial=cluster.serial, progress=tracker.trained)
     return dg.MaterializeResult(

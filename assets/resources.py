@@ -24,8 +24,9 @@ class ClusterResource(dg.ConfigurableResource):
     serial: bool = False
 
     @contextmanager
-    def session(self) -> Iterator[None]:
-        if self.serial:
+    def session(self, needed: bool = True) -> Iterator[None]:
+        """Ray for the block; none where nothing is left to train or measure."""
+        if self.serial or not needed:
             yield
             return
         with cluster():

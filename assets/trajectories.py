@@ -14,7 +14,7 @@ from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
 from pipelines.lake import written
-from pipelines.runs.training import require_parents, train
+from pipelines.runs.training import complete, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe
@@ -58,7 +58,7 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
     """Train one recipe with one seed, or find the run complete in the store."""
     recipe, seed, opened = *addressed(context), store.open()
     tracker = Tracker(context, recipe.name, seed)
-    with explained(), cluster.session():
+    with explained(), cluster.session(needed=not complete(opened, recipe, seed)):
         require_parents(opened, recipe, seed)
         end = train(opened, recipe, seed, serial=cluster.serial, progress=tracker.trained)
     yield dg.MaterializeResult(

@@ -41,6 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `opd tables | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not _unreachable(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"error: {said}; check OPD_STORE ({default_uri()}), its address and credentials", file=sys.stderr)
+        return 2
+
+
+def _unreachable(error: Exception) -> bool:
+    """Whether an error comes from the file system or the object store, not from this program."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
 
 
 def parser() -> Parser:
@@ -124,8 +135,12 @@ def _report(top: argparse.ArgumentParser) -> None:
 def list_studies(_: argparse.Namespace) -> int:
     store = Store(default_uri())
     for study in studies().values():
-        complete, of = _progress(store, study)
         print(f"{study.name:<8} {study.title}")
+        try:
+            complete, of = _progress(store, study)
+        except ValueError as error:  # a stored run of a changed recipe hides no other study
+            print(f"{'':<8} {error}")
+            continue
         print(f"{'':<8} {complete} of {of} runs measured in {store.uri}; {study.minutes} on two cores for all of them")
     return 0
 

@@ -15,7 +15,7 @@ class Batch:
     """Sequences of one optimizer step: left-padded prompts, right-padded responses.
 
     ids, attention, positions: [B, P + R] int64. targets, mask: [B, R]; mask is 1 on response tokens, EOS included.
-    rewards and groups: [B], for RLVR. teacher_ids and friends: the same responses behind the teacher's own prompts.
+    rewards and groups: [B], for RLVR.
     """
 
     ids: Tensor

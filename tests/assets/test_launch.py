@@ -306,6 +306,17 @@ def test_places_that_cannot_be_written_are_refused_with_their_variables(told, tm
     assert f"DAGSTER_HOME {tmp_path}/file/dagster cannot be written" in err and "set it to" in err
 
 
+def test_an_unreadable_dagster_yaml_is_one_line(tmp_path, monkeypatch, capsys):
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("storage: [oops")
+    monkeypatch.setenv("OPD_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    assert launch.launch("tiny", "core", [], []) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"DAGSTER_HOME {home} cannot be opened" in err and "repair" in err
+
+
 def test_absent_weights_are_refused_with_the_command_that_makes_them(told):
     err = told("smollm")
     assert SMOLLM.weights in err and "run `make weights` first" in err

@@ -339,3 +339,33 @@ def test_a_reader_that_leaves_early_is_no_error(unbuffered, here):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_a_store_without_credentials_is_one_line(opd, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPD_STORE", "s3://bucket/prefix-without-credentials")
+    code, out, err = opd("tables")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 and "s3://bucket/prefix-without-credentials" in err and "check OPD_STORE" in err
+
+
+def test_an_error_of_the_program_itself_is_not_blamed_on_the_store(opd, monkeypatch):
+    monkeypatch.setattr(cli, "default_uri", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        opd("tables")
+
+
+def test_a_run_of_a_changed_recipe_hides_no_other_study(opd, monkeypatch):
+    def missing(store, study):
+        if study.name == "tiny":
+            raise ValueError("runs/tiny.opd/seed-0 holds a run of another recipe")
+        return ["smollm.opd seed 0"]
+
+    monkeypatch.setattr(comparing, "missing", missing)
+    code, out, err = opd("study", "list")
+    assert (code, err) == (0, "")
+    assert "holds a run of another recipe" in out and "smollm" in out and "2 of 3 runs measured" in out
