@@ -3,7 +3,10 @@
 import re
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
-_DECODER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight$")
+_DECODER = re.compile(
+    r"(?:^|\.)layers\.(\d+)\.(?:self_attn|(?:mlp|feed_forward)(?:\.experts\.\d+|\.shared_experts?)?)"
+    r"\.(q|k|v|o|gate|up|down)_proj\.weight$"
+)
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
@@ -17,6 +20,8 @@ def role(name: str) -> tuple[int | None, str]:
     layer = int(match[1]) if (match := _LAYER.search(name)) else None
     if name.endswith(".bias"):
         return layer, "bias"
+    if name.endswith("embed_out.weight"):
+        return layer, "head"
     if "embed" in name or name.endswith("wte.weight"):
         return layer, "embed"
     if "lm_head" in name:

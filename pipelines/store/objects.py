@@ -94,6 +94,13 @@ class Store:
     def size(self, key: str) -> int:
         return int(self._opened[0].size(self.path(key)))  # type: ignore[arg-type]
 
+    def version(self, key: str) -> str:
+        """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
+        fs, path = self._opened[0], self.path(key)
+        if self.local:
+            return str(os.stat(path).st_mtime_ns)
+        return str(fs.info(path).get("ETag") or fs.modified(path))
+
     def exists(self, key: str) -> bool:
         return bool(self._opened[0].exists(self.path(key)))
 

@@ -47,11 +47,25 @@ class TensorRef:
         return torch.frombuffer(bytearray(data), dtype=dtypes[self.dtype]).reshape(self.shape)
 
 
+@dataclass(frozen=True)
+class Header:
+    """The header of one safetensors file. tensors: of every dtype; size: bytes of the file; data: it as stored."""
+
+    tensors: dict[str, TensorRef]
+    size: int
+    data: bytes
+
+
 def header(store: Store, key: str) -> dict[str, TensorRef]:
     """References to all float tensors of a safetensors file, by name.
 
     Errors: ValueError naming the file (and tensor) for a truncated, foreign or inconsistent file.
     """
+    return {name: ref for name, ref in read_header(store, key).tensors.items() if ref.dtype in ITEMSIZE}
+
+
+def read_header(store: Store, key: str) -> Header:
+    """The whole header, also of tensors that are not read here. Errors: as `header`."""
     size = store.size(key)
     foreign = f"{store.uri}/{key} is not a safetensors file"
     if size < 8:
@@ -59,8 +73,9 @@ def header(store: Store, key: str) -> dict[str, TensorRef]:
     (length,) = struct.unpack("<Q", store.read(key, 0, 8))
     if length > min(MAX_HEADER, size - 8):
         raise ValueError(f"{foreign} or is truncated: its header claims {length} of {size} bytes")
+    data = store.read(key, 8, 8 + length)
     try:
-        raw = json.loads(store.read(key, 8, 8 + length))
+        raw = json.loads(data)
         entries = {name: entry for name, entry in raw.items() if name != "__metadata__"}
         refs = {name: _reference(store, key, name, entry, 8 + length) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -68,7 +83,7 @@ def header(store: Store, key: str) -> dict[str, TensorRef]:
     for ref in refs.values():
         if ref.end > size:
             raise ValueError(f"{store.uri}/{key} is truncated: tensor {ref.name} ends at byte {ref.end} of {size}")
-    return {name: ref for name, ref in refs.items() if ref.dtype in ITEMSIZE}
+    return Header(refs, size, data)
 
 
 def _reference(store: Store, key: str, name: str, entry: dict, origin: int) -> TensorRef:

@@ -13,6 +13,16 @@ from pipelines.store.objects import Store, default_uri, normalise
 DATA = bytes(range(256)) * 3
 
 
+def test_a_version_changes_when_an_object_is_written_again(any_store):
+    any_store.write("a", b"one")
+    before = any_store.version("a")
+    assert Store(any_store.uri).version("a") == before
+    any_store.write("a", b"two")
+    assert any_store.version("a") != before
+    with pytest.raises(FileNotFoundError):
+        any_store.version("b")
+
+
 def test_a_written_object_reads_back_whole_and_in_ranges(any_store):
     any_store.write("a/b/c.bin", DATA)
     assert any_store.read("a/b/c.bin") == DATA

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pipelines.store.objects import Store
-from pipelines.store.tensors import header, serialise
+from pipelines.store.tensors import header, read_header, serialise
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -85,6 +85,10 @@ def test_a_read_touches_the_tensors_own_bytes_only(memory, monkeypatch):
 def test_integer_tensors_and_metadata_are_passed_over(memory):
     memory.write("w", save({"w": torch.ones(2), "ids": torch.ones(2, dtype=torch.int64)}, metadata={"format": "pt"}))
     assert list(header(memory, "w")) == ["w"]
+    whole = read_header(memory, "w")
+    assert {name: ref.dtype for name, ref in whole.tensors.items()} == {"w": "F32", "ids": "I64"}
+    assert whole.size == memory.size("w")
+    assert whole.data == memory.read("w", 8, 8 + len(whole.data)) and json.loads(whole.data)["ids"]
 
 
 @pytest.mark.parametrize(

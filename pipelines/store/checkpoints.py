@@ -1,0 +1,251 @@
+"""Other people's checkpoints, opened by reading headers and JSON only: tensors stay where they are.
+
+A REF is a Hugging Face folder or a .safetensors file (a path, or any URI of an object store), ORG/NAME[@REVISION] in
+the local hub cache, or a snapshot of this project (runs/<recipe>/seed-<n>/step-<8 digits>).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipelines.store.objects import Store
+from pipelines.store.places import WEIGHTS, Place, locate
+from pipelines.store.tensors import ITEMSIZE, Header, TensorRef, read_header
+from pipelines.store.trajectory import LAYOUT
+
+FILE, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
+OWN, MANIFEST = "master.safetensors", "manifest.json"
+HEADS = ("lm_head.weight", "embed_out.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
+PACKED = ("weight", "weight_packed", "_blocks")  # ends of the names of quantized weights
+BLOCK = 8 * 2**20  # bytes compared at a time
+
+
+class Incomplete(ValueError):
+    """A checkpoint that may still be in the writing: weights absent, shards missing, a file cut short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The float tensors of a model by name, and what describes them. who: what messages call it.
+
+    ref: canonical URI. config: config.json, or what a run of this project recorded. stamp: SHA-256 over name, size,
+    version (modification time in ns; ETag on S3) and header of each weights file: it changes when weights may have
+    changed, and also when a folder is copied.
+    """
+
+    who: str
+    ref: str
+    tensors: dict[str, TensorRef]
+    config: dict[str, Any] | None
+    stamp: str
+
+    def __str__(self) -> str:
+        return f"{self.who} ({self.ref.removeprefix('file://')})"
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int] | None:
+        """Ids by token, without tokens added later, which post-training renames; None without a tokenizer.json."""
+        store = next(iter(self.tensors.values())).store
+        if not store.exists(TOKENIZER):
+            return None
+        try:
+            found = _object(store, TOKENIZER)["model"]["vocab"]
+            return dict(found) if isinstance(found, dict) else {entry[0]: i for i, entry in enumerate(found)}
+        except (LookupError, TypeError):
+            raise ValueError(
+                f"{Place(store, TOKENIZER)} lists no vocabulary; remove it or bring the right one"
+            ) from None
+
+    @property
+    def head(self) -> TensorRef | None:
+        """The stored output projection."""
+        return self._named(HEADS)
+
+    @property
+    def embedding(self) -> TensorRef | None:
+        """The token embedding."""
+        return self._named(EMBEDDINGS)
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the head is the embedding: absent though the configuration ties it, the same bytes, or a copy.
+
+        Two stored tensors are read and compared only where the configuration ties them.
+        """
+        head, embedding = self.head, self.embedding
+        if embedding is None:
+            return False
+        if head is None:
+            return self._ties
+        if (head.key, head.begin, head.end) == (embedding.key, embedding.begin, embedding.end):
+            return head.shape == embedding.shape
+        alike = (head.dtype, head.shape) == (embedding.dtype, embedding.shape)
+        return alike and self._ties and _same_bytes(head, embedding)
+
+    def _named(self, ends: tuple[str, ...]) -> TensorRef | None:
+        """The tensor with such a name; layers may hold others of their own, under longer names."""
+        names = [name for name in self.tensors if name.endswith(ends)]
+        return self.tensors[min(names, key=len)] if names else None
+
+    @property
+    def _ties(self) -> bool:
+        """Architectures that tie by default leave the key out."""
+        if self.config is None:
+            return False
+        inner = self.config.get("text_config")
+        default = inner.get("tie_word_embeddings", True) if isinstance(inner, dict) else True
+        return self.config.get("tie_word_embeddings", default) is not False
+
+
+def open_checkpoint(who: str, ref: str) -> Checkpoint:
+    """The checkpoint that a REF names, from headers alone.
+
+    Errors: ValueError in one line naming who, the file and the remedy; Incomplete, which is one, where the checkpoint
+    may still be in the writing.
+    """
+    try:
+        return _open(who, locate(ref))
+    except ValueError as error:
+        raise (
+            type(error)(f"{who}: {error}") if isinstance(error, Incomplete) else ValueError(f"{who}: {error}")
+        ) from None
+    except Exception as error:
+        if not unreadable(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        kind = Incomplete if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{who}: {ref} cannot be read ({reason}); check the address and the right to read it") from None
+
+
+def unreadable(error: Exception) -> bool:
+    """Whether an error comes from the file system or the object store, or from the lack of a client for it."""
+    return isinstance(error, OSError | ImportError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
+
+
+def _open(who: str, place: Place) -> Checkpoint:
+    store = place.store
+    names = set(store.list(""))
+    own = place.file is None and not names & {FILE, INDEX} and bool(names & {OWN, MANIFEST})
+    files = _manifest(place, names) if own else _files(place, names)
+    tensors: dict[str, TensorRef] = {}
+    stamp = hashlib.sha256()
+    for file in sorted(files):
+        found = _header(store, file, files[file])
+        stamp.update(json.dumps([file, found.size, store.version(file)]).encode() + found.data)
+        tensors |= found.tensors
+    if not tensors:
+        raise ValueError(f"the files of {place} hold no bf16, fp16, fp32 or fp64 tensor; save the model whole")
+    if empty := sorted(name for name, ref in tensors.items() if 0 in ref.shape):
+        raise ValueError(f"tensor {empty[0]} of {place} has shape {tensors[empty[0]].shape}; save the model whole")
+    if all(".lora_" in name for name in tensors):
+        raise ValueError(f"{place} is an adapter; merge it into its base and save the whole model")
+    config = _recorded(store) if own else _object(store, CONFIG) if CONFIG in names else None
+    return Checkpoint(who=who, ref=place.uri, tensors=tensors, config=config, stamp=stamp.hexdigest())
+
+
+def _files(place: Place, names: set[str]) -> dict[str, set[str] | None]:
+    """Safetensors files of a model, each with the tensors to take from it (None: all)."""
+    if place.file:
+        if place.file not in names:
+            raise ValueError(f"{place} does not exist; name a Hugging Face folder or a {WEIGHTS} file")
+        return {place.file: None}
+    if FILE in names:
+        return {FILE: None}
+    if INDEX not in names:
+        raise _without_weights(place, names)
+    index, files = Place(place.store, INDEX), dict[str, set[str] | None]()
+    try:
+        for name, file in _object(place.store, INDEX)["weight_map"].items():
+            files[file] = (files.get(file) or set()) | {name}
+    except (LookupError, TypeError, AttributeError):
+        raise Incomplete(f"{index} has no weight_map of tensors to files; copy it again") from None
+    for file in files:
+        outside = not isinstance(file, str) or "/" in file or file in ("", ".", "..")
+        if outside or file not in names:
+            kind = ValueError if outside else Incomplete
+            raise kind(f"{index} names the shard {file!r}, which is not in the folder; copy it there")
+    return files
+
+
+def _without_weights(place: Place, names: set[str]) -> ValueError:
+    """What to say of a folder with neither a model nor an index."""
+    kind, why, remedy = Incomplete, "and no other weights", f"name a folder with {FILE}, or with shards and their index"
+    if not names and not place.store.local:
+        return kind(f"{place} does not exist or is empty; name a Hugging Face folder or a {WEIGHTS} file")
+    if any(name.startswith("pytorch_model") for name in names):
+        kind, why, remedy = (
+            ValueError,
+            "but pickled ones, which are not read",
+            "convert them with save_pretrained(FOLDER)",
+        )
+    elif "adapter_model.safetensors" in names:
+        kind, why, remedy = ValueError, "but an adapter", "merge it into its base and save the whole model"
+    elif others := sorted(name for name in names if name.endswith(WEIGHTS)):
+        why, remedy = f"but {others[0]}", "bring the index of the shards, or name the file itself"
+    return kind(f"{place} holds no {FILE} and no {INDEX}, {why}; {remedy}")
+
+
+def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
+    """The files of a snapshot of this project, of the sizes they were committed with."""
+    if MANIFEST not in names:
+        raise Incomplete(f"{place} holds {OWN} and no {MANIFEST}, so it is not committed; let its run go on")
+    manifest = _object(place.store, MANIFEST)
+    where = Place(place.store, MANIFEST)
+    if manifest.get("layout") != LAYOUT:
+        raise ValueError(f"{where} has layout {manifest.get('layout')}; this version reads layout {LAYOUT}")
+    try:
+        sizes = {str(file): int(facts["size"]) for file, facts in manifest["files"].items()}
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise ValueError(f"{where} lists no files and sizes; copy the snapshot again") from None
+    for file, size in sizes.items():
+        if file not in names or place.store.size(file) != size:
+            raise Incomplete(f"{place} lacks {file} or differs from its manifest ({size} bytes); copy it again")
+    return dict.fromkeys(sizes)
+
+
+def _recorded(store: Store) -> dict[str, Any] | None:
+    """The model configuration in the run.json beside a snapshot of this project."""
+    run = Store(store.uri.rpartition("/")[0])
+    return _object(run, "run.json").get("model") if run.exists("run.json") else None
+
+
+def _header(store: Store, file: str, wanted: set[str] | None) -> Header:
+    """Size, header and the wanted float tensors of a file. Errors: ValueError also for quantized weights."""
+    try:
+        found = read_header(store, file)
+    except ValueError as error:
+        raise Incomplete(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
+    place = Place(store, file)
+    if lacking := sorted((wanted or set()) - found.tensors.keys()):
+        raise Incomplete(f"{place} lacks tensor {lacking[0]}, which {INDEX} places there; copy both again")
+    for name, ref in found.tensors.items():
+        if ref.dtype not in ITEMSIZE and (name.endswith(PACKED) or ref.dtype.startswith(("F8", "F6", "F4"))):
+            raise ValueError(f"tensor {name} of {place} is quantized; save the model in bf16 or fp32")
+    kept = {
+        name: ref for name, ref in found.tensors.items() if ref.dtype in ITEMSIZE and (wanted is None or name in wanted)
+    }
+    return Header(kept, found.size, found.data)
+
+
+def _same_bytes(one: TensorRef, other: TensorRef) -> bool:
+    length = one.end - one.begin
+    spans = ((begin, min(begin + BLOCK, length)) for begin in range(0, length, BLOCK))
+    return all(
+        one.store.read(one.key, one.begin + begin, one.begin + end)
+        == other.store.read(other.key, other.begin + begin, other.begin + end)
+        for begin, end in spans
+    )
+
+
+def _object(store: Store, key: str) -> dict[str, Any]:
+    """A JSON object. Errors: Incomplete naming the file."""
+    try:
+        found = json.loads(store.read(key))
+    except (ValueError, RecursionError) as error:
+        raise Incomplete(f"{Place(store, key)} is not JSON ({error}); copy it again") from None
+    if not isinstance(found, dict):
+        raise Incomplete(f"{Place(store, key)} is not a JSON object; copy it again")
+    return found

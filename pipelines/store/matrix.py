@@ -1,0 +1,95 @@
+"""One weight as it should be measured, [out, in], wherever and however it is stored."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipelines.store.tensors import ITEMSIZE, TensorRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixRef:
+    """A weight, or a part of a stored tensor, read by its own bytes. What is no matrix is one whole tensor.
+
+    name: without .weight; of a part, the name it would have if it were stored alone. source: the stored tensor.
+    rows: row ranges of the stored tensor, before transposition; None: all. columns: one range of them, of which every
+    stride-th is taken. transposed: stored [in, out]. index: which of a stack. shape: [out, in], or as stored.
+    """
+
+    name: str
+    source: str
+    layer: int | None
+    role: str
+    ref: TensorRef
+    shape: tuple[int, ...]
+    rows: tuple[tuple[int, int], ...] | None = None
+    columns: tuple[int, int] | None = None
+    stride: int = 1
+    transposed: bool = False
+    index: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight in its stored dtype."""
+        return math.prod(self.shape) * ITEMSIZE[self.ref.dtype]
+
+    def read(self) -> "Tensor":
+        """The weight, contiguous, in its stored dtype. Only its rows are read; columns are cut out after reading.
+
+        Errors: ValueError naming file and tensor when bytes are missing.
+        """
+        return self._normalised(self._ranges(), self.columns)
+
+    def read_rows(self, begin: int, end: int) -> "Tensor":
+        """Rows begin..end of the weight, reading no others unless it is stored transposed. Errors: as `read`."""
+        count = self.shape[0] if self.shape else 0
+        if not 0 <= begin <= end <= count:
+            raise ValueError(f"{self.name} has {count} rows, not {begin}..{end}; ask for rows it has")
+        if self.transposed:
+            first = self.columns[0] if self.columns else 0
+            return self._normalised(self._ranges(), (first + begin * self.stride, first + end * self.stride))
+        return self._normalised(_part(self._ranges(), begin, end), self.columns)
+
+    def head(self, count: int) -> "MatrixRef":
+        """Its first rows alone. For what is stored by rows."""
+        return replace(self, rows=tuple(_part(self._ranges(), 0, count)), shape=(count, *self.shape[1:]))
+
+    @property
+    def _stored(self) -> tuple[int, ...]:
+        return self.ref.shape if self.index is None else self.ref.shape[1:]
+
+    def _ranges(self) -> Iterable[tuple[int, int]]:
+        return ((0, self._stored[0]),) if self.rows is None and self._stored else self.rows or ()
+
+    def _normalised(self, ranges: Iterable[tuple[int, int]], columns: tuple[int, int] | None) -> "Tensor":
+        if not self._stored:
+            return self.ref.read()
+        import torch
+
+        pieces = [self._piece(begin, end).read() for begin, end in ranges]
+        found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if columns:
+            found = found[:, columns[0] : columns[1] : self.stride]
+        return (found.T if self.transposed else found).contiguous()
+
+    def _piece(self, begin: int, end: int) -> TensorRef:
+        """Stored rows begin..end."""
+        rest = self._stored[1:]
+        row = math.prod(rest) * ITEMSIZE[self.ref.dtype]
+        origin = self.ref.begin + (self.index or 0) * self._stored[0] * row
+        return replace(self.ref, shape=(end - begin, *rest), begin=origin + begin * row, end=origin + end * row)
+
+
+def _part(ranges: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
+    """Where rows begin..end of the concatenated ranges lie; one empty range where there are none."""
+    found, passed = [], 0
+    for first, last in ranges:
+        low, high = max(begin - passed, 0), min(end - passed, last - first)
+        if low < high:
+            found.append((first + low, first + high))
+        passed += last - first
+    return found or [(0, 0)]

@@ -1,0 +1,129 @@
+"""Which weights of two checkpoints are comparable, and what is said of the others."""
+
+from dataclasses import dataclass
+
+from opd_ops.roles import PROJECTIONS
+from pipelines.store.checkpoints import Checkpoint
+from pipelines.store.matrices import matrices
+from pipelines.store.matrix import MatrixRef
+
+NAMED = 5  # weights that a note names
+VOCABULARY = ("embed", "head")  # roles whose rows are tokens
+PREFIXES = ("model.", "transformer.", "gpt_neox.", "module.", "_orig_mod.")
+REMEDY = "give the base these snapshots were trained from"
+
+Matrices = dict[str, MatrixRef]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Comparable weights by their name in the base, and one line for everything that is left out or cut."""
+
+    pairs: dict[str, tuple[MatrixRef, MatrixRef]]
+    notes: tuple[str, ...]
+
+
+def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
+    """The comparable weights of two checkpoints, of whatever float dtypes.
+
+    Errors: ValueError naming the first tensor and both shapes when projections differ in shape or nothing is
+    comparable, and the first token when the tokenizers differ by more than tokens at the end; as `matrices`.
+    """
+    require_same_tokens(base, other)
+    start, end = matrices(base), matrices(other)
+    notes = _without_tied_heads(base, start, other, end)
+    names = _names(base, start, other, end, notes)
+    pairs: dict[str, tuple[MatrixRef, MatrixRef]] = {}
+    for name, twin in names.items():
+        before, after = start[name], end[twin]
+        if before.shape == after.shape:
+            pairs[name] = (before, after)
+        elif _resized(before, after):
+            count = min(before.shape[0], after.shape[0])
+            pairs[name] = (before.head(count), after.head(count))
+            notes.append(f"{name}: {before.shape[0]} -> {after.shape[0]} rows; the {count} common rows are measured")
+        elif before.role in (*PROJECTIONS, *VOCABULARY):
+            raise ValueError(
+                f"tensor {after.source} has shape {after.shape} in {other} and {before.shape} in {base}; {REMEDY}"
+            )
+        else:
+            notes.append(f"{name}: shape {before.shape} -> {after.shape}; left out")
+    if not any(len(before.shape) == 2 for before, _ in pairs.values()):
+        one, two = _first(start), _first(end)
+        raise ValueError(
+            f"nothing is comparable: {base} has tensor {one.source} {one.shape} and {other} has "
+            f"{two.source} {two.shape}; {REMEDY}"
+        )
+    for checkpoint, only in ((base, start.keys() - names.keys()), (other, end.keys() - set(names.values()))):
+        if only:
+            notes.append(f"only in {checkpoint.who}: {_listed(sorted(only))}")
+    return Pairing(pairs, tuple(notes))
+
+
+def require_same_tokens(base: Checkpoint, other: Checkpoint) -> None:
+    """Errors: ValueError naming the first token that differs, other than tokens added after all others."""
+    before, after = base.vocabulary, other.vocabulary
+    if before is None or after is None or before == after:
+        return
+    both = before | after
+    last = [max(found.values(), default=-1) for found in (before, after)]
+    differing = [
+        token
+        for token in both
+        if before.get(token) != after.get(token)
+        and not (token not in before and after[token] > last[0])
+        and not (token not in after and before[token] > last[1])
+    ]
+    if not differing:
+        return
+    token = min(differing, key=lambda token: (both[token], token))
+    ids = [f"id {found[token]}" if token in found else "no id" for found in (before, after)]
+    raise ValueError(f"tokenizers differ: token {token!r} has {ids[0]} in {base} and {ids[1]} in {other}; {REMEDY}")
+
+
+def _without_tied_heads(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices) -> list[str]:
+    """Drop a head that is the embedding, or absent, in both; returns the note on it."""
+    sides = ((base, start), (other, end))
+    if not all(side.head is None or side.tied for side, _ in sides):
+        return []
+    tied = [side for side, _ in sides if side.tied]
+    if not tied:
+        return []
+    head = next((side.head.name for side, _ in sides if side.head), "lm_head.weight").removesuffix(".weight")
+    for side, found in sides:
+        if side.head:
+            del found[side.head.name.removesuffix(".weight")]
+    embedding = tied[0].embedding
+    assert embedding is not None
+    return [f"{head} is tied to {embedding.name.removesuffix('.weight')}: measured once"]
+
+
+def _names(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices, notes: list[str]) -> dict[str, str]:
+    """Names in the other checkpoint by name in the base, also where one was saved inside a wrapping module."""
+    names = {name: name for name in start if name in end}
+    for prefix in PREFIXES:
+        longer = {name: prefix + name for name in start if prefix + name in end}
+        shorter = {prefix + name: name for name in end if prefix + name in start}
+        for found, bare, full in ((longer, base, other), (shorter, other, base)):
+            if len(found) > len(names):
+                kept = {name: name for name in names if name not in found and name not in found.values()}
+                names = found | kept
+                notes.append(
+                    f"names in {full.who} begin with {prefix!r}, those in {bare.who} do not: taken as the same"
+                )
+    return names
+
+
+def _resized(before: MatrixRef, after: MatrixRef) -> bool:
+    """Whether two vocabularies differ in length alone."""
+    tokens = before.role == after.role and before.role in VOCABULARY
+    return tokens and len(before.shape) == len(after.shape) == 2 and before.shape[1] == after.shape[1]
+
+
+def _first(found: Matrices) -> MatrixRef:
+    return next((matrix for matrix in found.values() if len(matrix.shape) == 2), next(iter(found.values())))
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" ... and {rest} more" if rest > 0 else "")
