@@ -1,8 +1,15 @@
-"""Where the weights went: diagnostics D1 to D9 of one matrix W_t against its start W0, exact and in float64.
+"""Where the weights went: diagnostics D1 to D9 of one matrix W_t against its start W0, each number with its error bar.
 
-This is the reference engine: dense factorizations, no sampling, bit-identical from run to run on one thread. It reads
-weights only; gradients, activations and losses are outside. Read `suite` first, then `exact`, then the diagnostics.
+It reads weights only; gradients, activations and losses are outside. Read `suite` first, then the diagnostics
+(`support`, `rotation`, `drift`, `localization`, `spectrum`, `locking`, `null_rows`), then what they stand on:
+
+    exact        dense float64 factors: small matrices, and the reference for everything else
+    base         what is known of W0, computed once and kept
+    certified    rotation and leading shifts of large matrices: `drr` solves, `certificate` bounds
+    update       norms, spectrum and leading subspaces of W_t - W0
+    gram krylov gemm bitset nulls views    the kernels of these
+
 Source: arXiv 2606.07082, sections 3.1, 4.1, 4.2 and appendices C.3 and E.
 """
 
-VERSION = 1  # part of every row's method; raise it when a number may change
+VERSION = 2  # part of every row's method; raise it when a number may change

@@ -13,9 +13,12 @@ Source: Golub and Van Loan, Matrix Computations, 8.6; Bjorck and Golub, Math. Co
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from opd_ops.geometry.gram import Spectrum, noise
 
 EPS = torch.finfo(torch.float64).eps
 SVD_LIMIT = 64
@@ -45,6 +48,16 @@ class Factors:
             return float("inf")
         power = 2 if self.method == "gram-f64" else 1
         return max(len(self.u), len(self.v)) * EPS * (self.sigma(1) / self.sigma(k)) ** power
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """All singular values with the absolute form of `noise`, which is sqrt(c eps) sigma_1 at most."""
+        if self.sigma(1) == 0.0:
+            return Spectrum(self.s, torch.zeros_like(self.s), self.method)
+        c = max(len(self.u), len(self.v)) * EPS
+        if self.method == "svd-f64":
+            return Spectrum(self.s, torch.full_like(self.s, c * self.sigma(1)), self.method)
+        return Spectrum(self.s, noise(self.s, c), self.method)
 
     def resolves(self, k: int) -> bool:
         """Whether sigma_k is above the route's rounding floor, so that the k leading vectors mean something."""
@@ -81,7 +94,7 @@ def principal_angles(q0: Tensor, q1: Tensor) -> Tensor:
     """
     k = q0.shape[1]
     if k == q0.shape[0] or torch.equal(q0, q1):
-        return torch.zeros(k, dtype=torch.float64)
+        return torch.zeros(k, dtype=torch.float64, device=q0.device)
     inner = q0.T @ q1
     cosine = torch.linalg.svdvals(inner).clamp(max=1.0)
     sine = torch.linalg.svdvals(q1 - q0 @ inner).flip(0).clamp(max=1.0)

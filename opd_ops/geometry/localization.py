@@ -5,33 +5,44 @@
 
 Chance is alpha. Ties at the threshold (coarse storage grids have masses of them) are handled in expectation: each tied
 entry is a member with the same share, chosen so that the mask weighs exactly alpha n. That is the mean over random
-tie-breaking, so the overlap is unbiased. Not measured: the size of a change, and any mask of W_t; masks are of W0 only.
+tie-breaking, so the overlap is unbiased. Thresholds are exact: a radix selection over the bit patterns of scores, which
+order as their magnitudes do. The rank-r part is an f32 product, computed anew for each reading of it, row block by row
+block, so it never exists whole; entries within its rounding (1e-6) of the threshold may trade places.
+Not measured: the size of a change, and any mask of W_t; masks are of W0 only.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3 (which prints r = 64 and alpha = 0.5; its figure 3 is consistent
 only with alpha near 0.3); the principal mask is from arXiv 2506.00772.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from opd_ops.geometry.exact import Factors
+from opd_ops.geometry.bitset import Bits, Packer
+from opd_ops.geometry.support import PATTERNS, Changes
+
+NAMES = ("principal", "low_magnitude")
+CHUNK = 1 << 19  # entries scored at once
+DIGIT = 16  # bits of a pattern that one reading of the scores settles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Membership:
-    """inside, tied: bool, the shape of the scores. Weights: 1 inside, `share` in (0, 1] on ties, 0 elsewhere."""
+    """Weights of entries in a mask: 1 inside, `share` in (0, 1] on ties, 0 elsewhere."""
 
-    inside: Tensor
-    tied: Tensor
+    inside: Bits
+    tied: Bits
     share: float
 
-    def weight(self, entries: Tensor) -> float:
-        """Total membership of the entries where a bool tensor is true."""
-        return int((self.inside & entries).sum()) + self.share * int((self.tied & entries).sum())
+    def weight(self, entries: Bits) -> float:
+        """Total membership of a set of entries."""
+        return self.inside.both(entries) + self.share * self.tied.both(entries)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """A named mask of W0; rank is that of the principal reconstruction, None for low_magnitude."""
 
@@ -40,13 +51,70 @@ class Mask:
     rank: int | None
     members: Membership
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored; `from_tensors` is its inverse."""
+        members = self.members
+        facts = (NAMES.index(self.name), self.alpha, self.rank or 0, members.share, members.inside.numel)
+        return {
+            "inside": torch.from_numpy(members.inside.packed),
+            "tied": torch.from_numpy(members.tied.packed),
+            "facts": torch.tensor(facts, dtype=torch.float64),
+        }
 
-def top(score: Tensor, alpha: float) -> Membership:
-    """Membership of the largest scores with total weight alpha n, 0 < alpha < 1."""
-    target = alpha * score.numel()
-    threshold = score.flatten().kthvalue(score.numel() - math.ceil(target) + 1).values
-    inside, tied = score > threshold, score == threshold
-    return Membership(inside, tied, (target - int(inside.sum())) / int(tied.sum()))
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> "Mask":
+        name, alpha, rank, share, numel = tensors["facts"].tolist()
+        inside, tied = (Bits(tensors[part].numpy(), int(numel)) for part in ("inside", "tied"))
+        return Mask(NAMES[int(name)], alpha, int(rank) or None, Membership(inside, tied, share))
+
+    @staticmethod
+    def several_to(masks: tuple["Mask", ...]) -> dict[str, Tensor]:
+        """`tensors` of each mask, its place before every name; `several_from` is its inverse."""
+        return {f"{i}.{name}": tensor for i, mask in enumerate(masks) for name, tensor in mask.tensors().items()}
+
+    @staticmethod
+    def several_from(tensors: dict[str, Tensor]) -> tuple["Mask", ...]:
+        parts = ("inside", "tied", "facts")
+        return tuple(
+            Mask.from_tensors({part: tensors[f"{i}.{part}"] for part in parts})
+            for i in range(len(tensors) // len(parts))
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the entries of a matrix, as often as they are asked for: the same float blocks, in row-major order."""
+
+    blocks: Callable[[], Iterable[Tensor]]
+    dtype: torch.dtype
+    numel: int
+
+    def keys(self, largest: bool) -> Iterator[np.ndarray]:
+        """Non-negative integers that rise with |score|, or fall where not `largest`; each block overwrites the last."""
+        pattern = PATTERNS[self.dtype.itemsize]
+        magnitude = torch.iinfo(pattern).max
+        buffer = torch.empty(0, dtype=pattern)
+        for block in self.blocks():
+            bits = block.reshape(-1).view(pattern)
+            if buffer.numel() < bits.numel():
+                buffer = torch.empty_like(bits)
+            keys = buffer[: bits.numel()]
+            torch.bitwise_and(bits, magnitude, out=keys)
+            yield (keys if largest else keys.bitwise_xor_(magnitude)).numpy()
+
+
+def top(scores: Scores, alphas: tuple[float, ...], largest: bool = True) -> tuple[Membership, ...]:
+    """For each 0 < alpha < 1, membership of the largest (or smallest) |scores| with total weight alpha n."""
+    targets = [alpha * scores.numel for alpha in alphas]
+    thresholds = _thresholds(scores, [math.ceil(target) for target in targets], largest)
+    packers = [(Packer(), Packer()) for _ in alphas]
+    for keys in scores.keys(largest):
+        for threshold, (inside, tied) in zip(thresholds, packers, strict=True):
+            inside.add(keys > threshold)
+            tied.add(keys == threshold)
+    return tuple(
+        _member(target, inside.bits(), tied.bits()) for target, (inside, tied) in zip(targets, packers, strict=True)
+    )
 
 
 def mask_rank(rows: int, columns: int) -> int:
@@ -54,30 +122,96 @@ def mask_rank(rows: int, columns: int) -> int:
     return max(1, min(64, min(rows, columns) // 8))
 
 
-def masks(base: Tensor, factors: Factors, alphas: tuple[float, ...]) -> tuple[Mask, ...]:
-    """Both masks at every alpha, from W0 [m, n] of the view and its factors (at least mask_rank vectors)."""
-    r = mask_rank(*base.shape)
-    principal = ((factors.u[:, :r] * factors.s[:r]) @ factors.v[:, :r].T).abs()
-    low = -base.abs()
+def masks(base_weight: Tensor, u: Tensor, s: Tensor, v: Tensor, alphas: tuple[float, ...]) -> tuple[Mask, ...]:
+    """Both masks at every alpha, from W0 [out, in] of the view, any float dtype, on the CPU.
+
+    u [out, r'], s [>= r'], v [in, r']: its leading singular triplets, r' >= mask_rank of them, float64 or f32.
+    """
+    r = mask_rank(*base_weight.shape)
+    principal = top(_principal(u[:, :r], s[:r], v[:, :r]), alphas)
+    flat = base_weight.detach().reshape(-1)
+    low = top(Scores(lambda: flat.split(CHUNK), flat.dtype, flat.numel()), alphas, largest=False)
     return tuple(
-        Mask(name, alpha, rank, top(score, alpha))
-        for alpha in alphas
-        for name, rank, score in (("principal", r, principal), ("low_magnitude", None, low))
+        Mask(name, alpha, rank, members)
+        for alpha, *both in zip(alphas, principal, low, strict=True)
+        for name, rank, members in zip(NAMES, (r, None), both, strict=True)
     )
 
 
-def rows(masks: tuple[Mask, ...], changed: Tensor, view: str) -> list[dict]:
-    """One row per mask; overlap is null where nothing changed. changed: bool [m, n], W_t != W0 in the view."""
-    count = int(changed.sum())
+def rows(masks: tuple[Mask, ...], changes: Changes, view: str) -> list[dict]:
+    """One row per mask; overlap is null where nothing changed. changes: W_t against W0 in the view, with its bits."""
+    if changes.bits is None:
+        raise ValueError("an overlap needs to know which weights changed, not only how many")
     return [
         {
             "view": view,
             "mask": mask.name,
             "alpha": mask.alpha,
             "rank": mask.rank,
-            "overlap": mask.members.weight(changed) / count if count else None,
-            "density": count / changed.numel(),
-            "reason": None if count else "no weight changed",
+            "overlap": mask.members.weight(changes.bits) / changes.count if changes.count else None,
+            "density": changes.count / changes.numel,
+            "reason": None if changes.count else "no weight changed",
         }
         for mask in masks
     ]
+
+
+def missing(shape: tuple[int, ...], alphas: tuple[float, ...], view: str, reason: str) -> list[dict]:
+    """The rows of a matrix [m, n] that has no masks or no changes, for one reason."""
+    ranks = dict(zip(NAMES, (mask_rank(*shape), None), strict=True))
+    row = {"overlap": None, "density": None, "reason": reason}
+    return [
+        {"view": view, "mask": name, "alpha": alpha, "rank": rank, **row}
+        for alpha in alphas
+        for name, rank in ranks.items()
+    ]
+
+
+def _principal(u: Tensor, s: Tensor, v: Tensor) -> Scores:
+    """U diag(s) V' / s_1 by row blocks: the division keeps it in the range of f32 and moves no threshold."""
+    left = (u * (s / s[0].clamp(min=torch.finfo(s.dtype).tiny))).float()
+    right = v.T.float().contiguous()
+    columns = right.shape[1]
+    height = max(1, CHUNK // columns)
+    # One buffer for every reading: BLAS may round differently for memory aligned differently.
+    product = torch.empty(min(height, len(left)), columns)
+
+    def blocks() -> Iterator[Tensor]:
+        for rows in left.split(height):
+            yield torch.mm(rows, right, out=product[: len(rows)])
+
+    return Scores(blocks, torch.float32, len(left) * columns)
+
+
+def _thresholds(scores: Scores, ranks: list[int], largest: bool) -> list[int]:
+    """The keys of given ranks, 1 for the largest key, digit by digit from the highest."""
+    found = [(0, rank) for rank in ranks]  # the key's leading digits, and its rank among the keys that share them
+    width = 8 * scores.dtype.itemsize
+    for shift in range(width - DIGIT, -1, -DIGIT):
+        counts = {prefix: np.zeros(1 << DIGIT, dtype=np.int64) for prefix, _ in found}
+        for keys in scores.keys(largest) if counts else ():
+            for prefix, count in counts.items():
+                rest = keys if shift + DIGIT == width else _rest(keys, prefix, shift + DIGIT)
+                count += np.bincount(rest >> shift, minlength=1 << DIGIT)
+        found = [_descend(prefix, rank, counts[prefix]) for prefix, rank in found]
+    return [key for key, _ in found]
+
+
+def _rest(keys: np.ndarray, prefix: int, bits: int) -> np.ndarray:
+    """The lowest bits of the keys whose other bits are the prefix."""
+    offset = keys - (prefix << bits)
+    return offset[offset.view(f"u{keys.dtype.itemsize}") < 1 << bits]
+
+
+def _descend(prefix: int, rank: int, counts: np.ndarray) -> tuple[int, int]:
+    """The next digit of the key of a rank, appended, and its rank among the keys that share that digit too."""
+    above = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(above, rank))
+    return (prefix << DIGIT) + len(counts) - 1 - place, rank - (int(above[place - 1]) if place else 0)
+
+
+def _member(target: float, inside: Bits, tied: Bits) -> Membership:
+    sure, ties = inside.count(), tied.count()
+    if not sure < target <= sure + ties:
+        raise RuntimeError(f"scores changed between two readings: {sure} inside and {ties} tied for {target}")
+    return Membership(inside, tied, (target - sure) / ties)

@@ -4,22 +4,70 @@
 
 Reported with the cut's conditioning gap = sigma_k - sigma_{k+1} of W0 (sigma_{r+1} = 0, r = min(m, n)): the largest
 angle is often one near-degenerate pair that swapped across the cut. Not measured: motion inside the subspace, change
-of singular values, and anything below the cut. Angles are of subspaces, so signs and order of vectors do not enter.
+of singular values (see `drift`), and anything below the cut. Angles are of subspaces, so signs and order of vectors do
+not enter.
 
-Rounding bound. The computed factors are exact for A + E with ||E||_2 <= c eps sigma_1, so by Davis-Kahan and Wedin,
-with the gap of A + E at least half that of A, each subspace is off by asin min(1, 2 c eps sigma_1 / gap); on the Gram
-route E perturbs A A', whose gap is at least sigma_k gap, so it is 2 c eps sigma_1^2 / (sigma_k gap). Both are
-2 noise(k) sigma_k / gap. Angles obey the triangle inequality: the errors of W0 and of W_t, each at its own gap, add.
+Three routes give the same numbers; each row names its own, and `fallback` why the first one was left:
+
+    svd-f64, gram-f64   r <= 512: dense float64 factors of both. The computed factors are exact for A + E
+                        with ||E||_2 <= c eps sigma_1, so by Davis-Kahan and Wedin, with the gap of A + E at least half
+                        that of A, each subspace is off by asin min(1, 2 c eps sigma_1 / gap); on the Gram route the
+                        gap of A A' is at least sigma_k gap, so 2 c eps sigma_1^2 / (sigma_k gap). Angles obey the
+                        triangle inequality: the errors of W0 and W_t add
+    drr-f32             difference-form Rayleigh-Ritz (`drr`), bounded by its certificate (`certificate`); with
+                        +spectrum where the certificate leans on the float64 spectrum of W_t
+    factors-f64         float64 Gram factors of W_t with their residuals, where no certificate is defined
+
 A degenerate cut (gap 0) has a bound of 90 degrees: any angle is consistent with it.
-
 Source: arXiv 2606.07082, section 3.1 and appendix C.3.
 """
 
 import math
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from opd_ops.geometry.exact import SIDES, Factors, principal_angles
 
-VALUES = ("mean_deg", "rms_deg", "max_deg", "angles_deg", "gap", "error_deg")
+VALUES = ("mean_deg", "rms_deg", "max_deg", "angles_deg", "gap", "error_deg", "angle_error_deg", "delta", "iterations")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The rotation at one cut: angles in degrees [k] ascending by side, their bounds, and how they were found.
+
+    error_deg: of the mean, root mean square and largest angle. angle_error_deg: of every single one.
+    """
+
+    k: int
+    angles: dict[str, Tensor]
+    error_deg: dict[str, float]
+    angle_error_deg: float
+    gap: float
+    method: str
+    delta: float | None = None
+    iterations: int | None = None
+    fallback: str | None = None
+
+    def row(self, side: str, view: str) -> dict:
+        """The row of one side. A side whose whole space is the subspace has angles and error 0."""
+        angles = self.angles[side]
+        return {
+            "view": view,
+            "side": side,
+            "k": self.k,
+            "mean_deg": float(angles.mean()),
+            "rms_deg": float(angles.square().mean().sqrt()),
+            "max_deg": float(angles[-1]),
+            "angles_deg": angles.tolist(),
+            "gap": self.gap,
+            "error_deg": self.error_deg[side],
+            "angle_error_deg": self.angle_error_deg if self.error_deg[side] else 0.0,
+            "delta": self.delta,
+            "iterations": self.iterations,
+            "fallback": self.fallback,
+            "reason": None,
+        }
 
 
 def gap(factors: Factors, k: int) -> float:
@@ -43,24 +91,21 @@ def undefined(base: Factors, tuned: Factors, k: int) -> str | None:
     return None
 
 
-def rows(base: Factors, tuned: Factors, ks: tuple[int, ...], view: str) -> list[dict]:
-    """One row per k and side. A side whose whole space is the subspace (k = its dimension) has angles and error 0."""
-    return [{"view": view, "side": side, "k": k, **_values(base, tuned, k, side)} for k in ks for side in SIDES]
+def exact_cut(base: Factors, tuned: Factors, k: int) -> Cut:
+    """The cut from dense factors of both weights."""
+    error = min(90.0, subspace_error(base, k) + subspace_error(tuned, k))
+    whole = {side: k == len(base.basis(side)) for side in SIDES}
+    return Cut(
+        k=k,
+        angles={side: principal_angles(base.basis(side)[:, :k], tuned.basis(side)[:, :k]) for side in SIDES},
+        error_deg={side: 0.0 if whole[side] else error for side in SIDES},
+        angle_error_deg=error,
+        gap=gap(base, k),
+        method=base.method,
+    )
 
 
-def _values(base: Factors, tuned: Factors, k: int, side: str) -> dict:
-    reason = undefined(base, tuned, k)
-    if reason is not None:
-        return {**dict.fromkeys(VALUES), "reason": reason}
-    before, after = base.basis(side), tuned.basis(side)
-    angles = principal_angles(before[:, :k], after[:, :k])
-    error = 0.0 if k == len(before) else min(90.0, subspace_error(base, k) + subspace_error(tuned, k))
-    return {
-        "mean_deg": float(angles.mean()),
-        "rms_deg": float(angles.square().mean().sqrt()),
-        "max_deg": float(angles[-1]),
-        "angles_deg": angles.tolist(),
-        "gap": gap(base, k),
-        "error_deg": error,
-        "reason": None,
-    }
+def missing(k: int, view: str, reason: str) -> list[dict]:
+    """Null rows of one cut."""
+    values = dict.fromkeys((*VALUES, "fallback"))
+    return [{"view": view, "side": side, "k": k, **values, "reason": reason} for side in SIDES]

@@ -3,23 +3,32 @@
     stable rank     sum sigma_i^2 / sigma_1^2
     effective rank  exp(-sum p_i log p_i), p_i = sigma_i / sum sigma (Roy-Vetterli) and, as `_energy`, of sigma_i^2
     Hill index      [ 1/(k-1) sum_{i<k} log(sigma_i / sigma_k) ]^-1; small is a heavy tail; depends strongly on k
-    rounding norm   sqrt(sum_ij ulp(W_t,ij)^2 / 12), the norm of uniform rounding noise of this view's storage
+    floors          rounding_norm, the norm of uniform rounding noise of this view's storage, and iid_stable_rank, the
+                    stable rank of independent noise of this shape: a dW near both is storage noise (see `nulls`)
 
-Not measured: directions (see `locking`), and whether the update is signal. A frobenius near rounding_norm is storage
-noise, whose stable rank is large for any training; in the bf16 view a direction that never turns shows a falling one.
+Error columns bound what the rounding of the spectrum does to each number, to first order: with |d sigma_i| <= noise_i,
+|d erank| <= erank sum |log p_i + H| noise_i / sum sigma, and likewise for the others.
+Not measured: directions (see `locking`), and whether the update is signal. In the bf16 view a direction that never
+turns shows a falling stable rank.
 Source: arXiv 2606.07082, sections 4.1 and 4.2 and appendix E; Roy and Vetterli, EUSIPCO 2007; Hill, Ann. Stat. 1975.
 """
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
-from opd_ops.geometry.exact import Factors
+from opd_ops.geometry.gram import Spectrum
+from opd_ops.geometry.nulls import iid_stable_rank
+from opd_ops.geometry.update import Update
 
-
-def stable_rank(s: Tensor) -> float:
-    """||dW||_F^2 / ||dW||_2^2 in [1, r] from descending singular values [r], not all zero."""
-    return float((s / s[0]).square().sum())
+NORMS = ("frobenius", "relative_norm", "spectral_norm", "stable_rank", "stable_rank_error", "rounding_norm")
+RANKS = (
+    "effective_rank",
+    "effective_rank_error",
+    "effective_rank_energy",
+    "effective_rank_energy_error",
+    "energy_top16",
+    "energy_top16_error",
+)
 
 
 def effective_rank(weights: Tensor) -> float:
@@ -27,37 +36,58 @@ def effective_rank(weights: Tensor) -> float:
     return float(torch.special.entr(weights / weights.sum()).sum().exp())
 
 
-def rounding_norm(w: Tensor, storage: torch.dtype) -> float:
-    """sqrt(sum ulp^2 / 12) in weight units for values w (float64) rounded to `storage`.
-
-    ulp(x) = eps 2^floor(log2 |x|), and the spacing of subnormals below the smallest normal. Exact zeros count nothing:
-    they are weights that were never trained, or pruned, more often than rounded ones.
-    """
-    grid = torch.finfo(storage)
-    power = torch.frexp(w.abs().clamp(min=grid.smallest_normal)).exponent - 1
-    ulp = torch.ldexp(torch.full_like(w, grid.eps), power).where(w != 0.0, 0.0)
-    return float(vector_norm(ulp) / 12.0**0.5)
+def effective_rank_error(weights: Tensor, noise: Tensor) -> float:
+    """First-order bound on the error of effective_rank where each weight is off by at most noise [r]."""
+    shares = weights / weights.sum()
+    entropy = torch.special.entr(shares).sum()
+    # A weight within its own noise of zero is treated as one as large as the noise: log 0 has no first order.
+    slope = (shares.clamp(min=1e-300).maximum(noise / weights.sum()).log() + entropy).abs()
+    return float(entropy.exp() * (slope * noise).sum() / weights.sum())
 
 
-def rows(delta: Tensor, factors: Factors, base_norm: float, rounding: float, view: str) -> list[dict]:
-    """One row for dW [m, n] with its factors, base_norm = ||W0||_F and rounding = rounding_norm of W_t."""
-    s, moved = factors.s, factors.sigma(1) > 0.0
-    frobenius = float(vector_norm(delta))
-    missing = (("zero update", not moved), ("W0 is zero", base_norm == 0.0))
+def norm_rows(update: Update, base_norm: float, rounding: float, view: str) -> list[dict]:
+    """One row: norms and stable rank; base_norm = ||W0||_F, rounding = nulls.rounding_norm of W_t."""
+    (norm, error), moved = update.norm, not update.zero
+    stable = (update.frobenius / norm) ** 2 if moved else None
+    lacking = (("zero update", not moved), ("W0 is zero", base_norm == 0.0))
     return [
         {
             "view": view,
-            "frobenius": frobenius,
-            "relative_norm": frobenius / base_norm if base_norm else None,
-            "spectral_norm": factors.sigma(1),
-            "stable_rank": stable_rank(s) if moved else None,
-            "effective_rank": effective_rank(s) if moved else None,
-            "effective_rank_energy": effective_rank(s.square()) if moved else None,
-            "energy_top16": float(s[:16].square().sum() / s.square().sum()) if moved else None,
+            "frobenius": update.frobenius,
+            "relative_norm": update.frobenius / base_norm if base_norm else None,
+            "spectral_norm": norm,
+            "stable_rank": stable,
+            "stable_rank_error": stable * 2 * error / norm if stable is not None else None,
             "rounding_norm": rounding,
-            "reason": "; ".join(text for text, true in missing if true) or None,
+            "iid_stable_rank": iid_stable_rank(*update.e.shape),
+            "reason": "; ".join(text for text, true in lacking if true) or None,
         }
     ]
+
+
+def rank_rows(update: Update, view: str) -> list[dict]:
+    """One row: effective ranks and the energy of the 16 leading values."""
+    if update.zero:
+        return [{"view": view, **dict.fromkeys(RANKS), "reason": "zero update"}]
+    return [{"view": view, **ranks(update.spectrum), "reason": None}]
+
+
+def ranks(spectrum: Spectrum) -> dict[str, float]:
+    """The columns RANKS of a spectrum that is not zero."""
+    s, noise = spectrum.values, spectrum.noise
+    squares, total = s.square(), float(s.square().sum())
+    square_noise = 2 * s * noise
+    top, rest = squares[:16].sum() / total, squares[16:].sum() / total
+    error = (rest * square_noise[:16].sum() + top * square_noise[16:].sum()) / total
+    found = (
+        effective_rank(s),
+        effective_rank_error(s, noise),
+        effective_rank(squares),
+        effective_rank_error(squares, square_noise),
+        float(top),
+        float(error),
+    )
+    return dict(zip(RANKS, found, strict=True))
 
 
 def hill_cuts(settings: tuple[int, ...], r: int) -> tuple[int, ...]:
@@ -65,19 +95,34 @@ def hill_cuts(settings: tuple[int, ...], r: int) -> tuple[int, ...]:
     return tuple(sorted({*settings, max(2, round(r / 10))}))
 
 
-def hill(factors: Factors, k: int) -> tuple[float | None, str | None]:
-    """(index, None), or (None, reason) where the top k >= 2 values do not exist, vanish or are equal."""
-    if k > len(factors.s):
-        return None, f"k={k} exceeds min(m, n)={len(factors.s)}"
-    if not factors.resolves(k):
-        return None, f"sigma_{k} of the update is numerically zero"
-    spread = float((factors.s[: k - 1] / factors.sigma(k)).log().mean())
-    if spread <= factors.noise(k):
-        return None, f"the top {k} singular values are equal"
-    return 1.0 / spread, None
+def hill(spectrum: Spectrum, k: int) -> tuple[float | None, float | None, str | None]:
+    """(index, error, None), or (None, None, reason) where the top k >= 2 values do not exist, vanish or are equal."""
+    s, noise = spectrum.values, spectrum.noise
+    if k > len(s):
+        return None, None, f"k={k} exceeds min(m, n)={len(s)}"
+    if not float(s[k - 1]) > float(noise[k - 1]):
+        return None, None, f"sigma_{k} of the update is numerically zero"
+    spread = float((s[: k - 1] / s[k - 1]).log().mean())
+    relative = noise[:k] / s[:k]
+    error = float(relative[: k - 1].mean() + relative[k - 1])
+    if spread <= error:
+        return None, None, f"the top {k} singular values are equal"
+    return 1.0 / spread, error / spread**2, None
 
 
-def hill_rows(factors: Factors, ks: tuple[int, ...], view: str) -> list[dict]:
+def hill_rows(spectrum: Spectrum, ks: tuple[int, ...], view: str) -> list[dict]:
     """One row per k of `hill_cuts`."""
-    found = [(k, *hill(factors, k)) for k in hill_cuts(ks, len(factors.s))]
-    return [{"view": view, "k": k, "hill": index, "reason": reason} for k, index, reason in found]
+    found = [(k, *hill(spectrum, k)) for k in hill_cuts(ks, len(spectrum.values))]
+    return [{"view": view, "k": k, "hill": index, "error": error, "reason": why} for k, index, error, why in found]
+
+
+def missing_norms(view: str, reason: str) -> list[dict]:
+    return [{"view": view, **dict.fromkeys((*NORMS, "iid_stable_rank")), "reason": reason}]
+
+
+def missing_ranks(view: str, reason: str) -> list[dict]:
+    return [{"view": view, **dict.fromkeys(RANKS), "reason": reason}]
+
+
+def missing_hill(ks: tuple[int, ...], r: int, view: str, reason: str) -> list[dict]:
+    return [{"view": view, "k": k, "hill": None, "error": None, "reason": reason} for k in hill_cuts(ks, r)]

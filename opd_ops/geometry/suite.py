@@ -1,34 +1,55 @@
-"""The door of this room: `measure` turns one matrix's trajectory W0, W_1, ... into the rows of all tables.
+"""The door of this room: `Matrix` turns one weight's snapshots W_1, W_2, ... into the rows of all tables.
 
-Matrix-major: W0 is factored once (once per view where the views differ), snapshots are read one at a time, and the
-cost of a (snapshot, view) is two factorizations: W_t, shared by rotation and drift, and W_t - W0, shared by spectrum,
-Hill and locking. Nothing is averaged over matrices here. Not measured: fused weights as such (split q, k, v before;
-the subspaces of a stack are not those of its parts) and steps the trajectory does not hold.
+Matrix-major: what is needed of W0 is computed once (and kept in a cache under W0's digest, for every run that starts
+there); a snapshot costs what its tables ask for and nothing else. Up to min(m, n) = 512 everything is dense float64;
+above, rotation comes from `certified`, spectra of W_t from float64 and of W_t - W0 from f32 Gram matrices (`update`).
+Nothing is averaged over matrices here. Not measured: fused weights as such (split q, k, v before; the subspaces of a
+stack are not those of its parts) and steps the trajectory does not hold.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
-from opd_ops.geometry import VERSION, drift, localization, locking, rotation, spectrum, support
-from opd_ops.geometry.exact import Factors, factor
+from opd_ops.geometry import VERSION, drift, gemm, localization, locking, null_rows, nulls, rotation, spectrum, support
+from opd_ops.geometry.base import BaseFactors, Cache, certifiable, digest, factorise, width
+from opd_ops.geometry.certified import Tuned
+from opd_ops.geometry.exact import SIDES, Factors, factor
+from opd_ops.geometry.update import Subspaces, Update, no_subspaces
 from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
 
-TABLES = ("update_support", "rotation", "spectral_drift", "localization", "update_spectrum", "hill", "locking")
+TABLES = (
+    "update_support",
+    "rotation",
+    "singular_shift",
+    "spectral_drift",
+    "localization",
+    "update_norm",
+    "update_spectrum",
+    "hill",
+    "locking",
+    "nulls",
+)
+
+
+Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What to measure. Cuts past min(m, n) give null rows with a reason, so one setting serves all shapes."""
 
-    k: tuple[int, ...] = (16,)  # cuts of rotation (D2)
+    k: tuple[int, ...] = (16,)  # cuts of rotation and singular shifts (D2, D3)
     alpha: tuple[float, ...] = (0.3, 0.5)  # mask weights of localization (D4), fractions of the matrix
     hill_k: tuple[int, ...] = (16, 32, 64)  # cuts of Hill (D7); 10 % of min(m, n) is always added
     locking_k: tuple[int, ...] = (16,)  # cuts of locking (D8)
+    tables: tuple[str, ...] = TABLES  # which to fill; only what they need is computed
+    dense: bool = False  # float64 factors whatever the size: the reference that the rest is tested against
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("hill_k", 2), ("locking_k", 1)):
@@ -37,6 +58,11 @@ class Settings:
                 raise ValueError(f"{name}={cuts}: cuts are distinct integers from {least} up")
         if len(set(self.alpha)) < len(self.alpha) or not all(0.0 < alpha < 1.0 for alpha in self.alpha):
             raise ValueError(f"alpha={self.alpha}: mask weights are distinct and lie between 0 and 1")
+        if unknown := [table for table in self.tables if table not in TABLES]:
+            raise ValueError(f"unknown diagnostic {unknown[0]!r}; known: {', '.join(TABLES)}")
+
+    def wants(self, *tables: str) -> bool:
+        return any(table in self.tables for table in tables)
 
 
 @dataclass(frozen=True)
@@ -48,106 +74,354 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Start:
-    """W0 [m, n] in one view, float64, with what every snapshot needs of it, computed at first use."""
+class Snapshot:
+    """One step of one matrix. subspaces: by view, what locking needs of this step. dtype: what the snapshot stores."""
 
-    weight: Tensor
-    settings: Settings
+    step: int
+    dtype: str
+    rows: dict[str, list[dict]]
+    subspaces: dict[str, Subspaces] = field(default_factory=dict)
+    problem: str | None = None
+
+
+class Start:
+    """W0 of one view, in the narrowest dtype that holds it, with what snapshots need of it, computed at first use."""
+
+    def __init__(self, weight: Tensor, settings: Settings, cache: Cache | None, device: str) -> None:
+        self.weight, self.settings, self.cache, self.device = weight, settings, cache, device
+        self.dense = settings.dense or weight.dtype == torch.float64 or not certifiable(weight.shape, settings.k)
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.weight)
+
+    @cached_property
+    def norm(self) -> float:
+        """||W0||_F."""
+        return sum(float(vector_norm(rows.double())) ** 2 for rows in self.weight.split(256)) ** 0.5
 
     @cached_property
     def factors(self) -> Factors:
-        return factor(self.weight, max((localization.mask_rank(*self.weight.shape), *self.settings.k)))
+        """Dense float64 factors; dense starts only."""
+        return factor(self.weight.double(), max((localization.mask_rank(*self.weight.shape), *self.settings.k)))
+
+    @cached_property
+    def base(self) -> BaseFactors:
+        """Cached base factors; starts that are not dense only."""
+        q = width(self.settings.k)
+        name = f"factors-{q}"
+        found = self.cache.load(self.key, name) if self.cache else None
+        if found is None:
+            factors = factorise(self.weight, q)
+            if self.cache:
+                self.cache.save(self.key, name, factors.tensors())
+        else:
+            factors = BaseFactors.from_tensors(found)
+        return factors.to(self.device)
 
     @cached_property
     def masks(self) -> tuple[localization.Mask, ...]:
-        return localization.masks(self.weight, self.factors, self.settings.alpha)
+        name = "masks-" + "-".join(f"{alpha:g}" for alpha in self.settings.alpha)
+        found = self.cache.load(self.key, name) if self.cache and not self.dense else None
+        if found is not None:
+            return localization.Mask.several_from(found)
+        if self.dense:
+            u, s, v = self.factors.u, self.factors.s, self.factors.v
+        else:
+            base = self.base.to("cpu")
+            u, s, v = (base.v, base.s, base.u) if base.turned else (base.u, base.s, base.v)
+        masks = localization.masks(self.weight, u, s, v, self.settings.alpha)
+        if self.cache and not self.dense:
+            self.cache.save(self.key, name, localization.Mask.several_to(masks))
+        return masks
+
+
+class Matrix:
+    """One weight of a trajectory: W0, and the rows of any snapshot of it.
+
+    weight: W0, any float dtype. projection: True for a 2-D decoder projection [out, in]; False (embedding, head, norm,
+    bias; any shape) gives update_support alone. cache: where base factors are kept. device: where matrix products run.
+    gemm_path: the f32 product to use, as `gemm.choose` chose it.
+    Errors: ValueError for an empty weight, or a projection that is no matrix.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        *,
+        settings: Settings,
+        projection: bool,
+        cache: Cache | None = None,
+        device: str = "cpu",
+        gemm_path: str = "highest",
+    ) -> None:
+        if weight.numel() == 0 or (projection and weight.ndim != 2):
+            raise ValueError(f"W0 has shape {tuple(weight.shape)}; a projection is a matrix and no weight is empty")
+        self.weight, self.settings, self.projection = weight, settings, projection
+        self.cache, self.device, self.gemm_path = cache, device, gemm_path
+        self.broken = nonfinite(weight)
+        self.starts: dict[str, Start] = {}
+        self.references: dict[str, null_rows.Reference] = {}
+        self.buffers: dict[str, Tensor] = {}
+
+    @property
+    def problem(self) -> str | None:
+        return f"base: {self.broken} non-finite weights" if self.broken else None
+
+    def snapshot(self, step: int, weight: Tensor) -> Snapshot:
+        """Rows of one step for all tables asked for but locking (pairs) and nulls (which need the final step).
+
+        Errors: ValueError where shapes differ; RuntimeError where a row comes out non-finite (weights whose squares
+        leave float64). NaN and Inf weights give null rows with the reason, and a problem.
+        """
+        if weight.shape != self.weight.shape:
+            raise ValueError(f"step {step} has shape {tuple(weight.shape)}, W0 has {tuple(self.weight.shape)}")
+        stored, broken = dtype_name(weight.dtype), nonfinite(weight)
+        reason = self._unmeasurable(broken)
+        rows: dict[str, list[dict]] = {table: [] for table in TABLES}
+        subspaces: dict[str, Subspaces] = {}
+        for view in views(weight.dtype):
+            for table, tagged in self._view(view, weight, reason, subspaces).items():
+                rows[table] += [_row(step, row, stored, method) for method, row in tagged]
+        _require_finite(rows)
+        return Snapshot(step, stored, rows, subspaces, f"step {step}: {broken} non-finite weights" if broken else None)
+
+    def nulls(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> list[dict]:
+        """Rows of `nulls` for one step, given the trajectory's final weight; the same object for every step."""
+        if not self.projection or not self.settings.wants("nulls"):
+            return []
+        reason = self._unmeasurable(nonfinite(weight))
+        if reason is None and (broken := nonfinite(final)):
+            reason = f"W_{final_step} has {broken} non-finite weights"
+        stored, rows = dtype_name(weight.dtype), []
+        for view in views(weight.dtype):
+            if reason is None:
+                reference = self._reference(view, final)  # first: it uses the buffers too
+                tagged = reference.rows(self._delta(view, weight)[1], final_step, view)
+            else:
+                tagged = _tagged(support.METHOD, null_rows.missing(final_step, view, reason))
+            rows += [_row(step, row, stored, method) for method, row in tagged]
+        _require_finite({"nulls": rows})
+        return rows
+
+    def _view(self, view: str, weight: Tensor, reason: str | None, subspaces: dict[str, Subspaces]) -> Tables:
+        """The rows of one view, each with its method; what locking needs goes into `subspaces`."""
+        settings = self.settings
+        changes = support.changes(self.weight, weight, view)
+        tables: Tables = {}
+        if settings.wants("update_support"):
+            scope = "projection" if self.projection else "other"
+            tables["update_support"] = _tagged(support.METHOD, support.rows(changes, view, scope))
+        if not self.projection:
+            return tables
+        if reason is not None:
+            if settings.wants("locking"):
+                subspaces[view] = no_subspaces(self.weight.shape, settings.locking_k, reason)
+            return tables | self._missing(view, reason)
+        start = self._start(view)
+        after, e = self._delta(view, weight)
+        update = Update(e, start.dense, max(settings.locking_k, default=0))
+        # Spectra before what can lean on them: a known spectrum gives norms and certificates for nothing.
+        if settings.wants("update_spectrum"):
+            tables["update_spectrum"] = _tagged(update.spectrum.method, spectrum.rank_rows(update, view))
+        if settings.wants("hill"):
+            rows = spectrum.hill_rows(update.spectrum, settings.hill_k, view)
+            tables["hill"] = _tagged(update.spectrum.method, rows)
+        if settings.wants("locking"):
+            subspaces[view] = update.subspaces(settings.locking_k)
+        if settings.wants("update_norm"):
+            rounding = nulls.rounding_norm(after, torch.bfloat16 if view == "bf16" else weight.dtype)
+            rows = spectrum.norm_rows(update, start.norm, rounding, view)
+            tables["update_norm"] = _tagged(update.norm_method, rows)
+        if settings.wants("localization"):
+            method = start.factors.method if start.dense else "factors-f64"
+            tables["localization"] = _tagged(method, localization.rows(start.masks, changes, view))
+        return tables | (self._dense if start.dense else self._certified)(start, after, update, view)
+
+    def _dense(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
+        """Rotation, singular shifts and drift from float64 factors."""
+        settings, base, tables = self.settings, start.factors, {}
+        if not settings.wants("rotation", "singular_shift", "spectral_drift"):
+            return tables
+        # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
+        tuned = base if update.zero else factor(after, max((*settings.k, 0)))
+        if settings.wants("spectral_drift"):
+            rows = drift.rows(base.spectrum, base.spectrum if tuned is base else tuned.spectrum, update.frobenius, view)
+            tables["spectral_drift"] = _tagged(base.method, rows)
+        cuts, shifts = [], []
+        for k in settings.k:
+            reason = rotation.undefined(base, tuned, k)
+            if reason is not None:
+                cuts += rotation.missing(k, view, reason)
+                shifts += drift.missing_shift(k, view, reason)
+                continue
+            cut = rotation.exact_cut(base, tuned, k)
+            cuts += [cut.row(side, view) for side in SIDES]
+            noise = 0.0 if tuned is base else float((base.spectrum.noise + tuned.spectrum.noise)[:k].max())
+            shifts.append(drift.Shift(k, tuned.s[:k] - base.s[:k], noise, base.s[:k], base.method).row(view))
+        return tables | self._asked(rotation=_tagged(base.method, cuts), singular_shift=_tagged(base.method, shifts))
+
+    def _certified(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
+        """The same from base factors, with certificates."""
+        settings, tables = self.settings, {}
+        if not settings.wants("rotation", "singular_shift", "spectral_drift"):
+            return tables
+        tuned = Tuned(after, start.base, update, gemm.use(self.gemm_path, self.device))
+        if settings.wants("spectral_drift"):
+            base = start.base.spectrum
+            rows = drift.rows(base, base if update.zero else tuned.spectrum, update.frobenius, view)
+            tables["spectral_drift"] = _tagged(base.method, rows)
+        if not settings.wants("rotation", "singular_shift"):
+            return tables
+        reasons = {k: tuned.undefined(k) for k in settings.k}
+        defined = tuple(k for k in settings.k if reasons[k] is None)
+        cuts, shifts = tuned.solve(defined) if defined else ({}, {})
+        rows_, moved = [], []
+        for k, reason in reasons.items():
+            if reason is not None:
+                rows_ += _tagged(start.base.spectrum.method, rotation.missing(k, view, reason))
+                moved += _tagged(start.base.spectrum.method, drift.missing_shift(k, view, reason))
+            else:
+                rows_ += [(cuts[k].method, cuts[k].row(side, view)) for side in SIDES]
+                moved.append((shifts[k].method, shifts[k].row(view)))
+        return tables | self._asked(rotation=rows_, singular_shift=moved)
+
+    def _asked(self, **tables: list[tuple[str, dict]]) -> Tables:
+        return {table: rows for table, rows in tables.items() if self.settings.wants(table)}
+
+    def _missing(self, view: str, reason: str) -> Tables:
+        """Null rows of every table asked for."""
+        settings, shape = self.settings, self.weight.shape
+        rows = {
+            "rotation": [row for k in settings.k for row in rotation.missing(k, view, reason)],
+            "singular_shift": [row for k in settings.k for row in drift.missing_shift(k, view, reason)],
+            "spectral_drift": drift.missing(view, reason),
+            "localization": localization.missing(shape, settings.alpha, view, reason),
+            "update_norm": spectrum.missing_norms(view, reason),
+            "update_spectrum": spectrum.missing_ranks(view, reason),
+            "hill": spectrum.missing_hill(settings.hill_k, min(shape), view, reason),
+        }
+        return self._asked(**{table: _tagged(support.METHOD, found) for table, found in rows.items()})
+
+    def _reference(self, view: str, final: Tensor) -> null_rows.Reference:
+        """What the nulls of a view need of the final step, kept while that is the same object."""
+        if view not in self.references or self.references[view].final is not final:
+            wide = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
+            start = self._start(view)
+            self.references[view] = null_rows.Reference(
+                final=final,
+                start=start.weight.to(self.device, torch.float32),
+                direction=self._delta(wide, final)[1].float().clone(),
+                update=self._delta(view, final)[1].float().clone(),
+                settings=self.settings,
+                dense=start.dense,
+            )
+        return self.references[view]
+
+    def _unmeasurable(self, broken: int) -> str | None:
+        if self.broken:
+            return f"W0 has {self.broken} non-finite weights"
+        return f"W_t has {broken} non-finite weights" if broken else None
+
+    def _start(self, view: str) -> Start:
+        """W0 of the view; the same object for both views where W0 is representable in bf16."""
+        if view not in self.starts:
+            narrow = self.weight.to(torch.bfloat16)
+            if view == "bf16" or self.weight.dtype == torch.bfloat16 or _equal(narrow, self.weight):
+                key, weight = "bf16", narrow
+            else:
+                key, weight = "master", self.weight
+            if key not in self.starts:
+                self.starts[key] = Start(weight, self.settings, self.cache, self.device)
+            self.starts[view] = self.starts[key]
+        return self.starts[view]
+
+    def _delta(self, view: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """W_t of the view and E = W_t - W0: float64 where dense, else f32 (exact for nearby weights) on the device."""
+        start = self._start(view)
+        if start.dense:
+            after = as_view(weight, view)
+            return after, after - start.weight
+        # Both overwrite the buffers of the snapshot before: fresh pages would cost as much as the arithmetic.
+        after, e = (self._buffer(name) for name in ("after", "e"))
+        blocks = (part.split(256) for part in (weight, start.weight, after, e))
+        for now, before, after_rows, e_rows in zip(*blocks, strict=True):
+            after_rows.copy_(now.to(torch.bfloat16) if view == "bf16" else now)
+            torch.sub(after_rows, before.to(self.device, torch.float32), out=e_rows)
+        return after, e
+
+    def _buffer(self, name: str) -> Tensor:
+        if name not in self.buffers:
+            self.buffers[name] = torch.empty(self.weight.shape, dtype=torch.float32, device=self.device)
+        return self.buffers[name]
 
 
 def measure(
-    base: Tensor, snapshots: Iterable[tuple[int, Tensor]], *, settings: Settings, projection: bool
+    base: Tensor,
+    snapshots: Iterable[tuple[int, Tensor]],
+    *,
+    settings: Settings,
+    projection: bool,
+    cache: Cache | None = None,
+    device: str = "cpu",
+    gemm_path: str = "highest",
 ) -> Measurement:
-    """Rows of all diagnostics for one weight.
+    """Rows of all diagnostics for one weight, in one call; see `Matrix` for the arguments.
 
-    base: W0; snapshots: (optimizer step, W_t) in ascending order, read lazily; any float dtype, all of base's shape.
-    projection: True for a 2-D decoder projection [out, in]; False (embedding, head, norm, bias; any shape) gives
-    update_support alone. Views follow the dtype of each snapshot. Step 0 gives no rows. A row holds step, the table's
-    own columns, dtype and method; whose matrix it is, is for the caller to add.
-
-    A snapshot with NaN or Inf gives update_support and a problem; a base with them gives a problem and no rows.
-    ValueError: shapes differ, steps do not ascend, an empty weight, a projection that is no matrix. RuntimeError: a
-    row came out non-finite (weights whose squares leave float64).
+    snapshots: (optimizer step, W_t) in ascending order; any float dtype, all of base's shape. Read one at a time, and a
+    second time for the nulls where those are asked for, so pass a list or anything that iterates twice. Views follow
+    the dtype of each snapshot. Step 0 gives no rows. A row holds step, the table's own columns, dtype and method; whose
+    matrix it is, is for the caller to add.
+    Errors: ValueError also where steps do not ascend.
     """
-    if base.numel() == 0 or (projection and base.ndim != 2):
-        raise ValueError(f"W0 has shape {tuple(base.shape)}; a projection is a matrix and no weight is empty")
+    matrix = Matrix(base, settings=settings, projection=projection, cache=cache, device=device, gemm_path=gemm_path)
     rows: dict[str, list[dict]] = {table: [] for table in TABLES}
-    if broken := nonfinite(base):
-        return Measurement(rows, [f"base: {broken} non-finite weights"])
-    problems: list[str] = []
-    starts: dict[str, Start] = {}
-    updates: dict[str, list[tuple[int, Factors]]] = {"bf16": [], "master": []}
-    stored: dict[int, str] = {}
-    last = -1
-    for step, snapshot in snapshots:
-        if snapshot.shape != base.shape:
-            raise ValueError(f"step {step} has shape {tuple(snapshot.shape)}, W0 has {tuple(base.shape)}")
+    problems = [matrix.problem] if matrix.problem else []
+    taken: list[Snapshot] = []
+    last, final = -1, None
+    for step, weight in snapshots:
         if step <= last:
             raise ValueError(f"step {step} came after step {last}; snapshots come in ascending order from 0")
         last = step
         if step == 0:
             continue
-        stored[step] = dtype_name(snapshot.dtype)
-        broken = nonfinite(snapshot)
-        if broken:
-            problems.append(f"step {step}: {broken} non-finite weights")
-        for view in views(snapshot.dtype):
-            scope = "projection" if projection else "other"
-            found = {"update_support": (support.METHOD, support.rows(base, snapshot, view, scope))}
-            if projection and not broken:
-                start = _start(starts, base, view, settings)
-                grid = torch.bfloat16 if view == "bf16" else snapshot.dtype
-                tables, update = _projection(start, as_view(snapshot, view), grid, view)
-                found |= tables
-                updates[view].append((step, update))
-            for table, (method, new) in found.items():
-                rows[table] += [_row(step, row, stored[step], method) for row in new]
-    for view, trajectory in updates.items():
-        for row in locking.rows(trajectory, settings.locking_k, view):
-            rows["locking"].append(_row(row["step"], row, stored[row["step"]], trajectory[0][1].method))
-    _require_finite(rows)
+        final = weight
+        taken.append(matrix.snapshot(step, weight))
+    for one in taken:
+        problems += [one.problem] if one.problem else []
+        for table, found in one.rows.items():
+            rows[table] += found
+    rows["locking"] = pairs(taken)
+    if final is not None and settings.wants("nulls"):
+        for step, weight in snapshots:
+            rows["nulls"] += matrix.nulls(step, weight, last, final) if step else []
     return Measurement(rows, problems)
 
 
-def _start(starts: dict[str, Start], base: Tensor, view: str, settings: Settings) -> Start:
-    """W0 of the view; the same object for both views where W0 is representable in bf16, so it is factored once."""
-    if view not in starts:
-        weight = as_view(base, view)
-        twins = [start for start in starts.values() if torch.equal(start.weight, weight)]
-        starts[view] = twins[0] if twins else Start(weight, settings)
-    return starts[view]
+def pairs(taken: list[Snapshot], wanted: set[tuple[int, int]] | None = None) -> list[dict]:
+    """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
+    rows = []
+    for view in ("bf16", "master"):
+        held = [one for one in taken if view in one.subspaces]
+        if not held:
+            continue
+        method = held[0].subspaces[view].method
+        by_step = {one.step: one for one in held}
+        for row in locking.rows([(one.step, one.subspaces[view]) for one in held], view, wanted):
+            rows.append(_row(row["step"], row, by_step[row["step"]].dtype, method))
+    return rows
 
 
-def _projection(start: Start, weight: Tensor, grid: torch.dtype, view: str) -> tuple[dict, Factors]:
-    """All tables but support and locking for W_t of one view, as table: (method, rows), and the update's factors."""
-    settings, base = start.settings, start.factors
-    delta = weight - start.weight
-    changed = delta != 0.0
-    # An unmoved matrix keeps W0's own factors, so angles and drift are 0 by construction.
-    tuned = factor(weight, max((*settings.k, 0))) if bool(changed.any()) else base
-    update = factor(delta, max((*settings.locking_k, 0)))
-    noise = spectrum.rounding_norm(weight, grid)
-    base_norm = float(torch.linalg.vector_norm(start.weight))
-    tables = {
-        "rotation": rotation.rows(base, tuned, settings.k, view),
-        "spectral_drift": drift.rows(base, tuned, delta, view),
-        "localization": localization.rows(start.masks, changed, view),
-        "update_spectrum": spectrum.rows(delta, update, base_norm, noise, view),
-        "hill": spectrum.hill_rows(update, settings.hill_k, view),
-    }
-    return {table: (base.method, found) for table, found in tables.items()}, update
+def _tagged(method: str, rows: list[dict]) -> list[tuple[str, dict]]:
+    return [(method, row) for row in rows]
 
 
 def _row(step: int, columns: dict, stored: str, method: str) -> dict:
     return {"step": step, **columns, "dtype": stored, "method": f"{method}/{VERSION}"}
+
+
+def _equal(narrow: Tensor, wide: Tensor) -> bool:
+    return all(torch.equal(a.to(b.dtype), b) for a, b in zip(narrow.split(256), wide.split(256), strict=True))
 
 
 def _require_finite(rows: dict[str, list[dict]]) -> None:

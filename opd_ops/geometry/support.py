@@ -2,26 +2,89 @@
 
 Equality of values: +0 equals -0, NaN is changed even against NaN. On bf16 values this is the paper's relative test
 |a - b| <= eta max(|a|, |b|) for every eta < 2^-8, since two unequal bf16 numbers differ by at least 2^-8 of the larger.
-Not measured: how far a changed weight moved. In the bf16 view "unchanged" means invisible to bf16, not untouched.
+Bit patterns are compared, in chunks that fit the cache; they are values but for the two zeros and NaN, which are looked
+for. Not measured: how far a changed weight moved. In the bf16 view "unchanged" means invisible to bf16, not untouched.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3; arXiv 2511.08567, proposition E.3.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
+import torch
 from torch import Tensor
 
-from opd_ops.geometry.views import as_view
+from opd_ops.geometry.bitset import Bits, Packer
+from opd_ops.geometry.views import as_view, dtype_name
 
 METHOD = "equality"
-CHUNK = 1 << 22  # weights compared at once: the float64 views of an embedding never exist whole
+CHUNK = 1 << 19  # weights compared at once
+PATTERNS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes a weight
 
 
-def unchanged(base: Tensor, snapshot: Tensor, view: str) -> float:
-    """Fraction in [0, 1] of equal weights; base and snapshot as stored, any dtype and any equal shape."""
-    before, after = base.reshape(-1).split(CHUNK), snapshot.reshape(-1).split(CHUNK)
-    same = sum(int((as_view(a, view) == as_view(b, view)).sum()) for a, b in zip(before, after, strict=True))
-    return same / base.numel()
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """count of numel weights differ in the view. bits: which ones, row-major; None where only the count was asked."""
+
+    bits: Bits | None
+    count: int
+    numel: int
+
+    @property
+    def unchanged(self) -> float:
+        """Fraction in [0, 1] of equal weights."""
+        return (self.numel - self.count) / self.numel
 
 
-def rows(base: Tensor, snapshot: Tensor, view: str, scope: str) -> list[dict]:
+def changes(base: Tensor, snapshot: Tensor, view: str, weights_only_count: bool = False) -> Changes:
+    """What differs between two stored weights of one shape, not empty, of any dtypes, on the CPU.
+
+    weights_only_count: leave out which ones. Contiguous weights are not copied.
+    Errors: ValueError for an unknown view or dtype, or shapes that differ.
+    """
+    if base.shape != snapshot.shape:
+        raise ValueError(f"shapes differ: {tuple(base.shape)} and {tuple(snapshot.shape)}")
+    shared = _shared(base.dtype, snapshot.dtype, view)
+    infinity = int(torch.tensor(float("inf"), dtype=shared).view(PATTERNS[shared.itemsize]))
+    packer, count = Packer(), 0
+    before, after = (w.detach().reshape(-1).split(CHUNK) for w in (base, snapshot))
+    for a, b in zip(before, after, strict=True):
+        differ = _differ(_patterns(a, view, shared), _patterns(b, view, shared), infinity)
+        count += int(np.count_nonzero(differ))
+        if not weights_only_count:
+            packer.add(differ)
+    return Changes(None if weights_only_count else packer.bits(), count, base.numel())
+
+
+def rows(changes: Changes, view: str, scope: str) -> list[dict]:
     """One row: view, numel, unchanged, scope."""
-    fraction = unchanged(base, snapshot, view)
-    return [{"view": view, "numel": base.numel(), "unchanged": fraction, "scope": scope}]
+    return [{"view": view, "numel": changes.numel, "unchanged": changes.unchanged, "scope": scope}]
+
+
+def _shared(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
+    """The dtype in which both weights have the view's values exactly."""
+    dtype_name(base), dtype_name(snapshot)
+    if view not in ("bf16", "master"):
+        raise ValueError(f"view {view!r} is neither bf16 nor master")
+    if view == "bf16":
+        return torch.bfloat16
+    return base if base == snapshot else torch.float64
+
+
+def _patterns(chunk: Tensor, view: str, shared: torch.dtype) -> np.ndarray:
+    """The chunk's values in the view as the integers that `shared` stores."""
+    values = chunk.to(shared) if view == "bf16" or chunk.dtype == shared else as_view(chunk, view)
+    return values.view(PATTERNS[shared.itemsize]).numpy()
+
+
+def _differ(a: np.ndarray, b: np.ndarray, infinity: int) -> np.ndarray:
+    """Whether values differ, from their patterns; what is above `infinity` but for the sign is NaN."""
+    sign = int(np.iinfo(a.dtype).min)
+    differ = a != b
+    # Exactly `sign`, the least integer, where one is -0 and the other a zero.
+    union = a | b
+    if union.min() == sign:
+        differ &= union != sign
+    # NaN of `a` alone: against a number, NaN has another pattern.
+    if a.max() > infinity or a.view(f"u{a.dtype.itemsize}").max() > infinity - sign:
+        differ |= (a & ~sign) > infinity
+    return differ

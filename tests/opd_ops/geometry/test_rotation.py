@@ -34,7 +34,8 @@ def test_a_planted_rotation_is_recovered_on_the_gram_route(degrees, planted):
     w0 = planted(260, 300)
     base, tuned = factor(w0.weight, 16), factor(w0.turned("input", 3, 200, degrees), 16)
     assert base.method == "gram-f64"
-    output, side = rotation.rows(base, tuned, (16,), "master")
+    cut = rotation.exact_cut(base, tuned, 16)
+    output, side = (cut.row(name, "master") for name in ("output", "input"))
     assert abs(side["max_deg"] - degrees) <= side["error_deg"] < 1e-8
     assert output["max_deg"] <= output["error_deg"]
     # The bound is a worst case; what is reached on a well separated cut is 1e-4 of the smallest angle or better.

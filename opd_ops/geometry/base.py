@@ -1,0 +1,116 @@
+"""Base factors: what every snapshot of every run needs of W0, computed once and kept under W0's digest.
+
+    near side   the smaller of the two; A = W0, or W0' where W0 is taller than wide, so that A is [m, n], m <= n
+    u, s, v     top-Q singular triplets of A (float64) and its whole spectrum, from the float64 Gram matrix of A
+    guard       the next left singular vectors, bf16: a preconditioner for the tail equation of `drr`, never a result
+    residual    hypot(||A v - u s||_F, ||A' u - v s||_F) plus its rounding: A is within `residual` of a matrix that has
+                exactly these triplets, which is how the factors' own error enters certificates
+
+Not measured: anything of W_t. Sizes: 8 Q (m + n) + 8 m + 2 G m bytes. Source: Golub and Van Loan, 8.6.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
+
+GUARD = 512  # guard vectors; fewer where A has fewer left
+EXTRA = 8  # columns solved past the largest cut
+EXACT = 512  # min(m, n) up to which dense float64 factors cost no more than anything better
+
+
+class Cache(Protocol):
+    """Where what belongs to one W0 is kept under `digest` of W0; `load` gives None for what is absent or damaged."""
+
+    def load(self, key: str, name: str) -> dict[str, Tensor] | None: ...
+
+    def save(self, key: str, name: str, tensors: dict[str, Tensor]) -> None: ...
+
+
+def digest(w: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes of a weight."""
+    total = hashlib.sha256(f"{w.dtype} {tuple(w.shape)}".encode())
+    for rows in w.split(max(1, (1 << 22) // max(1, w[0].numel()))):
+        total.update(rows.contiguous().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def width(cuts: tuple[int, ...]) -> int:
+    """Q for the largest cut k: 2 k, at least 96."""
+    return max(96, 2 * max(cuts, default=0))
+
+
+def certifiable(shape: tuple[int, ...], cuts: tuple[int, ...]) -> bool:
+    """Whether Rayleigh-Ritz pays: the matrix is past EXACT, and its bases leave half of the smaller side outside."""
+    return min(shape) > max(EXACT, 2 * (width(cuts) + max(cuts, default=0) + EXTRA))
+
+
+@dataclass(frozen=True)
+class BaseFactors:
+    """u [m, Q], s [m], v [n, Q] float64; guard [m, G] bf16; residual in weight units; turned: A is W0'."""
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+    guard: Tensor
+    residual: float
+    turned: bool
+
+    @property
+    def width(self) -> int:
+        return self.u.shape[1]
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        shape = (len(self.u), len(self.v))
+        return Spectrum(self.s, noise(self.s, rounding(*shape, torch.float64)), "gram-f64")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored; `from_tensors` is its inverse."""
+        facts = torch.tensor([self.residual, float(self.turned)], dtype=torch.float64)
+        return {"u": self.u, "s": self.s, "v": self.v, "guard": self.guard, "facts": facts}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> "BaseFactors":
+        residual, turned = tensors["facts"].tolist()
+        parts = {name: tensors[name] for name in ("u", "s", "v", "guard")}
+        return BaseFactors(**parts, residual=residual, turned=bool(turned))
+
+    def to(self, device: str) -> "BaseFactors":
+        return BaseFactors.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+def factorise(w0: Tensor, q: int) -> BaseFactors:
+    """Base factors of a weight [out, in] of any float dtype, with min(q, m) triplets."""
+    turned = w0.shape[0] > w0.shape[1]
+    a = w0.T if turned else w0
+    squares, vectors = torch.linalg.eigh(gram(a, torch.float64), UPLO="L")
+    s = squares.flip(0).clamp(min=0.0).sqrt()
+    u = vectors[:, -q:].flip(1).contiguous()
+    guard = vectors[:, max(0, len(a) - q - GUARD) : max(0, len(a) - q)].flip(1).to(torch.bfloat16)
+    del vectors
+    v, triangle = torch.linalg.qr(_far(a, u))
+    v = v * torch.where(triangle.diagonal() < 0, -1.0, 1.0)
+    image = _near(a, v)
+    s[: u.shape[1]] = (u * image).sum(0)
+    top = s[: u.shape[1]]
+    residual = torch.hypot(vector_norm(image - u * top), vector_norm(_far(a, u) - v * top))
+    allowance = rounding(len(a), a.shape[1], torch.float64) * float(vector_norm(top))
+    return BaseFactors(u, s, v, guard, float(residual) + allowance, turned)
+
+
+def _far(a: Tensor, u: Tensor) -> Tensor:
+    """A' u in float64, block by block."""
+    return torch.cat([block.to(torch.float64).T @ u for block in a.split(COLUMNS, dim=1)])
+
+
+def _near(a: Tensor, v: Tensor) -> Tensor:
+    """A v in float64, block by block."""
+    blocks = zip(a.split(COLUMNS, dim=1), v.split(COLUMNS), strict=True)
+    return sum((block.to(torch.float64) @ rows for block, rows in blocks), torch.zeros(len(a), v.shape[1]).to(v))

@@ -1,0 +1,168 @@
+"""The error bar of a Rayleigh-Ritz result: bounds that hold for W_t whatever its spectrum looks like.
+
+Split the Ritz triplets at k (wanted) and at j >= k (close ones, k+1..j). With
+
+    tau     bound on ||W_t||_2 over everything outside the j Ritz vectors a side
+    delta   s_k - tau                 gamma   s_k - s_{k+1}   (infinite where j = k)
+    rho     ||residuals of the wanted triplets||_F      c   spectral norm of the residuals of the close ones
+
+the true top-k singular vectors have a part outside of at most  o = rho / (delta - c^2 / gamma)  in Frobenius norm, and
+mix with the close ones by at most  o c / gamma. Proof: write the singular equations of W_t in the three-block basis;
+the close rows give ||Z_close|| gamma <= c ||Z_out||, the outer rows ||Z_out|| delta <= rho + c ||Z_close||.
+Of the outer part, what lies in the far Ritz vectors (past j) is at most o c_far / (s_k - s_{j+1}), by the same rows.
+The rest is orthogonal to all that was computed, so it enters an angle's sine in quadrature; mixing with close and far
+Ritz vectors enters linearly, and so do f32 rounding (a perturbation nu of E, Wedin) and the base factors' residual, at
+both cuts.
+
+tau comes without extra work from Weyl, tau^2 = sigma_{j+1}(W0)^2 + ||S_j (U_j part outside the j vectors)||^2, plus
+||E||_2: no direction is missed. Or, sharper, from the whole spectrum of W_t where it is known: sigma_{j+1}(W_t) + c.
+Where delta <= c^2 / gamma the certificate is undefined, which this module says rather than guesses.
+
+Norms ||E||_2 come from block Lanczos and hold but for a probability of 1e-10; rounding is allowed for by the probed
+noise of f32 products. Everything else is deterministic.
+Source: Nakatsukasa, Math. Comp. 89 (2020), theorem 3.1, for single vectors; Wedin, BIT 12 (1972); Weyl.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import matrix_norm
+
+from opd_ops.geometry.base import BaseFactors
+from opd_ops.geometry.drr import Ritz
+from opd_ops.geometry.gram import Spectrum
+
+OFF = math.pi / 2
+
+
+@dataclass(frozen=True)
+class Outer:
+    """tau for a split at j Ritz triplets, and where it comes from: "weyl" or "spectrum"."""
+
+    split: int
+    tau: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds at one cut k. Undefined where `outside` is None.
+
+    outside, linear: the two error parts of the computed top-k subspaces, radians. delta, gap in weight units; gap is
+    s_k - s_{k+1} of W_t. shift: bound on the error of each of the k leading singular values.
+    """
+
+    outside: float | None
+    linear: float
+    delta: float
+    gap: float
+    shift: float
+    source: str
+
+    @property
+    def defined(self) -> bool:
+        return self.outside is not None
+
+    def summary_error(self, sines: Tensor) -> float:
+        """Bound in degrees on the errors of the largest, mean and root mean square angle, sines [k] ascending."""
+        return math.degrees(max(self._largest(sines), self._mean(sines)))
+
+    def angle_error(self) -> float:
+        """Bound in degrees on the error of every single angle."""
+        return math.degrees(OFF if self.outside is None else min(OFF, _asin(self.outside) + self.linear))
+
+    def _largest(self, sines: Tensor) -> float:
+        if self.outside is None:
+            return OFF
+        s = float(sines[-1])
+        rise = _asin(math.hypot(s, self.outside)) - _asin(s)
+        fall = _asin(s) - _asin(s * math.sqrt(max(0.0, 1.0 - self.outside**2 - self.linear**2)))
+        return min(OFF, max(rise, fall) + self.linear)
+
+    def _mean(self, sines: Tensor) -> float:
+        """sum_i (sin true_i - sin_i)^2 <= outside^2 (Mirsky), so the mean error is at most outside / sqrt(k)."""
+        if self.outside is None:
+            return OFF
+        top = math.hypot(float(sines[-1]), self.outside)
+        steepness = 1.0 / math.sqrt(max(1e-12, 1.0 - top**2))
+        mirsky = steepness * self.outside / len(sines) ** 0.5
+        raised = torch.hypot(sines, torch.full_like(sines, self.outside)).clamp(max=1.0)
+        single = float((torch.asin(raised) - torch.asin(sines)).mean())
+        return min(OFF, min(mirsky, max(single, 0.0)) + self.linear)
+
+
+def certify(ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectrum | None) -> Certificate:
+    """The tightest certificate at cut k. norm: upper bound on ||E||_2; spectrum: of W_t, where it is known."""
+    found = [_bound(ritz, base, k, outer) for outer in _outers(ritz, base, k, norm, spectrum)]
+    defined = [one for one in found if one.defined]
+    return min(defined, key=Certificate.angle_error) if defined else max(found, key=lambda one: one.delta)
+
+
+def _outers(ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectrum | None) -> list[Outer]:
+    solved = len(ritz.values) - ritz.width
+    found = [
+        Outer(j, math.hypot(_sigma(base.s, j), _spill(ritz, base, j)) + norm + base.residual, "weyl")
+        for j in sorted({k, min(solved, ritz.width), (solved + ritz.width) // 2, ritz.width})
+        if k <= j <= ritz.width
+    ]
+    if spectrum is None:
+        return found
+    for j in range(k, max(k, solved) + 1):
+        slack = _spectral(ritz, 0, j) + ritz.noise
+        # The j Ritz values must be the j leading ones, so that what is left starts at sigma_{j+1}.
+        if float(ritz.values[j - 1]) > spectrum.after(j) + 2 * slack:
+            found.append(Outer(j, spectrum.after(j) + slack, "spectrum"))
+    return found
+
+
+def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer) -> Certificate:
+    last = float(ritz.values[k - 1])
+    gap = last - float(ritz.values[k])
+    delta = last - outer.tau - 2 * ritz.noise
+    close, gamma = 0.0, math.inf
+    if outer.split > k:
+        close, gamma = _spectral(ritz, k, outer.split), gap - 2 * ritz.noise
+    room = delta - close**2 / gamma if gamma > 0 else -math.inf
+    if room <= 0:
+        return Certificate(None, OFF, delta, gap, math.inf, outer.source)
+    rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).clamp(min=0).sum().sqrt())
+    outside = rho / room
+    # What separates the two spectra once the close ones are dressed by what is outside.
+    apart = min(delta, gamma * room / delta)
+    before = _sigma(base.s, k - 1) - _sigma(base.s, k)
+    turned = [_wedin(ritz.noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
+    far = _spectral(ritz, outer.split, len(ritz.values))
+    beyond = last - float(ritz.values[outer.split])
+    spread = close / gamma + (min(1.0, far / beyond) if beyond > 0 else 1.0)
+    linear = sum(turned) + _asin(outside * spread)
+    shift = min(rho, rho**2 / room) + ritz.noise + base.residual
+    defined = outside < 1.0 and linear < OFF
+    return Certificate(outside if defined else None, linear, delta, gap, shift, outer.source)
+
+
+def _spill(ritz: Ritz, base: BaseFactors, j: int) -> float:
+    """||S_j U_j' (everything but the j leading Ritz vectors)||_2, the smaller of both sides."""
+    s = base.s[:j, None]
+    return min(float(matrix_norm(s * side[:j, j:], 2)) for side in (ritz.near, ritz.far))
+
+
+def _spectral(ritz: Ritz, begin: int, end: int) -> float:
+    """Spectral norm of the residuals of triplets begin..end, the larger of both sides."""
+    if end <= begin:
+        return 0.0
+    grams = (ritz.near_residual[begin:end, begin:end], ritz.far_residual[begin:end, begin:end])
+    return max(float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0)) for gram in grams) ** 0.5
+
+
+def _sigma(s: Tensor, index: int) -> float:
+    return float(s[index]) if index < len(s) else 0.0
+
+
+def _wedin(perturbation: float, gap: float) -> float:
+    return _asin(perturbation / (gap - perturbation)) if gap > 2 * perturbation else OFF
+
+
+def _asin(x: float) -> float:
+    return math.asin(min(1.0, x))

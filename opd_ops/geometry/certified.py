@@ -1,0 +1,160 @@
+"""Rotation and leading shifts of a large matrix: Rayleigh-Ritz, its certificate, and what to do where that is poor.
+
+In this order, each step only where the one before left a bound that is undefined or above a tenth of the angle:
+
+    1. certificate with ||E||_F for ||E||_2, free        3. more conjugate gradient steps
+    2. with ||E||_2 from block Lanczos                   4. with the float64 spectrum of W_t (shared with `drift`)
+    5. float64 factors of W_t, where a cut is still undefined although its gap is not numerically zero
+
+Source: `drr` and `certificate`.
+"""
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from opd_ops.geometry.base import BaseFactors, factorise
+from opd_ops.geometry.certificate import Certificate, certify
+from opd_ops.geometry.drift import Shift
+from opd_ops.geometry.drr import Ritz, Solver
+from opd_ops.geometry.exact import SIDES, principal_angles
+from opd_ops.geometry.gemm import Probe
+from opd_ops.geometry.gram import Spectrum, spectrum
+from opd_ops.geometry.rotation import Cut
+from opd_ops.geometry.update import Update
+
+POOR = 0.1  # of the largest angle
+TIGHT = 1e-3  # relative residual of the tail equation after step 3
+
+
+class Tuned:
+    """W_t [out, in] f32 against base factors of W0. Everything is computed at first use and kept."""
+
+    def __init__(self, weight: Tensor, base: BaseFactors, update: Update, probe: Probe) -> None:
+        self.weight, self.base, self.update, self.probe = weight, base, update, probe
+        self.near = weight.T if base.turned else weight
+        self.path = "" if probe.path == "highest" else f".{probe.path}"
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """All singular values of W_t, float64."""
+        return self.base.spectrum if self.update.zero else spectrum(self.near, torch.float64)
+
+    @cached_property
+    def factors(self) -> BaseFactors:
+        """Float64 factors of W_t, as wide as W0's."""
+        return factorise(self.weight, self.base.width)
+
+    def undefined(self, k: int) -> str | None:
+        """Why there is no top-k subspace of W0, or None where there is."""
+        s, noise = self.base.spectrum.values, self.base.spectrum.noise
+        if k > len(s):
+            return f"k={k} exceeds min(m, n)={len(s)}"
+        return None if float(s[k - 1]) > float(noise[k - 1]) else f"sigma_{k} of W0 is numerically zero"
+
+    def solve(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
+        """Cuts and shifts at every k, all of which are defined for W0."""
+        if self.update.zero:
+            return {k: self._still(k) for k in ks}, {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
+        e = self.update.e.T if self.base.turned else self.update.e
+        solver = Solver(self.base, self.near, e, max(ks), self.probe.noise)
+        solver.refine()
+        ritz, found, why = solver.ritz(), {}, None
+
+        def again(norm: float, known: Spectrum | None) -> list[int]:
+            for k in ks:
+                found[k] = certify(ritz, self.base, k, norm, known)
+            return [k for k in ks if self._poor(ritz, found[k], k)]
+
+        known = self.__dict__.get("spectrum")
+        poor = again(self.update.frobenius, known)
+        if poor:
+            poor = again(self.update.norm_bound, known)
+        if any(not found[k].defined or found[k].outside > found[k].linear for k in poor):
+            solver.refine(TIGHT)
+            ritz = solver.ritz()
+            poor = again(self.update.norm_bound, known)
+        if poor and known is None:
+            worst = min(poor, key=lambda k: found[k].delta)
+            why = f"bound at k={worst} was {_said(found[worst])}: leaned on the float64 spectrum of W_t"
+            again(self.update.norm_bound, self.spectrum)
+        cuts, shifts = {}, {}
+        for k in ks:
+            suffix = "+spectrum" if found[k].source == "spectrum" else ""
+            method = f"drr-f32{self.path}{suffix}"
+            if found[k].defined:
+                cuts[k] = self._cut(k, ritz, found[k], method, why if suffix else None)
+                shifts[k] = self._shift(k, ritz.values[:k] - self.base.s[:k], found[k].shift, method)
+                continue
+            undefined = f"certificate undefined ({_said(found[k])}) at Q={self.base.width}"
+            if self._separable(k):
+                cuts[k] = self._dense(k, f"{undefined}: float64 factors of W_t")
+            else:
+                cuts[k] = self._cut(k, ritz, found[k], method, f"{undefined}: the cut is degenerate")
+            noise = float(self.spectrum.noise[:k].max()) + self.base.residual
+            shifts[k] = self._shift(k, self.spectrum.values[:k] - self.base.s[:k], noise, self.spectrum.method)
+        return cuts, shifts
+
+    def _poor(self, ritz: Ritz, one: Certificate, k: int) -> bool:
+        if not one.defined:
+            return True
+        return any(
+            one.summary_error(ritz.sines(k, far)) > POOR * float(ritz.angles(k, far)[-1]) for far in (False, True)
+        )
+
+    def _sides(self) -> dict[str, bool]:
+        """Whether a side is A's far one."""
+        return {"output": self.base.turned, "input": not self.base.turned}
+
+    def _cut(self, k: int, ritz: Ritz, one: Certificate, method: str, fallback: str | None) -> Cut:
+        sides = self._sides()
+        return Cut(
+            k=k,
+            angles={side: ritz.angles(k, far) for side, far in sides.items()},
+            error_deg={side: one.summary_error(ritz.sines(k, far)) for side, far in sides.items()},
+            angle_error_deg=one.angle_error(),
+            gap=self._gap(k),
+            method=method,
+            delta=one.delta,
+            iterations=ritz.iterations,
+            fallback=fallback,
+        )
+
+    def _dense(self, k: int, fallback: str) -> Cut:
+        """From float64 factors of both, each within its residual of an exact decomposition (Wedin)."""
+        tuned = self.factors
+        error = min(90.0, sum(_wedin(one.residual, _gap(one.s, k)) for one in (self.base, tuned)))
+        bases = {False: (self.base.u, tuned.u), True: (self.base.v, tuned.v)}
+        angles = {
+            side: principal_angles(bases[far][0][:, :k], bases[far][1][:, :k]) for side, far in self._sides().items()
+        }
+        return Cut(k, angles, {side: error for side in SIDES}, error, self._gap(k), "factors-f64", fallback=fallback)
+
+    def _separable(self, k: int) -> bool:
+        """Whether float64 factors would separate sigma_k from sigma_{k+1}, of both weights."""
+        return all(_gap(s, k) > 1e-11 * float(s[0]) for s in (self.base.s, self.spectrum.values))
+
+    def _still(self, k: int) -> Cut:
+        zero = torch.zeros(k, dtype=torch.float64)
+        none = {side: 0.0 for side in SIDES}
+        return Cut(k, {side: zero for side in SIDES}, none, 0.0, self._gap(k), "identical")
+
+    def _shift(self, k: int, values: Tensor, error: float, method: str) -> Shift:
+        return Shift(k, values.double(), error, self.base.s[:k], method)
+
+    def _gap(self, k: int) -> float:
+        return _gap(self.base.s, k)
+
+
+def _gap(s: Tensor, k: int) -> float:
+    return float(s[k - 1]) - (float(s[k]) if k < len(s) else 0.0)
+
+
+def _wedin(residual: float, room: float) -> float:
+    return math.degrees(math.asin(residual / (room - residual))) if room > 2 * residual else 90.0
+
+
+def _said(one: Certificate) -> str:
+    return f"delta {one.delta:.2g}, gap {one.gap:.2g}"

@@ -1,0 +1,167 @@
+"""Difference-form Rayleigh-Ritz (DRR): leading singular triplets of W_t relative to those of W0, from E = W_t - W0.
+
+With W0 = U S V' + (rest) known (`base`), everything that moves is computed from E, so a rotation of 0.001 degrees keeps
+its digits in f32. A = W_t or W_t' with m <= n; primes below on W: the part outside span U and span V.
+
+    1. in space   K = S + U'E V, svd in float64: near-degenerate mixing around a cut is exact
+    2. tail       for i <= k + 8:  (s_i^2 - W'W'^T) x_i = s_i p_i + W' r_i,   y_i = (r_i + W'^T x_i) / s_i,
+                  p, r = the parts of E V and E'U outside; conjugate gradients, preconditioned by W0's guard vectors
+    3. Ritz       svd in float64 of W_t compressed to [U, X] and [V, Y], assembled from differences
+
+    Output: W_t's triplets as coefficients in [U, X] and [V, Y]; sines of angles are singular values of near[k:, :k].
+    Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) f32 operations, Q = base width.
+
+Not measured: singular values past k + 8, and directions that [U, X] misses; `certificate` bounds those.
+Source: Sternheimer's equation with Rayleigh-Ritz; Nakatsukasa, Math. Comp. 89 (2020), for why residuals outside matter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from opd_ops.geometry.base import EXTRA, BaseFactors
+
+TAIL_TOLERANCE = 0.05  # relative residual of the tail equation; the angle's error is about its square
+MOST = 12  # conjugate gradient steps
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz triplets of W_t, p = Q + k + 8 of them, on float64.
+
+    values [p] descending; near, far [p, p] orthogonal: coefficients in [U, X] and [V, Y], column i of triplet i.
+    near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces.
+    noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate gradient steps.
+    """
+
+    values: Tensor
+    near: Tensor
+    far: Tensor
+    near_residual: Tensor
+    far_residual: Tensor
+    width: int
+    noise: float
+    iterations: int
+
+    def sines(self, k: int, far: bool) -> Tensor:
+        """sin of the k principal angles to W0's top-k subspace, ascending; k <= width."""
+        coefficients = self.far if far else self.near
+        return torch.linalg.svdvals(coefficients[k:, :k]).flip(0).clamp(max=1.0)
+
+    def angles(self, k: int, far: bool) -> Tensor:
+        """The k principal angles in degrees, ascending: sines below 45 degrees, cosines above."""
+        sine = self.sines(k, far)
+        cosine = torch.linalg.svdvals((self.far if far else self.near)[:k, :k]).clamp(max=1.0)
+        radians = torch.where(sine**2 <= 0.5, torch.asin(sine), torch.acos(cosine))
+        return torch.rad2deg(radians).sort().values
+
+
+class Solver:
+    """DRR of one snapshot. `refine` solves the tail further; `ritz` gives the triplets of what is solved so far."""
+
+    def __init__(self, base: BaseFactors, w: Tensor, e: Tensor, k: int, gemm_noise: float) -> None:
+        """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width."""
+        self.w, self.e, self.s, self.gemm_noise = w, e, base.s, gemm_noise
+        self.q, self.columns = base.width, min(k + EXTRA, base.width)
+        self.u, self.v = base.u.float(), base.v.float()
+        near, far = e @ self.v, e.T @ self.u
+        moved = base.u.T @ near.double()
+        self.core = torch.diag(base.s[: self.q]) + moved
+        self.p, self.r = near - self.u @ moved.float(), far - self.v @ moved.T.float()
+        # A product's rounding is relative to what it gives; E itself rounds once an entry where it is not exact.
+        rounded = 4 * 2.0**-24 * float(vector_norm(e)) / min(e.shape) ** 0.5
+        self.noise = gemm_noise * (float(vector_norm(near)) + float(vector_norm(far))) + rounded
+        left, values, right = torch.linalg.svd(self.core)
+        dressed = slice(0, self.columns)
+        self.right_side = self.r @ left[:, dressed].float()
+        self.values = values[dressed].float()
+        shift = self.values**2
+        guard = base.guard.float()
+        self.guard = guard - self.u @ (self.u.T @ guard)
+        inside = base.s[self.q : self.q + guard.shape[1]].float() ** 2
+        # W' may reach past a value where the update is large; the preconditioner stays positive there.
+        self.gain = 1.0 / torch.maximum(shift - inside[:, None], 1e-3 * shift) - 1.0 / shift
+        self.shift = shift
+        target = (self.p @ right.T[:, dressed].float()) * self.values + self._forth(self.right_side)
+        self.target_norm = vector_norm(target, dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+        self.x = torch.zeros_like(target)
+        self.residual = target
+        self.direction = self.z = self._precondition(target)
+        self.energy = (self.residual * self.z).sum(0)
+        self.iterations = 0
+
+    def refine(self, tolerance: float = TAIL_TOLERANCE, most: int = MOST) -> None:
+        """Conjugate gradients on all columns until each relative residual is below tolerance, or `most` steps."""
+        while self.iterations < most and self._relative_residual() > tolerance:
+            image = self.direction * self.shift - self._forth(self._back(self.direction))
+            curvature = (self.direction * image).sum(0)
+            # A column that is solved, or whose operator is not positive (a large update), stands still.
+            step = torch.where(curvature > 0, self.energy / curvature.clamp(min=1e-38), 0.0)
+            self.x = self.x + step * self.direction
+            self.residual = self.residual - step * image
+            self.z = self._precondition(self.residual)
+            energy = (self.residual * self.z).sum(0)
+            ratio = torch.where(self.energy > 0, energy / self.energy.clamp(min=1e-38), 0.0)
+            self.direction, self.energy = self.z + ratio * self.direction, energy
+            self.iterations += 1
+
+    def ritz(self) -> Ritz:
+        """Rayleigh-Ritz on [U, X], [V, Y]. X includes one preconditioned step past the last residual, which is free."""
+        x = self._outside_u(self.x + self.z)
+        y = self._outside_v((self.right_side + self._back(x)) / self.values)
+        # Twice: a tail that is zero gets an arbitrary basis, which must still be outside.
+        x, y = _basis(self._outside_u(_basis(x))), _basis(self._outside_v(_basis(y)))
+        forth, back = self.w @ y, self.w.T @ x
+        q, p = self.q, self.q + self.columns
+        corner = (x.T @ forth).double()
+        compressed = torch.zeros(p, p, dtype=torch.float64, device=x.device)
+        compressed[:q, :q] = self.core
+        compressed[:q, q:] = (self.r.T @ y).double()
+        compressed[q:, :q] = (x.T @ self.p).double()
+        compressed[q:, q:] = corner
+        near, values, far = torch.linalg.svd(compressed)
+        far = far.T
+        # Outside both spaces: what is left of A [V, Y] after U and X, and of A'[U, X] after V and Y.
+        left = self._outside_u(torch.cat([self.p, forth], 1))
+        left = left - x @ (x.T @ left)
+        right = self._outside_v(torch.cat([self.r, back], 1))
+        right = right - y @ (y.T @ right)
+        tilt = max(float(torch.linalg.matrix_norm(side[q:, : self.columns], 2)) for side in (near, far))
+        size = max(float(vector_norm(forth)), float(vector_norm(back)))
+        return Ritz(
+            values=values,
+            near=near,
+            far=far,
+            near_residual=far.T @ (left.T @ left).double() @ far,
+            far_residual=near.T @ (right.T @ right).double() @ near,
+            width=q,
+            noise=self.noise + self.gemm_noise * size * min(1.0, tilt),
+            iterations=self.iterations,
+        )
+
+    def _relative_residual(self) -> float:
+        return float((vector_norm(self.residual, dim=0) / self.target_norm).max())
+
+    def _forth(self, y: Tensor) -> Tensor:
+        """W' y for y outside V."""
+        return self.w @ y - self.u @ (self.r.T @ y)
+
+    def _back(self, x: Tensor) -> Tensor:
+        """W'^T x for x outside U."""
+        return self.w.T @ x - self.v @ (self.p.T @ x)
+
+    def _outside_u(self, x: Tensor) -> Tensor:
+        return x - self.u @ (self.u.T @ x)
+
+    def _outside_v(self, y: Tensor) -> Tensor:
+        return y - self.v @ (self.v.T @ y)
+
+    def _precondition(self, x: Tensor) -> Tensor:
+        return x / self.shift + self.guard @ (self.gain * (self.guard.T @ x))
+
+
+def _basis(x: Tensor) -> Tensor:
+    """An orthonormal basis of span x, columns scaled first: tails differ in size by orders of magnitude."""
+    return torch.linalg.qr(x / vector_norm(x, dim=0).clamp(min=torch.finfo(x.dtype).tiny)).Q

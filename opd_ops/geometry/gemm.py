@@ -1,0 +1,84 @@
+"""The f32 matrix product this process uses: probed for accuracy and speed, never assumed.
+
+    error  = max_j ||fl(A b_j) - A b_j||_2 / ||A b_j||_2      over Gaussian A [512, 2048], b [2048, 64], against float64
+
+"highest" is what torch calls plain f32. A faster path ("high", "medium": TF32 on GPUs, oneDNN or AMX on CPUs) may be
+f32 in truth on one machine and bfloat16 on the next, so it is taken only where its error is below LIMIT, and refused
+by name otherwise. Not measured: products whose columns cancel, which lose more, in any arithmetic.
+Source: torch.set_float32_matmul_precision; error model: Higham and Mary, SIAM J. Sci. Comput. 41 (2019).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+LIMIT = 2e-6  # plain f32 shows 3e-7 to 6e-7, TF32 3e-4, bfloat16 2e-3
+FASTER = 1.3  # speed-up that a path other than "highest" must show
+PATHS = ("highest", "high", "medium")
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+class ReducedPrecision(ValueError):
+    """An f32 product that is none."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """path: torch's name of the product. error: relative, see the module. gflops: 1e9 floating operations a second."""
+
+    path: str
+    error: float
+    gflops: float
+
+    @property
+    def noise(self) -> float:
+        """Error allowed for in certificates: four times the probed one, since other data round differently."""
+        return 4.0 * self.error
+
+
+def probe(path: str = "highest", device: str = "cpu", product: Product = torch.mm) -> Probe:
+    """Accuracy and speed of one path; leaves the process on it. Errors: ReducedPrecision above LIMIT."""
+    torch.set_float32_matmul_precision(path)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(512, 2048, generator=generator).to(device)
+    b = torch.randn(2048, 64, generator=generator).to(device)
+    found, seconds = product(a, b), []
+    for _ in range(5):
+        begun = time.perf_counter()
+        found = product(a, b)
+        if found.is_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    exact = a.double() @ b.double()
+    error = float(((found.double() - exact).norm(dim=0) / exact.norm(dim=0)).max())
+    if not error < LIMIT:
+        raise ReducedPrecision(
+            f"f32 matrix products on {device} have a relative error of {error:.1e} (path {path!r}), f32 has below "
+            f"{LIMIT:.0e}: reduced precision is active; unset TF32 and bf16 settings for this process"
+        )
+    return Probe(path, error, 2 * a.numel() * b.shape[1] / min(seconds) / 1e9)
+
+
+@cache
+def choose(device: str = "cpu") -> Probe:
+    """The path to use on a device: "highest", or the fastest accurate one that is FASTER; leaves the process on it."""
+    best = probe("highest", device)
+    for path in PATHS[1:]:
+        try:
+            found = probe(path, device)
+        except ReducedPrecision:
+            continue
+        if found.gflops > FASTER * best.gflops:
+            best = found
+    return use(best.path, device)
+
+
+@cache
+def use(path: str, device: str = "cpu") -> Probe:
+    """Put this process on a path, as chosen elsewhere, checking its accuracy here. Errors: ReducedPrecision."""
+    return probe(path, device)

@@ -1,0 +1,69 @@
+"""Gram matrices G = A A' of the smaller side, and singular values from them: sigma_i = sqrt(lambda_i(G)).
+
+Rounding: |lambda_i - true| <= eta sigma_1^2 with eta = 4 sqrt(max(m, n)) eps, the random-rounding model with a safety
+of 4 (worst case: max(m, n) eps). Hence |d sigma_i| <= min(eta sigma_1^2 / sigma_i, sqrt(eta) sigma_1): squaring costs
+digits of the small values only. eps is that of `dtype`: float64 for spectra that are compared (NSS), f32 for shapes of
+spectra (effective rank), where 1e-5 of sigma_1 does not matter.
+Source: Higham and Mary, SIAM J. Sci. Comput. 41 (2019); Golub and Van Loan, Matrix Computations, 8.6.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+COLUMNS = 1024  # columns of A taken at once, so that no whole copy of A in another dtype exists
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """values: all singular values, float64 [r] descending. noise: bound on |d sigma_i|, float64 [r]. method: route."""
+
+    values: Tensor
+    noise: Tensor
+    method: str
+
+    def after(self, k: int) -> float:
+        """sigma_{k+1} with its noise added: an upper bound; 0 past the last value."""
+        return float(self.values[k] + self.noise[k]) if k < len(self.values) else 0.0
+
+
+def gram(a: Tensor, dtype: torch.dtype) -> Tensor:
+    """A A' in dtype for A [m, n]; the lower triangle is what is guaranteed."""
+    total = torch.zeros(len(a), len(a), dtype=dtype, device=a.device)
+    if a.is_cuda:
+        for block in a.split(COLUMNS, dim=1):
+            block = block.to(dtype)
+            total.addmm_(block, block.T)
+        return total
+    from scipy.linalg import blas
+
+    rank_k: Any = blas.get_blas_funcs("syrk", dtype={torch.float64: "f8", torch.float32: "f4"}[dtype])
+    # BLAS is column-major: total.T is its Fortran view, and the transpose of a block is one without a copy.
+    sums = total.numpy().T
+    for block in a.split(COLUMNS, dim=1):
+        columns = block.to(dtype).contiguous().numpy().T
+        sums = rank_k(1.0, columns, beta=1.0, c=sums, trans=1, lower=0, overwrite_c=1)
+    return torch.from_numpy(sums.T)
+
+
+def rounding(rows: int, columns: int, dtype: torch.dtype) -> float:
+    """eta of the module's bound."""
+    return 4.0 * max(rows, columns) ** 0.5 * torch.finfo(dtype).eps
+
+
+def spectrum(a: Tensor, dtype: torch.dtype = torch.float64, formed: Tensor | None = None) -> Spectrum:
+    """All singular values of A [m, n]; `formed` is gram of its smaller side where the caller has it."""
+    near = a if a.shape[0] <= a.shape[1] else a.T
+    squares = torch.linalg.eigvalsh(gram(near, dtype) if formed is None else formed)
+    values = squares.flip(0).double().clamp(min=0.0).sqrt()
+    return Spectrum(
+        values, noise(values, rounding(len(a), a.shape[1], dtype)), f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
+    )
+
+
+def noise(values: Tensor, eta: float) -> Tensor:
+    """min(eta sigma_1^2 / sigma_i, sqrt(eta) sigma_1) for descending values [r]."""
+    first = values[0]
+    return torch.minimum(eta * first * (first / values.clamp(min=1e-300)), eta**0.5 * first)

@@ -1,0 +1,94 @@
+"""What a trajectory would show without structure: null updates to measure beside the true one, and floors of its norms.
+
+    fixed_direction    bf16(W0 + nu D / ||D||_F) - W0: an update that never turns, of norm nu before storage
+    shuffled           the entries of an update in a random order: the same magnitudes, no row, column or subspace
+    iid_stable_rank    m n / (sqrt m + sqrt n)^2: the stable rank of m x n independent noise as m and n grow
+    rounding_norm      sqrt(sum_ij ulp(W_t,ij)^2 / 12): the norm of uniform rounding noise of a storage dtype
+
+Directions: these are of matrices W_t - W0 [m, n] in weight units; measure them as any update. A metric says something
+about training as far as it leaves its null: in the bf16 view a fixed direction alone shows a stable rank and a Hill
+index that fall, and a similarity to the end that rises, as the norm grows past the grid. Not measured: anything of the
+true update but its norm (fixed_direction) and its entries (shuffled). Both are drawn once: a null has a spread of its
+own, which these do not show.
+Source: this project's own check of arXiv 2606.07082, section 4; random matrices: Bai and Yin, Ann. Probab. 21 (1993);
+shuffling by random buckets: Rao, Sankhya A 23 (1961), and Sandelius, J. R. Stat. Soc. B 24 (1962).
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 17  # entries taken at once: a few f32 temporaries of them fit the cache
+BUCKET = 1 << 18  # entries shuffled at once, on average
+MOST = 256  # buckets: their numbers take one byte an entry
+
+
+def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tensor:
+    """The fixed direction null at Frobenius norm `norm`, f32 [m, n].
+
+    base_view: W0 of the bf16 view; final_delta: the direction D, of any norm but zero; both f32.
+    """
+    squares = sum(float(chunk.double().square().sum()) for chunk in _chunks(final_delta))
+    if squares == 0.0:
+        raise ValueError("a zero update has no direction")
+    found = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)
+    for out, w, d in zip(_chunks(found), _chunks(base_view), _chunks(final_delta), strict=True):
+        torch.mul(d, norm / math.sqrt(squares), out=out)
+        out.copy_(out.add_(w).to(torch.bfloat16)).sub_(w)
+    return found
+
+
+def shuffled(delta: Tensor, seed: int) -> Tensor:
+    """The entries of delta [m, n] in an order that depends on the seed and on m n alone, every one as likely; f32.
+
+    Each entry falls into a random bucket, and each bucket is shuffled: no permutation of the whole matrix is held,
+    only one byte an entry.
+    """
+    flat = delta.detach().reshape(-1).to("cpu", torch.float32)
+    found = torch.empty_like(flat)
+    buckets = min(MOST, -(-flat.numel() // BUCKET))
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randint(0, buckets, flat.shape, dtype=torch.uint8, generator=generator)
+    sizes = torch.zeros(buckets, dtype=torch.int64)
+    for chunk in places.split(CHUNK):
+        sizes += torch.bincount(chunk, minlength=buckets)
+    starts = (sizes.cumsum(0) - sizes).tolist()
+    free = list(starts)
+    for chunk, place in zip(flat.split(CHUNK), places.split(CHUNK), strict=True):
+        gathered = chunk.numpy()[np.argsort(place.numpy(), kind="stable")]
+        at = 0
+        for bucket, count in enumerate(torch.bincount(place, minlength=buckets).tolist()):
+            found.numpy()[free[bucket] : free[bucket] + count] = gathered[at : at + count]
+            free[bucket] += count
+            at += count
+    for start, size in zip(starts, sizes.tolist(), strict=True):
+        order = torch.randperm(size, dtype=torch.int32, generator=generator)
+        bucket = found[start : start + size]
+        bucket.copy_(bucket.index_select(0, order))
+    return found.reshape(delta.shape).to(delta.device)
+
+
+def iid_stable_rank(m: int, n: int) -> float:
+    """The large-size value for independent entries of one variance, whatever it is."""
+    return m * n / (math.sqrt(m) + math.sqrt(n)) ** 2
+
+
+def rounding_norm(w: Tensor, storage: torch.dtype) -> float:
+    """The rounding floor in weight units, for values w, f32 or float64, rounded to `storage`.
+
+    ulp(x) = eps 2^floor(log2 |x|), and the spacing of subnormals below the smallest normal. Exact zeros count nothing:
+    they are weights that were never trained, or pruned, more often than rounded ones.
+    """
+    grid, squares = torch.finfo(storage), 0.0
+    for chunk in _chunks(w):
+        # Without sign and significand, a float64 is the power of two below it; that of an f32 subnormal is exact too.
+        powers = (chunk.double().view(torch.int64) & 0x7FF0000000000000).view(torch.float64)
+        powers.clamp_(min=grid.smallest_normal).mul_(chunk != 0.0)
+        squares += float(torch.dot(powers, powers))
+    return grid.eps * math.sqrt(squares / 12.0)
+
+
+def _chunks(w: Tensor) -> tuple[Tensor, ...]:
+    return w.detach().reshape(-1).split(CHUNK)
