@@ -63,13 +63,13 @@ class Tuned:
         solver.refine()
         ritz, found, why = solver.ritz(), {}, None
 
-        def again(norm: float, known: Spectrum | None) -> list[int]:
+        def again(norm: float, known: Spectrum | None, thorough: bool = True) -> list[int]:
             for k in ks:
-                found[k] = certify(ritz, self.base, k, norm, known)
+                found[k] = certify(ritz, self.base, k, norm, known, thorough)
             return [k for k in ks if self._poor(ritz, found[k], k)]
 
         known = self.__dict__.get("spectrum")
-        poor = again(self.update.frobenius, known)
+        poor = again(self.update.frobenius, None, thorough=False)
         if poor:
             poor = again(self.update.norm_bound, known)
         if any(not found[k].defined or found[k].outside > found[k].linear for k in poor):

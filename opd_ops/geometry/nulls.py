@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 17  # entries taken at once: a few f32 temporaries of them fit the cache
+CHUNK = 1 << 18  # entries taken at once: a few f32 temporaries of them fit the cache
 BUCKET = 1 << 18  # entries shuffled at once, on average
 MOST = 256  # buckets: their numbers take one byte an entry
 
@@ -30,7 +30,7 @@ def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tens
 
     base_view: W0 of the bf16 view; final_delta: the direction D, of any norm but zero; both f32.
     """
-    squares = sum(float(chunk.double().square().sum()) for chunk in _chunks(final_delta))
+    squares = sum(float(torch.dot(d, d)) for d in (chunk.double() for chunk in _chunks(final_delta)))
     if squares == 0.0:
         raise ValueError("a zero update has no direction")
     found = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)

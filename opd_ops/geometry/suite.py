@@ -112,7 +112,7 @@ class Start:
         name = f"factors-{q}"
         found = self.cache.load(self.key, name) if self.cache else None
         if found is None:
-            factors = factorise(self.weight, q)
+            factors = factorise(self.weight.to(self.device), q)
             if self.cache:
                 self.cache.save(self.key, name, factors.tensors())
         else:
@@ -167,6 +167,17 @@ class Matrix:
     @property
     def problem(self) -> str | None:
         return f"base: {self.broken} non-finite weights" if self.broken else None
+
+    def prepare(self) -> None:
+        """Compute, or load, what every snapshot needs of W0, for snapshots stored as W0 is."""
+        if not self.projection or self.broken:
+            return
+        for view in views(self.weight.dtype):
+            start = self._start(view)
+            if self.settings.wants("rotation", "singular_shift", "spectral_drift"):
+                _ = start.factors if start.dense else start.base
+            if self.settings.wants("localization"):
+                _ = start.masks
 
     def snapshot(self, step: int, weight: Tensor) -> Snapshot:
         """Rows of one step for all tables asked for but locking (pairs) and nulls (which need the final step).

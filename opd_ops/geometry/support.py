@@ -62,7 +62,8 @@ def rows(changes: Changes, view: str, scope: str) -> list[dict]:
 
 def _shared(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
     """The dtype in which both weights have the view's values exactly."""
-    dtype_name(base), dtype_name(snapshot)
+    for stored in (base, snapshot):
+        dtype_name(stored)  # refuses what geometry does not read
     if view not in ("bf16", "master"):
         raise ValueError(f"view {view!r} is neither bf16 nor master")
     if view == "bf16":

@@ -1,39 +1,171 @@
+import math
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from opd_ops.geometry import localization
+from opd_ops.geometry.bitset import Bits
 from opd_ops.geometry.exact import factor
-from opd_ops.geometry.localization import mask_rank, masks, rows, top
+from opd_ops.geometry.localization import Mask, Scores, mask_rank, masks, missing, rows, top
+from opd_ops.geometry.support import Changes
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
+
+
+def where(changed):
+    bits = Bits.from_bool([changed])
+    return Changes(bits, bits.count(), bits.numel)
+
+
+def masks_of(w0, alpha=(0.3, 0.5)):
+    found = factor(w0.double(), mask_rank(*w0.shape))
+    return masks(w0, found.u, found.s, found.v, alpha)
 
 
 def localize(w0, changed, alpha=(0.3, 0.5)):
-    base = w0.double()
-    found = rows(masks(base, factor(base, mask_rank(*base.shape)), alpha), changed, "bf16")
-    return {(row["mask"], row["alpha"]): row for row in found}
+    return {(row["mask"], row["alpha"]): row for row in rows(masks_of(w0, alpha), where(changed), "bf16")}
 
 
+def by_sorting(score, alpha):
+    """inside, tied, share of the largest scores, by a sort."""
+    target = alpha * score.numel()
+    threshold = score.flatten().sort(descending=True).values[math.ceil(target) - 1]
+    inside, tied = score > threshold, score == threshold
+    return inside.flatten(), tied.flatten(), (target - int(inside.sum())) / int(tied.sum())
+
+
+def blocks(score, size):
+    flat = score.flatten()
+    return Scores(lambda: flat.split(size), score.dtype, score.numel())
+
+
+def agree(members, expected):
+    inside, tied, share = expected
+    assert torch.equal(members.inside.to_bool(), inside)
+    assert torch.equal(members.tied.to_bool(), tied)
+    assert members.share == share
+
+
+grid = st.integers(-3, 3).map(float)  # heavy ties, both signs
+wide = st.floats(-60000, 60000, width=16)  # what every dtype holds, to the subnormals
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
 @given(
-    values=st.lists(st.integers(-3, 3), min_size=1, max_size=60),
-    alpha=st.floats(0.01, 0.99),
+    values=st.one_of(st.lists(grid, min_size=1, max_size=60), st.lists(wide, min_size=1, max_size=60)),
+    alphas=st.lists(st.floats(0.01, 0.99), max_size=3),
+    size=st.integers(8, 70),
 )
+@settings(max_examples=60, deadline=None)
+@example(values=[0.0] * 9, alphas=[0.3, 0.5], size=4)
+@example(values=[0.0, -0.0, 0.0, 1.0, -1.0], alphas=[0.5, 0.5], size=2)
+@example(values=[-7.0] * 10, alphas=[0.1, 0.9], size=10)
+def test_selection_is_what_a_sort_gives(dtype, largest, values, alphas, size):
+    score = torch.tensor(values, dtype=torch.float64).to(dtype)
+    found = top(blocks(score, size), tuple(alphas), largest)
+    magnitude = score.double().abs() * (1.0 if largest else -1.0)
+    assert len(found) == len(alphas)
+    for members, alpha in zip(found, alphas, strict=True):
+        agree(members, by_sorting(magnitude, alpha))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_selection_separates_scores_that_differ_in_the_last_bit(dtype):
+    """Neighbouring numbers across a power of two, in random order: every digit of the pattern decides somewhere."""
+    pattern = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    one = int(torch.ones((), dtype=dtype).view(pattern))
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    score = (one - 500 + order).to(pattern).view(dtype)
+    for alpha, members in zip((0.1, 0.5, 0.777), top(blocks(score, 64), (0.1, 0.5, 0.777)), strict=True):
+        agree(members, by_sorting(order.double(), alpha))
+        assert members.tied.count() == 1
+
+
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=60), alpha=st.floats(0.01, 0.99))
 def test_a_mask_weighs_exactly_alpha_n_with_any_ties(values, alpha):
-    score = torch.tensor(values, dtype=torch.float64)
-    members = top(score, alpha)
-    everything = torch.ones(len(values), dtype=torch.bool)
+    score = torch.tensor(values, dtype=torch.float32)
+    (members,) = top(blocks(score, 16), (alpha,))
+    everything = Bits.from_bool([torch.ones(len(values), dtype=torch.bool)])
     # Exact but for the one rounding of share * ties.
     assert members.weight(everything) == pytest.approx(alpha * len(values), rel=1e-15, abs=1e-15)
-    assert 0.0 < members.share <= 1.0 or alpha * len(values) == int(members.inside.sum())
-    if bool(members.inside.any()):
-        assert score[members.inside].min() > score[members.tied].max()
+    assert 0.0 < members.share <= 1.0
 
 
 def test_ties_share_what_random_tie_breaking_would_give_on_average():
-    score = torch.tensor([5.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-    members = top(score, 0.4)  # weight 2: one sure member, a third of each of three ties
-    assert members.inside.tolist() == [True, False, False, False, False]
-    assert members.tied.tolist() == [False, True, True, True, False]
+    score = torch.tensor([5.0, 1.0, 1.0, 1.0, 0.0])
+    (members,) = top(blocks(score, 5), (0.4,))  # weight 2: one sure member, a third of each of three ties
+    assert members.inside.to_bool().tolist() == [True, False, False, False, False]
+    assert members.tied.to_bool().tolist() == [False, True, True, True, False]
     assert members.share == pytest.approx(1 / 3)
+
+
+def test_scores_that_change_between_readings_are_an_error():
+    readings = iter([torch.arange(9.0), torch.arange(9.0), torch.zeros(9)])
+    with pytest.raises(RuntimeError, match="scores changed between two readings"):
+        top(Scores(lambda: [next(readings)], torch.float32, 9), (0.5,))
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (56, 40), (33, 7), (1, 30), (30, 1)])
+def test_masks_are_those_of_the_whole_score_matrices(shape, monkeypatch):
+    """The product by row blocks against one float64 product; in a Gaussian matrix no two entries are 1e-6 close."""
+    monkeypatch.setattr(localization, "CHUNK", 64)
+    w0 = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, r = factor(w0, 96), mask_rank(*shape)
+    principal = ((found.u[:, :r] * found.s[:r]) @ found.v[:, :r].T).abs()
+    expected = {"principal": principal, "low_magnitude": -w0.abs()}
+    for mask in masks(w0, found.u, found.s, found.v, (0.3, 0.5)):
+        inside, _, share = by_sorting(expected[mask.name], mask.alpha)
+        assert mask.rank == (r if mask.name == "principal" else None)
+        assert torch.equal(mask.members.inside.to_bool(), inside)
+        assert mask.members.share == share
+
+
+def test_no_scale_of_the_weights_leaves_the_range_of_the_product():
+    w0 = torch.randn(16, 24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    plain, *scaled = ([mask.members for mask in masks_of(scale * w0)] for scale in (1.0, 2.0**-200, 2.0**200))
+    for other in scaled:
+        assert [one.inside.packed.tolist() for one in other] == [one.inside.packed.tolist() for one in plain]
+
+
+def test_a_zero_matrix_is_all_tie():
+    for mask in masks_of(torch.zeros(8, 8)):
+        assert (mask.members.inside.count(), mask.members.tied.count()) == (0, 64)
+        assert mask.members.share == mask.alpha
+
+
+def test_masks_survive_storage():
+    before = masks_of(torch.randn(12, 20, generator=torch.Generator().manual_seed(0)))
+    after = Mask.several_from(Mask.several_to(before))
+    assert [(m.name, m.alpha, m.rank, m.members.share) for m in after] == [
+        (m.name, m.alpha, m.rank, m.members.share) for m in before
+    ]
+    for a, b in zip(after, before, strict=True):
+        for part in ("inside", "tied"):
+            mine, theirs = getattr(a.members, part), getattr(b.members, part)
+            assert torch.equal(mine.to_bool(), theirs.to_bool())
+    assert Mask.several_from(Mask.several_to(())) == ()
+    alone = before[0].tensors()
+    assert {name: tensor.dtype for name, tensor in alone.items()} == {
+        "inside": torch.uint8, "tied": torch.uint8, "facts": torch.float64,
+    }  # fmt: skip
+    assert Mask.from_tensors(alone).members.inside.count() == before[0].members.inside.count()
+
+
+def test_masks_need_no_alpha_and_overlaps_need_bits():
+    assert masks_of(torch.ones(4, 4), ()) == ()
+    with pytest.raises(ValueError, match="which weights changed"):
+        rows(masks_of(torch.ones(4, 4)), Changes(None, 1, 16), "bf16")
+
+
+def test_missing_rows_are_the_rows_of_the_masks_without_values():
+    found = missing((16, 24), (0.3, 0.5), "bf16", "W_t has 3 non-finite weights")
+    there = rows(masks_of(torch.ones(16, 24)), where(torch.ones(16, 24, dtype=torch.bool)), "bf16")
+    assert [tuple(row) for row in found] == [tuple(row) for row in there]
+    for lost, row in zip(found, there, strict=True):
+        assert lost == {**row, "overlap": None, "density": None, "reason": "W_t has 3 non-finite weights"}
 
 
 def test_a_constant_matrix_is_all_tie_and_gives_chance():

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 from opd_ops.geometry import spectrum
 from opd_ops.geometry.exact import factor
 from opd_ops.geometry.gram import Spectrum
-from opd_ops.geometry.nulls import rounding_norm
 from opd_ops.geometry.spectrum import effective_rank, hill, hill_cuts
 from opd_ops.geometry.update import Update
-
-DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
 def only(measurement, table="update_spectrum", view="master"):
@@ -67,36 +64,6 @@ def test_a_zero_start_has_no_relative_norm(pair):
     assert row["stable_rank"] == pytest.approx(1.0)
     still = only(pair(torch.zeros(4, 6), torch.zeros(4, 6)), "update_norm")[0]
     assert still["reason"] == "zero update; W0 is zero"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rounding_norm_is_the_spacing_above_every_value(dtype):
-    generator = torch.Generator().manual_seed(0)
-    values = (torch.randn(400, generator=generator) * 10.0 ** torch.randint(-4, 4, (400,), generator=generator)).to(
-        dtype
-    )
-    values = values[values != 0]
-    infinity = torch.tensor(float("inf"), dtype=dtype)
-    spacing = (torch.nextafter(values.abs(), infinity).double() - values.abs().double()).square().sum()
-    # Sums of powers of four in another order: exact up to summation.
-    assert rounding_norm(values.double(), dtype) == pytest.approx(math.sqrt(float(spacing) / 12), rel=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
-def test_rounding_norm_of_subnormals_and_zeros(dtype):
-    grid = torch.finfo(dtype)
-    spacing = grid.eps * grid.smallest_normal
-    for value in (spacing, grid.smallest_normal / 2, grid.smallest_normal):
-        found = rounding_norm(torch.tensor([value, 0.0], dtype=torch.float64), dtype)
-        assert found == pytest.approx(math.sqrt(spacing**2 / 12), rel=1e-12)
-    assert rounding_norm(torch.zeros(3, dtype=torch.float64), dtype) == 0.0
-
-
-def test_rounding_norm_predicts_the_noise_of_storage():
-    values = torch.randn(300, 300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    noise = (values.to(torch.bfloat16).double() - values).norm()
-    # 90 000 nearly uniform errors: the sum of squares is good to 0.3 %.
-    assert rounding_norm(values, torch.bfloat16) == pytest.approx(float(noise), rel=0.01)
 
 
 def test_each_view_has_its_own_grid(planted, pair):
