@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test ui weights
+.PHONY: setup demo test ui weights bench
 
 setup: .venv/.installed
 
@@ -37,3 +37,7 @@ ui: setup
 # SmolLM2-135M-Instruct into the store, for `opd study run smollm`.
 weights: setup
 	$(BIN)/opd weights
+
+# Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers, once.
+bench: setup
+	$(BIN)/python -m pipelines.bench

@@ -24,7 +24,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `by` says which hive keys address a partition: a run (recipe, seed) or a study."""
+    """One table. `by` says which hive keys address a partition: a run (recipe, seed), a study or a commit."""
 
     name: str
     meaning: str
@@ -131,7 +131,30 @@ TABLES = {
                 Column("max_deg", REAL, "deg", "largest principal angle"),
                 Column("angles_deg", pl.List(REAL), "deg", "the k angles, ascending"),
                 Column("gap", REAL, "weight units", "sigma_k - sigma_{k+1} of W0: the cut's conditioning"),
-                Column("error_deg", REAL, "deg", "rounding error bound of the algorithm at this cut"),
+                Column(
+                    "error_deg", REAL, "deg", "bound on the errors of mean_deg, rms_deg and max_deg; 90 says nothing"
+                ),
+                Column("angle_error_deg", REAL, "deg", "bound on the error of every single angle"),
+                Column("delta", REAL, "weight units", "certificate's margin; null on dense routes, which need none"),
+                Column("iterations", INT, "", "conjugate gradient steps of the solve; null on dense routes"),
+                Column("fallback", TEXT, "", "why the first route was not enough; null where it was"),
+                REASON,
+                *DEPENDS_ON,
+            ),
+        ),
+        Table(
+            "singular_shift",
+            "D3, leading part: how far each of the k largest singular values moved",
+            (
+                *MATRIX_KEYS,
+                VIEW,
+                Column("k", INT, "", "number of leading values"),
+                Column("shifts", pl.List(REAL), "weight units", "sigma_i(W_t) - sigma_i(W0), i = 1..k"),
+                Column(
+                    "nss_k", REAL, "", "||shifts||_2 / ||sigma_{i<=k}(W0)||_2; no proxy for nss, the bulk holds most"
+                ),
+                Column("largest", REAL, "weight units", "largest |shift|"),
+                Column("error", REAL, "weight units", "bound on the error of every shift"),
                 REASON,
                 *DEPENDS_ON,
             ),
@@ -144,6 +167,7 @@ TABLES = {
                 VIEW,
                 Column("nss", REAL, "", "||sigma(W_t) - sigma(W0)||_2 / ||sigma(W0)||_2, sorted spectra"),
                 Column("mirsky", REAL, "", "upper bound ||W_t - W0||_F / ||W0||_F (Mirsky)"),
+                Column("error", REAL, "", "bound on the rounding error of nss"),
                 REASON,
                 *DEPENDS_ON,
             ),
@@ -166,8 +190,8 @@ TABLES = {
             ),
         ),
         Table(
-            "update_spectrum",
-            "D5, D6, D9: size and concentration of the update W_t - W0",
+            "update_norm",
+            "D5, D6: size and stable rank of the update W_t - W0, beside its noise floors",
             (
                 *MATRIX_KEYS,
                 VIEW,
@@ -175,15 +199,30 @@ TABLES = {
                 Column("relative_norm", REAL, "", "||W_t - W0||_F / ||W0||_F"),
                 Column("spectral_norm", REAL, "weight units", "||W_t - W0||_2"),
                 Column("stable_rank", REAL, "", "||dW||_F^2 / ||dW||_2^2"),
-                Column("effective_rank", REAL, "", "exp entropy of p_i = sigma_i / sum sigma (Roy-Vetterli)"),
-                Column("effective_rank_energy", REAL, "", "exp entropy of p_i = sigma_i^2 / sum sigma^2"),
-                Column("energy_top16", REAL, "fraction", "share of ||dW||_F^2 in the 16 largest singular values"),
+                Column("stable_rank_error", REAL, "", "bound on the error of stable_rank"),
                 Column(
                     "rounding_norm",
                     REAL,
                     "weight units",
-                    "expected norm of this view's rounding noise: sqrt(sum ulp^2 / 12)",
+                    "floor: expected norm of this view's rounding noise, sqrt(sum ulp^2 / 12)",
                 ),
+                Column("iid_stable_rank", REAL, "", "floor: stable rank of i.i.d. noise, mn / (sqrt m + sqrt n)^2"),
+                REASON,
+                *DEPENDS_ON,
+            ),
+        ),
+        Table(
+            "update_spectrum",
+            "D9: concentration of the update's whole spectrum",
+            (
+                *MATRIX_KEYS,
+                VIEW,
+                Column("effective_rank", REAL, "", "exp entropy of p_i = sigma_i / sum sigma (Roy-Vetterli)"),
+                Column("effective_rank_error", REAL, "", "first-order bound on its rounding error"),
+                Column("effective_rank_energy", REAL, "", "exp entropy of p_i = sigma_i^2 / sum sigma^2"),
+                Column("effective_rank_energy_error", REAL, "", "first-order bound on its rounding error"),
+                Column("energy_top16", REAL, "fraction", "share of ||dW||_F^2 in the 16 largest singular values"),
+                Column("energy_top16_error", REAL, "fraction", "bound on its rounding error"),
                 REASON,
                 *DEPENDS_ON,
             ),
@@ -196,6 +235,7 @@ TABLES = {
                 VIEW,
                 Column("k", INT, "", "number of top singular values used"),
                 Column("hill", REAL, "", "[mean_{i<k} log(sigma_i / sigma_k)]^-1"),
+                Column("error", REAL, "", "first-order bound on its rounding error"),
                 REASON,
                 *DEPENDS_ON,
             ),
@@ -210,7 +250,38 @@ TABLES = {
                 Column("k", INT, "", "dimension of the subspaces"),
                 VIEW,
                 Column("similarity", REAL, "fraction", "Sim_k = ||V_k(step)' V_k(step_other)||_F^2 / k; chance is k/n"),
+                Column("error", REAL, "fraction", "bound on the error of similarity; 1 where the cut has no gap"),
                 Column("chance", REAL, "fraction", "expected similarity of two random subspaces, k/n"),
+                REASON,
+                *DEPENDS_ON,
+            ),
+        ),
+        Table(
+            "nulls",
+            "what D5 to D9 would show without structure: a direction that never turns, and shuffled entries",
+            (
+                *MATRIX_KEYS,
+                VIEW,
+                Column(
+                    "null",
+                    TEXT,
+                    "",
+                    "fixed_direction (the final update rescaled to this step's norm and rounded again; bf16 only) or "
+                    "shuffled (this step's entries in one random order)",
+                ),
+                Column("final_step", INT, "optimizer steps", "the step taken as final"),
+                Column("stable_rank", REAL, "", "of the null, as in update_norm"),
+                Column("effective_rank", REAL, "", "of the null, as in update_spectrum"),
+                Column("effective_rank_error", REAL, "", "first-order bound on its rounding error"),
+                Column("effective_rank_energy", REAL, "", "of the null, as in update_spectrum"),
+                Column("effective_rank_energy_error", REAL, "", "first-order bound on its rounding error"),
+                Column("energy_top16", REAL, "fraction", "of the null, as in update_spectrum"),
+                Column("energy_top16_error", REAL, "fraction", "bound on its rounding error"),
+                Column("hill_k", pl.List(INT), "", "cuts of hill"),
+                Column("hill", pl.List(REAL), "", "of the null at each hill_k"),
+                Column("similarity_k", INT, "", "dimension of the subspaces compared"),
+                Column("similarity_output", REAL, "fraction", "Sim_k of the null here and at final_step, output side"),
+                Column("similarity_input", REAL, "fraction", "the same, input side"),
                 REASON,
                 *DEPENDS_ON,
             ),
@@ -235,6 +306,25 @@ TABLES = {
                 Column("note", TEXT, "", "how to read it"),
             ),
             by=("study",),
+        ),
+        Table(
+            "bench",
+            "what the engine costs and how exact it is, beside the goal (`make bench`)",
+            (
+                Column("figure", INT, "", "number of the figure to reach"),
+                Column("case", TEXT, "", "what was measured: an update, a set of diagnostics, a tool"),
+                Column("quantity", TEXT, "", "what of it"),
+                Column("value", REAL, "unit's", "the measured value; null where there is none, and note says why"),
+                Column("unit", TEXT, "", "s (CPU seconds unless quantity says otherwise), x (times), deg, or none"),
+                Column("goal", TEXT, "", "the bounds to reach; empty where the value is only reported"),
+                Column("met", FLAG, "", "whether value is within goal; null without goal or value, or where undecided"),
+                Column("note", TEXT, "", "how to read it"),
+                Column("commit", TEXT, "", "commit of the source tree, with -dirty where it had changes"),
+                Column("machine", TEXT, "", "processor, cores and BLAS threads of the bench"),
+                Column("torch", TEXT, "", "version of torch"),
+                Column("time", TEXT, "", "when the bench began, ISO 8601"),
+            ),
+            by=("commit",),
         ),
     )
 }

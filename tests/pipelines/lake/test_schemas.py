@@ -14,18 +14,27 @@ CONTRACT = {
     "timing": f"{RUN} phase wall_s cpu_s",
     "evaluation": f"{RUN} temperature accuracy stderr n",
     "update_support": f"{MATRIX} numel view unchanged",
-    "rotation": f"{MATRIX} view side k mean_deg rms_deg max_deg angles_deg method",
-    "spectral_drift": f"{MATRIX} nss view",
+    "rotation": f"{MATRIX} view side k mean_deg rms_deg max_deg angles_deg error_deg method",
+    "spectral_drift": f"{MATRIX} nss error view",
     "localization": f"{MATRIX} view mask alpha rank overlap density",
-    "update_spectrum": f"{MATRIX} view frobenius relative_norm stable_rank "
-    "effective_rank effective_rank_energy energy_top16",
-    "hill": f"{MATRIX} view k hill",
-    "locking": f"{MATRIX} step_other side k view similarity",
+    "singular_shift": f"{MATRIX} view k shifts nss_k error",
+    "update_norm": f"{MATRIX} view frobenius relative_norm spectral_norm stable_rank stable_rank_error "
+    "rounding_norm iid_stable_rank",
+    "update_spectrum": f"{MATRIX} view effective_rank effective_rank_energy energy_top16",
+    "hill": f"{MATRIX} view k hill error",
+    "locking": f"{MATRIX} step_other side k view similarity error",
+    "nulls": f"{MATRIX} view null final_step stable_rank effective_rank hill_k similarity_k similarity_input",
     "verdicts": "claim left right effect low high holds paper",
+    "bench": "figure case quantity value unit goal met note commit machine torch time",
 }
-TEXT = {"study", "recipe", "matrix", "role", "phase", "view", "side", "mask", "method"}
+TEXT = {"study", "recipe", "matrix", "role", "phase", "view", "side", "mask", "null", "method"}
 TEXT |= {"claim", "left", "right", "paper"}
-WHOLE = {"seed", "step", "layer", "tokens", "n", "numel", "k", "rank", "step_other"}
+TEXT |= {"case", "quantity", "unit", "goal", "note", "commit", "machine", "torch", "time"}
+WHOLE = {"figure", "seed", "step", "layer", "tokens", "n", "numel", "k", "rank", "step_other"}
+WHOLE |= {"final_step", "similarity_k"}
+FRACTIONS = {"accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"}
+FRACTIONS |= {"similarity_input", "similarity_output"}
+LISTS = {"angles_deg": pl.List(pl.Float64), "shifts": pl.List(pl.Float64), "hill_k": pl.List(pl.Int64)}
 columns = [(table, column) for table in TABLES.values() for column in table.columns]
 
 
@@ -39,13 +48,13 @@ def test_promised_columns_are_there_with_their_types(table):
     schema = TABLES[table].schema
     for name in CONTRACT[table].split():
         expected = pl.String if name in TEXT else pl.Int64 if name in WHOLE else pl.Float64
-        expected = {"angles_deg": pl.List(pl.Float64), "holds": pl.Boolean}.get(name, expected)
+        expected = (LISTS | {"holds": pl.Boolean, "met": pl.Boolean}).get(name, expected)
         assert schema[name] == expected, name
 
 
 def test_partitions_are_columns_of_their_own_table():
     for name, table in TABLES.items():
-        assert table.by == (("study",) if name == "verdicts" else ("recipe", "seed"))
+        assert table.by == {"verdicts": ("study",), "bench": ("commit",)}.get(name, ("recipe", "seed"))
         assert set(table.by) <= set(table.schema)
         assert len(table.schema) == len(table.columns), "no name twice"
 
@@ -63,9 +72,9 @@ def test_what_is_measured_in_something_says_in_what():
             assert unit == "s", (table, name)
         if re.search(r"frobenius|_norm$|^gap$", name) and name not in ("grad_norm", "relative_norm"):
             assert unit == "weight units", (table, name)
-        if name in ("step", "step_other", "run_steps"):
+        if name in ("step", "step_other", "final_step", "run_steps"):
             assert unit == "optimizer steps", (table, name)
-        if name in ("accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"):
+        if name in FRACTIONS:
             assert unit == "fraction", (table, name)
     for table, name in (("training", "loss"), ("training", "kl"), ("training", "entropy"), ("training", "tokens")):
         assert units[table, name]
@@ -74,6 +83,9 @@ def test_what_is_measured_in_something_says_in_what():
 def test_a_column_has_one_type_in_all_tables():
     types = {}
     for table, column in columns:
+        if (table.name, column.name) == ("nulls", "hill"):  # one row holds every cut
+            assert column.dtype == pl.List(types["hill"])
+            continue
         assert types.setdefault(column.name, column.dtype) == column.dtype, (table.name, column.name)
 
 

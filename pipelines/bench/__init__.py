@@ -1,0 +1,17 @@
+"""The bench: what one snapshot costs and how exact it is, beside the recipes and tools in use. `make bench`.
+
+In reading order:
+
+- `row.py`          one measured value beside its goal
+- `synthetic.py`    seeded weights and updates in the regimes of the papers
+- `shapes.py`       which matrices a model has; `checkpoints.py` writes them as a Hugging Face folder
+- `sizes.py`        how big everything is, in full and with --quick
+- `truth.py`        the float64 reference; `engine.py` the only door to what is measured
+- `plain.py`        the published recipe and the single factorizations it is made of
+- `peers.py`        WeightWatcher and modeldelta, in an environment of their own
+- `seconds.py`      CPU and device seconds; `load.py` how busy the machine was with something else
+- `worker.py`       the program of a measuring process; `workers.py` starts it
+- `figures/`        one function per figure
+- `ledger.py`       the rows in the table `bench`
+- `__main__.py`     the command
+"""

@@ -1,0 +1,63 @@
+"""Synthetic checkpoints as Hugging Face folders: config.json, safetensors shards and their index."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.bench import synthetic
+from pipelines.bench.shapes import EMBEDDING, Shape
+from pipelines.store.objects import Store, normalise
+from pipelines.store.tensors import TensorRef, header
+
+BASE, STEP = "base", "step-1"
+
+
+def write_pair(folder: Path, shapes: Sequence[Shape], update: str, *, vocabulary: int = 0) -> tuple[Path, Path]:
+    """Heavy W0 under folder/base and W0 plus `update` of its usual size under folder/step-1; returns both paths.
+
+    vocabulary > 0 adds an embedding [vocabulary, hidden] of zeros in a shard of its own, which takes no space on disk:
+    its bytes are a hole in the file.
+    """
+    paths = folder / BASE, folder / STEP
+    for path in paths:
+        path.mkdir(parents=True)
+    tensors: tuple[dict, dict] = ({}, {})
+    for seed, shape in enumerate(shapes):
+        w0 = synthetic.weight("heavy", shape.m, shape.n, seed)
+        tensors[0][shape.name] = w0
+        tensors[1][shape.name] = synthetic.updated(w0, update, synthetic.UPDATES[update].rel, 1000 + seed)
+    for path, mine in zip(paths, tensors, strict=True):
+        _write(path, mine, Shape(EMBEDDING, vocabulary, shapes[0].n) if vocabulary else None)
+    return paths
+
+
+def refs(folder: Path) -> dict[str, TensorRef]:
+    """References to all tensors of a folder, by name."""
+    store = Store(normalise(str(folder)))
+    return {
+        name: ref for file in sorted(folder.glob("*.safetensors")) for name, ref in header(store, file.name).items()
+    }
+
+
+def _write(folder: Path, tensors: dict, embedding: Shape | None) -> None:
+    from safetensors.torch import save_file
+
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "tie_word_embeddings": True}))
+    if embedding is None:
+        save_file(tensors, folder / "model.safetensors")
+        return
+    files = [f"model-{index:05d}-of-00002.safetensors" for index in (1, 2)]
+    _write_hole(folder / files[0], embedding)
+    save_file(tensors, folder / files[1])
+    weight_map = {embedding.name: files[0]} | dict.fromkeys(tensors, files[1])
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def _write_hole(path: Path, shape: Shape) -> None:
+    size = 2 * shape.numel
+    entry = {"dtype": "BF16", "shape": shape.extents, "data_offsets": [0, size]}
+    text = json.dumps({shape.name: entry}).encode()
+    with open(path, "xb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + size)

@@ -1,0 +1,42 @@
+"""The figures to reach. Each is a function of the sizes and of `tell(share, words)` that returns rows.
+
+- `accuracy.py`    1, one wide matrix: angles against float64, cost against the factorizations they replace
+- `snapshot.py`    2, ten matrices from disk: cost against the published recipe and the tools in use
+- `scaling.py`     3, a second worker, more snapshots, more matrices
+- `footprint.py`   4, memory of a worker
+- `checkpoint.py`  5, a whole Qwen3-8B checkpoint
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.bench.row import Row
+from pipelines.bench.sizes import Sizes
+
+Tell = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """title: what it is about; work: its usual share of a full bench, in seconds."""
+
+    title: str
+    work: float
+    measure: Callable[[Sizes, Tell], list[Row]]
+
+
+def figures() -> dict[int, Figure]:
+    """All figures by number; torch is imported with them."""
+    from pipelines.bench.figures.accuracy import accuracy
+    from pipelines.bench.figures.checkpoint import checkpoint
+    from pipelines.bench.figures.footprint import footprint
+    from pipelines.bench.figures.scaling import scaling
+    from pipelines.bench.figures.snapshot import snapshot
+
+    return {
+        1: Figure("one wide matrix: exactness and cost of its rotation", 300, accuracy),
+        2: Figure("ten matrices from disk: cost of a snapshot", 400, snapshot),
+        3: Figure("scaling: workers, snapshots, matrices", 120, scaling),
+        4: Figure("memory of a worker", 40, footprint),
+        5: Figure("a Qwen3-8B checkpoint", 120, checkpoint),
+    }

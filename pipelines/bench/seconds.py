@@ -1,0 +1,46 @@
+"""Seconds of work: CPU seconds of this process, or seconds on a GPU between two of its own events."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+PATIENCE = 30.0  # CPU seconds after which nothing is repeated
+
+
+@dataclass(frozen=True)
+class Timed(Generic[Result]):
+    """What a call returned the last time, its median seconds, and how often it ran."""
+
+    result: Result
+    seconds: float
+    runs: int
+
+
+def cpu(call: Callable[[], Result], repeats: int = 1) -> Timed[Result]:
+    """Median CPU seconds of `call` over `repeats` runs, fewer once they took PATIENCE together.
+
+    CPU time does not grow while the process waits for a core, but caches, clock speed and memory bandwidth are shared
+    with the neighbours, so ratios are taken within one run.
+    """
+    spent: list[float] = []
+    while True:
+        begun = time.process_time()
+        result = call()
+        spent.append(time.process_time() - begun)
+        if len(spent) >= repeats or sum(spent) > PATIENCE:
+            return Timed(result, statistics.median(spent), len(spent))
+
+
+def device(call: Callable[[], Result]) -> Timed[Result]:
+    """Seconds between two events on the current GPU's stream around `call`, host gaps included."""
+    import torch
+
+    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begun.record()
+    result = call()
+    ended.record()
+    ended.synchronize()
+    return Timed(result, begun.elapsed_time(ended) / 1000, 1)

@@ -1,0 +1,42 @@
+"""How big everything is: in full, and small enough for a smoke test."""
+
+from dataclasses import dataclass
+
+from pipelines.bench.shapes import Extents, Shape, qwen3_8b, qwen_like
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    wide: tuple[int, int]  # the one matrix of figure 1
+    ten: tuple[Shape, ...]  # the checkpoint of figures 2 and 3
+    square: int  # extent of the matrices whose number grows in figure 3
+    counts: tuple[int, ...]  # numbers of snapshots and of matrices in figure 3
+    model: tuple[Shape, ...]  # the projections of figures 4 and 5
+    vocabulary: int  # rows of figure 4's embedding
+    k: int  # cut of every rotation
+    repeats: int  # runs of ours, of which the median counts
+    install: bool  # whether absent peers are installed
+
+
+FULL = Sizes(
+    wide=(4096, 12288),
+    ten=tuple(qwen_like()),
+    square=2048,
+    counts=(1, 2, 4, 8),
+    model=tuple(qwen3_8b()),
+    vocabulary=151936,
+    k=64,
+    repeats=3,
+    install=True,
+)
+QUICK = Sizes(
+    wide=(512, 1536),
+    ten=tuple(qwen_like(512)),
+    square=256,
+    counts=(1, 2, 4),
+    model=tuple(Extents(hidden=512, heads=512, kv=128, mlp=1536).decoder(2)),
+    vocabulary=4096,
+    k=16,
+    repeats=1,
+    install=False,
+)

@@ -1,0 +1,111 @@
+"""Every figure end to end at sizes where the numbers mean nothing and the plumbing everything."""
+
+import pytest
+import torch
+
+from pipelines.bench import engine
+from pipelines.bench.figures import checkpoint, figures, footprint, scaling
+from pipelines.bench.figures.accuracy import accuracy
+from pipelines.bench.row import row
+from pipelines.bench.workers import Race, race, worker
+
+
+def test_accuracy_compares_both_updates_with_float64(tiny, told):
+    tell, shares = told
+    rows = accuracy(tiny, tell)
+    assert {found.figure for found in rows} == {1} and shares == sorted(shares)
+    errors = [found for found in rows if "error" in found.quantity]
+    assert len(errors) == 8 and all(found.met for found in errors), errors
+    ratios = [found for found in rows if found.quantity.endswith("over ours")]
+    assert [(found.case, found.goal) for found in ratios] == [
+        ("rl", ">= 60"), ("rl", ">= 20"), ("sft", ">= 60"), ("sft", ">= 20"),
+    ]  # fmt: skip
+    assert all(found.value > 0 for found in ratios)
+
+
+def test_scaling_fits_exponents(tiny, told, monkeypatch):
+    monkeypatch.setattr(scaling, "_workers", lambda sizes, tell: [])
+    snapshots, matrices = scaling.scaling(tiny, told[0])
+    assert (snapshots.case, matrices.case) == ("snapshots", "matrices")
+    assert snapshots.note.count(" s") == 2 and snapshots.value is not None
+    assert scaling.exponent([1, 2, 4, 8], [3.0, 6.0, 12.0, 24.0]) == pytest.approx(1)
+    assert scaling.exponent([1, 2, 4], [1.0, 4.0, 16.0]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("two", "others", "met"), [(5.0, 0.0, True), (9.0, 0.0, False), (9.0, 0.5, None), (9.0, None, None)]
+)
+def test_a_gain_missed_on_a_busy_machine_is_undecided(tiny, told, monkeypatch, two, others, met):
+    monkeypatch.setattr(scaling, "_linear", lambda sizes, tell: [])
+    order = []
+
+    def run(count, names, *_):
+        order.append((count, names))
+        return Race(wall=10.0 if count == 1 else two, cpu=10.0, others=others)
+
+    monkeypatch.setattr(scaling, "race", run)
+    *_, gain = scaling.scaling(tiny, told[0])
+    assert gain.value == pytest.approx(10 / two) and gain.met is met
+    assert ("undecided" in gain.note) == (met is None)
+    assert [count for count, _ in order] == [1, 2]
+    sizes = {shape.name: shape.numel for shape in tiny.ten}
+    assert [sizes[name] for name in order[0][1]] == sorted(sizes.values(), reverse=True)
+
+
+def test_workers_measure_real_files_and_say_how_much_they_grew(tiny, told, monkeypatch):
+    """Footprint and race over one real worker each; the others of footprint are that one again."""
+    seen = []
+
+    def once(folders, k, parts):
+        names = [shape.name for shape in tiny.model if ".layers.0." in shape.name]
+        if not seen:
+            seen.append(race(1, names, folders, k, parts))
+        return worker(folders, k, parts)
+
+    monkeypatch.setattr(footprint, "worker", once)
+    monkeypatch.setattr(engine, "DRIFT", engine.ROTATION)
+    rows = footprint.footprint(tiny, told[0])
+    assert [found.case for found in rows] == [
+        "one layer, rotation", "one layer, with exact NSS", "embedding of 400 rows",
+    ]  # fmt: skip
+    assert all(found.goal == "<= 6" and (found.value is None or found.value > 0) for found in rows)
+    assert seen[0].wall > 0 and seen[0].cpu > 0
+
+
+def test_a_worker_that_dies_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RuntimeError, match="exit code 1"), worker((tmp_path / "empty",) * 2, 4, ()) as mine:
+        mine.measure("model.layers.0.self_attn.q_proj.weight")
+
+
+def test_a_checkpoint_is_extrapolated_from_one_matrix_of_each_shape(tiny, told, monkeypatch):
+    made = []
+    monkeypatch.setattr(checkpoint, "cpu", lambda call, repeats=1: made.append(call()) or Spent(made[-1]))
+    rows = checkpoint.checkpoint(tiny, told[0])
+    assert [found.case for found in rows] == [name for name in engine.SETS for _ in range(2)]
+    assert all(found.value == len(tiny.model) for found in rows), "each counted once second, as often as it occurs"
+    # Shapes: q and o alike, k and v, gate and up, down.
+    assert len(made) == 4 * 2 * len(engine.SETS)
+
+
+def test_on_a_gpu_every_matrix_is_measured(tiny, told, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    spent = {name: (2.0, 1.0) for name in engine.SETS}
+    monkeypatch.setattr(checkpoint, "_measure_on_device", lambda shape, seed, k: spent)
+    rows = checkpoint.checkpoint(tiny, told[0])
+    assert [found.value for found in rows] == [28.0, 14.0] * len(engine.SETS)
+    assert rows[0].quantity == "GPU, once per base" and "device events" in rows[0].note
+
+
+def test_figures_are_numbered_and_known():
+    assert list(figures()) == [1, 2, 3, 4, 5]
+    assert all(figure.title and figure.work > 0 for figure in figures().values())
+    assert row(1, "", "", 1.0).figure == 1
+
+
+class Spent:
+    """A second, whatever was done."""
+
+    def __init__(self, result):
+        self.result, self.seconds, self.runs = result, 1.0, 1
