@@ -1,4 +1,4 @@
-"""The geometry tables of one run: seven diagnostics of every matrix at every snapshot."""
+"""The geometry tables of one run: all diagnostics of every matrix at every snapshot."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,19 +13,30 @@ from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from assets.trajectories import addressed
 from opd_ops.geometry import VERSION
+from opd_ops.roles import PROJECTIONS
 from pipelines.lake import written
 from pipelines.runs.measuring import TABLES, measure_run, measured
 
 SHOWN = {  # the column whose mean over projections stands in an asset's metadata
     "update_support": "unchanged",
     "rotation": "mean_deg",
+    "singular_shift": "nss_k",
     "spectral_drift": "nss",
     "localization": "overlap",
-    "update_spectrum": "stable_rank",
+    "update_norm": "stable_rank",
+    "update_spectrum": "effective_rank",
     "hill": "hill",
     "locking": "similarity",
+    "nulls": "stable_rank",
 }
-SPLIT = {"rotation": ["side", "k"], "localization": ["mask", "alpha"], "hill": ["k"], "locking": ["side", "k"]}
+SPLIT = {  # the columns beside the view that tell its rows apart
+    "rotation": ["side", "k"],
+    "singular_shift": ["k"],
+    "localization": ["mask", "alpha"],
+    "hill": ["k"],
+    "locking": ["side", "k"],
+    "nulls": ["null"],
+}
 
 
 @dg.multi_asset(
@@ -75,7 +86,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
 def summary(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Means over the decoder projections at the last step that has rows, by view and cut."""
     by = ["view", *SPLIT.get(table, [])]
-    projections = rows.filter(pl.col("role").is_in(["q", "k", "v", "o", "gate", "up", "down"]))
+    projections = rows.filter(pl.col("role").is_in(PROJECTIONS))
     column = SHOWN[table]
     return (
         projections.filter(pl.col("step") == pl.col("step").max())

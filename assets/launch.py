@@ -55,9 +55,10 @@ class Item:
     assets: tuple[str, ...] = ()  # of the job; all when empty
     needs: tuple[str, ...] = ()
     cost: float = 1.0
-    run: tuple[Recipe, int] | None = None
+    run: tuple[Recipe, int] | None = None  # None for weights that are fetched and for the comparison
     trains: bool = False
     measures: bool = False
+    compares: bool = False
 
 
 @dataclass
@@ -107,7 +108,14 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         name = f"{recipe.name}, seed {seed}"
         add(Item(name, runs_job.name, run_key(recipe.name, seed), "locking"), recipe, seed, measure=True)
     items.append(
-        Item("comparison", comparison_job.name, study.name, "report", needs=tuple(item.name for item in items))
+        Item(
+            "comparison",
+            comparison_job.name,
+            study.name,
+            "report",
+            needs=tuple(item.name for item in items),
+            compares=True,
+        )
     )
     return items
 
@@ -189,7 +197,7 @@ class Launch:
 
     def _reusable(self, item: Item) -> bool:
         """Nothing is left to do, and Dagster's record of the partition exists."""
-        if item.trains or item.measures or (item.run is None and not comparing.compared(self.store, self.study)):
+        if item.trains or item.measures or (item.compares and not comparing.compared(self.store, self.study)):
             return False
         return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
 

@@ -10,6 +10,8 @@ In reading order:
 - `verdicts.py`   the statements decided, one row each
 - `headline.py`   metrics by arms, numeric and as text, Markdown or HTML cells
 - `inventory.py`  what is in the tables: runs, evaluations, values that do not exist
+- `bounds.py`     how large the stored error bounds are
+- `series.py`     what the charts draw, and `beside.py`: beside the null that never turns
 - `figures.py`    charts, and their SVG and PNG
 - `captions.py`   what each chart means, how it is computed and what to be careful about
 - `prose.py`      sentences generated from verdict rows

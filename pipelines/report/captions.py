@@ -1,23 +1,36 @@
 """What each figure means, how it is computed and what to be careful about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipelines.report import figures
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.report import beside, figures
+from pipelines.report.beside import Beside
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure of the page. `draw` takes the `needs` tables in order."""
+    """One figure of the page."""
 
     key: str  # anchor on the page
     title: str
     needs: tuple[str, ...]  # tables
+    null: Callable[..., Beside] | None = None  # the series beside its null, from `needs` and the table nulls
+    told: tuple[int, int] = (5, 100)  # shares of the run (%) at which the null is told in words
     draw: Callable[..., figures.Chart]
     alt: str  # what the picture shows, for readers who do not see it
     meaning: str
     how: str
     caveat: str
+
+    def takes(self, tables: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
+        """What `draw` (and `null`, if there is one) is called with; the nulls may be absent."""
+        taken = [tables[name] for name in self.needs]
+        if self.null is not None:
+            taken.append(tables.get("nulls", pl.LazyFrame(schema=TABLES["nulls"].schema)))
+        return taken
 
 
 SPREAD = "Mean over the decoder's projection matrices, then over seeds; bands run from the lowest to the highest seed."
@@ -31,7 +44,8 @@ FIGURES = (
     Figure(
         key="stable-rank",
         title="Stable rank of the update",
-        needs=("update_spectrum",),
+        needs=("update_norm",),
+        null=beside.stable_rank,
         draw=figures.stable_rank,
         alt="Stable rank of the update against training progress, one line per arm, bf16 and master side by side.",
         meaning="Whether an update spreads over more directions as training goes on, or concentrates on fewer.",
@@ -42,7 +56,7 @@ FIGURES = (
     Figure(
         key="norm",
         title="Size of the update",
-        needs=("update_spectrum",),
+        needs=("update_norm",),
         draw=figures.frobenius_norm,
         alt="Frobenius norm of the update against training progress on a log axis, one line per arm, both views.",
         meaning="How far the weights have moved from their start.",
@@ -53,6 +67,7 @@ FIGURES = (
         key="hill",
         title="Tail of the update's spectrum",
         needs=("hill",),
+        null=beside.hill,
         draw=figures.hill,
         alt="Hill tail index of the update's singular values against training progress, one line per arm, both views.",
         meaning="A small index is a heavy tail: a few singular values stand out from the rest.",
@@ -64,10 +79,12 @@ FIGURES = (
         key="locking",
         title="When the update's subspace settles",
         needs=("locking",),
+        null=beside.locking,
+        told=(10, 25),
         draw=figures.locking,
         alt="Sim_16 between the update now and at the end against training progress, one line per arm, both views.",
         meaning="How much of the final update's leading input subspace is already there.",
-        how="Sim_16 = ||V_16(t)' V_16(end)||_F^2 / 16 with V_16 the top right singular vectors of dW. The dashed rule "
+        how="Sim_16 = ||V_16(t)' V_16(end)||_F^2 / 16 with V_16 the top right singular vectors of dW. The dotted rule "
         f"is the mean chance level 16/n. {SPREAD} The paper shows OPD high from its first checkpoint, at most 21 % in.",
         caveat=ROUNDED,
     ),

@@ -10,39 +10,47 @@ import altair as alt
 import polars as pl
 import vl_convert
 
+from pipelines.report import beside
 from pipelines.report.arms import ARMS, Arm
 from pipelines.report.metrics import PROJECTIONS
-from pipelines.report.series import by_role, profile, progress
+from pipelines.report.series import by_role, pooled, profile, progress
 
 # Sizes in px. Text stays readable when a chart is shown at half its width.
 PANEL_WIDTH, PANEL_HEIGHT, TEXT_SIZE = 250, 230, 15
-INK, GRID, PAPER = "#1a1a1a", "#e3e3e3", "#ffffff"
+INK, QUIET, GRID, PAPER = "#1a1a1a", "#555555", "#e3e3e3", "#ffffff"
+THIN, THIN_DASH = 1.4, [4, 3]
+SHARES = [0, 5, 10, 25, 50, 100]  # ticks, on an axis that gives the beginning room, where most happens
 VIEW_TITLES = {"bf16": "bf16 (what is served)", "master": "master (stored dtype)"}
-PERCENT_OF_RUN = "training progress (% of the run's steps)"
+PERCENT_OF_RUN = "progress (% of steps, sqrt axis)"
+NULL = "null: final update, rescaled and rounded"
 
 Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart
 
 
-def stable_rank(update_spectrum: pl.LazyFrame) -> Chart:
-    """||dW||_F^2 / ||dW||_2^2 of the update over training."""
-    return curves(progress("update_spectrum", update_spectrum, "stable_rank"), "stable rank of the update")
+def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame) -> Chart:
+    """||dW||_F^2 / ||dW||_2^2 of the update over training, beside its null."""
+    both = beside.stable_rank(update_norm, nulls)
+    return curves(pooled(both.measured), "stable rank of the update", null=pooled(both.null))
 
 
-def frobenius_norm(update_spectrum: pl.LazyFrame) -> Chart:
+def frobenius_norm(update_norm: pl.LazyFrame) -> Chart:
     """||W_t - W0||_F over training, log axis."""
-    return curves(progress("update_spectrum", update_spectrum, "frobenius"), "Frobenius norm (weight units)", log=True)
+    series = pooled(progress("update_norm", update_norm, "frobenius"))
+    return curves(series, "Frobenius norm (weight units)", log=True)
 
 
-def hill(hill: pl.LazyFrame) -> Chart:
-    """Hill index of the update's singular values over training, at the smallest k present."""
-    return curves(progress("hill", hill, "hill", cut="k"), "Hill tail index")
+def hill(hill: pl.LazyFrame, nulls: pl.LazyFrame) -> Chart:
+    """Hill index of the update's singular values over training, at the smallest k that all share, beside its null."""
+    both = beside.hill(hill, nulls)
+    return curves(pooled(both.measured), "Hill tail index", null=pooled(both.null))
 
 
-def locking(locking: pl.LazyFrame) -> Chart:
-    """Sim_16 between the update's top-16 input subspace at each step and at the last, with the chance level."""
-    rows = locking.filter(pl.col("side") == "input", pl.col("k") == 16)
-    chance = rows.select(pl.col("chance").mean()).collect().item()
-    return curves(progress("locking", rows, "similarity"), "Sim_16 to the final step", floor=chance, domain=(0, 1))
+def locking(locking: pl.LazyFrame, nulls: pl.LazyFrame) -> Chart:
+    """Sim_16 between the update's top-16 input subspace at each step and at the last, beside its null and chance."""
+    both = beside.locking(locking, nulls)
+    rows = locking.filter(pl.col("side") == "input", pl.col("k") == beside.SIMILARITY_K)
+    chance, title = rows.select(pl.col("chance").mean()).collect().item(), "Sim_16 to the final step"
+    return curves(pooled(both.measured), title, null=pooled(both.null), floor=chance, domain=(0, 1))
 
 
 def angle_profiles(rotation: pl.LazyFrame) -> Chart:
@@ -68,16 +76,25 @@ def curves(
     x: tuple[str, str] = ("progress", PERCENT_OF_RUN),
     log: bool = False,
     points: bool = True,
+    null: pl.DataFrame | None = None,
     floor: float | None = None,
     domain: tuple[float, float] | None = None,
 ) -> Chart:
-    """One panel per view on shared axes: a line per arm and a band over seeds; `floor` draws a reference line."""
-    data = data.with_columns(view=pl.col("view").replace(VIEW_TITLES), floor=pl.lit(floor, pl.Float64()))
+    """One panel per view on shared axes: a line per arm and a band over seeds.
+
+    `null` (columns of `data`) draws a thin dashed line per arm, `floor` the level of chance.
+    """
+    # Layers of a facet share one table, so the null's rows stand in it with a mark of their own.
+    drawn = [data.with_columns(series=pl.lit("measured"))]
+    if null is not None and not null.is_empty():
+        drawn.append(null.with_columns(series=pl.lit(NULL)))
+    data = pl.concat(drawn).with_columns(view=pl.col("view").replace(VIEW_TITLES), floor=pl.lit(floor, pl.Float64()))
     column, words = x
-    reach = alt.Scale(domain=(0, 100)) if column == "progress" else alt.Undefined
-    along = alt.X(f"{column}:Q", title=words, scale=reach)
+    along = alt.X(f"{column}:Q", title=words)
+    if column == "progress":
+        along = along.scale(type="sqrt", domain=(0, 100)).axis(values=SHARES, tickCount=len(SHARES), labelOverlap=False)
     scale = alt.Scale(type="log" if log else "linear", zero=not log, domain=domain or alt.Undefined)
-    base = alt.Chart().encode(x=along)
+    base = alt.Chart().transform_filter(alt.datum.series == "measured").encode(x=along)
     value = alt.Y("value:Q", title=title, scale=scale)
     band = base.mark_area(opacity=0.18).encode(
         y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=color(data)
@@ -85,11 +102,17 @@ def curves(
     layers = [band, base.mark_line(strokeWidth=2.2).encode(y=value, color=color(data), strokeDash=dashes(data))]
     if points:
         layers.append(
-            base.mark_point(size=55, filled=True, opacity=1).encode(y=value, color=color(data), shape=shapes(data))
+            base.mark_point(size=32, filled=True, opacity=1).encode(y=value, color=color(data), shape=shapes(data))
         )
+    if len(drawn) > 1:
+        other = alt.Chart().transform_filter(alt.datum.series == NULL)
+        dashed = other.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN)
+        layers.append(dashed.encode(x=along, y=value, color=color(data), opacity=explained()))
     if floor is not None:
-        rule = alt.Chart().mark_rule(stroke="#555555", strokeDash=[3, 3])
-        layers.append(rule.encode(y=alt.Y("mean(floor):Q", title=title, scale=scale)))
+        level = alt.Y("mean(floor):Q", title=title, scale=scale)
+        layers.append(alt.Chart().mark_rule(stroke=QUIET, strokeDash=[1, 3]).encode(y=level))
+        word = alt.Chart().mark_text(align="right", dy=-9, fontSize=TEXT_SIZE - 2, color=QUIET, text="chance")
+        layers.append(word.encode(x=alt.XDatum(100), y=level))
     layered = alt.layer(*layers, data=data).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
     header = alt.Header(title=None, labelFontSize=TEXT_SIZE, labelColor=INK)
     return styled(layered.facet(column=alt.Column("view:N", header=header)))
@@ -121,6 +144,21 @@ def dashes(data: pl.DataFrame) -> alt.StrokeDash:
     arms = present(data)
     scale = alt.Scale(domain=[arm.label for arm in arms], range=[list(arm.dash) for arm in arms])
     return alt.StrokeDash("arm:N", scale=scale, title=None)
+
+
+def explained() -> alt.Opacity:
+    """Full opacity for the null, for the sake of a legend entry below the panels that says what it is."""
+    legend = alt.Legend(
+        orient="bottom",
+        offset=4,
+        labelLimit=0,
+        symbolType="stroke",
+        symbolSize=900,
+        symbolDash=THIN_DASH,
+        symbolStrokeColor=INK,
+        symbolStrokeWidth=THIN,
+    )
+    return alt.Opacity("series:N", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
 def present(data: pl.DataFrame) -> list[Arm]:

@@ -36,7 +36,7 @@ def distinct(values: pl.Series) -> str:
 def starts(tables: Mapping[str, pl.LazyFrame], reference: str = "opd") -> dict[str, bool]:
     """Whether each arm starts from the same W0 as `reference`, judged by ||W0||_F of every matrix and shared seed."""
     norm = pl.col("frobenius") / pl.col("relative_norm")
-    rows = table(tables, "update_spectrum").filter(pl.col("view") == "bf16", pl.col("relative_norm") > 0)
+    rows = table(tables, "update_norm").filter(pl.col("view") == "bf16", pl.col("relative_norm") > 0)
     frame = rows.group_by("arm", "seed", "matrix").agg(norm=norm.first()).collect()
     other = frame.filter(pl.col("arm") == reference).select("seed", "matrix", reference="norm")
     away = (pl.col("norm") / pl.col("reference") - 1).abs().max()
@@ -91,12 +91,12 @@ EVALUATIONS = pl.Schema(
         "seeds": pl.Int64(),
     }
 )
-NULLS = pl.Schema(
+MISSING = pl.Schema(
     {"table": pl.String(), "view": pl.String(), "reason": pl.String(), "rows": pl.Int64(), "of": pl.Int64()}
 )
 
 
-def nulls(tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+def missing(tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
     """Rows that carry a reason, counted by table, view and reason; `of` is the table's rows in that view."""
     found = []
     for name, declared in TABLES.items():
@@ -104,5 +104,5 @@ def nulls(tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
             continue
         counted = tagged(tables[name]).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
         total = counted.with_columns(of=pl.col("rows").sum().over("view"), table=pl.lit(name))
-        found.append(total.filter(pl.col("reason").is_not_null()).select(*NULLS).sort("view", "reason"))
-    return pl.concat(pl.collect_all(found)) if found else pl.DataFrame(schema=NULLS)
+        found.append(total.filter(pl.col("reason").is_not_null()).select(*MISSING).sort("view", "reason"))
+    return pl.concat(pl.collect_all(found)) if found else pl.DataFrame(schema=MISSING)

@@ -98,13 +98,13 @@ _NSS = Metric(
 )
 _NORM = Metric(
     words="relative norm of the update",
-    table="update_spectrum",
+    table="update_norm",
     column="relative_norm",
     remark="The paper does not match norms across its runs.",
 )
 _FROBENIUS = Metric(
     words="Frobenius norm of the update",
-    table="update_spectrum",
+    table="update_norm",
     column="frobenius",
     paper=trio("4.701", "0.452", "0.168"),
     remark="Paper's values stand in its LaTeX source, commented out.",
@@ -135,7 +135,7 @@ PRINCIPAL = viewed(
 )
 _STABLE_RANK = Metric(
     words="stable rank of the update",
-    table="update_spectrum",
+    table="update_norm",
     column="stable_rank",
     paper=trio("rises to about 75", "stays in about 18 to 28", "falls to OPD's level"),
     remark=ROUNDING,

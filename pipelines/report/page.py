@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import polars as pl
 
-from pipelines.report import inventory, markup, prose
+from pipelines.report import beside, bounds, inventory, markup, prose
 from pipelines.report.arms import BY_KEY
 from pipelines.report.captions import FIGURES
 from pipelines.report.figures import render_svg
@@ -22,6 +22,7 @@ SECTIONS = (
     ("verdicts", "Every verdict"),
     ("evaluation", "Accuracy before and after"),
     ("missing", "Values that do not exist"),
+    ("bounds", "How exact the numbers are"),
     ("limits", "How to read this, and limits"),
     ("provenance", "Provenance"),
 )
@@ -57,7 +58,8 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
         "figures": drawings(tables),
         "verdicts": ledger(decided),
         "evaluation": accuracy(inventory.evaluations(tables)),
-        "missing": missing(inventory.nulls(tables)),
+        "missing": missing(inventory.missing(tables)),
+        "bounds": exactness(bounds.relative(tables)),
         "limits": markup.items(" ".join(text.split()) for text in LIMITS.split("\n\n")),
         "provenance": "<dl>"
         + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance.items())
@@ -175,9 +177,13 @@ def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
     for figure in FIGURES:
         if any(rows_of(tables, name).head(1).collect().is_empty() for name in figure.needs):
             continue
-        svg = render_svg(figure.draw(*(tables[name] for name in figure.needs)))
-        notes = (("What it means.", figure.meaning), ("How it is computed.", figure.how), ("Careful.", figure.caveat))
-        drawn.append(markup.figure(figure.key, figure.title, svg, figure.alt, notes))
+        taken = figure.takes(tables)
+        notes = [("What it means.", figure.meaning), ("How it is computed.", figure.how), ("Careful.", figure.caveat)]
+        told, alt = None if figure.null is None else beside.sentence(figure.null(*taken), *figure.told), figure.alt
+        if told is not None:
+            notes.insert(1, ("Beside a null.", told))
+            alt += " Thin dashed in bf16: the null, one line per arm."
+        drawn.append(markup.figure(figure.key, figure.title, render_svg(figure.draw(*taken)), alt, notes))
     return (
         f'<div class="figures">{"".join(drawn)}</div>'
         if drawn
@@ -223,11 +229,35 @@ def accuracy(scores: pl.DataFrame) -> str:
     return f'<div class="numbers">{markup.table(caption, heading, lines)}</div>'
 
 
-def missing(nulls: pl.DataFrame) -> str:
-    if nulls.is_empty():
+def missing(absent: pl.DataFrame) -> str:
+    if absent.is_empty():
         return markup.paragraph("Every value exists.")
     lines = [
         (row["table"], row["view"], row["reason"], f"{row['rows']} of {row['of']}")
-        for row in nulls.iter_rows(named=True)
+        for row in absent.iter_rows(named=True)
     ]
     return markup.table("Rows with a value missing, by reason", ("table", "view", "reason", "rows"), lines)
+
+
+def exactness(table: pl.DataFrame) -> str:
+    """The algorithms' error bounds at the end of training, relative to the values they bound."""
+    if table.is_empty():
+        return markup.paragraph("The tables hold no error bounds.")
+    told = (
+        "Each value counted here is stored with a bound on the error of the algorithm that computed it. These are the "
+        "bounds at the end of training, divided by the values, over matrices, views, sides, cuts and runs. They say "
+        "nothing about the spread over seeds."
+    )
+    lines = [
+        (
+            row["quantity"],
+            str(row["rows"]),
+            *("-" if row[name] is None else quantity(row[name], "") for name in ("median", "largest")),
+            str(row["vacuous"]),
+            str(row["zero"]),
+        )
+        for row in table.iter_rows(named=True)
+    ]
+    heading = ("quantity", "values", "median bound / value", "largest", "left out: bound says nothing", "value is 0")
+    caption = "Stored error bound relative to the value, at the end of training"
+    return markup.paragraph(told) + f'<div class="numbers">{markup.table(caption, heading, lines)}</div>'

@@ -16,32 +16,39 @@ def labelled() -> pl.Expr:
 def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
     """Mean, lowest and highest of `value` over seeds for each arm and `keys`; `arm` becomes its label."""
     value = pl.col("value")
-    pooled = (
+    found = (
         runs.drop_nulls("value")
         .group_by("arm", *keys)
         .agg(value=mean("value", "seed"), low=value.min(), high=value.max())
     )
-    return pooled.with_columns(labelled()).sort("arm", *keys).collect()
+    return found.with_columns(labelled()).sort("arm", *keys).collect()
 
 
-def progress(name: str, frame: pl.LazyFrame, column: str, *, cut: str | None = None) -> pl.DataFrame:
-    """`column` against the share of the run (columns arm, view, progress in %, value, low, high), step 0 left out.
+def shared_cut(name: str, frame: pl.LazyFrame, cut: str) -> int | None:
+    """The smallest value of `cut` that the most projection matrices have; a cut that follows the shape covers some."""
+    counted = table({name: frame}, name).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
+    best = counted.drop_nulls().sort("matrices", cut, descending=[True, False]).select(cut).head(1).collect()
+    return None if best.is_empty() else best.item()
 
-    Per run the unweighted mean over projection matrices. `cut` is fixed at the smallest value that the most matrices
-    have (a cut that follows the shape covers only some). Where the table compares two steps, the later is the last.
+
+def progress(name: str, frame: pl.LazyFrame, column: str) -> pl.DataFrame:
+    """`column` of every run against the share of it (columns arm, seed, view, progress in %, value), step 0 left out.
+
+    The unweighted mean over projection matrices. Where the table compares two steps, the later is the last.
     """
     rows = table({name: frame}, name).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
         rows = rows.filter(pl.col("step_other") == pl.col("final"))
     rows = rows.filter(pl.col("step") > 0)
-    if cut is not None:
-        matrices = pl.col("matrix").n_unique().over(cut)
-        rows = rows.filter(pl.col(cut) == pl.col(cut).sort_by(matrices, cut, descending=[True, False]).first())
     share = 100 * pl.col("step") / pl.col("final")
-    runs = (
-        rows.with_columns(progress=share).group_by("arm", "seed", "view", "progress").agg(value=mean(column, "matrix"))
-    )
-    return over_seeds(runs, "view", "progress")
+    keys = ("arm", "seed", "view", "progress")
+    runs = rows.with_columns(progress=share).group_by(keys).agg(value=mean(column, "matrix"))
+    return runs.drop_nulls("value").sort(keys).collect()
+
+
+def pooled(runs: pl.DataFrame) -> pl.DataFrame:
+    """`progress` over seeds (columns arm, view, progress, value, low, high)."""
+    return over_seeds(runs.lazy(), "view", "progress")
 
 
 def profile(rotation: pl.LazyFrame) -> pl.DataFrame:

@@ -21,7 +21,7 @@ def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
     return {
         name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
         for name in lake.TABLES
-        if name != "verdicts"
+        if name not in ("verdicts", "bench")
     }
 
 
@@ -99,9 +99,9 @@ def pictures(store: Store, study: Study) -> dict[str, bytes]:
 
     found = tables(store, study)
     charts = {
-        "stable_rank": lambda: figures.stable_rank(found["update_spectrum"]),
-        "norm": lambda: figures.frobenius_norm(found["update_spectrum"]),
-        "locking": lambda: figures.locking(found["locking"]),
+        "stable_rank": lambda: figures.stable_rank(found["update_norm"], found["nulls"]),
+        "norm": lambda: figures.frobenius_norm(found["update_norm"]),
+        "locking": lambda: figures.locking(found["locking"], found["nulls"]),
     }
     return {name: figures.render_png(chart(), scale=1.0) for name, chart in charts.items()}
 

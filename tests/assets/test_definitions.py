@@ -40,7 +40,8 @@ def test_the_workspace_validates(tmp_path):
 def test_the_assets_are_the_models_the_run_its_tables_and_the_comparison():
     assert {key.to_user_string() for key in GRAPH.get_all_asset_keys()} == {
         *("base", "teacher", "anchor", "trajectory", "training", "evaluation"),
-        *("update_support", "rotation", "spectral_drift", "localization", "update_spectrum", "hill", "locking"),
+        *("update_support", "rotation", "singular_shift", "spectral_drift", "localization"),
+        *("update_norm", "update_spectrum", "hill", "locking", "nulls"),
         *("verdicts", "report"),
     }
 
@@ -50,6 +51,7 @@ def test_a_table_carries_its_declared_schema(table):
     shown = node(table).metadata["dagster/column_schema"].columns
     declared = TABLES[table].columns
     assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
+    assert node(table).description == TABLES[table].meaning or table == "verdicts"
     for column, mine in zip(declared, shown, strict=True):
         assert column.meaning in mine.description
         assert not column.unit or f"[{column.unit}]" in mine.description
@@ -110,7 +112,7 @@ def test_tables_come_from_trajectories_and_these_from_models():
 
 def test_checks_stand_on_their_assets_and_only_unreadable_snapshots_block():
     found = {(key.asset_key.to_user_string(), key.name) for key in GRAPH.asset_check_keys}
-    families = {"update_support", "rotation", "spectral_drift", "update_spectrum", "localization", "locking"}
+    families = {"update_support", "rotation", "spectral_drift", "update_norm", "localization", "locking"}
     assert found == {
         ("trajectory", "snapshots_readable"),
         ("evaluation", "learning_happened"),

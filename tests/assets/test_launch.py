@@ -142,6 +142,16 @@ def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, ins
     assert Launch(whole, TINY, [item], instance).reused == []
 
 
+def test_fetched_weights_are_reused_while_the_comparison_is_still_to_make(store, instance):
+    items = everything(store, SMOLLM)
+    weights, comparison = items[0], items[-1]
+    assert (weights.name, weights.run, comparison.run) == ("smollm weights", None, None)
+    assert [item.name for item in items if item.compares] == ["comparison"]
+    for item in (weights, comparison):
+        known(instance, item)
+    assert Launch(store, SMOLLM, items, instance).reused == [weights]
+
+
 class Lanes:
     """Executes nothing: every item ends at once, as `ends` says, and the order is kept."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from assets import verdicts
+from assets import geometry, verdicts
 from assets.lane import reason
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
@@ -78,6 +78,26 @@ def test_every_table_shows_means_at_the_last_step_that_has_rows(store, ready, op
     assert len(lines) == 2 + rows.height
     for row in rows.iter_rows(named=True):
         assert f"| {row['view']} | {row['side']} | {row['k']} | 4 | {row['mean_deg']:.4g} | 1 |" in lines
+
+
+def test_every_table_tells_its_rows_apart_and_shows_a_column_it_has(store, ready, opd):
+    ready()
+    found = shown(opd())
+    assert set(geometry.SHOWN) == set(TABLES) >= set(geometry.SPLIT)
+    for table in TABLES:
+        heading, _, *lines = found[table]["last_step"].value.splitlines()
+        assert heading.split(" | ")[-2:] == [f"mean {geometry.SHOWN[table]}", "matrices |"]
+        assert lines and all(line.endswith("| 1 |") for line in lines), table  # the one projection, each row once
+
+
+def test_nulls_are_shown_one_by_one(store, ready, opd):
+    ready()
+    lines = shown(opd())["nulls"]["last_step"].value.splitlines()[2:]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| bf16", "fixed_direction"],
+        ["| bf16", "shuffled"],
+        ["| master", "shuffled"],
+    ]
 
 
 def test_the_checks_of_a_good_run_pass(ready, opd):
@@ -155,7 +175,7 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
     assert result.success
     check = checks(result)["weights_finite"]
     assert not check.passed
-    assert "model.norm.weight" in check.metadata["problems"].value
+    assert "model.norm" in check.metadata["problems"].value
     assert set(shown(result)) >= set(TABLES)
 
 
@@ -205,7 +225,7 @@ def plant(store, **changes):
     seeds = {"seeds": (0, 1)}
     arms = {name: seeds | changes.get(name, {}) for name in ("sft", "opd", "rlvr", "matched")}
     for table, rows in plant_study("tiny", **arms).items():
-        if table != "verdicts":
+        if table not in ("verdicts", "bench"):
             for (recipe, seed), part in rows.collect().partition_by("recipe", "seed", as_dict=True).items():
                 lake.write(store, table, part, recipe=recipe, seed=seed)
 
@@ -242,7 +262,7 @@ def test_orderings_that_are_contradicted_warn_with_the_measured_values(store, ex
     result = execute("comparison", "tiny", "verdicts")
     assert result.success
     found = checks(result)
-    for family in ("rotation", "spectral_drift", "update_spectrum"):
+    for family in ("rotation", "spectral_drift", "update_norm"):
         check = found[f"orderings_{family}"]
         assert not check.passed
         assert check.severity == dg.AssetCheckSeverity.WARN

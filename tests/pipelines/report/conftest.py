@@ -135,27 +135,38 @@ def record(
             scope = "other" if role == "embed" else "projection"
             rows["update_support"].append({**base, "numel": numel, "unchanged": unchanged, "scope": scope})
             gone = "zero update" if share == 0 else None
-            rows["spectral_drift"].append(
-                {**base, "nss": size * spread * 1e-3, "mirsky": size * spread * 1e-2, "reason": None}
-            )
-            rows["update_spectrum"].append(
+            nss = size * spread * 1e-3
+            rows["spectral_drift"].append({**base, "nss": nss, "mirsky": 10 * nss, "error": 1e-9 * nss, "reason": None})
+            stable = None if gone else rank * spread
+            rows["update_norm"].append(
                 {
                     **base,
                     "frobenius": planted.start * size * spread * 1e-2,
                     "relative_norm": size * spread * 1e-2,
-                    "stable_rank": None if gone else rank * spread,
+                    "stable_rank": stable,
+                    "stable_rank_error": None if stable is None else 1e-6 * stable,
                     "reason": gone,
                 }
             )
-            rows["hill"].append({**base, "k": 16, "hill": None if gone else 2.5 * wobble, "reason": gone})
-            if role == "k":  # 10 % of the smaller side, which only this shape has
-                rows["hill"].append({**base, "k": 6, "hill": None if gone else 9.0, "reason": gone})
-            rows["hill"].append({**base, "k": 32, "hill": None if gone else 3.5 * wobble, "reason": gone})
+            # 6 is 10 % of the smaller side, which only one shape has.
+            hills = {16: 2.5 * wobble, **({6: 9.0} if role == "k" else {}), 32: 3.5 * wobble}
+            rows["hill"] += [{**base, "k": k, "hill": None if gone else h, "reason": gone} for k, h in hills.items()]
+            if share > 0:
+                rows["nulls"] += null_rows(base, planted, share, wobble, spread, list(hills))
             for k in study.cuts:
                 for side in ("input", "output"):
                     angles = [size * spread * 2 * (i + 1) / (k + 1) for i in range(k)]
                     rows["rotation"].append(
-                        {**base, "side": side, "k": k, "mean_deg": size * spread, "angles_deg": angles, "reason": None}
+                        {
+                            **base,
+                            "side": side,
+                            "k": k,
+                            "mean_deg": size * spread,
+                            "max_deg": angles[-1],
+                            "error_deg": 90.0 if role == "gate" and side == "output" else 1e-3 * angles[-1],
+                            "angles_deg": angles,
+                            "reason": None,
+                        }
                     )
             if 0 < share < 1:
                 for side in ("input", "output"):
@@ -166,6 +177,7 @@ def record(
                             "side": side,
                             "k": 16,
                             "similarity": min(1.0, planted.locked * wobble * (1 + 0.2 * share)),
+                            "error": 1.0 if role == "q" and side == "output" else 1e-4,
                             "chance": 0.125,
                         }
                     )
@@ -177,6 +189,31 @@ def record(
                     rows["localization"].append(
                         {**base, "mask": mask, "alpha": 0.5, "rank": depth, "overlap": overlap * wobble, "density": 0.9}
                     )
+
+
+def null_rows(
+    base: dict[str, object], planted: Planted, share: float, wobble: float, spread: float, cuts: list[int]
+) -> list[dict[str, object]]:
+    """Both nulls of one view at one step: the one that never turns looks less concentrated while it is small."""
+    rounded = 0.4 * (1 - share)
+    levels = {"shuffled": (40.0, 0.125)}
+    if base["view"] == "bf16":
+        levels["fixed_direction"] = (planted.rank[1] * (1 + rounded), 1 - rounded)
+    return [
+        {
+            **base,
+            "null": null,
+            "final_step": planted.steps,
+            "stable_rank": rank * spread * wobble,
+            "hill_k": cuts,
+            "hill": [(2.0 + k / 16 * rounded) * wobble for k in cuts],
+            "similarity_k": 16,
+            "similarity_output": 0.0,
+            "similarity_input": similarity,
+            "reason": None,
+        }
+        for null, (rank, similarity) in levels.items()
+    ]
 
 
 def plant_study(base: str = "tiny", *, wobble: float = 0.002, drop: tuple[str, ...] = (), **changes: dict) -> dict:

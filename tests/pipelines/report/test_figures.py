@@ -5,13 +5,13 @@ import pytest
 
 from pipelines.report.arms import ARMS
 from pipelines.report.captions import FIGURES
-from pipelines.report.figures import render_png, render_svg
-from pipelines.report.series import by_role, profile, progress
+from pipelines.report.figures import NULL, render_png, render_svg
+from pipelines.report.series import by_role, pooled, profile, progress, shared_cut
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
 def test_every_arm_is_drawn_in_its_colour(tiny, figure):
-    svg = render_svg(figure.draw(*(tiny[name] for name in figure.needs)))
+    svg = render_svg(figure.draw(*figure.takes(tiny)))
     assert svg.startswith("<svg")
     for arm in ARMS:
         assert arm.color.lower() in svg.lower()
@@ -20,18 +20,27 @@ def test_every_arm_is_drawn_in_its_colour(tiny, figure):
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
 def test_absent_arms_are_not_in_the_legend(smollm, figure):
-    svg = render_svg(figure.draw(*(smollm[name] for name in figure.needs)))
+    svg = render_svg(figure.draw(*figure.takes(smollm)))
     assert "sft-matched" not in svg
     assert ">RLVR</text>" in svg
 
 
+@pytest.mark.parametrize("figure", [figure for figure in FIGURES if figure.null], ids=lambda figure: figure.key)
+def test_the_null_is_drawn_and_explained_where_there_is_one(tiny, figure):
+    whole = render_svg(figure.draw(*figure.takes(tiny)))
+    without = render_svg(figure.draw(*figure.takes({**tiny, "nulls": tiny["nulls"].head(0)})))
+    assert f">{NULL}</text>" in whole and NULL not in without
+    assert whole.count('stroke-dasharray="4,3"') == len(ARMS) + 1  # a line per arm, in one panel, and the legend's
+    assert 'stroke-dasharray="4,3"' not in without
+
+
 def test_png_is_png(tiny):
     figure = FIGURES[0]
-    assert render_png(figure.draw(tiny["update_spectrum"]), scale=1.0).startswith(b"\x89PNG")
+    assert render_png(figure.draw(*figure.takes(tiny)), scale=1.0).startswith(b"\x89PNG")
 
 
 def test_progress_is_the_mean_with_the_range_over_seeds(tiny):
-    series = progress("update_spectrum", tiny["update_spectrum"], "stable_rank")
+    series = pooled(progress("update_norm", tiny["update_norm"], "stable_rank"))
     last = series.filter(pl.col("arm") == "RLVR", pl.col("view") == "bf16", pl.col("progress") == 100).row(
         0, named=True
     )
@@ -42,7 +51,8 @@ def test_progress_is_the_mean_with_the_range_over_seeds(tiny):
 
 def test_hill_takes_the_smallest_cut_that_all_matrices_share(tiny):
     # k = 6 exists for one shape alone (9.0), k = 16 for all (2.5), k = 32 is larger (3.5).
-    assert progress("hill", tiny["hill"], "hill", cut="k")["value"].to_list() == pytest.approx([2.5] * 40)
+    assert shared_cut("hill", tiny["hill"], "k") == 16
+    assert shared_cut("hill", tiny["hill"].head(0), "k") is None
 
 
 def test_profile_runs_over_the_indices_of_the_largest_cut(smollm):

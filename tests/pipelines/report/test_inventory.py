@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.report.inventory import evaluations, nulls, runs, starts
+from pipelines.report.inventory import evaluations, missing, runs, starts
 
 
 def test_runs_list_seeds_and_steps(tiny):
@@ -32,9 +32,9 @@ def test_an_arm_without_a_start_has_no_before(tiny):
     assert evaluations(late)["before"].is_null().all()
 
 
-def test_nulls_are_counted_by_reason(tiny):
-    table = nulls(tiny)
-    row = table.row(by_predicate=(pl.col("table") == "update_spectrum") & (pl.col("view") == "bf16"), named=True)
+def test_missing_values_are_counted_by_reason(tiny):
+    table = missing(tiny)
+    row = table.row(by_predicate=(pl.col("table") == "update_norm") & (pl.col("view") == "bf16"), named=True)
     assert (row["reason"], row["rows"], row["of"]) == ("zero update", 48, 288)  # 12 runs x 4 matrices, of 6 steps
-    assert set(table["table"]) == {"update_spectrum", "hill"}
-    assert nulls({}).is_empty()
+    assert set(table["table"]) == {"update_norm", "hill"}
+    assert missing({}).is_empty()

@@ -101,6 +101,19 @@ def test_tables_of_scores_and_missing_values_are_there(text):
     assert "48 of 288" in text
 
 
+def test_the_nulls_are_told_beside_three_figures_and_only_where_there_are_any(text, tiny):
+    assert text.count("<b>Beside a null.</b>") == 3
+    assert "a direction that never turns. At 5 % and 100 % of the run it shows SFT 7.45 and 5.40 (measured" in text
+    bare = page("tiny", {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
+    assert "Beside a null" not in bare and bare.count("<svg") == 6
+
+
+def test_error_bounds_are_stated_with_what_they_leave_out(text):
+    line = re.search(r'<tr><th scope="row">largest angle of rotation</th>.*?</tr>', text)
+    assert line is not None
+    assert re.findall(r"<td>(.*?)</td>", line[0]) == ["120", "1.00e-3", "1.00e-3", "24", "0"]
+
+
 def test_the_words_change_with_the_numbers(plant, text):
     assert "What does not reproduce" not in text
     turned = page("tiny", plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)

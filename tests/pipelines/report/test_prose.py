@@ -45,7 +45,7 @@ def test_the_control_paragraph_counts_and_names_differences(plant, tiny):
 
 def test_a_view_that_changes_the_outcome_is_pointed_out(tiny):
     flat = pl.when(pl.col("view") == "master").then(pl.lit(4.0)).otherwise(pl.col("stable_rank"))
-    tables = {**tiny, "update_spectrum": tiny["update_spectrum"].with_columns(stable_rank=flat)}
+    tables = {**tiny, "update_norm": tiny["update_norm"].with_columns(stable_rank=flat)}
     told = prose.split_views(verdicts("tiny", tables))
     assert "stable rank of the update, RLVR contracts: holds in bf16, undecided in master" in told
 

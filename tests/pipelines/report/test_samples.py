@@ -28,7 +28,7 @@ def test_other_metrics_are_unweighted(tiny):
 
 def test_matrices_without_a_value_are_left_out_of_the_mean(tiny):
     gone = pl.when(pl.col("role") != "gate").then(pl.col("stable_rank"))
-    tables = {"update_spectrum": tiny["update_spectrum"].with_columns(stable_rank=gone)}
+    tables = {"update_norm": tiny["update_norm"].with_columns(stable_rank=gone)}
     assert value(STABLE_RANK["bf16"], tables) == pytest.approx(4.2 * (0.9 + 1.1) / 2)
 
 
