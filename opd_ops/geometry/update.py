@@ -124,11 +124,12 @@ class Update:
     @property
     def norm_bound(self) -> float:
         """Upper bound on ||E||_2, certain but for a probability of krylov.MISS; no closer than a factor of two or so
-        unless the norm or the spectrum was asked for before."""
-        if self.small or "spectrum" in self.__dict__ or "_norm" in self.__dict__:
+        unless the spectrum was asked for before."""
+        if self.small or "spectrum" in self.__dict__:
             return self._norm[2]
         square = krylov.norm_bound(self._square, len(self.near), self.e.device)
-        return min(self.frobenius, 1.001 * square**0.5)
+        known = self._norm[2] if "_norm" in self.__dict__ else self.frobenius
+        return min(known, 1.001 * square**0.5)
 
     @property
     def norm_method(self) -> str:

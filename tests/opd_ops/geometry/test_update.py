@@ -31,7 +31,7 @@ def test_norms_and_spectrum_are_those_of_float64_within_their_bounds(e):
     assert alone.norm_method == "lanczos-f32"
     assert abs(value - float(s[0])) <= error
     assert error < 1e-3 * value
-    assert float(s[0]) <= alone.norm_bound < 1.5 * float(s[0])
+    assert float(s[0]) <= alone.norm_bound < 3 * float(s[0])
     assert float(s[0]) <= large(e).norm_bound <= alone.frobenius
 
 
