@@ -37,7 +37,7 @@ def digest(w: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes of a weight."""
     total = hashlib.sha256(f"{w.dtype} {tuple(w.shape)}".encode())
     for rows in w.split(max(1, (1 << 22) // max(1, w[0].numel()))):
-        total.update(rows.contiguous().view(torch.uint8).numpy().data)
+        total.update(rows.contiguous().view(torch.uint8).cpu().numpy().data)
     return total.hexdigest()
 
 

@@ -110,10 +110,10 @@ class Start:
         """Cached base factors; starts that are not dense only."""
         q = width(self.settings.k)
         name = f"factors-{q}"
-        found = self.cache.load(self.key, name) if self.cache else None
+        found = self.cache.load(self.key, name) if self.cache is not None else None
         if found is None:
             factors = factorise(self.weight.to(self.device), q)
-            if self.cache:
+            if self.cache is not None:
                 self.cache.save(self.key, name, factors.tensors())
         else:
             factors = BaseFactors.from_tensors(found)
@@ -122,7 +122,7 @@ class Start:
     @cached_property
     def masks(self) -> tuple[localization.Mask, ...]:
         name = "masks-" + "-".join(f"{alpha:g}" for alpha in self.settings.alpha)
-        found = self.cache.load(self.key, name) if self.cache and not self.dense else None
+        found = self.cache.load(self.key, name) if self.cache is not None and not self.dense else None
         if found is not None:
             return localization.Mask.several_from(found)
         if self.dense:
@@ -131,7 +131,7 @@ class Start:
             base = self.base.to("cpu")
             u, s, v = (base.v, base.s, base.u) if base.turned else (base.u, base.s, base.v)
         masks = localization.masks(self.weight, u, s, v, self.settings.alpha)
-        if self.cache and not self.dense:
+        if self.cache is not None and not self.dense:
             self.cache.save(self.key, name, localization.Mask.several_to(masks))
         return masks
 

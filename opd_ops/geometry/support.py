@@ -36,7 +36,7 @@ class Changes:
 
 
 def changes(base: Tensor, snapshot: Tensor, view: str, weights_only_count: bool = False) -> Changes:
-    """What differs between two stored weights of one shape, not empty, of any dtypes, on the CPU.
+    """What differs between two stored weights of one shape, not empty, of any dtypes.
 
     weights_only_count: leave out which ones. Contiguous weights are not copied.
     Errors: ValueError for an unknown view or dtype, or shapes that differ.
@@ -74,7 +74,7 @@ def _shared(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
 def _patterns(chunk: Tensor, view: str, shared: torch.dtype) -> np.ndarray:
     """The chunk's values in the view as the integers that `shared` stores."""
     values = chunk.to(shared) if view == "bf16" or chunk.dtype == shared else as_view(chunk, view)
-    return values.view(PATTERNS[shared.itemsize]).numpy()
+    return values.view(PATTERNS[shared.itemsize]).cpu().numpy()
 
 
 def _differ(a: np.ndarray, b: np.ndarray, infinity: int) -> np.ndarray:
