@@ -20,7 +20,7 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
 
-GUARD = 512  # guard vectors; fewer where A has fewer left
+GUARD = 2  # one guard vector for every GUARD of A's rows, as far as there are any past Q
 EXTRA = 8  # columns solved past the largest cut
 EXACT = 512  # min(m, n) up to which dense float64 factors cost no more than anything better
 
@@ -93,7 +93,7 @@ def factorise(w0: Tensor, q: int) -> BaseFactors:
     squares, vectors = torch.linalg.eigh(gram(a, torch.float64), UPLO="L")
     s = squares.flip(0).clamp(min=0.0).sqrt()
     u = vectors[:, -q:].flip(1).contiguous()
-    guard = vectors[:, max(0, len(a) - q - GUARD) : max(0, len(a) - q)].flip(1).to(torch.bfloat16)
+    guard = vectors[:, max(0, len(a) - q - len(a) // GUARD) : max(0, len(a) - q)].flip(1).to(torch.bfloat16)
     del vectors
     v, triangle = torch.linalg.qr(_far(a, u))
     v = v * torch.where(triangle.diagonal() < 0, -1.0, 1.0)

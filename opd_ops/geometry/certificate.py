@@ -15,10 +15,12 @@ Ritz vectors enters linearly, and so do f32 rounding (a perturbation nu of E, We
 both cuts.
 
 tau comes without extra work from Weyl, tau^2 = sigma_{j+1}(W0)^2 + ||S_j (U_j part outside the j vectors)||^2, plus
-||E||_2: no direction is missed. Or, sharper, from the whole spectrum of W_t where it is known: sigma_{j+1}(W_t) + c.
+||E||_2: no direction is missed. Sharper, where the update is large: from single-vector Lanczos on W_t with the j Ritz
+vectors taken out, whose chance of missing a larger value is known; or from the whole spectrum of W_t where that is
+known, sigma_{j+1}(W_t) + c.
 Where delta <= c^2 / gamma the certificate is undefined, which this module says rather than guesses.
 
-Norms ||E||_2 come from block Lanczos and hold but for a probability of 1e-10; rounding is allowed for by the probed
+Norms from random starts hold but for a probability of 1e-10 each; rounding is allowed for by the probed
 noise of f32 products. Everything else is deterministic.
 Source: Nakatsukasa, Math. Comp. 89 (2020), theorem 3.1, for single vectors; Wedin, BIT 12 (1972); Weyl.
 """
@@ -39,7 +41,7 @@ OFF = math.pi / 2
 
 @dataclass(frozen=True)
 class Outer:
-    """tau for a split at j Ritz triplets, and where it comes from: "weyl" or "spectrum"."""
+    """tau for a split at j Ritz triplets, and where it comes from: "weyl", "lanczos" or "spectrum"."""
 
     split: int
     tau: float
@@ -94,14 +96,22 @@ class Certificate:
 
 
 def certify(
-    ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectrum | None, thorough: bool = True
+    ritz: Ritz,
+    base: BaseFactors,
+    k: int,
+    norm: float,
+    spectrum: Spectrum | None,
+    thorough: bool = True,
+    outer: Outer | None = None,
 ) -> Certificate:
-    """The tightest certificate at cut k. norm: upper bound on ||E||_2; spectrum: of W_t, where it is known.
+    """The tightest certificate at cut k. norm: upper bound on ||E||_2; spectrum: of W_t, where it is known; outer: a
+    bound from elsewhere.
 
     thorough: try every split; otherwise the widest alone, which is enough where the update is small.
     """
     outers = _outers(ritz, base, k, norm, spectrum) if thorough else [_weyl(ritz, base, ritz.width, norm)]
-    found = [_bound(ritz, base, k, outer, thorough) for outer in outers]
+    outers += [outer] if outer is not None and outer.split >= k else []
+    found = [_bound(ritz, base, k, one, thorough) for one in outers]
     defined = [one for one in found if one.defined]
     return min(defined, key=Certificate.angle_error) if defined else max(found, key=lambda one: one.delta)
 
@@ -134,7 +144,8 @@ def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> 
     room = delta - close**2 / gamma if gamma > 0 else -math.inf
     if room <= 0:
         return Certificate(None, OFF, delta, gap, math.inf, outer.source)
-    rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).clamp(min=0).sum().sqrt())
+    rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
+    rho += float(vector_norm(ritz.residual_noise[:k]))
     outside = rho / room
     # What separates the two spectra once the close ones are dressed by what is outside.
     apart = min(delta, gamma * room / delta)
@@ -160,9 +171,10 @@ def _spectral(ritz: Ritz, begin: int, end: int, sharp: bool = True) -> float:
     if end <= begin:
         return 0.0
     grams = [gram[begin:end, begin:end] for gram in (ritz.near_residual, ritz.far_residual)]
+    noise = float(vector_norm(ritz.residual_noise[begin:end]))
     if not sharp:
-        return max(float(vector_norm(gram)) for gram in grams) ** 0.5
-    return max(float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0)) for gram in grams) ** 0.5
+        return max(float(vector_norm(gram)) for gram in grams) ** 0.5 + noise
+    return max(float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0)) for gram in grams) ** 0.5 + noise
 
 
 def _sigma(s: Tensor, index: int) -> float:

@@ -15,6 +15,7 @@ Not measured: singular values past k + 8, and directions that [U, X] misses; `ce
 Source: Sternheimer's equation with Rayleigh-Ritz; Nakatsukasa, Math. Comp. 89 (2020), for why residuals outside matter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry.base import EXTRA, BaseFactors
 
-TAIL_TOLERANCE = 0.05  # relative residual of the tail equation; the angle's error is about its square
+TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the angle's error is about its square
 MOST = 12  # conjugate gradient steps
 
 
@@ -32,8 +33,9 @@ class Ritz:
     """Ritz triplets of W_t, p = Q + k + 8 of them, on float64.
 
     values [p] descending; near, far [p, p] orthogonal: coefficients in [U, X] and [V, Y], column i of triplet i.
-    near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces.
-    noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate gradient steps.
+    near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces, from
+    the vectors themselves, where converged parts cancel in f32 and not in its squares; residual_noise [p]: what that
+    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate gradient steps.
     """
 
     values: Tensor
@@ -41,6 +43,7 @@ class Ritz:
     far: Tensor
     near_residual: Tensor
     far_residual: Tensor
+    residual_noise: Tensor
     width: int
     noise: float
     iterations: int
@@ -91,6 +94,7 @@ class Solver:
         self.direction = self.z = self._precondition(target)
         self.energy = (self.residual * self.z).sum(0)
         self.iterations = 0
+        self.basis: tuple[Tensor, Tensor] | None = None
 
     def refine(self, tolerance: float = TAIL_TOLERANCE, most: int = MOST) -> None:
         """Conjugate gradients on all columns until each relative residual is below tolerance, or `most` steps."""
@@ -109,11 +113,13 @@ class Solver:
 
     def ritz(self) -> Ritz:
         """Rayleigh-Ritz on [U, X], [V, Y]. X includes one preconditioned step past the last residual, which is free."""
-        x = self._outside_u(self.x + self.z)
-        y = self._outside_v((self.right_side + self._back(x)) / self.values)
+        solved = self._outside_u(self.x + self.z)
+        image = self._back(solved)
+        y = (self.right_side + image) / self.values
         # Twice: a tail that is zero gets an arbitrary basis, which must still be outside.
-        x, y = _basis(self._outside_u(_basis(x))), _basis(self._outside_v(_basis(y)))
-        forth, back = self.w @ y, self.w.T @ x
+        x, y = _basis(self._outside_u(_basis(solved))), _basis(self._outside_v(_basis(y)))
+        forth, back = self.w @ y, self._image_of(x, solved, image)
+        self.basis = x, y
         q, p = self.q, self.q + self.columns
         corner = (x.T @ forth).double()
         compressed = torch.zeros(p, p, dtype=torch.float64, device=x.device)
@@ -134,23 +140,47 @@ class Solver:
             values=values,
             near=near,
             far=far,
-            near_residual=far.T @ (left.T @ left).double() @ far,
-            far_residual=near.T @ (right.T @ right).double() @ near,
+            near_residual=_gram(left @ far.float()),
+            far_residual=_gram(right @ near.float()),
+            residual_noise=self.gemm_noise * (_lengths(left, far) + _lengths(right, near)),
             width=q,
             noise=self.noise + self.gemm_noise * size * min(1.0, tilt),
             iterations=self.iterations,
         )
 
+    def outside(self, ritz: Ritz, j: int) -> Callable[[Tensor], Tensor]:
+        """z -> B B' z [m, b], B = W_t with the j leading Ritz vectors of `ritz`, the last ones found, taken out."""
+        assert self.basis is not None
+        q = ritz.width
+        u = self.u @ ritz.near[:q, :j].float() + self.basis[0] @ ritz.near[q:, :j].float()
+        v = self.v @ ritz.far[:q, :j].float() + self.basis[1] @ ritz.far[q:, :j].float()
+
+        def multiply(z: Tensor) -> Tensor:
+            z = self.w.T @ (z - u @ (u.T @ z))
+            z = self.w @ (z - v @ (v.T @ z))
+            return z - u @ (u.T @ z)
+
+        return multiply
+
+    def _image_of(self, x: Tensor, solved: Tensor, image: Tensor) -> Tensor:
+        """W'^T x for a basis x of the solved tails, from their images where that loses nothing."""
+        length = vector_norm(solved, dim=0).clamp(min=torch.finfo(x.dtype).tiny)
+        mixing = (x.T @ (solved / length)).double()
+        spread = torch.linalg.svdvals(mixing)
+        if float(spread[-1]) < 1e-2 * float(spread[0]):
+            return self._back(x)
+        return torch.linalg.solve(mixing, (image / length).double(), left=False).to(x.dtype)
+
     def _relative_residual(self) -> float:
         return float((vector_norm(self.residual, dim=0) / self.target_norm).max())
 
     def _forth(self, y: Tensor) -> Tensor:
-        """W' y for y outside V."""
-        return self.w @ y - self.u @ (self.r.T @ y)
+        """W' y for y outside V. Projected, since W_t magnifies what rounding leaves along U and V in every step."""
+        return self._outside_u(self.w @ y)
 
     def _back(self, x: Tensor) -> Tensor:
         """W'^T x for x outside U."""
-        return self.w.T @ x - self.v @ (self.p.T @ x)
+        return self._outside_v(self.w.T @ x)
 
     def _outside_u(self, x: Tensor) -> Tensor:
         return x - self.u @ (self.u.T @ x)
@@ -160,6 +190,15 @@ class Solver:
 
     def _precondition(self, x: Tensor) -> Tensor:
         return x / self.shift + self.guard @ (self.gain * (self.guard.T @ x))
+
+
+def _gram(x: Tensor) -> Tensor:
+    return (x.T @ x).double()
+
+
+def _lengths(parts: Tensor, coefficients: Tensor) -> Tensor:
+    """sum_j |c_ji| ||part_j||, the size of what is added up in column i of parts @ coefficients."""
+    return vector_norm(parts, dim=0).double() @ coefficients.abs()
 
 
 def _basis(x: Tensor) -> Tensor:

@@ -88,6 +88,11 @@ def norm_bound(multiply: Callable[[Tensor], Tensor], size: int, device: str | to
     return (scale / chi**0.5) ** (1.0 / POWER)
 
 
+def steps_for(size: int, miss: float) -> int:
+    """Steps from one random vector after which `missed` is at most `miss`."""
+    return math.ceil((math.log(1.648 * size**0.5 / MISS) / miss**0.5 + 1) / 2)
+
+
 def missed(size: int, block: int, steps: int) -> float:
     """The largest eps with P(theta_1 < (1 - eps) lambda_1) <= MISS; 1 where nothing can be said."""
     each = MISS ** (1.0 / block)

@@ -45,7 +45,7 @@ def together(found, reference, table):
 def test_rotation_is_within_its_bounds_of_float64(found, reference):
     for here, true in together(found, reference, "rotation"):
         assert here["method"].startswith("drr-f32")
-        assert here["error_deg"] < 0.05 * true["max_deg"]
+        assert here["error_deg"] < 0.25 * true["max_deg"]
         for column in ("max_deg", "mean_deg", "rms_deg"):
             assert abs(here[column] - true[column]) <= here["error_deg"] + true["error_deg"]
             assert here[column] == pytest.approx(true[column], rel=1e-3)
