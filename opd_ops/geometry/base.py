@@ -20,7 +20,7 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
 
-GUARD = 2  # one guard vector for every GUARD of A's rows, as far as there are any past Q
+GUARD = 1  # one guard vector for every GUARD of A's rows, as far as there are any past Q: 1 keeps all of them
 EXTRA = 8  # columns solved past the largest cut
 EXACT = 512  # min(m, n) up to which dense float64 factors cost no more than anything better
 
@@ -65,6 +65,12 @@ class BaseFactors:
     @property
     def width(self) -> int:
         return self.u.shape[1]
+
+    @cached_property
+    def frames(self) -> tuple[Tensor, Tensor, Tensor]:
+        """u, v and the guard in f32, the guard projected to be orthogonal to u, which bf16 it is not."""
+        u, guard = self.u.float(), self.guard.float()
+        return u, self.v.float(), guard - u @ (u.T @ guard)
 
     @cached_property
     def spectrum(self) -> Spectrum:

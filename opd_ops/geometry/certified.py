@@ -2,6 +2,7 @@
 
 In this order, each step only where the one before left a bound that is undefined or above a quarter of the angle:
 
+    0. conjugate gradient steps, where the equation of W0 is not close enough to that of W_t
     1. certificate with ||E||_F for ||E||_2, free        4. with a Lanczos bound on what is outside, where undefined
     2. with a bound on ||E||_2 from two products         5. with the float64 spectrum of W_t (shared with `drift`)
     3. more conjugate gradient steps                     6. float64 factors of W_t, where a cut is still undefined
@@ -20,7 +21,7 @@ from opd_ops.geometry import krylov
 from opd_ops.geometry.base import BaseFactors, factorise
 from opd_ops.geometry.certificate import Certificate, Outer, certify
 from opd_ops.geometry.drift import Shift
-from opd_ops.geometry.drr import Ritz, Solver
+from opd_ops.geometry.drr import TAIL_TOLERANCE, Ritz, Solver
 from opd_ops.geometry.exact import SIDES, principal_angles
 from opd_ops.geometry.gemm import Probe
 from opd_ops.geometry.gram import Spectrum, spectrum
@@ -28,6 +29,7 @@ from opd_ops.geometry.rotation import Cut
 from opd_ops.geometry.update import Update
 
 POOR = 0.25  # of the largest angle
+LOOSE = 0.1  # of the largest angle in Frobenius norm over k; what is outside enters an angle in quadrature
 TIGHT = 1e-2  # relative residual of the tail equation after step 3
 LONGEST = 80  # Lanczos steps, past which a spectrum costs no more
 
@@ -63,8 +65,13 @@ class Tuned:
             return {k: self._still(k) for k in ks}, {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
         e = self.update.e.T if self.base.turned else self.update.e
         solver = Solver(self.base, self.near, e, max(ks), self.probe.noise)
-        solver.refine()
+        large = self.update.frobenius > LOOSE * float(self.base.s[max(ks) - 1])
+        if large:
+            solver.refine(TIGHT if self._hopeless(max(ks)) else TAIL_TOLERANCE)
         ritz, found, why, outer = solver.ritz(), {}, None, None
+        if not large and any(self._loose(ritz, k) for k in ks):
+            solver.refine()
+            ritz = solver.ritz()
 
         def again(norm: float, known: Spectrum | None, thorough: bool = True) -> list[int]:
             for k in ks:
@@ -76,8 +83,9 @@ class Tuned:
         if poor:
             poor = again(self.update.norm_bound, known)
         if poor:
-            solver.refine(TIGHT)
-            ritz = solver.ritz()
+            if not large or any(found[k].defined for k in poor):
+                solver.refine(TIGHT)
+                ritz = solver.ritz()
             undefined = [k for k in poor if not found[k].defined]
             if undefined and known is None:
                 outer = self._outer(solver, ritz, max(undefined))
@@ -125,6 +133,16 @@ class Tuned:
         missed = krylov.missed(len(self.near), 1, found.dimension)
         value = (1.0 + 1e-5) * float(found.values[0]) ** 0.5
         return Outer(split, value / (1.0 - missed) ** 0.5, "lanczos")
+
+    def _hopeless(self, k: int) -> bool:
+        """Whether Weyl's bound can give no margin at cut k."""
+        return float(self.base.s[k - 1]) < float(self.base.s[self.base.width]) + self.update.norm_bound
+
+    def _loose(self, ritz: Ritz, k: int) -> bool:
+        """Whether solving for W0 instead of W_t left more than LOOSE of the largest angle outside, by the residuals."""
+        apart = float(ritz.values[k - 1]) - float(self.base.s[ritz.width])
+        rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
+        return rho > LOOSE * apart * max(float(ritz.sines(k, far)[-1]) for far in (False, True))
 
     def _poor(self, ritz: Ritz, one: Certificate, k: int) -> bool:
         if not one.defined:

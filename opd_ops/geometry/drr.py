@@ -5,11 +5,12 @@ its digits in f32. A = W_t or W_t' with m <= n; primes below on W: the part outs
 
     1. in space   K = S + U'E V, svd in float64: near-degenerate mixing around a cut is exact
     2. tail       for i <= k + 8:  (s_i^2 - W'W'^T) x_i = s_i p_i + W' r_i,   y_i = (r_i + W'^T x_i) / s_i,
-                  p, r = the parts of E V and E'U outside; conjugate gradients, preconditioned by W0's guard vectors
+                  p, r = the parts of E V and E'U outside; first the equation of W0, solved by its guard vectors, then
+                  conjugate gradients on that of W_t, preconditioned by the same
     3. Ritz       svd in float64 of W_t compressed to [U, X] and [V, Y], assembled from differences
 
     Output: W_t's triplets as coefficients in [U, X] and [V, Y]; sines of angles are singular values of near[k:, :k].
-    Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) f32 operations, Q = base width.
+    Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) + 4 m^2 (k + 8)(1 + iterations) f32 operations, Q = base width.
 
 Not measured: singular values past k + 8, and directions that [U, X] misses; `certificate` bounds those.
 Source: Sternheimer's equation with Rayleigh-Ritz; Nakatsukasa, Math. Comp. 89 (2020), for why residuals outside matter.
@@ -35,7 +36,8 @@ class Ritz:
     values [p] descending; near, far [p, p] orthogonal: coefficients in [U, X] and [V, Y], column i of triplet i.
     near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces, from
     the vectors themselves, where converged parts cancel in f32 and not in its squares; residual_noise [p]: what that
-    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate gradient steps.
+    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate
+    gradient steps.
     """
 
     values: Tensor
@@ -68,7 +70,7 @@ class Solver:
         """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width."""
         self.w, self.e, self.s, self.gemm_noise = w, e, base.s, gemm_noise
         self.q, self.columns = base.width, min(k + EXTRA, base.width)
-        self.u, self.v = base.u.float(), base.v.float()
+        self.u, self.v, self.guard = base.frames
         near, far = e @ self.v, e.T @ self.u
         moved = base.u.T @ near.double()
         self.core = torch.diag(base.s[: self.q]) + moved
@@ -81,9 +83,7 @@ class Solver:
         self.right_side = self.r @ left[:, dressed].float()
         self.values = values[dressed].float()
         shift = self.values**2
-        guard = base.guard.float()
-        self.guard = guard - self.u @ (self.u.T @ guard)
-        inside = base.s[self.q : self.q + guard.shape[1]].float() ** 2
+        inside = base.s[self.q : self.q + self.guard.shape[1]].float() ** 2
         # W' may reach past a value where the update is large; the preconditioner stays positive there.
         self.gain = 1.0 / torch.maximum(shift - inside[:, None], 1e-3 * shift) - 1.0 / shift
         self.shift = shift

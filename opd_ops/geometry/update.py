@@ -121,7 +121,7 @@ class Update:
         """||E||_2 and a bound on its error."""
         return self._norm[:2]
 
-    @property
+    @cached_property
     def norm_bound(self) -> float:
         """Upper bound on ||E||_2, certain but for a probability of krylov.MISS; no closer than a factor of two or so
         unless the spectrum was asked for before."""
