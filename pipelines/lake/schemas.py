@@ -84,7 +84,7 @@ TABLES = {
             "wall and CPU seconds per phase; the only table outside the repeatability guarantee",
             (
                 *RUN_KEYS,
-                Column("phase", TEXT, "", "start, train, evaluate, snapshot, measure, dagster"),
+                Column("phase", TEXT, "", "start, train, evaluate, snapshot, measure, base (part of measure), dagster"),
                 Column("wall_s", REAL, "s", "wall-clock seconds"),
                 Column("cpu_s", REAL, "s", "CPU seconds of the process that did the work"),
             ),

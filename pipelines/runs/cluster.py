@@ -87,23 +87,37 @@ def warm(kind: type) -> None:
             _idle.setdefault(kind, []).append(remote(kind).remote())
 
 
+def one_thread() -> None:
+    """Give this process the threads of a worker, since another number of them gives other roundings.
+
+    torch is told. OpenBLAS reads the environment when scipy loads it, so a process that did so before keeps its own.
+    """
+    import torch
+
+    os.environ.update(THREADS)
+    torch.set_num_threads(1)
+
+
 def fan_out(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     serial: bool,
     done: Callable[[int], None] = lambda count: None,
+    cost: Callable[[Item], int] = lambda item: 1,
 ) -> list[Result]:
     """function(item) for every item, in the order of `items`; the first error propagates.
 
-    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished,
-    at least every second on Ray; an exception it raises cancels the rest.
+    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished (or
+    what they cost together), at least every second on Ray; an exception it raises cancels the rest.
     """
     results: list[Any] = [None] * len(items)
+    finished = 0
     if serial:
         for index, item in enumerate(items):
             results[index] = function(item)
-            done(index + 1)
+            finished += cost(item)
+            done(finished)
         return results
     import ray
 
@@ -113,10 +127,12 @@ def fan_out(
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=BEAT)
             if not ready:
-                done(len(items) - len(pending))  # whoever listens may stop the work by raising
+                done(finished)  # whoever listens may stop the work by raising
             for reference in ready:
-                results[pending.pop(reference)] = unwrap(lambda reference=reference: ray.get(reference))
-                done(len(items) - len(pending))
+                index = pending.pop(reference)
+                results[index] = unwrap(lambda reference=reference: ray.get(reference))
+                finished += cost(items[index])
+                done(finished)
     finally:
         for reference in pending:
             ray.cancel(reference)

@@ -78,7 +78,7 @@ def publish(store: Store, study: Study) -> str:
         "python": facts["python"],
         "machine": facts["machine"],
         "made": facts["time"],
-        "settings": ", ".join(f"{name} {value}" for name, value in vars(study.measurement).items()),
+        "settings": ", ".join(f"{name} {cuts}" for name, cuts in vars(study.measurement).items() if name != "tables"),
     }
     made_from = inputs(store, study)
     store.write(report_key(study), page(study.name, tables(store, study), provenance=shown).encode())

@@ -1,70 +1,35 @@
-"""Measure checkpoints trained elsewhere: local Hugging Face folders become the recipe external.<name>, seed 0.
+"""Measure checkpoints trained elsewhere, wherever they lie: they become the recipe external.<name>, seed 0.
 
-Nothing is copied: tasks read byte ranges of the original files, so every worker must see the folders.
-runs/external.<name>/seed-0/import.json, written after the tables, says which contents, settings and engine they are
-of. Importing more snapshots under the same name and base measures all of them again, since locking needs every pair.
+Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
+same name and base join the recorded ones and cost themselves, besides locking (every pair, from kept subspaces) and
+nulls (every step again where the final one is new). Tables hold the roles of the latest call.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from opd_ops.geometry import VERSION
+from opd_ops.roles import PROJECTIONS
 from pipelines import lake
-from pipelines.lake.lake import partition_key
+from pipelines.runs import records
 from pipelines.runs.clock import Clock
-from pipelines.runs.measuring import TABLES, MatrixTask, measure, tasks
+from pipelines.runs.measuring import Progress, book, forget, largest_first, measure
+from pipelines.runs.parts import lacking, peek
 from pipelines.runs.provenance import provenance
+from pipelines.runs.tasks import MatrixTask, Pair, Source
 from pipelines.runs.training import write_timing
+from pipelines.store.checkpoints import Checkpoint, open_checkpoint
+from pipelines.store.matrices import matrices
+from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
-from pipelines.store.tensors import TensorRef, header
-from pipelines.store.trajectory import LAYOUT, Trajectory
+from pipelines.store.pairing import Pairing, pair
 from pipelines.studies.study import Measurement
 
 STUDY = "external"
-FILE, INDEX, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "tokenizer.json"
-HEAD = "lm_head.weight"
+ROLES = (*PROJECTIONS, "embed", "head", "norm", "bias", "other")
 _NAME = re.compile(r"[a-z0-9._-]{1,100}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The weights of a Hugging Face folder. who: what messages call it; tied: its head is its embedding."""
-
-    who: str
-    folder: Path
-    tensors: dict[str, TensorRef]
-    tied: bool
-
-    def __str__(self) -> str:
-        return f"{self.who} ({self.folder})"
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the names and contents of its safetensors files."""
-        from pipelines.runs.starts import folder_digest
-
-        return folder_digest(self.folder)
-
-    @cached_property
-    def vocabulary(self) -> dict[str, int] | None:
-        """Ids by token, without tokens added later, which post-training renames; None without a tokenizer.json."""
-        if not (self.folder / TOKENIZER).exists():
-            return None
-        try:
-            found = _object(self.folder / TOKENIZER)["model"]["vocab"]
-            return dict(found) if isinstance(found, dict) else {entry[0]: i for i, entry in enumerate(found)}
-        except (LookupError, TypeError):
-            raise ValueError(
-                f"{self.folder / TOKENIZER} lists no vocabulary; remove it or bring the right one"
-            ) from None
-
-    def description(self) -> dict[str, str]:
-        return {"ref": str(self.folder), "digest": self.digest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,262 +41,191 @@ class Import:
     steps: tuple[int, ...]  # all snapshots, recorded and given
     fresh: bool  # the tables are already of these snapshots, settings and engine: there is nothing to measure
     work: list[MatrixTask]  # empty where fresh
-    record: dict[str, Any]  # import.json
+    record: dict[str, Any]  # import.json as it will be, but for the tables
+    tables: dict[str, dict[str, Any]]  # what each table asked for is made from
+    notes: tuple[str, ...]  # what is left out, cut or taken as the same
 
 
 def plan(
-    store: Store, base: str, snapshots: Sequence[tuple[int, str]], measurement: Measurement, name: str | None = None
+    store: Store,
+    base: str,
+    snapshots: Sequence[tuple[int, str]],
+    measurement: Measurement,
+    name: str | None = None,
+    roles: Sequence[str] | None = None,
 ) -> Import:
-    """Check everything about an import of `snapshots` (step, folder) of `base`, before any work; writes nothing.
+    """Check everything about an import of `snapshots` (step, ref) of `base`, before any work; writes nothing.
 
-    name: [a-z0-9._-], or None for the first 12 hex digits of the base's digest.
-    Errors: ValueError in one line with the value and the remedy, for names, steps, folders, files, tensors and
-    tokenizers that do not fit each other or what is recorded under the name, and for a store that cannot be written.
+    name: [a-z0-9._-], or None for the first 12 hex digits of the base's stamp. roles: of the matrices; all where None.
+    Errors: ValueError in one line with the value and the remedy, for names, steps, roles, tables, and for checkpoints
+    that cannot be read or do not fit each other or what is recorded under the name.
     """
     from opd_ops.geometry.suite import Settings
 
     if name is not None and not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r} does not fit: use up to 100 of a-z, 0-9, dot, underscore and hyphen")
     Settings(**asdict(measurement))
+    wanted = _roles(roles)
     _require_steps([step for step, _ in snapshots])
-    start = _open("base", base)
-    given = {step: _open(f"snapshot {step}", ref) for step, ref in snapshots}
-    _require_alike(start, given.values())
-    store.require_writable()
-    recipe = f"{STUDY}.{name or start.digest[:12]}"
-    stored = _stored(store, recipe)
+    start = open_checkpoint("base", base)
+    given = {step: open_checkpoint(f"snapshot {step}", ref) for step, ref in snapshots}
+    pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
+    recipe = f"{STUDY}.{name or start.stamp[:12]}"
+    stored = records.read(store, recipe)
     if stored is not None:
-        _require_extends(stored, recipe, start, given)
-    kept = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
-    described = kept | {step: checkpoint.description() for step, checkpoint in given.items()}
+        records.require_extends(stored, recipe, start, given)
+    kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
+    held = matrices(start)
+    described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
     steps = tuple(sorted(described))
     record = {
-        "layout": LAYOUT,
-        "base": start.description(),
+        "layout": records.LAYOUT,
+        "base": {"ref": start.ref, "stamp": start.stamp},
         "snapshots": {str(step): described[step] for step in steps},
-        "settings": {key: list(value) for key, value in asdict(measurement).items()},
-        "engine": VERSION,
     }
-    if stored is not None and _vouches(stored, store, recipe) and _made_from(stored) == _made_from(record):
-        return Import(store=store, recipe=recipe, steps=steps, fresh=True, work=[], record=stored)
-    every = {step: given[step] if step in given else _reopen(step, kept[step]) for step in steps}
-    _require_alike(start, every.values())
-    shared = set(start.tensors).intersection(*(checkpoint.tensors for checkpoint in every.values()))
-    work = tasks(
-        {tensor: ref for tensor, ref in start.tensors.items() if tensor in shared},
-        [(step, checkpoint.tensors) for step, checkpoint in every.items()],
-        {"study": STUDY, "recipe": recipe, "seed": 0},
-        measurement,
+    made_from = records.of_table(record, measurement, VERSION, wanted)
+    tables = dict.fromkeys(measurement.tables, made_from)
+    fresh = stored is not None and all(records.vouches(stored, store, recipe, table, made_from) for table in tables)
+    work = []
+    if not fresh:
+        pairings |= {step: pair(start, found) for step in kept if (found := _reopened(step, kept, given))}
+        work = _tasks(store, recipe, start, described, pairings, measurement, wanted)
+        _require_kept(work, described)
+    notes = dict.fromkeys(note for step in steps for note in described[step]["notes"])
+    return Import(
+        store=store,
+        recipe=recipe,
+        steps=steps,
+        fresh=fresh,
+        work=work,
+        record=record | {"tables": stored["tables"] if stored else {}},
+        tables=tables,
+        notes=tuple(notes),
     )
-    return Import(store=store, recipe=recipe, steps=steps, fresh=False, work=work, record=record)
 
 
-def measure_import(
-    imported: Import, *, serial: bool = False, progress: Callable[[int, int], None] = lambda done, of: None
-) -> list[str]:
-    """Measure, replace the tables of external.<name> and write its record; returns problems (non-finite by name).
+def measure_import(imported: Import, *, serial: bool = False, progress: Progress = lambda done, of: None) -> list[str]:
+    """Measure, replace the tables asked for and write the record; returns problems (non-finite weights by name).
 
-    A fresh import measures nothing and returns the problems on record.
+    A fresh import measures nothing and returns the problems on record. Errors: ValueError, before any work, for a store
+    that cannot be written.
     """
+    store, recipe, record = imported.store, imported.recipe, imported.record
     if imported.fresh:
-        return imported.record["problems"]
-    store, recipe = imported.store, imported.recipe
+        return list(dict.fromkeys(p for table in imported.tables for p in record["tables"][table]["problems"]))
+    store.require_writable()
     clock = Clock()
     with clock.phase("measure"):
         found = measure(imported.work, serial=serial, progress=progress)
-    clock.seconds["measure"][1] = found.seconds[1]
-    record = imported.record | {"problems": found.problems, "provenance": provenance()}
-    if store.exists(_key(store, recipe)):
-        # Stopped between two tables, the old record must not vouch for a mixture.
-        _write(store, recipe, record | {"complete": False})
-    for table in TABLES:
+    book(clock, found)
+    record = record | {"provenance": provenance()}
+    others = {table: made for table, made in record["tables"].items() if table not in imported.tables}
+    if others != record["tables"]:
+        # Stopped between two tables, the record must not vouch for a mixture.
+        records.write(store, recipe, record | {"tables": others})
+    for table in imported.tables:
         lake.write(store, table, found.rows[table], recipe=recipe, seed=0)
     write_timing(store, STUDY, recipe, 0, imported.steps[-1], clock)
-    _write(store, recipe, record | {"complete": True})
+    written = {table: made | {"problems": found.problems} for table, made in imported.tables.items()}
+    records.write(store, recipe, record | {"tables": others | written})
+    forget(store, found.stale)
     return found.problems
 
 
-def _key(store: Store, recipe: str) -> str:
-    return f"{Trajectory(store, recipe, 0).prefix}/import.json"
-
-
-def _write(store: Store, recipe: str, record: dict[str, Any]) -> None:
-    store.write(_key(store, recipe), (json.dumps(record, indent=1) + "\n").encode())
-
-
-def _stored(store: Store, recipe: str) -> dict[str, Any] | None:
-    try:
-        stored = json.loads(store.read(_key(store, recipe)))
-    except FileNotFoundError:
+def _roles(roles: Sequence[str] | None) -> tuple[str, ...] | None:
+    """In the order of ROLES. Errors: ValueError for an unknown one, or none."""
+    if roles is None:
         return None
-    if stored.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{_key(store, recipe)} has layout {stored.get('layout')} and this version reads {LAYOUT}; "
-            "import under another --name"
-        )
-    return stored
-
-
-def _vouches(stored: dict[str, Any], store: Store, recipe: str) -> bool:
-    """Whether a record was written after all its tables, and they are still there."""
-    return stored["complete"] and all(store.exists(partition_key(table, recipe=recipe, seed=0)) for table in TABLES)
-
-
-def _made_from(record: dict[str, Any]) -> dict[str, Any]:
-    """What decides the rows: contents, settings and engine, wherever the folders lie."""
-    digests = {step: found["digest"] for step, found in record["snapshots"].items()}
-    return {key: record[key] for key in ("settings", "engine")} | {"base": record["base"]["digest"], "steps": digests}
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise ValueError(f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
+    if not roles:
+        raise ValueError(f"no roles to measure; known: {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in roles)
 
 
 def _require_steps(steps: list[int]) -> None:
     if not steps:
-        raise ValueError("no snapshots to measure; give at least one --snapshot STEP=FOLDER")
+        raise ValueError("no snapshots to measure; give at least one --snapshot STEP=REF")
     for step in steps:
         if type(step) is not int or step not in range(1, 2**63):
             raise ValueError(f"step {step!r} is not a whole number from 1 up; step 0 is the base itself")
         if steps.count(step) > 1:
-            raise ValueError(f"step {step} is given {steps.count(step)} times; give each step one folder")
+            raise ValueError(f"step {step} is given {steps.count(step)} times; give each step one checkpoint")
 
 
-def _require_extends(stored: dict[str, Any], recipe: str, start: Checkpoint, given: dict[int, Checkpoint]) -> None:
-    """Errors: ValueError when the record is of another base or has other contents at a given step."""
-    if stored["base"]["digest"] != start.digest:
-        raise ValueError(
-            f"{recipe} was imported with the base {stored['base']['ref']} ({stored['base']['digest'][:12]}), "
-            f"not with {start.folder} ({start.digest[:12]}); choose another --name"
-        )
-    for step, checkpoint in given.items():
-        before = stored["snapshots"].get(str(step))
-        if before and before["digest"] != checkpoint.digest:
-            raise ValueError(
-                f"{recipe} has other weights at step {step} ({before['ref']}, {before['digest'][:12]}) than "
-                f"{checkpoint.folder} ({checkpoint.digest[:12]}); choose another --name or the right step"
+def _described(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pairing) -> dict[str, Any]:
+    """What the record says of a snapshot. held: the weights of the base."""
+    absent = sorted(held.keys() - pairing.pairs.keys())
+    return {"ref": checkpoint.ref, "stamp": checkpoint.stamp, "notes": list(pairing.notes), "absent": absent}
+
+
+def _reopened(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:
+    """A recorded snapshot that is not given, or None where it is gone. Errors: ValueError where it has changed."""
+    if step in given:
+        return None
+    try:
+        found = open_checkpoint(f"recorded snapshot {step}", kept[step]["ref"])
+    except ValueError:
+        return None
+    records.require_unchanged(step, kept[step], found)
+    return found
+
+
+def _tasks(
+    store: Store,
+    recipe: str,
+    start: Checkpoint,
+    described: dict[int, dict],
+    pairings: dict[int, Pairing],
+    measurement: Measurement,
+    roles: tuple[str, ...] | None,
+) -> list[MatrixTask]:
+    """Errors: ValueError when roles and tables leave nothing."""
+    found, held = [], matrices(start)
+    for name, ref in held.items():
+        pairs = []
+        for step in sorted(described):
+            stamp = described[step]["stamp"]
+            if step not in pairings:
+                if name not in described[step]["absent"]:
+                    pairs.append(Pair(step, Source(start.stamp, None), Source(stamp, None)))
+            elif both := pairings[step].pairs.get(name):
+                pairs.append(Pair(step, Source(start.stamp, both[0]), Source(stamp, both[1])))
+        if pairs and (roles is None or ref.role in roles):
+            keys = {"matrix": name, "layer": ref.layer, "role": ref.role}
+            found.append(
+                MatrixTask(
+                    store=store,
+                    prefix=records.prefix(recipe),
+                    name=name,
+                    role=ref.role,
+                    shape=ref.shape,
+                    dtype=ref.ref.dtype,
+                    pairs=tuple(pairs),
+                    columns={"study": STUDY, "recipe": recipe, "seed": 0} | keys,
+                    measurement=measurement,
+                )
             )
-
-
-def _reopen(step: int, recorded: dict[str, str]) -> Checkpoint:
-    """A recorded snapshot. Errors: ValueError when it is gone or changed."""
-    remedy = (
-        f"give it as --snapshot {step}=FOLDER where it lies now, or import the folders at hand under another --name"
-    )
-    folder = Path(recorded["ref"])
-    if not folder.is_dir():
-        raise ValueError(f"recorded snapshot {step} is gone from {folder}; {remedy}")
-    found = _open(f"recorded snapshot {step}", str(folder))
-    if found.digest != recorded["digest"]:
+    if not any(task.tables for task in found):
+        there = ", ".join(role for role in ROLES if any(ref.role == role for ref in held.values()))
         raise ValueError(
-            f"{found} has changed since it was imported ({recorded['digest'][:12]}, now {found.digest[:12]}); {remedy}"
+            f"nothing to measure of roles {', '.join(roles or ROLES)} in tables {', '.join(measurement.tables)}; "
+            f"{start} has roles {there}, and only update_support has rows of other roles than projections"
         )
-    return found
+    return largest_first(task for task in found if task.tables)
 
 
-def _require_alike(start: Checkpoint, others: Iterable[Checkpoint]) -> None:
-    """Errors: ValueError naming the first tensor, shape or token in which a checkpoint differs from the base."""
-    for other in others:
-        loose = {HEAD} if any(HEAD not in c.tensors and c.tied for c in (start, other)) else set()
-        for lacking, having in ((other, start), (start, other)):
-            if missing := sorted(having.tensors.keys() - lacking.tensors.keys() - loose):
+def _require_kept(work: list[MatrixTask], described: dict[int, dict]) -> None:
+    """Errors: ValueError for a snapshot that is gone and of which not everything asked for is kept."""
+    for task in work:
+        gone = [one.step for one in task.pairs if one.after.ref is None]
+        missing = lacking(task, peek(task)) if gone else {}
+        if any("nulls" in tables for tables in missing.values()):
+            missing.setdefault(task.final.step, ("nulls",))  # which is read for those of any step
+        for step in gone:
+            if step in missing:
+                nulls = " or leave nulls out, which compare with the final step;"
                 raise ValueError(
-                    f"{lacking} lacks tensor {missing[0]} of {having} ({len(missing)} missing); "
-                    "give checkpoints of one architecture, saved under the same parameter names"
+                    f"recorded snapshot {step} is gone from {described[step]['ref']} and {task.name} of it must be "
+                    f"read;{nulls if missing[step] == ('nulls',) else ''} {records.remedy(step)}"
                 )
-        for tensor in sorted(start.tensors.keys() & other.tensors.keys()):
-            before, after = start.tensors[tensor].shape, other.tensors[tensor].shape
-            if before != after:
-                raise ValueError(
-                    f"tensor {tensor} has shape {after} in {other} and {before} in {start}; "
-                    "give the base these snapshots were trained from"
-                )
-        _require_same_tokens(start, other)
-
-
-def _require_same_tokens(start: Checkpoint, other: Checkpoint) -> None:
-    before, after = start.vocabulary, other.vocabulary
-    if before is None or after is None or before == after:
-        return
-    both = before | after
-    token = min((t for t in both if before.get(t) != after.get(t)), key=lambda t: (both[t], t))
-    ids = [f"id {found[token]}" if token in found else "no id" for found in (before, after)]
-    raise ValueError(
-        f"tokenizers differ: token {token!r} has {ids[0]} in {start} and {ids[1]} in {other}; "
-        "give the base these snapshots were trained from"
-    )
-
-
-def _open(who: str, ref: str) -> Checkpoint:
-    """The checkpoint in a folder, from headers alone. Errors: ValueError naming who, the file and the remedy."""
-    if "://" in ref and not ref.startswith("file://"):
-        raise ValueError(f"{who}: {ref} is not a local folder; copy it here first")
-    folder = Path(ref.removeprefix("file://")).expanduser().absolute()
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"{who}: folder {ref} {what}; name a local Hugging Face folder (hub names are not fetched)")
-    tensors: dict[str, TensorRef] = {}
-    try:
-        for file, names in _files(folder).items():
-            found = _header(folder, file)
-            tensors |= {name: ref for name, ref in found.items() if names is None or name in names}
-        config = _object(folder / "config.json") if (folder / "config.json").exists() else None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{who}: {error}") from None
-    if not tensors:
-        raise ValueError(f"{who}: the files of {folder} hold no bf16, fp16, fp32 or fp64 tensor; save the model whole")
-    if empty := sorted(name for name, ref in tensors.items() if 0 in ref.shape):
-        raise ValueError(
-            f"{who}: tensor {empty[0]} of {folder} has shape {tensors[empty[0]].shape}; save the model whole"
-        )
-    return Checkpoint(who=who, folder=folder, tensors=tensors, tied=_tied(config))
-
-
-def _files(folder: Path) -> dict[str, set[str] | None]:
-    """Safetensors files of a model, each with the tensors to take from it (None: all)."""
-    if (folder / FILE).exists():
-        return {FILE: None}
-    if not (folder / INDEX).exists():
-        names = {path.name for path in folder.iterdir()}
-        why, remedy = "and no other weights", f"name a folder with {FILE}, or with shards and their index"
-        if any(name.startswith("pytorch_model") for name in names):
-            why, remedy = "but pickled ones, which are not read", "convert them with save_pretrained(FOLDER)"
-        elif "adapter_model.safetensors" in names:
-            why, remedy = "but an adapter", "merge it into its base and save the whole model"
-        raise ValueError(f"{folder} holds no {FILE} and no {INDEX}, {why}; {remedy}")
-    files: dict[str, set[str] | None] = {}
-    try:
-        for name, file in _object(folder / INDEX)["weight_map"].items():
-            files[file] = (files.get(file) or set()) | {name}
-    except (LookupError, TypeError, AttributeError):
-        raise ValueError(f"{folder / INDEX} has no weight_map of tensors to files; copy it again") from None
-    for file in files:
-        if not isinstance(file, str) or Path(file).name != file or not (folder / file).exists():
-            raise ValueError(f"{folder / INDEX} names the shard {file!r}, which is not in the folder; copy it there")
-    return files
-
-
-def _header(folder: Path, file: str) -> dict[str, TensorRef]:
-    """References to the float tensors of a file. Errors: ValueError also for quantized weights."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        refs = header(Store(f"file://{folder}"), file)
-        with safe_open(folder / file, "numpy") as opened:
-            others = sorted(name for name in opened.keys() if name not in refs)  # noqa: SIM118
-    except (ValueError, SafetensorError) as error:
-        raise ValueError(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
-    if packed := [name for name in others if name.endswith("weight")]:
-        raise ValueError(f"tensor {packed[0]} of {folder / file} is quantized; save the model in bf16 or fp32")
-    return refs
-
-
-def _tied(config: dict[str, Any] | None) -> bool:
-    """Whether a configuration explains an absent head. Architectures that tie by default leave the key out."""
-    return config is not None and config.get("tie_word_embeddings", True) is not False
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object; copy it again")
-    return found

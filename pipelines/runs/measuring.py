@@ -1,111 +1,79 @@
 """Measure trajectories: one task per matrix over all its snapshots, on Ray or one after the other, with the same rows.
 
-Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors.
+Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors. What is
+measured is kept in parts as it comes (`parts`), so a call that was stopped goes on, and new snapshots cost themselves.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 from opd_ops.geometry import VERSION
 from opd_ops.recipe import Recipe
-from opd_ops.roles import PROJECTIONS, role
+from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
+from pipelines.runs import estimates
 from pipelines.runs.clock import Clock
-from pipelines.runs.cluster import fan_out
+from pipelines.runs.cluster import fan_out, one_thread
+from pipelines.runs.tasks import MatrixTask, Pair, Source
 from pipelines.runs.training import write_timing
+from pipelines.runs.worker import Found, measure_matrix
+from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import TABLES as TABLES  # the tables a measurement can fill
 from pipelines.studies.study import Measurement
 
-TABLES = ("update_support", "rotation", "spectral_drift", "localization", "update_spectrum", "hill", "locking")
+PHASES = ("measure", "base")
+Progress = Callable[[int, int], None]  # work done and in all, in one unit
 
 
-@dataclass(frozen=True, kw_only=True)
-class MatrixTask:
-    """One matrix: its W0, its snapshots in order, and the key and fact columns of its rows."""
-
-    name: str
-    base: TensorRef
-    snapshots: tuple[tuple[int, TensorRef], ...]
-    columns: dict[str, Any]
-    measurement: Measurement
-
-    @property
-    def cost(self) -> int:
-        """Proportional to the work of dense factorizations."""
-        m, n = (*self.base.shape, 1, 1)[:2]
-        return m * n * min(m, n) * len(self.snapshots)
+def largest_first(work: Iterable[MatrixTask]) -> list[MatrixTask]:
+    return sorted(work, key=lambda task: (-task.cost, task.name))
 
 
-@dataclass(frozen=True)
-class Found:
-    """What one task returns: rows by table, problems, and the CPU and wall seconds it took."""
-
-    rows: dict[str, list[dict[str, Any]]]
-    problems: list[str]
-    seconds: tuple[float, float]
-
-
-def tasks(
-    base: dict[str, TensorRef],
-    snapshots: list[tuple[int, dict[str, TensorRef]]],
-    columns: dict[str, Any],
-    measurement: Measurement,
-) -> list[MatrixTask]:
-    """Tasks of all tensors of a model, the most expensive first."""
-    found = []
-    for name, ref in base.items():
-        layer, part = role(name)
-        keys = {"matrix": name.removesuffix(".weight"), "layer": layer, "role": part}
-        found.append(
-            MatrixTask(
-                name=name,
-                base=ref,
-                snapshots=tuple((step, refs[name]) for step, refs in snapshots),
-                columns=columns | keys,
-                measurement=measurement,
-            )
-        )
-    return sorted(found, key=lambda task: (-task.cost, task.name))
-
-
-def measure_matrix(task: MatrixTask) -> Found:
-    """All diagnostics of one matrix."""
-    import torch
-
-    from opd_ops.geometry.suite import Settings, measure
-
-    torch.set_num_threads(1)
-    clock = Clock()
-    with clock.phase("measure"):
-        result = measure(
-            task.base.read(),
-            ((step, ref.read()) for step, ref in task.snapshots),
-            settings=Settings(**asdict(task.measurement)),
-            projection=task.columns["role"] in PROJECTIONS and len(task.base.shape) == 2,
-        )
-    rows = {table: [task.columns | row for row in found] for table, found in result.rows.items()}
-    wall, cpu = clock.seconds["measure"]
-    return Found(rows, [f"{task.name}: {problem}" for problem in result.problems], (wall, cpu))
-
-
-def measure(
-    work: list[MatrixTask], *, serial: bool, progress: Callable[[int, int], None] = lambda done, of: None
-) -> Found:
-    """Rows of all tasks, ordered by matrix name, whatever ran first."""
-    results = fan_out(measure_matrix, work, serial=serial, done=lambda count: progress(count, len(work)))
-    order = sorted(range(len(work)), key=lambda index: work[index].name)
-    rows = {table: [row for index in order for row in results[index].rows[table]] for table in TABLES}
-    problems = [problem for index in order for problem in results[index].problems]
-    return Found(
-        rows,
-        problems,
-        (sum(result.seconds[0] for result in results), sum(result.seconds[1] for result in results)),
+def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
+    """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first."""
+    of, path = sum(task.cost for task in work), gemm_path(work)
+    results = fan_out(
+        measure_matrix,
+        [replace(task, gemm_path=path) for task in work],
+        serial=serial,
+        done=lambda cost: progress(cost, of),
+        cost=lambda task: task.cost,
     )
+    ordered = [results[index] for index in sorted(range(len(work)), key=lambda index: work[index].name)]
+    tables = work[0].measurement.tables if work else ()
+    seconds = {
+        phase: [sum(found.seconds[phase][i] for found in ordered if phase in found.seconds) for i in range(2)]
+        for phase in PHASES
+    }
+    return Found(
+        {table: [row for found in ordered for row in found.rows[table]] for table in tables},
+        [problem for found in ordered for problem in found.problems],
+        seconds,
+        [key for found in ordered for key in found.stale],
+    )
+
+
+def gemm_path(work: list[MatrixTask]) -> str:
+    """The f32 product that all workers use, probed in this process where any matrix is large enough to need it."""
+    if all(not task.projection or estimates.dense(task.shape, task.dtype, task.measurement.k) for task in work):
+        return "highest"
+    from opd_ops.geometry import gemm
+
+    one_thread()
+    return gemm.choose("cpu").path
+
+
+def book(clock: Clock, found: Found) -> None:
+    """Replace the CPU seconds of this process by those of the workers; base factors are a phase of their own too."""
+    clock.seconds["measure"][1] = found.seconds["measure"][1]
+    if any(found.seconds["base"]):
+        clock.seconds["base"] = found.seconds["base"]
 
 
 def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
@@ -120,6 +88,33 @@ def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
         "weight_decay": recipe.optimizer.weight_decay,
         "run_steps": steps,
     }
+
+
+def tasks(
+    trajectory: Trajectory, steps: list[int], columns: dict[str, Any], measurement: Measurement
+) -> list[MatrixTask]:
+    """Tasks of all tensors of a run that tables were asked for of, the most expensive first."""
+    base, held = trajectory.digest(0), trajectory.refs(0)
+    stamps = {step: trajectory.digest(step) for step in steps}
+    refs = {step: trajectory.refs(step) for step in steps}
+    work = []
+    for source, ref in held.items():
+        start = _whole(ref)
+        pairs = (Pair(step, Source(base, start), Source(stamps[step], _whole(refs[step][source]))) for step in steps)
+        work.append(
+            MatrixTask(
+                store=trajectory.store,
+                prefix=trajectory.prefix,
+                name=start.name,
+                role=start.role,
+                shape=start.shape,
+                dtype=ref.dtype,
+                pairs=tuple(pairs),
+                columns=columns | {"matrix": start.name, "layer": start.layer, "role": start.role},
+                measurement=measurement,
+            )
+        )
+    return largest_first(task for task in work if task.tables)
 
 
 def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
@@ -140,7 +135,7 @@ def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
     key = f"{trajectory.prefix}/measured.json"
     if trajectory.end() is None or not store.exists(key):
         return False
-    if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in TABLES):
+    if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in measurement.tables):
         return False
     return json.loads(store.read(key)).get("from") == expected(store, recipe, seed, measurement)
 
@@ -152,7 +147,7 @@ def measure_run(
     measurement: Measurement,
     *,
     serial: bool = False,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Progress = lambda done, of: None,
 ) -> list[str]:
     """Measure a complete run and write its tables; returns problems (non-finite weights by name)."""
     trajectory = Trajectory(store, recipe.name, seed)
@@ -165,17 +160,26 @@ def measure_run(
     clock = Clock()
     with clock.phase("measure"):
         steps = [step for step in end["snapshots"] if step > 0]
-        work = tasks(
-            trajectory.refs(0),
-            [(step, trajectory.refs(step)) for step in steps],
-            facts(recipe, seed, end["step"]),
-            measurement,
-        )
+        work = tasks(trajectory, steps, facts(recipe, seed, end["step"]), measurement)
         found = measure(work, serial=serial, progress=progress)
-        for table in TABLES:
-            lake.write(store, table, found.rows[table], recipe=recipe.name, seed=seed)
-    clock.seconds["measure"][1] = found.seconds[1]
+        for table in measurement.tables:
+            lake.write(store, table, found.rows.get(table, []), recipe=recipe.name, seed=seed)
+    book(clock, found)
     write_timing(store, recipe.study, recipe.name, seed, end["step"], clock)
     description = {"from": expected(store, recipe, seed, measurement), "problems": found.problems}
     store.write(key, json.dumps(description, sort_keys=True).encode())
+    forget(store, found.stale)
     return found.problems
+
+
+def forget(store: Store, keys: Iterable[str]) -> None:
+    """Delete parts that nothing needs any more."""
+    for key in keys:
+        store.remove(key)
+
+
+def _whole(ref: TensorRef) -> MatrixRef:
+    """A stored tensor as it is: own runs store no fused weights."""
+    layer, part = role(ref.name)
+    name = ref.name.removesuffix(".weight")
+    return MatrixRef(name=name, source=ref.name, layer=layer, role=part, ref=ref, shape=ref.shape)

@@ -11,6 +11,10 @@ _STEP = re.compile(r"(?:(?:step|checkpoint|iter|global_step)[-_]?)?(\d+)", re.AS
 UNDERSTOOD = "step-100, step_100, checkpoint-100, iter_0000100, global_step100 and 100"
 
 
+class Empty(ValueError):
+    """A folder or prefix that holds no checkpoint, and may yet."""
+
+
 @dataclass(frozen=True)
 class Series:
     """complete: (step, ref) by step; incomplete: (step, why) of checkpoints that may still be in the writing."""
@@ -22,8 +26,8 @@ class Series:
 def open_trajectory(prefix: str) -> Series:
     """The checkpoints directly under a folder or URI prefix; step 0, where there is one, is among them.
 
-    Errors: ValueError when there is none, two have one step, or one will not become readable by waiting (pickled,
-    quantized, an adapter).
+    Errors: Empty when there is none; ValueError when two have one step, or one will not become readable by waiting
+    (pickled, quantized, an adapter).
     """
     children = _children(prefix)
     complete, incomplete = [], []
@@ -50,7 +54,7 @@ def _children(prefix: str) -> dict[int, str]:
                 )
             names[step] = name
     if not names:
-        raise ValueError(f"{prefix} holds no checkpoint with its step in its name; understood are {UNDERSTOOD}")
+        raise Empty(f"{prefix} holds no checkpoint with its step in its name; understood are {UNDERSTOOD}")
     return {step: f"{store.uri}/{name}" for step, name in names.items()}
 
 

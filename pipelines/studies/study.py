@@ -5,13 +5,27 @@ from dataclasses import dataclass, field
 
 from opd_ops.recipe import Recipe
 
+TABLES = (  # those of `opd_ops.geometry.suite`, whose import loads torch
+    "update_support",
+    "rotation",
+    "singular_shift",
+    "spectral_drift",
+    "localization",
+    "update_norm",
+    "update_spectrum",
+    "hill",
+    "locking",
+    "nulls",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Which cuts the diagnostics use. The fields are those of `opd_ops.geometry.suite.Settings`."""
+    """Which cuts the diagnostics use and which tables they fill. Fields of `opd_ops.geometry.suite.Settings`."""
 
     k: tuple[int, ...] = (16,)
     hill_k: tuple[int, ...] = (16, 32, 64)
+    tables: tuple[str, ...] = TABLES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,15 @@
-"""Stores of every kind: files, memory, and S3 from a server on this host."""
+"""Stores of every kind: files, memory, and S3 from a server on this host. One BLAS thread, as `make test` asks for."""
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from pipelines.runs.cluster import THREADS
 from pipelines.store.objects import Store
+
+os.environ.update(THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -26,10 +26,13 @@ def test_factors_are_those_of_the_matrix_within_the_residual(shape, stored, plan
 def test_the_guard_follows_the_factors_as_far_as_there_are_vectors(planted):
     w = planted(150, 200).weight
     found = factorise(w, 40)
-    assert found.guard.shape == (150, 150 // GUARD)
     u = torch.linalg.svd(w, full_matrices=False)[0]
-    overlap = (found.guard.double().T @ u[:, 40 : 40 + 150 // GUARD]).diagonal().abs()
+    count = min(110, 150 // GUARD)
+    assert found.guard.shape == (150, count)
+    overlap = (found.guard.double().T @ u[:, 40 : 40 + count]).diagonal().abs()
     assert float(overlap.min()) > 0.99  # bf16 keeps directions to a few parts in a thousand
+    u32, _, guard = found.frames
+    assert float((u32.T @ guard).abs().max()) < 1e-6
 
 
 def test_rank_deficient_and_zero_weights_are_finite(planted):

@@ -1,12 +1,14 @@
-"""A miniature study that trains in a second, stores to keep it in, and one Ray session for all tests that need it."""
+"""Planted weights and what is saved of them; a miniature study that trains in a second; one Ray session for all."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from opd_ops.recipe import (
     AdamW,
@@ -22,9 +24,108 @@ from opd_ops.recipe import (
     Sft,
     Task,
 )
+from pipelines import lake
 from pipelines.runs.cluster import cluster
+from pipelines.runs.imports import measure_import, plan
 from pipelines.runs.training import train
 from pipelines.store.objects import Store
+from pipelines.store.tensors import serialise
+from pipelines.studies.study import TABLES, Measurement
+
+CUTS = Measurement(k=(4,), hill_k=(4,))
+M, N, K = 48, 32, 4  # out, in, the cut
+Q, KEY, V, OUT = (f"model.layers.0.self_attn.{part}_proj" for part in "qkvo")
+EMBED, NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
+TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
+
+
+def orthonormal(n, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(n, k, generator=generator, dtype=torch.float64)).Q
+
+
+U, RIGHT = orthonormal(M, N, 1), orthonormal(N, N, 2)
+SPECTRUM = torch.linspace(2.0, 1.0, N, dtype=torch.float64)
+W0 = (U * SPECTRUM) @ RIGHT.T
+
+
+def turned(degrees):
+    """The K-th left singular vector turned towards the next one."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    u = U.clone()
+    u[:, K - 1], u[:, K] = c * U[:, K - 1] + s * U[:, K], c * U[:, K] - s * U[:, K - 1]
+    return (u * SPECTRUM) @ RIGHT.T
+
+
+def model(**changes):
+    """Four projections, an embedding and a norm in fp64; changes by name without .weight."""
+    generator = torch.Generator().manual_seed(3)
+    tensors = {part: W0 for part in (Q, KEY, V, OUT)}
+    tensors |= {EMBED: torch.randn(10, N, generator=generator).double(), NORM: torch.ones(N).double()}
+    return {f"{name}.weight": w.clone() for name, w in (tensors | changes).items() if w is not None}
+
+
+def drifted(step):
+    generator = torch.Generator().manual_seed(step)
+    return model(**{part: W0 + 0.01 * torch.randn(M, N, generator=generator).double() for part in (Q, KEY, V, OUT)})
+
+
+def save(folder, tensors, config=TIED, shards=1, vocabulary=None):
+    """A Hugging Face folder; returns its path."""
+    folder.mkdir(parents=True)
+    names = sorted(tensors)
+    files = ["model.safetensors"] if shards == 1 else [f"model-{i}-of-{shards}.safetensors" for i in range(shards)]
+    where = {name: files[i % shards] for i, name in enumerate(names)}
+    for file in files:
+        (folder / file).write_bytes(serialise({name: tensors[name] for name in names if where[name] == file}))
+    if shards > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    if vocabulary is not None:
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    return str(folder)
+
+
+def run(store, base, snapshots, measurement=CUTS, name="x"):
+    """plan, then measure in this process; returns the problems."""
+    return measure_import(plan(store, base, snapshots, measurement, name), serial=True)
+
+
+def rows(store, table, matrix=None, view="master", recipe="external.x"):
+    frame = lake.scan(table, store.uri).filter(recipe=recipe, view=view)
+    return (frame if matrix is None else frame.filter(matrix=matrix)).sort("step").collect().to_dicts()
+
+
+def everything(store):
+    """The rows of all measured tables."""
+    return {table: lake.written(store, table, recipe="external.x", seed=0) for table in TABLES}
+
+
+def same(one, other):
+    return all(one[table].equals(other[table]) for table in TABLES)
+
+
+def record(store, recipe="external.x"):
+    return json.loads(store.read(f"runs/{recipe}/seed-0/import.json"))
+
+
+def objects(store):
+    root = Path(store.path(""))
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def refused(store, base, snapshots, *parts, measurement=CUTS, name="x", roles=None):
+    """plan refuses in one line that holds all `parts`, and the store is as it was."""
+    before = objects(store)
+    with pytest.raises(ValueError) as caught:
+        plan(store, base, snapshots, measurement, name, roles)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+    assert objects(store) == before
+
 
 ARCHITECTURE = Architecture(
     vocab_size=32,
@@ -88,6 +189,37 @@ def contents() -> Callable[[Store], dict[str, bytes]]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, str]:
+    """A base and snapshots 1 and 2, whose folder names are base, one and two."""
+    return {
+        "base": save(tmp_path / "base", model()),
+        "one": save(tmp_path / "one", drifted(1)),
+        "two": save(tmp_path / "two", drifted(2)),
+    }
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """(tables, step) of every snapshot that is measured from now on in this process, as it happens."""
+    from opd_ops.geometry.suite import Matrix
+
+    seen: list[tuple[str, int]] = []
+    snapshot, nulls = Matrix.snapshot, Matrix.nulls
+
+    def measured(self: Matrix, step: int, weight: torch.Tensor) -> Any:
+        seen.append((" ".join(self.settings.tables), step))
+        return snapshot(self, step, weight)
+
+    def compared(self: Matrix, step: int, *rest: Any) -> Any:
+        seen.append(("nulls", step))
+        return nulls(self, step, *rest)
+
+    monkeypatch.setattr(Matrix, "snapshot", measured)
+    monkeypatch.setattr(Matrix, "nulls", compared)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,62 @@
+"""The command line `opd`: run studies, measure checkpoints from elsewhere, look at tables and reports.
+
+One file a command, and `options` and `request` for what they share.
+
+Exit codes: 0 done · 1 a run failed · 2 bad input, said in one line before any work · 3 a weight is NaN or infinite,
+everything else is measured · 130 interrupted, and the same command continues.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pipelines.cli import measure, plan, report, study, tables, weights
+from pipelines.cli.options import Parser
+from pipelines.runs.cluster import THREADS
+from pipelines.store.objects import default_uri
+
+EXIT_CODES = (__doc__ or "")[(__doc__ or "").index("Exit codes") :]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = parser().parse_args(arguments)
+    os.environ.update(THREADS)  # as in workers: another number of BLAS threads rounds otherwise
+    try:
+        code = given.command(given)
+        sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
+        return code
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: earlier results are untouched, the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `opd tables | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _unreachable(error):
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"error: {said}; check OPD_STORE ({default_uri()}), its address and credentials", file=sys.stderr)
+        return 2
+
+
+def _unreachable(error: Exception) -> bool:
+    """Whether an error comes from the file system or the object store, not from this program."""
+    return isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(
+        prog="opd",
+        description="Where in parameter space does post-training go? Train SFT, OPD and RLVR runs, or take checkpoints "
+        "from elsewhere, and measure how their weights moved.",
+        epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for room in (study, measure, plan, tables, report, weights):
+        room.register(commands)
+    return top

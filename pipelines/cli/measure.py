@@ -1,0 +1,127 @@
+"""`opd measure`: measure checkpoints that were trained elsewhere, once or as they appear."""
+
+import argparse
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipelines.cli import request
+from pipelines.cli.options import Commands, location, store_of
+
+if TYPE_CHECKING:
+    from pipelines.runs.imports import Import
+
+DEFERRED = "nulls"  # needs the final step, so it waits for the end of a run that is watched
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("measure", help="measure checkpoints that were trained elsewhere")
+    top.description = (
+        f"Measure how the weights of your own checkpoints moved away from their base. {request.REF} Rows land in the "
+        "store's tables under recipe=external.NAME, seed=0. What is measured is kept: a second call with the same name "
+        "goes on where the first was stopped, and adds snapshots."
+    )
+    top.epilog = "Example: opd measure --base ./base --snapshot 100=./step-100 --snapshot 200=./step-200 --name mine"
+    request.add_options(top)
+    top.add_argument(
+        "--watch", action="store_true", help="go on measuring checkpoints as they appear under --trajectory"
+    )
+    top.add_argument("--interval", type=float, metavar="S", help="seconds between looks with --watch (default: 30)")
+    top.add_argument("--until", type=int, metavar="STEP", help="with --watch, end after this step")
+    top.set_defaults(command=measure_checkpoints)
+
+
+def measure_checkpoints(given: argparse.Namespace) -> int:
+    if given.watch:
+        return _watch(given)
+    for option in ("interval", "until"):
+        if getattr(given, option) is not None:
+            raise ValueError(f"--{option} goes with --watch; add --watch, or leave it out")
+    imported = request.planned(given)
+    if not imported.fresh:
+        imported.store.require_writable()  # before Ray is started for nothing
+    with nullcontext() if imported.fresh else _workers(given):
+        problems = _measure(imported, set(), serial=given.workers == 0)
+    steps = ", ".join(map(str, imported.steps))
+    print(f"{imported.recipe}: steps {steps} {'were measured already' if imported.fresh else 'measured'}")
+    return _end(imported, problems)
+
+
+def _watch(given: argparse.Namespace) -> int:
+    """Measure what is there and what appears, until --until or an interrupt."""
+    from pipelines.runs import imports
+    from pipelines.runs.watching import INTERVAL, arrivals
+    from pipelines.store.series import Empty, open_trajectory
+
+    interval = INTERVAL if given.interval is None else given.interval
+    if given.trajectory is None:
+        raise ValueError("--watch looks under a prefix; give --trajectory PREFIX instead of --snapshot")
+    if not 0 < interval < float("inf"):
+        raise ValueError(f"--interval {interval:g} is not a number of seconds above 0")
+    if given.until is not None and given.until < 1:
+        raise ValueError(f"--until {given.until} is not a step from 1 up")
+    asked, roles, store = request.measurement(given), request.roles(given), store_of(given)
+    now = replace(asked, tables=tuple(table for table in asked.tables if table != DEFERRED))
+    if not now.tables:
+        raise ValueError(f"--diagnostics {DEFERRED} needs the final step; measure it without --watch")
+    with suppress(Empty):  # which is waited on; whatever else is wrong with the prefix is said now
+        open_trajectory(given.trajectory)
+    store.require_writable()
+    base, told, problems, imported = given.base, set[str](), list[str](), None
+    with _workers(given):
+        for ready in arrivals(given.trajectory, interval=interval, until=given.until):
+            base = base or dict(ready).get(0)
+            if base is None:
+                raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
+            for step, ref in ready:
+                if step > 0:
+                    begun = time.monotonic()
+                    imported = imports.plan(store, base, [(step, ref)], now, given.name, roles)
+                    problems = _measure(imported, told, serial=given.workers == 0)
+                    done = "was measured already" if imported.fresh else f"measured in {time.monotonic() - begun:.0f} s"
+                    print(f"{imported.recipe}: step {step} {done}", flush=True)
+        assert imported is not None and base is not None  # `until` is a step from 1 up
+        if now != asked:
+            last = imported.steps[-1]
+            ref = imported.record["snapshots"][str(last)]["ref"]
+            imported = imports.plan(store, base, [(last, ref)], asked, given.name, roles)
+            problems = _measure(imported, told, serial=given.workers == 0)
+            print(f"{imported.recipe}: {DEFERRED} measured against step {last}")
+    return _end(imported, problems)
+
+
+def _workers(given: argparse.Namespace) -> AbstractContextManager[None]:
+    from pipelines.runs.cluster import cluster
+
+    return cluster(given.workers) if given.workers else nullcontext()
+
+
+def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
+    """Measure with notes and a progress line; returns the problems, and says those that were not told before."""
+    from pipelines.progress import Board
+    from pipelines.runs import imports
+
+    for note in imported.notes:
+        if note not in told:
+            print(f"note: {note}", flush=True)
+    board = Board({"measure": 1.0})
+    try:
+        problems = imports.measure_import(
+            imported,
+            serial=serial,
+            progress=lambda done, of: board.update("measure", done / of, f"{len(imported.work)} matrices"),
+        )
+    finally:
+        board.close()
+    for problem in problems:
+        if problem not in told:
+            print(f"error: {problem}", file=sys.stderr, flush=True)
+    told.update(imported.notes, problems)
+    return problems
+
+
+def _end(imported: "Import", problems: list[str]) -> int:
+    print(f"tables: {location(imported.store, 'lake')}   (filter recipe == {imported.recipe!r})")
+    return 3 if problems else 0

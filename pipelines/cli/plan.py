@@ -1,0 +1,61 @@
+"""`opd plan`: what `opd measure` would read, compute and keep, without doing any of it."""
+
+import argparse
+
+from pipelines.cli import request
+from pipelines.cli.options import Commands
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("plan", help="what `opd measure` would cost, before any work")
+    top.description = (
+        "Say what `opd measure` with the same options would read, compute and keep, without doing any of it: nothing "
+        f"is written, and of weights only headers are read. {request.REF}"
+    )
+    top.epilog = "Example: opd plan --base ./base --trajectory ./checkpoints --k 16,64"
+    request.add_options(top)
+    top.set_defaults(command=show_plan)
+
+
+def show_plan(given: argparse.Namespace) -> int:
+    from opd_ops.geometry import gemm
+    from pipelines.progress import duration
+    from pipelines.report.numbers import aligned
+    from pipelines.runs.cluster import one_thread
+    from pipelines.runs.outline import Line, outline
+
+    imported = request.planned(given)
+    for note in imported.notes:
+        print(f"note: {note}")
+    steps = ", ".join(map(str, imported.steps))
+    if imported.fresh:
+        print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")
+        return 0
+    one_thread()
+    probe = gemm.choose("cpu")
+    found = outline(imported, probe.gflops)
+
+    def cells(role: str, line: Line) -> list[str]:
+        kept = f"{size(line.base_kept)} there" if line.base_kept else ""
+        return [role, str(line.matrices), size(line.read), size(line.base), kept, f"{line.seconds:,.1f} s"]
+
+    lines = [["role", "matrices", "read", "base factors", "", "CPU"]]
+    lines += [cells(role, line) for role, line in found.by_role.items()]
+    print(f"{imported.recipe}: steps {steps}\n\n{aligned([*lines, cells('total', found.total)])}\n")
+    print(f"to measure: steps {', '.join(map(str, found.waiting)) or 'none'}")
+    print(f"measured already: steps {', '.join(map(str, found.measured)) or 'none'}")
+    seconds, workers = found.total.seconds, max(1, given.workers)
+    shared = f", {duration(seconds / workers)} on {workers} cores" if workers > 1 else ""
+    print(f"CPU: {duration(seconds)} at {probe.gflops:.0f} Gflop/s{shared}")
+    print(f"memory of a worker: up to {size(found.peak)}")
+    return 0
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: `0 B`, `1.5 MB`."""
+    unit = 0
+    while count >= 1000 and unit < len(UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.0f} {UNITS[unit]}" if unit == 0 or count >= 100 else f"{count:.1f} {UNITS[unit]}"

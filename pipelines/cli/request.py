@@ -1,0 +1,105 @@
+"""The options that `opd measure` and `opd plan` share, and what they ask for."""
+
+import argparse
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipelines.cli.options import store_of
+from pipelines.studies.study import TABLES, Measurement
+
+if TYPE_CHECKING:
+    from pipelines.runs.given import Given
+    from pipelines.runs.imports import Import
+
+REF = (
+    "REF is a Hugging Face folder with safetensors, sharded or not, or one .safetensors file, by path or s3:// URI; "
+    "ORG/NAME[@REVISION] in the local hub cache; or a snapshot of this project."
+)
+
+
+def add_options(top: argparse.ArgumentParser) -> None:
+    top.add_argument(
+        "--base", metavar="REF", help="the weights that training started from (W0); default: step 0 of --trajectory"
+    )
+    which = top.add_mutually_exclusive_group()
+    which.add_argument(
+        "--snapshot", action="append", default=[], metavar="STEP=REF", help="a checkpoint and its step; repeat for more"
+    )
+    which.add_argument(
+        "--trajectory", metavar="PREFIX", help="a folder or URI prefix of checkpoints with steps in their names"
+    )
+    top.add_argument("--k", default="16", metavar="K,K", help="ranks of the subspaces compared (default: 16)")
+    top.add_argument(
+        "--roles", metavar="R,R", help="only these of q k v o gate up down embed head norm bias other (default: all)"
+    )
+    top.add_argument("--diagnostics", metavar="T,T", help=f"only these tables of {' '.join(TABLES)} (default: all)")
+    top.add_argument("--name", help="name of the trajectory, a-z 0-9 . _ - (default: from the base's stamp)")
+    top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
+    top.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="Ray workers, one core each; 0 works in this process (default: all cores)",
+    )
+
+
+def measurement(given: argparse.Namespace) -> Measurement:
+    """Errors: ValueError for ranks that are none, unknown tables and a negative number of workers."""
+    if given.workers < 0:
+        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    found = Measurement(k=_ranks(given.k))
+    if given.diagnostics is None:
+        return found
+    names = _words("--diagnostics", given.diagnostics, TABLES)
+    return replace(found, tables=tuple(table for table in TABLES if table in names))
+
+
+def roles(given: argparse.Namespace) -> tuple[str, ...] | None:
+    from pipelines.runs.imports import ROLES
+
+    return None if given.roles is None else _words("--roles", given.roles, ROLES)
+
+
+def snapshots(given: argparse.Namespace) -> "Given":
+    """Base and snapshots as given, or as found under --trajectory."""
+    from pipelines.runs.given import Given, under
+
+    if given.trajectory is not None:
+        return under(given.trajectory, given.base)
+    if given.base is None:
+        raise ValueError("no base; give --base REF, or a --trajectory PREFIX that holds step 0")
+    if not given.snapshot:
+        raise ValueError("no snapshots to measure; give at least one --snapshot STEP=REF, or --trajectory PREFIX")
+    return Given(given.base, [_snapshot(text) for text in given.snapshot])
+
+
+def planned(given: argparse.Namespace) -> "Import":
+    """The import a command asks for, checked, with the notes of what is left out."""
+    from pipelines.runs import imports
+
+    asked, found = measurement(given), snapshots(given)
+    imported = imports.plan(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
+    return replace(imported, notes=found.notes + imported.notes)
+
+
+def _snapshot(text: str) -> tuple[int, str]:
+    step, separator, ref = text.partition("=")
+    if not separator or not (step.strip().isascii() and step.strip().isdecimal()) or not ref:
+        raise ValueError(f"--snapshot {text!r} is not STEP=REF, such as 100=./step-100")
+    return int(step), ref
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"--k {text!r} is not a list of positive ranks, such as 16,64")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(","))
+    if unknown := [word for word in found if word not in known]:
+        raise ValueError(f"{option} names {unknown[0]!r}; known: {', '.join(known)}")
+    return found

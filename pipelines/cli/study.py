@@ -1,0 +1,88 @@
+"""`opd study`: list, show or run the named studies."""
+
+import argparse
+import os
+import sys
+
+from pipelines.cli.options import Commands, Parser
+from pipelines.store.objects import Store, default_uri
+from pipelines.studies.catalog import find_study, studies
+from pipelines.studies.study import Study
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("study", help="list, show or run the named studies")
+    top.description = "A study is a grid of recipes x seeds."
+    parts = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
+        command=list_studies
+    )
+    show = parts.add_parser("show", help="a study's recipes, and what of them is in the store")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(command=show_study)
+    run = parts.add_parser(
+        "run",
+        help="train, measure, compare and report",
+        description="Run a study through Dagster: train what is missing, measure it, decide the verdicts, write the "
+        "report. What the store holds already is reused.",
+    )
+    run.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    run.add_argument("--suite", default="core", help="named part of the study (default: core)")
+    run.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
+    run.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
+    run.set_defaults(command=run_study)
+
+
+def list_studies(_: argparse.Namespace) -> int:
+    store = Store(default_uri())
+    for study in studies().values():
+        print(f"{study.name:<8} {study.title}")
+        try:
+            complete, of = progress(store, study)
+        except ValueError as error:  # a stored run of a changed recipe hides no other study
+            print(f"{'':<8} {error}")
+            continue
+        print(f"{'':<8} {complete} of {of} runs measured in {store.uri}; {study.minutes} on two cores for all of them")
+    return 0
+
+
+def show_study(given: argparse.Namespace) -> int:
+    from pipelines.report.numbers import aligned
+    from pipelines.runs.measuring import measured
+    from pipelines.runs.training import complete
+
+    study, store = find_study(given.name), Store(default_uri())
+    arms = study.every_arm()
+    lines = [["recipe", "seed", "objective", "starts from", "learning rate", "steps", "in the store"]]
+    for recipe in (*study.models, *arms):
+        for seed in study.seeds if recipe in arms else (0,):
+            start = vars(recipe.start).get("recipe") or vars(recipe.start).get("ref") or "random weights"
+            trained = complete(store, recipe, seed)
+            seen = recipe in arms and measured(store, recipe, seed, study.measurement)
+            state = "measured" if seen else "trained" if trained else "absent"
+            limit = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
+            rate = f"{recipe.optimizer.learning_rate:g}"
+            lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
+    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}   ({study.minutes} on two cores)")
+    return 0
+
+
+def run_study(given: argparse.Namespace) -> int:
+    """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
+    study = find_study(given.name)
+    study.select(given.suite, given.recipe, given.seed)
+    command = [sys.executable, "-m", "assets.launch", study.name, "--suite", given.suite]
+    for name in given.recipe:
+        command += ["--recipe", name]
+    for seed in given.seed:
+        command += ["--seed", str(seed)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def progress(store: Store, study: Study) -> tuple[int, int]:
+    """Measured runs of a study, and all."""
+    from pipelines.runs import comparing
+
+    of = len(study.every_arm()) * len(study.seeds)
+    return of - len(comparing.missing(store, study)), of

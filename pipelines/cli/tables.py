@@ -1,0 +1,36 @@
+"""`opd tables`: list the tables with their rows, or explain one."""
+
+import argparse
+
+from pipelines.cli.options import Commands, location, store_of
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("tables", help="list the tables, or explain one")
+    top.description = "List the tables with their rows, or explain the columns of one."
+    top.add_argument("name", nargs="?", metavar="TABLE")
+    top.add_argument("--out", metavar="URI", help="another store than OPD_STORE or .opd/store")
+    top.set_defaults(command=show_tables)
+
+
+def show_tables(given: argparse.Namespace) -> int:
+    import polars as pl
+
+    from pipelines.lake import TABLES, scan
+    from pipelines.report.numbers import aligned
+
+    store = store_of(given)
+    if given.name is None:
+        lines = [["table", "rows", "runs", "what a row is"]]
+        for name, table in TABLES.items():
+            rows = scan(name, store.uri)
+            groups = rows.select(pl.struct(table.by).n_unique()).collect().item()
+            lines.append([name, f"{rows.select(pl.len()).collect().item():,}", str(groups), table.meaning])
+        print(f"{aligned(lines)}\n\nunder {location(store, 'lake')}; `opd tables TABLE` explains the columns")
+        return 0
+    if given.name not in TABLES:
+        raise ValueError(f"unknown table {given.name!r}; known: {', '.join(TABLES)}")
+    lines = [["column", "type", "unit", "meaning"]]
+    lines += [[column.name, str(column.dtype), column.unit, column.meaning] for column in TABLES[given.name].columns]
+    print(aligned(lines))
+    return 0

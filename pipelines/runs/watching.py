@@ -1,0 +1,58 @@
+"""Wait for the checkpoints of a run that is still training, and tell of each when it can be measured.
+
+A checkpoint is ready when two polls in a row find it complete and unchanged: files are there and as long as their
+headers say, but only their standing still shows that the writer is done.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+from pipelines.store.checkpoints import Incomplete, open_checkpoint
+from pipelines.store.series import Empty, open_trajectory
+
+INTERVAL = 30.0  # seconds between polls
+FIRST = 2.0  # seconds between the first two polls, at most
+
+
+def arrivals(
+    prefix: str,
+    *,
+    interval: float = INTERVAL,
+    until: int | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[list[tuple[int, str]]]:
+    """Checkpoints (step, ref) under a folder or URI prefix that became ready, in order of steps; step 0 among them.
+
+    Ends when one of step `until` or later was among them. Errors: as `open_trajectory`, but for a prefix that holds
+    nothing yet.
+    """
+    told: set[int] = set()
+    seen: dict[int, str] = {}  # stamps at the last poll
+    pause = min(FIRST, interval)
+    while True:
+        now = _complete(prefix, told)
+        ready = [(step, ref) for step, (ref, stamp) in now.items() if seen.get(step) == stamp]
+        seen = {step: stamp for step, (_, stamp) in now.items()}
+        if ready:
+            told |= {step for step, _ in ready}
+            yield ready
+            if until is not None and max(told) >= until and all(step in told or step > until for step in now):
+                return
+        sleep(pause)
+        pause = interval
+
+
+def _complete(prefix: str, told: set[int]) -> dict[int, tuple[str, str]]:
+    """Ref and stamp by step, of what has not been told of."""
+    try:
+        series = open_trajectory(prefix)
+    except Empty:
+        return {}
+    found = {}
+    for step, ref in series.complete:
+        if step not in told:
+            try:
+                found[step] = ref, open_checkpoint(f"snapshot {step}", ref).stamp
+            except Incomplete:  # replaced between two looks
+                continue
+    return found

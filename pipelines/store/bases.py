@@ -1,0 +1,98 @@
+"""What belongs to one W0, computed once for every run, snapshot and study that starts there.
+
+    bases/<digest of W0>/v<engine>/<name>.safetensors
+    bases/<digest of W0>/v<engine>/<name>.json        its size and sha256, written after it
+    bases/by-source/<sha256 of a source>/<digest>     empty: which W0 a stored tensor was found to hold
+
+What is absent, damaged or of another engine is computed again and replaced. Two workers that save the same thing write
+the same bytes; should theirs differ, the loser's description does not fit, and the next load computes again.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from opd_ops.geometry import VERSION
+from pipelines.store.objects import Store
+from pipelines.store.tensors import serialise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROOT = "bases"
+
+
+@dataclass
+class BaseCache:
+    """The engine's cache (`opd_ops.geometry.base.Cache`) of one worker and matrix.
+
+    source: names the stored tensor that W0 was read from, for `known`; empty where nobody will ask. seconds: wall and
+    CPU seconds between misses and their saves, which is what computing the missing things took.
+    """
+
+    store: Store
+    source: str = ""
+    seconds: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    _missed: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    def load(self, key: str, name: str) -> "dict[str, Tensor] | None":
+        """Tensors by name; None for what is absent, damaged or not readable as safetensors."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        place = _place(key, name)
+        try:
+            facts = json.loads(self.store.read(f"{place}.json"))
+            data = self.store.read(f"{place}.safetensors")
+            if (len(data), hashlib.sha256(data).hexdigest()) == (facts["size"], facts["sha256"]):
+                found = load(data)
+                self._name(key)
+                return found
+        except (FileNotFoundError, ValueError, LookupError, TypeError, SafetensorError):
+            pass
+        self._missed[key, name] = self._others()
+        return None
+
+    def save(self, key: str, name: str, tensors: "dict[str, Tensor]") -> None:
+        place, data = _place(key, name), serialise(tensors)
+        self.store.write(f"{place}.safetensors", data)
+        facts = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        self.store.write(f"{place}.json", json.dumps(facts).encode())
+        self._name(key)
+        now = self._others()
+        begun = self._missed.pop((key, name), now)
+        self.seconds = [total + after - before for total, after, before in zip(self.seconds, now, begun, strict=True)]
+
+    def _others(self) -> list[float]:
+        """Wall and CPU time that went into nothing counted yet: what is missed while computing another counts once."""
+        return [time.perf_counter() - self.seconds[0], time.process_time() - self.seconds[1]]
+
+    def _name(self, key: str) -> None:
+        marker = f"{ROOT}/by-source/{_hashed(self.source)}/{key}"
+        if self.source and not self.store.exists(marker):
+            self.store.write(marker, b"")
+
+
+def known(store: Store, name: str, sources: set[str]) -> set[str]:
+    """Those of `sources` whose W0 has `name` in the cache of this engine; by listing, nothing is read."""
+    keys = store.find(ROOT)
+    end = f"/v{VERSION}/{name}.json"
+    digests = {key.split("/")[1] for key in keys if key.endswith(end)}
+    markers = (key.split("/") for key in keys if key.startswith(f"{ROOT}/by-source/"))
+    held = {parts[2] for parts in markers if parts[-1] in digests}
+    return {source for source in sources if _hashed(source) in held}
+
+
+def nbytes(store: Store) -> int:
+    """Bytes of the whole cache, of every W0 and engine."""
+    return sum(store.size(key) for key in store.find(ROOT) if key.endswith(".safetensors"))
+
+
+def _place(key: str, name: str) -> str:
+    return f"{ROOT}/{key}/v{VERSION}/{name}"
+
+
+def _hashed(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""What every command says of itself, and what it refuses."""
+
+import pytest
+
+from pipelines.cli import study
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (
+            "",
+            ["study", "measure", "plan", "tables", "report", "weights", "OPD_STORE", "Exit codes", "130 inter"],
+        ),
+        ("study", ["list", "show", "run", "recipes x seeds"]),
+        ("study list", ["usage: opd study list"]),
+        ("study show", ["NAME"]),
+        ("study run", ["--suite", "--recipe", "--seed", "default: core", "Dagster"]),
+        (
+            "measure",
+            [
+                "--base",
+                "--snapshot STEP=REF",
+                "--trajectory PREFIX",
+                "--k",
+                "--roles",
+                "--diagnostics",
+                "--name",
+                "--out",
+                "--workers",
+                "0 works in this process",
+                "--watch",
+                "--interval",
+                "--until",
+                "Example:",
+                "safetensors",
+            ],
+        ),
+        ("plan", ["--base", "--trajectory PREFIX", "nothing is written", "Example:"]),
+        ("tables", ["TABLE", "--out"]),
+        ("report", ["STUDY", "verdicts"]),
+        ("weights", ["SmolLM2", "93 MB"]),
+    ],
+)
+def test_help_says_what_a_command_takes(command, words, opd, here):
+    code, out, err = opd(*command.split(), "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: opd")
+    for word in words:
+        assert word in " ".join(out.split())
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", ["COMMAND", "opd --help"]),
+        ("stduy", ["'stduy'", "study", "measure", "opd --help"]),
+        ("study", ["COMMAND", "opd study --help"]),
+        ("study show", ["NAME", "opd study show --help"]),
+        ("study show tyni", ["'tyni'", "known: tiny, smollm"]),
+        ("study run tyni", ["'tyni'", "known: tiny, smollm"]),
+        ("study run tiny --suite extra", ["'extra'", "it has: core"]),
+        ("study run tiny --recipe tiny.odp", ["'tiny.odp'", "it has: tiny.sft, tiny.opd, tiny.rlvr, tiny.sft-matched"]),
+        ("study run tiny --recipe tiny.opd --recipe smollm.opd", ["'smollm.opd'", "it has: tiny.sft"]),
+        ("study run tiny --seed 3", ["no seed 3", "it has: 0, 1, 2"]),
+        ("study run tiny --seed one", ["--seed", "'one'", "opd study run --help"]),
+        ("tables rotations", ["'rotations'", "known: training, timing"]),
+        ("tables --out zzz://bucket", ["zzz"]),
+        ("report tyni", ["'tyni'", "known: tiny, smollm"]),
+        ("report tiny", [".opd/store", "no measured run of study tiny", "opd study run tiny"]),
+        ("measure", ["no base", "--base REF", "--trajectory PREFIX"]),
+        ("plan", ["no base", "--base REF"]),
+        ("measure --base {0}", ["no snapshots", "at least one --snapshot STEP=REF"]),
+        ("plan --base {0}", ["no snapshots", "at least one --snapshot STEP=REF"]),
+        ("measure --base {0} --snapshot {1}", ["--snapshot", "is not STEP=REF", "100=./step-100"]),
+        ("measure --base {0} --snapshot one={1}", ["'one=", "is not STEP=REF"]),
+        ("measure --base {0} --snapshot \u0661={1}", ["is not STEP=REF"]),
+        ("measure --base {0} --snapshot -1={1}", ["--snapshot"]),
+        ("measure --base {0} --snapshot 100=", ["'100='", "is not STEP=REF"]),
+        ("measure --base {0} --snapshot 0={1}", ["step 0", "is the base itself"]),
+        ("measure --base {0} --snapshot 1={1} --snapshot 1={2}", ["step 1 is given 2 times", "one checkpoint"]),
+        ("measure --base {0} --snapshot 1={1} --trajectory {2}", ["--trajectory", "not allowed with", "--snapshot"]),
+        ("measure --base {0} --snapshot 1={1} --k 0", ["--k '0'", "such as 16,64"]),
+        ("measure --base {0} --snapshot 1={1} --k 16;64", ["--k '16;64'", "such as 16,64"]),
+        ("measure --base {0} --snapshot 1={1} --k 16,", ["--k '16,'", "such as 16,64"]),
+        ("measure --base {0} --snapshot 1={1} --roles q,K", ["--roles names 'K'", "known: q, k, v, o"]),
+        ("measure --base {0} --snapshot 1={1} --roles up", ["nothing to measure of roles up", "has roles q, norm"]),
+        ("measure --base {0} --snapshot 1={1} --diagnostics rotations", ["'rotations'", "known: update_support, rot"]),
+        ("measure --base {0} --snapshot 1={1} --workers -1", ["--workers -1", "negative"]),
+        ("measure --base {0} --snapshot 1={1} --workers two", ["--workers", "'two'", "opd measure --help"]),
+        ("measure --base {0} --snapshot 1={1} --name My_Run", ["'My_Run'", "a-z"]),
+        ("measure --base {0}-gone --snapshot 1={1}", ["base: ", "-gone does not exist", "name a Hugging Face folder"]),
+        ("measure --base {0} --snapshot 7=nowhere", ["snapshot 7: nowhere does not exist"]),
+        ("measure --base {0} --snapshot 1={1}/config.json", ["config.json", "is a file"]),
+        ("measure --base {0} --snapshot 1={1} --out {1}/config.json/store", ["config.json/store", "cannot be written"]),
+        ("measure --trajectory {0}", ["holds no checkpoint with its step in its name", "checkpoint-100"]),
+        ("measure --trajectory {0}-gone", ["-gone is not a folder", "that holds the checkpoints"]),
+        ("measure --base {0} --snapshot 1={1} --until 5", ["--until goes with --watch"]),
+        ("measure --base {0} --snapshot 1={1} --interval 5", ["--interval goes with --watch"]),
+        ("measure --base {0} --snapshot 1={1} --watch", ["--watch", "give --trajectory PREFIX"]),
+        ("measure --base {0} --trajectory {1} --watch --interval 0", ["--interval 0", "above 0"]),
+        ("measure --base {0} --trajectory {1} --watch --until 0", ["--until 0", "from 1 up"]),
+        ("measure --base {0} --trajectory {1} --watch --diagnostics nulls", ["nulls", "final step", "without --watch"]),
+        ("measure --base {0} --trajectory {1}-gone --watch --workers 0", ["-gone is not a folder"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line_with_the_value_and_a_remedy(command, words, refused, folders):
+    err = refused(*(part.format(folders[0], folders[100], folders[200]) for part in command.split()))
+    for word in words:
+        assert word in err
+
+
+def test_stores_that_cannot_be_written_are_refused(refused, here, monkeypatch):
+    (here / "file").write_text("kept")
+    monkeypatch.setenv("OPD_STORE", f"{here}/file/store")
+    for command in ("report tiny", "weights"):
+        if command == "report tiny":
+            monkeypatch.setattr(study, "progress", lambda *_: (1, 12))
+        err = refused(*command.split())
+        assert f"{here}/file/store cannot be written" in err and "set OPD_STORE" in err

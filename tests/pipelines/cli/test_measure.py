@@ -1,0 +1,115 @@
+"""`opd measure`: from checkpoints to tables."""
+
+from contextlib import contextmanager
+
+import polars as pl
+import pytest
+import torch
+
+from pipelines import lake
+from pipelines.studies.study import TABLES
+from tests.pipelines.cli.conftest import NORM, Q, save, weights
+
+
+def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_path):
+    out = tmp_path / "a store"
+    code, told, err = measure("--out", out)
+    assert (code, err) == (0, "")
+    assert "external.mine: steps 100, 200 measured" in told and str(out / "lake") in told
+    ours = lake.scan("rotation", str(out)).filter(recipe="external.mine").collect()
+    assert set(ours["step"]) == {100, 200}
+    assert ours.filter(step=200)["mean_deg"].drop_nulls().mean() > ours.filter(step=100)["mean_deg"].mean() > 0
+    plain = pl.scan_parquet(f"{out}/lake/rotation/**/*.parquet").collect()
+    assert plain.select(ours.columns).equals(ours)
+    for table in TABLES:
+        assert lake.scan(table, str(out)).collect().height > 0, table
+
+
+def test_a_second_call_measures_nothing_and_a_new_snapshot_joins(measure, monkeypatch):
+    measure(steps=(100,))
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.runs.imports.measure", lambda *_, **__: pytest.fail("measured again"))
+        code, told, err = measure(steps=(100,))
+        assert (code, err) == (0, "") and "steps 100 were measured already" in told
+    assert "steps 100, 200 measured" in measure(steps=(200,))[1]
+    assert set(lake.scan("locking").collect()["step_other"]) == {200}
+
+
+def test_ranks_are_sorted_and_taken_once(measure):
+    assert measure("--k", "8,2,8")[0] == 0
+    assert lake.scan("rotation").collect()["k"].unique().sort().to_list() == [2, 8]
+
+
+def test_a_weight_that_is_not_finite_is_named_and_the_others_are_measured(measure, folders, tmp_path):
+    bad = weights(300)
+    bad[NORM][4] = torch.nan
+    folders[300] = save(tmp_path / "bad", bad)
+    code, told, err = measure(steps=(100, 300))
+    assert code == 3
+    assert err == f"error: {NORM.removesuffix('.weight')}: step 300: 1 non-finite weights\n"
+    assert "steps 100, 300 measured" in told
+    assert set(lake.scan("rotation").filter(matrix=Q.removesuffix(".weight")).collect()["step"]) == {100, 300}
+    again = measure(steps=(100, 300))
+    assert (again[0], again[2]) == (3, err) and "measured already" in again[1]
+
+
+def test_workers_are_a_ray_session_and_none_is_none(measure, monkeypatch):
+    """Ray gives the rows of one process (see tests/pipelines/runs); here, that it is asked for."""
+    asked = []
+
+    @contextmanager
+    def session(cpus):
+        asked.append(cpus)
+        yield
+
+    monkeypatch.setattr("pipelines.runs.cluster.cluster", session)
+    monkeypatch.setattr(
+        "pipelines.runs.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
+    )
+    measure("--workers", 3)
+    measure("--workers", 1)
+    assert asked == [3, False, 1, False]
+    measure()
+    assert asked[4:] == [True]
+
+
+def test_roles_and_tables_are_chosen(measure, here):
+    code, _, err = measure("--roles", "q", "--diagnostics", "hill, update_support")
+    assert (code, err) == (0, "")
+    assert set(lake.scan("update_support").collect()["role"]) == {"q"}
+    assert sorted(path.name for path in (here / ".opd" / "store" / "lake").iterdir()) == [
+        "hill",
+        "timing",
+        "update_support",
+    ]
+    assert "were measured already" in measure("--roles", "q", "--diagnostics", "hill")[1]
+
+
+def test_ranks_past_a_matrix_are_null_with_a_reason(measure):
+    assert measure("--k", "4,99")[0] == 0
+    (reason,) = set(lake.scan("rotation").filter(k=99).collect()["reason"])
+    assert reason == "k=99 exceeds min(m, n)=20"
+
+
+def test_a_trajectory_is_its_own_base(opd, prefix, folders):
+    (prefix / "checkpoint-300").mkdir()
+    code, told, err = opd("measure", "--trajectory", prefix, "--name", "mine", "--workers", 0)
+    assert (code, err) == (0, "")
+    first, *_ = told.splitlines()
+    assert first.startswith("note: snapshot 300: ") and first.endswith("; left out")
+    assert "external.mine: steps 100, 200 measured" in told
+    code, told, err = opd("measure", "--trajectory", prefix, "--base", folders[0], "--name", "other", "--workers", 0)
+    assert (code, err) == (0, "") and f"note: step 0 under {prefix} is left out, since a base is given" in told
+    found = lake.scan("rotation").collect()
+    mine, other = (found.filter(recipe=f"external.{name}").drop("recipe") for name in ("mine", "other"))
+    assert mine.equals(other)
+
+
+def test_progress_is_drawn_by_cost(measure, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "pipelines.progress.Board.update", lambda board, item, share, words: drawn.append((share, words))
+    )
+    measure()
+    assert [words for _, words in drawn] == ["2 matrices"] * 2
+    assert 0.5 < drawn[0][0] < drawn[1][0] == 1.0, "the projection is most of it, and comes first"

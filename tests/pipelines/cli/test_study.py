@@ -1,0 +1,125 @@
+"""`opd study` and `opd report`, and how any command ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import options, study
+from pipelines.runs import comparing
+from pipelines.store.objects import Store, default_uri
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import find_study
+
+TINY = find_study("tiny")
+
+
+def finish(recipe, seed):
+    """The run is complete, with no weights."""
+    trajectory = Trajectory(Store(default_uri()), recipe.name, seed)
+    identity, fingerprint = recipe.identity(), recipe.fingerprint()
+    trajectory.register({"identity": identity, "fingerprint": fingerprint, "inputs": {}, "provenance": {}})
+    trajectory.finish({"step": 0, "digest": "", "snapshots": [], "evaluation": []})
+
+
+def test_studies_are_listed_with_what_the_store_holds(opd, here):
+    code, told, err = opd("study", "list")
+    assert (code, err) == (0, "")
+    for name in ("tiny", "smollm"):
+        study = find_study(name)
+        assert study.title in told and study.minutes in told
+    assert "0 of 12 runs measured" in told and "0 of 3 runs measured" in told
+    assert list(here.iterdir()) == []
+
+
+def test_a_study_is_shown_run_by_run(opd):
+    opd_arm = TINY.every_arm()[1]
+    finish(opd_arm, 2)
+    code, told, err = opd("study", "show", "tiny")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in told.splitlines() if line.startswith("tiny.")]
+    assert [line[:2] for line in lines] == [["tiny.base", "0"], ["tiny.teacher", "0"]] + [
+        [recipe.name, str(seed)] for recipe in TINY.every_arm() for seed in TINY.seeds
+    ]
+    assert {(line[0], line[1]) for line in lines if line[-1] != "absent"} == {("tiny.opd", "2")}
+    assert ["tiny.opd", "2", "opd", "tiny.sft", "3e-05", "100", "trained"] in lines
+    assert "opd study run tiny" in told
+    assert "models/smollm2-135m-instruct" in opd("study", "show", "smollm")[1]
+
+
+def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused, monkeypatch):
+    finish(TINY.every_arm()[1], 0)
+    monkeypatch.setattr("opd_ops.recipe.Recipe.fingerprint", lambda recipe: "another")
+    for command in ("study show tiny", "report tiny"):
+        assert "runs/tiny.opd/seed-0 holds a run of another recipe" in refused(*command.split())
+
+
+def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "execv", lambda path, command: seen.append((path, command)))
+    opd("study", "run", "tiny", "--recipe", "tiny.opd", "--recipe", "tiny.sft", "--seed", "2", "--seed", "0")
+    ((path, command),) = seen
+    assert path == command[0] == sys.executable
+    assert command[1:5] == ["-m", "assets.launch", "tiny", "--suite"]
+    assert " ".join(command[5:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
+
+
+def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
+    calls = []
+    monkeypatch.setattr(study, "progress", lambda store, study: (3, 12))
+    monkeypatch.setattr(comparing, "decide", lambda store, study: calls.append(("decide", study.name)))
+    monkeypatch.setattr(
+        comparing, "publish", lambda store, study: calls.append(("publish", study.name)) or "reports/tiny/index.html"
+    )
+    code, told, err = opd("report", "tiny")
+    assert (code, err) == (0, "")
+    assert calls == [("decide", "tiny"), ("publish", "tiny")]
+    assert told == f"3 of 12 runs; report: {here}/.opd/store/reports/tiny/index.html\n"
+
+
+def test_an_interrupt_ends_with_130_and_one_line(opd, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "list_studies", interrupted)
+    code, out, err = opd("study", "list")
+    assert (code, out) == (130, "")
+    assert err.count("\n") == 1 and "the same command continues" in err
+
+
+def test_the_installed_command_is_this_one(here):
+    opd = Path(sys.executable).with_name("opd")
+    done = subprocess.run([opd, "report", "tyni"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: unknown study 'tyni'; known: tiny, smollm\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_early_is_no_error(unbuffered, here):
+    command = [sys.executable, "-m", "pipelines.cli", "tables"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_an_error_of_the_program_itself_is_not_blamed_on_the_store(opd, monkeypatch):
+    monkeypatch.setattr(options, "default_uri", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        opd("tables")
+
+
+def test_a_run_of_a_changed_recipe_hides_no_other_study(opd, monkeypatch):
+    def missing(store, study):
+        if study.name == "tiny":
+            raise ValueError("runs/tiny.opd/seed-0 holds a run of another recipe")
+        return ["smollm.opd seed 0"]
+
+    monkeypatch.setattr(comparing, "missing", missing)
+    code, out, err = opd("study", "list")
+    assert (code, err) == (0, "")
+    assert "holds a run of another recipe" in out and "smollm" in out and "2 of 3 runs measured" in out

@@ -1,0 +1,37 @@
+"""`opd tables`: rows and columns, and stores that cannot be reached."""
+
+from pipelines import lake
+
+
+def test_tables_are_listed_with_their_rows_and_explained_by_column(opd, measure):
+    code, empty, err = opd("tables")
+    assert (code, err) == (0, "")
+    listed = {line.split()[0]: line.split()[1:3] for line in empty.splitlines()[1:] if line.strip()}
+    assert all(listed[name] == ["0", "0"] for name in lake.TABLES)
+    measure()
+    rows = lake.scan("rotation").collect().height
+    (line,) = [line for line in opd("tables")[1].splitlines() if line.startswith("rotation")]
+    assert line.split()[1:3] == [f"{rows:,}", "1"]
+    code, told, err = opd("tables", "rotation")
+    assert (code, err) == (0, "")
+    for column in lake.TABLES["rotation"].columns:
+        assert any(line.split()[0] == column.name and column.meaning in line for line in told.splitlines())
+
+
+def test_another_store_is_listed_by_its_address(opd, measure, tmp_path):
+    measure("--out", tmp_path / "elsewhere")
+    line = lambda out: next(line for line in out.splitlines() if line.startswith("hill"))
+    assert line(opd("tables", "--out", tmp_path / "elsewhere")[1]).split()[1] != "0"
+    assert line(opd("tables")[1]).split()[1] == "0"
+
+
+def test_a_store_without_credentials_is_one_line(opd, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPD_STORE", "s3://bucket/prefix-without-credentials")
+    code, out, err = opd("tables")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 and "s3://bucket/prefix-without-credentials" in err and "check OPD_STORE" in err
