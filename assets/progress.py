@@ -26,7 +26,7 @@ class Tracker:
         self._tell("train", share, f"step {state.step} of {state.steps}", state.seconds)
 
     def measured(self, done: int, of: int) -> None:
-        self._tell("measure", done / of, f"matrix {done} of {of}", 0.0)
+        self._tell("measure", done / of, f"{100 * done // of} % of the work", 0.0)
 
     def _tell(self, phase: str, share: float, words: str, seconds: float) -> None:
         for listener in listeners:

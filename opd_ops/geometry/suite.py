@@ -37,6 +37,7 @@ TABLES = (
 )
 
 
+FACTORED = tuple(table for table in TABLES if table not in ("update_support", "nulls"))  # need W_t - W0 of this step
 Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it
 
 
@@ -223,7 +224,7 @@ class Matrix:
         if settings.wants("update_support"):
             scope = "projection" if self.projection else "other"
             tables["update_support"] = _tagged(support.METHOD, support.rows(changes, view, scope))
-        if not self.projection:
+        if not self.projection or not settings.wants(*FACTORED):
             return tables
         if reason is not None:
             if settings.wants("locking"):
