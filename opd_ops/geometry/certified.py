@@ -60,7 +60,7 @@ class Tuned:
         return None if float(s[k - 1]) > float(noise[k - 1]) else f"sigma_{k} of W0 is numerically zero"
 
     def solve(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
-        """Cuts and shifts at every k, all of which are defined for W0."""
+        """Cuts and shifts at every k that W_t has a top-k subspace at; all ks are defined for W0."""
         if self.update.zero:
             return {k: self._still(k) for k in ks}, {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
         e = self.update.e.T if self.base.turned else self.update.e
@@ -103,6 +103,8 @@ class Tuned:
                 cuts[k] = self._cut(k, ritz, found[k], method, reason)
                 shifts[k] = self._shift(k, ritz.values[:k] - self.base.s[:k], found[k].shift, method)
                 continue
+            if float(self.spectrum.values[k - 1]) <= float(self.spectrum.noise[k - 1]):
+                continue  # W_t has no top-k subspace
             undefined = f"certificate undefined ({_said(found[k])}) at Q={self.base.width}"
             if self._separable(k):
                 cuts[k] = self._dense(k, f"{undefined}: float64 factors of W_t")

@@ -288,6 +288,7 @@ class Matrix:
         reasons = {k: tuned.undefined(k) for k in settings.k}
         defined = tuple(k for k in settings.k if reasons[k] is None)
         cuts, shifts = tuned.solve(defined) if defined else ({}, {})
+        reasons |= {k: f"sigma_{k} of W_t is numerically zero" for k in defined if k not in cuts}
         rows_, moved = [], []
         for k, reason in reasons.items():
             if reason is not None:

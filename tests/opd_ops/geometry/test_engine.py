@@ -156,6 +156,31 @@ def test_an_identical_snapshot_is_zero_to_the_last_bit(trajectory):
     assert {row["reason"] for row in rows["update_spectrum"]} == {"zero update"}
 
 
+@pytest.mark.parametrize("shape", [(600, 700), (700, 600)])
+def test_degenerate_weights_give_what_the_reference_gives(shape):
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *extents: torch.randn(*extents, generator=generator)
+    full, low = 0.02 * draw(*shape), 0.01 * draw(shape[0], 5) @ draw(5, shape[1])
+    moved = full.clone()
+    moved[0, 0] = 1.0
+    pairs = [(full, 0 * full), (0 * full, full), (full, -full), (full, 1e-3 * full), (full, low), (low, 1.1 * low)]
+    pairs += [
+        (full, moved),
+        (1e15 * full, 1.001e15 * full),
+        (full, 0.02 * draw(*shape)),
+        (0 * full + 1, 0 * full + 1.5),
+    ]
+    for before, after in pairs:
+        here, true = (measure(before, [(1, after)], settings=s, projection=True).rows for s in (CUTS, EXACT))
+        for a, b in together(here, true, "rotation"):
+            assert a["reason"] == b["reason"]
+            if a["reason"] is None:
+                assert abs(a["max_deg"] - b["max_deg"]) <= a["error_deg"] + b["error_deg"]
+        for a, b in together(here, true, "spectral_drift"):
+            assert a["reason"] == b["reason"]
+            assert a["nss"] is b["nss"] is None or abs(a["nss"] - b["nss"]) <= a["error"] + b["error"]
+
+
 def test_every_bound_is_a_number(found):
     for table, columns in (("rotation", ("error_deg", "angle_error_deg")), ("locking", ("error",))):
         for row in found[table]:
