@@ -40,11 +40,15 @@ def gram(a: Tensor, dtype: torch.dtype) -> Tensor:
     from scipy.linalg import blas
 
     rank_k: Any = blas.get_blas_funcs("syrk", dtype={torch.float64: "f8", torch.float32: "f4"}[dtype])
-    # BLAS is column-major: total.T is its Fortran view, and the transpose of a block is one without a copy.
+    # BLAS is column-major: total.T is its Fortran view, and of a block one of the two orders is one without a copy.
     sums = total.numpy().T
-    for block in a.split(COLUMNS, dim=1):
-        columns = block.to(dtype).contiguous().numpy().T
-        sums = rank_k(1.0, columns, beta=1.0, c=sums, trans=1, lower=0, overwrite_c=1)
+    blocks = (a,) if a.dtype == dtype and (a.is_contiguous() or a.T.is_contiguous()) else a.split(COLUMNS, dim=1)
+    for block in blocks:
+        block = block.to(dtype)
+        if block.T.is_contiguous():
+            sums = rank_k(1.0, block.T.numpy().T, beta=1.0, c=sums, trans=0, lower=0, overwrite_c=1)
+        else:
+            sums = rank_k(1.0, block.contiguous().numpy().T, beta=1.0, c=sums, trans=1, lower=0, overwrite_c=1)
     return torch.from_numpy(sums.T)
 
 

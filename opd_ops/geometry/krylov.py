@@ -46,7 +46,7 @@ def leading(
 ) -> Leading:
     """The k leading eigenpairs of A, given x -> A x on f32 blocks; k <= block <= size.
 
-    Checked after `first` steps and at 1.5 times as many thereafter: enough(values, residuals) ends it, as do `most`
+    Checked after `first` steps and every quarter more thereafter: enough(values, residuals) ends it, as do `most`
     steps or a basis of the whole space. The start is seeded, so results repeat.
     """
     generator = torch.Generator().manual_seed(size)
@@ -61,7 +61,7 @@ def leading(
             found = _ritz(basis, images, k)
             if step >= most or full or enough(found.values, found.residuals):
                 return found
-            check = math.ceil(1.5 * check)
+            check += max(2, check // 4)
         for _ in range(2):
             last = last - basis @ (basis.T @ last)
         q = torch.linalg.qr(last[:, :left]).Q

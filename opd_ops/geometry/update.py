@@ -70,7 +70,7 @@ class Update:
     @cached_property
     def frobenius(self) -> float:
         """||E||_F, accumulated in float64."""
-        return float(sum(float(vector_norm(rows.double())) ** 2 for rows in self.e.split(256)) ** 0.5)
+        return sum(float(vector_norm(rows, dtype=torch.float64)) ** 2 for rows in self.e.split(256)) ** 0.5
 
     @property
     def zero(self) -> bool:
@@ -83,7 +83,12 @@ class Update:
 
     @cached_property
     def _gram(self) -> Tensor:
-        lower = gram(self.near, torch.float32).tril_()
+        return gram(self.near, torch.float32)
+
+    @cached_property
+    def _symmetric(self) -> Tensor:
+        """The Gram matrix with both triangles."""
+        lower = self._gram.tril()
         return lower + lower.tril(-1).T
 
     def _square(self, x: Tensor) -> Tensor:
@@ -176,7 +181,7 @@ class Update:
             )
 
         return krylov.leading(
-            lambda x: self._gram @ x, len(self.near), wanted, device=self.e.device, block=wanted + 8, enough=enough
+            lambda x: self._symmetric @ x, len(self.near), wanted, device=self.e.device, block=wanted + 8, enough=enough
         )
 
     def _error(self, k: int, values: Tensor, residuals: Tensor) -> float:

@@ -59,6 +59,7 @@ def _linear(sizes: Sizes, tell: Tell) -> list[Row]:
     tell(0.6, f"{count} snapshots")
     weights = [synthetic.weight("heavy", extent, extent, seed) for seed in range(count)]
     updates = [synthetic.updated(weights[0], "rl", synthetic.UPDATES["rl"].rel, seed) for seed in range(count)]
+    own = [synthetic.updated(w0, "rl", synthetic.UPDATES["rl"].rel, 0) for w0 in weights]
     base = engine.prepare(weights[0], sizes.k, engine.ROTATION)
 
     def snapshots(number: int) -> None:
@@ -66,8 +67,8 @@ def _linear(sizes: Sizes, tell: Tell) -> list[Row]:
             engine.diagnose(base, w_t)
 
     def matrices(number: int) -> None:
-        for w0 in weights[:number]:
-            engine.diagnose(engine.prepare(w0, sizes.k, engine.ROTATION), updates[0])
+        for w0, w_t in zip(weights[:number], own, strict=False):
+            engine.diagnose(engine.prepare(w0, sizes.k, engine.ROTATION), w_t)
 
     rows = []
     for place, (case, call) in enumerate((("snapshots", snapshots), ("matrices", matrices))):
