@@ -55,6 +55,13 @@ def test_an_inaccurate_fast_path_is_never_chosen(monkeypatch):
     assert gemm.choose().path == "medium"
     gemm.choose.cache_clear()
     gemm.use.cache_clear()
+    monkeypatch.setattr(
+        gemm, "probe", lambda path, device="cpu": gemm.Probe(path, 3e-7, 50.0 if path == "highest" else 99.0)
+    )
+    gemm.choose.cache_clear()
+    gemm.use.cache_clear()
+    assert gemm.choose().path == "highest"  # one kernel under three names
+    monkeypatch.setattr(gemm, "probe", probe)
     monkeypatch.setattr(gemm, "FASTER", 10.0)
     assert gemm.choose() == plain
     gemm.choose.cache_clear()
