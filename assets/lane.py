@@ -58,7 +58,8 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launch decides, through `stop`
     warnings.filterwarnings("ignore")
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    for library in ("dagster", "sqlalchemy"):  # an interrupt in either logs a traceback of its own
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

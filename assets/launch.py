@@ -307,7 +307,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--recipe", action="append", default=[])
     parser.add_argument("--seed", action="append", type=int, default=[])
     given = parser.parse_args(arguments)
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    for library in ("dagster", "sqlalchemy"):  # an interrupt in either logs a traceback of its own
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore")
     return launch(given.study, given.suite, given.recipe, given.seed)
 
