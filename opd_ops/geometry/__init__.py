@@ -13,3 +13,15 @@ Source: arXiv 2606.07082, sections 3.1, 4.1, 4.2 and appendices C.3 and E.
 """
 
 VERSION = 2  # part of every row's method; raise it when a number may change
+TABLES = (  # what can be measured of a matrix; one table each
+    "update_support",
+    "rotation",
+    "singular_shift",
+    "spectral_drift",
+    "localization",
+    "update_norm",
+    "update_spectrum",
+    "hill",
+    "locking",
+    "nulls",
+)

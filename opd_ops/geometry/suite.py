@@ -16,26 +16,24 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from opd_ops.geometry import VERSION, drift, gemm, localization, locking, null_rows, nulls, rotation, spectrum, support
+from opd_ops.geometry import (
+    TABLES,
+    VERSION,
+    drift,
+    gemm,
+    localization,
+    locking,
+    null_rows,
+    nulls,
+    rotation,
+    spectrum,
+    support,
+)
 from opd_ops.geometry.base import BaseFactors, Cache, certifiable, digest, factorise, width
 from opd_ops.geometry.certified import Tuned
 from opd_ops.geometry.exact import SIDES, Factors, factor
 from opd_ops.geometry.update import Subspaces, Update, no_subspaces
 from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
-
-TABLES = (
-    "update_support",
-    "rotation",
-    "singular_shift",
-    "spectral_drift",
-    "localization",
-    "update_norm",
-    "update_spectrum",
-    "hill",
-    "locking",
-    "nulls",
-)
-
 
 FACTORED = tuple(table for table in TABLES if table not in ("update_support", "nulls"))  # need W_t - W0 of this step
 Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it

@@ -5,8 +5,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opd_ops.geometry import TABLES
 from pipelines.cli.options import store_of
-from pipelines.studies.study import TABLES, Measurement
+from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
     from pipelines.runs.given import Given

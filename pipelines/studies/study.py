@@ -3,20 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
-
-TABLES = (  # those of `opd_ops.geometry.suite`, whose import loads torch
-    "update_support",
-    "rotation",
-    "singular_shift",
-    "spectral_drift",
-    "localization",
-    "update_norm",
-    "update_spectrum",
-    "hill",
-    "locking",
-    "nulls",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
