@@ -122,7 +122,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
 
 def cost(recipe: Recipe) -> float:
     """Work of training a run: sequences seen, with rollouts and a teacher's forward counted in."""
-    factor = {"sft": 1.0, "rlvr": 1.7, "opd": 2.2}[recipe.objective.kind]
+    factor = {"sft": 1.0, "rlvr": 1.7, "opd": 2.2, "mix": 2.6}[recipe.objective.kind]
     return factor * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
 
 

@@ -36,8 +36,10 @@ def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
     return AutoConfig.for_model(**raw)
 
 
-def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
-    """A model in evaluation mode whose parameters are `weights` rounded to bf16 and stored as `dtype`.
+def assemble(
+    config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype, *, rounded: bool = True
+) -> PreTrainedModel:
+    """A model in evaluation mode whose parameters are `weights`, `rounded` to bf16, and stored as `dtype`.
 
     Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
@@ -56,8 +58,22 @@ def assemble(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.
             raise ValueError(f"tensor {name} has shape {found}, and the model {wanted}; is this the right model?")
     with torch.no_grad():
         for name, parameter in expected.items():
-            parameter.copy_(weights[name].to(torch.bfloat16))
+            parameter.copy_(weights[name].to(torch.bfloat16) if rounded else weights[name])
     return model.eval()
+
+
+def response_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
+    """Logits [B, width, V] that predict the last `width` tokens of ids [B, L]: row i of a sequence predicts i + 1.
+
+    Mask and positions are always explicit: with left padding, the defaults are wrong.
+    """
+    return model(
+        input_ids=ids[:, :-1],
+        attention_mask=attention[:, :-1],
+        position_ids=positions[:, :-1],
+        logits_to_keep=width,
+        use_cache=False,
+    ).logits
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

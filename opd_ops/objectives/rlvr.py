@@ -1,9 +1,15 @@
-"""RLVR: GRPO, L = -sum_b A_b sum_t w_b mask[b,t] log p_s(y[b,t]), with verifier rewards and one update per batch.
+"""RLVR: GRPO with verifier rewards, per token -min(r A, clip(r, 1 - low, 1 + high) A), one advantage A per sequence.
 
-A_b = (r_b - mean of its group) / std, where std is the group's (+1e-6), the batch's, or 1. The weight w is
-1 / (B n_b) for `sequence` (the mean over sequences of per-token means), 1 / N for `token`, 1 / (B R_max) for
-`constant`. One update per batch makes the importance ratio exactly 1, so PPO clipping never acts and is left out.
-A group whose rewards are all equal has zero advantage and no gradient.
+    A_b = (reward_b - mean of its group) / std,    std the group's + 1e-6, the batch's + 1e-6, or 1
+    r   = s(y) / q(y), q the policy that drew the response; without q, s itself: r is exactly 1, the gradient
+          -A grad log s(y), and clipping never acts
+
+Normalisation: `objective.weights`. Standard deviations are the population's. `group` divides easy and hard prompts by
+their spread and so weighs them up; `none` (Dr. GRPO) does not. A group whose rewards are all equal has no advantage
+and no gradient. The group's mean contains the sample itself: over groups of G the expected gradient is 1 - 1/G of the
+policy gradient. Clip-higher (DAPO) is high > low.
+Not measured: which token earned the reward; any distance to a reference policy (there is no KL term).
+Source: arXiv 2402.03300 (GRPO), 2503.14476 (DAPO), 2503.20783 (Dr. GRPO).
 """
 
 from typing import Literal
@@ -11,16 +17,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from opd_ops.objectives.objective import token_logprobs
+from opd_ops.objectives.importance import ratio
 
 
 def advantages(rewards: Tensor, groups: Tensor, std: Literal["group", "batch", "none"] = "group") -> Tensor:
-    """Group-centred advantages [B] from rewards [B] and group ids [B]; population standard deviations."""
+    """Group-centred advantages [B] from rewards [B] and group ids [B]."""
     centred = torch.zeros_like(rewards)
     scale = torch.ones_like(rewards)
+    varied = kept(rewards, groups)
     for group in groups.unique():
         member = groups == group
-        if not (rewards[member] == rewards[member][0]).all():  # the mean of equal floats may be an ulp off
+        if varied[member].any():  # the mean of equal floats may be an ulp off
             centred[member] = rewards[member] - rewards[member].mean()
         if std == "group":
             scale[member] = rewards[member].std(correction=0) + 1e-6
@@ -29,21 +36,32 @@ def advantages(rewards: Tensor, groups: Tensor, std: Literal["group", "batch", "
     return centred / scale
 
 
+def kept(rewards: Tensor, groups: Tensor) -> Tensor:
+    """Which sequences [B] bool are in a group whose rewards differ."""
+    found = torch.zeros_like(groups, dtype=torch.bool)
+    for group in groups.unique():
+        member = groups == group
+        found[member] = (rewards[member] != rewards[member][0]).any()
+    return found
+
+
 def flat_groups(rewards: Tensor, groups: Tensor) -> float:
     """Fraction of groups without reward variance, which carry no signal."""
-    ids = groups.unique()
-    return sum(bool((rewards[groups == g] == rewards[groups == g][0]).all()) for g in ids) / len(ids)
+    return 1 - len(groups[kept(rewards, groups)].unique()) / len(groups.unique())
 
 
-def weights(mask: Tensor, normaliser: Literal["sequence", "token", "constant"], max_new_tokens: int) -> Tensor:
-    """Per-token weight [B, R] over the whole step; the mask is part of it."""
-    if normaliser == "token":
-        return mask / mask.sum()
-    if normaliser == "constant":
-        return mask / (mask.shape[0] * max_new_tokens)
-    return mask / (mask.shape[0] * mask.sum(1, keepdim=True).clamp(min=1))
+def per_token(
+    log_s_y: Tensor, behaviour: Tensor | None, advantage: Tensor, clip: tuple[float, float] | None
+) -> tuple[Tensor, Tensor]:
+    """The surrogate loss [B, R] fp32, and where clipping took its gradient away [B, R] bool.
 
-
-def loss(logits: Tensor, targets: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """Share of the step's policy-gradient loss; logits [B, R, V], advantage [B], weight [B, R] of the whole step."""
-    return -(token_logprobs(logits, targets) * weight * advantage.unsqueeze(1)).sum()
+    log_s_y [B, R] with gradient; behaviour [B, R] log q(y), None for the current policy; advantage [B]; clip
+    (low, high), None leaves the ratio as it is.
+    """
+    r = ratio(log_s_y, log_s_y if behaviour is None else behaviour)
+    a = advantage.unsqueeze(1)
+    if clip is None:
+        return -r * a, torch.zeros_like(r, dtype=torch.bool)
+    low, high = 1 - clip[0], 1 + clip[1]
+    clipped = ((a > 0) & (r > high)) | ((a < 0) & (r < low))
+    return -torch.minimum(r * a, r.clamp(low, high) * a), clipped

@@ -1,7 +1,8 @@
-"""SFT: L = -(1/N) sum_{b,t} mask[b,t] log p_student(y[b,t] | prefix), N = sum of the mask over the whole step.
+"""SFT: per token -log s(y | prefix), the cross-entropy of a demonstration's token y under the student s.
 
-The gradient is that of the forward KL from the data distribution to the student, on the data's own prefixes.
-Not measured here: anything on the student's own prefixes.
+Averaged over the data its gradient is that of the forward KL from the data distribution to the student, on the data's
+own prefixes. Normalisation: `objective.weights`, over all demonstration tokens of the step.
+Not measured: anything on the student's own prefixes.
 """
 
 from torch import Tensor
@@ -9,6 +10,6 @@ from torch import Tensor
 from opd_ops.objectives.objective import token_logprobs
 
 
-def loss(logits: Tensor, targets: Tensor, mask: Tensor, denominator: float) -> Tensor:
-    """Share of the step's cross-entropy in nats per token. logits [B, R, V], targets and mask [B, R]."""
-    return -(token_logprobs(logits, targets) * mask).sum() / denominator
+def per_token(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log s(target) in nats, [B, R] fp32, from logits [B, R, V] of any dtype and targets [B, R] int64."""
+    return -token_logprobs(logits, targets)

@@ -1,86 +1,188 @@
-"""The Hugging Face backend: left-padded, KV-cached batched sampling by inverse CDF.
+"""The Hugging Face engine: KV-cached batched sampling by inverse CDF, in this process.
 
-Rows that have finished keep receiving PAD, their outputs are discarded. Attention mask and position ids are always
-explicit: with left padding, the defaults are wrong.
+Calls have `Sampling.batch` rows each, filled in the order of the requests, so that a response depends on the requests
+of its own call alone, and on those by float rounding only. Llama, Qwen2 and Qwen3 models run through `Decoder`, others
+through their own forward.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from opd_ops.rollout.rollout import Sampled, Tokens
+from opd_ops.rollout.cached import Cached
+from opd_ops.rollout.decoder import Decoder, plain
+from opd_ops.rollout.decoding import Decoding
+from opd_ops.rollout.draw import draw
+from opd_ops.rollout.rollout import Request, Sampled, Sampling, Synced, Tokens, uniforms
+
+LOOK = 8  # tokens between looks at which rows are done, on a device whose queue a look would drain
 
 
-@torch.inference_mode()
-def generate(
-    model: PreTrainedModel,
-    prompts: Sequence[Tokens],
-    uniforms: np.ndarray | None,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    eos: int,
-    pad: int,
-) -> list[Sampled]:
-    """One response per prompt, in order.
+class HfEngine:
+    """Samples from a Hugging Face causal model on the device where it is.
 
-    uniforms: [B, max_new_tokens] float64; temperature 0 is greedy and needs none. A token v is drawn when the
-    cumulative probability of softmax(logits / temperature), in float64, first exceeds u; log-probabilities are of
-    the unscaled softmax.
+    shared: the model is the trainer's own. A push then copies nothing and only labels what is there, digests are ""
+    (hashing a model each step costs more than the push), and the engine never sleeps. Otherwise the engine owns the
+    model and its weights are what was last pushed. Nothing derived from the weights outlives a call of `generate`.
     """
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
-    attention = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        attention[row, width - len(prompt) :] = 1
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    drawn: list[torch.Tensor] = []
-    scores: list[torch.Tensor] = []
-    alive = torch.ones(len(prompts), dtype=torch.bool)
-    inputs = ids
-    for t in range(max_new_tokens):
-        logits = model(
-            input_ids=inputs,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        if temperature == 0:
-            token = logprobs.argmax(-1)
-        else:
-            assert uniforms is not None
-            token = _draw(logits, torch.from_numpy(uniforms[:, t]), temperature)
-        scores.append(logprobs.gather(1, token[:, None])[:, 0])
-        token = torch.where(alive, token, pad)
-        drawn.append(token)
-        alive = alive & (token != eos)
-        if not alive.any():
-            break
-        inputs = token[:, None]
-        attention = torch.cat([attention, torch.ones_like(inputs)], 1)
-        positions = positions[:, -1:] + 1
-    return _collect(torch.stack(drawn, 1).numpy(), torch.stack(scores, 1).numpy(), eos)
+
+    name = "hf"
+    release = transformers.__version__
+
+    def __init__(self, model: PreTrainedModel, *, shared: bool = True) -> None:
+        self.model, self.shared = model, shared
+        self._version = -1
+        self._home: torch.device | None = None  # where an engine that is asleep belongs
+        if not shared:
+            model.eval()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def sync(self, weights: Mapping[str, Tensor], version: int) -> Synced:
+        """Errors: ValueError naming missing, unknown or misshapen tensors, before any is copied."""
+        served = dict(self.model.named_parameters())
+        if not self.shared:
+            _check(weights, served)
+            with torch.no_grad():
+                for name, parameter in served.items():
+                    parameter.copy_(weights[name])
+        self._version = version
+        return Synced(
+            version=version,
+            tensors=len(served),
+            bytes=sum(p.numel() * p.element_size() for p in served.values()),
+            digest="" if self.shared else _digest(served),
+        )
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, *, version: int) -> list[Sampled]:
+        """Errors: ValueError for another version, and for an empty prompt; FloatingPointError for NaN logits."""
+        if version != self.version:
+            raise ValueError(
+                f"weights of version {version} were asked for, and the engine holds version {self.version}"
+            )
+        if any(not request.prompt for request in requests):
+            raise ValueError("an empty prompt has no next token; begin it with the model's first token")
+        found: list[Sampled] = []
+        with _evaluating(self.model):
+            decoder = Decoder(self.model) if plain(self.model) else None
+            for first in range(0, len(requests), sampling.batch):
+                rows = requests[first : first + sampling.batch]
+                prompts = [request.prompt for request in rows]
+                if decoder is None:
+                    call = Cached(self.model, prompts, pad=sampling.pad)
+                else:
+                    call = Decoding(decoder, prompts, room=sampling.max_new_tokens, pad=sampling.pad)
+                found += self._sample(call, rows, sampling)
+        return found
+
+    def _sample(self, call: Cached | Decoding, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
+        device, count = self.model.device, sampling.max_new_tokens
+        u = None
+        if sampling.temperature > 0:
+            u = torch.from_numpy(np.stack([uniforms(request.address, count) for request in requests])).to(device)
+        tokens = torch.full((len(requests), count), sampling.eos, device=device)
+        logprobs = torch.zeros((len(requests), count), device=device)
+        rows = torch.arange(len(requests), device=device)  # the requests that the call goes on with
+        alive = torch.ones(len(requests), dtype=torch.bool, device=device)
+        logits = call.logits
+        for t in range(count):
+            token, logprob = draw(logits, None if u is None else u[rows, t], sampling.temperature)
+            tokens[rows, t], logprobs[rows, t] = token, logprob
+            alive &= token != sampling.eos
+            if t + 1 == count:
+                break
+            if device.type == "cpu" or t % LOOK == LOOK - 1:
+                left = int(alive.sum())
+                if left == 0:
+                    break
+                # Copying the rest of the cache pays when it halves the work.
+                if 2 * left <= len(rows):
+                    kept = alive.nonzero()[:, 0]
+                    call.keep(kept)
+                    rows, alive, token = rows[kept], alive[kept], token[kept]
+            logits = call.advance(token)
+        return _collect(tokens.cpu().numpy(), logprobs.cpu().numpy(), sampling.eos, self.version)
+
+    def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
+        """One row at a time, unpadded and uncached, through the model's own forward; fp32 log-softmax."""
+        found = []
+        with _evaluating(self.model):
+            for prompt, response in zip(prompts, responses, strict=True):
+                ids = torch.tensor([[*prompt, *response]], device=self.model.device)
+                logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(response) + 1).logits[0, :-1]
+                logprobs = torch.log_softmax(logits.float(), -1).gather(1, ids[0, len(prompt) :, None])
+                found.append(logprobs[:, 0].tolist())
+        return found
+
+    def sleep(self) -> None:
+        """Move an owned model off its GPU, and forget the version. On a CPU, or shared: nothing."""
+        device = self.model.device
+        if not self.shared and device.type != "cpu":
+            self._home, self._version = device, -1
+            self.model.to("cpu")  # type: ignore[arg-type]
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Move the model back; weights must be pushed before the next use."""
+        if self._home is not None:
+            self.model.to(self._home)  # type: ignore[arg-type]
+            self._home = None
 
 
-def _draw(logits: torch.Tensor, u: torch.Tensor, temperature: float) -> torch.Tensor:
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    token = torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True)[:, 0]
-    return token.clamp(max=logits.shape[-1] - 1)
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients and no dropout; a model that trains with recomputed activations would also refuse a cache."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
 
 
-def _collect(tokens: np.ndarray, logprobs: np.ndarray, eos: int) -> list[Sampled]:
-    rollouts = []
+def _check(weights: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> None:
+    if missing := sorted(served.keys() - weights.keys()):
+        raise ValueError(f"the pushed weights lack {', '.join(missing)}")
+    if unknown := sorted(weights.keys() - served.keys()):
+        raise ValueError(f"the model has no {', '.join(unknown)}")
+    for name, parameter in served.items():
+        if weights[name].shape != parameter.shape:
+            pushed, wanted = tuple(weights[name].shape), tuple(parameter.shape)
+            raise ValueError(f"tensor {name} was pushed with shape {pushed}, and the model's is {wanted}")
+
+
+def _digest(served: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the tensors as bf16, sorted by name."""
+    total = hashlib.sha256()
+    for name in sorted(served):
+        bits = served[name].detach().to(torch.bfloat16).contiguous().view(torch.int16)
+        total.update(bits.cpu().numpy().data)
+    return total.hexdigest()
+
+
+def _collect(tokens: np.ndarray, logprobs: np.ndarray, eos: int, version: int) -> list[Sampled]:
+    """Rows cut after their first EOS; what a finished row drew while it waited for others is dropped."""
+    found = []
     for row, scores in zip(tokens, logprobs, strict=True):
         ends = np.flatnonzero(row == eos)
         length = int(ends[0]) + 1 if len(ends) else len(row)
-        rollouts.append(
-            Sampled(tokens=row[:length].tolist(), logprobs=scores[:length].tolist(), truncated=not len(ends))
+        if np.isnan(scores[:length]).any():
+            raise FloatingPointError("the model's logits are not numbers; its weights may have diverged")
+        found.append(
+            Sampled(
+                tokens=row[:length].tolist(),
+                logprobs=scores[:length].tolist(),
+                truncated=not len(ends),
+                version=version,
+            )
         )
-    return rollouts
+    return found

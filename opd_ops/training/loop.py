@@ -1,46 +1,62 @@
-"""The training loop's one step, the same for SFT, OPD and RLVR.
+"""The training loop's one step, the same for every objective: draw, score, backward, clip, update.
 
-A trainer owns the served model, its fp32 masters and moments, and the frozen teacher. Every draw is keyed by the seed
-and the step, so a trainer restored after step t goes on exactly as the one that was never stopped.
+A trainer owns the served model, its fp32 masters and moments. Every draw is keyed by the seed and the step, so a
+trainer restored after step t goes on exactly as the one that was never stopped.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from opd_ops.models import assemble
-from opd_ops.objectives import opd, rlvr, sft
+from opd_ops.models import assemble, response_logits
 from opd_ops.objectives.objective import Batch, token_logprobs
-from opd_ops.recipe import Opd, Recipe, Rlvr, Rollout, Sft
-from opd_ops.rollout.rollout import Sampled
-from opd_ops.tasks.task import Problem, TaskLike
+from opd_ops.recipe import Recipe, Sft, Teacher, opd_of, rlvr_of
+from opd_ops.rollout.hf import HfEngine
+from opd_ops.rollout.rollout import Engine
+from opd_ops.tasks.task import TaskLike
+from opd_ops.teacher.scores import Scorer
 from opd_ops.training import batches
+from opd_ops.training.drawing import Drawing, Phase, Response, Rewards
+from opd_ops.training.evaluating import Evaluator
 from opd_ops.training.optimizer import Masters, learning_rate
+from opd_ops.training.syncing import Syncing
+from opd_ops.training.terms import Terms
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "autocast": torch.float32, "bf16": torch.bfloat16}
+
+
+class Diverged(FloatingPointError):
+    """A loss or gradient that is not finite. Nothing has moved."""
+
+
+class NoSignal(ValueError):
+    """Groups without reward variance for too many steps: nothing is learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A step's sequences: the student's batch, and the same responses behind the teacher's prompts."""
+class Advanced:
+    """One optimizer step: its row of the training table, its rows by position, its responses, its weight pushes."""
 
-    batch: Batch
-    teacher_batch: Batch | None = None
-    reward: float | None = None
-    truncated: float | None = None
+    row: dict[str, Any]
+    positions: list[dict[str, Any]]
+    responses: list[Response] = field(default_factory=list)
+    syncs: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
     """One run of `recipe` with `seed`, from `weights` (rounded to bf16 at the start).
 
-    `teacher` is (configuration, weights); None lets an OPD student teach itself from the privileged prompt.
+    teacher: scores the responses, for OPD. engine: draws responses; None is this process, on the trained weights
+    themselves. teacher_engine: draws them where the rollout source is the teacher. stored: another run's responses by
+    step, for a replay. rewards: verifies responses. phase: times what the step spends where.
 
-    Errors: ValueError when OPD's teacher could only repeat the student, so that every gradient would be zero.
+    Errors: ValueError when the objective lacks something it needs.
     """
 
     def __init__(
@@ -50,190 +66,205 @@ class Trainer:
         config: PretrainedConfig,
         weights: dict[str, Tensor],
         task: TaskLike,
-        teacher: tuple[PretrainedConfig, dict[str, Tensor]] | None = None,
+        teacher: Scorer | None = None,
+        *,
+        engine: Engine | None = None,
+        teacher_engine: Engine | None = None,
+        stored: Callable[[int], list[dict[str, Any]]] | None = None,
+        rewards: Rewards | None = None,
+        device: str = "cpu",
+        phase: Phase = lambda name: nullcontext(),
     ) -> None:
-        self.recipe, self.seed, self.task = recipe, seed, task
-        dtype = _DTYPES[recipe.precision.compute]
-        self.model = assemble(config, weights, dtype)
-        rounded = {name: w.to(torch.bfloat16).float() for name, w in weights.items()}
-        self.optimizer = Masters(self.model, rounded, recipe.optimizer)
-        self.privileged = isinstance(recipe.objective, Opd) and recipe.objective.teacher is None
-        self.teacher: PreTrainedModel | None = None
-        if isinstance(recipe.objective, Opd):
-            self.teacher = assemble(*(teacher or (config, weights)), dtype).requires_grad_(False)
-            if recipe.objective.teacher is not None and teacher is None:
-                raise ValueError(f"{recipe.name} names the teacher {recipe.objective.teacher}, and none was given")
-        rng = np.random.default_rng((0, batches.HELD_OUT))
-        self.held_out = task.problems("held_out", recipe.evaluation.problems, rng)
-        if self.privileged and any(problem.privileged is None for problem in self.held_out):
+        self.recipe, self.seed, self.task, self.teacher, self.phase = recipe, seed, task, teacher, phase
+        self.device = torch.device(device)
+        precision, opd = recipe.precision, opd_of(recipe.objective)
+        if opd and teacher is None:
+            raise ValueError(f"{recipe.name} names the teacher {opd.teacher}, and none was given")
+        rounded = precision.weights == "bf16"
+        self.model = assemble(config, weights, DTYPES[precision.compute], rounded=rounded).to(self.device)  # type: ignore[arg-type]
+        if recipe.resources.checkpoint_activations:
+            _checkpoint(self.model)
+        start = {name: w.to(torch.bfloat16).float() for name, w in weights.items()} if rounded else weights
+        self.optimizer = Masters(self.model, start, recipe.optimizer, rounded=rounded)
+        rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
+        self.drawing = Drawing(recipe, seed, task, rewards, phase, stored)
+        self.engine = engine or HfEngine(self.model, shared=True)
+        self.teacher_engine = teacher_engine
+        if isinstance(recipe.rollout.source, Teacher) and teacher_engine is None:
+            raise ValueError(f"{recipe.name} samples from its teacher, and no engine of it was given")
+        self.evaluator = Evaluator(recipe, task, self.drawing)
+        if self.drawing.privileged and any(p.privileged is None for p in self.evaluator.problems):
             raise ValueError(
                 f"{recipe.name} has no teacher, and task {recipe.task.name} no privileged prompt: name one"
             )
+        self.syncing = Syncing(self.engine, shared=engine is None, logprobs=self.logprobs)
         self.step = 0
+        self.flat_steps = 0  # consecutive steps without any signal
 
-    def advance(self) -> dict[str, Any]:
-        """One optimizer step; returns its row of the training table.
+    def advance(self) -> Advanced:
+        """One optimizer step.
 
-        Errors: FloatingPointError naming the step when the loss or the gradient is not finite; nothing has moved then.
+        Errors: Diverged naming the step and the term that is not finite, NoSignal after too many flat steps; the
+        weights have not moved then.
         """
         step = self.step + 1
-        drawn = self._draw(step)
-        loss, measured = self._backward(drawn)
-        rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
-        norm = self.optimizer.clip()
-        if not np.isfinite(loss) or not np.isfinite(norm):
-            self.optimizer.discard()
-            raise FloatingPointError(
-                f"{self.recipe.name} seed {self.seed} step {step}: loss {loss}, gradient norm {norm}"
-            )
-        self.optimizer.step(rate)
+        try:
+            responses, batch, behind = self._draw(step)
+        except FloatingPointError as error:
+            raise Diverged(f"{self.recipe.name} seed {self.seed} step {step}: {error}") from None
+        terms = self._bind(step, batch, behind)
+        losses = self._backward(terms)
+        with self.phase("update"):
+            gradients = self.optimizer.combine(terms.coefficients)
+            norm = self.optimizer.clip()
+            self._require_finite(step, losses, norm)
+            self._require_signal(step, terms.flat)
+            rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
+            self.optimizer.step(rate)
         self.step = step
-        return {
+        self.drawing.done()
+        row = {
             "step": step,
-            "loss": loss,
+            "loss": sum(terms.coefficients[name] * loss for name, loss in losses.items()),
             "grad_norm": norm,
-            "tokens": int(drawn.batch.mask.sum()),
+            "tokens": int(terms.batch.mask.sum()),
             "learning_rate": rate,
-            "reward": drawn.reward,
-            "truncated": drawn.truncated,
-            **measured,
+            **_drawn(responses, step),
+            **({f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}),
+            **gradients,
+            **terms.summary(),
         }
+        positions = [{"step": step} | found for found in terms.positions.rows()]
+        return Advanced(row=row, positions=positions, responses=responses, syncs=self.syncing.taken())
 
     def evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
         """Held-out accuracy rows at the current step; every step and arm sees the same problems and uniforms.
 
         With a `temperature`, one sample a problem at that temperature (the gate's reading); without, the full set.
         """
-        spec = self.recipe.evaluation
-        rows = []
-        full = [(t, spec.samples if t > 0 else 1) for t in spec.temperatures]
-        for at, samples in full if temperature is None else [(temperature, 1)]:
-            rollout = Rollout(
-                prompts=spec.problems,
-                samples=samples,
-                max_new_tokens=self.recipe.rollout.max_new_tokens,
-                temperature=at,
-            )
-            responses = batches.sample(self.model, self.task, self.held_out, rollout, 2**31, 0)
-            scores = _scores(self.task, self.held_out, responses, samples).mean(1)
-            rows.append(
-                {
-                    "step": self.step,
-                    "temperature": at,
-                    "accuracy": float(scores.mean()),
-                    "stderr": float(scores.std(ddof=1) / np.sqrt(len(scores))),
-                    "n": spec.problems * samples,
-                    "problems": spec.problems,
-                    "samples": samples,
-                }
-            )
-        return rows
+        self.syncing.push(self.optimizer.served, self.step)
+        return [{"step": self.step} | row for row in self.evaluator.rows(self.engine, temperature)]
+
+    def logprobs(self, prompts: list[list[int]], responses: list[list[int]]) -> list[list[float]]:
+        """log p of given responses under the trained weights at temperature 1, by a forward without a cache."""
+        batch = batches.collate(prompts, responses, self.task.pad).to(self.device)
+        with torch.no_grad(), self._arithmetic():
+            found = token_logprobs(self._logits(batch), batch.targets).cpu()
+        return [row[: len(response)].tolist() for row, response in zip(found, responses, strict=True)]
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 masters by parameter name (live tensors: write them before the next step)."""
         return self.optimizer.masters
 
-    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Continue after `step` steps from a resume state."""
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that a resumed trainer needs: tensors, and facts as JSON types."""
+        facts = {
+            "flat_steps": self.flat_steps,
+            "pending": self.drawing.state(),
+            "rollout_version": self.engine.version,
+            "probe": self.syncing.probe,
+        }
+        return self.optimizer.state(), facts
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
+        """Continue after `step` steps from what `state` gave."""
         self.optimizer.restore(tensors, step)
+        self.drawing.restore(facts["pending"])
+        self.flat_steps, self.syncing.probe = facts["flat_steps"], facts["probe"]
+        self.syncing.changed = True
         self.step = step
 
-    def _draw(self, step: int) -> Drawn:
-        recipe, spec = self.recipe, self.recipe.rollout
-        if isinstance(recipe.objective, Sft):
-            return Drawn(
-                batch=batches.demonstrations(self.task, recipe.objective.stream, spec.prompts, self.seed, step)
-            )
-        rng = np.random.default_rng((self.seed, batches.PROMPTS, step))
-        problems = self.task.problems("train", spec.prompts, rng)
-        rollouts = batches.sample(self.model, self.task, problems, spec, self.seed, step)
-        repeated = [problem for problem in problems for _ in range(spec.samples)]
-        responses = [rollout.tokens for rollout in rollouts]
-        rewards = torch.tensor(_scores(self.task, problems, rollouts, spec.samples), dtype=torch.float32).flatten()
-        groups = torch.arange(len(problems)).repeat_interleave(spec.samples)
-        batch = batches.collate([p.prompt for p in repeated], responses, self.task.pad, rewards=rewards, groups=groups)
-        teacher_batch = None
-        if isinstance(recipe.objective, Opd):
-            prompts = [(p.privileged if self.privileged else None) or p.prompt for p in repeated]
-            teacher_batch = batches.collate(prompts, responses, self.task.pad)
-        return Drawn(
-            batch=batch,
-            teacher_batch=teacher_batch,
-            reward=float(rewards.mean()),
-            truncated=sum(rollout.truncated for rollout in rollouts) / len(rollouts),
+    def _draw(self, step: int) -> tuple[list[Response], Batch, Batch | None]:
+        """The step's responses (none for SFT), the batch, and the batch as the teacher reads it."""
+        objective = self.recipe.objective
+        if isinstance(objective, Sft):
+            count = self.recipe.rollout.prompts
+            return [], batches.demonstrations(self.task, objective.stream, count, self.seed, step), None
+        engine = self.teacher_engine
+        if engine is None:
+            engine = self.engine
+            if self.recipe.rollout.source.kind == "student":
+                self.syncing.push(self.optimizer.served, self.step)
+        responses = self.drawing.of(step, engine)
+        if engine is self.engine:
+            self.syncing.seen([r.prompt for r in responses], [r.tokens for r in responses])
+        return responses, *self.drawing.batches(responses)
+
+    def _bind(self, step: int, batch: Batch, behind: Batch | None) -> Terms:
+        rng = np.random.default_rng((self.seed, batches.SELECTION, step))
+        # A row of draws per sequence, as long as a response can be, so that padding changes none.
+        draws = torch.from_numpy(rng.random((len(batch.ids), max(batch.width, self.recipe.rollout.max_new_tokens))))
+        return Terms(
+            self.recipe,
+            batch.to(self.device),
+            behind.to(self.device) if behind is not None else None,
+            self.teacher,
+            draws.to(self.device),
+            self.phase,
         )
 
-    def _backward(self, drawn: Drawn) -> tuple[float, dict[str, float | None]]:
-        """Accumulate gradients over micro-batches with the step's global denominator."""
-        objective, batch = self.recipe.objective, drawn.batch
-        tokens = float(batch.mask.sum())
-        share, flat = self._loss_of(objective, drawn, tokens)
-        size = self.recipe.precision.micro_batch
-        loss = entropy = divergence = 0.0
-        for begin in range(0, len(batch.ids), size):
-            part = batch.rows(begin, begin + size)
-            logits = _response_logits(self.model, part)
-            term, kl = share(logits, part, begin)
-            term.backward()
-            self.optimizer.accumulate()
-            loss += term.item()
-            divergence += kl
-            with torch.no_grad():
-                logprobs = torch.log_softmax(logits.float(), -1)
-                entropy -= float(((logprobs.exp() * logprobs).sum(-1) * part.mask).sum()) / tokens
-        return loss, {
-            "kl": divergence if isinstance(objective, Opd) else None,
-            "entropy": entropy,
-            "flat_groups": flat,
-        }
+    def _backward(self, terms: Terms) -> dict[str, float]:
+        """Accumulate every term's gradient over the micro-batches; the terms' losses."""
+        losses = dict.fromkeys(terms.coefficients, 0.0)
+        for begin, end in terms.spans:
+            with self.phase("forward"), self._arithmetic():
+                logits = self._logits(terms.batch.rows(begin, end))
+            for term in terms.terms:
+                with self.phase("loss"):
+                    loss = term.loss(logits, begin, end)
+                    losses[term.name] += loss.item()
+                with self.phase("backward"):
+                    loss.backward(retain_graph=term is not terms.terms[-1])
+                    self.optimizer.accumulate(term.name)
+        return losses
 
-    def _loss_of(
-        self, objective: Any, drawn: Drawn, tokens: float
-    ) -> tuple[Callable[[Tensor, Batch, int], tuple[Tensor, float]], float | None]:
-        """The micro-batch loss of an objective with the step's denominators bound, and its flat-group share."""
-        if isinstance(objective, Sft):
-            return lambda logits, part, _: (sft.loss(logits, part.targets, part.mask, tokens), 0.0), None
-        if isinstance(objective, Rlvr):
-            rewards, groups = drawn.batch.rewards, drawn.batch.groups
-            assert rewards is not None and groups is not None
-            advantage = rlvr.advantages(rewards, groups, objective.std)
-            weight = rlvr.weights(drawn.batch.mask, objective.normaliser, self.recipe.rollout.max_new_tokens)
+    def _logits(self, part: Batch) -> Tensor:
+        return response_logits(self.model, part.ids, part.attention, part.positions, part.width)
 
-            def policy_gradient(logits: Tensor, part: Batch, begin: int) -> tuple[Tensor, float]:
-                rows = slice(begin, begin + len(part.ids))
-                return rlvr.loss(logits, part.targets, advantage[rows], weight[rows]), 0.0
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        return arithmetic(self.recipe.precision.compute, self.device.type)
 
-            return policy_gradient, rlvr.flat_groups(rewards, groups)
-        teacher, behind = self.teacher, drawn.teacher_batch
-        assert teacher is not None and behind is not None
+    def _require_finite(self, step: int, losses: dict[str, float], norm: float) -> None:
+        bad = [f"the {name} loss is {loss}" for name, loss in losses.items() if not np.isfinite(loss)]
+        if bad or not np.isfinite(norm):
+            self.optimizer.discard()
+            what = "; ".join(bad) or f"the gradient norm is {norm}"
+            raise Diverged(f"{self.recipe.name} seed {self.seed} step {step}: {what}; lower the learning rate")
 
-        def reverse_kl(logits: Tensor, part: Batch, begin: int) -> tuple[Tensor, float]:
-            with torch.no_grad():
-                scores = _response_logits(teacher, behind.rows(begin, begin + len(part.ids)))
-            term = opd.loss(logits, scores, part.mask, tokens, objective.loss_temperature)
-            return term, term.item()
-
-        return reverse_kl, None
+    def _require_signal(self, step: int, flat: float | None) -> None:
+        rlvr = rlvr_of(self.recipe.objective)
+        self.flat_steps = self.flat_steps + 1 if flat == 1.0 else 0
+        if rlvr and opd_of(self.recipe.objective) is None and self.flat_steps >= rlvr.flat_limit:
+            self.optimizer.discard()
+            self.flat_steps -= 1
+            raise NoSignal(
+                f"{self.recipe.name} seed {self.seed} step {step}: every group's rewards were equal for "
+                f"{rlvr.flat_limit} steps, so nothing is learnt; start from a model that solves some problems, or draw "
+                "more samples"
+            )
 
 
-def _response_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Logits [B, R, V] that predict the response tokens: row i of a sequence predicts token i + 1."""
-    return model(
-        input_ids=batch.ids[:, :-1],
-        attention_mask=batch.attention[:, :-1],
-        position_ids=batch.positions[:, :-1],
-        logits_to_keep=batch.width,
-        use_cache=False,
-    ).logits
+def arithmetic(compute: str, device: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass in the declared arithmetic."""
+    return torch.autocast(device, torch.bfloat16) if compute == "autocast" else nullcontext()
 
 
-def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """log p of every response token without a cache, [B, R] fp32: the reference for the sampler."""
-    with torch.no_grad():
-        return token_logprobs(_response_logits(model, batch), batch.targets) * batch.mask
+def _drawn(responses: list[Response], step: int) -> dict[str, float | None]:
+    """What the rollouts were like; nulls without any."""
+    if not responses:
+        return {"reward": None, "truncated": None, "staleness": None}
+    return {
+        "reward": sum(r.reward for r in responses) / len(responses),
+        "truncated": sum(r.truncated for r in responses) / len(responses),
+        "staleness": step - 1 - sum(r.version for r in responses) / len(responses),
+    }
 
 
-def _scores(task: TaskLike, problems: list[Problem], rollouts: list[Sampled], samples: int) -> np.ndarray:
-    """Rewards [problems, samples]."""
-    scores = [batches.reward(task, problems[i // samples], rollout) for i, rollout in enumerate(rollouts)]
-    return np.array(scores, dtype=np.float64).reshape(len(problems), samples)
+def _checkpoint(model: Any) -> None:
+    """Recompute activations in the backward pass. Transformers does so in training mode only, so dropout is put out."""
+    for module in model.modules():
+        for name in ("attention_dropout", "p"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()

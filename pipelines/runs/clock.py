@@ -4,12 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipelines import lake
+from pipelines.store.objects import Store
+
 
 class Clock:
-    """Accumulates phases; `seconds` maps a phase to [wall, cpu]."""
+    """Accumulates phases; `seconds` maps a phase to [wall, cpu]. A phase inside another takes its time from it."""
 
     def __init__(self, seconds: dict[str, list[float]] | None = None) -> None:
         self.seconds = {phase: list(pair) for phase, pair in (seconds or {}).items()}
+        self._open: list[str] = []
+        self._since = (0.0, 0.0)
 
     @property
     def wall(self) -> float:
@@ -18,10 +23,28 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        wall, cpu = time.perf_counter(), time.process_time()
+        self._charge()
+        self._open.append(name)
         try:
             yield
         finally:
-            total = self.seconds.setdefault(name, [0.0, 0.0])
-            total[0] += time.perf_counter() - wall
-            total[1] += time.process_time() - cpu
+            self._charge()
+            self._open.pop()
+
+    def _charge(self) -> None:
+        """Give the time since the last change to the innermost phase."""
+        now = (time.perf_counter(), time.process_time())
+        if self._open:
+            total = self.seconds.setdefault(self._open[-1], [0.0, 0.0])
+            for i in range(2):
+                total[i] += now[i] - self._since[i]
+        self._since = now
+
+
+def write_timing(store: Store, study: str, recipe: str, seed: int, step: int, clock: Clock) -> None:
+    """Upsert the phases of `clock` into the timing table of a run."""
+    stored = lake.written(store, "timing", recipe=recipe, seed=seed)
+    old = [] if stored is None else [row for row in stored.to_dicts() if row["phase"] not in clock.seconds]
+    keys = {"study": study, "recipe": recipe, "seed": seed, "step": step}
+    new = [keys | {"phase": phase, "wall_s": wall, "cpu_s": cpu} for phase, (wall, cpu) in clock.seconds.items()]
+    lake.write(store, "timing", old + new, recipe=recipe, seed=seed)

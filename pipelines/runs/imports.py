@@ -14,12 +14,11 @@ from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
 from pipelines import lake
 from pipelines.runs import records
-from pipelines.runs.clock import Clock
+from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.measuring import Progress, book, forget, largest_first, measure
 from pipelines.runs.parts import lacking, peek
 from pipelines.runs.provenance import provenance
 from pipelines.runs.tasks import MatrixTask, Pair, Source
-from pipelines.runs.training import write_timing
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef

@@ -15,10 +15,9 @@ from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import estimates
-from pipelines.runs.clock import Clock
+from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster import fan_out, one_thread
 from pipelines.runs.tasks import MatrixTask, Pair, Source
-from pipelines.runs.training import write_timing
 from pipelines.runs.worker import Found, measure_matrix
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store

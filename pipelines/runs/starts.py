@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from opd_ops import models
-from opd_ops.recipe import FinalOf, Fresh, Start
+from opd_ops.recipe import FinalOf, Fresh, Start, Weights
 from opd_ops.tasks import chains
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import header
@@ -47,10 +47,25 @@ def load(store: Store, start: Start, seed: int) -> Model:
             raise ValueError(f"{trajectory.prefix} is not complete, and this run starts from its end: train it first")
         config = models.configuration_from(trajectory.run()["model"])
         weights = {name: ref.read() for name, ref in trajectory.refs(end["step"]).items()}
-        return Model(config=config, weights=weights, folder=None, digest=end["digest"])
+        folder = tokenizer_folder(store, start, seed)
+        return Model(config=config, weights=weights, folder=folder, digest=end["digest"])
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)
     return Model(config=config, weights=weights, folder=folder, digest=digest)
+
+
+def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
+    """The folder whose tokenizer a model's tokens are of, followed back through the runs it comes from.
+
+    None where it began from random weights, on a task with an alphabet of its own.
+    """
+    while isinstance(start, FinalOf):
+        seed = seed if start.seed is None else start.seed
+        stored = Trajectory(store, start.recipe, seed).run()["identity"]["start"]
+        if stored["kind"] == "fresh":
+            return None
+        start = FinalOf(**stored) if stored["kind"] == "final" else Weights(**stored)
+    return None if isinstance(start, Fresh) else fetch(store, start.ref)[0]
 
 
 def fetch(store: Store, ref: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from opd_ops.recipe import (
     Evaluation,
     Fresh,
     Horizon,
+    Mix,
+    Objective,
     Opd,
     Precision,
     Recipe,
@@ -24,9 +26,14 @@ from opd_ops.recipe import (
     Sft,
     Task,
     Weights,
+    opd_of,
+    rlvr_of,
 )
 from opd_ops.tasks.task import Problem
-from opd_ops.training.loop import Trainer
+from opd_ops.teacher.local import LocalTeacher
+
+if TYPE_CHECKING:
+    from opd_ops.training.loop import Trainer
 
 PAD, BOS, EOS, VOCABULARY = 0, 1, 2, 8
 ARCHITECTURE = Architecture(
@@ -66,8 +73,8 @@ class Parity:
         return float(len(response) % 2 == int(problem.answer))
 
 
-def _recipe(objective: Sft | Opd | Rlvr, **changes: Any) -> Recipe:
-    grouped = isinstance(objective, Rlvr)
+def _recipe(objective: Objective, **changes: Any) -> Recipe:
+    grouped = rlvr_of(objective) is not None
     fields = dict(
         study="test",
         arm=objective.kind,
@@ -92,7 +99,9 @@ OBJECTIVES = {
     "sft": Sft(stream="any"),
     "opd": Opd(teacher=Weights(ref="other")),
     "opd-privileged": Opd(teacher=None),
+    "opd-pg": Opd(teacher=Weights(ref="other"), estimator="policy-gradient"),
     "rlvr": Rlvr(),
+    "mix": Mix(alpha=0.25, opd=Opd(teacher=Weights(ref="other"), estimator="policy-gradient", normaliser="sequence")),
 }
 
 
@@ -119,26 +128,33 @@ def model() -> Any:
 
 
 @pytest.fixture
-def trainer() -> Callable[..., Trainer]:
-    """trainer(name, seed=0, teacher=1, **changes): `teacher` seeds the teacher's weights, `changes` go to the recipe.
+def trainer() -> Callable[..., "Trainer"]:
+    """trainer(name, seed=0, teacher=1, given=None, **changes).
 
-    Names: sft, opd, opd-privileged, rlvr, or an objective.
+    `teacher` seeds the teacher's weights, `given` goes to the trainer, `changes` to the recipe.
+    Names: sft, opd, opd-privileged, opd-pg, rlvr, mix, or an objective.
     """
 
-    def make(name: str | Sft | Opd | Rlvr, seed: int = 0, teacher: int = 1, **changes: Any) -> Trainer:
+    def make(
+        name: str | Objective, seed: int = 0, teacher: int = 1, given: dict[str, Any] | None = None, **changes: Any
+    ) -> "Trainer":
+        from opd_ops.training.loop import DTYPES, Trainer
+
         objective = OBJECTIVES[name] if isinstance(name, str) else name
-        named = isinstance(objective, Opd) and objective.teacher is not None
-        source = _weights(teacher) if named else None
-        return Trainer(_recipe(objective, **changes), seed, *_weights(0), Parity(), source)
+        recipe, scorer = _recipe(objective, **changes), None
+        if opd := opd_of(objective):
+            source = _weights(teacher if opd.teacher else 0)
+            scorer = LocalTeacher(assemble(*source, DTYPES[recipe.precision.compute]), f"teacher-{teacher}")
+        return Trainer(recipe, seed, *_weights(0), Parity(), scorer, **(given or {}))
 
     return make
 
 
 @pytest.fixture
-def split() -> Callable[[Trainer, int], Trainer]:
+def split() -> Callable[["Trainer", int], "Trainer"]:
     """split(trainer, rows): the same trainer with another micro-batch."""
 
-    def change(trainer: Trainer, rows: int) -> Trainer:
+    def change(trainer: "Trainer", rows: int) -> "Trainer":
         trainer.recipe = dataclasses.replace(
             trainer.recipe, precision=dataclasses.replace(trainer.recipe.precision, micro_batch=rows)
         )

@@ -1,130 +1,220 @@
-import math
+"""The dispatcher: what is asked of the teacher, what a micro-batch says, and what it costs."""
+
+import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from opd_ops.objectives import opd
+from opd_ops.recipe.objective import FOLLOWS
+from opd_ops.teacher.scores import Support
 
-ONE = torch.ones(1, 1)
+PAIRS = [(e, d) for e, follows in FOLLOWS.items() for d in follows]
+TARGETS = torch.tensor([[1, 0, 4], [3, 2, 2]])
+V = 9
 
 
-def logits(*shape, seed=0, scale=2.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+@pytest.fixture
+def pair(logits):
+    return logits(2, 3, V, scale=2.0), logits(2, 3, V, seed=1, scale=2.0)
 
 
-def gradient(student, teacher, mask, denominator, temperature=1.0):
-    z = student.clone().requires_grad_()
-    opd.loss(z, teacher, mask, denominator, temperature).backward()
+def gradient(loss, z):
+    z.grad = None
+    loss.sum().backward()
     return z.grad
 
 
-def exact(student, teacher, temperature=1.0):
-    """p_s (log p_s/p_T - KL) / T in float64."""
-    log_s = torch.log_softmax(student.double() / temperature, -1)
-    ratio = log_s - torch.log_softmax(teacher.double() / temperature, -1)
-    kl = (log_s.exp() * ratio).sum(-1, keepdim=True)
-    return log_s.exp() * (ratio - kl) / temperature
+def shared(a, b):
+    """How many ids two sets [B, R, k] have in common, [B, R]."""
+    count = lambda x, y: float(len(set(x) & set(y)))
+    rows = [[count(*sets) for sets in zip(*row, strict=True)] for row in zip(a.tolist(), b.tolist(), strict=True)]
+    return torch.tensor(rows)
 
 
-def test_three_tokens_by_hand_fix_the_value():
-    student, teacher = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
-    # 1/2 ln 2 + 1/4 ln 1 + 1/4 ln 1/2
-    assert float(opd.divergence(student.log(), teacher.log())) == pytest.approx(0.25 * math.log(2), abs=1e-6)
+def test_what_each_estimator_asks_of_the_teacher(spec):
+    at = dict(loss_temperature=0.7)
+    assert opd.support(spec("full", **at)) == Support(kind="full", temperature=0.7)
+    assert opd.support(spec("policy-gradient", **at)) == Support(kind="sampled", temperature=0.7)
+    assert opd.support(spec("k2", **at)) == Support(kind="sampled", temperature=0.7)
+    assert opd.support(spec("teacher-top-k", k=5, **at)) == Support(kind="top", k=5, temperature=0.7)
+    assert opd.support(spec("student-top-k", k=5, **at)) == Support(kind="candidates", k=5, temperature=0.7)
 
 
-def test_three_tokens_by_hand_fix_the_direction():
-    student, teacher = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.5, 0.25, 0.25])
-    forward = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.25 / 0.1)  # KL(teacher || student) = 0.223
-    reverse = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.1 / 0.25)  # KL(student || teacher) = 0.193
-    assert float(opd.divergence(student.log(), teacher.log())) == pytest.approx(reverse, abs=1e-6)
-    assert float(opd.divergence(teacher.log(), student.log())) == pytest.approx(forward, abs=1e-6)
+def test_only_the_students_top_k_names_candidates(spec, pair):
+    student, _ = pair
+    for estimator in FOLLOWS:
+        found = opd.candidates(spec(estimator, k=2) if estimator.endswith("top-k") else spec(estimator), student)
+        if estimator == "student-top-k":
+            assert torch.equal(found, student.topk(2, -1).indices)
+        else:
+            assert found is None
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(2, 64), temperature=st.sampled_from([0.5, 1.0, 2.0]))
-def test_the_gradient_is_the_closed_form(seed, size, temperature):
-    student, teacher = logits(1, 1, size, seed=seed), logits(1, 1, size, seed=seed + 1)
-    found = gradient(student, teacher, ONE, 1.0, temperature)
-    # A log-ratio of x nats carries x fp32 roundings.
-    atol = 1e-6 * max(1.0, float((student - teacher).abs().max()) / temperature)
-    torch.testing.assert_close(found.double(), exact(student, teacher, temperature), atol=atol, rtol=0)
-    assert abs(float(found.sum())) < atol, "logits have a free constant"
+@pytest.mark.parametrize(("estimator", "divergence"), PAIRS)
+def test_everything_is_fp32_of_the_responses_shape_and_only_the_loss_has_a_gradient(
+    estimator, divergence, spec, signal, pair
+):
+    student, teacher = pair
+    z = student.bfloat16().requires_grad_()
+    found = signal(spec(estimator, divergence), z, teacher, TARGETS)
+    for name, value in vars(found).items():
+        if value is not None:
+            assert value.dtype == torch.float32 and value.shape == (2, 3), name
+            assert value.requires_grad == (name == "per_token"), name
+    whole = signal(spec(estimator, divergence), student.bfloat16().float(), teacher, TARGETS)
+    assert torch.equal(found.per_token, whole.per_token), "bf16 logits are scored in fp32"
 
 
-def test_the_gradient_is_the_closed_form_to_1e_6_on_a_small_vocabulary():
-    student, teacher = logits(2, 3, 5, scale=1.0), logits(2, 3, 5, seed=1, scale=1.0)
-    found = gradient(student, teacher, torch.ones(2, 3), 1.0)
-    torch.testing.assert_close(found.double(), exact(student, teacher), atol=1e-6, rtol=0)
+def test_gap_kl_and_entropy_are_what_they_say(spec, signal, pair):
+    student, teacher = pair
+    for temperature in (1.0, 0.7):
+        log_s, log_t = (torch.log_softmax(x.double() / temperature, -1) for x in pair)
+        gap = (log_s - log_t).gather(-1, TARGETS[..., None])[..., 0]
+        kl = (log_s.exp() * (log_s - log_t)).sum(-1)
+        close = lambda found, wanted: torch.testing.assert_close(found.double(), wanted, atol=2e-6, rtol=0)
+        for estimator, divergence in PAIRS:
+            found = signal(spec(estimator, divergence, loss_temperature=temperature), student, teacher, TARGETS)
+            close(found.gap, gap)
+            close(found.student_entropy, -(log_s.exp() * log_s).sum(-1))
+            close(found.kl, kl if estimator == "full" else gap)
 
 
-def test_finite_differences_agree():
-    student, teacher = logits(1, 2, 4, scale=1.0), logits(1, 2, 4, seed=1, scale=1.0)
-    mask, h = torch.tensor([[1.0, 1.0]]), 1e-2
-    found = gradient(student, teacher, mask, 2.0).flatten()
-    for i, slope in enumerate(found):
-        shift = torch.zeros(8)
-        shift[i] = h
-        ends = [float(opd.loss(student + s * shift.view_as(student), teacher, mask, 2.0)) for s in (1, -1)]
-        # Truncation h^2/6 f''' < 1e-4; fp32 rounding 1e-7 / h = 1e-5.
-        assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(float(slope), abs=2e-4)
+def test_the_mean_gap_over_samples_is_the_kl(spec, signal, logits):
+    student, teacher = logits(1, 1, V).expand(V, 1, V), logits(1, 1, V, seed=1).expand(V, 1, V)
+    y = torch.arange(V)[:, None]
+    sampled, full = (signal(spec(name), student, teacher, y) for name in ("policy-gradient", "full"))
+    p = torch.softmax(student[0, 0], -1)
+    assert float((p * sampled.kl[:, 0]).sum()) == pytest.approx(float(full.kl[0, 0]), abs=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
-def test_a_teacher_equal_to_the_student_gives_no_loss_and_no_gradient(temperature):
-    z = logits(2, 3, 16)
-    assert float(opd.loss(z, z.clone(), torch.ones(2, 3), 6.0, temperature)) == 0.0
-    # p (0 - KL) is exactly zero; back-propagation instead cancels p against p sum(p), at fp32 rounding.
-    assert float(gradient(z, z.clone(), torch.ones(2, 3), 6.0, temperature).abs().max()) < 1e-7
+@pytest.mark.parametrize("estimator", ["teacher-top-k", "student-top-k"])
+def test_masses_of_a_top_k_set(estimator, spec, signal, pair):
+    student, teacher = pair
+    s, t = torch.softmax(student, -1), torch.softmax(teacher, -1)
+    ids = (t if estimator == "teacher-top-k" else s).topk(3, -1).indices
+    found = signal(spec(estimator, k=3), student, teacher, TARGETS)
+    torch.testing.assert_close(found.student_mass, s.gather(-1, ids).sum(-1))
+    torch.testing.assert_close(found.teacher_mass, t.gather(-1, ids).sum(-1))
+    if estimator == "student-top-k":
+        assert found.overlap is None, "the teacher's own top-k is not known"
+    else:
+        assert torch.equal(found.overlap, shared(s.topk(3, -1).indices, ids) / 3)
 
 
-def test_another_teacher_changes_the_gradient():
-    student, teacher = logits(1, 4, 8), logits(1, 4, 8, seed=1)
-    mask = torch.ones(1, 4)
-    found = gradient(student, teacher, mask, 4.0)
-    assert float((found - gradient(student, teacher.flip(-1), mask, 4.0)).norm()) > 0.1 * float(found.norm())
+def test_masses_of_the_whole_vocabulary_are_of_the_students_sixteen_likeliest(spec, signal, logits):
+    student, teacher = logits(1, 2, 40, scale=2.0), logits(1, 2, 40, seed=1, scale=2.0)
+    ids = student.topk(16, -1).indices
+    found = signal(spec(), student, teacher, torch.zeros(1, 2, dtype=torch.long))
+    torch.testing.assert_close(found.student_mass, torch.softmax(student, -1).gather(-1, ids).sum(-1))
+    torch.testing.assert_close(found.teacher_mass, torch.softmax(teacher, -1).gather(-1, ids).sum(-1))
+    common = shared(ids, teacher.topk(16, -1).indices)
+    assert torch.equal(found.overlap, common / 16)
+    assert float(common.min()) > 0 and float(common.max()) < 16
 
 
-def test_a_step_along_the_gradient_raises_what_the_teacher_prefers():
-    student, teacher = torch.zeros(1, 1, 3), torch.tensor([[[2.0, 0.0, 0.0]]])
-    found = gradient(student, teacher, ONE, 1.0)[0, 0]
-    assert found[0] < 0 < found[1] and found[1] == found[2]
+def test_equal_distributions_overlap_wholly_and_a_small_vocabulary_has_mass_one(spec, signal, pair):
+    student, _ = pair
+    for estimator in ("full", "teacher-top-k"):
+        assert torch.equal(signal(spec(estimator), student, student, TARGETS).overlap, torch.ones(2, 3))
+    torch.testing.assert_close(signal(spec(), student, student, TARGETS).student_mass, torch.ones(2, 3))
 
 
-def test_no_gradient_reaches_the_teacher():
-    teacher = logits(1, 1, 4, seed=1).requires_grad_()
-    z = logits(1, 1, 4).requires_grad_()
-    opd.loss(z, teacher, ONE, 1.0).backward()
-    assert teacher.grad is None and z.grad is not None
+@pytest.mark.parametrize("estimator", ["policy-gradient", "k2"])
+def test_the_sampled_token_alone_tells_no_masses(estimator, spec, signal, pair):
+    found = signal(spec(estimator), *pair, TARGETS)
+    assert (found.student_mass, found.teacher_mass, found.overlap) == (None, None, None)
 
 
-def test_both_distributions_are_taken_at_the_loss_temperature():
-    student, teacher = logits(1, 1, 6), logits(1, 1, 6, seed=1)
-    assert torch.equal(opd.divergence(student, teacher, 2.0), opd.divergence(student / 2, teacher / 2))
-    assert float(opd.divergence(student, teacher, 2.0)) < float(opd.divergence(student, teacher))
+@pytest.mark.parametrize("estimator", FOLLOWS)
+def test_padding_columns_of_the_student_are_cut_off_before_the_softmax(estimator, spec, scores, pair):
+    """Same-family models pad their vocabularies differently; logits of the padding are whatever they are."""
+    student, teacher = pair
+    chosen = spec(estimator)
+    found = []
+    for padding in (None, torch.full((2, 3, 4), 50.0)):
+        z = (student if padding is None else torch.cat([student, padding], -1)).clone().requires_grad_()
+        ids = opd.candidates(chosen, z, V)
+        given = scores(chosen, teacher, TARGETS, ids)
+        one = opd.signal(chosen, z, given, TARGETS, ids, None if estimator == "full" else V)
+        found.append((one.per_token, one.kl, one.student_entropy, gradient(one.per_token, z)))
+    for narrow, wide in zip(*found, strict=True):
+        assert torch.equal(narrow, wide[..., :V])
+    assert not found[1][-1][..., V:].any()
 
 
-def test_masked_positions_change_nothing():
-    student, teacher = logits(2, 4, 8), logits(2, 4, 8, seed=1)
-    mask = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-    before = gradient(student, teacher, mask, 6.0)
-    assert not before[0, 2:].any()
-    student[0, 2:], teacher[0, 2:] = 7.0, -3.0
-    assert torch.equal(before, gradient(student, teacher, mask, 6.0))
+def test_a_teacher_wider_than_the_student_is_an_error(spec, scores, pair):
+    student, teacher = pair
+    with pytest.raises(ValueError, match="scored 9 tokens, and the student knows 8"):
+        opd.signal(spec(), student[..., :8], scores(spec(), teacher, TARGETS), TARGETS)
 
 
-def test_the_sampled_token_form_has_this_gradient_in_expectation():
-    student, teacher = logits(1, 1, 12), logits(1, 1, 12, seed=1)
-    log_s = torch.log_softmax(student[0, 0].double(), -1)
-    advantage = torch.log_softmax(teacher[0, 0].double(), -1) - log_s
-    p = log_s.exp()
-    # sum over samples a of p(a) * [-A(a)] * grad log p(a), with grad log p(a) = onehot(a) - p
-    expected = -(p * advantage) @ (torch.eye(12, dtype=torch.float64) - p)
-    torch.testing.assert_close(gradient(student, teacher, ONE, 1.0)[0, 0].double(), expected, atol=2e-6, rtol=0)
+@pytest.mark.parametrize("estimator", ["full", "teacher-top-k", "student-top-k"])
+def test_scores_of_another_support_are_an_error(estimator, spec, scores, pair):
+    student, teacher = pair
+    with pytest.raises(ValueError, match=rf"'{estimator}' needs .*kind="):
+        opd.signal(spec(estimator), student, scores(spec("k2"), teacher, TARGETS), TARGETS)
 
 
-def test_bf16_logits_are_scored_in_fp32():
-    student, teacher = logits(1, 3, 8).bfloat16(), logits(1, 3, 8, seed=1).bfloat16()
-    found = opd.divergence(student, teacher)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, opd.divergence(student.float(), teacher.float()))
+@pytest.mark.parametrize(("estimator", "divergence"), PAIRS)
+def test_the_loss_temperature_scales_the_students_logits(estimator, divergence, spec, signal, pair):
+    student, teacher = pair
+    hot = signal(spec(estimator, divergence, loss_temperature=2.0), student, teacher, TARGETS)
+    scaled = signal(spec(estimator, divergence), student / 2, teacher / 2, TARGETS)
+    assert torch.equal(hot.per_token, scaled.per_token)
+    assert not torch.equal(hot.per_token, signal(spec(estimator, divergence), student, teacher, TARGETS).per_token)
+
+
+@pytest.mark.parametrize(("estimator", "divergence"), PAIRS)
+def test_scores_of_zero_under_the_mask_are_finite_and_move_nothing(estimator, divergence, spec, scores, pair):
+    student, teacher = pair
+    chosen, z = spec(estimator, divergence), student.clone().requires_grad_()
+    ids = opd.candidates(chosen, z)
+    given = scores(chosen, teacher, TARGETS, ids)
+    blank = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}
+    blank = {name: None if x is None else torch.zeros_like(x) for name, x in blank.items()}
+    found = opd.signal(chosen, z, dataclasses.replace(given, **blank), TARGETS, ids)
+    assert all(bool(x.isfinite().all()) for x in vars(found).values() if x is not None)
+    assert not gradient(found.per_token * 0.0, z).any()
+
+
+class Counting(TorchDispatchMode):
+    """Calls of log_softmax, and results of at least `size` elements that are no views."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.softmaxes, self.large = size, 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.softmaxes += func.overloadpacket is torch.ops.aten._log_softmax
+        fresh = isinstance(out, torch.Tensor) and out.numel() >= self.size
+        inputs = {x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)}
+        if fresh and out.untyped_storage().data_ptr() not in inputs:
+            self.large.append(str(func))
+        return out
+
+
+# Everyone: the log-softmax, and exp for the entropy. A reverse KL is exp, difference and product; the mixture's two
+# shifts, logaddexp and two KLs; the teacher's top-k masks its set out. `kl` costs one more reverse KL.
+LARGE = {
+    ("full", "reverse-kl"): 2 + 3,
+    ("full", "forward-kl"): 2 + 3 + 3,
+    ("full", "jsd"): 2 + 9 + 3,
+    ("teacher-top-k", "reverse-kl"): 2 + 1,
+    ("teacher-top-k", "forward-kl"): 2 + 1,
+    ("teacher-top-k", "jsd"): 2 + 1,
+}
+
+
+@pytest.mark.parametrize(("estimator", "divergence"), PAIRS)
+def test_one_softmax_and_few_tensors_of_the_vocabulary(estimator, divergence, spec, scores, logits):
+    z, teacher = logits(2, 3, 1000).requires_grad_(), logits(2, 3, 1000, seed=1)
+    chosen = spec(estimator, divergence)
+    ids = opd.candidates(chosen, z)
+    given = scores(chosen, teacher, TARGETS, ids)
+    with Counting(z.numel()) as counted:
+        opd.signal(chosen, z, given, TARGETS, ids)
+    assert counted.softmaxes == 1
+    assert len(counted.large) == LARGE.get((estimator, divergence), 2), counted.large

@@ -2,19 +2,22 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opd_ops.objectives import rlvr
+from opd_ops.objectives.objective import token_logprobs, weights
 
 REWARDS = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0])
 GROUPS = torch.tensor([0, 0, 0, 0, 1, 1])
 MASK = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
+STDS, NORMALISERS = ["group", "batch", "none"], ["sequence", "token", "constant"]
 
 
-def gradient(z, targets, advantage, weight):
+def gradient(z, targets, advantage, weight, behaviour=None, clip=None):
     z = z.clone().requires_grad_()
-    rlvr.loss(z, targets, advantage, weight).backward()
+    loss, _ = rlvr.per_token(token_logprobs(z, targets), behaviour, advantage, clip)
+    (loss * weight).sum().backward()
     return z.grad
 
 
@@ -25,27 +28,34 @@ def test_advantages_by_hand():
     torch.testing.assert_close(rlvr.advantages(REWARDS, GROUPS, "group"), centred / (0.5 + 1e-6))
     torch.testing.assert_close(rlvr.advantages(REWARDS, GROUPS, "batch"), centred / ((8 / 36) ** 0.5 + 1e-6))
     assert rlvr.flat_groups(REWARDS, GROUPS) == 0.5
+    assert rlvr.kept(REWARDS, GROUPS).tolist() == [True] * 4 + [False] * 2
 
 
 def test_groups_need_not_be_contiguous_or_numbered_from_zero():
     order = torch.tensor([4, 0, 2, 5, 1, 3])
-    for std in ("group", "batch", "none"):
+    for std in STDS:
         whole = rlvr.advantages(REWARDS, GROUPS, std)
         torch.testing.assert_close(rlvr.advantages(REWARDS[order], 7 * GROUPS[order] + 3, std), whole[order])
+    kept = rlvr.kept(REWARDS[order], 7 * GROUPS[order] + 3)
+    assert torch.equal(kept, rlvr.kept(REWARDS, GROUPS)[order])
 
 
-@given(reward=st.floats(-10, 10, width=32), size=st.integers(1, 9), std=st.sampled_from(["group", "batch", "none"]))
-def test_a_flat_group_has_exactly_no_gradient(reward, size, std):
+@settings(max_examples=40, deadline=None)
+@given(reward=st.floats(-10, 10, width=32), size=st.integers(1, 9), std=st.sampled_from(STDS))
+def test_a_flat_group_has_exactly_no_gradient_and_is_not_kept(reward, size, std):
     rewards = torch.tensor([reward] * size + [0.0, 1.0])
     groups = torch.tensor([0] * size + [1, 1])
     advantage = rlvr.advantages(rewards, groups, std)
     assert not advantage[:size].any()
     assert advantage[size] == -advantage[size + 1] != 0
+    assert rlvr.kept(rewards, groups).tolist() == [False] * size + [True, True]
+    assert rlvr.flat_groups(rewards, groups) == 0.5
     z = torch.randn(size + 2, 2, 5, generator=torch.Generator().manual_seed(size))
-    weight = rlvr.weights(torch.ones(size + 2, 2), "sequence", 2)
+    weight = weights(torch.ones(size + 2, 2), "sequence", 2)
     assert not gradient(z, torch.zeros(size + 2, 2, dtype=torch.long), advantage, weight)[:size].any()
 
 
+@settings(max_examples=40, deadline=None)
 @given(rewards=st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=12), std=st.sampled_from(["group", "none"]))
 def test_advantages_of_a_group_sum_to_zero_and_do_not_see_a_constant(rewards, std):
     r, groups = torch.tensor(rewards), torch.zeros(len(rewards), dtype=torch.long)
@@ -55,47 +65,83 @@ def test_advantages_of_a_group_sum_to_zero_and_do_not_see_a_constant(rewards, st
     torch.testing.assert_close(rlvr.advantages(r + 1, groups, std), advantage, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_by_hand():
-    n = MASK.sum(1, keepdim=True)
-    torch.testing.assert_close(rlvr.weights(MASK, "sequence", 10), MASK / (6 * n))
-    torch.testing.assert_close(rlvr.weights(MASK, "token", 10), MASK / 13)
-    torch.testing.assert_close(rlvr.weights(MASK, "constant", 10), MASK / 60)
+def reference(z, targets, std, normaliser, max_new_tokens):
+    """GRPO token by token in plain Python: loss and its gradient, from the formulas."""
+    groups = {int(g): [b for b in range(6) if GROUPS[b] == g] for g in GROUPS.unique()}
+    deviation = lambda values: (sum((v - sum(values) / len(values)) ** 2 for v in values) / len(values)) ** 0.5
+    r, n = REWARDS.tolist(), MASK.sum(1).tolist()
+    total, grad = 0.0, torch.zeros_like(z, dtype=torch.float64)
+    for members in groups.values():
+        values = [r[b] for b in members]
+        for b in members:
+            scale = {"group": deviation(values) + 1e-6, "batch": deviation(r) + 1e-6, "none": 1.0}[std]
+            advantage = (r[b] - sum(values) / len(values)) / scale
+            for t in range(int(n[b])):
+                weight = {"sequence": 1 / (6 * n[b]), "token": 1 / sum(n), "constant": 1 / (6 * max_new_tokens)}
+                p = torch.softmax(z[b, t].double(), -1)
+                total -= weight[normaliser] * advantage  # the ratio of a single pass is 1
+                grad[b, t] = weight[normaliser] * advantage * p
+                grad[b, t, targets[b, t]] -= weight[normaliser] * advantage
+    return total, grad
 
 
-def test_what_each_normaliser_adds_up_to():
-    assert float(rlvr.weights(MASK, "sequence", 4).sum()) == pytest.approx(1)
-    assert float(rlvr.weights(MASK, "token", 4).sum()) == pytest.approx(1)
-    assert float(rlvr.weights(MASK, "constant", 4).sum()) == pytest.approx(13 / 24)
-
-
-def test_a_row_without_tokens_weighs_nothing():
-    mask = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    for normaliser in ("sequence", "token", "constant"):
-        weight = rlvr.weights(mask, normaliser, 2)
-        assert torch.isfinite(weight).all() and not weight[0].any()
-
-
-def test_the_gradient_is_a_weighted_p_minus_onehot():
-    z = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("std", STDS)
+@pytest.mark.parametrize("normaliser", NORMALISERS)
+def test_one_pass_is_grpo_formula_by_formula(std, normaliser, logits):
+    z = logits(6, 4, 5)
     targets = torch.randint(5, (6, 4), generator=torch.Generator().manual_seed(1))
-    advantage, weight = rlvr.advantages(REWARDS, GROUPS), rlvr.weights(MASK, "sequence", 4)
-    one = torch.nn.functional.one_hot(targets, 5)
-    expected = (torch.softmax(z.double(), -1) - one) * (advantage[:, None] * weight).double()[..., None]
-    torch.testing.assert_close(gradient(z, targets, advantage, weight).double(), expected, atol=1e-6, rtol=0)
+    loss, grad = reference(z, targets, std, normaliser, 10)
+    advantage, weight = rlvr.advantages(REWARDS, GROUPS, std), weights(MASK, normaliser, 10)
+    found, _ = rlvr.per_token(token_logprobs(z, targets), None, advantage, None)
+    assert float((found * weight).sum()) == pytest.approx(loss, abs=1e-6)
+    torch.testing.assert_close(gradient(z, targets, advantage, weight).double(), grad, atol=1e-6, rtol=0)
 
 
-def test_masked_positions_change_nothing():
-    z = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
-    targets = torch.zeros(6, 4, dtype=torch.long)
+def test_without_a_behaviour_the_ratio_is_exactly_one_and_clipping_never_acts(logits):
+    z, targets = logits(6, 4, 5), torch.zeros(6, 4, dtype=torch.long)
+    advantage, log_s = rlvr.advantages(REWARDS, GROUPS), token_logprobs(logits(6, 4, 5), targets)
+    plain, _ = rlvr.per_token(log_s, None, advantage, None)
+    assert torch.equal(plain, -advantage[:, None].expand(6, 4))
+    for behaviour in (None, log_s):
+        loss, clipped = rlvr.per_token(log_s, behaviour, advantage, (0.2, 0.28))
+        assert torch.equal(loss, plain) and not clipped.any()
+    free = gradient(z, targets, advantage, MASK)
+    assert torch.equal(gradient(z, targets, advantage, MASK, clip=(1e-6, 1e-6)), free)
+
+
+RATIOS = [0.5, 0.79, 0.81, 1.0, 1.27, 1.29, 3.0]  # clip (0.2, 0.28): [0.8, 1.28]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("advantage", [2.0, -2.0, 0.0])
+def test_clip_higher_acts_above_for_good_tokens_and_below_for_bad_ones(ratio, advantage):
+    behaviour = torch.full((1, 1), -2.0)
+    log_s = (behaviour + torch.tensor(ratio).log()).requires_grad_()
+    loss, clipped = rlvr.per_token(log_s, behaviour, torch.tensor([advantage]), (0.2, 0.28))
+    loss.sum().backward()
+    acts = (advantage > 0 and ratio > 1.28) or (advantage < 0 and ratio < 0.8)
+    assert bool(clipped) == acts
+    bound = min(max(ratio, 0.8), 1.28)
+    assert loss.item() == pytest.approx(-min(ratio * advantage, bound * advantage), abs=1e-5)
+    assert float(log_s.grad) == pytest.approx(0 if acts else -ratio * advantage, abs=1e-5)
+
+
+def test_an_unclipped_ratio_is_the_importance_weighted_policy_gradient(logits):
+    z, targets = logits(6, 4, 5), torch.zeros(6, 4, dtype=torch.long)
+    behaviour = token_logprobs(logits(6, 4, 5, seed=1), targets)
     advantage = rlvr.advantages(REWARDS, GROUPS)
-    for normaliser in ("sequence", "token", "constant"):
-        weight = rlvr.weights(MASK, normaliser, 4)
-        before = gradient(z, targets, advantage, weight)
-        hidden = MASK == 0
-        assert not before[hidden].any()
-        noisy, moved = z.clone(), targets.clone()
-        noisy[hidden], moved[hidden] = 5.0, 3
-        assert torch.equal(before, gradient(noisy, moved, advantage, weight))
+    w = (token_logprobs(z, targets) - behaviour).exp()
+    found = gradient(z, targets, advantage, MASK, behaviour)
+    torch.testing.assert_close(found, gradient(z, targets, advantage, MASK * w), atol=1e-6, rtol=1e-5)
+    _, clipped = rlvr.per_token(token_logprobs(z, targets), behaviour, advantage, None)
+    assert clipped.shape == (6, 4) and not clipped.any()
+
+
+def test_a_hopeless_ratio_stays_finite():
+    log_s = torch.zeros(1, 1).requires_grad_()
+    loss, _ = rlvr.per_token(log_s, torch.full((1, 1), -1e4), torch.tensor([-1.0]), (0.2, 0.28))
+    loss.sum().backward()
+    assert bool(loss.isfinite().all()) and bool(log_s.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -108,11 +154,21 @@ def test_the_expected_gradient_over_all_groups_is_the_policy_gradient(size):
     for actions in product(range(4), repeat=size):
         chosen = torch.tensor(actions)
         advantage = rlvr.advantages(reward[chosen], torch.zeros(size, dtype=torch.long), "none")
-        weight = rlvr.weights(torch.ones(size, 1), "sequence", 1)
+        weight = weights(torch.ones(size, 1), "sequence", 1)
         found = gradient(z.expand(size, 1, 4), chosen[:, None], advantage, weight)
         total += p[chosen].prod() * found.sum((0, 1)).double()
     policy = p * (reward - (p * reward).sum())
     torch.testing.assert_close(total, -(1 - 1 / size) * policy, atol=1e-6, rtol=0)
+
+
+def test_the_expected_gradient_on_another_policys_samples_is_the_policy_gradient():
+    """Rewards as advantages, samples of q, no clip: E_q[r(y) A(y) grad log s(y)] = grad E_s[A]."""
+    z, other = torch.tensor([0.3, -0.5, 1.0, 0.0]), torch.tensor([1.0, 0.5, -1.0, 0.2])
+    advantage = torch.tensor([0.0, 1.0, 0.3, 0.7])
+    log_q, y = torch.log_softmax(other, -1), torch.arange(4)[:, None]
+    found = gradient(z.expand(4, 1, 4), y, advantage, log_q.exp()[:, None], log_q[:, None]).sum((0, 1))
+    p = torch.softmax(z, -1)
+    torch.testing.assert_close(found, -p * (advantage - (p * advantage).sum()), atol=1e-6, rtol=0)
 
 
 def test_the_expected_gradient_over_all_sequences_of_unequal_length():
@@ -130,11 +186,26 @@ def test_the_expected_gradient_over_all_sequences_of_unequal_length():
     total = torch.zeros(4, 3, dtype=torch.float64)
     for pair in product(sequences, repeat=2):
         targets = torch.tensor([[*s, 0][:2] for s in pair])
-        previous = torch.tensor([[3, s[0]] for s in pair])
-        mask = torch.tensor([[1.0, float(len(s) == 2)] for s in pair])
+        mask = torch.tensor([[1.0, float(len(s) > 1)] for s in pair])
+        rows = torch.tensor([[3, s[0]] for s in pair])
         advantage = rlvr.advantages(torch.tensor([reward[s] for s in pair]), torch.zeros(2, dtype=torch.long), "none")
         z = table.clone().requires_grad_()
-        rlvr.loss(z[previous], targets, advantage, rlvr.weights(mask, "constant", 2)).backward()
+        loss, _ = rlvr.per_token(token_logprobs(z[rows], targets), None, advantage, None)
+        (loss * weights(mask, "constant", 2)).sum().backward()
         chance = probability(table.double(), pair[0]) * probability(table.double(), pair[1])
         total += chance * z.grad.double()
-    torch.testing.assert_close(total, -0.5 * 0.5 * exact.grad, atol=1e-6, rtol=0)
+    # B R_max = 4 of 2 sequences, a baseline that contains the sample itself: 1/2 * (1 - 1/2).
+    torch.testing.assert_close(total, -0.25 * exact.grad, atol=1e-6, rtol=0)
+
+
+def test_masked_positions_change_nothing(logits):
+    z, targets = logits(6, 4, 5), torch.zeros(6, 4, dtype=torch.long)
+    advantage = rlvr.advantages(REWARDS, GROUPS)
+    for normaliser in NORMALISERS:
+        weight = weights(MASK, normaliser, 4)
+        before = gradient(z, targets, advantage, weight)
+        hidden = MASK == 0
+        assert not before[hidden].any()
+        noisy, moved = z.clone(), targets.clone()
+        noisy[hidden], moved[hidden] = 5.0, 3
+        assert torch.equal(before, gradient(noisy, moved, advantage, weight))

@@ -1,13 +1,9 @@
 import numpy as np
-import pytest
 import torch
 
-from opd_ops.recipe import Opd, Rollout, Weights
-from opd_ops.rollout.rollout import Sampled
 from opd_ops.tasks.chains import Chains
-from opd_ops.tasks.task import Problem
 from opd_ops.training import batches
-from opd_ops.training.batches import collate, demonstrations, reward, sample
+from opd_ops.training.batches import collate, demonstrations
 
 PAD, EOS = 0, 2
 
@@ -36,9 +32,12 @@ def test_a_pad_token_that_means_something_is_still_attended_to():
 
 
 def test_columns_travel_with_their_rows():
-    rewards, groups = torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0, 0, 1])
-    batch = collate([[1]] * 3, [[3, 2], [2], [4, 4, 2]], PAD, rewards=rewards, groups=groups)
+    drawn = [[-1.0, -2.0], [-3.0], [-4.0, -5.0, -6.0]]
+    batch = collate(
+        [[1]] * 3, [[3, 2], [2], [4, 4, 2]], PAD, behaviour=drawn, rewards=[0.0, 1.0, 0.5], groups=[0, 0, 1]
+    )
     part = batch.rows(1, 3)
+    assert part.behaviour.tolist() == [[-3.0, 0.0, 0.0], [-4.0, -5.0, -6.0]]
     assert part.width == batch.width == 3
     assert part.rewards.tolist() == [1.0, 0.5] and part.groups.tolist() == [0, 1]
     for name in ("ids", "attention", "positions", "mask", "targets"):
@@ -67,60 +66,14 @@ def test_a_demonstration_batch_is_the_tasks_own_stream(task):
         assert batch.targets[row][batch.mask[row] == 1].tolist() == response
 
 
-@pytest.mark.parametrize("step", [1, 2])
-def test_arms_of_a_seed_see_the_same_prompts(step, trainer):
-    shape = {"rollout": Rollout(prompts=4, samples=2, max_new_tokens=4)}
-    arms = [
-        trainer("opd", **shape),
-        trainer("opd-privileged", arm="another-name", **shape),
-        trainer("rlvr", **shape),
-        trainer(Opd(teacher=Weights(ref="x")), teacher=2, **shape),
-    ]
-    drawn = [arm._draw(step).batch for arm in arms]
-    # One start, so the responses agree too.
-    assert all(equal(batch, drawn[0]) for batch in drawn[1:])
-    assert not equal(drawn[0], trainer("opd", seed=1, **shape)._draw(step).batch)
-    assert not equal(drawn[0], arms[0]._draw(step + 1).batch)
-
-
 def test_streams_do_not_share_random_numbers():
-    streams = (batches.PROMPTS, batches.DEMONSTRATIONS, batches.HELD_OUT)
+    streams = (batches.PROMPTS, batches.DEMONSTRATIONS, batches.HELD_OUT, batches.SELECTION)
     draws = {np.random.default_rng((0, stream, 1)).random() for stream in streams}
-    assert len(draws) == 3
+    assert len(draws) == 4
 
 
-def test_samples_are_grouped_by_problem_and_differ(model, task):
-    problems = task.problems("train", 3, np.random.default_rng(0))
-    spec = Rollout(prompts=3, samples=8, max_new_tokens=8)
-    found = sample(model, task, problems, spec, seed=0, step=1)
-    assert len(found) == 24
-    for p, problem in enumerate(problems):
-        group = found[8 * p : 8 * p + 8]
-        assert len({tuple(rollout.tokens) for rollout in group}) > 3
-        # The draws are addressed by the problem's place, so only the first can be had alone.
-        alone = sample(model, task, [problem], spec, seed=0, step=1)
-        assert ([x.tokens for x in alone] == [x.tokens for x in group]) == (p == 0)
-
-
-def test_a_greedy_sample_needs_no_draws_and_repeats(model, task):
-    problems = task.problems("train", 3, np.random.default_rng(0))
-    spec = Rollout(prompts=3, samples=2, max_new_tokens=8, temperature=0.0)
-    one, other = (sample(model, task, problems, spec, seed, 1) for seed in (0, 1))
-    assert one == other
-    assert all(one[2 * p] == one[2 * p + 1] for p in range(3))
-
-
-def test_the_reward_is_the_verifiers_without_the_end_token_and_none_when_truncated():
-    seen = []
-
-    class Task:
-        def verify(self, problem, response):
-            seen.append(response)
-            return 0.5
-
-    problem = Problem(prompt=[1], answer="")
-    ended = Sampled(tokens=[3, 4, EOS], logprobs=[0.0] * 3, truncated=False)
-    assert reward(Task(), problem, ended) == 0.5
-    assert seen == [[3, 4]]
-    assert reward(Task(), problem, Sampled(tokens=[3, 4], logprobs=[0.0] * 2, truncated=True)) == 0.0
-    assert len(seen) == 1
+def test_a_response_left_out_is_read_but_not_trained_on():
+    batch = collate([[1], [1]], [[3, 2], [4, 2]], PAD, kept=[True, False], behaviour=[[-1.0, -1.0], [-2.0, -2.0]])
+    assert batch.mask.tolist() == [[1, 1], [0, 0]]
+    assert batch.behaviour.tolist() == [[-1, -1], [0, 0]]
+    assert batch.attention.tolist() == [[1, 1, 1], [1, 1, 1]]

@@ -2,16 +2,18 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from opd_ops.models import assemble
-from opd_ops.recipe import AdamW, Evaluation, FinalOf, Opd, Precision, Sft
-from opd_ops.training import batches
+from opd_ops.recipe import AdamW, Evaluation, FinalOf, Opd, Precision, Resources, Rlvr, Sft
+from opd_ops.rollout.hf import HfEngine
+from opd_ops.training.loop import Diverged, NoSignal, Trainer
 
-NAMES = ("sft", "opd", "opd-privileged", "rlvr")
+NAMES = ("sft", "opd", "opd-privileged", "opd-pg", "rlvr", "mix")
 # A large eps makes the update smooth in the gradient, so that float noise in a tiny gradient cannot flip its sign.
 SMOOTH = AdamW(learning_rate=0.1, eps=1.0, weight_decay=0.1, warmup=0, clip=0.5)
 
@@ -19,6 +21,12 @@ SMOOTH = AdamW(learning_rate=0.1, eps=1.0, weight_decay=0.1, warmup=0, clip=0.5)
 def response_logits(model, prompt, response):
     """Logits that predict the response, from one sequence alone with the model's own mask and positions."""
     return model(torch.tensor([[*prompt, *response]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+
+
+def chosen(model, rollout):
+    """Log-probabilities of the response's own tokens."""
+    logits = response_logits(model, rollout.prompt, rollout.tokens)
+    return logits.log_softmax(-1)[range(len(rollout.tokens)), rollout.tokens]
 
 
 def reference_loss(trainer, model, teacher, step):
@@ -31,27 +39,30 @@ def reference_loss(trainer, model, teacher, step):
             for p, r in pairs
         )
         return total / sum(len(r) for _, r in pairs)
-    problems = task.problems("train", spec.prompts, np.random.default_rng((trainer.seed, 1, step)))
-    rollouts = batches.sample(model, task, problems, spec, trainer.seed, step)
-    asked = [problem for problem in problems for _ in range(spec.samples)]
-    if isinstance(recipe.objective, Opd):
+    engine = HfEngine(model, shared=True)
+    engine.sync({}, 0)
+    rollouts = trainer.drawing.of(step, engine)
+    if isinstance(recipe.objective, Opd) and recipe.objective.estimator == "full":
         total = 0.0
-        for problem, rollout in zip(asked, rollouts, strict=True):
-            log_s = response_logits(model, problem.prompt, rollout.tokens).log_softmax(-1)
-            prompt = problem.prompt if recipe.objective.teacher else problem.privileged
+        for rollout in rollouts:
+            log_s = response_logits(model, rollout.prompt, rollout.tokens).log_softmax(-1)
+            prompt = rollout.prompt if recipe.objective.teacher else rollout.privileged
             log_t = response_logits(teacher, prompt, rollout.tokens).detach().log_softmax(-1)
             total = total + (log_s.exp() * (log_s - log_t)).sum()
         return total / sum(len(rollout.tokens) for rollout in rollouts)
-    rewards = np.array(
-        [0.0 if r.truncated else task.verify(p, r.tokens[:-1]) for p, r in zip(asked, rollouts, strict=True)]
-    ).reshape(len(problems), spec.samples)
-    advantage = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-6)
-    assert advantage.any()
-    means = [
-        response_logits(model, p.prompt, r.tokens).log_softmax(-1)[range(len(r.tokens)), r.tokens].mean()
-        for p, r in zip(asked, rollouts, strict=True)
-    ]
-    return -sum(a * mean for a, mean in zip(advantage.flatten(), means, strict=True)) / len(asked)
+    rewards = np.array([rollout.reward for rollout in rollouts]).reshape(spec.prompts, spec.samples)
+    group = ((rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-6)).flatten()
+    alpha = {"opd": 1.0, "rlvr": 0.0, "mix": 0.25}[recipe.objective.kind]
+    assert alpha == 1 or group.any()
+    total = 0.0
+    for rollout, reward in zip(rollouts, group, strict=True):
+        log_s = chosen(model, rollout)
+        advantage = (1 - alpha) * reward
+        if alpha:
+            advantage = advantage - alpha * (log_s - chosen(teacher, rollout)).detach()
+        share = 1 / sum(len(r.tokens) for r in rollouts) if alpha == 1 else 1 / len(rollouts) / len(rollout.tokens)
+        total = total - (advantage * (log_s - log_s.detach())).sum() * share
+    return total
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,9 +76,10 @@ def test_a_step_equals_the_formula_taken_sequence_by_sequence(name, trainer, wei
     gradients = {key: p.grad.double() for key, p in model.named_parameters()}
     norm = torch.cat([g.flatten() for g in gradients.values()]).norm()
     before = {key: w.double() for key, w in run.weights().items()}
-    row = run.advance()
+    row = run.advance().row
     # Padding changes the order of fp32 sums.
-    assert row["loss"] == pytest.approx(float(loss), rel=1e-5, abs=1e-6)
+    if name in ("sft", "opd", "opd-privileged"):  # the value of a policy gradient's loss means nothing
+        assert row["loss"] == pytest.approx(float(loss), rel=1e-5, abs=1e-6)
     assert row["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
     for key, w in run.weights().items():
         g = gradients[key] * min(1.0, 0.5 / float(norm))
@@ -79,7 +91,7 @@ def test_a_step_equals_the_formula_taken_sequence_by_sequence(name, trainer, wei
 @pytest.mark.parametrize("name", NAMES)
 def test_the_micro_batch_split_does_not_change_the_step(name, rows, trainer, split):
     whole, parts = trainer(name, optimizer=SMOOTH), split(trainer(name, optimizer=SMOOTH), rows)
-    one, other = whole.advance(), parts.advance()
+    one, other = whole.advance().row, parts.advance().row
     # Gradients of parts are added in another order; 1e-5 is a hundred ulp of fp32.
     for column, value in one.items():
         assert other[column] == (value if value is None else pytest.approx(value, rel=1e-5, abs=1e-6)), column
@@ -91,7 +103,7 @@ def test_a_teacher_equal_to_the_student_moves_nothing(trainer):
     run = trainer("opd", teacher=0, optimizer=AdamW(learning_rate=1e-3, eps=1.0))
     masters = {key: w.clone() for key, w in run.weights().items()}
     served = {key: w.clone() for key, w in run.model.state_dict().items()}
-    row = run.advance()
+    row = run.advance().row
     assert (row["loss"], row["kl"]) == (0.0, 0.0)
     assert row["grad_norm"] < 1e-6  # softmax rows sum to 1 only to an ulp
     for key, w in run.weights().items():
@@ -103,36 +115,37 @@ def test_a_teacher_equal_to_the_student_moves_nothing(trainer):
 
 
 def test_another_teacher_gives_another_step(trainer):
-    one, other = trainer("opd", teacher=1).advance(), trainer("opd", teacher=2).advance()
-    assert one["tokens"] == other["tokens"] and one["kl"] == one["loss"] > 0
+    one, other = (trainer("opd", teacher=t).advance().row for t in (1, 2))
+    assert one["tokens"] == other["tokens"] and one["kl"] == pytest.approx(one["loss"], rel=1e-6)
+    assert one["kl"] > 0
     assert one["grad_norm"] != other["grad_norm"]
 
 
 def test_the_teacher_never_moves(trainer):
     run = trainer("opd")
-    before = {key: w.clone() for key, w in run.teacher.state_dict().items()}
+    model = run.teacher.model
+    before = {key: w.clone() for key, w in model.state_dict().items()}
     for _ in range(2):
         run.advance()
-    assert all(torch.equal(w, before[key]) for key, w in run.teacher.state_dict().items())
-    assert all(p.grad is None for p in run.teacher.parameters())
+    assert all(torch.equal(w, before[key]) for key, w in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("reward", [0.0, 1.0])
-def test_flat_groups_give_no_gradient(reward, trainer, monkeypatch):
+def test_flat_groups_give_no_gradient(reward, trainer):
     run = trainer("rlvr", optimizer=AdamW(learning_rate=1e-2))
-    monkeypatch.setattr(batches, "reward", lambda task, problem, rollout: reward)
+    run.drawing.scores = lambda answered: [reward] * len(answered)
     before = {key: w.clone() for key, w in run.weights().items()}
-    row = run.advance()
+    row = run.advance().row
     assert (row["loss"], row["grad_norm"], row["flat_groups"], row["reward"]) == (0.0, 0.0, 1.0, reward)
     assert all(torch.equal(w, before[key]) for key, w in run.weights().items())
 
 
 def poison(run, how):
-    norm = run.model.get_parameter("model.norm.weight")
-    if how == "loss":
-        norm.data.fill_(float("nan"))
-        return lambda: None
-    return norm.register_hook(lambda gradient: gradient * float("inf")).remove
+    norm = run.model.get_submodule("model.norm")
+    if how == "loss":  # of the training forward alone: rollouts do not pass here
+        return norm.register_forward_hook(lambda module, args, output: output * float("nan")).remove
+    return norm.weight.register_hook(lambda gradient: gradient * float("inf")).remove
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
@@ -143,12 +156,15 @@ def test_a_non_finite_step_is_named_and_leaves_no_trace(name, how, trainer):
         each.advance()
     state = {key: w.clone() for key, w in run.optimizer.state().items()}
     heal = poison(run, how)
-    with pytest.raises(FloatingPointError, match=rf"test\.{run.recipe.objective.kind} seed 3 step 2: "):
+    term = run.recipe.objective.kind if run.recipe.objective.kind != "mix" else "opd"
+    what = f"the {term} loss is nan" if how == "loss" else "the gradient norm is (inf|nan)"
+    with pytest.raises(Diverged, match=rf"test\.{run.recipe.objective.kind} seed 3 step 2: {what}"):
         run.advance()
     heal()
     assert run.step == 1
     assert all(torch.equal(w, state[key]) for key, w in run.optimizer.state().items())
-    run.restore(state, 1)  # serves the masters again
+    facts = run.state()[1]
+    run.restore(state, facts | {"pending": []}, 1)  # serves the masters again
     assert run.advance() == untouched.advance()
 
 
@@ -157,10 +173,12 @@ def test_a_restored_trainer_goes_on_bit_for_bit(name, trainer):
     through = trainer(name)
     for _ in range(3):
         through.advance()
-    state = {key: w.clone() for key, w in through.optimizer.state().items()}
+    tensors, facts = through.state()
+    state = {key: w.clone() for key, w in tensors.items()}
+    facts = json.loads(json.dumps(facts))
     resumed = trainer(name)
     resumed.advance()  # a state of its own, which the restored one must replace
-    resumed.restore(state, 3)
+    resumed.restore(state, facts, 3)
     for _ in range(2):
         assert resumed.advance() == through.advance()
     assert resumed.step == through.step == 5
@@ -180,17 +198,17 @@ def test_evaluation_does_not_touch_training(trainer):
 
 def test_every_seed_arm_and_step_answers_the_same_held_out_problems(trainer):
     one, other = trainer("sft"), trainer("rlvr", seed=5)
-    assert one.held_out == other.held_out
+    assert one.evaluator.problems == other.evaluator.problems
     assert one.evaluate() == other.evaluate()
     training = {tuple(p.prompt) for p in one.task.problems("train", 50, np.random.default_rng(0))}
-    assert not training & {tuple(p.prompt) for p in one.held_out}
+    assert not training & {tuple(p.prompt) for p in one.evaluator.problems}
 
 
 def test_accuracy_is_a_mean_over_problems_and_its_error_counts_problems(trainer, monkeypatch):
     run = trainer("sft", evaluation=Evaluation(problems=4, samples=2))
     greedy, sampled = [1, 0, 1, 1], [1, 1, 1, 0, 0, 0, 0, 1]
     scores = itertools.cycle([*greedy, *sampled])
-    monkeypatch.setattr(batches, "reward", lambda task, problem, rollout: float(next(scores)))
+    monkeypatch.setattr(run.drawing, "scores", lambda answered: [float(next(scores)) for _ in answered])
     cold, warm = run.evaluate()
     assert (cold["temperature"], cold["n"], cold["problems"], cold["samples"]) == (0.0, 4, 4, 1)
     assert (warm["temperature"], warm["n"], warm["problems"], warm["samples"]) == (1.0, 8, 4, 2)
@@ -208,29 +226,43 @@ def test_the_gates_reading_is_one_sample_at_its_temperature(trainer):
 def test_truncated_responses_earn_nothing_and_are_counted(trainer, recipe, monkeypatch):
     run = trainer("rlvr", rollout=dataclasses.replace(trainer("rlvr").recipe.rollout, max_new_tokens=3))
     monkeypatch.setattr(run.task, "verify", lambda problem, response: 1.0)
-    row = run.advance()
+    row = run.advance().row
     assert 0 < row["truncated"] < 1
     assert row["reward"] == pytest.approx(1 - row["truncated"])
 
 
 def test_training_columns_say_what_a_step_did(trainer):
-    sft, opd, rlvr = (trainer(name).advance() for name in ("sft", "opd", "rlvr"))
-    assert set(sft) == set(opd) == set(rlvr)
-    missing = lambda row: {column for column, value in row.items() if value is None}
-    assert missing(sft) == {"reward", "truncated", "kl", "flat_groups"}
-    assert missing(opd) == {"flat_groups"}
-    assert missing(rlvr) == {"kl"}
+    sft, opd, sampled, rlvr, mix = (trainer(name).advance().row for name in ("sft", "opd", "opd-pg", "rlvr", "mix"))
+    filled = lambda row: {column for column, value in row.items() if value is not None}
+    always = {"step", "loss", "grad_norm", "tokens", "sequences", "learning_rate", "entropy"}
+    rolled = always | {"reward", "truncated", "staleness", "mismatch_max", "mismatch_outside"}
+    assert filled(sft) == always
+    assert filled(sampled) == rolled | {"kl", "teacher_entropy"}
+    assert filled(opd) == filled(sampled) | {"student_mass", "teacher_mass", "overlap"}
+    assert filled(rlvr) == rolled | {"flat_groups"}
+    apart = {f"{term}_{what}" for term in ("opd", "rlvr") for what in ("loss", "grad_norm", "rms")}
+    assert filled(mix) == filled(sampled) | filled(rlvr) | apart | {"grad_cosine"}
     assert all(0 < row["entropy"] <= np.log(8) for row in (sft, opd, rlvr))
+    assert all(row["mismatch_max"] < 1e-5 and row["staleness"] == 0 for row in (opd, sampled, rlvr, mix))
     assert sft["learning_rate"] == 0.5e-3  # the first of two warm-up steps
+
+
+def test_positions_add_up_to_the_step(trainer):
+    done = trainer("opd").advance()
+    assert [row["position"] for row in done.positions] == list(range(len(done.positions)))
+    for column in ("kl", "entropy", "teacher_mass"):
+        total = sum(row[column] * row["tokens"] for row in done.positions)
+        assert total / done.row["tokens"] == pytest.approx(done.row[column], rel=1e-9)
+    assert sum(row["tokens"] for row in done.positions) == done.row["tokens"]
 
 
 def test_sft_learns(trainer):
     run = trainer("sft", optimizer=AdamW(learning_rate=1e-2, warmup=0))
-    losses = [run.advance()["loss"] for _ in range(20)]
+    losses = [run.advance().row["loss"] for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("compute", ["fp32", "autocast", "bf16"])
 def test_masters_start_at_the_bf16_view_and_serve_it(compute, trainer, weights):
     run = trainer("opd", precision=Precision(compute=compute))
     start = weights(0)[1]
@@ -240,14 +272,12 @@ def test_masters_start_at_the_bf16_view_and_serve_it(compute, trainer, weights):
     for key, parameter in run.model.named_parameters():
         master = run.weights()[key]
         assert master.dtype == torch.float32
-        assert parameter.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[compute]
+        assert parameter.dtype == (torch.bfloat16 if compute == "bf16" else torch.float32)
         assert torch.equal(parameter.float(), master.bfloat16().float())
     assert any(not torch.equal(w, w.bfloat16().float()) for w in run.weights().values())
 
 
 def test_opd_without_a_usable_teacher_is_refused(trainer, recipe, task, weights, monkeypatch):
-    from opd_ops.training.loop import Trainer
-
     named = recipe(Opd(teacher=FinalOf(recipe="test.other")))
     with pytest.raises(ValueError, match=r"test\.opd names the teacher .*test\.other.*none was given"):
         Trainer(named, 0, *weights(0), task)
@@ -255,4 +285,59 @@ def test_opd_without_a_usable_teacher_is_refused(trainer, recipe, task, weights,
     plain = lambda *a: [dataclasses.replace(problem, privileged=None) for problem in bare(*a)]
     monkeypatch.setattr(task, "problems", plain)
     with pytest.raises(ValueError, match=r"test\.opd has no teacher, and task parity no privileged prompt"):
-        Trainer(recipe(Opd(teacher=None)), 0, *weights(0), task)
+        Trainer(recipe(Opd(teacher=None)), 0, *weights(0), task, trainer("opd").teacher)
+
+
+def test_fp32_weights_are_served_as_they_are(trainer, weights):
+    run = trainer("sft", precision=Precision(weights="fp32"))
+    start = weights(0)[1]
+    assert all(torch.equal(w, start[key]) for key, w in run.weights().items())
+    run.advance()
+    assert all(torch.equal(p, run.weights()[key]) for key, p in run.model.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["opd", "rlvr"])
+def test_autocast_is_the_same_step_to_bf16(name, trainer):
+    exact, coarse = (
+        trainer(name, precision=Precision(compute=compute), optimizer=SMOOTH).advance().row
+        for compute in ("fp32", "autocast")
+    )
+    assert coarse["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.1)
+    assert coarse["grad_norm"] != exact["grad_norm"]
+
+
+@pytest.mark.parametrize("name", ["sft", "opd", "mix"])
+def test_recomputed_activations_give_the_same_bits(name, trainer):
+    plain, frugal = trainer(name), trainer(name, resources=Resources(checkpoint_activations=True))
+    for _ in range(2):
+        assert plain.advance() == frugal.advance()
+    assert all(torch.equal(w, frugal.weights()[key]) for key, w in plain.weights().items())
+
+
+def test_flat_groups_for_too_many_steps_stop_the_run(trainer):
+    run = trainer(Rlvr(flat_limit=3))
+    run.drawing.scores = lambda answered: [1.0] * len(answered)
+    for _ in range(2):
+        run.advance()
+    with pytest.raises(NoSignal, match=r"test\.rlvr seed 0 step 3: every group's rewards were equal for 3 steps"):
+        run.advance()
+    assert run.step == 2
+
+
+def test_flat_groups_can_be_left_out_and_the_batch_says_so(trainer, task):
+    flat_first = lambda answered: [float(i % 2) if i >= 4 else 1.0 for i, _ in enumerate(answered)]
+    kept, dropped = (trainer(Rlvr(drop_flat=drop)) for drop in (False, True))
+    kept.drawing.scores = dropped.drawing.scores = flat_first
+    one, other = kept.advance().row, dropped.advance().row
+    assert (one["sequences"], other["sequences"]) == (12, 8)
+    assert one["flat_groups"] == other["flat_groups"] == pytest.approx(1 / 3)
+    assert other["tokens"] < one["tokens"]
+    # The flat group's gradient is zero either way; only the denominator differs.
+    assert other["grad_norm"] == pytest.approx(one["grad_norm"] * 12 / 8, rel=1e-5)
+
+
+def test_weights_that_are_no_numbers_are_found_when_drawing(trainer):
+    run = trainer("opd")
+    run.model.get_parameter("model.norm.weight").data.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"test\.opd seed 0 step 1: .*not numbers"):
+        run.advance()

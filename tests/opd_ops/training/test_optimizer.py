@@ -31,11 +31,17 @@ def make(spec=SPEC, weights=None, dtype=torch.float32):
     return model, Masters(model, start() if weights is None else weights, spec)
 
 
-def push(model, masters, gradients):
+def accumulate(model, masters, gradients, term="any"):
     """One backward pass whose gradients are these."""
     for name, p in model.named_parameters():
         p.grad = gradients[name].to(p.dtype, copy=True)
-    masters.accumulate()
+    masters.accumulate(term)
+
+
+def push(model, masters, gradients):
+    """A whole step's gradient."""
+    accumulate(model, masters, gradients)
+    masters.combine({"any": 1.0})
 
 
 def draws(step):
@@ -98,14 +104,38 @@ def test_clipping_scales_the_whole_gradient_to_its_norm(scale, shrinks):
 def test_gradients_of_micro_batches_add_up_in_fp32():
     model, masters = make(dtype=torch.bfloat16)
     small = {name: torch.full_like(w, 2.0**-9) for name, w in start().items()}
-    push(model, masters, {name: torch.ones_like(w) for name, w in start().items()})
+    accumulate(model, masters, {name: torch.ones_like(w) for name, w in start().items()})
     for _ in range(4):
-        push(model, masters, small)
+        accumulate(model, masters, small)
     for p in model.parameters():
         assert p.grad is None
+    masters.combine({"any": 1.0})
     for w in masters.masters.values():
         assert w.grad.dtype == torch.float32
         assert torch.equal(w.grad, torch.full_like(w, 1 + 4 * 2.0**-9))  # bf16 would have stayed at 1
+
+
+def test_terms_are_kept_apart_until_their_coefficients_are_known():
+    model, masters = make()
+    first, second = draws(1), draws(2)
+    for _ in range(2):  # micro-batches
+        accumulate(model, masters, first, "opd")
+        accumulate(model, masters, second, "rlvr")
+    found = masters.combine({"opd": 0.25, "rlvr": 3.0})
+    flat = [2 * torch.cat([g[name].flatten() for name in masters.masters]).double() for g in (first, second)]
+    assert found["opd_grad_norm"] == pytest.approx(float(flat[0].norm()), rel=1e-6)
+    assert found["rlvr_grad_norm"] == pytest.approx(float(flat[1].norm()), rel=1e-6)
+    cosine = float(flat[0] @ flat[1] / flat[0].norm() / flat[1].norm())
+    assert found["grad_cosine"] == pytest.approx(cosine, abs=1e-6)
+    for name, w in masters.masters.items():
+        assert torch.allclose(w.grad, 2 * (0.25 * first[name] + 3.0 * second[name]), rtol=1e-6)
+
+
+def test_a_term_without_any_gradient_has_no_cosine():
+    model, masters = make()
+    accumulate(model, masters, draws(1), "opd")
+    accumulate(model, masters, {name: torch.zeros_like(w) for name, w in start().items()}, "rlvr")
+    assert masters.combine({"opd": 1.0, "rlvr": 1.0})["grad_cosine"] == 0.0
 
 
 def test_a_step_and_a_discard_clear_the_gradients():

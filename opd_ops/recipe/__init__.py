@@ -1,0 +1,153 @@
+"""A recipe is a full, frozen description of one training arm; its fingerprint is what the run *is*.
+
+Plain dataclasses without a heavy import, so that the asset graph loads recipes in milliseconds. Where a run executes
+(devices, workers, paths) is `Resources`, and stays out of the fingerprint.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from opd_ops.recipe.objective import SAMPLED, Mix, Objective, Opd, Rlvr, Selection, Sft, opd_of, rlvr_of
+from opd_ops.recipe.resources import Resources, Workers
+from opd_ops.recipe.rollout import Correction, Replay, Rollout, Student, Teacher
+from opd_ops.recipe.start import Architecture, FinalOf, Fresh, Start, Weights
+from opd_ops.recipe.training import AdamW, Evaluation, Gate, Horizon, Precision
+
+__all__ = [
+    "AdamW",
+    "Architecture",
+    "Correction",
+    "Evaluation",
+    "FinalOf",
+    "Fresh",
+    "Gate",
+    "Horizon",
+    "Mix",
+    "Objective",
+    "Opd",
+    "Precision",
+    "Recipe",
+    "Replay",
+    "Resources",
+    "Rlvr",
+    "Rollout",
+    "Selection",
+    "Sft",
+    "Start",
+    "Student",
+    "Task",
+    "Teacher",
+    "Weights",
+    "Workers",
+    "differences",
+    "opd_of",
+    "rlvr_of",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A registered task and its parameters."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One arm of a study. Errors: ValueError, on building it, when its gradient would not be the declared one."""
+
+    study: str
+    arm: str
+    start: Start
+    task: Task
+    objective: Objective
+    optimizer: AdamW
+    horizon: Horizon
+    rollout: Rollout
+    evaluation: Evaluation
+    precision: Precision = field(default_factory=Precision)
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        for reason in _refusals(self.objective, self.rollout):
+            raise ValueError(f"recipe {self.name} is refused: {reason}")
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}.{self.arm}"
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the numbers depend on, as canonical JSON types."""
+        fields = dataclasses.asdict(self)
+        del fields["resources"]
+        return json.loads(json.dumps(fields, sort_keys=True))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of the identity."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(stored: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
+    """Field-by-field differences of two identities, each as `field: stored -> current`."""
+    lines = []
+    for key in sorted(stored.keys() | current.keys()):
+        old, new = stored.get(key), current.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return lines
+
+
+def _refusals(objective: Objective, rollout: Rollout) -> list[str]:
+    """Why the rollouts do not give the objective's declared gradient: empty when they do."""
+    reasons = []
+    if isinstance(objective, Sft):
+        if not rollout.on_policy or rollout.correction:
+            reasons.append("sft trains on demonstrations: it has no rollout source and no correction")
+        return reasons
+    if not rollout.on_policy and rollout.source == Replay(recipe=""):
+        reasons.append("a replay names the recipe whose rollouts it reads")
+    if rollout.temperature == 0:
+        reasons.append("greedy rollouts are no sample of the policy; sample at a temperature above 0")
+    if rollout.on_policy and rollout.correction:
+        reasons.append("the student's own rollouts have importance weights of 1: leave the correction out")
+    opd, rlvr = opd_of(objective), rlvr_of(objective)
+    if opd and opd.estimator in SAMPLED:
+        reasons += _sampled(f"estimator {opd.estimator!r}", opd.loss_temperature, rollout)
+        if not rollout.on_policy and not rollout.correction and opd.divergence != "none":
+            reasons.append(
+                f"estimator {opd.estimator!r} expects the student's samples, and they are the {_source(rollout)}'s: "
+                "name a correction, use estimator 'full', or say divergence='none' with 'policy-gradient', "
+                "as the paper trains it"
+            )
+    if rlvr:
+        reasons += _sampled("a policy gradient", rlvr.loss_temperature, rollout)
+        if rollout.samples < 2:
+            reasons.append("a group of one sample has no advantage: draw rollout.samples >= 2")
+        if not rollout.on_policy and not rollout.correction and not rlvr.clip:
+            reasons.append(
+                f"the rollouts are the {_source(rollout)}'s: a policy gradient needs a correction, or rlvr.clip"
+            )
+        if not rollout.on_policy and rollout.correction and rlvr.clip:
+            reasons.append("rlvr.clip corrects for the rollout policy already: leave one of the two out")
+    return reasons
+
+
+def _sampled(what: str, loss_temperature: float, rollout: Rollout) -> list[str]:
+    if loss_temperature == rollout.temperature:
+        return []
+    return [
+        f"{what} at loss temperature {loss_temperature:g} needs samples drawn at it, "
+        f"and rollout.temperature is {rollout.temperature:g}"
+    ]
+
+
+def _source(rollout: Rollout) -> str:
+    source = rollout.source
+    return f"student of {source.lag} steps ago" if isinstance(source, Student) else source.kind

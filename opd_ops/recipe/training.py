@@ -1,0 +1,80 @@
+"""How a run trains: optimizer, horizon, evaluation, precision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Decoupled AdamW on fp32 masters. Decay acts on matrices only, never on norms."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 5  # steps of linear warm-up
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine decays to a tenth over the horizon
+    clip: float = 1.0  # global gradient norm
+
+    @property
+    def name(self) -> str:
+        return f"adamw(b1={self.betas[0]}, b2={self.betas[1]}, eps={self.eps:g})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Stop at the first evaluation with accuracy at `temperature` in [low, high]; past it, or never, is an error."""
+
+    low: float
+    high: float
+    temperature: float = 1.0
+    every: int = 10  # steps between evaluations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """How long to train: exactly `steps`, or up to `steps` until the gate opens."""
+
+    steps: int
+    gate: Gate | None = None
+    snapshots: tuple[int, ...] | None = None  # None: log-spaced and every 5 % of `steps`
+    resume_every: int = 25  # steps between resume states
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        if self.snapshots is not None:
+            return self.snapshots
+        powers = {2**i for i in range(self.steps.bit_length()) if 2**i <= self.steps}
+        twentieths = {round(self.steps * i / 20) for i in range(1, 21)}
+        return tuple(sorted((powers | twentieths) - {0}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Held-out accuracy: greedy (temperature 0) and sampled at the endpoints, one sample each at the gate's steps."""
+
+    problems: int
+    samples: int = 1  # per problem at the endpoints, at temperatures above 0
+    temperatures: tuple[float, ...] = (0.0, 1.0)
+    batch: int = 1024  # rows of one sampling call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Dtypes. Masters, accumulated gradients and moments are fp32, always.
+
+    weights: what the forward sees: the masters rounded to bf16 (what is served), or the masters.
+    compute: `fp32`; `autocast`, weights kept in fp32 and matrix products in bf16; `bf16`, weights, activations and each
+    micro-batch's gradient in bf16 (half the memory).
+    """
+
+    weights: Literal["bf16", "fp32"] = "bf16"
+    compute: Literal["fp32", "autocast", "bf16"] = "fp32"
+    gradients: Literal["fp32"] = "fp32"
+    moments: Literal["fp32"] = "fp32"
+    micro_batch: int = 64  # rows of one forward; part of the identity, since float addition depends on the split
+
+    def __post_init__(self) -> None:
+        if self.compute == "bf16" and self.weights != "bf16":
+            raise ValueError(f"compute in bf16 keeps its weights in bf16, not {self.weights}: use autocast")
+        if self.micro_batch < 1:
+            raise ValueError(f"precision.micro_batch is at least 1, got {self.micro_batch}")

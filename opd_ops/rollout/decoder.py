@@ -1,0 +1,180 @@
+"""Decoders of the Llama, Qwen2 and Qwen3 families: the forward pass that sampling repeats, on weights as they stand.
+
+The same function as the model's own forward, up to float rounding, for less overhead: keys and values go to
+preallocated columns, query, key and value (and gate and up) are one product each where their weights are small enough
+to be copied side by side, and the last layer works on the last position only. Any other model, and any setting that
+is not known here, is refused by `supports` and sampled with the model's own forward (`cached`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ROPES = ("default", "linear", "llama3")  # angles that depend on the position alone
+FUSE = 2**26  # bytes of weights that are copied side by side; a larger model is used in place, and gains little
+
+Linear = tuple[Tensor, Tensor | None]  # weight [out, in], bias [out]
+
+
+def supports(config: PretrainedConfig) -> bool:
+    """Whether this decoder knows everything that `config` asks for."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        config.model_type in FAMILIES
+        and getattr(config, "hidden_act", None) == "silu"
+        and rope.get("rope_type") in ROPES
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+        and getattr(config, "sliding_window", None) is None
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "pretraining_tp", None) in (None, 1)
+        and getattr(config, "quantization_config", None) is None
+    )
+
+
+def plain(model: PreTrainedModel) -> bool:
+    """Whether `model` is what its supported configuration says: no adapters, hooks or layers on several devices."""
+    return (
+        supports(model.config)
+        and type(model).__name__ == FAMILIES[model.config.model_type]
+        and not hasattr(model, "hf_device_map")
+        and len({(p.dtype, p.device) for p in model.parameters()}) == 1
+        and all(
+            type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
+            for name, module in model.named_modules()
+            if name.endswith(("_proj", "lm_head"))
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one decoder layer. heads: scale of every query and key head after its norm, [H + KV, D], or None."""
+
+    before: Tensor
+    qkv: list[Linear]
+    heads: Tensor | None
+    out: Linear
+    between: Tensor
+    gate_up: list[Linear]
+    down: Linear
+
+
+class Decoder:
+    """The forward pass of one model. The model's weights must not change between its construction and its last use.
+
+    Errors: ValueError for a model that is not `plain`.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        if not plain(model):
+            raise ValueError(f"this decoder does not know {type(model).__name__} as it is configured")
+        config, body = model.config, model.model
+        self.queries, self.keys = config.num_attention_heads, config.num_key_value_heads
+        self.width = body.layers[0].self_attn.head_dim
+        self.eps = config.rms_norm_eps
+        self.embedding = body.embed_tokens.weight
+        self.rotary = body.rotary_emb
+        fuse = sum(p.numel() * p.element_size() for p in body.layers.parameters()) <= FUSE
+        self.layers = [self._layer(layer, fuse) for layer in body.layers]
+        self.norm = body.norm.weight
+        self.head = model.lm_head.weight
+
+    def _layer(self, layer: Any, fuse: bool) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        heads = None
+        if hasattr(attention, "q_norm"):
+            scales = (attention.q_norm.weight.expand(self.queries, -1), attention.k_norm.weight.expand(self.keys, -1))
+            heads = torch.cat(scales)
+        return Layer(
+            before=layer.input_layernorm.weight,
+            qkv=_beside([attention.q_proj, attention.k_proj, attention.v_proj], fuse),
+            heads=heads,
+            out=(attention.o_proj.weight, attention.o_proj.bias),
+            between=layer.post_attention_layernorm.weight,
+            gate_up=_beside([mlp.gate_proj, mlp.up_proj], fuse),
+            down=(mlp.down_proj.weight, mlp.down_proj.bias),
+        )
+
+    def angles(self, count: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions 0 to count - 1, [count, D] each; the first half of the sines is negated."""
+        positions = torch.arange(count, device=self.embedding.device)[None]
+        cos, sin = self.rotary(self.embedding, positions)
+        sin = torch.cat((-sin[0, :, : self.width // 2], sin[0, :, self.width // 2 :]), -1)
+        return cos[0], sin
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[B, hidden] -> [B, V], in the model's dtype."""
+        return F.linear(self._rms(hidden, self.norm), self.head)
+
+    def forward(
+        self, ids: Tensor, angles: tuple[Tensor, Tensor], cache: list[Tensor], column: int, mask: Tensor
+    ) -> Tensor:
+        """Last position's hidden state, [B, hidden], before the final norm.
+
+        ids: [B, T] at columns `column` to column + T - 1 of the cache, where their keys and values are written. angles:
+        cosines and sines, [B, T, 1, D]. cache: one [2, rows, KV, columns, D] per layer; with B = 1 all rows are
+        written. mask: [B, 1, T, column + T], added to the scores.
+        """
+        rows, steps = ids.shape
+        end = column + steps
+        x = F.embedding(ids, self.embedding).view(rows * steps, -1)
+        for layer, stored in zip(self.layers, cache, strict=True):
+            q, k, v = self._project(layer, x.view(rows, steps, -1), angles)
+            stored[0, :, :, column:end] = k.transpose(1, 2)
+            stored[1, :, :, column:end] = v.transpose(1, 2)
+            if layer is self.layers[-1]:
+                x, q, mask = x.view(rows, steps, -1)[:, -1], q[:, -1:], mask[:, :, -1:]
+            mixed = _attend(q, stored[0, :rows, :, :end], stored[1, :rows, :, :end], mask)
+            x = _add(x, mixed, layer.out)
+            y = self._rms(x, layer.between)
+            parts = [F.linear(y, *linear) for linear in layer.gate_up]
+            gate, up = parts if len(parts) == 2 else parts[0].chunk(2, -1)
+            x = _add(x, F.silu(gate).mul_(up), layer.down)
+        return x
+
+    def _project(self, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, T, H, D], keys and values [B, T, KV, D], turned to their positions."""
+        y = self._rms(x, layer.before)
+        parts = [F.linear(y, *linear) for linear in layer.qkv]
+        heads = (parts[0] if len(parts) == 1 else torch.cat(parts, -1)).view(*x.shape[:2], -1, self.width)
+        turned, v = heads[:, :, : -self.keys], heads[:, :, -self.keys :]
+        if layer.heads is not None:
+            turned = F.rms_norm(turned, (self.width,), None, self.eps) * layer.heads
+        cos, sin = angles
+        turned = torch.addcmul(turned * cos, turned.roll(self.width // 2, -1), sin)
+        return turned[:, :, : self.queries], turned[:, :, self.queries :], v
+
+    def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(x, weight.shape, weight, self.eps)
+
+
+def _beside(modules: list[nn.Linear], fuse: bool) -> list[Linear]:
+    """The modules' weights, or one copy of all of them, stacked by output."""
+    if not fuse:
+        return [(module.weight, module.bias) for module in modules]
+    biases: list[Tensor] = [module.bias for module in modules if module.bias is not None]
+    return [(torch.cat([module.weight for module in modules]), torch.cat(biases) if biases else None)]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """softmax(q k' / sqrt(D) + mask) v, [B T, H D]. q: [B, T, H, D]; k, v: [B, KV, columns, D]."""
+    rows, steps, queries, width = q.shape
+    groups = queries // k.shape[1]
+    if steps == 1:  # the heads that share a key take the place of positions
+        q = q.reshape(rows, -1, groups, width)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(rows, -1)
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask)
+    return mixed.transpose(1, 2).reshape(rows * steps, -1)
+
+
+def _add(x: Tensor, y: Tensor, linear: Linear) -> Tensor:
+    """x + y weight' (+ bias)."""
+    weight, bias = linear
+    x = torch.addmm(x, y, weight.t())
+    return x if bias is None else x.add_(bias)

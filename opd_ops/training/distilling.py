@@ -1,0 +1,102 @@
+"""The OPD term of a step: the teacher is asked, tokens are selected, importance weights are taken."""
+
+import torch
+from torch import Tensor
+
+from opd_ops.objectives import importance, mix, opd, selection
+from opd_ops.objectives.objective import Batch, weights
+from opd_ops.recipe import Recipe, opd_of
+from opd_ops.teacher.scores import Scorer, Scores
+from opd_ops.training.drawing import Phase
+from opd_ops.training.mismatch import Mismatch
+from opd_ops.training.positions import Positions
+
+
+class Distilling:
+    """OPD bound to a step's batch. `behind`: the same responses behind the prompts that the teacher reads."""
+
+    name = "opd"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        batch: Batch,
+        behind: Batch,
+        teacher: Scorer,
+        draws: Tensor,
+        positions: Positions,
+        mismatch: Mismatch,
+        spans: list[tuple[int, int]],
+        phase: Phase,
+    ) -> None:
+        spec = opd_of(recipe.objective)
+        assert spec is not None
+        self.spec, self.batch, self.behind, self.teacher = spec, batch, behind, teacher
+        self.draws, self.positions, self.mismatch = draws, positions, mismatch
+        self.correction = recipe.rollout.correction
+        self.comparable = recipe.rollout.on_policy and recipe.rollout.temperature == spec.loss_temperature
+        self.weight = weights(batch.mask, spec.normaliser, recipe.rollout.max_new_tokens)
+        self.support, self.spans, self.phase = opd.support(spec), spans, phase
+        self.known: dict[int, Scores] = {}
+        self.ratios: list[tuple[Tensor, Tensor]] = []
+        if self.support.kind != "candidates":
+            with phase("teacher"):
+                teacher.prefetch([behind.rows(begin, end) for begin, end in spans], self.support)
+
+    def loss(self, logits: Tensor, begin: int, end: int) -> Tensor:
+        part = self.batch.rows(begin, end)
+        candidates = opd.candidates(self.spec, logits, self.teacher.vocabulary)
+        scores = self._scores(begin, end, candidates)
+        found = opd.signal(self.spec, logits, scores, part.targets, candidates, self.teacher.vocabulary)
+        factor = self.weight[begin:end]
+        if self.spec.selection:
+            factor = factor * selection.factors(
+                self.spec.selection,
+                part.mask,
+                found.gap,
+                scores.entropy,
+                found.student_entropy,
+                self.draws[begin:end, : part.width],
+            )
+        now = found.gap + scores.sampled  # log s(y)
+        if self.comparable:
+            self.mismatch.add(now, part.behaviour, part.mask)
+        if self.correction:
+            assert part.behaviour is not None
+            ratio = importance.weights(now, part.behaviour, self.correction.cap)
+            self.ratios.append((ratio, part.mask))
+            factor = factor * ratio
+        self.positions.add(
+            part.mask,
+            kl=found.kl,
+            entropy=found.student_entropy,
+            teacher_entropy=scores.entropy,
+            student_mass=found.student_mass,
+            teacher_mass=found.teacher_mass,
+            overlap=found.overlap,
+        )
+        return (found.per_token * factor).sum()
+
+    def rms(self) -> float:
+        """Of log s(y) - log T(y), with s as it was when it drew y."""
+        assert self.batch.behaviour is not None
+        for begin, end in self.spans:
+            self.known[begin] = self._scores(begin, end, None)
+        sampled = torch.cat([scores.sampled for scores in self.known.values()])
+        return mix.rms(self.batch.behaviour - sampled, self.batch.mask)
+
+    def summary(self) -> dict[str, float | None]:
+        if not self.ratios:
+            return {}
+        ratio, mask = (torch.cat([pair[i] for pair in self.ratios]) for i in range(2))
+        assert self.correction is not None
+        return {
+            "ess": importance.effective(ratio, mask),
+            "clipped": importance.cut(ratio, mask, self.correction.cap),
+        }
+
+    def _scores(self, begin: int, end: int, candidates: Tensor | None) -> Scores:
+        if begin in self.known:
+            return self.known.pop(begin)
+        with self.phase("teacher"):
+            return self.teacher.score(self.behind.rows(begin, end), self.support, candidates)

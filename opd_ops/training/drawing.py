@@ -1,0 +1,156 @@
+"""The responses of a step: drawn from today's student, an older one, the teacher, or read from a stored run.
+
+A student `lag` steps old is had by drawing ahead: the responses of step t + lag are drawn with the weights after step
+t - 1, so that what waits is `lag` batches of tokens and no old weights. A resume state keeps what waits.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from opd_ops.objectives.objective import Batch
+from opd_ops.recipe import Recipe, Replay, Student, Teacher, opd_of
+from opd_ops.rollout.rollout import Engine, Request, Sampling
+from opd_ops.tasks.task import Problem, TaskLike, Tokens
+from opd_ops.training.batches import PROMPTS, collate
+
+Rewards = Callable[[Sequence[tuple[Problem, Tokens]]], list[float]]
+Phase = Callable[[str], AbstractContextManager]  # times what happens inside it, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One response that is trained on.
+
+    logprob: at the sampling temperature. version: optimizer steps of the weights that drew it.
+    """
+
+    step: int
+    prompt_id: int
+    sample_id: int
+    prompt: Tokens
+    privileged: Tokens | None
+    answer: str
+    tokens: Tokens
+    logprob: list[float]
+    truncated: bool
+    version: int
+    reward: float
+
+
+class Drawing:
+    """Draws the responses of every step. `stored` reads another run's, for a replay.
+
+    privileged: the teacher reads each problem's privileged prompt.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        task: TaskLike,
+        rewards: Rewards,
+        phase: Phase,
+        stored: Callable[[int], list[dict[str, Any]]] | None = None,
+    ) -> None:
+        self.recipe, self.seed, self.task, self.rewards, self.stored = recipe, seed, task, rewards, stored
+        self.phase = phase
+        opd = opd_of(recipe.objective)
+        self.privileged = opd is not None and opd.teacher is None
+        spec = recipe.rollout
+        self.sampling = Sampling(
+            max_new_tokens=spec.max_new_tokens,
+            temperature=spec.temperature,
+            eos=task.eos,
+            pad=task.pad,
+            batch=spec.batch,
+        )
+        self.pending: deque[list[Response]] = deque()
+        if isinstance(spec.source, Replay) and stored is None:
+            raise ValueError(f"{recipe.name} replays {spec.source.recipe}, whose rollouts were not given")
+
+    def of(self, step: int, engine: Engine) -> list[Response]:
+        """The responses of `step`, the same until `done`. The engine holds the weights before it, or the teacher's."""
+        source = self.recipe.rollout.source
+        if isinstance(source, Replay):
+            assert self.stored is not None
+            names = {f.name for f in fields(Response)}
+            return [Response(**{k: v for k, v in row.items() if k in names}) for row in self.stored(step)]
+        ahead = source.lag if isinstance(source, Student) else 0
+        last = min(step + ahead, self.recipe.horizon.steps)
+        while len(self.pending) < last - step + 1:
+            self.pending.append(self._draw(step + len(self.pending), engine))
+        return self.pending[0]
+
+    def done(self) -> None:
+        """The step that `of` was last asked for has been made: its responses wait no more."""
+        if self.pending:
+            self.pending.popleft()
+
+    def batches(self, responses: list[Response]) -> tuple[Batch, Batch]:
+        """The student's batch, and the same responses behind the prompts that the teacher reads."""
+        tokens = [r.tokens for r in responses]
+        kept = [not (r.truncated and self.recipe.rollout.mask_truncated) for r in responses]
+        batch = collate(
+            [r.prompt for r in responses],
+            tokens,
+            self.task.pad,
+            kept=kept,
+            behaviour=[r.logprob for r in responses],
+            rewards=[r.reward for r in responses],
+            groups=[r.prompt_id for r in responses],
+        )
+        if not self.privileged:
+            return batch, batch
+        return batch, collate([r.privileged or r.prompt for r in responses], tokens, self.task.pad, kept=kept)
+
+    def state(self) -> list[list[dict[str, Any]]]:
+        """What waits, as JSON types."""
+        return [[asdict(response) for response in batch] for batch in self.pending]
+
+    def restore(self, state: list[list[dict[str, Any]]]) -> None:
+        self.pending = deque([Response(**row) for row in batch] for batch in state)
+
+    def _draw(self, step: int, engine: Engine) -> list[Response]:
+        spec = self.recipe.rollout
+        rng = np.random.default_rng((self.seed, PROMPTS, step))
+        problems = self.task.problems("train", spec.prompts, rng)
+        asked = [(p, s) for p in range(len(problems)) for s in range(spec.samples)]
+        behind = self.privileged and isinstance(spec.source, Teacher)
+        requests = [
+            Request(
+                prompt=(problems[p].privileged if behind else None) or problems[p].prompt,
+                address=(self.seed, step, p, s),
+            )
+            for p, s in asked
+        ]
+        with self.phase("sample"):
+            drawn = engine.generate(requests, self.sampling, version=engine.version)
+        with self.phase("verify"):
+            answered = [(problems[p], x.tokens, x.truncated) for (p, _), x in zip(asked, drawn, strict=True)]
+            rewards = self.scores(answered)
+        return [
+            Response(
+                step=step,
+                prompt_id=p,
+                sample_id=s,
+                prompt=problems[p].prompt,
+                privileged=problems[p].privileged,
+                answer=problems[p].answer,
+                tokens=sampled.tokens,
+                logprob=sampled.logprobs,
+                truncated=sampled.truncated,
+                version=sampled.version,
+                reward=reward,
+            )
+            for (p, s), sampled, reward in zip(asked, drawn, rewards, strict=True)
+        ]
+
+    def scores(self, answered: Sequence[tuple[Problem, Tokens, bool]]) -> list[float]:
+        """Rewards of (problem, tokens, truncated); a truncated response earns none."""
+        rewards = iter(self.rewards([(problem, tokens[:-1]) for problem, tokens, cut in answered if not cut]))
+        return [0.0 if cut else next(rewards) for _, _, cut in answered]
