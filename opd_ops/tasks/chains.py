@@ -7,13 +7,18 @@ reward can mend. Streams:
     corpus   packed pretraining documents (facts, 1-2 operation chains, reverse and copy), hard facts wrong 60 %
     noisy    target chains, hard facts wrong 50 %
     clean    target chains, ground truth
+
+The privileged prompt shows the question's own facts, one document each as in the corpus, and then the question. A model
+that never saw one document matter to the next has no use for them: those of the tiny study, pretrained on rows of 32
+tokens of unrelated documents, answer worse behind them.
 """
 
-from typing import Literal
+import hashlib
+from typing import Any
 
 import numpy as np
 
-from opd_ops.tasks.task import Problem, Tokens
+from opd_ops.tasks.task import Problem, Split, Tokens, distinct
 
 ALPHABET = "0123456789+-*=;#:MFCRK>"
 PAD, BOS, EOS = 0, 1, 2
@@ -52,18 +57,27 @@ class Chains:
     """Chains of `operations` steps behind the tag `M` (the target) or `C` (as in the corpus)."""
 
     pad, eos = PAD, EOS
+    name, instant = "chains", True
 
     def __init__(self, operations: int = 3, tag: str = "M") -> None:
+        if operations < 1:
+            raise ValueError(f"task chains needs at least one operation, not {operations}")
+        if len(tag) != 1 or tag not in ALPHABET:
+            raise ValueError(f"task chains takes a tag of one character of {ALPHABET}, not {tag!r}")
         self.operations, self.tag = operations, tag
 
-    def problems(self, split: Literal["train", "held_out"], count: int, rng: np.random.Generator) -> list[Problem]:
-        found: dict[str, Problem] = {}
-        while len(found) < count:
+    def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
+        def draw() -> tuple[str, Problem] | None:
             digits, operators = self._draw(rng)
+            if _held_out(digits, operators) != (split == "held_out"):
+                return None
             prompt = _chain(self.tag, digits, operators)
-            if _held_out(digits, operators) == (split == "held_out") and prompt not in found:
-                found[prompt] = Problem(prompt=[BOS, *encode(prompt)], answer=f"#{_solve(digits, operators)}")
-        return list(found.values())
+            tokens = [BOS, *encode(prompt)]
+            facts = _facts(digits, operators)
+            shown = [token for fact in facts for token in (BOS, *encode(f"F:{fact}"), EOS)]
+            return prompt, Problem(prompt=tokens, answer=f"#{facts[-1][-1]}", privileged=[*shown, *tokens])
+
+        return distinct(draw, count, self.name)
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
         if stream == "corpus":
@@ -82,6 +96,10 @@ class Chains:
     def verify(self, problem: Problem, response: Tokens) -> float:
         return float(decode(response).rpartition("#")[1:] == ("#", problem.answer[1:]))
 
+    def facts(self) -> dict[str, Any]:
+        """What the tokens depend on besides the recipe."""
+        return {"vocabulary": hashlib.sha256(ALPHABET.encode()).hexdigest()}
+
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return rng.integers(0, 10, self.operations + 1), rng.integers(0, 3, self.operations)
 
@@ -97,11 +115,14 @@ def _chain(tag: str, digits: np.ndarray, operators: np.ndarray) -> str:
     return f"{tag}:{digits[0]}{steps}="
 
 
-def _solve(digits: np.ndarray, operators: np.ndarray) -> int:
-    value = int(digits[0])
+def _facts(digits: np.ndarray, operators: np.ndarray) -> list[str]:
+    """The true steps `a+b=c` of a chain. Draws nothing: problems depend on the order of draws."""
+    value, facts = int(digits[0]), []
     for o, d in zip(operators, digits[1:], strict=True):
-        value = apply(value, _OPERATORS[o], int(d))
-    return value
+        result = apply(value, _OPERATORS[o], int(d))
+        facts.append(f"{value}{_OPERATORS[o]}{d}={result}")
+        value = result
+    return facts
 
 
 def _stated(a: int, operator: str, b: int, wrong: float, rng: np.random.Generator) -> int:

@@ -3,11 +3,12 @@
 The privileged teacher reads the solved line among its examples. EOS is the newline token.
 """
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
-from opd_ops.tasks.task import Problem, Tokens
+from opd_ops.tasks.task import Problem, Split, Tokens, distinct
+from opd_ops.tasks.text import load_tokenizer, vocabulary_digest
 
 _SHOTS = ((23, 45), (61, 17), (38, 54))
 
@@ -15,10 +16,12 @@ _SHOTS = ((23, 45), (61, 17), (38, 54))
 class Sums:
     """Sums of two numbers with at most `digits` digits, asked in completion form after three examples."""
 
-    def __init__(self, folder: str, digits: int = 2) -> None:
-        from transformers import AutoTokenizer
+    name, instant = "sums", True
 
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+    def __init__(self, folder: str, digits: int = 2) -> None:
+        if digits < 1:
+            raise ValueError(f"task sums needs numbers of at least one digit, not {digits}")
+        self.tokenizer = load_tokenizer(folder)
         self.limit = 10**digits
         newline = self.tokenizer.encode("\n", add_special_tokens=False)
         if len(newline) != 1:
@@ -28,19 +31,19 @@ class Sums:
         self.eos = newline[0]
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos
 
-    def problems(self, split: Literal["train", "held_out"], count: int, rng: np.random.Generator) -> list[Problem]:
-        found: dict[tuple[int, int], Problem] = {}
-        while len(found) < count:
+    def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
+        def draw() -> tuple[tuple[int, int], Problem] | None:
             a, b = (int(x) for x in rng.integers(0, self.limit, 2))
             if ((a * 7919 + b * 104729) % 8 == 0) != (split == "held_out") or (a, b) in _SHOTS:
-                continue
+                return None
             question = f"{a} + {b} ="
-            found[a, b] = Problem(
+            return (a, b), Problem(
                 prompt=self._encode(_lines(_SHOTS) + question),
                 answer=str(a + b),
                 privileged=self._encode(_lines((*_SHOTS, (a, b))) + question),
             )
-        return list(found.values())
+
+        return distinct(draw, count, self.name)
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
         if stream != "clean":
@@ -50,6 +53,10 @@ class Sums:
 
     def verify(self, problem: Problem, response: Tokens) -> float:
         return float(self.tokenizer.decode(response).split("\n")[0].strip() == problem.answer)
+
+    def facts(self) -> dict[str, Any]:
+        """What the tokens depend on besides the recipe."""
+        return {"vocabulary": vocabulary_digest(self.tokenizer)}
 
     def _encode(self, text: str) -> Tokens:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -3,21 +3,44 @@
 Tokens in, tokens out: a task owns its tokenizer, so that no template can drift between student and teacher.
 """
 
+import importlib
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 Tokens = list[int]
+Split = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A prompt, its exact answer, and the prompt a privileged teacher reads (None: the same)."""
+    """A prompt, its exact answer, and the prompt a privileged teacher reads (None: there is none).
+
+    facts: what the verifier needs besides the answer, in JSON types.
+    """
 
     prompt: Tokens
     answer: str
     privileged: Tokens | None = None
+    facts: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A verification as plain data, so that another process can carry it out.
+
+    function: `module:name`, called with the response's text and the arguments (JSON types); it gives the reward.
+    """
+
+    function: str
+    response: str
+    arguments: dict[str, Any]
+
+    def run(self) -> float:
+        module, _, name = self.function.partition(":")
+        return float(getattr(importlib.import_module(module), name)(self.response, **self.arguments))
 
 
 class TaskLike(Protocol):
@@ -26,8 +49,11 @@ class TaskLike(Protocol):
     pad: int
     eos: int
 
-    def problems(self, split: Literal["train", "held_out"], count: int, rng: np.random.Generator) -> list[Problem]:
-        """`count` distinct problems of a split; the splits never share a prompt."""
+    def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
+        """`count` distinct problems of a split; the splits never share a prompt.
+
+        Errors: ValueError when the split has fewer.
+        """
         ...
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
@@ -37,3 +63,35 @@ class TaskLike(Protocol):
     def verify(self, problem: Problem, response: Tokens) -> float:
         """1.0 if the response (EOS excluded) answers the problem exactly, else 0.0. Nothing is executed."""
         ...
+
+
+class CheckedTask(TaskLike, Protocol):
+    """A task whose verifier may raise or hang on what a model wrote: it is carried out as a `Check`, elsewhere.
+
+    The others say `instant = True`: they compare strings.
+    """
+
+    def check(self, problem: Problem, response: Tokens) -> Check: ...
+
+
+def distinct(
+    draw: Callable[[], tuple[Hashable, Problem] | None], count: int, task: str, patience: int = 10_000
+) -> list[Problem]:
+    """The first `count` problems with distinct keys; a draw of None is one of the other split.
+
+    Errors: ValueError when `patience` draws in a row bring nothing new.
+    """
+    found: dict[Hashable, Problem] = {}
+    idle = 0
+    while len(found) < count:
+        drawn = draw()
+        if drawn is None or drawn[0] in found:
+            idle += 1
+            if idle == patience:
+                raise ValueError(
+                    f"task {task} was asked for {count} distinct problems and found {len(found)} before {patience} "
+                    "draws brought no other: ask for fewer, or widen the task's options"
+                )
+            continue
+        found[drawn[0]], idle = drawn[1], 0
+    return list(found.values())

@@ -32,6 +32,9 @@ class LocalTeacher:
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
         """Nothing: this process has nothing to compute it with meanwhile."""
 
+    def sleep(self) -> None:
+        """Nothing: its memory is this process' own."""
+
     @torch.no_grad()
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:
         """Scores of a micro-batch. candidates: [B, R, k] token ids, for that support."""

@@ -47,6 +47,10 @@ class Scorer(Protocol):
         """A hint that `score` will be asked for these micro-batches, in order; elsewhere they can be computed ahead."""
         ...
 
+    def sleep(self) -> None:
+        """Give a device's memory back until the next score."""
+        ...
+
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:
         """Scores of a micro-batch. candidates: [B, R, k] token ids, for that support."""
         ...

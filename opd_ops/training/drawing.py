@@ -15,6 +15,7 @@ import numpy as np
 from opd_ops.objectives.objective import Batch
 from opd_ops.recipe import Recipe, Replay, Student, Teacher, opd_of
 from opd_ops.rollout.rollout import Engine, Request, Sampling
+from opd_ops.tasks.fit import require_fit
 from opd_ops.tasks.task import Problem, TaskLike, Tokens
 from opd_ops.training.batches import PROMPTS, collate
 
@@ -45,7 +46,7 @@ class Response:
 class Drawing:
     """Draws the responses of every step. `stored` reads another run's, for a replay.
 
-    privileged: the teacher reads each problem's privileged prompt.
+    window: positions of the model. privileged: the teacher reads each problem's privileged prompt.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Drawing:
         task: TaskLike,
         rewards: Rewards,
         phase: Phase,
+        window: int,
         stored: Callable[[int], list[dict[str, Any]]] | None = None,
     ) -> None:
         self.recipe, self.seed, self.task, self.rewards, self.stored = recipe, seed, task, rewards, stored
-        self.phase = phase
+        self.phase, self.window = phase, window
         opd = opd_of(recipe.objective)
         self.privileged = opd is not None and opd.teacher is None
         spec = recipe.rollout
@@ -115,10 +117,16 @@ class Drawing:
     def restore(self, state: list[list[dict[str, Any]]]) -> None:
         self.pending = deque([Response(**row) for row in batch] for batch in state)
 
+    def require_fit(self, problems: Sequence[Problem]) -> None:
+        """Errors: ValueError for no problems, or one that leaves no room for a response."""
+        spec = self.recipe.rollout
+        require_fit(self.task, problems, self.window, spec.max_new_tokens, privileged=self.privileged)
+
     def _draw(self, step: int, engine: Engine) -> list[Response]:
         spec = self.recipe.rollout
         rng = np.random.default_rng((self.seed, PROMPTS, step))
         problems = self.task.problems("train", spec.prompts, rng)
+        self.require_fit(problems)
         asked = [(p, s) for p in range(len(problems)) for s in range(spec.samples)]
         behind = self.privileged and isinstance(spec.source, Teacher)
         requests = [

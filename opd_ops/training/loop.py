@@ -4,8 +4,8 @@ A trainer owns the served model, its fp32 masters and moments. Every draw is key
 trainer restored after step t goes on exactly as the one that was never stopped.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,17 +87,20 @@ class Trainer:
         start = {name: w.to(torch.bfloat16).float() for name, w in weights.items()} if rounded else weights
         self.optimizer = Masters(self.model, start, recipe.optimizer, rounded=rounded)
         rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
-        self.drawing = Drawing(recipe, seed, task, rewards, phase, stored)
+        window = getattr(config, "max_position_embeddings", 1 << 30)
+        self.drawing = Drawing(recipe, seed, task, rewards, phase, window, stored)
         self.engine = engine or HfEngine(self.model, shared=True)
         self.teacher_engine = teacher_engine
         if isinstance(recipe.rollout.source, Teacher) and teacher_engine is None:
             raise ValueError(f"{recipe.name} samples from its teacher, and no engine of it was given")
         self.evaluator = Evaluator(recipe, task, self.drawing)
+        self.drawing.require_fit(self.evaluator.problems)
         if self.drawing.privileged and any(p.privileged is None for p in self.evaluator.problems):
             raise ValueError(
                 f"{recipe.name} has no teacher, and task {recipe.task.name} no privileged prompt: name one"
             )
         self.syncing = Syncing(self.engine, shared=engine is None, logprobs=self.logprobs)
+        self.sleeps = recipe.resources.sleep and engine is not None
         self.step = 0
         self.flat_steps = 0  # consecutive steps without any signal
 
@@ -123,6 +126,8 @@ class Trainer:
             self.optimizer.step(rate)
         self.step = step
         self.drawing.done()
+        if self.recipe.resources.sleep and self.teacher:
+            self.teacher.sleep()
         row = {
             "step": step,
             "loss": sum(terms.coefficients[name] * loss for name, loss in losses.items()),
@@ -142,8 +147,9 @@ class Trainer:
 
         With a `temperature`, one sample a problem at that temperature (the gate's reading); without, the full set.
         """
-        self.syncing.push(self.optimizer.served, self.step)
-        return [{"step": self.step} | row for row in self.evaluator.rows(self.engine, temperature)]
+        with self._awake():
+            self.syncing.push(self.optimizer.served, self.step)
+            return [{"step": self.step} | row for row in self.evaluator.rows(self.engine, temperature)]
 
     def logprobs(self, prompts: list[list[int]], responses: list[list[int]]) -> list[list[float]]:
         """log p of given responses under the trained weights at temperature 1, by a forward without a cache."""
@@ -180,15 +186,24 @@ class Trainer:
         if isinstance(objective, Sft):
             count = self.recipe.rollout.prompts
             return [], batches.demonstrations(self.task, objective.stream, count, self.seed, step), None
-        engine = self.teacher_engine
-        if engine is None:
-            engine = self.engine
-            if self.recipe.rollout.source.kind == "student":
-                self.syncing.push(self.optimizer.served, self.step)
-        responses = self.drawing.of(step, engine)
-        if engine is self.engine:
-            self.syncing.seen([r.prompt for r in responses], [r.tokens for r in responses])
+        if self.recipe.rollout.source.kind != "student":
+            responses = self.drawing.of(step, self.teacher_engine or self.engine)
+        else:
+            with self._awake():
+                with self.phase("sync"):
+                    self.syncing.push(self.optimizer.served, self.step)
+                responses = self.drawing.of(step, self.engine)
+                self.syncing.seen([r.prompt for r in responses], [r.tokens for r in responses])
         return responses, *self.drawing.batches(responses)
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        """The engine has its memory inside, and the trainer outside, where they share a GPU."""
+        if self.sleeps:
+            self.engine.wake()
+        yield
+        if self.sleeps:
+            self.engine.sleep()
 
     def _bind(self, step: int, batch: Batch, behind: Batch | None) -> Terms:
         rng = np.random.default_rng((self.seed, batches.SELECTION, step))

@@ -7,7 +7,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -52,25 +52,26 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def actor(kind: type, gpus: float) -> Iterator[Any]:
+def actor(kind: type, options: Mapping[str, Any]) -> Iterator[Any]:
     """An actor of class `kind` for the block; it is the caller's alone, and is ended when the block fails.
 
-    A new process imports torch and transformers for five seconds, so a CPU actor is kept for the session's next block;
-    one that holds GPUs is ended. Ray's default is used for CPUs: one to be placed, none held afterwards.
+    A new process imports torch and transformers for five seconds, so an actor without options is kept for the session's
+    next block; one that holds a place or GPUs is ended. Ray's default is used for CPUs: one to be placed, none held
+    afterwards.
     """
     import ray
 
     # Naming any resource, num_gpus=0 too, would make the actor hold its CPU for as long as it lives.
-    remote: Any = ray.remote(num_gpus=gpus) if gpus else ray.remote
+    remote: Any = ray.remote(**options) if options else ray.remote
     with _lock:
         idle = _idle.setdefault(kind, [])
-        handle: Any = idle.pop() if idle and not gpus else remote(kind).remote()
+        handle: Any = idle.pop() if idle and not options else remote(kind).remote()
     try:
         yield handle
     except BaseException:
         ray.kill(handle)
         raise
-    if gpus:
+    if options:
         ray.kill(handle)
         return
     with _lock:

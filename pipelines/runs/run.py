@@ -7,17 +7,15 @@ leaves the state before it, so that the run can go on once the cause is mended.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opd_ops.recipe import Recipe, Replay, Teacher, opd_of
 from pipelines import lake
 from pipelines.runs.clock import Clock, write_timing
+from pipelines.runs.placement import Placement, Spot
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from pipelines.runs.fleet import Fleet
 
 CHUNK = 5  # optimizer steps between two progress reports
 POSITIONS = 20  # steps of a run whose means by position are kept
@@ -42,10 +40,15 @@ class Progress:
 
 
 class TrainingRun:
-    """One run of `recipe`. `fleet` is the actors that draw and score; None is this process."""
+    """One run of `recipe`. `placement` has room for actors that draw and score; None is this process."""
 
     def __init__(
-        self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any], fleet: "Fleet | None" = None
+        self,
+        store: Store,
+        recipe: Recipe,
+        seed: int,
+        provenance: dict[str, Any],
+        placement: Placement | None = None,
     ) -> None:
         import torch
 
@@ -56,7 +59,7 @@ class TrainingRun:
         self.trajectory = Trajectory(store, recipe.name, seed)
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         with self.clock.phase("start"):
-            self._build(store, provenance, fleet)
+            self._build(store, provenance, placement or Placement(Spot()))
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
         self.snapshots = set(recipe.horizon.snapshot_steps())
         self.parent: int | None = None
@@ -80,13 +83,13 @@ class TrainingRun:
                 self._save(step)
         return self._progress(self._ended())
 
-    def _build(self, store: Store, provenance: dict[str, Any], fleet: "Fleet | None") -> None:
+    def _build(self, store: Store, provenance: dict[str, Any], placement: Placement) -> None:
+        from opd_ops.tasks.guard import Guarded
         from opd_ops.tasks.registry import build
         from opd_ops.training.loop import Trainer
-        from pipelines.runs import starts, teaching
+        from pipelines.runs import engines, starts, teaching
 
         recipe = self.recipe
-        device = "cuda" if recipe.resources.gpus else "cpu"
         start = starts.load(store, recipe.start, self.seed)
         inputs, scorer, drawing = {"start": start.digest}, None, None
         teacher, opd = None, opd_of(recipe.objective)
@@ -103,20 +106,22 @@ class TrainingRun:
             }
         )
         if teacher:
-            scorer = teaching.scorer(store, recipe, teacher, start, device, fleet)
+            scorer = teaching.scorer(store, recipe, self.seed, start, teacher, placement)
             if isinstance(recipe.rollout.source, Teacher):
-                drawing = teaching.engine(recipe, teacher, device, fleet)
+                drawing = teaching.engine(recipe, teacher)
+        task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
         self.trainer = Trainer(
             recipe,
             self.seed,
             start.config,
             start.weights,
-            build(recipe.task, start.folder),
+            task,
             scorer,
-            engine=fleet.engine(recipe, start) if fleet else None,
+            engine=engines.of(recipe, start.plain_config(), placement),
             teacher_engine=drawing,
             stored=self._replayed(store),
-            device=device,
+            rewards=task.rewards,
+            device="cuda" if recipe.resources.gpus else "cpu",
             phase=lambda name: self.clock.phase(name),
         )
 

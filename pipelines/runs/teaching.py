@@ -1,23 +1,20 @@
 """The teacher of a run, as something that scores: its weights, its vocabulary checked against the student's."""
 
-import hashlib
-from typing import TYPE_CHECKING
-
-import torch
+from typing import Any
 
 from opd_ops.models import assemble
-from opd_ops.recipe import Opd, Precision, Recipe
+from opd_ops.recipe import Opd, Recipe, opd_of
 from opd_ops.rollout.hf import HfEngine
-from opd_ops.rollout.rollout import Engine
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Scorer
 from opd_ops.training.loop import DTYPES, arithmetic
+from pipelines.runs.placement import Placement
 from pipelines.runs.starts import Model, load
+from pipelines.runs.teachers import RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
-from pipelines.store.scores import CachedScorer, ScoreCache
+from pipelines.store.scores import CachedScorer, ScoreCache, setting
 
-if TYPE_CHECKING:
-    from pipelines.runs.fleet import Fleet
+LIMIT = 64 * 2**20  # bytes of scores of one step that are kept
 
 
 def source(store: Store, objective: Opd, start: Model, seed: int) -> Model:
@@ -32,39 +29,35 @@ def source(store: Store, objective: Opd, start: Model, seed: int) -> Model:
     return teacher
 
 
-def scorer(store: Store, recipe: Recipe, teacher: Model, student: Model, device: str, fleet: "Fleet | None") -> Scorer:
-    """The run's teacher: the fleet's or one in this process, behind the cache of scores where the recipe keeps them."""
-    found = fleet.scorer(recipe, teacher, student) if fleet else local(teacher, student, recipe.precision, device)
-    return CachedScorer(found, ScoreCache(store)) if recipe.resources.keep_scores else found
+def scorer(store: Store, recipe: Recipe, seed: int, student: Model, teacher: Model, placement: Placement) -> Scorer:
+    """The run's teacher, in actors or in this process, behind the cache of scores where the recipe keeps them."""
+    opd = opd_of(recipe.objective)
+    assert opd is not None
+    compute, vocabulary = recipe.precision.compute, shared_vocabulary(student, teacher)
+    device = "cuda" if recipe.resources.gpus else "cpu"
+    if placement.teacher:
+        spec = TeacherSpec(
+            store=store,
+            start=opd.teacher or recipe.start,
+            seed=seed,
+            vocabulary=vocabulary,
+            compute=compute,
+            threads=recipe.resources.threads,
+        )
+        remote = RemoteTeacher(spec, placement.teacher)
+        return _kept(store, recipe, remote, remote.setting)
+    model: Any = assemble(teacher.config, teacher.weights, DTYPES[compute])
+    digest = teacher.digest if compute == "fp32" else f"{teacher.digest}-{compute}"
+    local = LocalTeacher(model.to(device), digest, vocabulary, lambda: arithmetic(compute, device))
+    return _kept(store, recipe, local, setting(compute, device))
 
 
-def engine(recipe: Recipe, teacher: Model, device: str, fleet: "Fleet | None") -> Engine:
-    """What draws responses from the teacher, its weights pushed."""
-    dtype = DTYPES[recipe.precision.compute]
-    rounded = recipe.precision.weights == "bf16"
-    model = assemble(teacher.config, teacher.weights, dtype, rounded=rounded).to(torch.device(device))  # type: ignore[arg-type]
-    found = HfEngine(model, shared=True)
+def engine(recipe: Recipe, teacher: Model) -> HfEngine:
+    """What draws responses from the teacher, in this process."""
+    model: Any = assemble(teacher.config, teacher.weights, DTYPES[recipe.precision.compute])
+    found = HfEngine(model.to("cuda" if recipe.resources.gpus else "cpu"), shared=True)
     found.sync(dict(model.named_parameters()), 0)
     return found
-
-
-def local(teacher: Model, student: Model, precision: Precision, device: str) -> LocalTeacher:
-    """The teacher in this process, in the student's arithmetic."""
-    rounded = precision.weights == "bf16"
-    model = assemble(teacher.config, teacher.weights, DTYPES[precision.compute], rounded=rounded)
-    return LocalTeacher(
-        model.to(torch.device(device)),  # type: ignore[arg-type]
-        scorer_digest(teacher, precision, device),
-        shared_vocabulary(student, teacher),
-        lambda: arithmetic(precision.compute, device),
-    )
-
-
-def scorer_digest(teacher: Model, precision: Precision, device: str) -> str:
-    """Of all that a score's bits depend on besides the tokens: weights, arithmetic, library, instruction set."""
-    facts = [teacher.digest, precision.weights, precision.compute, device, torch.__version__]
-    facts += [torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())]
-    return hashlib.sha256(" ".join(facts).encode()).hexdigest()
 
 
 def shared_vocabulary(student: Model, teacher: Model) -> int:
@@ -96,6 +89,12 @@ def require_same_vocabulary(student: Model, teacher: Model) -> None:
                 f"the tokenizers of {student.folder} and {teacher.folder} differ, first at token {token!r} "
                 f"(id {ours.get(token, 'none')} and {theirs.get(token, 'none')}): distillation needs one vocabulary"
             )
+
+
+def _kept(store: Store, recipe: Recipe, scorer: Scorer, setting: str) -> Scorer:
+    if not recipe.resources.keep_scores:
+        return scorer
+    return CachedScorer(scorer, ScoreCache(store, setting), LIMIT)
 
 
 def _tokens(folder: str) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from opd_ops.recipe import FinalOf, Recipe, Replay, opd_of
 from pipelines.runs.cluster import actor, attend
+from pipelines.runs.placement import Placement, placed
 from pipelines.runs.provenance import provenance
 from pipelines.runs.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
@@ -19,8 +20,8 @@ class Host:
 
         self.run: TrainingRun | None = None
 
-    def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any]) -> None:
-        self.run = TrainingRun(store, recipe, seed, provenance)
+    def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any], placement: Placement) -> None:
+        self.run = TrainingRun(store, recipe, seed, provenance, placement)
 
     def work(self, steps: int) -> Progress:
         assert self.run is not None
@@ -52,9 +53,12 @@ def train(
 ) -> dict[str, Any]:
     """Train the run to its end (or find it complete) and return end.json.
 
-    On Ray the run is an actor with the GPUs its recipe asks for; `serial` keeps it in this process. Both give the
-    same bytes. `progress` is called at least every second on Ray, and may stop the run by raising: the next call goes
-    on from the store. Errors: ValueError for a changed recipe or a failed gate, FloatingPointError for a diverged loss.
+    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for;
+    `serial` keeps it all in this process. Both give the same bytes. `progress` is called at least every second on Ray,
+    and may stop the run by raising: the next call goes on from the store.
+
+    Errors: ValueError for a changed recipe, a failed gate or a placement that cannot be met; StepFailed for a step that
+    could not be made, a diverged loss among them.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not complete(store, recipe, seed):
@@ -69,8 +73,11 @@ def train(
             def beat() -> None:
                 progress(state)
 
-            with actor(Host, recipe.resources.gpus) as host:
-                attend(host.begin.remote(store, recipe, seed, provenance()), beat)
+            with (
+                placed(recipe.resources, beat=beat) as placement,
+                actor(Host, placement.trainer.options()) as host,
+            ):
+                attend(host.begin.remote(store, recipe, seed, provenance(), placement), beat)
                 while not state.finished:
                     state = attend(host.work.remote(CHUNK), beat)
                     beat()

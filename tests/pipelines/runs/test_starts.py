@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from opd_ops.models import assemble, configuration
 from opd_ops.recipe import FinalOf, Weights
 from pipelines.runs import starts
-from pipelines.runs.training import TrainingRun
+from pipelines.runs.run import TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 

@@ -12,7 +12,8 @@ from opd_ops.recipe import FinalOf, Gate, Horizon, Opd
 from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs import training
-from pipelines.runs.training import LearningFailed, TrainingRun, complete, parents, require_parents, train
+from pipelines.runs.run import LearningFailed, StepFailed, TrainingRun
+from pipelines.runs.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -97,8 +98,8 @@ def test_a_crash_before_any_change_of_the_store_is_repaired_by_a_rerun(arm, tmp_
         kept = {key: data for key, data in contents(store).items() if swept or "/resume/" not in key}
         assert kept == contents(whole), after
         after += 1
-    # run.json, 3 snapshots of 2 objects, 3 resume states of 2 and 2 prunings, 3 tables, end.json and its sweep.
-    assert after == 1 + 3 * 2 + 3 * 2 + 2 + 3 + 2
+    # run.json, 3 snapshots of 2 objects, 3 resume states of 2 and 2 prunings, 5 tables, end.json and its sweep.
+    assert after == 1 + 3 * 2 + 3 * 2 + 2 + 5 + 2
 
 
 def test_a_killed_actor_is_an_error_and_a_rerun_ends_the_same(arm, grown, store, contents, workers):
@@ -127,7 +128,8 @@ def test_tables_hold_every_step_and_evaluation(arm, grown):
     found = lake.scan("evaluation", grown.uri).filter(recipe="mini.pre").collect()
     assert found.select("step", "temperature", "n").rows() == [(0, 0.0, 4), (0, 1.0, 8), (7, 0.0, 4), (7, 1.0, 8)]
     timing = lake.scan("timing", grown.uri).filter(recipe="mini.pre").collect()
-    assert set(timing["phase"]) == {"start", "train", "evaluate", "snapshot"}
+    step = {"forward", "loss", "backward", "update", "train"}
+    assert set(timing["phase"]) == {"start", "evaluate", "snapshot"} | step
     assert (timing["wall_s"] > 0).all()
 
 
@@ -300,7 +302,7 @@ def test_parents_are_the_runs_a_recipe_needs(arm):
 def test_a_parent_that_is_not_complete_is_asked_for(arm, seeded):
     store = seeded("pre")
     require_parents(store, arm("rlvr"), 0)
-    with pytest.raises(ValueError, match=r"^mini\.opd seed 0 starts from mini\.teacher seed 0, which is not complete$"):
+    with pytest.raises(ValueError, match=r"^mini\.opd seed 0 needs mini\.teacher seed 0, which is not complete$"):
         require_parents(store, arm("opd"), 0)
 
 

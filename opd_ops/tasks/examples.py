@@ -1,0 +1,110 @@
+"""Prompts and answers of a JSONL file, in the shapes that are about:
+
+    GSM8K          {"question": "...", "answer": "worked solution #### 42"}
+    dapo-math-17k  {"prompt": "..." or [{"role": "user", "content": "..."}], "label": "34"},
+                   or "reward_model": {"ground_truth": "34"} in the label's place
+    named          the fields that the caller names; a dot goes down a level
+
+A prompt that stands twice counts once; one that stands with different answers is left out and counted.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+QUESTIONS = ("question", "prompt", "problem")
+ANSWERS = ("label", "reward_model.ground_truth", "answer")
+SEPARATOR = "####"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """solution: the worked text that ends in the answer, where the file has one."""
+
+    question: str
+    answer: str
+    solution: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """A file's examples in its order. digest: SHA-256 of its bytes. contradictory: prompts left out."""
+
+    examples: list[Example]
+    digest: str
+    contradictory: int
+
+
+def read(path: str, prompt: str | None = None, answer: str | None = None) -> Examples:
+    """The examples of a file. prompt, answer: the fields to read, where they are not those of a known shape.
+
+    Errors: ValueError naming the line for one that is no example; ValueError for a file without any, or none at all.
+    """
+    digest, found, contradictory = hashlib.sha256(), dict[str, Example](), set[str]()
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                digest.update(line)
+                if line.strip():
+                    example = _example(line, f"{path} line {number}", prompt, answer)
+                    known = found.setdefault(example.question, example)
+                    if known.answer != example.answer:
+                        contradictory.add(example.question)
+    except OSError as error:
+        raise ValueError(f"the file of examples {path} cannot be read: {error.strerror}") from error
+    examples = [example for question, example in found.items() if question not in contradictory]
+    if not examples:
+        raise ValueError(f"the file of examples {path} has no example: give it one JSON object a line")
+    return Examples(examples=examples, digest=digest.hexdigest(), contradictory=len(contradictory))
+
+
+def _example(line: bytes, where: str, prompt: str | None, answer: str | None) -> Example:
+    excerpt = line.decode(errors="replace").strip()
+    excerpt = excerpt if len(excerpt) <= 80 else f"{excerpt[:80]}..."
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}; it reads {excerpt}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no JSON object; it reads {excerpt}")
+    question = _first(row, (prompt,) if prompt else QUESTIONS, _question)
+    stated = _first(row, (answer,) if answer else ANSWERS, _answer)
+    if not question or not stated:
+        missing = f"no prompt in {prompt or ', '.join(QUESTIONS)}" if not question else ""
+        missing = missing or f"no answer in {answer or ', '.join(ANSWERS)}"
+        raise ValueError(
+            f"{where} has {missing}: name the field with the options prompt and answer; it reads {excerpt}"
+        )
+    solution, separator, gold = stated.rpartition(SEPARATOR)
+    if separator and not gold.strip():
+        raise ValueError(f"{where} has nothing behind {SEPARATOR}; it reads {excerpt}")
+    return Example(question=question, answer=gold.strip(), solution=stated if solution.strip() else None)
+
+
+def _first(row: dict[str, Any], fields: tuple[str, ...], read: Any) -> str:
+    for field in fields:
+        value: Any = row
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if text := read(value):
+            return text
+    return ""
+
+
+def _question(value: Any) -> str:
+    """A string, or the messages of a conversation that has one turn of the user's and maybe a system message."""
+    if isinstance(value, str):
+        return value.strip()
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+        return ""
+    if [message.get("role") for message in value if message.get("role") != "system"] != ["user"]:
+        return ""
+    return "\n\n".join(str(message.get("content") or "").strip() for message in value).strip()
+
+
+def _answer(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""

@@ -1,0 +1,160 @@
+"""What a run needs of GPUs, before any weights are there: memory of each actor, time, bytes kept. Good to a factor two.
+
+Memory, with P weights of w bytes in the forward (2 for bf16), and [rows, R] response tokens in a micro-batch:
+
+    trainer   w P served, 4 P masters, 8 P moments, 4 P accumulated gradients (of each term of a mix), always; and in a
+              backward pass w P of the micro-batch's gradients, activations (`sizes.Sizes`), logits rows R V (w + 4) as
+              they are and in fp32, 4 rows R V each for log-softmax and its gradient (and the teacher's where its
+              vocabulary is needed); or, in the update, 4 P that the foreach AdamW keeps besides
+    rollout   w P, and keys and values of a whole sampling call, every response as long as the limit
+    teacher   w P of its own; in a forward one block's activations and the logits, in fp32 too, and their log-softmax
+
+Time of a step, one phase after the other, each split evenly over its actor's GPUs:
+
+    rollout   a call reads the weights once for every token of the limit, and each row's cache for each of its tokens;
+              or 2 P operations a token where that takes longer
+    teacher   one forward
+    train     a forward and a backward, which is two forwards; one more where activations are recomputed
+    update    (28 + w) P bytes, and (8 + w) P for each micro-batch's addition to the accumulated gradients
+
+Not counted: the CUDA context and what the engine keeps for itself (a few GiB a GPU), fragmentation, prefill, sending
+weights to the rollout actors, waiting for the slowest actor, verifiers, evaluation (but for its cache), reading and
+writing. Sleeping actors are counted as if awake.
+"""
+
+import math
+
+from transformers import PretrainedConfig
+
+from opd_ops.recipe import Mix, Recipe, Replay, Sft, Teacher, Workers, opd_of
+from pipelines.runs.gpu_plan import GPUS, Actor, Gpu, Part, Plan
+from pipelines.runs.sizes import Sizes, meta, require_logits, sizes
+
+PROMPT = 256  # tokens of a prompt
+SHARE = 0.5  # mean length of a response, of the limit
+RATE, STREAM = 0.4, 0.6  # of a GPU's bf16 rate and of its bandwidth that are reached
+
+
+def budget(
+    recipe: Recipe, config: PretrainedConfig, teacher: PretrainedConfig | None = None, gpu: Gpu = GPUS["h200"]
+) -> Plan:
+    """The plan of a run. config, teacher: of the student, and of the model that a recipe names as its teacher.
+
+    Errors: ValueError for a model that is no plain decoder, or a named teacher without its configuration.
+    """
+    spec, opd, where = recipe.rollout, opd_of(recipe.objective), recipe.resources
+    model = meta(config)
+    student, rows, length = sizes(model), recipe.precision.micro_batch, PROMPT + spec.max_new_tokens
+    require_logits(model, rows, length, spec.max_new_tokens)
+    other = None
+    if opd is not None:
+        if opd.teacher is not None and teacher is None:
+            raise ValueError(f"{recipe.name} names a teacher, and a plan needs its configuration")
+        other = student if opd.teacher is None or teacher is None else sizes(meta(teacher))
+    width = 2 if recipe.precision.compute == "bf16" else 4
+    from_teacher = isinstance(spec.source, Teacher)
+    trainer = _trainer(recipe, student, rows, width)
+    sampler = other if from_teacher and other is not None else student
+    apart = (
+        ("rollout", where.rollout, _rollout(recipe, sampler, width), sampler is student),
+        ("teacher", where.teacher, _teacher(recipe, other, rows, width) if other else (), False),
+    )
+    actors = []
+    for name, workers, parts, shares in apart:
+        if workers.actors and parts:
+            actors.append(Actor(name=name, workers=workers, parts=parts))
+        else:  # in the trainer's process, where the student's weights are already
+            trainer += parts[1:] if shares else parts
+    return Plan(
+        recipe=recipe,
+        gpu=gpu,
+        student=student,
+        teacher=other,
+        rows=rows,
+        length=length,
+        actors=(Actor(name="trainer", workers=Workers(actors=1, gpus=where.gpus), parts=trainer), *actors),
+        activations=(
+            student.activations(rows * length, width, checkpointed=True),
+            student.activations(rows * length, width, checkpointed=False),
+        ),
+        seconds=_seconds(recipe, student, other, gpu, width),
+        snapshots=4 * student.parameters * len({0, *recipe.horizon.snapshot_steps()}),
+        resume=12 * student.parameters,
+    )
+
+
+def _trainer(recipe: Recipe, student: Sizes, rows: int, width: int) -> tuple[Part, ...]:
+    limit, opd = recipe.rollout.max_new_tokens, opd_of(recipe.objective)
+    logits, weights = rows * limit * student.vocabulary, student.parameters
+    checkpointed = recipe.resources.checkpoint_activations
+    terms = 2 if isinstance(recipe.objective, Mix) else 1
+    kept = student.activations(rows * (PROMPT + limit), width, checkpointed=checkpointed)
+    parts = [
+        Part(name="served weights", bytes=width * weights),
+        Part(name="masters, fp32", bytes=4 * weights),
+        Part(name="moments, fp32", bytes=8 * weights),
+        Part(name="accumulated gradients, fp32", bytes=4 * weights * terms),
+        Part(name="micro-batch gradients", bytes=width * weights, phase="backward"),
+        Part(name=f"activations{', recomputed' * checkpointed}", bytes=kept, phase="backward"),
+        Part(name="logits, and in fp32", bytes=(width + 4) * logits, phase="backward"),
+        Part(name="log-softmax, fp32", bytes=4 * logits, phase="backward"),
+        Part(name="gradient of the log-softmax, fp32", bytes=4 * logits, phase="backward"),
+        Part(name="AdamW's temporaries", bytes=4 * weights, phase="update"),
+    ]
+    if opd is not None and opd.estimator == "full":
+        parts.append(Part(name="teacher's log-softmax, fp32", bytes=4 * logits, phase="backward"))
+    return tuple(parts)
+
+
+def _rollout(recipe: Recipe, sampler: Sizes, width: int) -> tuple[Part, ...]:
+    """Weights first. The cache is that of the largest call, of training's rollouts or of the held-out evaluation."""
+    spec, held_out = recipe.rollout, recipe.evaluation
+    rows = min(held_out.batch, held_out.problems * held_out.samples)
+    if not isinstance(recipe.objective, Sft) and not isinstance(spec.source, Replay):
+        rows = max(rows, min(spec.batch, spec.prompts * spec.samples))
+    cached = rows * (PROMPT + spec.max_new_tokens) * sampler.cache(width)
+    return (
+        Part(name="weights of the sampler", bytes=width * sampler.parameters),
+        Part(name=f"keys and values, {rows} rows", bytes=cached, phase="sampling"),
+    )
+
+
+def _teacher(recipe: Recipe, teacher: Sizes, rows: int, width: int) -> tuple[Part, ...]:
+    limit = recipe.rollout.max_new_tokens
+    logits = rows * limit * teacher.vocabulary
+    return (
+        Part(name="weights of the teacher", bytes=width * teacher.parameters),
+        Part(name="one block's activations", bytes=rows * (PROMPT + limit) * teacher.block(width), phase="scoring"),
+        Part(name="teacher's logits, fp32, log-softmax", bytes=(width + 8) * logits, phase="scoring"),
+    )
+
+
+def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, width: int) -> dict[str, float]:
+    """Of a step, by phase."""
+    spec, where = recipe.rollout, recipe.resources
+    rows, mean = spec.prompts * spec.samples, SHARE * spec.max_new_tokens
+    rate, stream = RATE * gpu.flops, STREAM * gpu.bandwidth
+    trainers, scorers = max(1.0, where.gpus), max(1.0, where.teacher.actors * where.teacher.gpus)
+    found = {}
+    if not isinstance(recipe.objective, Sft) and not isinstance(spec.source, Replay):
+        sampler = teacher if isinstance(spec.source, Teacher) and teacher is not None else student
+        found["rollout"] = _sampling(recipe, sampler, rate, stream, width)
+    if teacher is not None:
+        found["teacher"] = teacher.forward(rows, PROMPT + mean) / rate / scorers
+    passes = 4 if where.checkpoint_activations else 3
+    found["train"] = passes * student.forward(rows, PROMPT + mean) / rate / trainers
+    parts = math.ceil(rows / recipe.precision.micro_batch)
+    found["update"] = (28 + width + (8 + width) * parts) * student.parameters / stream / trainers
+    return found
+
+
+def _sampling(recipe: Recipe, sampler: Sizes, rate: float, stream: float, width: int) -> float:
+    """Seconds of one actor for its share of the step's sampling calls, one after the other."""
+    spec, workers = recipe.rollout, recipe.resources.rollout
+    rows, mean = spec.prompts * spec.samples, SHARE * spec.max_new_tokens
+    calls = math.ceil(math.ceil(rows / spec.batch) / max(1, workers.actors))
+    batch, gpus = min(spec.batch, rows), max(1.0, workers.gpus)
+    read = spec.max_new_tokens * width * sampler.parameters
+    read += batch * mean * (PROMPT + mean / 2) * sampler.cache(width)
+    computed = batch * sampler.forward(1, PROMPT + mean)
+    return calls * max(read / stream, computed / rate) / gpus
