@@ -21,13 +21,14 @@ _READ = 16  # size of the set whose masses and overlap are read where the estima
 class Signal:
     """What one micro-batch says, [B, R] fp32 each; all but `per_token` without gradient.
 
-    per_token: the loss. gap: log s(y) - log T(y) of the target. kl: KL(s || T), exact where the whole vocabulary was
-    scored, else the gap, its one-sample estimate. student_entropy: in nats.
+    per_token: the loss. chosen: log s(y) of the target. gap: log s(y) - log T(y). kl: KL(s || T), exact where the whole
+    vocabulary was scored, else the gap, its one-sample estimate. student_entropy: in nats.
     student_mass, teacher_mass: of s and T on the estimator's top-k set, or on the student's 16 likeliest tokens where
     the whole vocabulary was scored. overlap: share of the student's top-k that is in the teacher's. None: not known.
     """
 
     per_token: Tensor
+    chosen: Tensor
     gap: Tensor
     kl: Tensor
     student_entropy: Tensor
@@ -81,6 +82,7 @@ def signal(
         gap = log_s_y - scores.sampled
         return Signal(
             per_token=loss,
+            chosen=log_s_y.detach(),
             gap=gap,
             kl=_kl(spec, loss, log_s, scores, gap),
             student_entropy=-log_s.exp().mul_(log_s).sum(-1),

@@ -126,6 +126,10 @@ def _refusals(objective: Objective, rollout: Rollout) -> list[str]:
                 "name a correction, use estimator 'full', or say divergence='none' with 'policy-gradient', "
                 "as the paper trains it"
             )
+    if opd and not rlvr and opd.estimator not in SAMPLED and rollout.correction:
+        reasons.append(
+            f"estimator {opd.estimator!r} looks at every token, whoever drew one: a correction would only add noise"
+        )
     if rlvr:
         reasons += _sampled("a policy gradient", rlvr.loss_temperature, rollout)
         if rollout.samples < 2:

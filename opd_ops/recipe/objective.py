@@ -9,13 +9,14 @@ Directions by formula: s is the student's next-token distribution, T the teacher
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from opd_ops.recipe.start import FinalOf, Weights
 
 Divergence = Literal["reverse-kl", "forward-kl", "jsd", "none"]
 Estimator = Literal["full", "policy-gradient", "k2", "teacher-top-k", "student-top-k"]
 Normaliser = Literal["token", "sequence", "constant"]
+Spread = Literal["group", "batch", "none"]
 Ranking = Literal["gap", "absolute-gap", "random", "teacher-entropy", "student-entropy"]
 
 # What each estimator can be an estimate of. `none` is for `policy-gradient`, whose combinations the paper trains.
@@ -39,6 +40,12 @@ NEVER = {
 }
 
 
+def require_known(field: str, value: str, known: Any) -> None:
+    """Errors: ValueError naming the field when a value is none of a Literal's."""
+    if value not in get_args(known):
+        raise ValueError(f"unknown {field} {value!r}; known: {', '.join(get_args(known))}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Train a fraction of each response's tokens, the `keep` T of T ranked highest, weighted by T / count.
@@ -51,6 +58,7 @@ class Selection:
     keep: float  # in (0, 1]
 
     def __post_init__(self) -> None:
+        require_known("selection.by", self.by, Ranking)
         if not 0 < self.keep <= 1:
             raise ValueError(f"selection keeps a fraction in (0, 1] of the tokens, not {self.keep:g}")
 
@@ -94,7 +102,8 @@ class Opd:
             raise ValueError(f"beta belongs to jsd and lies in (0, 1), got {self.beta} with {self.divergence!r}")
         if (self.k is None) == (self.estimator in TOP_K) or (self.k is not None and self.k < 1):
             raise ValueError(f"k belongs to {' and '.join(TOP_K)} and is at least 1, got {self.k}")
-        if self.loss_temperature <= 0:
+        require_known("normaliser", self.normaliser, Normaliser)
+        if not self.loss_temperature > 0:
             raise ValueError(f"the loss temperature is positive, got {self.loss_temperature:g}")
         gap = self.selection is not None and self.selection.by in ("gap", "absolute-gap")
         if gap and self.estimator in SAMPLED and self.divergence != "none":
@@ -114,7 +123,7 @@ class Rlvr:
     """
 
     normaliser: Normaliser = "sequence"
-    std: Literal["group", "batch", "none"] = "group"
+    std: Spread = "group"
     clip: tuple[float, float] | None = None
     loss_temperature: float = 1.0
     drop_flat: bool = False  # leave groups without reward variance out of the batch, and of its denominators
@@ -122,6 +131,10 @@ class Rlvr:
     kind: Literal["rlvr"] = "rlvr"
 
     def __post_init__(self) -> None:
+        require_known("normaliser", self.normaliser, Normaliser)
+        require_known("std", self.std, Spread)
+        if not self.loss_temperature > 0:
+            raise ValueError(f"the loss temperature is positive, got {self.loss_temperature:g}")
         if self.clip is not None and not (0 < self.clip[0] < 1 and self.clip[1] > 0):
             raise ValueError(f"clip is (low, high) with low in (0, 1) and high above 0, got {self.clip}")
 
@@ -141,6 +154,7 @@ class Mix:
     kind: Literal["mix"] = "mix"
 
     def __post_init__(self) -> None:
+        require_known("scale", self.scale, Literal["raw", "rms"])
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha lies in [0, 1], got {self.alpha:g}")
         if self.scale == "rms" and self.opd.estimator == "student-top-k":

@@ -6,6 +6,7 @@ from torch import Tensor
 from opd_ops.objectives import importance, mix, opd, selection
 from opd_ops.objectives.objective import Batch, weights
 from opd_ops.recipe import Recipe, opd_of
+from opd_ops.recipe.objective import SAMPLED
 from opd_ops.teacher.scores import Scorer, Scores
 from opd_ops.training.drawing import Phase
 from opd_ops.training.mismatch import Mismatch
@@ -33,7 +34,7 @@ class Distilling:
         assert spec is not None
         self.spec, self.batch, self.behind, self.teacher = spec, batch, behind, teacher
         self.draws, self.positions, self.mismatch = draws, positions, mismatch
-        self.correction = recipe.rollout.correction
+        self.correction = recipe.rollout.correction if spec.estimator in SAMPLED else None
         self.comparable = recipe.rollout.on_policy and recipe.rollout.temperature == spec.loss_temperature
         self.weight = weights(batch.mask, spec.normaliser, recipe.rollout.max_new_tokens)
         self.support, self.spans, self.phase = opd.support(spec), spans, phase
@@ -58,12 +59,11 @@ class Distilling:
                 found.student_entropy,
                 self.draws[begin:end, : part.width],
             )
-        now = found.gap + scores.sampled  # log s(y)
         if self.comparable:
-            self.mismatch.add(now, part.behaviour, part.mask)
+            self.mismatch.add(found.chosen, part.behaviour, part.mask)
         if self.correction:
             assert part.behaviour is not None
-            ratio = importance.weights(now, part.behaviour, self.correction.cap)
+            ratio = importance.weights(found.chosen, part.behaviour, self.correction.cap)
             self.ratios.append((ratio, part.mask))
             factor = factor * ratio
         self.positions.add(

@@ -239,3 +239,32 @@ def test_precision_refuses_bf16_compute_on_fp32_weights():
 
 def test_a_refusal_names_the_recipe():
     refused(r"recipe test\.arm is refused: ", recipe, Rlvr(), samples=1)
+
+
+@pytest.mark.parametrize("source", [Student(lag=4), Teacher()])
+def test_an_estimator_that_looks_at_every_token_has_no_correction(source, recipe):
+    exact = Opd(teacher=TEACHER)
+    with pytest.raises(ValueError, match="estimator 'full' looks at every token"):
+        recipe(exact, rollout=Rollout(prompts=2, max_new_tokens=4, source=source, correction=Correction()))
+    assert recipe(exact, rollout=Rollout(prompts=2, max_new_tokens=4, source=source)).rollout.source == source
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: Opd(teacher=None, normaliser="mean"), "normaliser"),
+        (lambda: Rlvr(std="sample"), "std"),
+        (lambda: Selection(by="loss", keep=0.5), "selection.by"),
+        (lambda: Mix(alpha=0.5, opd=Opd(teacher=None), scale="norm"), "scale"),
+    ],
+)
+def test_an_unknown_word_is_named_beside_the_known_ones(build, field):
+    with pytest.raises(ValueError, match=f"unknown {field} '.*'; known: "):
+        build()
+
+
+def test_a_loss_temperature_that_is_no_number_is_refused():
+    for build in (lambda t: Opd(teacher=None, loss_temperature=t), lambda t: Rlvr(loss_temperature=t)):
+        for temperature in (float("nan"), 0.0, -1.0):
+            with pytest.raises(ValueError, match="loss temperature is positive"):
+                build(temperature)

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 
 import numpy as np
@@ -65,7 +66,40 @@ def test_problems_ask_what_they_say(operations, tag):
         for operator, digit in zip(text[3:-1:2], text[4:-1:2], strict=True):
             value = {"+": value + int(digit), "-": value - int(digit), "*": value * int(digit)}[operator] % 10
         assert problem.answer == f"#{value}"
-        assert problem.privileged is None
+
+
+@pytest.mark.parametrize("operations", [1, 2, 3])
+def test_the_privileged_prompt_states_the_true_facts_of_the_question_as_corpus_documents(operations):
+    for problem in Chains(operations).problems("train", 50, rng()):
+        assert problem.privileged[-len(problem.prompt) :] == problem.prompt
+        text = decode(problem.prompt[1:])
+        shown = problem.privileged[: -len(problem.prompt)]
+        documents = [shown[i : i + 9] for i in range(0, len(shown), 9)]
+        assert len(documents) == operations and all(d[0] == BOS and d[-1] == EOS for d in documents)
+        value, facts = int(text[2]), [decode(d[1:-1]) for d in documents]
+        assert "".join(fact[3:5] for fact in facts) == text[3:-1]
+        for fact in facts:
+            a, o, b, stated = int(fact[2]), fact[3], int(fact[4]), int(fact[6])
+            assert fact[:2] == "F:" and fact[5] == "=" and a == value and stated == chains.apply(a, o, b)
+            value = stated
+        assert problem.answer == f"#{value}"
+
+
+def test_the_privileged_prompt_and_a_whole_answer_fit_the_window_of_the_tiny_study():
+    (problem,) = Chains(3).problems("train", 1, rng())
+    assert len(problem.privileged) == 38 and len(problem.privileged) + 24 <= 64
+
+
+def test_prompts_are_those_that_studies_were_run_on():
+    """The digest of what was drawn before problems had a privileged prompt."""
+    drawn = rng(1)
+    prompts = [p.prompt for split in ("train", "held_out") for p in Chains().problems(split, 256, drawn)]
+    assert hashlib.sha256(bytes(t for p in prompts for t in p)).hexdigest()[:16] == "c2d3028c4696bf93"
+
+
+def test_more_problems_than_there_are_end_in_one_line():
+    with pytest.raises(ValueError, match="task chains was asked for 301 distinct problems and found"):
+        Chains(1).problems("train", 301, rng())
 
 
 @pytest.mark.parametrize("operations, count", [(1, 20), (3, 400)])
@@ -162,7 +196,7 @@ def test_problems_repeat_by_seed():
 def test_unknown_streams_and_tasks_name_the_known_ones():
     with pytest.raises(ValueError, match=r"'dirty'.*corpus, noisy, clean"):
         Chains().demonstrations("dirty", 1, rng())
-    with pytest.raises(ValueError, match=r"'chess'.*chains, sums"):
+    with pytest.raises(ValueError, match=r"'chess'.*chains, jsonl, reasoning, sums"):
         build(recipe.Task(name="chess"), None)
 
 

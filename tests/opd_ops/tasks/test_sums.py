@@ -113,3 +113,12 @@ def test_a_recipe_builds_the_task_from_a_folder_and_not_without(tmp_path):
     assert build(spec, tokenizer(tmp_path)).limit == 10
     with pytest.raises(ValueError, match="starts from none"):
         build(spec, None)
+
+
+def test_more_problems_than_there_are_end_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="task sums was asked for 101 distinct problems and found"):
+        Sums(tokenizer(tmp_path), digits=1).problems("train", 101, rng())
+
+
+def test_facts_name_the_vocabulary(task):
+    assert len(task.facts()["vocabulary"]) == 64

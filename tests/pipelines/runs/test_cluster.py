@@ -84,12 +84,12 @@ def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
         raise Odd
 
     beats = []
-    with actor(Slow, 0) as slow:
+    with actor(Slow, {}) as slow:
         assert attend(slow.nap.remote(1.5), lambda: beats.append(1)) == 1.5
         assert beats
         with pytest.raises(ValueError, match=r"^no nap$"):
             attend(slow.nap.remote(0), lambda: None)
-    with pytest.raises(Odd), actor(Slow, 0) as slow:
+    with pytest.raises(Odd), actor(Slow, {}) as slow:
         attend(slow.nap.remote(600), stop)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(slow.nap.remote(1))
@@ -109,7 +109,7 @@ def test_an_actors_error_arrives_as_itself(workers):
         def work(self):
             raise KeyError("step-3")
 
-    with pytest.raises(KeyError, match="step-3") as caught, actor(Fails, 0) as handle:
+    with pytest.raises(KeyError, match="step-3") as caught, actor(Fails, {}) as handle:
         unwrap(lambda: ray.get(handle.work.remote()))
     assert type(caught.value) is KeyError
     assert unwrap(lambda: 3) == 3
@@ -131,11 +131,11 @@ def test_an_actor_serves_one_block_after_another_until_one_fails(workers):
         def add(self):
             return "other"
 
-    with actor(Counter, 0) as one, actor(Counter, 0) as two:
+    with actor(Counter, {}) as one, actor(Counter, {}) as two:
         assert [ray.get(handle.add.remote()) for handle in (one, two, one)] == [1, 1, 2]
-    with actor(Other, 0) as handle:
+    with actor(Other, {}) as handle:
         assert ray.get(handle.add.remote()) == "other"
-    with pytest.raises(Odd), actor(Counter, 0) as used:
+    with pytest.raises(Odd), actor(Counter, {}) as used:
         assert ray.get(used.add.remote()) > 1
         raise Odd
     with pytest.raises(ray.exceptions.RayActorError):
