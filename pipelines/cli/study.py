@@ -17,8 +17,14 @@ def register(commands: Commands) -> None:
     parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
         command=list_studies
     )
-    show = parts.add_parser("show", help="a study's recipes, and what of them is in the store")
+    show = parts.add_parser(
+        "show",
+        help="a study's recipes, and what of them is in the store",
+        description="A study's recipes, and what of them is in the store. Of a study for GPUs also what each run takes:"
+        " memory by actor, time by phase, bytes kept, from shapes alone.",
+    )
     show.add_argument("name", metavar="NAME")
+    show.add_argument("--gpu", choices=("h100", "h200"), default="h200", help="the class to plan for (default: h200)")
     show.set_defaults(command=show_study)
     run = parts.add_parser(
         "run",
@@ -38,11 +44,13 @@ def list_studies(_: argparse.Namespace) -> int:
     for study in studies().values():
         print(f"{study.name:<8} {study.title}")
         try:
-            complete, of = progress(store, study)
+            found = by_suite(store, study)
         except ValueError as error:  # a stored run of a changed recipe hides no other study
             print(f"{'':<8} {error}")
             continue
-        print(f"{'':<8} {complete} of {of} runs measured in {store.uri}; {study.minutes} on two cores for all of them")
+        for suite, (complete, of) in found.items():
+            time = f"; {study.minutes} on two cores" if study.minutes and suite == "core" else ""
+            print(f"{'':<8} {suite}: {complete} of {of} runs measured in {store.uri}{time}")
     return 0
 
 
@@ -63,14 +71,32 @@ def show_study(given: argparse.Namespace) -> int:
             limit = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
             rate = f"{recipe.optimizer.learning_rate:g}"
             lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
-    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}   ({study.minutes} on two cores)")
+    time = f"   ({study.minutes} on two cores)" if study.minutes else ""
+    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}{time}")
+    for suite in list(study.suites)[1:]:
+        print(f"        opd study run {study.name} --suite {suite}")
+    if study.configs:
+        show_plans(study, given.gpu)
     return 0
+
+
+def show_plans(study: Study, gpu: str) -> None:
+    """What each run of a study for GPUs takes."""
+    from pipelines.cli.budget import assumptions, plan_text, plans
+    from pipelines.runs.gpu_plan import GPUS
+
+    for plan in plans(study, GPUS[gpu]):
+        print(f"\n{plan_text(plan)}")
+    print(f"\n{assumptions(GPUS[gpu])}")
 
 
 def run_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
+    from pipelines.runs import needs
+
     study = find_study(given.name)
-    study.select(given.suite, given.recipe, given.seed)
+    arms, _ = study.select(given.suite, given.recipe, given.seed)
+    needs.require([*study.models, *study.anchors(), *arms])
     command = [sys.executable, "-m", "assets.launch", study.name, "--suite", given.suite]
     for name in given.recipe:
         command += ["--recipe", name]
@@ -86,3 +112,15 @@ def progress(store: Store, study: Study) -> tuple[int, int]:
 
     of = len(study.every_arm()) * len(study.seeds)
     return of - len(comparing.missing(store, study)), of
+
+
+def by_suite(store: Store, study: Study) -> dict[str, tuple[int, int]]:
+    """Measured runs of each suite, and all of it."""
+    from pipelines.runs import comparing
+
+    missing = set(comparing.missing(store, study))
+    runs = {
+        suite: [f"{arm.name} seed {seed}" for arm in arms for seed in study.seeds]
+        for suite, arms in study.suites.items()
+    }
+    return {suite: (len(names) - len(missing.intersection(names)), len(names)) for suite, names in runs.items()}

@@ -72,5 +72,6 @@ def _there(ref: str) -> bool:
 
 def _files(recipes: Sequence[Recipe]) -> list[str]:
     """Files of problems that the recipes name, each once."""
-    paths = [path for recipe in recipes if recipe.task.name == "jsonl" for path in recipe.task.options.values()]
-    return list(dict.fromkeys(paths))
+    tasks = [recipe.task.options for recipe in recipes if recipe.task.name == "jsonl"]
+    named = [options.get(name) for options in tasks for name in ("path", "held_out")]
+    return list(dict.fromkeys(path for path in named if isinstance(path, str)))

@@ -1,13 +1,13 @@
 """The studies there are, by name. A new study is a file here and a line in `studies`."""
 
 from opd_ops.recipe import Recipe
-from pipelines.studies import smollm, tiny
+from pipelines.studies import qwen3, smollm, tiny
 from pipelines.studies.study import Study
 
 
 def studies() -> dict[str, Study]:
     """All studies by name."""
-    return {study.name: study for study in (tiny.study(), smollm.study())}
+    return {study.name: study for study in (tiny.study(), smollm.study(), qwen3.study())}
 
 
 def find_study(name: str) -> Study:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
@@ -20,7 +21,8 @@ class Measurement:
 class Study:
     """Recipes in dependency order. `models` are trained once (seed 0), the arms once per seed.
 
-    `anchor` names the arm whose end the other arms start from, where there is one.
+    `anchor` names the arm whose end the other arms start from, where there is one. `configs` are the Hugging Face
+    configurations of weights that recipes name, for a plan before the weights are there.
     """
 
     name: str
@@ -31,8 +33,9 @@ class Study:
     anchor: str | None
     measurement: Measurement = field(default_factory=Measurement)
     nightly: tuple[str, ...] = ()  # suites the nightly sweep keeps fresh
-    minutes: str = ""  # what to expect on two cores
+    minutes: str = ""  # what to expect of the core suite on two cores, where it can run there
     weights: str | None = None  # models/<name> in the store that must exist, made by `make weights`
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def arms(self, suite: str = "core") -> tuple[Recipe, ...]:
         if suite not in self.suites:
@@ -41,6 +44,10 @@ class Study:
 
     def every_arm(self) -> tuple[Recipe, ...]:
         return tuple(recipe for suite in self.suites.values() for recipe in suite)
+
+    def anchors(self) -> tuple[Recipe, ...]:
+        """The anchor, or nothing. Whatever suite is run, it is trained first."""
+        return tuple(recipe for recipe in self.every_arm() if recipe.arm == self.anchor)
 
     def select(self, suite: str, recipes: Sequence[str], seeds: Sequence[int]) -> tuple[list[Recipe], list[int]]:
         """The arms and seeds asked for; all of the suite where none is. Errors: ValueError naming an unknown one."""

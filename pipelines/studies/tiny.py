@@ -1,7 +1,10 @@
 """The tiny study: a 398,080-parameter Qwen3 on digit chains, trained for real in minutes on two cores.
 
-base (pretraining) -> teacher (clean chains) and, per seed, sft (noisy chains, the anchor) -> opd, rlvr, sft-matched.
+base (pretraining) -> teacher (clean chains) and, per seed, sft (noisy chains, the anchor) -> opd, rlvr, sft-matched,
+and the arms of the suite `objectives`.
 """
+
+from dataclasses import replace
 
 from opd_ops.recipe import (
     AdamW,
@@ -11,12 +14,17 @@ from opd_ops.recipe import (
     Fresh,
     Gate,
     Horizon,
+    Mix,
+    Objective,
     Opd,
     Recipe,
     Rlvr,
     Rollout,
+    Selection,
     Sft,
+    Student,
     Task,
+    Teacher,
 )
 from opd_ops.tasks.chains import VOCABULARY
 from pipelines.studies.study import Study
@@ -33,8 +41,10 @@ ARCHITECTURE = Architecture(
 TASK = Task(name="chains", options={"operations": 3})
 EVALUATION = Evaluation(problems=256, samples=4)
 NEW_TOKENS = 24  # a whole answer is 21 tokens
+TEACHER = FinalOf(recipe="tiny.teacher", seed=0)
 POST = AdamW(learning_rate=3e-5)
 STEPS = 100
+ALPHAS = (0.75, 0.5, 0.25, 0.05, 0.01)  # weight of OPD in the mixes, as in the paper
 # The gate opens near step 90, so 5 % of what is trained is about 5 steps, not 5 % of the limit.
 EARLY = tuple(sorted({2**i for i in range(9)} | set(range(5, 301, 5))))
 
@@ -83,7 +93,7 @@ def sft() -> Recipe:
 
 
 def opd() -> Recipe:
-    return _from_anchor("opd", Opd(teacher=FinalOf(recipe="tiny.teacher", seed=0)))
+    return _from_anchor("opd", Opd(teacher=TEACHER))
 
 
 def rlvr() -> Recipe:
@@ -95,7 +105,46 @@ def sft_matched() -> Recipe:
     return _from_anchor("sft-matched", Sft(stream="clean"))
 
 
-def _from_anchor(arm: str, objective: Sft | Opd | Rlvr, prompts: int = 64, samples: int = 1) -> Recipe:
+def objectives() -> tuple[Recipe, ...]:
+    """Arms one factor away from `opd`, which is the exact full-vocabulary reverse KL on 64 prompts (arXiv 2606.07082).
+
+    opd-pg                  the sampled token's policy gradient, what the paper trains
+    opd-top50, -top25       half or a quarter of each response's tokens, those with the largest log s(y) - log T(y). The
+                            paper selects so with the policy gradient, which then follows no divergence; here each kept
+                            token has its exact gradient
+    opd-random50, -random25 as many tokens, drawn at random
+    opd-teacher-rollouts    the teacher's responses
+    opd-stale16             the responses of the student of 16 steps ago
+    opd-self                no other teacher than the start, which reads the privileged prompt
+    opd-mix-75 to -01       alpha * OPD + (1 - alpha) * RLVR, unscaled, as in the paper: see `mix`
+    """
+    opds = {
+        "opd-pg": Opd(teacher=TEACHER, estimator="policy-gradient"),
+        "opd-top50": Opd(teacher=TEACHER, selection=Selection(by="gap", keep=0.5)),
+        "opd-random50": Opd(teacher=TEACHER, selection=Selection(by="random", keep=0.5)),
+        "opd-top25": Opd(teacher=TEACHER, selection=Selection(by="gap", keep=0.25)),
+        "opd-random25": Opd(teacher=TEACHER, selection=Selection(by="random", keep=0.25)),
+        "opd-self": Opd(teacher=None),
+    }
+    sources = {"opd-teacher-rollouts": Teacher(), "opd-stale16": Student(lag=16)}
+    return (
+        *(replace(opd(), arm=arm, objective=objective) for arm, objective in opds.items()),
+        *(replace(opd(), arm=arm, rollout=replace(opd().rollout, source=source)) for arm, source in sources.items()),
+        *(mix(alpha) for alpha in ALPHAS),
+    )
+
+
+def mix(alpha: float) -> Recipe:
+    """OPD and RLVR on the same rollouts: policy-gradient OPD, both terms meaned over each sequence.
+
+    RLVR needs groups, so the batch is that of `rlvr`, 8 prompts x 8, and not that of `opd`: a mix differs from `opd` in
+    batch shape, estimator and normaliser too. Compare mixes with each other; beside `opd` they need an opd-8x8 control.
+    """
+    term = Opd(teacher=TEACHER, estimator="policy-gradient", normaliser="sequence")
+    return _from_anchor(f"opd-mix-{100 * alpha:02.0f}", Mix(alpha=alpha, opd=term, rlvr=Rlvr()), prompts=8, samples=8)
+
+
+def _from_anchor(arm: str, objective: Objective, prompts: int = 64, samples: int = 1) -> Recipe:
     return Recipe(
         study="tiny",
         arm=arm,
@@ -114,7 +163,7 @@ def study() -> Study:
         name="tiny",
         title="Digit chains on a 0.4M-parameter Qwen3, trained from scratch",
         models=(base(), teacher()),
-        suites={"core": (sft(), opd(), rlvr(), sft_matched())},
+        suites={"core": (sft(), opd(), rlvr(), sft_matched()), "objectives": objectives()},
         seeds=(0, 1, 2),
         anchor="sft",
         nightly=("core",),

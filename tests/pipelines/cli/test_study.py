@@ -1,6 +1,7 @@
 """`opd study` and `opd report`, and how any command ends."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import options, study
-from pipelines.runs import comparing
+from pipelines.runs import budget, comparing
+from pipelines.runs.needs import declared
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies import qwen3
 from pipelines.studies.catalog import find_study
 
 TINY = find_study("tiny")
@@ -27,10 +30,14 @@ def finish(recipe, seed):
 def test_studies_are_listed_with_what_the_store_holds(opd, here):
     code, told, err = opd("study", "list")
     assert (code, err) == (0, "")
-    for name in ("tiny", "smollm"):
+    for name in ("tiny", "smollm", "qwen3-8b"):
         study = find_study(name)
         assert study.title in told and study.minutes in told
-    assert "0 of 12 runs measured" in told and "0 of 3 runs measured" in told
+    found = [line.split() for line in told.splitlines() if "runs measured" in line]
+    assert [line[0] for line in found] == ["core:", "objectives:", "core:", "core:"]
+    arms = len(TINY.arms("objectives"))
+    assert [line[1:4] for line in found] == [["0", "of", str(3 * n)] for n in (4, arms, 1, 1)]
+    assert "two cores" in told.splitlines()[1] and "two cores" not in told.splitlines()[2]
     assert list(here.iterdir()) == []
 
 
@@ -45,8 +52,49 @@ def test_a_study_is_shown_run_by_run(opd):
     ]
     assert {(line[0], line[1]) for line in lines if line[-1] != "absent"} == {("tiny.opd", "2")}
     assert ["tiny.opd", "2", "opd", "tiny.sft", "3e-05", "100", "trained"] in lines
-    assert "opd study run tiny" in told
+    assert "opd study run tiny  " in told and "opd study run tiny --suite objectives" in told
+    assert "GiB" not in told
     assert "models/smollm2-135m-instruct" in opd("study", "show", "smollm")[1]
+
+
+def test_a_study_for_gpus_is_shown_with_what_its_runs_take(opd):
+    code, told, err = opd("study", "show", "qwen3-8b")
+    assert (code, err) == (0, "")
+    assert told.count("GPU hours") == len(find_study("qwen3-8b").every_arm())
+    config = qwen3.QWEN3_8B
+    hidden, head = config["hidden_size"], config["head_dim"]
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    layer = 2 * hidden * (queries + keys) + 3 * hidden * config["intermediate_size"] + 2 * hidden + 2 * head
+    weights = config["num_hidden_layers"] * layer + 2 * config["vocab_size"] * hidden + hidden
+    assert told.count(f"{weights / 1e9:.2f}e9 weights") == 3
+    tokens = budget.PROMPT + qwen3.opd().rollout.max_new_tokens
+    cached = 2 * 2 * keys * config["num_hidden_layers"] * tokens * qwen3.opd().rollout.batch
+    logits = 4 * config["vocab_size"] * qwen3.opd().rollout.max_new_tokens
+    held = {"masters, fp32": 4 * weights, "moments, fp32": 8 * weights, "log-softmax, fp32": logits}
+    run = told[told.index("qwen3-8b.opd: ") : told.index("qwen3-8b.rlvr: ")]
+    cells = [re.split(r"  +", line.strip()) for line in run.splitlines()]
+    for name, size in {**held, f"keys and values, {qwen3.opd().rollout.batch} rows": cached}.items():
+        assert [f"{size / 2**30:.1f}"] in [line[line.index(name) + 1 :][:1] for line in cells if name in line], name
+    assert f"6 snapshots of {4 * weights / 1e9:.1f} GB, {6 * 4 * weights / 1e9:.0f} GB" in run
+    assert "does not fit in" in run and run.count("fits on one GPU") == 2
+    assert "factor of two" in told and f"{budget.RATE:.0%}" in told
+
+
+def test_a_smaller_gpu_is_planned_for_by_its_name(opd):
+    needed = lambda told: [int(line.split()[0]) for line in told.splitlines() if "needed" in line]
+    small, large = (opd("study", "show", "qwen3-8b", "--gpu", name)[1] for name in ("h100", "h200"))
+    assert all(s > at for s, at in zip(needed(small), needed(large), strict=True))
+    assert "H100" in small and "H100" not in large
+    assert opd("study", "show", "qwen3-8b", "--gpu", "abacus")[0] == 2
+
+
+def test_a_study_that_cannot_run_here_is_refused_before_any_work(refused, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("launched"))
+    most = max(map(declared, find_study("qwen3-8b").every_arm()))
+    assert f"{most:g} GPUs are needed and 0 found" in refused("study", "run", "qwen3-8b")
+    # The anchor is trained first, so one arm alone needs its data too.
+    assert "sft.jsonl" in refused("study", "run", "qwen3-8b", "--recipe", "qwen3-8b.rlvr")
 
 
 def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused, monkeypatch):
@@ -64,6 +112,8 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
     assert path == command[0] == sys.executable
     assert command[1:5] == ["-m", "assets.launch", "tiny", "--suite"]
     assert " ".join(command[5:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
+    opd("study", "run", "tiny", "--suite", "objectives", "--recipe", "tiny.opd-mix-05")
+    assert " ".join(seen[1][1][4:]) == "--suite objectives --recipe tiny.opd-mix-05"
 
 
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
@@ -93,7 +143,7 @@ def test_the_installed_command_is_this_one(here):
     opd = Path(sys.executable).with_name("opd")
     done = subprocess.run([opd, "report", "tyni"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: unknown study 'tyni'; known: tiny, smollm\n"
+    assert done.stderr == "error: unknown study 'tyni'; known: tiny, smollm, qwen3-8b\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

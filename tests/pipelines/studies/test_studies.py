@@ -1,8 +1,11 @@
 import dataclasses
+import json
+import subprocess
+import sys
 
 import pytest
 
-from opd_ops.recipe import FinalOf, Opd, differences
+from opd_ops.recipe import FinalOf, Opd, Weights, differences, opd_of
 from opd_ops.tasks.registry import build
 from pipelines.runs.training import parents
 from pipelines.studies import smollm, tiny
@@ -58,9 +61,22 @@ def test_nightly_suites_and_the_anchor_exist(study):
     assert "core" in study.suites and study.arms() == study.suites["core"]
     anchors = [recipe.arm for recipe in study.arms() if recipe.arm == study.anchor]
     assert len(anchors) == (study.anchor is not None)
+    assert list(study.anchors()) == [recipe for recipe in study.arms() if recipe.arm == study.anchor]
 
 
 @each
+def test_weights_and_their_configurations_are_plain_data(study):
+    assert json.loads(json.dumps(study.configs)) == study.configs
+    named = {start.ref for recipe in every(study) for start in starts(recipe) if isinstance(start, Weights)}
+    assert set(study.configs) <= named
+
+
+def starts(recipe):
+    opd = opd_of(recipe.objective)
+    return [recipe.start, *([opd.teacher] if opd and opd.teacher else [])]
+
+
+@pytest.mark.parametrize("study", (tiny.study(), smollm.study()), ids=lambda study: study.name)
 def test_arms_after_the_anchor_share_start_optimizer_horizon_and_evaluation(study):
     arms = [recipe for recipe in study.arms() if recipe.arm != study.anchor]
     shared = {
@@ -111,11 +127,11 @@ def test_smollm_teaches_itself_from_the_privileged_prompt():
 
 
 def test_what_is_unknown_is_answered_with_what_is_known():
-    with pytest.raises(ValueError, match=r"unknown study 'tyni'; known: tiny, smollm"):
+    with pytest.raises(ValueError, match=r"unknown study 'tyni'; known: tiny, smollm, qwen3-8b"):
         find_study("tyni")
     with pytest.raises(ValueError, match=r"unknown recipe 'tiny\.odp'; known: .*tiny\.base.*tiny\.opd.*smollm\.opd"):
         find_recipe("tiny.odp")
-    with pytest.raises(ValueError, match=r"study tiny has no suite 'extra'; it has: core"):
+    with pytest.raises(ValueError, match=r"study tiny has no suite 'extra'; it has: core, objectives"):
         tiny.study().arms("extra")
 
 
@@ -133,3 +149,9 @@ def test_fingerprints_differ_between_recipes_and_not_between_calls():
     again = [recipe for study in studies().values() for recipe in every(study)]
     assert [recipe.fingerprint() for recipe in recipes] == [recipe.fingerprint() for recipe in again]
     assert dataclasses.replace(recipes[0]) == recipes[0]
+
+
+def test_studies_are_listed_without_anything_heavy():
+    code = "import sys; from pipelines.studies.catalog import studies; studies(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "ray", "polars", "dagster", "vllm"} & set(loaded)

@@ -1,0 +1,87 @@
+"""What `opd study show` prints of a run's plan: memory by actor, time by phase, bytes kept, and what it assumes."""
+
+from pipelines.report.numbers import aligned
+from pipelines.runs.budget import PROMPT, RATE, SHARE, STREAM, budget
+from pipelines.runs.gpu_plan import GIB, ROOM, Gpu, Plan
+from pipelines.runs.sizes import known_config
+from pipelines.studies.study import Study
+
+WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update"}
+
+
+def plans(study: Study, gpu: Gpu) -> list[Plan]:
+    """The plans of a study's arms whose models' configurations it knows."""
+    from opd_ops.recipe import opd_of
+
+    found = []
+    for recipe in study.every_arm():
+        opd = opd_of(recipe.objective)
+        config = known_config(study, recipe.start)
+        teacher = known_config(study, opd.teacher) if opd and opd.teacher else None
+        if config is not None and not (opd and opd.teacher and teacher is None):
+            found.append(budget(recipe, config, teacher, gpu))
+    return found
+
+
+def plan_text(plan: Plan) -> str:
+    """One run."""
+    horizon, gpu = plan.recipe.horizon, plan.gpu
+    teacher = f", teacher {count(plan.teacher.parameters)}" if plan.teacher else ""
+    recomputed, whole = (f"{size / GIB:,.1f}" for size in plan.activations)
+    snapshots, master = len({0, *horizon.snapshot_steps()}), 4 * plan.student.parameters / 1e9
+    return "\n".join(
+        (
+            f"{plan.recipe.name}: {count(plan.student.parameters)} weights{teacher}; a micro-batch is {plan.rows} x "
+            f"{plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept",
+            "",
+            aligned(_memory(plan)),
+            "",
+            aligned(_time(plan)),
+            "",
+            f"{plan.needed} x {gpu.name} needed, {plan.declared:g} declared: "
+            f"{plan.total / 3600 * plan.declared:,.0f} GPU hours",
+            f"kept: {snapshots} snapshots of {master:,.1f} GB, {plan.snapshots / 1e9:,.0f} GB "
+            f"before compression; resume state {plan.resume / 1e9:,.1f} GB",
+        )
+    )
+
+
+def assumptions(gpu: Gpu) -> str:
+    """What all plans assume."""
+    return (
+        f"Good to a factor of two. Assumed: {gpu.name} with {gpu.memory / GIB:.0f} GiB, {gpu.flops / 1e12:.0f} TFLOP/s "
+        f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached;\n"
+        f"prompts of {PROMPT} tokens; responses as long as the limit for memory and {SHARE:.0%} of it for time; phases "
+        "one after the other;\nwork split evenly over the GPUs of an actor. The trainer works on one device: where it "
+        "needs more, it would have to be sharded.\nNot counted: prefill, evaluation, sending weights to actors, "
+        "verifiers, the engines' own memory."
+    )
+
+
+def count(weights: int) -> str:
+    """`8.19e9`."""
+    return f"{weights / 1e9:.3g}e9" if weights >= 1e8 else f"{weights:,}"
+
+
+def _memory(plan: Plan) -> list[list[str]]:
+    room = ROOM * plan.gpu.memory
+    lines = [["actor", "GPUs", "holds", f"{'GiB':>7}", ""]]
+    for actor in plan.actors:
+        names = [actor.name, f"{actor.workers.actors} x {actor.workers.gpus:g}"]
+        for part in actor.parts:
+            when = WHEN.get(part.phase, f"in {part.phase}")
+            lines.append([*names, part.name, f"{part.bytes / GIB:7.1f}", when])
+            names = ["", ""]
+        needed = actor.gpus(plan.gpu)
+        fits = "fits on one GPU" if needed == 1 else f"does not fit in {room / GIB:.0f} GiB: {needed} GPUs"
+        lines.append(["", "", "largest phase", f"{actor.peak / GIB:7.1f}", fits])
+    return lines
+
+
+def _time(plan: Plan) -> list[list[str]]:
+    steps = plan.recipe.horizon.steps
+    phases = plan.seconds | {"all": plan.step}
+    return [
+        ["phase", f"{'s a step':>8}", f"{f'h for {steps:,} steps':>18}"],
+        *([phase, f"{s:8.1f}", f"{s * steps / 3600:18.1f}"] for phase, s in phases.items()),
+    ]
