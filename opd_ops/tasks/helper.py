@@ -45,9 +45,12 @@ class Helper:
             env=environment,
         )
         try:
-            self._read(STARTING)
+            reply = self._read(STARTING)
         except Overtime:
             raise Died(f"it did not import {module} within {STARTING:g} s") from None
+        if "error" in reply:
+            self.close()
+            raise Died(str(reply["error"]))
 
     def ask(self, check: Check, seconds: float) -> dict[str, object]:
         """`{"reward": r}`, or `{"error": "..."}` where the verifier raised. Errors: Overtime, Died."""

@@ -1,8 +1,8 @@
 """Comparison of final answers as mathematics: 1/2 = 0.5.
 
-It goes through math-verify, which reads LaTeX with a grammar, and plain arithmetic of digits and operators; nothing else
-of a response is ever evaluated. It can take for ever (9**9**9**9), so it is called where something else keeps the time:
-`guard.py`.
+It goes through math-verify, which reads LaTeX with a grammar, and plain arithmetic of digits and operators; nothing
+else of a response is ever evaluated. It can take for ever (9**9**9**9), so it is called where something else keeps the
+time: `guard.py`.
 """
 
 import logging

@@ -38,18 +38,28 @@ def _answer(line: bytes) -> dict[str, Any]:
     try:
         return {"reward": Check(**request).run()}
     except Exception as error:
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return {"error": _described(error)}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the input
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    memory = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a verifier prints is no reply
-    importlib.import_module(sys.argv[1])
+    try:
+        importlib.import_module(sys.argv[1])
+    except Exception as error:
+        replies.write(json.dumps({"error": _described(error)}).encode() + b"\n")
+        return
     replies.write(b'{"ready": true}\n')
     sys.addaudithook(_fence)
     for line in sys.stdin.buffer:

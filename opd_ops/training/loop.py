@@ -142,6 +142,15 @@ class Trainer:
         positions = [{"step": step} | found for found in terms.positions.rows()]
         return Advanced(row=row, positions=positions, responses=responses, syncs=self.syncing.taken())
 
+    def differentiate(self, responses: list[Response]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Every term's loss, and the gradient before clipping by parameter name, on given responses; nothing moves."""
+        terms = self._bind(self.step + 1, *self.drawing.batches(responses))
+        losses = self._backward(terms)
+        self.optimizer.combine(terms.coefficients)
+        gradients = {name: w.grad for name, w in self.optimizer.masters.items() if w.grad is not None}
+        self.optimizer.discard()
+        return losses, gradients
+
     def evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
         """Held-out accuracy rows at the current step; every step and arm sees the same problems and uniforms.
 
