@@ -41,17 +41,19 @@ class LocalTeacher:
         with self.arithmetic():
             logits = response_logits(self.model, part.ids, part.attention, part.positions, part.width)
         log_t = torch.log_softmax(logits[..., : self.vocabulary].float() / support.temperature, dim=-1)
-        log_t *= part.mask.unsqueeze(-1)
+        absent = part.mask == 0
+        log_t.masked_fill_(absent.unsqueeze(-1), 0.0)
         # A token of the embedding's padding has no probability; it is under the mask only in a broken task.
         targets = part.targets.clamp(max=self.vocabulary - 1).unsqueeze(-1)
         sampled = log_t.gather(-1, targets).squeeze(-1)
-        entropy = -(log_t.exp() * log_t).sum(-1)
+        entropy = -(log_t.exp() * log_t).sum(-1) + 0.0  # not -0
         if support.kind == "full":
             return Scores(sampled=sampled, entropy=entropy, full=log_t)
         if support.kind == "top":
             top, ids = log_t.topk(min(support.k, self.vocabulary), dim=-1)
-            return Scores(sampled=sampled, entropy=entropy, ids=ids, top=top)
+            return Scores(sampled=sampled, entropy=entropy, ids=ids.masked_fill(absent.unsqueeze(-1), 0), top=top)
         if support.kind == "candidates":
             assert candidates is not None
-            return Scores(sampled=sampled, entropy=entropy, ids=candidates, top=log_t.gather(-1, candidates))
+            top, ids = log_t.gather(-1, candidates), candidates.masked_fill(absent.unsqueeze(-1), 0)
+            return Scores(sampled=sampled, entropy=entropy, ids=ids, top=top)
         return Scores(sampled=sampled, entropy=entropy)

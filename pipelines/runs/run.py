@@ -12,6 +12,7 @@ from typing import Any
 from opd_ops.recipe import Recipe, Replay, Teacher, opd_of
 from pipelines import lake
 from pipelines.runs.clock import Clock, write_timing
+from pipelines.runs.crew import Died
 from pipelines.runs.placement import Placement, Spot
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
@@ -91,11 +92,14 @@ class TrainingRun:
 
         recipe = self.recipe
         start = starts.load(store, recipe.start, self.seed)
-        inputs, scorer, drawing = {"start": start.digest}, None, None
+        inputs: dict[str, Any] = {"start": start.digest}
+        scorer, drawing = None, None
         teacher, opd = None, opd_of(recipe.objective)
         if opd:
             teacher = teaching.source(store, opd, start, self.seed)
             inputs |= {"teacher": teacher.digest} if opd.teacher else {}
+        self.task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
+        inputs |= {"task": facts} if (facts := self.task.facts()) else {}
         self.trajectory.register(
             {
                 "identity": recipe.identity(),
@@ -109,18 +113,17 @@ class TrainingRun:
             scorer = teaching.scorer(store, recipe, self.seed, start, teacher, placement)
             if isinstance(recipe.rollout.source, Teacher):
                 drawing = teaching.engine(recipe, teacher)
-        task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
         self.trainer = Trainer(
             recipe,
             self.seed,
             start.config,
             start.weights,
-            task,
+            self.task,
             scorer,
             engine=engines.of(recipe, start.plain_config(), placement),
             teacher_engine=drawing,
             stored=self._replayed(store),
-            rewards=task.rewards,
+            rewards=self.task.rewards,
             device="cuda" if recipe.resources.gpus else "cpu",
             phase=lambda name: self.clock.phase(name),
         )
@@ -218,8 +221,10 @@ class TrainingRun:
             self._snapshot(step)
         with self.clock.phase("evaluate"):
             final = self.trainer.evaluate()
+        self.tables["sync"] += self.trainer.syncing.taken()
         # The gate's one-sample reading of this step gives way to the full evaluation.
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final
+        self.task.close()
         self.rollouts.flush()
         recipe, store = self.recipe, self.trajectory.store
         keys = {"study": recipe.study, "recipe": recipe.name, "seed": self.seed}
@@ -246,6 +251,6 @@ def _reason(error: Exception) -> str | None:
             "out of memory: set resources.checkpoint_activations, or give the arm a new name with a smaller "
             "precision.micro_batch or rollout.batch"
         )
-    if isinstance(error, FloatingPointError | ValueError | OSError):
+    if isinstance(error, FloatingPointError | ValueError | OSError | Died):
         return str(error).splitlines()[0]
     return None

@@ -151,6 +151,10 @@ class CachedScorer:
         if parts:
             self.scorer.prefetch(parts, support)
 
+    def sleep(self) -> None:
+        """Pass it on."""
+        self.scorer.sleep()
+
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:
         """Scores of a micro-batch, from the cache or computed and kept; the same bits either way."""
         key = self.cache.key(self.scorer, part, support, candidates)

@@ -5,6 +5,8 @@
 - `scaling.py`     3, a second worker, more snapshots, more matrices
 - `footprint.py`   4, memory of a worker
 - `checkpoint.py`  5, a whole Qwen3-8B checkpoint
+- `steps.py`       6, training steps beside TRL's
+- `step.py`        7, where a step's time goes
 """
 
 from collections.abc import Callable
@@ -32,6 +34,8 @@ def figures() -> dict[int, Figure]:
     from pipelines.bench.figures.footprint import footprint
     from pipelines.bench.figures.scaling import scaling
     from pipelines.bench.figures.snapshot import snapshot
+    from pipelines.bench.figures.step import step
+    from pipelines.bench.figures.steps import steps
 
     return {
         1: Figure("one wide matrix: exactness and cost of its rotation", 300, accuracy),
@@ -39,4 +43,6 @@ def figures() -> dict[int, Figure]:
         3: Figure("scaling: workers, snapshots, matrices", 120, scaling),
         4: Figure("memory of a worker", 40, footprint),
         5: Figure("a Qwen3-8B checkpoint", 120, checkpoint),
+        6: Figure("training steps beside TRL's", 240, steps),
+        7: Figure("where a training step's time goes", 150, step),
     }

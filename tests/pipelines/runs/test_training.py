@@ -12,7 +12,7 @@ from opd_ops.recipe import FinalOf, Gate, Horizon, Opd
 from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs import training
-from pipelines.runs.run import LearningFailed, StepFailed, TrainingRun
+from pipelines.runs.run import LearningFailed, TrainingRun
 from pipelines.runs.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory

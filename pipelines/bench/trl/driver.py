@@ -1,0 +1,73 @@
+"""The door to TRL from this project: a job in, measured steps or a gradient out. Each call is a process of its own."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipelines.bench.trl.environment import call, interpreter
+from pipelines.bench.trl.job import Given, Job, text
+
+WORKER = Path(__file__).with_name("worker.py")
+PARTS = ("generate", "forward", "backward", "optimizer")  # disjoint; `teacher` lies within `forward`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """One entry a measured step. seconds: CPU, of the whole step; parts: of the parts named in `worker.py`.
+
+    tokens: response tokens, EOS included; longest: columns of the padded responses. versions: by package.
+    """
+
+    seconds: list[float]
+    parts: dict[str, list[float]]
+    tokens: list[int]
+    longest: list[int]
+    versions: dict[str, str]
+
+    @property
+    def median(self) -> float:
+        """CPU seconds of a step."""
+        return median(self.seconds)
+
+    @property
+    def outside(self) -> float:
+        """Share of a step outside generate, forward, backward and optimizer.step, median over steps."""
+        inside = zip(*(self.parts[part] for part in PARTS), strict=True)
+        return median(1 - sum(parts) / whole for parts, whole in zip(inside, self.seconds, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient:
+    """TRL's loss and its gradient, before clipping, f32. norm: of all of it. advantages: [rows], as used, for grpo."""
+
+    loss: float
+    norm: float
+    tensors: dict[str, Tensor]
+    advantages: list[float] | None
+    versions: dict[str, str]
+
+
+def measure(job: Job, python: Path | None = None) -> Steps:
+    """Take the job's steps. Errors: Absent where TRL is not installed or fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Steps(**run(job, None, Path(folder), python))
+
+
+def evaluate(job: Job, given: Given, python: Path | None = None) -> Gradient:
+    """One step of the job on given responses, by the trainer's own path. Errors: as `measure`."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(job, given, Path(folder), python)
+        return Gradient(tensors=load_file(Path(folder) / "gradients.safetensors"), **found)
+
+
+def run(job: Job, given: Given | None, folder: Path, python: Path | None = None) -> dict[str, Any]:
+    """The worker's result.json; what else it writes stays in `folder`."""
+    (folder / "job.json").write_text(text(job, given))
+    call([str(python or interpreter()), "-I", str(WORKER), str(folder)], "failed")
+    return json.loads((folder / "result.json").read_text())
