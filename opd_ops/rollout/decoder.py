@@ -100,54 +100,54 @@ class Decoder:
             down=(mlp.down_proj.weight, mlp.down_proj.bias),
         )
 
-    def angles(self, count: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of positions 0 to count - 1, [count, D] each; the first half of the sines is negated."""
+    def angles(self, count: int) -> Tensor:
+        """Cosines and sines of positions 0 to count - 1, [count, 2, D]; the first half of the sines is negated."""
         positions = torch.arange(count, device=self.embedding.device)[None]
         cos, sin = self.rotary(self.embedding, positions)
-        sin = torch.cat((-sin[0, :, : self.width // 2], sin[0, :, self.width // 2 :]), -1)
-        return cos[0], sin
+        sin[..., : self.width // 2].neg_()
+        return torch.stack((cos[0], sin[0]), 1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[B, hidden] -> [B, V], in the model's dtype."""
         return F.linear(self._rms(hidden, self.norm), self.head)
 
-    def forward(
-        self, ids: Tensor, angles: tuple[Tensor, Tensor], cache: list[Tensor], column: int, mask: Tensor
-    ) -> Tensor:
+    def forward(self, ids: Tensor, angles: Tensor, cache: list[Tensor], column: int, mask: Tensor) -> Tensor:
         """Last position's hidden state, [B, hidden], before the final norm.
 
         ids: [B, T] at columns `column` to column + T - 1 of the cache, where their keys and values are written. angles:
-        cosines and sines, [B, T, 1, D]. cache: one [2, rows, KV, columns, D] per layer; with B = 1 all rows are
-        written. mask: [B, 1, T, column + T], added to the scores.
+        of their positions, [B, T, 2, D]. cache: one [rows, KV + KV, columns, D] per layer, keys before values; with
+        B = 1 all rows are written. mask: [B, 1, T, column + T], added to the scores.
         """
         rows, steps = ids.shape
         end = column + steps
         x = F.embedding(ids, self.embedding).view(rows * steps, -1)
         for layer, stored in zip(self.layers, cache, strict=True):
-            q, k, v = self._project(layer, x.view(rows, steps, -1), angles)
-            stored[0, :, :, column:end] = k.transpose(1, 2)
-            stored[1, :, :, column:end] = v.transpose(1, 2)
+            heads = self._project(layer, x).view(rows, steps, -1, self.width)
+            q, kv = self._turn(layer, heads, angles)
+            stored[:, :, column:end] = kv.transpose(1, 2)
             if layer is self.layers[-1]:
                 x, q, mask = x.view(rows, steps, -1)[:, -1], q[:, -1:], mask[:, :, -1:]
-            mixed = _attend(q, stored[0, :rows, :, :end], stored[1, :rows, :, :end], mask)
-            x = _add(x, mixed, layer.out)
+            seen = stored[:rows, :, :end]
+            x = _add(x, _attend(q, seen[:, : self.keys], seen[:, self.keys :], mask), layer.out)
             y = self._rms(x, layer.between)
             parts = [F.linear(y, *linear) for linear in layer.gate_up]
             gate, up = parts if len(parts) == 2 else parts[0].chunk(2, -1)
             x = _add(x, F.silu(gate).mul_(up), layer.down)
         return x
 
-    def _project(self, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [B, T, H, D], keys and values [B, T, KV, D], turned to their positions."""
+    def _project(self, layer: Layer, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, [N, (H + KV + KV) D]."""
         y = self._rms(x, layer.before)
         parts = [F.linear(y, *linear) for linear in layer.qkv]
-        heads = (parts[0] if len(parts) == 1 else torch.cat(parts, -1)).view(*x.shape[:2], -1, self.width)
-        turned, v = heads[:, :, : -self.keys], heads[:, :, -self.keys :]
-        if layer.heads is not None:
-            turned = F.rms_norm(turned, (self.width,), None, self.eps) * layer.heads
-        cos, sin = angles
-        turned = torch.addcmul(turned * cos, turned.roll(self.width // 2, -1), sin)
-        return turned[:, :, : self.queries], turned[:, :, self.queries :], v
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _turn(self, layer: Layer, heads: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [B, T, H, D], and keys and values [B, T, KV + KV, D], with queries and keys at their positions."""
+        still = heads[:, :, : -self.keys]
+        flat = still if layer.heads is None else F.rms_norm(still, (self.width,), None, self.eps) * layer.heads
+        cos, sin = angles[:, :, :1], angles[:, :, 1:]
+        torch.addcmul(flat * cos, flat.roll(self.width // 2, -1), sin, out=still)
+        return heads[:, :, : self.queries], heads[:, :, self.queries :]
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)

@@ -33,7 +33,7 @@ class Decoding:
         self.positions = torch.tensor([len(prompt) for prompt in unique], device=device)
         columns = self.column + room
         self.angles = decoder.angles(columns)
-        shape = (2, len(unique), decoder.keys, columns, decoder.width)
+        shape = (len(unique), 2 * decoder.keys, columns, decoder.width)
         self.cache = [torch.empty(shape, dtype=dtype, device=device) for _ in decoder.layers]
 
         ids = torch.full((len(unique), self.column - prefix), pad)
@@ -50,10 +50,10 @@ class Decoding:
         if prefix:
             shared = torch.tensor([next(iter(unique))[:prefix]], device=device)
             mask = _hide(future[None, None, :prefix, :prefix], dtype)
-            decoder.forward(shared, self._turn(order[None, :prefix]), self.cache, 0, mask)
+            decoder.forward(shared, self.angles[order[None, :prefix]], self.cache, 0, mask)
         mask = _hide(future[None, None, prefix:] | padding[:, None, None, : self.column], dtype)
         positions = order[prefix:] - self.column + self.positions[:, None]
-        hidden = decoder.forward(ids.to(device), self._turn(positions.clamp(min=0)), self.cache, prefix, mask)
+        hidden = decoder.forward(ids.to(device), self.angles[positions.clamp(min=0)], self.cache, prefix, mask)
         self.logits = decoder.logits(hidden)
         if len(unique) < len(prompts):
             rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
@@ -63,7 +63,7 @@ class Decoding:
     def advance(self, tokens: Tensor) -> Tensor:
         """Append one token to each row, [B]; the logits of the next, [B, V]."""
         mask = self.mask[..., : self.column + 1]
-        angles = self._turn(self.positions[:, None])
+        angles = self.angles[self.positions[:, None]]
         hidden = self.decoder.forward(tokens[:, None], angles, self.cache, self.column, mask)
         self.column += 1
         self.positions = self.positions + 1
@@ -72,12 +72,8 @@ class Decoding:
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows, [B'] indices, in this order; a row may come more than once."""
         for layer, stored in enumerate(self.cache):
-            self.cache[layer] = stored[:, rows]
+            self.cache[layer] = stored[rows]
         self.mask, self.positions = self.mask[rows], self.positions[rows]
-
-    def _turn(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = self.angles
-        return cos[positions][:, :, None], sin[positions][:, :, None]
 
 
 def _hide(hidden: Tensor, dtype: torch.dtype) -> Tensor:

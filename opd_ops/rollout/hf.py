@@ -39,8 +39,6 @@ class HfEngine:
         self.model, self.shared = model, shared
         self._version = -1
         self._home: torch.device | None = None  # where an engine that is asleep belongs
-        if not shared:
-            model.eval()
 
     @property
     def version(self) -> int:

@@ -59,12 +59,12 @@ OTHERS = {
 def build(config, seed=0, dtype=torch.float32):
     """A random model, its norms and biases too, which start as ones and zeros."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def requests(prompts):
@@ -79,7 +79,7 @@ def generate(model, prompts, temperature, *, count=12, batch=64):
 
 
 def check(model, prompts, temperature, found):
-    """Each token is the one that the uncached, unpadded forward and the address's uniforms give, and its logprob too."""
+    """Each token, and its logprob, is what the uncached, unpadded forward and the address's uniforms give."""
     for request, row in zip(requests(prompts), found, strict=True):
         u = uniforms(request.address, len(row.tokens))
         with torch.no_grad():
