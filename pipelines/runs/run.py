@@ -26,7 +26,7 @@ class LearningFailed(ValueError):
     """A gate never opened, or was passed."""
 
 
-class StepFailed(RuntimeError):
+class StepFailed(ValueError):
     """A step could not be made; the state before it is kept."""
 
 

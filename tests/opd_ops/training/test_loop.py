@@ -341,3 +341,26 @@ def test_weights_that_are_no_numbers_are_found_when_drawing(trainer):
     run.model.get_parameter("model.norm.weight").data.fill_(float("nan"))
     with pytest.raises(Diverged, match=r"test\.opd seed 0 step 1: .*not numbers"):
         run.advance()
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_the_gradient_does_not_depend_on_the_micro_batch_split(name, trainer):
+    """To 1e-6 of its norm: fp32 sums in another order. The same holds for padding, which the split changes."""
+    responses = trainer(name).advance().responses
+    whole, wanted = trainer(name, precision=Precision(micro_batch=64)).differentiate(responses)
+    norm = torch.cat([g.flatten() for g in wanted.values()]).double().norm()
+    for rows in (1, 3, 5):
+        losses, found = trainer(name, precision=Precision(micro_batch=rows)).differentiate(responses)
+        apart = torch.cat([(found[key].double() - g.double()).flatten() for key, g in wanted.items()]).norm()
+        assert float(apart / norm) < 1e-6
+        for term, loss in losses.items():
+            assert loss == pytest.approx(whole[term], rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_differentiating_moves_nothing(name, trainer):
+    run, untouched = trainer(name), trainer(name)
+    responses = untouched.advance().responses
+    run.differentiate(responses)
+    untouched = trainer(name)
+    assert run.advance() == untouched.advance()
