@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from opd_ops.batch import Batch
 from opd_ops.models import response_logits
-from opd_ops.objectives.objective import Batch
 from opd_ops.teacher.scores import Scores, Support
 
 

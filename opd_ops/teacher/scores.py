@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 from opd_ops.tasks.task import TaskLike, Tokens
 
 PROMPTS, DEMONSTRATIONS, HELD_OUT, SELECTION = 1, 2, 3, 4  # streams of random numbers

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from opd_ops.batch import Batch
 from opd_ops.objectives import importance, mix, opd, selection
-from opd_ops.objectives.objective import Batch, weights
+from opd_ops.objectives.objective import weights
 from opd_ops.recipe import Recipe, opd_of
 from opd_ops.recipe.objective import SAMPLED
 from opd_ops.teacher.scores import Scorer, Scores

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 from opd_ops.recipe import Recipe, Replay, Student, Teacher, opd_of
 from opd_ops.rollout.rollout import Engine, Request, Sampling
 from opd_ops.tasks.fit import require_fit

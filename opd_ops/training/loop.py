@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from opd_ops.batch import Batch
 from opd_ops.models import assemble, response_logits
-from opd_ops.objectives.objective import Batch, token_logprobs
+from opd_ops.objectives.objective import token_logprobs
 from opd_ops.recipe import Recipe, Sft, Teacher, opd_of, rlvr_of
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Engine

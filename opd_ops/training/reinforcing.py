@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from opd_ops.batch import Batch
 from opd_ops.objectives import importance, mix, rlvr
-from opd_ops.objectives.objective import Batch, weights
+from opd_ops.objectives.objective import weights
 from opd_ops.recipe import Recipe, Rlvr, rlvr_of
 from opd_ops.training.mismatch import Mismatch
 from opd_ops.training.positions import Positions

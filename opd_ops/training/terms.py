@@ -11,8 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from opd_ops.batch import Batch
 from opd_ops.objectives import mix
-from opd_ops.objectives.objective import Batch, weights
+from opd_ops.objectives.objective import weights
 from opd_ops.recipe import Mix, Recipe, opd_of, rlvr_of
 from opd_ops.teacher.scores import Scorer
 from opd_ops.training.distilling import Distilling

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 from opd_ops.recipe import Start
 from opd_ops.teacher.scores import Scores, Support
 from pipelines.runs.crew import RETRIES, Call, Crew

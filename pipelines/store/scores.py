@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 from opd_ops.teacher.scores import Scorer, Scores, Support
 from pipelines.store.objects import Store
 

@@ -1,6 +1,7 @@
 """The contract on vLLM itself, for the pinned version: what it serves equals the uncached Hugging Face forward."""
 
-from collections.abc import Callable
+import gc
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ PAD, BOS, EOS, VOCABULARY = 0, 1, 2, 32
 LENGTH = 384  # two of vLLM's cache blocks fit, so that prompts can share one
 PROMPTS = [[BOS], [BOS, 3, 4, 5, 6, 7, 3, 9], [BOS, 7, 7], [BOS, 5, 30, 4], [BOS, 31], [BOS, 6, 6, 6, 6, 12]]
 LONG = [BOS, *np.random.default_rng(0).integers(3, VOCABULARY, 299).tolist()]
-FP32 = 1e-4  # nats; measured 1e-5 at most: other orders of fp32 sums
+FP32 = 5e-5  # nats; measured 1e-5 at most: other orders of fp32 sums
 
 SHAPE = dict(
     vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, intermediate_size=96, num_attention_heads=4,
@@ -66,32 +67,31 @@ def asked(prompts: list[list[int]], samples: int = 1) -> list[Request]:
 
 
 def check(engine: VllmEngine, model: Any, requests: list[Request], setting: Sampling) -> None:
-    """Draw, and require the log-probabilities of `model`'s uncached forward."""
+    """Draw, and require the log-probabilities of `model`'s uncached forward. A division by T magnifies rounding."""
     found = engine.generate(requests, setting, version=engine.version)
     expected = [logprobs(model, r.prompt, f.tokens, setting.temperature) for r, f in zip(requests, found, strict=True)]
-    assert compare([f.logprobs for f in found], expected).maximum < FP32
+    assert compare([f.logprobs for f in found], expected).maximum < FP32 / min(1.0, setting.temperature)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def family(request: pytest.FixtureRequest) -> tuple[VllmEngine, PretrainedConfig]:
+    """An engine of each model and its configuration, without weights."""
+    config = configuration(request.param)
+    return VllmEngine(config, max_length=LENGTH, cache_gib=0.25), config
 
 
 @pytest.fixture(scope="module")
-def engines() -> Callable[[str], VllmEngine]:
-    """engines(name): one engine of each model for all tests. A test pushes the weights that it needs."""
-    built: dict[str, VllmEngine] = {}
-
-    def get(name: str) -> VllmEngine:
-        if name not in built:
-            built[name] = VllmEngine(configuration(name), max_length=LENGTH, cache_gib=0.25)
-        return built[name]
-
-    return get
+def tied() -> VllmEngine:
+    return VllmEngine(configuration("qwen3-tied"), max_length=LENGTH, cache_gib=0.25)
 
 
 @pytest.fixture
-def served(engines: Callable[[str], VllmEngine]) -> tuple[VllmEngine, Any]:
+def served(tied: VllmEngine) -> tuple[VllmEngine, Any]:
     """A tied Qwen3 engine that serves version 0, and the Hugging Face model of the same weights."""
-    engine, config = engines("qwen3-tied"), configuration("qwen3-tied")
+    config = configuration("qwen3-tied")
     weights = initialise(config, 0)
-    engine.sync(weights, 0)
-    return engine, reference(config, weights)
+    tied.sync(weights, 0)
+    return tied, reference(config, weights)
 
 
 def test_without_vllm_the_error_says_what_to_run(monkeypatch):
@@ -104,7 +104,7 @@ def test_a_seed_is_63_bits_of_the_address():
     addresses = [(s, step, i, k) for s in range(4) for step in range(4) for i in range(8) for k in range(4)]
     found = [seed(address) for address in addresses]
     assert len(set(found)) == len(found)
-    assert 0 <= min(found) and 2**62 < max(found) < 2**63
+    assert min(found) >= 0 and 2**62 < max(found) < 2**63
     assert found == [seed(address) for address in addresses]
 
 
@@ -116,21 +116,8 @@ def test_an_engine_says_what_it_is():
 
 
 @present
-def test_starting_an_engine_leaves_threads_generators_and_the_configuration_alone():
-    config, before = configuration("llama-tied"), torch.random.get_rng_state()
-    plain, threads = config.to_dict(), torch.get_num_threads()
-    engine = VllmEngine(config, max_length=64, cache_gib=0.25)
-    assert engine.version == -1
-    assert torch.equal(torch.random.get_rng_state(), before) and config.to_dict() == plain
-    torch.set_num_threads(threads + 1)
-    assert torch.get_num_threads() == threads + 1
-    torch.set_num_threads(threads)
-
-
-@present
-@pytest.mark.parametrize("name", CONFIGS)
-def test_greedy_tokens_equal_the_uncached_forward_token_by_token(engines, name):
-    engine, config = engines(name), configuration(name)
+def test_greedy_tokens_equal_the_uncached_forward_token_by_token(family):
+    engine, config = family
     weights = initialise(config, 1)
     engine.sync(weights, 0)
     model = reference(config, weights)
@@ -192,9 +179,8 @@ def test_eos_as_the_last_token_that_fits_is_not_truncated(served):
 
 
 @present
-@pytest.mark.parametrize("name", CONFIGS)
-def test_after_a_push_the_logprobs_are_those_of_the_new_weights(engines, name):
-    engine, config = engines(name), configuration(name)
+def test_after_a_push_the_logprobs_are_those_of_the_new_weights(family):
+    engine, config = family
     for version in (3, 4, 9):
         weights = initialise(config, version)
         synced = engine.sync(weights, version)
@@ -204,8 +190,8 @@ def test_after_a_push_the_logprobs_are_those_of_the_new_weights(engines, name):
 
 
 @present
-def test_without_packing_it_again_a_tied_head_would_be_the_old_one(engines, monkeypatch):
-    engine, config = engines("qwen3-tied"), configuration("qwen3-tied")
+def test_without_packing_it_again_a_tied_head_would_be_the_old_one(served, monkeypatch):
+    engine, config = served[0], configuration("qwen3-tied")
     if not engine.cpu:
         pytest.skip("only the CPU build packs weights")
     old, new = initialise(config, 10), initialise(config, 11)
@@ -257,10 +243,9 @@ def test_an_engine_without_weights_serves_nothing(served):
 
 
 @present
-@pytest.mark.parametrize("name", ["qwen3-tied", "qwen3-untied"])
 @pytest.mark.parametrize("sent", [0, 1, 5, 8, 20])
-def test_a_push_that_fails_poisons_the_engine_until_one_succeeds(engines, monkeypatch, name, sent):
-    engine, config = engines(name), configuration(name)
+def test_a_push_that_fails_poisons_the_engine_until_one_succeeds(family, monkeypatch, sent):
+    engine, config = family
     engine.sync(initialise(config, 0), 3)
     weights = initialise(config, 1)
 
@@ -288,7 +273,7 @@ def test_weights_of_another_model_are_refused_by_name(served):
     with pytest.raises(ValueError, match=f"lack {name}"):
         engine.sync({n: w for n, w in weights.items() if n != name}, 1)
     assert engine.version == -1
-    with pytest.raises(ValueError, match="no lm_head.weight"):
+    with pytest.raises(ValueError, match=r"no lm_head\.weight"):
         engine.sync(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, 1)
     with pytest.raises(ValueError, match=rf"{name} .* \(96, 63\), .* \(96, 64\)"):
         engine.sync(weights | {name: weights[name][:, 1:]}, 1)
@@ -296,8 +281,6 @@ def test_weights_of_another_model_are_refused_by_name(served):
 
 @present
 def test_the_digest_is_of_the_bits_as_bf16_in_the_order_of_the_names(served):
-    import hashlib
-
     engine, _ = served
     weights = initialise(configuration("qwen3-tied"), 2)
     short = {n: w.to(torch.bfloat16) for n, w in weights.items()}
@@ -366,7 +349,9 @@ def test_scores_equal_the_logprobs_of_the_draws_at_temperature_one(served):
 def test_what_does_not_fit_is_refused_and_what_just_fits_is_not(served):
     engine, model = served
     full = (LONG * 2)[: LENGTH - 10]
-    check(engine, model, asked([full]), sampling(10, eos=VOCABULARY))
+    check(engine, model, asked([full], samples=9), sampling(10))
+    found = engine.generate(asked([full], samples=9), sampling(10), version=0)
+    assert max(len(f.tokens) for f in found) == 10
     assert compare(engine.score([full], [[3] * 10]), [logprobs(model, full, [3] * 10)]).maximum < FP32
     with pytest.raises(ValueError, match=f"a prompt of {LENGTH - 10} tokens and 11 more exceed .* {LENGTH}"):
         engine.generate(asked([full]), sampling(11), version=0)
@@ -401,6 +386,25 @@ def test_logits_that_are_not_numbers_are_an_error(served):
 
 
 @present
+def test_on_a_cpu_sleep_changes_nothing(served):
+    engine, model = served
+    if not engine.cpu:
+        pytest.skip("a CPU's behaviour")
+    engine.sleep()
+    assert engine.version == 0
+    engine.wake()
+    check(engine, model, asked(PROMPTS), sampling())
+
+
+@present
+def test_heads_that_the_cpu_cannot_serve_are_refused_before_vllm_starts(served):
+    if not served[0].cpu:
+        pytest.skip("a CPU's limit")
+    with pytest.raises(ValueError, match=r"heads of 32, .* not 16"):
+        VllmEngine(Qwen3Config(**(SHAPE | {"head_dim": 16})), max_length=64)  # type: ignore[arg-type]
+
+
+@present
 def test_bf16_is_served_in_bf16():
     config = configuration("qwen3-tied")
     engine = VllmEngine(config, compute="bf16", max_length=64, cache_gib=0.25)
@@ -417,19 +421,38 @@ def test_bf16_is_served_in_bf16():
 
 
 @present
-def test_on_a_cpu_sleep_changes_nothing(served):
-    engine, model = served
-    if not engine.cpu:
-        pytest.skip("a CPU's behaviour")
-    engine.sleep()
-    assert engine.version == 0
-    engine.wake()
-    check(engine, model, asked(PROMPTS), sampling())
+def test_starting_an_engine_leaves_threads_generators_and_the_configuration_alone():
+    config, before = configuration("llama-tied"), torch.random.get_rng_state()
+    plain, threads = config.to_dict(), torch.get_num_threads()
+    engine = VllmEngine(config, max_length=64, cache_gib=0.25)
+    assert engine.version == -1
+    assert torch.equal(torch.random.get_rng_state(), before) and config.to_dict() == plain
+    torch.set_num_threads(threads + 1)
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
 
 
 @present
-def test_heads_that_the_cpu_cannot_serve_are_refused_before_vllm_starts(engines):
-    if not engines("qwen3-tied").cpu:
-        pytest.skip("a CPU's limit")
-    with pytest.raises(ValueError, match=r"heads of 32, .* not 16"):
-        VllmEngine(Qwen3Config(**(SHAPE | {"head_dim": 16})), max_length=64)  # type: ignore[arg-type]
+def test_an_engine_ends_when_another_starts_in_its_process():
+    config = configuration("qwen3-tied")
+    weights = initialise(config, 0)
+    first = VllmEngine(config, max_length=64, cache_gib=0.25)
+    first.sync(weights, 1)
+    second = VllmEngine(config, max_length=64, cache_gib=0.25)
+    with pytest.raises(ValueError, match="version -1"):
+        first.generate(asked(PROMPTS), sampling(), version=1)
+    with pytest.raises(ValueError, match="has ended"):
+        first.sync(weights, 2)
+    second.sync(weights, 1)
+    del first
+    gc.collect()
+    check(second, reference(config, weights), asked(PROMPTS), sampling())
+    second.close()
+    assert second.version == -1
+
+
+@present
+@pytest.mark.parametrize("asks", [512, 600])
+def test_a_length_beyond_the_positions_of_the_model_is_refused(asks):
+    with pytest.raises(ValueError, match=f"max_length {asks} is not below the model's 512 positions"):
+        VllmEngine(configuration("qwen3-tied"), max_length=asks)

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
+from opd_ops.batch import Batch
 from opd_ops.models import assemble
-from opd_ops.objectives.objective import Batch
 from opd_ops.recipe import Architecture, Fresh
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Support

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from opd_ops.objectives.objective import Batch
+from opd_ops.batch import Batch
 from opd_ops.teacher.scores import Scores, Support
 from pipelines.store.objects import Store
 from pipelines.store.scores import CachedScorer, Packed, ScoreCache, key, pack, setting, unpack
