@@ -65,17 +65,18 @@ def trainer(recipe: Recipe, phase: Phase = lambda name: nullcontext()) -> Traine
 
 
 def _race(recipe: Recipe, job: Job, sizes: Sizes, tell: Callable[[str], None]) -> list[Row]:
-    ours, theirs, outside = [], [], []
+    ours, theirs, outside, release = [], [], [], ""
     for turn in range(sizes.repeats):
         tell(f"{recipe.arm}, round {turn + 1} of {sizes.repeats}")
         found = driver.measure(job)
         theirs += found.seconds
         outside.append(found.outside)
+        release = found.versions["trl"]
         run = trainer(recipe)
         for _ in range(WARMUP):
             run.advance()
         ours += [cpu(run.advance).seconds for _ in range(job.steps)]
-    note = f"{median(ours):.3f} s against {median(theirs):.3f} s, TRL {found.versions['trl']}, {len(ours)} steps each"
+    note = f"{median(ours):.3f} s against {median(theirs):.3f} s, TRL {release}, {len(ours)} steps each"
     share = f"{100 * median(outside):.0f} % of TRL's step is outside generate, forward, backward and optimizer"
     return [
         row(6, recipe.arm, "CPU per step, ours over TRL's", median(ours) / median(theirs), "x", most=MOST, note=note),

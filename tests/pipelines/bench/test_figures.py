@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from pipelines.bench import engine
-from pipelines.bench.figures import checkpoint, figures, footprint, scaling
+from pipelines.bench.figures import checkpoint, figures, footprint, scaling, steps
 from pipelines.bench.figures.accuracy import accuracy
+from pipelines.bench.figures.step import step
+from pipelines.bench.peers import Absent
 from pipelines.bench.row import row
 from pipelines.bench.workers import Race, race, worker
 
@@ -99,7 +101,7 @@ def test_on_a_gpu_every_matrix_is_measured(tiny, told, monkeypatch):
 
 
 def test_figures_are_numbered_and_known():
-    assert list(figures()) == [1, 2, 3, 4, 5]
+    assert list(figures()) == [1, 2, 3, 4, 5, 6, 7]
     assert all(figure.title and figure.work > 0 for figure in figures().values())
     assert row(1, "", "", 1.0).figure == 1
 
@@ -109,3 +111,22 @@ class Spent:
 
     def __init__(self, result):
         self.result, self.seconds, self.runs = result, 1.0, 1
+
+
+def test_a_training_step_is_taken_apart(tiny, told):
+    tell, shares = told
+    rows = {(found.case, found.quantity): found for found in step(tiny, tell)}
+    assert shares == sorted(shares)
+    assert {case for case, quantity in rows if quantity == "share of a step outside"} == {"opd", "rlvr", "sft-matched"}
+    assert all(0 < found.value < 1 for key, found in rows.items() if key[1] == "share of a step outside")
+    assert 0 < rows["opd", "snapshots over training"].value
+    assert rows["tiny", "sampler over generate"].goal == "<= 0.6"
+
+
+def test_without_trl_its_figure_says_so(tiny, told, monkeypatch):
+    def absent(*_):
+        raise Absent("not installed: .venv-trl is missing, a full bench makes it")
+
+    monkeypatch.setattr(steps.environment, "interpreter", absent)
+    (found,) = steps.steps(tiny, told[0])
+    assert found.value is None and found.met is None and "full bench makes it" in found.note
