@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 ROPES = ("default", "linear", "llama3")  # angles that depend on the position alone
-FUSE = 2**26  # bytes of weights that are copied side by side; a larger model is used in place, and gains little
+FUSE = 2**26  # bytes of layers whose weights are copied side by side; past it the copies cost more than they save
 
 Linear = tuple[Tensor, Tensor | None]  # weight [out, in], bias [out]
 
@@ -65,7 +65,7 @@ class Layer:
 
 
 class Decoder:
-    """The forward pass of one model. The model's weights must not change between its construction and its last use.
+    """The forward pass of one model. For use without gradients, while the model's weights do not change.
 
     Errors: ValueError for a model that is not `plain`.
     """

@@ -25,8 +25,7 @@ class Decoding:
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Tokens], *, room: int, pad: int) -> None:
         device, dtype = decoder.embedding.device, decoder.embedding.dtype
-        unique = {tuple(prompt): None for prompt in prompts}
-        unique = {prompt: row for row, prompt in enumerate(unique)}
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         prefix = _shared(list(unique))
         self.decoder = decoder
         self.column = max(map(len, unique))
