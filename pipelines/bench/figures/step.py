@@ -1,7 +1,8 @@
 """Figure 7: where a training step's CPU seconds go, and the sampler beside Hugging Face's `generate`.
 
 sampler    64 prompts and 24 tokens on the tiny study's model; 16 prompts and 8 tokens on one of SmolLM2-135M's shape,
-           random weights, no EOS, so that both sides draw the same number of tokens
+           with 36 tokens of examples that all share, as few-shot prompts do, and with nothing in common; random
+           weights, no EOS, so that both sides draw the same number of tokens
 outside    share of a step outside forward, backward and sampling; the teacher's forward and the losses are forward
 snapshot   seconds for snapshots, rollouts and resume states over seconds of training, at the default cadence, 100 steps
 """
@@ -44,10 +45,11 @@ NEVER = -1  # an EOS that is never drawn
 
 def step(sizes: Sizes, tell: Tell) -> list[Row]:
     tell(0.0, "sampler, tiny")
-    rows = [_sampler("tiny", CONFIG, 64, 24, sizes)]
+    rows = [_sampler("tiny", CONFIG, 64, 24, 0, sizes)]
     if sizes.install:
         tell(0.2, "sampler, SmolLM2-135M's shape")
-        rows.append(_sampler("SmolLM2-135M's shape", SMOLLM, 16, 8, sizes))
+        rows.append(_sampler("SmolLM2's shape, few-shot prompts", SMOLLM, 16, 8, 36, sizes))
+        rows.append(_sampler("SmolLM2's shape, unrelated prompts", SMOLLM, 16, 8, 0, sizes))
     for place, recipe in enumerate((tiny.opd(), tiny.rlvr(), tiny.sft_matched())):
         tell(0.5 + 0.1 * place, f"a step of {recipe.arm}")
         rows.append(_outside(recipe, sizes))
@@ -55,12 +57,14 @@ def step(sizes: Sizes, tell: Tell) -> list[Row]:
     return [*rows, _kept(sizes)]
 
 
-def _sampler(case: str, config: PretrainedConfig, prompts: int, tokens: int, sizes: Sizes) -> Row:
+def _sampler(case: str, config: PretrainedConfig, prompts: int, tokens: int, shared: int, sizes: Sizes) -> Row:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
-    ids = torch.randint(3, 32, (prompts, 9), generator=torch.Generator().manual_seed(1))
+    drawn = torch.randint(3, 32, (prompts + 1, shared + 9), generator=torch.Generator().manual_seed(1))
+    ids = drawn[1:]
+    ids[:, :shared] = drawn[0, :shared]
     engine = HfEngine(model, shared=True)
     engine.sync({}, 0)
     requests = [Request(prompt=row.tolist(), address=(0, 1, i, 0)) for i, row in enumerate(ids)]
