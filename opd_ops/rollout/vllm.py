@@ -1,6 +1,6 @@
 """The vLLM engine: continuous batching in this process, on a CPU or on the GPU that vLLM sees.
 
-Tokens are drawn from softmax(logits / T) with nothing cut, and the log-probabilities are of that distribution. A sample's
+Tokens are drawn from softmax(logits / T) with nothing cut, and log-probabilities are of that distribution. A sample's
 seed is a hash of its address, but vLLM draws otherwise than the Hugging Face engine: both give the same tokens the same
 log-probabilities, not the same draws. Calls have `Sampling.batch` rows each and begin with an empty prefix cache, so
 that a response depends on the requests of its own call alone, and on those by float rounding only.
@@ -8,15 +8,18 @@ that a response depends on the requests of its own call alone, and on those by f
 Checked against vLLM 0.32 on a CPU; it has not run on a GPU. What the code rests on:
 - After a reload on a CPU the packed output head of a tied model keeps the old weights, silently: it is packed again.
 - No reload drops the prefix cache: keys and values of old weights would serve prompts that begin alike.
+- The end of one vLLM takes down what others in its process share, whenever it is collected: a process has one engine.
 - vLLM fuses and packs its weights, so a digest says what was sent. That it is served, only the parity probe proves.
 """
 
 import copy
+import gc
 import hashlib
 import importlib
 import importlib.metadata
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isnan
@@ -49,6 +52,9 @@ def _release() -> str:
     return ""
 
 
+_RUNNING: weakref.WeakSet["VllmEngine"] = weakref.WeakSet()
+
+
 def _vllm(part: str = "") -> Any:
     """vLLM, or a module of it, when it is first needed: its import takes seconds."""
     return importlib.import_module(f"vllm.{part}" if part else "vllm")
@@ -57,11 +63,13 @@ def _vllm(part: str = "") -> Any:
 class VllmEngine:
     """Samples from `config`'s model in vLLM. Nothing is served before the first push.
 
-    compute: dtype of weights and arithmetic; autocast, which vLLM does not have, is served in bf16. max_length: tokens
-    of a prompt and its response, by default what the model's positions allow. cache_gib: memory for keys and values on
-    a CPU. gpu_share: of a GPU's memory, for weights, keys and values together.
+    A process has one: it ends when another is started there, when it is dropped, and by `close`.
 
-    Errors: ValueError, in one line, when vLLM is absent, finds no device, or cannot serve the model on a CPU.
+    compute: dtype of weights and arithmetic; autocast, which vLLM does not have, is served in bf16. max_length: tokens
+    of a prompt and its response; vLLM needs one position more, so by default one less than the model has. cache_gib:
+    memory for keys and values on a CPU. gpu_share: of a GPU's memory, for weights, keys and values together.
+
+    Errors: ValueError, in one line, when vLLM is absent, finds no device, or cannot serve the model so.
     """
 
     name = "vllm"
@@ -78,6 +86,8 @@ class VllmEngine:
     ) -> None:
         if not self.release:
             raise ValueError(ABSENT)
+        for former in list(_RUNNING):
+            former.close()
         os.environ.update(ENVIRONMENT | os.environ)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # tensors and functions reach the model without pickling
         current_platform = _vllm("platforms").current_platform
@@ -87,7 +97,10 @@ class VllmEngine:
             )
         self.cpu = current_platform.is_cpu()
         self.dtype = DTYPES[compute]
-        self.max_length = max_length or config.max_position_embeddings
+        positions = config.max_position_embeddings
+        self.max_length = max_length or positions - 1
+        if self.max_length >= positions:
+            raise ValueError(f"max_length {self.max_length} is not below the model's {positions} positions")
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -98,7 +111,9 @@ class VllmEngine:
             served = copy.deepcopy(config)
             served.architectures = [type(model).__name__]
             served.save_pretrained(folder)
-            self._llm = _llm(folder, self.dtype, self.max_length, options)
+            self._llm: Any = _llm(folder, self.dtype, self.max_length, options)
+        self._end = weakref.finalize(self, _end, self._llm.llm_engine.engine_core)
+        _RUNNING.add(self)
 
     @property
     def version(self) -> int:
@@ -111,11 +126,17 @@ class VllmEngine:
 
         Errors: ValueError naming missing, unknown or misshapen tensors; whatever vLLM raises.
         """
+        if self._llm is None:
+            raise ValueError("this vLLM engine has ended: it was closed, or another was started in its process")
         self._version = -1
         self._check(weights)
         self._wake("weights")
         total = hashlib.sha256()
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": self._sent(weights, total)})
+        try:
+            self._reload(self._sent(weights, total))
+        except BaseException:
+            self._reload(iter(()))  # ends the broken reload; the next push would continue it and mix the weights
+            raise
         if self.cpu:
             self._llm.apply_model(_pack_head)
         self._forget()
@@ -149,8 +170,8 @@ class VllmEngine:
                 )
                 for request in rows
             ]
-            for output in self._run([request.prompt for request in rows], settings):
-                found.append(_sampled(output.outputs[0], sampling.eos, version))
+            outputs = self._run([request.prompt for request in rows], settings)
+            found += [_sampled(output.outputs[0], sampling.eos, version) for output in outputs]
         return found
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
@@ -180,6 +201,12 @@ class VllmEngine:
         """Take back the memory of the weights. That of the cache follows when weights have been pushed."""
         self._wake("weights")
 
+    def close(self) -> None:
+        """End vLLM and free its memory."""
+        _RUNNING.discard(self)
+        self._version, self._llm = -1, None
+        self._end()
+
     def _wake(self, part: str) -> None:
         if part in self._asleep:
             self._llm.wake_up([part])
@@ -201,6 +228,9 @@ class VllmEngine:
             total.update(w.to(torch.bfloat16).contiguous().view(torch.int16).cpu().numpy().data)
             yield name, w.to(self.dtype)
 
+    def _reload(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+
     def _forget(self) -> None:
         """Empty the prefix cache."""
         if not self._llm.reset_prefix_cache():
@@ -216,7 +246,10 @@ class VllmEngine:
                 )
 
     def _run(self, sequences: list[Tokens], settings: list[Any]) -> list[Any]:
-        return self._llm.generate([{"prompt_token_ids": ids} for ids in sequences], settings, use_tqdm=False)
+        outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in sequences], settings, use_tqdm=False)
+        if [output.prompt_token_ids for output in outputs] != sequences:
+            raise RuntimeError("vLLM answered other requests than these; an earlier call may have been interrupted")
+        return outputs
 
 
 def seed(address: Address) -> int:
@@ -225,8 +258,11 @@ def seed(address: Address) -> int:
 
 
 def _settings(**changes: Any) -> Any:
-    """vLLM's sampling parameters, with everything off that cuts or bends the distribution."""
-    return _vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, detokenize=False, **changes)
+    """vLLM's sampling parameters, with everything off that cuts or bends the distribution.
+
+    ignore_eos: of the token that the model's configuration calls EOS; stop_token_ids holds ours.
+    """
+    return _vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, ignore_eos=True, detokenize=False, **changes)
 
 
 def _sampled(output: Any, eos: int, version: int) -> Sampled:
@@ -245,7 +281,7 @@ def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str,
         model=folder,
         load_format="dummy",
         dtype=str(dtype).removeprefix("torch."),
-        max_model_len=max_length,
+        max_model_len=max_length + 1,  # what is scored is followed by a token that nobody asked for
         skip_tokenizer_init=True,
         logprobs_mode="processed_logprobs",  # of the temperature; the default is of the logits before it
         generation_config="vllm",  # else the model's own penalties and cuts would apply
@@ -254,7 +290,7 @@ def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str,
     )
 
 
-# What differs between the CPU build and the GPU build is in the next three functions and in `sleep`.
+# What differs between the CPU build and the GPU build is in the functions below and in `sleep`.
 
 
 def _on_cpu(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:
@@ -267,6 +303,13 @@ def _on_cpu(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:
 
 def _on_gpu(share: float) -> dict[str, Any]:
     return {"enable_sleep_mode": True, "gpu_memory_utilization": share}
+
+
+def _end(core: Any) -> None:
+    core.shutdown()
+    # A global table of reloads would keep every layer alive; the rest is freed once its cycles are collected.
+    _vllm("model_executor.model_loader.reload.layerwise").LAYERWISE_INFO.clear()
+    gc.collect()
 
 
 def _pack_head(model: nn.Module) -> None:
