@@ -73,6 +73,7 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     os.environ["RAY_ADDRESS"] = ray
     session = ExitStack()
     session.enter_context(cluster())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         warm(Host)
     Finalize(None, session.close, exitpriority=10)

@@ -8,6 +8,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,8 +31,8 @@ from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.progress import Board, duration
-from pipelines.report import headline, verdicts
-from pipelines.runs import comparing
+from pipelines.report import headline, objectives, verdicts
+from pipelines.runs import comparing, needs
 from pipelines.runs.cluster import cluster
 from pipelines.runs.measuring import measured
 from pipelines.runs.training import complete, parents
@@ -100,8 +101,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         items.append(Item(f"{study.name} weights", models_job.name, study.name, "teacher"))
     for model in study.models:
         add(Item(model.name, models_job.name, study.name, model.arm, (model.arm,)), model, 0, measure=False)
-    anchors = [arm for arm in study.every_arm() if arm.arm == study.anchor]
-    for recipe, seed in ((recipe, seed) for recipe in anchors for seed in seeds):
+    for recipe, seed in ((recipe, seed) for recipe in study.anchors() for seed in seeds):
         name = f"{study.name} anchor, seed {seed}"
         add(Item(name, anchors_job.name, anchor_key(study.name, seed), "anchor"), recipe, seed, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in sorted(arms, key=cost, reverse=True) for seed in seeds):
@@ -153,7 +153,7 @@ class Launch:
                 try:
                     for _ in range(LANES):  # a process starts with its first call: both import while Ray starts
                         lanes.submit(lane.ready)
-                    with shared() as ray:
+                    with shared() as ray, terminable():
                         for _ in range(LANES):
                             address.put(ray)
                         self.account.all += time.process_time() + time.perf_counter() - begun  # imports, Ray's start
@@ -241,6 +241,16 @@ class Launch:
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM interrupts the block as Ctrl-C does. Ray's own handler, which this replaces, prints a C++ stack trace."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def shared() -> Iterator[str]:
     """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already."""
     given = os.environ.get("RAY_ADDRESS")
@@ -257,6 +267,9 @@ def summarise(store: Store, study: Study, account: Account) -> None:
     """Headline, verdicts, where the time went, and where things lie."""
     found = comparing.tables(store, study)
     print(f"\n{headline.terminal(headline.headline(study.name, found))}\n")
+    varied = objectives.objectives(study.name, found)
+    if not varied.is_empty():
+        print(f"{objectives.terminal(varied)}\n")
     rows = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name).collect()
     print(verdicts.terminal(rows))
     if account.all:
@@ -274,6 +287,7 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
         if study.weights and not store.exists(f"{study.weights}/config.json"):
             raise ValueError(f"{store.uri}/{study.weights} holds no weights: run `make weights` first")
         items = plan(store, study, arms, numbers)
+        needs.require([item.run[0] for item in items if item.run and item.trains])
         instance = local_instance()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -285,7 +299,8 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
         )
         try:
             if run.items:
-                print(f"object store {store.uri}; all of it takes {study.minutes} on two cores", flush=True)
+                takes = f"; the suite takes {study.minutes} on two cores" if study.minutes and suite == "core" else ""
+                print(f"object store {store.uri}{takes}", flush=True)
                 run.go()
         except KeyboardInterrupt:
             print("interrupted: the same command continues from here", file=sys.stderr)

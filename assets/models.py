@@ -6,25 +6,29 @@ import dagster as dg
 
 from assets import metadata
 from assets.failures import explained
-from assets.partitions import STUDIES, anchored, by_study, every
+from assets.partitions import STUDIES, anchored, by_study, every, seed_of
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
-from opd_ops.recipe import Recipe, Weights
+from opd_ops.recipe import Recipe, Weights, opd_of
+from pipelines.runs import needs
 from pipelines.runs.training import complete, require_parents, train
+from pipelines.store.objects import Store
+from pipelines.studies.study import Study
 
 GROUP = "models"
+ELSEWHERE = "weights that were trained elsewhere"
 
 
 @dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"ray", "torch"})
 def base(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
-    """The model every arm descends from: trained here, or a Hugging Face folder."""
-    return _model(context, store, cluster, "base", "weights that were trained elsewhere")
+    """The model every arm descends from: trained here, or weights that were trained elsewhere."""
+    return _model(context, store, cluster, "base")
 
 
 @dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"ray", "torch"}, deps=[base])
 def teacher(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
-    """The model whose token-level distribution OPD's student learns from."""
-    return _model(context, store, cluster, "teacher", "the base itself, reading the privileged prompt")
+    """The model whose token-level distribution OPD's student learns from: trained here or elsewhere, or the base."""
+    return _model(context, store, cluster, "teacher")
 
 
 @dg.asset(
@@ -35,12 +39,38 @@ def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clu
     assert isinstance(context.partition_key, dg.MultiPartitionKey)
     keys = context.partition_key.keys_by_dimension
     study = STUDIES[keys["study"]]
-    recipe = next(arm for arm in study.every_arm() if arm.arm == study.anchor)
-    return _train(context, store, cluster, recipe, int(keys["seed"]))
+    (recipe,) = study.anchors()
+    return _train(context, store, cluster, recipe, seed_of(study, keys["seed"]))
+
+
+def given(study: Study, arm: str) -> tuple[Weights, str]:
+    """The weights that are the base or the teacher of a study that trains neither, and what they are in words."""
+    arms = study.every_arm()
+    start = arms[0].start
+    assert isinstance(start, Weights)
+    teachers = [opd.teacher for recipe in arms if (opd := opd_of(recipe.objective))] if arm == "teacher" else []
+    for weights in teachers:
+        if isinstance(weights, Weights):
+            return weights, ELSEWHERE
+    return start, "the base itself, reading the privileged prompt" if teachers else ELSEWHERE
+
+
+def trained(
+    context: dg.AssetExecutionContext, store: Store, cluster: ClusterResource, recipe: Recipe, seed: int
+) -> dict[str, Any]:
+    """end.json of a run, which is trained if it is not complete. Errors: Failure in one line."""
+    tracker = Tracker(context, recipe.name, seed)
+    with explained():
+        needed = not complete(store, recipe, seed)
+        if needed:
+            require_parents(store, recipe, seed)
+            needs.require([recipe])
+        with cluster.session(needed=needed):
+            return train(store, recipe, seed, serial=cluster.serial, progress=tracker.trained)
 
 
 def _model(
-    context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, arm: str, otherwise: str
+    context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, arm: str
 ) -> dg.MaterializeResult:
     study = STUDIES[context.partition_key]
     for recipe in study.models:
@@ -48,12 +78,14 @@ def _model(
             return _train(context, store, cluster, recipe, 0)
     from pipelines.runs import starts
 
-    start = study.every_arm()[0].start
-    assert isinstance(start, Weights)
+    weights, source = given(study, arm)
     with explained():
-        folder, digest = starts.fetch(store.open(), start.ref)
+        folder, digest = starts.fetch(store.open(), weights.ref)
+    if digest == weights.ref:
+        source += "; a name of the hub, looked for when a run needs it"
     return dg.MaterializeResult(
-        metadata={"dagster/uri": folder, "digest": digest, "source": otherwise}, data_version=dg.DataVersion(digest)
+        metadata={"dagster/uri": folder, "weights": weights.ref, "digest": digest, "source": source},
+        data_version=dg.DataVersion(digest),
     )
 
 
@@ -61,10 +93,7 @@ def _train(
     context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, recipe: Recipe, seed: int
 ) -> dg.MaterializeResult:
     opened = store.open()
-    tracker = Tracker(context, recipe.name, seed)
-    with explained(), cluster.session(needed=not complete(opened, recipe, seed)):
-        require_parents(opened, recipe, seed)
-        end = train(opened, recipe, seed, serial=cluster.serial, progress=tracker.trained)
+    end = trained(context, opened, cluster, recipe, seed)
     return dg.MaterializeResult(
         metadata=run_facts(opened.uri, recipe, seed, end), data_version=dg.DataVersion(end["digest"])
     )

@@ -43,6 +43,14 @@ with warnings.catch_warnings():
     )
 
 
+def seed_of(study: Study, key: str) -> int:
+    """The seed of a partition. Errors: Failure for one of another study, which a grid of two dimensions offers too."""
+    seed = int(key)
+    if seed not in study.seeds:
+        raise dg.Failure(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
+    return seed
+
+
 def run_key(recipe: str, seed: int) -> dg.MultiPartitionKey:
     """The partition of one run."""
     return dg.MultiPartitionKey({"recipe": recipe, "seed": str(seed)})

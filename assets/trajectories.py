@@ -7,14 +7,11 @@ import dagster as dg
 import polars as pl
 
 from assets import metadata
-from assets.failures import explained
-from assets.models import anchor, base, run_facts, teacher
-from assets.partitions import STUDIES, every, from_anchor, runs
-from assets.progress import Tracker
+from assets.models import anchor, base, run_facts, teacher, trained
+from assets.partitions import STUDIES, every, from_anchor, runs, seed_of
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
 from pipelines.lake import written
-from pipelines.runs.training import complete, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe
@@ -57,10 +54,7 @@ GROUP = "trajectories"
 def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
     """Train one recipe with one seed, or find the run complete in the store."""
     recipe, seed, opened = *addressed(context), store.open()
-    tracker = Tracker(context, recipe.name, seed)
-    with explained(), cluster.session(needed=not complete(opened, recipe, seed)):
-        require_parents(opened, recipe, seed)
-        end = train(opened, recipe, seed, serial=cluster.serial, progress=tracker.trained)
+    end = trained(context, opened, cluster, recipe, seed)
     yield dg.MaterializeResult(
         asset_key="trajectory",
         metadata=run_facts(opened.uri, recipe, seed, end),
@@ -92,11 +86,8 @@ def addressed(context: dg.AssetExecutionContext) -> tuple[Recipe, int]:
     """Recipe and seed of the partition. Errors: Failure for a seed that the study does not have."""
     assert isinstance(context.partition_key, dg.MultiPartitionKey)
     keys = context.partition_key.keys_by_dimension
-    recipe, seed = find_recipe(keys["recipe"]), int(keys["seed"])
-    seeds = STUDIES[recipe.study].seeds
-    if seed not in seeds:
-        raise dg.Failure(f"study {recipe.study} has no seed {seed}; it has: {', '.join(map(str, seeds))}")
-    return recipe, seed
+    recipe = find_recipe(keys["recipe"])
+    return recipe, seed_of(STUDIES[recipe.study], keys["seed"])
 
 
 def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg.AssetCheckResult:

@@ -12,6 +12,7 @@ from pipelines.runs import comparing
 from pipelines.runs.measuring import TABLES
 
 GROUP = "comparison"
+NAMED = 4  # runs that a warning names; the metadata has all
 FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in CLAIMS if claim.section == "paper"))
 
 
@@ -36,7 +37,8 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     with explained():
         missing = comparing.missing(opened, study)
         if missing:
-            context.log.warning(f"not measured yet, and left out: {', '.join(missing)}")
+            named = ", ".join(missing[:NAMED]) + (" and so on" if len(missing) > NAMED else "")
+            context.log.warning(f"{len(missing)} runs are not measured yet, and left out: {named}")
         rows = comparing.decide(opened, study)
     return dg.MaterializeResult(
         metadata=metadata.stored(opened, "verdicts", study=study.name)
@@ -52,13 +54,14 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 
 @dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"altair"}, deps=[verdicts])
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """One self-contained page: headline table, figures, verdicts in words, limits, provenance."""
+    """One self-contained page: headline table, figures, objectives, verdicts in words, limits, provenance."""
     study, opened = STUDIES[context.partition_key], store.open()
     key = comparing.publish(opened, study)
+    shown = {"headline": comparing.headline(opened, study), "objectives": comparing.objectives(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
-            "headline": dg.MetadataValue.md(comparing.headline(opened, study)),
+            **{name: dg.MetadataValue.md(table) for name, table in shown.items() if table},
             **{name: metadata.figure(png) for name, png in comparing.pictures(opened, study).items()},
         }
     )

@@ -107,20 +107,20 @@ def run_study(given: argparse.Namespace) -> int:
 
 
 def progress(store: Store, study: Study) -> tuple[int, int]:
-    """Measured runs of a study, and all."""
+    """Measured runs of the suites that were begun, and all of these."""
     from pipelines.runs import comparing
 
-    of = len(study.every_arm()) * len(study.seeds)
-    return of - len(comparing.missing(store, study)), of
+    found = by_suite(store, study)
+    counts = [found[suite] for suite in comparing.begun(store, study)]
+    return sum(measured for measured, _ in counts), sum(of for _, of in counts)
 
 
 def by_suite(store: Store, study: Study) -> dict[str, tuple[int, int]]:
     """Measured runs of each suite, and all of it."""
     from pipelines.runs import comparing
 
-    missing = set(comparing.missing(store, study))
-    runs = {
-        suite: [f"{arm.name} seed {seed}" for arm in arms for seed in study.seeds]
-        for suite, arms in study.suites.items()
-    }
-    return {suite: (len(names) - len(missing.intersection(names)), len(names)) for suite, names in runs.items()}
+    found = {}
+    for suite, arms in study.suites.items():
+        of = len(arms) * len(study.seeds)
+        found[suite] = of - len(comparing.unmeasured(store, study, suite)), of
+    return found

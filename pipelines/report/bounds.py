@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from pipelines.report.arms import EVERY
 from pipelines.report.metrics import END
 from pipelines.report.samples import at, final_step, table
 
@@ -50,7 +51,7 @@ def relative(tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
 
 def summarised(bound: Bound, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
     value, error = pl.col(bound.column).abs(), pl.col(bound.error)
-    rows = table(tables, bound.table)
+    rows = table(tables, bound.table, EVERY)
     if bound.table == "locking":
         rows = rows.filter(pl.col("step_other") == final_step("locking"))
     else:

@@ -1,11 +1,11 @@
 """The headline table: metrics by arms, numeric in long form, and as text for a terminal, Markdown or the page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
 
-from pipelines.report.arms import ARMS, BY_KEY
+from pipelines.report.arms import ARMS, BY_KEY, CORE
 from pipelines.report.intervals import interval
 from pipelines.report.metrics import (
     ACCURACY,
@@ -56,7 +56,12 @@ METRICS: tuple[Metric, ...] = (
 ABSENT = "-"
 
 
-def headline(study: str, tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+def headline(
+    study: str,
+    tables: Mapping[str, pl.LazyFrame],
+    metrics: Iterable[Metric] = METRICS,
+    arms: Sequence[str] = CORE,
+) -> pl.DataFrame:
     """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`.
 
     value: mean over seeds; low, high: 95 % Student-t interval over seeds, null for one seed. Fractions stay fractions
@@ -64,9 +69,9 @@ def headline(study: str, tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
     arm, null for views other than bf16, which it does not have.
     """
     rows = []
-    for metric, frame in samples(METRICS, tables).items():
-        for arm in ARMS:
-            mine = frame.filter(pl.col("arm") == arm.key)
+    for metric, frame in samples(metrics, tables, arms).items():
+        for arm in arms:
+            mine = frame.filter(pl.col("arm") == arm)
             if mine.is_empty():
                 continue
             found = interval(mine["value"].to_list())
@@ -76,12 +81,12 @@ def headline(study: str, tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
                     "study": study,
                     "metric": metric.words + cut,
                     "unit": metric.unit,
-                    "arm": arm.key,
+                    "arm": arm,
                     "value": found.mean,
                     "low": found.low,
                     "high": found.high,
                     "seeds": found.n,
-                    "paper": None if metric.view == "master" else dict(metric.paper).get(arm.key),
+                    "paper": None if metric.view == "master" else dict(metric.paper).get(arm),
                 }
             )
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
@@ -118,6 +123,11 @@ def terminal(table: pl.DataFrame) -> str:
 
 def markdown(table: pl.DataFrame) -> str:
     """The grid as a Markdown table."""
-    heading, *body = [[text.replace("|", "\\|") for text in line] for line in grid(table)]
-    rule = ["---"] + ["---:"] * (len(heading) - 2) + ["---"]
+    lines = grid(table)
+    return marked(lines, ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"])
+
+
+def marked(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
+    """Rows of text cells, the first a heading, as a Markdown table; `rule` aligns its columns."""
+    heading, *body = [[text.replace("|", "\\|") for text in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])

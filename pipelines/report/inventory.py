@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.arms import ARMS, tagged
+from pipelines.report.arms import ARMS, EVERY, tagged
 from pipelines.report.intervals import interval
 from pipelines.report.samples import final_step, table
 
@@ -102,7 +102,7 @@ def missing(tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
     for name, declared in TABLES.items():
         if "reason" not in declared.schema or name not in tables:
             continue
-        counted = tagged(tables[name]).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
+        counted = tagged(tables[name], EVERY).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
         total = counted.with_columns(of=pl.col("rows").sum().over("view"), table=pl.lit(name))
         found.append(total.filter(pl.col("reason").is_not_null()).select(*MISSING).sort("view", "reason"))
     return pl.concat(pl.collect_all(found)) if found else pl.DataFrame(schema=MISSING)

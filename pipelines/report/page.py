@@ -1,13 +1,13 @@
 """One study as a self-contained HTML page: no script, no request, readable on paper, a phone or a wide screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
 import polars as pl
 
-from pipelines.report import beside, bounds, inventory, markup, prose
-from pipelines.report.arms import BY_KEY
+from pipelines.report import beside, bounds, inventory, markup, objectives, prose
+from pipelines.report.arms import ARMS, BY_KEY
 from pipelines.report.captions import FIGURES
 from pipelines.report.figures import render_svg
 from pipelines.report.headline import grid, headline
@@ -19,6 +19,7 @@ SECTIONS = (
     ("findings", "Findings"),
     ("headline", "Headline numbers"),
     ("figures", "Figures"),
+    ("objectives", "Objectives"),
     ("verdicts", "Every verdict"),
     ("evaluation", "Accuracy before and after"),
     ("missing", "Values that do not exist"),
@@ -26,6 +27,7 @@ SECTIONS = (
     ("limits", "How to read this, and limits"),
     ("provenance", "Provenance"),
 )
+MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed"
 LIMITS = """\
 Intervals are 95 % Student-t intervals over seeds, paired by seed where two arms are compared. They are not corrected
 for the number of statements: about one in twenty would exclude zero by chance.
@@ -56,6 +58,7 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
         "findings": findings(decided),
         "headline": numbers(headline(study, tables)),
         "figures": drawings(tables),
+        "objectives": varied(objectives.objectives(study, tables)),
         "verdicts": ledger(decided),
         "evaluation": accuracy(inventory.evaluations(tables)),
         "missing": missing(inventory.missing(tables)),
@@ -66,7 +69,8 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
         + "</dl>",
     }
     title = f"Weight geometry of SFT, OPD and RLVR: study {study}"
-    main = "\n".join(markup.section(key, name, bodies[key]) for key, name in SECTIONS)
+    shown = [(key, name) for key, name in SECTIONS if bodies[key]]
+    main = "\n".join(markup.section(key, name, bodies[key]) for key, name in shown)
     css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
@@ -81,7 +85,7 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
 <a class="skip" href="#main">Skip to the findings</a>
 <header>
 <h1>{escape(title)}</h1>
-{introduction(tables, provenance)}
+{introduction(tables, provenance, shown)}
 </header>
 <main id="main">
 {main}
@@ -91,11 +95,18 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
 """
 
 
-def introduction(tables: Mapping[str, pl.LazyFrame], provenance: Mapping[str, str]) -> str:
-    """What was run: a paragraph, and a table of the arms."""
+def introduction(
+    tables: Mapping[str, pl.LazyFrame], provenance: Mapping[str, str], sections: Sequence[tuple[str, str]]
+) -> str:
+    """What was run: a paragraph, the sections, and a table of the arms."""
+    nav = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in sections)
+    contents = f'<nav aria-label="Sections"><ul>{nav}</ul></nav>'
     ran, same = inventory.runs(tables), inventory.starts(tables)
     if ran.is_empty():
-        return markup.paragraph("The tables hold no runs of the arms this page compares.", "lead")
+        told = "The tables hold no runs of the arms that are put beside the paper: " + prose.listed(
+            [arm.label for arm in ARMS], ", "
+        )
+        return markup.paragraph(f"{told}.", "lead") + contents
     names = [f"{BY_KEY[row['arm']].label} ({row['run_steps']} steps)" for row in ran.iter_rows(named=True)]
     arms = prose.listed(names, ", ")
     seeds = prose.listed(sorted({seed for text in ran["seeds"] for seed in text.split(", ")}, key=int), ", ")
@@ -118,8 +129,6 @@ def introduction(tables: Mapping[str, pl.LazyFrame], provenance: Mapping[str, st
         )
         for row in ran.iter_rows(named=True)
     ]
-    nav = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in SECTIONS)
-    contents = f'<nav aria-label="Sections"><ul>{nav}</ul></nav>'
     arms_table = markup.table("The arms of this study", heading, lines)
     return markup.paragraph(lead, "lead") + contents + f'<div class="arms">{arms_table}</div>'
 
@@ -167,8 +176,7 @@ def findings(decided: pl.DataFrame) -> str:
 
 def numbers(table: pl.DataFrame) -> str:
     heading, *lines = grid(table)
-    caption = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed"
-    return f'<div class="numbers">{markup.table(caption, heading, lines)}</div>'
+    return f'<div class="numbers">{markup.table(MEANS, heading, lines)}</div>'
 
 
 def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
@@ -188,6 +196,22 @@ def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
         f'<div class="figures">{"".join(drawn)}</div>'
         if drawn
         else markup.paragraph("The tables hold nothing to draw.")
+    )
+
+
+def varied(table: pl.DataFrame) -> str:
+    """The arms of the suite objectives beside OPD and RLVR; nothing where none is measured."""
+    if table.is_empty():
+        return ""
+    told = (
+        "Arms with OPD's start, learning rate and steps that differ from it in their objective or in whose responses "
+        "they read. No difference is tested here: compare the intervals."
+    )
+    heading, *lines = objectives.grid(table)
+    return (
+        markup.paragraph(told)
+        + markup.items(objectives.differences(table))
+        + f'<div class="numbers objectives">{markup.table(MEANS, heading, lines)}</div>'
     )
 
 

@@ -1,12 +1,12 @@
 """One number per run: a metric read from the tables. Every plan of a report is collected in one pass."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.arms import tagged
+from pipelines.report.arms import CORE, tagged
 from pipelines.report.metrics import END, PROJECTIONS, START, Metric
 
 # A snapshot stands for a share of the run when it is at most this far from it (share of the run's steps).
@@ -14,9 +14,9 @@ NEARBY = 0.05
 RUN = ("recipe", "seed")
 
 
-def table(tables: Mapping[str, pl.LazyFrame], name: str) -> pl.LazyFrame:
-    """The rows of table `name` that belong to an arm and to a decoder projection; empty if there is no such table."""
-    frame = tagged(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)))
+def table(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str] = CORE) -> pl.LazyFrame:
+    """The rows of table `name` that belong to one of `arms` and to a decoder projection; empty without such a table."""
+    frame = tagged(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
     return frame.filter(pl.col("role").is_in(PROJECTIONS)) if "role" in TABLES[name].schema else frame
 
 
@@ -56,14 +56,14 @@ def mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
     return value.drop_nulls().cum_sum().last() / pl.col(column).count()
 
 
-def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
-    """`metric` of every run, lazily: columns arm, seed, value, cut. Runs without a value are absent."""
+def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.LazyFrame:
+    """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut. Runs without a value are absent."""
     if metric.since is not None:
-        end = plan(replace(metric, since=None), tables)
-        start = plan(replace(metric, since=None, at=metric.since), tables)
+        end = plan(replace(metric, since=None), tables, arms)
+        start = plan(replace(metric, since=None, at=metric.since), tables, arms)
         both = end.join(start, on=("arm", "seed"), suffix="_start")
         return both.select("arm", "seed", pl.col("value") - pl.col("value_start"), "cut")
-    frame = table(tables, metric.table).filter(*(pl.col(key) == value for key, value in metric.where))
+    frame = table(tables, metric.table, arms).filter(*(pl.col(key) == value for key, value in metric.where))
     if metric.table == "update_support":
         frame = frame.filter(pl.col("scope") == "projection")
     frame = at(metric.table, frame, metric.at)
@@ -76,8 +76,10 @@ def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
     return frame.group_by("arm", "seed").agg(value=value, cut=cut)
 
 
-def samples(metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame]) -> dict[Metric, pl.DataFrame]:
+def samples(
+    metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE
+) -> dict[Metric, pl.DataFrame]:
     """Each metric's values, columns arm, seed, value, cut, sorted by arm and seed."""
     wanted = list(dict.fromkeys(metrics))
-    frames = pl.collect_all([plan(metric, tables).sort("arm", "seed") for metric in wanted])
+    frames = pl.collect_all([plan(metric, tables, arms).sort("arm", "seed") for metric in wanted])
     return dict(zip(wanted, frames, strict=True))

@@ -25,14 +25,29 @@ def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
     }
 
 
-def missing(store: Store, study: Study) -> list[str]:
-    """Runs of the study that are not complete and measured, as `recipe seed n`."""
+def unmeasured(store: Store, study: Study, suite: str) -> list[str]:
+    """Runs of a suite that are not complete and measured, as `recipe seed n`."""
     return [
         f"{recipe.name} seed {seed}"
-        for recipe in study.every_arm()
+        for recipe in study.arms(suite)
         for seed in study.seeds
         if not (complete(store, recipe, seed) and measured(store, recipe, seed, study.measurement))
     ]
+
+
+def begun(store: Store, study: Study) -> list[str]:
+    """The suites that a comparison waits for: core, and each other one of which a run is in the store."""
+    return [
+        suite
+        for suite, arms in study.suites.items()
+        if suite == "core"
+        or any(Trajectory(store, recipe.name, seed).registered() for recipe in arms for seed in study.seeds)
+    ]
+
+
+def missing(store: Store, study: Study) -> list[str]:
+    """Runs that a comparison made now would lack, as `recipe seed n`."""
+    return [run for suite in begun(store, study) for run in unmeasured(store, study, suite)]
 
 
 def decide(store: Store, study: Study) -> pl.DataFrame:
@@ -45,7 +60,7 @@ def decide(store: Store, study: Study) -> pl.DataFrame:
 
 
 def inputs(store: Store, study: Study) -> dict[str, Any]:
-    """What a comparison made now would be made from: the measurement of every run, and the claims."""
+    """What a comparison made now would be made from: the measurement of every run there is, and the claims."""
     from pipelines.report.claims import CLAIMS
 
     found = {}
@@ -91,6 +106,14 @@ def headline(store: Store, study: Study) -> str:
     from pipelines.report import headline as table
 
     return table.markdown(table.headline(study.name, tables(store, study)))
+
+
+def objectives(store: Store, study: Study) -> str:
+    """The table of the suite objectives as Markdown; empty where none of its arms is measured."""
+    from pipelines.report import objectives as varied
+
+    found = varied.objectives(study.name, tables(store, study))
+    return "" if found.is_empty() else varied.markdown(found)
 
 
 def pictures(store: Store, study: Study) -> dict[str, bytes]:

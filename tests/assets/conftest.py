@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -15,6 +16,7 @@ from pipelines import lake
 from pipelines.runs.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from tests.pipelines.report.conftest import plant_study
 
 STEPS = (0, 2, 4)
 
@@ -77,6 +79,21 @@ def whole(_finished: Store, store: Store) -> Store:
     """A store with every run of the tiny study complete and measured, and nothing compared."""
     shutil.copytree(_finished.path(""), store.path(""))
     return store
+
+
+@pytest.fixture
+def plant(store: Store) -> Callable[..., None]:
+    """plant(more=, **changes): tables of two seeds per core arm (three of `more`) in the store's lake, and no runs."""
+
+    def make(more: tuple[str, ...] = (), **changes: dict[str, Any]) -> None:
+        seeds = {"seeds": (0, 1)}
+        arms = {name: seeds | changes.get(name, {}) for name in ("sft", "opd", "rlvr", "matched")}
+        for table, rows in plant_study("tiny", more=more, **arms).items():
+            if table not in ("verdicts", "bench"):
+                for (recipe, seed), part in rows.collect().partition_by("recipe", "seed", as_dict=True).items():
+                    lake.write(store, table, part, recipe=recipe, seed=seed)
+
+    return make
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pipelines.runs.measuring import measure_run
 from pipelines.store.trajectory import Trajectory
 
 TINY = STUDIES["tiny"]
-MODELS, ARMS = TINY.models, TINY.every_arm()
+MODELS, ARMS = TINY.models, TINY.arms("core")
 SFT, OTHERS = ARMS[0], ARMS[1:]
 NIGHT = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
 
@@ -68,6 +68,14 @@ def test_in_an_empty_store_only_the_models_of_opted_in_studies_are_wanted(sweep)
     requests, reasons = sweep()
     assert {job: [r.partition_key for r in found] for job, found in requests.items()} == {"models": ["tiny"]}
     assert reasons == 3 * ["nothing that could run now is missing or stale"]
+
+
+def test_only_the_opted_in_suite_of_a_study_is_wanted(whole, requested):
+    assert TINY.nightly == ("core",) and len(TINY.suites) > 1
+    assert comparing.begun(whole, TINY) == ["core", "objectives"]
+    for recipe in TINY.every_arm():
+        forget(whole, recipe, 0)
+    assert requested() == {"runs": runs(ARMS, [0])}
 
 
 def test_with_one_model_complete_the_models_are_wanted_still(store, settle, requested):

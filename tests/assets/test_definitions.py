@@ -70,8 +70,11 @@ def test_runs_are_partitioned_by_the_grid_of_all_studies():
 def test_models_and_comparisons_are_partitioned_by_study_and_anchors_by_seed_too():
     for name in ("base", "teacher", "verdicts", "report"):
         assert node(name).partitions_def.get_partition_keys() == list(STUDIES)
-    expected = {anchor_key(s.name, seed) for s in STUDIES.values() if s.anchor for seed in s.seeds}
-    assert set(node("anchor").partitions_def.get_partition_keys()) == expected
+    keys = set(node("anchor").partitions_def.get_partition_keys())
+    anchored = [s for s in STUDIES.values() if s.anchor]
+    assert {anchor_key(s.name, seed) for s in anchored for seed in s.seeds} <= keys
+    assert {key.keys_by_dimension["study"] for key in keys} == {s.name for s in anchored}
+    assert {key.keys_by_dimension["seed"] for key in keys} == {str(n) for s in STUDIES.values() for n in s.seeds}
 
 
 def upstream(asset, parent, *partitions):

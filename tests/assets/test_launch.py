@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import warnings
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ from pipelines import lake
 from pipelines.runs import comparing
 from pipelines.runs.measuring import measure_run
 
-TINY, SMOLLM = STUDIES["tiny"], STUDIES["smollm"]
+TINY, SMOLLM, QWEN = STUDIES["tiny"], STUDIES["smollm"], STUDIES["qwen3-8b"]
 SFT, OPD = TINY.every_arm()[:2]
 
 
@@ -190,7 +191,8 @@ def test_a_settled_run_is_booked_to_training_and_measuring(store, settle, instan
     settle(store, OPD)
     keys = {"study": "tiny", "recipe": "tiny.opd", "seed": 0, "step": 4}
     rows = [
-        keys | {"phase": phase, "wall_s": wall, "cpu_s": 0.0} for phase, wall in (("measure", 2.0), ("train", 50.0))
+        keys | {"phase": phase, "wall_s": wall, "cpu_s": 0.0}
+        for phase, wall in (("measure", 2.0), ("base", 1.5), ("train", 50.0), ("sample", 20.0), ("start", 3.0))
     ]
     lake.write(store, "timing", rows, recipe="tiny.opd", seed=0)
     item = Item("o", "runs", "p", "locking", run=(OPD, 0), trains=True, measures=True)
@@ -332,6 +334,26 @@ def test_absent_weights_are_refused_with_the_command_that_makes_them(told):
     assert SMOLLM.weights in err and "run `make weights` first" in err
 
 
+def test_a_study_that_this_machine_cannot_run_is_refused_before_any_work(told, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    err = told("qwen3-8b")
+    assert "qwen3-8b cannot run here: " in err and "GPUs are needed and 0 found" in err and "opd study show" in err
+
+
+def test_what_is_trained_already_needs_nothing_of_this_machine(store, settle, ended_on, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    for recipe in QWEN.every_arm():
+        settle(store, recipe)
+    done = ended_on(store, "qwen3-8b")
+    assert (done.code, done.err) == (0, "")
+    assert f"object store {store.uri}\n" in done.out, "there is no time on two cores to promise"
+
+
+def test_the_time_is_promised_of_the_suite_it_is_known_of(store, ended_on):
+    assert "; the suite takes 3-5 minutes on two cores\n" in ended_on(store, "tiny").out
+    assert f"object store {store.uri}\n" in ended_on(store, "tiny", "objectives").out
+
+
 def test_a_stored_run_of_another_recipe_is_refused(told, tmp_path, settle, store, monkeypatch, capsys):
     settle(store, dataclasses.replace(OPD, optimizer=AdamW(learning_rate=0.5)))
     before = sorted(store.find(""))
@@ -347,18 +369,24 @@ def test_a_stored_run_of_another_recipe_is_refused(told, tmp_path, settle, store
 
 
 @pytest.fixture
-def ended(whole, tmp_path, monkeypatch, capsys):
-    """ended(go): exit code and output of a launch of tiny over a whole store that executes `go(launch)` instead."""
-    monkeypatch.setenv("OPD_STORE", whole.uri)
+def ended_on(tmp_path, monkeypatch, capsys):
+    """ended_on(store, study, suite, go=): exit code and output of a launch that executes `go(launch)` instead."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setattr(launch, "summarise", lambda *_: print("summary"))
 
-    def run(go):
+    def run(store, study, suite="core", go=lambda made: None):
+        monkeypatch.setenv("OPD_STORE", store.uri)
         monkeypatch.setattr(Launch, "go", go)
-        code = launch.launch("tiny", "core", [], [])
+        code = launch.launch(study, suite, [], [])
         return SimpleNamespace(code=code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True)))
 
     return run
+
+
+@pytest.fixture
+def ended(whole, ended_on):
+    """ended(go): the same of tiny over a whole store."""
+    return lambda go: ended_on(whole, "tiny", go=go)
 
 
 def interrupted(made):
@@ -375,6 +403,31 @@ def test_a_launch_ends_with_the_code_of_what_happened(ended):
     assert (odd.code, odd.err) == (3, "error: q_proj is NaN\n") and odd.out.endswith("summary\n")
     stopped = ended(interrupted)
     assert stopped.code == 130 and stopped.err.count("\n") == 1 and "continues" in stopped.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_interrupts_the_launch_and_the_handler_before_it_returns(number):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), launch.terminable():
+        signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# What is said at the end
+
+
+def test_the_end_tells_of_measured_arms_of_the_suite_objectives(store, plant, capsys):
+    plant()
+    launch.summarise(store, TINY, Account())
+    assert "opd-" not in capsys.readouterr().out
+    plant(more=("opd-pg",))
+    launch.summarise(store, TINY, Account())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("OPD ", "RLVR ", "opd-"))] == [
+        "OPD",
+        "RLVR",
+        "opd-pg",
+    ]
 
 
 # DAGSTER_HOME

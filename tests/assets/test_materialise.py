@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from assets import geometry, verdicts
+from assets import geometry, models, verdicts
 from assets.lane import reason
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
@@ -16,9 +16,10 @@ from pipelines import lake
 from pipelines.report.claims import CLAIMS
 from pipelines.runs import comparing
 from pipelines.runs.measuring import TABLES, measured
+from pipelines.runs.needs import declared
 from pipelines.runs.starts import folder_digest
 from pipelines.store.trajectory import Trajectory
-from tests.pipelines.report.conftest import plant_study
+from pipelines.studies import qwen3
 
 TINY = STUDIES["tiny"]
 SFT, OPD = TINY.every_arm()[:2]
@@ -179,17 +180,41 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
     assert set(shown(result)) >= set(TABLES)
 
 
-def test_a_seed_that_the_study_lacks_fails_in_one_line(store, execute):
-    result = execute("runs", run_key("smollm.sft", 2))
+@pytest.mark.parametrize(
+    ("job", "partition", "study"),
+    [("runs", run_key("smollm.sft", 2), "smollm"), ("anchors", anchor_key("qwen3-8b", 2), "qwen3-8b")],
+)
+def test_a_seed_that_the_study_lacks_fails_in_one_line(job, partition, study, store, execute):
+    result = execute(job, partition)
     assert not result.success
-    assert reason(result) == "study smollm has no seed 2; it has: 0"
+    assert reason(result) == f"study {study} has no seed 2; it has: 0"
     assert store.find("") == []
+
+
+@pytest.mark.parametrize(
+    ("job", "partition"), [("anchors", anchor_key("qwen3-8b", 0)), ("runs", run_key("qwen3-8b.sft", 0))]
+)
+def test_a_run_that_this_machine_cannot_make_fails_in_one_line(job, partition, store, execute, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    monkeypatch.setattr(models, "train", lambda *_, **__: pytest.fail("trained"))
+    result = execute(job, partition)
+    assert not result.success
+    told = reason(result)
+    assert told.startswith("qwen3-8b cannot run here: ") and "\n" not in told
+    assert f"{declared(qwen3.sft()):g} GPUs are needed and 0 found" in told and "sft.jsonl" in told
+    assert store.find("") == []
+
+
+def test_a_complete_run_needs_nothing_of_this_machine(store, settle, execute, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.needs.present", lambda: pytest.fail("looked for"))
+    settle(store, qwen3.sft())
+    assert execute("anchors", anchor_key("qwen3-8b", 0)).success
 
 
 def test_a_run_without_its_parents_fails_in_one_line(store, execute):
     result = execute("runs", run_key("tiny.opd", 1))
     assert not result.success
-    assert reason(result) == "tiny.opd seed 1 starts from tiny.sft seed 1, which is not complete"
+    assert reason(result) == "tiny.opd seed 1 needs tiny.sft seed 1, which is not complete"
     assert store.find("") == []
 
 
@@ -205,8 +230,23 @@ def test_models_that_were_trained_elsewhere_are_known_by_their_digest(store, exe
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     result = execute("models", "smollm")
     assert result.success
-    digest = folder_digest(Path(folder))
-    assert {name: found["digest"].value for name, found in shown(result).items()} == {"base": digest, "teacher": digest}
+    digest, found = folder_digest(Path(folder)), shown(result)
+    assert {name: told["digest"].value for name, told in found.items()} == {"base": digest, "teacher": digest}
+    assert {name: told["source"].value for name, told in found.items()} == {
+        "base": "weights that were trained elsewhere",
+        "teacher": "the base itself, reading the privileged prompt",
+    }
+
+
+def test_a_teacher_that_an_arm_names_is_not_the_base(execute):
+    found = shown(execute("models", "qwen3-8b"))
+    assert {name: told["weights"].value for name, told in found.items()} == {
+        "base": qwen3.BASE,
+        "teacher": qwen3.TEACHER,
+    }
+    for told in found.values():
+        assert told["source"].value.startswith("weights that were trained elsewhere; a name of the hub")
+        assert told["digest"].value == told["weights"].value
 
 
 def test_models_and_anchors_are_found_where_they_are_complete(store, execute, ready):
@@ -220,18 +260,8 @@ def test_models_and_anchors_are_found_where_they_are_complete(store, execute, re
     assert anchor["dagster/uri"].value == f"{store.uri}/runs/tiny.sft/seed-0"
 
 
-def plant(store, **changes):
-    """Tables of two seeds per arm, in the lake."""
-    seeds = {"seeds": (0, 1)}
-    arms = {name: seeds | changes.get(name, {}) for name in ("sft", "opd", "rlvr", "matched")}
-    for table, rows in plant_study("tiny", **arms).items():
-        if table not in ("verdicts", "bench"):
-            for (recipe, seed), part in rows.collect().partition_by("recipe", "seed", as_dict=True).items():
-                lake.write(store, table, part, recipe=recipe, seed=seed)
-
-
-def test_a_comparison_writes_verdicts_and_the_report(store, execute):
-    plant(store)
+def test_a_comparison_writes_verdicts_and_the_report(store, execute, plant):
+    plant()
     result = execute("comparison", "tiny")
     assert result.success
     rows = pl.read_parquet(store.path("lake/verdicts/study=tiny/part-0.parquet"))
@@ -246,19 +276,52 @@ def test_a_comparison_writes_verdicts_and_the_report(store, execute):
     assert "data:image/png;base64," in found["report"]["stable_rank"].value
 
 
-def test_orderings_that_hold_pass_and_runs_that_are_missing_are_named(store, execute):
-    plant(store)
+def test_orderings_that_hold_pass_and_runs_that_are_missing_are_named(store, execute, plant):
+    plant()
     result = execute("comparison", "tiny", "verdicts")
     found = checks(result)
     assert set(found) == {f"orderings_{family}" for family in verdicts.FAMILIES}
     assert found["orderings_rotation"].passed
     assert found["orderings_rotation"].metadata["hold"].value == 4
-    missing = shown(result)["verdicts"]["missing"].value
-    assert missing == [f"{arm.name} seed {seed}" for arm in TINY.every_arm() for seed in TINY.seeds]
+    assert shown(result)["verdicts"]["missing"].value == names(TINY.arms("core"))
 
 
-def test_orderings_that_are_contradicted_warn_with_the_measured_values(store, execute):
-    plant(store, opd={"size": 20.0})
+def names(arms):
+    return [f"{arm.name} seed {seed}" for arm in arms for seed in TINY.seeds]
+
+
+def test_a_suite_that_nobody_has_begun_is_not_missing(store, execute, settle, plant):
+    plant()
+    settle(store, SFT)
+    assert comparing.begun(store, TINY) == ["core"] and comparing.missing(store, TINY) == names(TINY.arms("core"))
+    settle(store, TINY.arms("objectives")[3], 1)
+    assert comparing.begun(store, TINY) == ["core", "objectives"]
+    missing = shown(execute("comparison", "tiny", "verdicts"))["verdicts"]["missing"].value
+    assert missing == comparing.missing(store, TINY) == names(TINY.every_arm())
+
+
+def test_missing_runs_are_counted_and_a_few_are_named(store, execute, instance, plant):
+    plant()
+    result = execute("comparison", "tiny", "verdicts")
+    (told,) = [log.user_message for log in instance.all_logs(result.run_id) if "not measured" in log.user_message]
+    assert told == (
+        "12 runs are not measured yet, and left out: "
+        "tiny.sft seed 0, tiny.sft seed 1, tiny.sft seed 2, tiny.opd seed 0 and so on"
+    )
+
+
+def test_measured_arms_of_the_suite_objectives_are_shown(store, execute, plant):
+    plant()
+    assert "objectives" not in shown(execute("comparison", "tiny"))["report"]
+    assert 'id="objectives"' not in store.read("reports/tiny/index.html").decode()
+    plant(more=("opd-pg", "opd-mix-50"))
+    table = shown(execute("comparison", "tiny"))["report"]["objectives"].value
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| OPD", "| RLVR", "| opd-pg", "| opd-mix-50"]
+    assert 'id="objectives"' in store.read("reports/tiny/index.html").decode()
+
+
+def test_orderings_that_are_contradicted_warn_with_the_measured_values(store, execute, plant):
+    plant(opd={"size": 20.0})
     result = execute("comparison", "tiny", "verdicts")
     assert result.success
     found = checks(result)

@@ -133,7 +133,7 @@ def test_a_study_is_interrupted_continued_reported_and_reused(start, tmp_path):
     step, _, facts = trajectory.load_resume()
     assert step >= INTERRUPT_AT
     # A mark that only a start from this state can carry on.
-    facts["training"][0]["loss"] = 123.0
+    facts["tables"]["training"][0]["loss"] = 123.0
     (folder / f"resume/step-{step:08d}/facts.json").write_text(json.dumps(facts))
     kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("step-*/*")}
     kept[folder / "run.json"] = ((folder / "run.json").read_bytes(), (folder / "run.json").stat().st_mtime_ns)

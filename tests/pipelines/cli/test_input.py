@@ -65,7 +65,7 @@ def test_help_says_what_a_command_takes(command, words, opd, here):
         ("study run tiny --recipe tiny.opd --recipe smollm.opd", ["'smollm.opd'", "it has: tiny.sft"]),
         ("study run tiny --seed 3", ["no seed 3", "it has: 0, 1, 2"]),
         ("study run tiny --seed one", ["--seed", "'one'", "opd study run --help"]),
-        ("tables rotations", ["'rotations'", "known: training, timing"]),
+        ("tables rotations", ["'rotations'", "known: training, positions, sync, timing"]),
         ("tables --out zzz://bucket", ["zzz"]),
         ("report tyni", ["'tyni'", "known: tiny, smollm"]),
         ("report tiny", [".opd/store", "no measured run of study tiny", "opd study run tiny"]),

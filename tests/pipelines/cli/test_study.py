@@ -129,6 +129,21 @@ def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch)
     assert told == f"3 of 12 runs; report: {here}/.opd/store/reports/tiny/index.html\n"
 
 
+def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
+    """Nine of twelve core runs are measured, and one run of the other suite is in the store."""
+    done = {(arm.name, seed) for arm in TINY.arms("core") for seed in (0, 1, 2)} - {("tiny.sft", n) for n in (0, 1, 2)}
+    monkeypatch.setattr(comparing, "complete", lambda store, recipe, seed: True)
+    monkeypatch.setattr(comparing, "measured", lambda store, recipe, seed, settings: (recipe.name, seed) in done)
+    store, others = Store(default_uri()), TINY.arms("objectives")
+    assert study.progress(store, TINY) == (9, 12)
+    assert study.by_suite(store, TINY) == {"core": (9, 12), "objectives": (0, 3 * len(others))}
+    finish(others[0], 1)
+    assert study.progress(store, TINY) == (9, 12 + 3 * len(others))
+    assert len(comparing.missing(store, TINY)) == 3 + 3 * len(others)
+    done.add((others[0].name, 1))
+    assert study.by_suite(store, TINY)["objectives"] == (1, 3 * len(others))
+
+
 def test_an_interrupt_ends_with_130_and_one_line(opd, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
@@ -164,12 +179,12 @@ def test_an_error_of_the_program_itself_is_not_blamed_on_the_store(opd, monkeypa
 
 
 def test_a_run_of_a_changed_recipe_hides_no_other_study(opd, monkeypatch):
-    def missing(store, study):
+    def unmeasured(store, study, suite):
         if study.name == "tiny":
             raise ValueError("runs/tiny.opd/seed-0 holds a run of another recipe")
         return ["smollm.opd seed 0"]
 
-    monkeypatch.setattr(comparing, "missing", missing)
+    monkeypatch.setattr(comparing, "unmeasured", unmeasured)
     code, out, err = opd("study", "list")
     assert (code, err) == (0, "")
     assert "holds a run of another recipe" in out and "smollm" in out and "2 of 3 runs measured" in out

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
+from pipelines.report.arms import OBJECTIVES
 
 SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
 VIEWS = ("bf16", "master")
@@ -46,6 +47,11 @@ TINY = {
         accuracy=(0.52, 0.86),
     ),
 }  # fmt: skip
+# Arms of the suite objectives, each with a size of its own.
+VARIED = {
+    arm: replace(TINY["opd"], size=1.0 + 0.1 * place, accuracy=(0.52, 0.9 - 0.02 * place))
+    for place, arm in enumerate(OBJECTIVES)
+}
 SMOLLM = {
     "sft": Planted(
         unchanged=0.891, size=0.014, low_magnitude=0.71, principal=0.42, rank=(8.0, 10.4), locked=0.5,
@@ -82,7 +88,7 @@ def tables(study: Study) -> dict[str, pl.LazyFrame]:
     rows: dict[str, list[dict[str, object]]] = {name: [] for name in TABLES}
     for arm, planted in study.arms.items():
         for seed in planted.seeds:
-            wobble = 1 + study.wobble * SIGNS[arm][seed]
+            wobble = 1 + study.wobble * SIGNS.get(arm, SIGNS["opd"])[seed]
             for share in SHARES:
                 record(rows, study, arm, planted, seed, share, wobble)
     return {name: pl.DataFrame(made, schema=TABLES[name].schema, orient="row").lazy() for name, made in rows.items()}
@@ -216,10 +222,21 @@ def null_rows(
     ]
 
 
-def plant_study(base: str = "tiny", *, wobble: float = 0.002, drop: tuple[str, ...] = (), **changes: dict) -> dict:
-    """The tables of `base` with arms dropped or changed: `opd={"size": 20.0}`; the arm sft-matched is `matched`."""
+def plant_study(
+    base: str = "tiny",
+    *,
+    wobble: float = 0.002,
+    drop: tuple[str, ...] = (),
+    more: tuple[str, ...] = (),
+    **changes: dict,
+) -> dict:
+    """The tables of `base` with arms dropped or changed: `opd={"size": 20.0}`; the arm sft-matched is `matched`.
+
+    `more` are arms of `VARIED`.
+    """
     arms, cuts = (TINY, (16,)) if base == "tiny" else (SMOLLM, (16, 64))
     changed = {k: replace(v, **changes.get(k.removeprefix("sft-"), {})) for k, v in arms.items() if k not in drop}
+    changed |= {arm: VARIED[arm] for arm in more}
     return tables(Study(name=base, arms=changed, cuts=cuts, wobble=wobble))
 
 
@@ -236,3 +253,9 @@ def tiny() -> dict[str, pl.LazyFrame]:
 @pytest.fixture(scope="session")
 def smollm() -> dict[str, pl.LazyFrame]:
     return plant_study("smollm")
+
+
+@pytest.fixture(scope="session")
+def varied() -> dict[str, pl.LazyFrame]:
+    """The tiny study with every arm of the suite objectives."""
+    return plant_study("tiny", more=OBJECTIVES)

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from pipelines.report import prose
+from pipelines.report.arms import GROUPS, OBJECTIVES
 from pipelines.report.page import page
 from pipelines.report.verdicts import verdicts
 
@@ -129,10 +130,49 @@ def test_one_seed_and_no_control(smollm):
 
 
 def test_empty_and_partial_studies_do_not_crash(tiny):
-    assert "no runs of the arms" in page("tiny", {}, provenance={})
+    empty = page("tiny", {}, provenance={})
+    assert "no runs of the arms that are put beside the paper: SFT, OPD, RLVR and sft-matched." in empty
+    assert 'href="#headline"' in empty and 'id="objectives"' not in empty
     partial = {name: frame.filter(pl.col("recipe") == "tiny.opd") for name, frame in tiny.items() if name != "verdicts"}
     assert "OPD (100 steps) were trained" in page("tiny", partial, provenance={})
 
 
 def test_the_same_tables_give_the_same_page(tiny, text):
     assert page("tiny", tiny, provenance=PROVENANCE) == text
+
+
+def test_arms_of_the_suite_objectives_have_a_section_where_one_is_measured(varied, text):
+    found = page("tiny", varied, provenance=PROVENANCE)
+    assert 'href="#objectives"' in found and "objectives" not in re.sub(r"(?s)<style>.*?</style>", "", text)
+    section = re.search(r'(?s)<section id="objectives".*?</section>', found)
+    assert section is not None
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', section[0])
+    assert rows == ["OPD", "RLVR", *OBJECTIVES]
+    assert section[0].count("<li>") == len(GROUPS)
+    outline = Outline()
+    outline.feed(found)
+    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
+    assert all(link[1:] in outline.ids for link in outline.links)
+
+
+def test_figures_verdicts_and_the_headline_are_about_core_arms(varied, text):
+    found = page("tiny", varied, provenance=PROVENANCE)
+    for key in ("findings", "headline", "figures", "verdicts", "evaluation"):
+        mine, other = (re.search(rf'(?s)<section id="{key}".*?</section>', page) for page in (found, text))
+        assert mine is not None and other is not None and mine[0] == other[0], key
+
+
+def test_missing_values_and_bounds_are_counted_over_every_arm_on_the_page(varied):
+    found = page("tiny", varied, provenance=PROVENANCE)
+    runs = 3 * (4 + len(OBJECTIVES))
+    assert f"{4 * runs} of {6 * 4 * runs}" in found
+    line = re.search(r'<tr><th scope="row">spectral drift \(NSS\)</th><td>(\d+)</td>', found)
+    assert line is not None and int(line[1]) == runs * 3 * 2
+
+
+def test_a_page_of_the_suite_objectives_alone_is_whole(plant):
+    core = ("sft", "opd", "rlvr", "sft-matched")
+    found = page("tiny", plant(drop=core, more=("opd-pg",)), provenance=PROVENANCE)
+    assert "no runs of the arms that are put beside the paper" in found
+    section = re.search(r'(?s)<section id="objectives".*?</section>', found)
+    assert section is not None and re.findall(r'<tr><th scope="row">(.*?)</th>', section[0]) == ["opd-pg"]
