@@ -5,7 +5,7 @@ seed is a hash of its address, but vLLM draws otherwise than the Hugging Face en
 log-probabilities, not the same draws. Calls have `Sampling.batch` rows each and begin with an empty prefix cache, so
 that a response depends on the requests of its own call alone, and on those by float rounding only.
 
-Checked against vLLM 0.32 on a CPU; it has not run on a GPU. What the code rests on:
+Checked against vLLM 0.32 on a CPU; on a GPU it has not run. What the code rests on:
 - After a reload on a CPU the packed output head of a tied model keeps the old weights, silently: it is packed again.
 - No reload drops the prefix cache: keys and values of old weights would serve prompts that begin alike.
 - The end of one vLLM takes down what others in its process share, whenever it is collected: a process has one engine.
@@ -290,7 +290,7 @@ def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str,
     )
 
 
-# What differs between the CPU build and the GPU build is in the functions below and in `sleep`.
+# What belongs to one build of vLLM, or is not part of its interface.
 
 
 def _on_cpu(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:

@@ -144,7 +144,7 @@ TABLES = {
                     TEXT,
                     "",
                     "start, evaluate, snapshot, measure, base (part of measure), dagster; of training: sample, verify, "
-                    "teacher, forward, loss, backward, update, train (the rest)",
+                    "teacher, forward, loss, backward, update, sync, train (the rest)",
                 ),
                 Column("wall_s", REAL, "s", "wall-clock seconds"),
                 Column("cpu_s", REAL, "s", "CPU seconds of the process that did the work"),
