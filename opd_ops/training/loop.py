@@ -135,7 +135,7 @@ class Trainer:
             "grad_norm": norm,
             "tokens": int(terms.batch.mask.sum()),
             "learning_rate": rate,
-            **_drawn(responses, step),
+            **_drawn(responses, step if self.recipe.rollout.source.kind == "student" else None),
             **({f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}),
             **gradients,
             **terms.summary(),
@@ -274,14 +274,14 @@ def arithmetic(compute: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16) if compute == "autocast" else nullcontext()
 
 
-def _drawn(responses: list[Response], step: int) -> dict[str, float | None]:
-    """What the rollouts were like; nulls without any."""
+def _drawn(responses: list[Response], step: int | None) -> dict[str, float | None]:
+    """What the rollouts were like; nulls without any. step: None where they are of no version of the student."""
     if not responses:
         return {"reward": None, "truncated": None, "staleness": None}
     return {
         "reward": sum(r.reward for r in responses) / len(responses),
         "truncated": sum(r.truncated for r in responses) / len(responses),
-        "staleness": step - 1 - sum(r.version for r in responses) / len(responses),
+        "staleness": None if step is None else step - 1 - sum(r.version for r in responses) / len(responses),
     }
 
 

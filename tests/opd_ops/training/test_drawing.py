@@ -116,7 +116,9 @@ def test_the_teacher_draws_from_the_prompts_it_reads(objective, trainer, model):
     generate = engine.generate
     engine.generate = lambda requests, *a, **k: asked.extend(r.prompt for r in requests) or generate(requests, *a, **k)
     run = trainer(objective, rollout=replace(SHAPE, source=Teacher()), given={"teacher_engine": engine})
-    responses = run.advance().responses
+    done = run.advance()
+    responses = done.responses
+    assert done.row["staleness"] is None
     read = [r.privileged if objective.teacher is None else r.prompt for r in responses]
     assert asked == read
     with pytest.raises(ValueError, match="samples from its teacher, and no engine of it was given"):
