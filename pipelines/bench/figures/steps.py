@@ -14,6 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from opd_ops.models import assemble, configuration, initialise
 from opd_ops.objectives import rlvr
@@ -131,5 +132,6 @@ def _job(recipe: Recipe, folders: list[Path], sizes: Sizes) -> Job:
 
 
 def _folder(folder: Path, seed: int) -> Path:
+    disable_progress_bar()
     assemble(CONFIG, initialise(CONFIG, seed), torch.float32).save_pretrained(folder)
     return folder
