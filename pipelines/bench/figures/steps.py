@@ -1,8 +1,9 @@
 """Figure 6: CPU seconds of an OPD and of a GRPO step beside TRL's; loss and gradient of both on the same tokens.
 
 The tiny study's model with random weights, its prompts and batch, at most 24 new tokens, fp32, one thread. Rounds
-alternate, and the ratio is the median over rounds; TRL runs in an environment of its own, with the same transformers. Losses are compared on responses that this
-project drew: for GRPO on its advantages too, since TRL divides by the sample's standard deviation + 1e-4.
+alternate, and the ratio is the median over rounds. TRL runs in an environment of its own, with the same transformers.
+Losses are compared on responses that this project drew: for GRPO on its advantages too, since TRL divides by the
+sample's standard deviation + 1e-4.
 """
 
 import tempfile
