@@ -10,7 +10,10 @@ from pipelines.lake import TABLES
 RUN = "study recipe seed step"
 MATRIX = f"{RUN} matrix layer role"
 CONTRACT = {
-    "training": f"{RUN} loss reward kl grad_norm tokens",
+    "training": f"{RUN} loss reward kl grad_norm tokens sequences staleness mismatch_max ess clipped opd_grad_norm "
+    "rlvr_grad_norm grad_cosine opd_rms rlvr_rms student_mass teacher_mass overlap",
+    "positions": f"{RUN} position position_end tokens kl entropy teacher_entropy student_mass teacher_mass overlap",
+    "sync": f"{RUN} engine engine_release tensors bytes digest tokens mean_abs p95 p99 maximum outside",
     "timing": f"{RUN} phase wall_s cpu_s",
     "evaluation": f"{RUN} temperature accuracy stderr n",
     "update_support": f"{MATRIX} numel view unchanged",
@@ -28,10 +31,10 @@ CONTRACT = {
     "bench": "figure case quantity value unit goal met note commit machine torch time",
 }
 TEXT = {"study", "recipe", "matrix", "role", "phase", "view", "side", "mask", "null", "method"}
-TEXT |= {"claim", "left", "right", "paper"}
+TEXT |= {"claim", "left", "right", "paper", "engine", "engine_release", "digest"}
 TEXT |= {"case", "quantity", "unit", "goal", "note", "commit", "machine", "torch", "time"}
 WHOLE = {"figure", "seed", "step", "layer", "tokens", "n", "numel", "k", "rank", "step_other"}
-WHOLE |= {"final_step", "similarity_k"}
+WHOLE |= {"final_step", "similarity_k", "position", "position_end", "sequences", "tensors", "bytes"}
 FRACTIONS = {"accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"}
 FRACTIONS |= {"similarity_input", "similarity_output"}
 LISTS = {"angles_deg": pl.List(pl.Float64), "shifts": pl.List(pl.Float64), "hill_k": pl.List(pl.Int64)}
@@ -70,7 +73,7 @@ def test_what_is_measured_in_something_says_in_what():
             assert unit == "deg", (table, name)
         if name.endswith("_s"):
             assert unit == "s", (table, name)
-        if re.search(r"frobenius|_norm$|^gap$", name) and name not in ("grad_norm", "relative_norm"):
+        if re.search(r"frobenius|(?<!grad)_norm$|^gap$", name) and name != "relative_norm":
             assert unit == "weight units", (table, name)
         if name in ("step", "step_other", "final_step", "run_steps"):
             assert unit == "optimizer steps", (table, name)

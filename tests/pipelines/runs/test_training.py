@@ -163,7 +163,7 @@ def test_a_start_without_a_seed_is_the_runs_own_seed(arm, store):
     for seed in (0, 1):
         TrainingRun(store, child, seed, {})
         expected = Trajectory(store, "mini.pre", seed).digest(1)
-        assert Trajectory(store, "mini.rlvr", seed).run()["inputs"] == {"start": expected}
+        assert Trajectory(store, "mini.rlvr", seed).run()["inputs"]["start"] == expected
 
 
 def test_different_seeds_differ_from_the_first_weight_on(arm, store):
