@@ -24,6 +24,7 @@ from opd_ops.recipe import AdamW
 from pipelines import lake
 from pipelines.runs import comparing
 from pipelines.runs.measuring import measure_run
+from pipelines.runs.needs import declared
 
 TINY, SMOLLM, QWEN = STUDIES["tiny"], STUDIES["smollm"], STUDIES["qwen3-8b"]
 SFT, OPD = TINY.every_arm()[:2]
@@ -337,7 +338,10 @@ def test_absent_weights_are_refused_with_the_command_that_makes_them(told):
 def test_a_study_that_this_machine_cannot_run_is_refused_before_any_work(told, monkeypatch):
     monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
     err = told("qwen3-8b")
-    assert "qwen3-8b cannot run here: " in err and "GPUs are needed and 0 found" in err and "opd study show" in err
+    most = max(map(declared, QWEN.every_arm()))
+    assert f"qwen3-8b cannot run here: {most:g} GPUs are needed and 0 found" in err and "opd study show" in err
+    # The anchor is trained first, so one arm alone needs its data too.
+    assert "sft.jsonl" in told("qwen3-8b", "--recipe", "qwen3-8b.rlvr")
 
 
 def test_what_is_trained_already_needs_nothing_of_this_machine(store, settle, ended_on, monkeypatch):

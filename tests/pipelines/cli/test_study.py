@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.cli import options, study
 from pipelines.runs import budget, comparing
-from pipelines.runs.needs import declared
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies import qwen3
@@ -86,15 +85,6 @@ def test_a_smaller_gpu_is_planned_for_by_its_name(opd):
     assert all(s > at for s, at in zip(needed(small), needed(large), strict=True))
     assert "H100" in small and "H100" not in large
     assert opd("study", "show", "qwen3-8b", "--gpu", "abacus")[0] == 2
-
-
-def test_a_study_that_cannot_run_here_is_refused_before_any_work(refused, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
-    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("launched"))
-    most = max(map(declared, find_study("qwen3-8b").every_arm()))
-    assert f"{most:g} GPUs are needed and 0 found" in refused("study", "run", "qwen3-8b")
-    # The anchor is trained first, so one arm alone needs its data too.
-    assert "sft.jsonl" in refused("study", "run", "qwen3-8b", "--recipe", "qwen3-8b.rlvr")
 
 
 def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused, monkeypatch):
