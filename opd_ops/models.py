@@ -6,15 +6,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
 
 from opd_ops.recipe import Architecture
 
+FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
+
 
 def configuration(architecture: Architecture, *, pad: int, bos: int, eos: int) -> PretrainedConfig:
-    """Qwen3 configuration of a from-scratch decoder with tied embeddings and no dropout."""
-    return Qwen3Config(
-        **vars(architecture),
+    """Configuration of a from-scratch decoder with tied embeddings and no dropout."""
+    sizes = {name: value for name, value in vars(architecture).items() if name != "family"}
+    return FAMILIES[architecture.family](
+        **sizes,
         tie_word_embeddings=True,
         attention_dropout=0.0,
         pad_token_id=pad,

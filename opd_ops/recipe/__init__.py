@@ -4,31 +4,37 @@ Plain dataclasses without a heavy import, so that the asset graph loads recipes 
 (devices, workers, paths) is `Resources`, and stays out of the fingerprint.
 """
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from opd_ops.recipe.constraint import Basis, Constraint, Given, Random, UpdateOf, WeightsOf
+from opd_ops.recipe.later import LATER, plain
 from opd_ops.recipe.objective import SAMPLED, Mix, Objective, Opd, Rlvr, Selection, Sft, opd_of, rlvr_of
 from opd_ops.recipe.resources import Resources, Workers
 from opd_ops.recipe.rollout import Correction, Replay, Rollout, Student, Teacher
-from opd_ops.recipe.start import Architecture, FinalOf, Fresh, Start, Weights
-from opd_ops.recipe.training import AdamW, Evaluation, Gate, Horizon, Precision
+from opd_ops.recipe.start import Architecture, FinalOf, Fresh, SnapshotOf, Start, Weights
+from opd_ops.recipe.training import AdamW, Evaluation, Gate, Horizon, NormOf, Precision
 
 __all__ = [
     "AdamW",
     "Architecture",
+    "Basis",
+    "Constraint",
     "Correction",
     "Evaluation",
     "FinalOf",
     "Fresh",
     "Gate",
+    "Given",
     "Horizon",
     "Mix",
+    "NormOf",
     "Objective",
     "Opd",
     "Precision",
+    "Random",
     "Recipe",
     "Replay",
     "Resources",
@@ -36,11 +42,14 @@ __all__ = [
     "Rollout",
     "Selection",
     "Sft",
+    "SnapshotOf",
     "Start",
     "Student",
     "Task",
     "Teacher",
+    "UpdateOf",
     "Weights",
+    "WeightsOf",
     "Workers",
     "differences",
     "opd_of",
@@ -70,6 +79,7 @@ class Recipe:
     rollout: Rollout
     evaluation: Evaluation
     precision: Precision = field(default_factory=Precision)
+    constraint: Constraint | None = field(default=None, metadata=LATER)
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -82,7 +92,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """Everything the numbers depend on, as canonical JSON types."""
-        fields = dataclasses.asdict(self)
+        fields = plain(self)
         del fields["resources"]
         return json.loads(json.dumps(fields, sort_keys=True))
 

@@ -1,12 +1,17 @@
 """Where a run's weights come from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from opd_ops.recipe.later import LATER
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A decoder to be initialised from scratch, as Hugging Face's Qwen3 configuration names its sizes."""
+    """A decoder to be initialised from scratch, as Hugging Face's configurations name its sizes.
+
+    family: `qwen3` normalises queries and keys per head, `llama` does not.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -17,6 +22,7 @@ class Architecture:
     head_dim: int
     max_position_embeddings: int = 64
     initializer_range: float = 0.08  # near 1/sqrt(hidden); Hugging Face's 0.02 learns four times slower at hidden 128
+    family: Literal["qwen3", "llama"] = field(default="qwen3", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,25 @@ class FinalOf:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotOf:
+    """Go on from the fp32 masters of another run's snapshot, not rounded.
+
+    moments: `reset` starts the optimizer anew; `kept` takes the source's moments, which it has only for the steps that
+    its `resources.keep_moments` names. Steps, warm-up and schedule count from 0 again either way.
+    """
+
+    recipe: str
+    step: int
+    seed: int | None = None  # None: the run's own seed
+    moments: Literal["reset", "kept"] = "reset"
+    kind: Literal["snapshot"] = "snapshot"
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"start.step is a step from 0 up, got {self.step}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weights:
     """Start from a Hugging Face folder: `models/<name>` in the store, a local path, or a hub name."""
 
@@ -44,4 +69,4 @@ class Weights:
     kind: Literal["weights"] = "weights"
 
 
-Start = Fresh | FinalOf | Weights
+Start = Fresh | FinalOf | SnapshotOf | Weights

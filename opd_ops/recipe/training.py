@@ -1,7 +1,9 @@
 """How a run trains: optimizer, horizon, evaluation, precision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from opd_ops.recipe.later import LATER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +34,27 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NormOf:
+    """Stop once the update is as large as another run's at its end: ||W_t - W_0||_F over all decoder projections."""
+
+    recipe: str
+    seed: int | None = None  # None: the run's own seed
+    kind: Literal["norm"] = "norm"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Horizon:
-    """How long to train: exactly `steps`, or up to `steps` until the gate opens."""
+    """How long to train: exactly `steps`, or up to `steps` until the gate opens or the norm of `until` is reached."""
 
     steps: int
     gate: Gate | None = None
     snapshots: tuple[int, ...] | None = None  # None: log-spaced and every 5 % of `steps`
     resume_every: int = 25  # steps between resume states
+    until: NormOf | None = field(default=None, metadata=LATER)  # never reached within `steps` is an error
+
+    def __post_init__(self) -> None:
+        if self.gate is not None and self.until is not None:
+            raise ValueError("a horizon has one end: leave out gate or until")
 
     def snapshot_steps(self) -> tuple[int, ...]:
         if self.snapshots is not None:

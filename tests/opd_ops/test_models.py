@@ -105,11 +105,25 @@ def test_a_configuration_has_the_architectures_sizes_and_no_dropout(recipe):
 
     architecture = recipe(Sft(stream="any")).start.architecture
     config = configuration(architecture, pad=4, bos=5, eos=6)
-    assert all(getattr(config, name) == value for name, value in vars(architecture).items())
+    sizes = {name: value for name, value in vars(architecture).items() if name != "family"}
+    assert config.model_type == "qwen3" and all(getattr(config, name) == value for name, value in sizes.items())
     assert (config.tie_word_embeddings, config.attention_dropout) == (True, 0.0)
     assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (4, 5, 6)
-    sizes = sum(w.numel() for w in initialise(config, 0).values())
-    assert sizes == 8 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48 + 3 * 32 + 2 * 16
+    numel = sum(w.numel() for w in initialise(config, 0).values())
+    assert numel == 8 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48 + 3 * 32 + 2 * 16
+
+
+def test_a_llama_is_the_same_decoder_without_norms_of_queries_and_keys(recipe):
+    from dataclasses import replace
+
+    from opd_ops.recipe import Sft
+
+    architecture = recipe(Sft(stream="any")).start.architecture
+    llama = configuration(replace(architecture, family="llama"), pad=4, bos=5, eos=6)
+    ours, theirs = (initialise(config, 0) for config in (configuration(architecture, pad=4, bos=5, eos=6), llama))
+    assert llama.model_type == "llama" and llama.attention_dropout == 0.0
+    assert {name for name in ours if "q_norm" in name or "k_norm" in name} == ours.keys() - theirs.keys() != set()
+    assert {name: w.shape for name, w in theirs.items()} == {name: ours[name].shape for name in theirs}
 
 
 @pytest.fixture

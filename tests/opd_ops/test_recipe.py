@@ -10,6 +10,7 @@ import pytest
 from opd_ops.recipe import (
     AdamW,
     Architecture,
+    Constraint,
     Correction,
     Evaluation,
     FinalOf,
@@ -17,6 +18,7 @@ from opd_ops.recipe import (
     Gate,
     Horizon,
     Mix,
+    NormOf,
     Opd,
     Precision,
     Recipe,
@@ -26,8 +28,10 @@ from opd_ops.recipe import (
     Rollout,
     Selection,
     Sft,
+    SnapshotOf,
     Student,
     Task,
+    UpdateOf,
     Weights,
     differences,
 )
@@ -65,6 +69,13 @@ ALTERNATIVES = (
         objective=Rlvr(),
         rollout=Rollout(prompts=8, samples=8, max_new_tokens=24, source=Student(lag=4), correction=Correction()),
     ),
+    dataclasses.replace(
+        RECIPE,
+        start=SnapshotOf(recipe="tiny.sft", step=20),
+        objective=Sft(stream="noisy"),
+        constraint=Constraint(basis=UpdateOf(recipe="tiny.sft", step=20)),
+        horizon=Horizon(steps=80, until=NormOf(recipe="tiny.opd")),
+    ),
 )
 
 
@@ -75,7 +86,7 @@ def changed(value):
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, tuple):
-        return (*value, value[-1] + 1)
+        return (*value, f"{value[-1]}x" if isinstance(value[-1], str) else value[-1] + 1) if value else (1,)
     return value | {"new": 1} if isinstance(value, dict) else value + 1
 
 
@@ -122,9 +133,22 @@ def test_the_cases_reach_every_dataclass():
         "objective.stream", "objective.std", "optimizer.eps", "horizon.gate.every", "rollout.temperature",
         "evaluation.temperatures", "precision.micro_batch", "objective.opd.selection.keep", "rollout.source.lag",
         "rollout.source.recipe", "rollout.correction.cap", "objective.rlvr.std", "resources.rollout.actors",
-        "resources.threads", "task.options",
+        "resources.threads", "task.options", "constraint.basis.step", "constraint.roles", "horizon.until.recipe",
+        "start.moments",
     ):  # fmt: skip
         assert expected in paths
+
+
+def test_fields_that_came_later_are_left_out_where_they_say_nothing_new():
+    """Runs that were stored before a field existed stay runs of the same recipe."""
+    identity = RECIPE.identity()
+    assert "constraint" not in identity and "until" not in identity["horizon"]
+    fresh = dataclasses.replace(RECIPE, start=Fresh(architecture=ARCHITECTURE)).identity()
+    assert "family" not in fresh["start"]["architecture"]
+    told = dataclasses.replace(RECIPE, constraint=Constraint(basis=UpdateOf(recipe="tiny.sft", step=20))).identity()
+    assert told["constraint"]["basis"] == {"recipe": "tiny.sft", "step": 20, "seed": None, "kind": "update"}
+    llama = dataclasses.replace(ARCHITECTURE, family="llama")
+    assert dataclasses.replace(RECIPE, start=Fresh(architecture=llama)).identity()["start"]["architecture"]["family"]
 
 
 def test_the_fingerprint_is_the_same_in_every_process():
