@@ -25,41 +25,17 @@ import dagster as dg
 import polars as pl
 
 from assets import lane
-from assets.automation import anchors_job, comparison_job, models_job, runs_job
 from assets.instance import local_instance
-from assets.partitions import anchor_key, run_key
-from opd_ops.recipe import Recipe
+from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
 from pipelines.progress import Board, duration
 from pipelines.report import headline, objectives, verdicts
 from pipelines.runs import comparing, needs
 from pipelines.runs.cluster import cluster
-from pipelines.runs.measuring import measured
-from pipelines.runs.training import complete, parents
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_study
 from pipelines.studies.study import Study
-
-LANES = 2  # runs at once
-MEASURE_COST = 0.15  # of the cost of training an arm
-
-
-@dataclass
-class Item:
-    """One Dagster run: a job's partition, the items it waits for, and what it cost."""
-
-    name: str
-    job: str
-    partition: str
-    asset: str  # the one whose materialization says that Dagster knows the partition
-    assets: tuple[str, ...] = ()  # of the job; all when empty
-    needs: tuple[str, ...] = ()
-    cost: float = 1.0
-    run: tuple[Recipe, int] | None = None  # None for weights that are fetched and for the comparison
-    trains: bool = False
-    measures: bool = False
-    compares: bool = False
 
 
 @dataclass
@@ -80,50 +56,6 @@ class Account:
             f"training {duration(self.training)}, measuring {duration(self.measuring)}, "
             f"orchestration {duration(self.orchestration)} ({share:.0f} % of the lanes' busy time)"
         )
-
-
-def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> list[Item]:
-    """What to run, in an order in which nothing waits for a later item. Errors: ValueError for a changed recipe."""
-    items: list[Item] = []
-    makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
-
-    def add(item: Item, recipe: Recipe, seed: int, *, measure: bool) -> None:
-        needed = [*parents(recipe, seed), (recipe.name, seed)]
-        item.needs = tuple(makes[run] for run in needed if run in makes)
-        item.run = (recipe, seed)
-        item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
-        item.measures = measure and not measured(store, recipe, seed, study.measurement)
-        item.cost = 1 + cost(recipe) * (item.trains + MEASURE_COST * item.measures)
-        makes.setdefault((recipe.name, seed), item.name)
-        items.append(item)
-
-    if not study.models:
-        items.append(Item(f"{study.name} weights", models_job.name, study.name, "teacher"))
-    for model in study.models:
-        add(Item(model.name, models_job.name, study.name, model.arm, (model.arm,)), model, 0, measure=False)
-    for recipe, seed in ((recipe, seed) for recipe in study.anchors() for seed in seeds):
-        name = f"{study.name} anchor, seed {seed}"
-        add(Item(name, anchors_job.name, anchor_key(study.name, seed), "anchor"), recipe, seed, measure=False)
-    for recipe, seed in ((recipe, seed) for recipe in sorted(arms, key=cost, reverse=True) for seed in seeds):
-        name = f"{recipe.name}, seed {seed}"
-        add(Item(name, runs_job.name, run_key(recipe.name, seed), "locking"), recipe, seed, measure=True)
-    items.append(
-        Item(
-            "comparison",
-            comparison_job.name,
-            study.name,
-            "report",
-            needs=tuple(item.name for item in items),
-            compares=True,
-        )
-    )
-    return items
-
-
-def cost(recipe: Recipe) -> float:
-    """Work of training a run: sequences seen, with rollouts and a teacher's forward counted in."""
-    factor = {"sft": 1.0, "rlvr": 1.7, "opd": 2.2, "mix": 2.6}[recipe.objective.kind]
-    return factor * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
 
 
 class Launch:
@@ -235,8 +167,8 @@ class Launch:
                 self.trained[heard.recipe, heard.seed] = heard.seconds
             for item in self.items:
                 if item.run and (item.run[0].name, item.run[1]) == (heard.recipe, heard.seed) and item.cost > 1:
-                    split = item.trains / (item.trains + MEASURE_COST * item.measures)
-                    done = split * heard.share if heard.phase == "train" else split + (1 - split) * heard.share
+                    rest = 1 - item.split
+                    done = item.split * heard.share if heard.phase == "train" else item.split + rest * heard.share
                     self.board.update(item.name, done, f"{item.name}: {heard.phase} {100 * heard.share:.0f} %")
 
 
@@ -299,8 +231,7 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
         )
         try:
             if run.items:
-                takes = f"; the suite takes {study.minutes} on two cores" if study.minutes and suite == "core" else ""
-                print(f"object store {store.uri}{takes}", flush=True)
+                print(f"{outlook(study, run.items)}\nobject store {store.uri}", flush=True)
                 run.go()
         except KeyboardInterrupt:
             print("interrupted: the same command continues from here", file=sys.stderr)

@@ -19,8 +19,8 @@ def find_study(name: str) -> Study:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name in any study (models included), or a ValueError that lists the known ones."""
-    known = {r.name: r for s in studies().values() for r in (*s.models, *s.every_arm())}
+    """The recipe of that name in any study (models and helpers included), or a ValueError that lists the known ones."""
+    known = {r.name: r for s in studies().values() for r in (*s.models, *s.helpers, *s.every_arm())}
     if name not in known:
         raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
     return known[name]

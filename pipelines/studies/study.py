@@ -21,6 +21,8 @@ class Measurement:
 class Study:
     """Recipes in dependency order. `models` are trained once (seed 0), the arms once per seed.
 
+    `helpers` are further runs of seed 0 that arms of some suites descend from; they are not measured.
+
     `anchor` names the arm whose end the other arms start from, where there is one. `configs` are the Hugging Face
     configurations of weights that recipes name, for a plan before the weights are there.
     """
@@ -32,8 +34,10 @@ class Study:
     seeds: tuple[int, ...]
     anchor: str | None
     measurement: Measurement = field(default_factory=Measurement)
+    helpers: tuple[Recipe, ...] = ()
     nightly: tuple[str, ...] = ()  # suites the nightly sweep keeps fresh
     minutes: str = ""  # what to expect of the core suite on two cores, where it can run there
+    pace: float | None = None  # CPU seconds of one core per unit of a run's cost, measured
     weights: str | None = None  # models/<name> in the store that must exist, made by `make weights`
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -182,7 +182,7 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
 
 @pytest.mark.parametrize(
     ("job", "partition", "study"),
-    [("runs", run_key("smollm.sft", 2), "smollm"), ("anchors", anchor_key("qwen3-8b", 2), "qwen3-8b")],
+    [("runs", run_key("qwen3-8b.opd", 2), "qwen3-8b"), ("anchors", anchor_key("qwen3-8b", 2), "qwen3-8b")],
 )
 def test_a_seed_that_the_study_lacks_fails_in_one_line(job, partition, study, store, execute):
     result = execute(job, partition)

@@ -1,0 +1,46 @@
+"""Other families of a study's task, on which finished runs are evaluated and none was trained.
+
+A family changes the task's options, never a recipe. Held-out problems of another family may still share facts with
+what was trained on: of chains, all single facts, and the corpus form is that of pretraining, whose documents were not
+held out.
+"""
+
+from dataclasses import dataclass
+
+from opd_ops.recipe import Evaluation, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A task and the longest response that it is given room for, in tokens."""
+
+    task: Task
+    max_new_tokens: int
+
+
+EVALUATION = Evaluation(problems=256, samples=4)
+
+
+def chains(operations: int, tag: str) -> Family:
+    """Chains of other lengths or in the corpus form. An answer has 6 tokens a step, the result's 2 and EOS."""
+    task = Task(name="chains", options={"operations": operations, "tag": tag})
+    return Family(task=task, max_new_tokens=6 * (operations + 1))
+
+
+FAMILIES: dict[str, dict[str, Family]] = {
+    "tiny": {
+        "operations-2": chains(2, "M"),
+        "operations-4": chains(4, "M"),
+        "corpus-2": chains(2, "C"),
+    },
+    "smollm": {
+        "digits-3": Family(task=Task(name="sums", options={"digits": 3}), max_new_tokens=8),
+    },
+}
+
+
+def families(study: str) -> dict[str, Family]:
+    """The families of a study by name. Errors: ValueError for a study without any."""
+    if study not in FAMILIES:
+        raise ValueError(f"study {study} has no other families of its task; with some: {', '.join(FAMILIES)}")
+    return FAMILIES[study]
