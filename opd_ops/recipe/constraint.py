@@ -18,6 +18,10 @@ class UpdateOf:
     seed: int | None = None  # None: the run's own seed
     kind: Literal["update"] = "update"
 
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise ValueError(f"basis.step is a step from 1 up, where there is an update, got {self.step}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsOf:
@@ -57,7 +61,9 @@ class Constraint:
     gradient     g <- P(g) before clipping (arXiv 2606.07082); Adam's element-wise scaling and decay leave the subspace
     update       besides, the step after Adam and weight decay: W <- W + P(step), so that W - W_begin stays inside
     compressed   Adam runs on the coefficients g V, U^T g or U^T g V with a basis that never changes (GaLore, arXiv
-                 2403.03507, refreshes it)
+                 2403.03507, refreshes it); weight decay is -lr wd P(W)
+
+    The rank is at most the smaller side of every matrix. `frozen` weights do not decay, and do not count when clipping.
     """
 
     basis: Basis

@@ -59,6 +59,10 @@ class SnapshotOf:
     def __post_init__(self) -> None:
         if self.step < 0:
             raise ValueError(f"start.step is a step from 0 up, got {self.step}")
+        if self.moments not in ("reset", "kept"):
+            raise ValueError(f"unknown start.moments {self.moments!r}; known: reset, kept")
+        if self.moments == "kept" and self.step == 0:
+            raise ValueError("start.moments 'kept' needs a step from 1 up: before the first there are none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,10 @@ from opd_ops.training.positions import Positions
 
 
 class Distilling:
-    """OPD bound to a step's batch. `behind`: the same responses behind the prompts that the teacher reads."""
+    """OPD bound to a step's batch. `behind`: the same responses behind the prompts that the teacher reads.
+
+    Errors: ValueError naming a response's token that student and teacher do not share.
+    """
 
     name = "opd"
 
@@ -33,6 +36,7 @@ class Distilling:
     ) -> None:
         spec = opd_of(recipe.objective)
         assert spec is not None
+        _require_shared(batch, teacher.vocabulary)
         self.spec, self.batch, self.behind, self.teacher = spec, batch, behind, teacher
         self.draws, self.positions, self.mismatch = draws, positions, mismatch
         self.correction = recipe.rollout.correction if spec.estimator in SAMPLED else None
@@ -79,7 +83,7 @@ class Distilling:
         return (found.per_token * factor).sum()
 
     def rms(self) -> float:
-        """Of log s(y) - log T(y), with s as it was when it drew y."""
+        """Root mean square of log s(y) - log T(y), with s as it was when it drew y, which `rms` mixing divides by."""
         assert self.batch.behaviour is not None
         for begin, end in self.spans:
             self.known[begin] = self._scores(begin, end, None)
@@ -101,3 +105,14 @@ class Distilling:
             return self.known.pop(begin)
         with self.phase("teacher"):
             return self.teacher.score(self.behind.rows(begin, end), self.support, candidates)
+
+
+def _require_shared(batch: Batch, vocabulary: int) -> None:
+    """A student's embedding may be padded past its tokens, and what is drawn there is read by no teacher."""
+    foreign = batch.targets[batch.targets >= vocabulary]
+    if len(foreign):
+        raise ValueError(
+            f"a response holds token {int(foreign[0])}, and student and teacher share the {vocabulary} tokens from 0 "
+            "up: it pads the student's embedding and stands for nothing; lower rollout.temperature, or start from a "
+            "model that gives such columns no probability"
+        )

@@ -1,4 +1,4 @@
-"""The training loop's one step, the same for every objective: draw, score, backward, clip, update.
+"""The training loop's one step, the same for every objective: draw, score, backward, confine, clip, update.
 
 A trainer owns the served model, its fp32 masters and moments. Every draw is keyed by the seed and the step, so a
 trainer restored after step t goes on exactly as the one that was never stopped.
@@ -25,7 +25,8 @@ from opd_ops.teacher.scores import Scorer
 from opd_ops.training import batches
 from opd_ops.training.drawing import Drawing, Phase, Response, Rewards
 from opd_ops.training.evaluating import Evaluator
-from opd_ops.training.optimizer import Masters, learning_rate
+from opd_ops.training.optimizer import Masters, Moments, learning_rate
+from opd_ops.training.subspace import Bases
 from opd_ops.training.syncing import Syncing
 from opd_ops.training.terms import Terms
 
@@ -51,13 +52,14 @@ class Advanced:
 
 
 class Trainer:
-    """One run of `recipe` with `seed`, from `weights` (rounded to bf16 at the start).
+    """One run of `recipe` with `seed`, from `weights`, which are rounded to bf16 unless they are a snapshot's masters.
 
     teacher: scores the responses, for OPD. engine: draws responses; None is this process, on the trained weights
     themselves. teacher_engine: draws them where the rollout source is the teacher. stored: another run's responses by
-    step, for a replay. rewards: verifies responses. phase: times what the step spends where.
+    step, for a replay. rewards: verifies responses. bases: of the recipe's constraint. moments: an optimizer's state to
+    go on with. phase: times what the step spends where.
 
-    Errors: ValueError when the objective lacks something it needs.
+    Errors: ValueError when the objective or the constraint lacks something it needs.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Trainer:
         teacher_engine: Engine | None = None,
         stored: Callable[[int], list[dict[str, Any]]] | None = None,
         rewards: Rewards | None = None,
+        bases: Bases | None = None,
+        moments: Moments | None = None,
         device: str = "cpu",
         phase: Phase = lambda name: nullcontext(),
     ) -> None:
@@ -85,8 +89,13 @@ class Trainer:
         self.model = assemble(config, weights, DTYPES[precision.compute], rounded=rounded).to(self.device)  # type: ignore[arg-type]
         if recipe.resources.checkpoint_activations:
             _checkpoint(self.model)
-        start = {name: w.to(torch.bfloat16).float() for name, w in weights.items()} if rounded else weights
-        self.optimizer = Masters(self.model, start, recipe.optimizer, rounded=rounded)
+        if rounded and recipe.start.kind != "snapshot":
+            weights = {name: w.to(torch.bfloat16).float() for name, w in weights.items()}
+        self.optimizer = Masters(
+            self.model, weights, recipe.optimizer, rounded=rounded, constraint=recipe.constraint, bases=bases
+        )
+        if moments:
+            self.optimizer.adopt(moments)
         rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
         window = getattr(config, "max_position_embeddings", 1 << 30)
         self.drawing = Drawing(recipe, seed, task, rewards, phase, window, stored)
@@ -108,27 +117,28 @@ class Trainer:
     def advance(self) -> Advanced:
         """One optimizer step.
 
-        Errors: Diverged naming the step and the term that is not finite, NoSignal after too many flat steps; the
-        weights have not moved then.
+        Errors: Diverged naming the step and the term that is not finite, NoSignal after too many flat steps; those of
+        teacher, engine and verifier. The weights have not moved then, and no gradient is left.
         """
         step = self.step + 1
-        try:
-            responses, batch, behind = self._draw(step)
-        except FloatingPointError as error:
-            raise Diverged(f"{self.recipe.name} seed {self.seed} step {step}: {error}") from None
-        terms = self._bind(step, batch, behind)
-        losses = self._backward(terms)
-        with self.phase("update"):
-            gradients = self.optimizer.combine(terms.coefficients)
-            norm = self.optimizer.clip()
-            self._require_finite(step, losses, norm)
-            self._require_signal(step, terms.flat)
-            rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
-            self.optimizer.step(rate)
+        with self._undone():
+            try:
+                responses, batch, behind = self._draw(step)
+            except FloatingPointError as error:
+                raise Diverged(f"{self.recipe.name} seed {self.seed} step {step}: {error}") from None
+            terms = self._bind(step, batch, behind)
+            losses = self._backward(terms)
+            if self.recipe.resources.sleep and self.teacher:
+                self.teacher.sleep()
+            with self.phase("update"):
+                gradients = self.optimizer.combine(terms.coefficients) | self.optimizer.confine()
+                norm = self.optimizer.clip()
+                self._require_finite(step, losses, norm)
+                self._require_signal(step, terms.flat)
+                rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
+                leaked = self.optimizer.step(rate)
         self.step = step
         self.drawing.done()
-        if self.recipe.resources.sleep and self.teacher:
-            self.teacher.sleep()
         row = {
             "step": step,
             "loss": sum(terms.coefficients[name] * loss for name, loss in losses.items()),
@@ -138,6 +148,7 @@ class Trainer:
             **_drawn(responses, step if self.recipe.rollout.source.kind == "student" else None),
             **({f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}),
             **gradients,
+            **leaked,
             **terms.summary(),
         }
         positions = [{"step": step} | found for found in terms.positions.rows()]
@@ -145,9 +156,10 @@ class Trainer:
 
     def differentiate(self, responses: list[Response]) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Every term's loss, and the gradient before clipping by parameter name, on given responses; nothing moves."""
-        terms = self._bind(self.step + 1, *self.drawing.batches(responses))
-        losses = self._backward(terms)
-        self.optimizer.combine(terms.coefficients)
+        with self._undone():
+            terms = self._bind(self.step + 1, *self.drawing.batches(responses))
+            losses = self._backward(terms)
+            self.optimizer.combine(terms.coefficients)
         gradients = {name: w.grad for name, w in self.optimizer.masters.items() if w.grad is not None}
         self.optimizer.discard()
         return losses, gradients
@@ -175,6 +187,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a resumed trainer needs: tensors, and facts as JSON types."""
         facts = {
+            "optimizer_steps": self.optimizer.steps,
             "flat_steps": self.flat_steps,
             "pending": self.drawing.state(),
             "rollout_version": self.engine.version,
@@ -184,7 +197,7 @@ class Trainer:
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
         """Continue after `step` steps from what `state` gave."""
-        self.optimizer.restore(tensors, step)
+        self.optimizer.restore(tensors, facts.get("optimizer_steps", step))
         self.drawing.restore(facts["pending"])
         self.flat_steps, self.syncing.probe = facts["flat_steps"], facts["probe"]
         self.syncing.changed = True
@@ -214,6 +227,15 @@ class Trainer:
         yield
         if self.sleeps:
             self.engine.sleep()
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Gradients of a step that fails inside would join those of the next one."""
+        try:
+            yield
+        except BaseException:
+            self.optimizer.discard()
+            raise
 
     def _bind(self, step: int, batch: Batch, behind: Batch | None) -> Terms:
         rng = np.random.default_rng((self.seed, batches.SELECTION, step))
@@ -252,7 +274,6 @@ class Trainer:
     def _require_finite(self, step: int, losses: dict[str, float], norm: float) -> None:
         bad = [f"the {name} loss is {loss}" for name, loss in losses.items() if not np.isfinite(loss)]
         if bad or not np.isfinite(norm):
-            self.optimizer.discard()
             what = "; ".join(bad) or f"the gradient norm is {norm}"
             raise Diverged(f"{self.recipe.name} seed {self.seed} step {step}: {what}; lower the learning rate")
 
@@ -260,7 +281,6 @@ class Trainer:
         rlvr = rlvr_of(self.recipe.objective)
         self.flat_steps = self.flat_steps + 1 if flat == 1.0 else 0
         if rlvr and opd_of(self.recipe.objective) is None and self.flat_steps >= rlvr.flat_limit:
-            self.optimizer.discard()
             self.flat_steps -= 1
             raise NoSignal(
                 f"{self.recipe.name} seed {self.seed} step {step}: every group's rewards were equal for "

@@ -5,11 +5,16 @@ upcast to fp32 and added up there, the step moves the masters, and the rounded m
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from opd_ops.recipe import AdamW
+from opd_ops.recipe import AdamW, Constraint
+from opd_ops.training.constraint import Confined
+from opd_ops.training.subspace import Bases
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def learning_rate(spec: AdamW, step: int, steps: int) -> float:
@@ -21,19 +26,47 @@ def learning_rate(spec: AdamW, step: int, steps: int) -> float:
     return rate
 
 
-class Masters:
-    """fp32 masters and moments of a model. `masters` maps parameter names to tensors.
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """An optimizer's state after `steps` steps: tensors `exp_avg/<name>` and `exp_avg_sq/<name>`."""
 
-    rounded: the model is served the masters rounded to bf16, else the masters themselves.
+    steps: int
+    tensors: dict[str, Tensor]
+
+
+class Masters:
+    """fp32 masters and moments of a model. `masters` maps parameter names to tensors, `trained` what AdamW moves.
+
+    rounded: the model is served the masters rounded to bf16, else the masters themselves. constraint, bases: what
+    confines the masters, if anything does.
     """
 
-    def __init__(self, model: nn.Module, weights: dict[str, Tensor], spec: AdamW, *, rounded: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: dict[str, Tensor],
+        spec: AdamW,
+        *,
+        rounded: bool = True,
+        constraint: Constraint | None = None,
+        bases: Bases | None = None,
+    ) -> None:
         self.spec, self.rounded = spec, rounded
         self.served = dict(model.named_parameters())
         self.masters = {name: weights[name].to(p.device, torch.float32).clone() for name, p in self.served.items()}
         self.gradients: dict[str, dict[str, Tensor]] = {}
-        decayed = [w for w in self.masters.values() if w.ndim >= 2]
-        plain = [w for w in self.masters.values() if w.ndim < 2]
+        self.steps = 0  # of the moments
+        self.trained, self.confined, itself = dict(self.masters), None, set()
+        if constraint is not None:
+            self.confined = Confined(constraint, bases or {}, self.masters, spec.weight_decay)
+            self.trained |= self.confined.trained
+            itself = set(self.confined.coefficients)  # what is decayed there
+            if constraint.others == "frozen":
+                self.trained = dict(self.confined.trained)
+                for name in self.served.keys() - self.trained.keys():
+                    self.served[name].requires_grad_(False)
+        decayed = [w for name, w in self.trained.items() if w.ndim >= 2 and name not in itself]
+        plain = [w for name, w in self.trained.items() if w.ndim < 2 or name in itself]
         self.adamw = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=spec.learning_rate,
@@ -45,7 +78,8 @@ class Masters:
     def accumulate(self, term: str) -> None:
         """Add the served weights' gradients to the term's, in fp32, and clear them."""
         gathered = self.gradients.setdefault(term, {})
-        for name, parameter in self.served.items():
+        for name in self.trained:
+            parameter = self.served[name]
             if parameter.grad is None:  # no path from this loss
                 gathered.setdefault(name, torch.zeros_like(self.masters[name]))
                 continue
@@ -59,7 +93,7 @@ class Masters:
         Returns, where there are two terms, the norm of each before its coefficient, and their cosine (0 where one is).
         """
         found: dict[str, float] = {}
-        names = list(self.masters)
+        names = list(self.trained)
         lists = {term: [gathered[name] for name in names] for term, gathered in self.gradients.items()}
         if len(lists) == 2:
             found = _relation(lists)
@@ -79,43 +113,80 @@ class Masters:
         self.gradients = {}
         return found
 
+    def confine(self) -> dict[str, float]:
+        """Project the combined gradient; the share of its norm that is removed, or nothing without a constraint."""
+        return {"removed": self.confined.gradients(self.masters)} if self.confined else {}
+
     def clip(self) -> float:
-        """Scale the combined gradient to the clip norm; returns its norm before."""
-        return float(torch.nn.utils.clip_grad_norm_(list(self.masters.values()), self.spec.clip, foreach=True))
+        """Scale the combined gradient of all that trains to the clip norm; returns its norm before."""
+        return float(torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.spec.clip, foreach=True))
 
     def discard(self) -> None:
-        """Forget the gradients."""
+        """Forget the gradients, those of a backward pass that was not finished too."""
         self.adamw.zero_grad()
+        for tensor in (*self.masters.values(), *self.served.values()):
+            tensor.grad = None
         self.gradients = {}
 
-    def step(self, rate: float) -> None:
-        """Update the masters, serve them, clear gradients."""
+    def step(self, rate: float) -> dict[str, float]:
+        """Update the masters, serve them, clear gradients; what leaked from a constraint, or nothing without one."""
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.adamw.step()
+        self.steps += 1
+        leaked = self.confined.settle(self.masters, rate) if self.confined else {}
         self.discard()
         self._serve()
+        return leaked
+
+    def moments(self) -> Moments:
+        """The optimizer's own state, live."""
+        tensors = {
+            f"{moment}/{name}": self.adamw.state[w][moment]
+            for name, w in self.trained.items()
+            if w in self.adamw.state
+            for moment in MOMENTS
+        }
+        return Moments(steps=self.steps, tensors=tensors)
+
+    def adopt(self, moments: Moments) -> None:
+        """Go on with another run's moments and its count of steps, which corrects their bias.
+
+        Errors: ValueError naming the first that is lacking, or of another shape.
+        """
+        self.adamw.state.clear()
+        self.steps = moments.steps
+        for name, w in self.trained.items():
+            found = {moment: moments.tensors.get(f"{moment}/{name}") for moment in MOMENTS}
+            for moment, tensor in found.items():
+                if tensor is None or tensor.shape != w.shape:
+                    shape = "lacking" if tensor is None else f"of shape {tuple(tensor.shape)}"
+                    raise ValueError(f"{moment} of {name} is {shape}, and {tuple(w.shape)} is wanted")
+            self.adamw.state[w] = {"step": torch.tensor(float(moments.steps))} | {
+                moment: tensor.to(w.device, copy=True) for moment, tensor in found.items() if tensor is not None
+            }
 
     def state(self) -> dict[str, Tensor]:
-        """Masters and moments under flat names `master/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`."""
-        tensors = {f"master/{name}": w for name, w in self.masters.items()}
-        for name, w in self.masters.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if w in self.adamw.state:
-                    tensors[f"{moment}/{name}"] = self.adamw.state[w][moment]
+        """Masters and moments under flat names `master/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`.
+
+        With a constraint also its bases, and what it keeps in float64.
+        """
+        tensors = {f"master/{name}": w for name, w in self.masters.items()} | self.moments().tensors
+        if self.confined:
+            tensors |= self.confined.state()
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Take back what `state` gave after `steps` optimizer steps."""
-        self.adamw.state.clear()
+        """Take back what `state` gave, with moments of `steps` optimizer steps."""
         for name, w in self.masters.items():
             w.copy_(tensors[f"master/{name}"])
-            if steps:  # before the first step there are no moments
-                self.adamw.state[w] = {
-                    "step": torch.tensor(float(steps)),
-                    "exp_avg": tensors[f"exp_avg/{name}"].to(w.device, copy=True),
-                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(w.device, copy=True),
-                }
+        if steps:
+            self.adopt(Moments(steps=steps, tensors=tensors))
+        else:  # before the first step there are no moments
+            self.adamw.state.clear()
+            self.steps = 0
+        if self.confined:
+            self.confined.restore(tensors, self.masters)
         self._serve()
 
     @torch.no_grad()

@@ -60,6 +60,7 @@ class Reinforcing:
         return (surrogate * factor).sum()
 
     def rms(self) -> float:
+        """Root mean square of the per-token advantages over the step, which `rms` mixing divides by."""
         return mix.rms(self.advantage.unsqueeze(1).expand_as(self.batch.mask), self.batch.mask)
 
     def summary(self) -> dict[str, float | None]:

@@ -32,10 +32,6 @@ class Term(Protocol):
         """The share of rows begin..end, a scalar with gradient, from the student's logits [B, R, V]."""
         ...
 
-    def rms(self) -> float:
-        """Root mean square of the per-token advantages over the step, which `rms` mixing divides by."""
-        ...
-
     def summary(self) -> dict[str, float | None]:
         """What the term adds to the step's row of the training table."""
         ...
@@ -57,9 +53,6 @@ class Imitating:
             self.positions.add(part.mask, entropy=-(log_s.exp() * log_s).sum(-1))
         chosen = log_s.gather(-1, part.targets.unsqueeze(-1)).squeeze(-1)
         return -(chosen * self.weight[begin:end]).sum()
-
-    def rms(self) -> float:
-        raise NotImplementedError("sft is never mixed")
 
     def summary(self) -> dict[str, float | None]:
         return {}
@@ -87,20 +80,19 @@ class Terms:
         self.batch, self.positions, self.mismatch = batch, Positions(batch.width), Mismatch()
         size = recipe.precision.micro_batch
         self.spans = [(begin, min(begin + size, len(batch.ids))) for begin in range(0, len(batch.ids), size)]
-        self.terms: list[Term] = []
+        mixed: list[Distilling | Reinforcing] = []
         if opd:
             assert behind is not None and teacher is not None and draws is not None
-            self.terms.append(
+            mixed.append(
                 Distilling(recipe, batch, behind, teacher, draws, self.positions, self.mismatch, self.spans, phase)
             )
         if rlvr:
-            self.terms.append(Reinforcing(recipe, batch, None if opd else self.positions, self.mismatch))
-        if not self.terms:
-            self.terms.append(Imitating(recipe, batch, self.positions))
+            mixed.append(Reinforcing(recipe, batch, None if opd else self.positions, self.mismatch))
+        self.terms: list[Term] = [*mixed] or [Imitating(recipe, batch, self.positions)]
         self.coefficients = {term.name: 1.0 for term in self.terms}
         self.rms: dict[str, float] = {}
         if isinstance(recipe.objective, Mix):
-            self.rms = {term.name: term.rms() for term in self.terms}
+            self.rms = {term.name: term.rms() for term in mixed}
             pair = mix.coefficients(recipe.objective.alpha, recipe.objective.scale, *self.rms.values())
             self.coefficients = dict(zip(self.rms, pair, strict=True))
 

@@ -4,8 +4,10 @@
 `ray stop` is host-wide and never called: shutting down ends what this process started.
 """
 
+import functools
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,7 +124,7 @@ def fan_out(
         return results
     import ray
 
-    remote = ray.remote(num_cpus=1, max_retries=3)(function)
+    remote = ray.remote(num_cpus=1, max_retries=3)(_interruptible(function))
     pending = {remote.remote(item): index for index, item in enumerate(items)}
     try:
         while pending:
@@ -138,6 +140,21 @@ def fan_out(
         for reference in pending:
             ray.cancel(reference)
     return results
+
+
+def _interruptible(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """`function` as a task that `ray.cancel` can end, which it does by KeyboardInterrupt from SIGINT's handler.
+
+    A process that ignores SIGINT, as a shell's background job does, starts workers that ignore it and have no handler.
+    """
+
+    @functools.wraps(function)
+    def task(item: Item) -> Result:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return function(item)
+
+    return task
 
 
 def attend(reference: Any, beat: Callable[[], None]) -> Any:

@@ -17,11 +17,11 @@ from pipelines.studies.study import Study
 
 
 def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
-    """The lake's tables with the rows of one study."""
+    """The lake's tables with the rows of one study: those of runs, and what was predicted from them."""
     return {
         name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
-        for name in lake.TABLES
-        if name not in ("verdicts", "bench")
+        for name, table in lake.TABLES.items()
+        if "recipe" in table.by or name == "predictions"
     }
 
 
@@ -51,24 +51,40 @@ def missing(store: Store, study: Study) -> list[str]:
 
 
 def decide(store: Store, study: Study) -> pl.DataFrame:
-    """Decide every claim and write `lake/verdicts/study=<s>/`."""
+    """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
+    from pipelines.report.means import means
+    from pipelines.report.scaling import scaling
     from pipelines.report.verdicts import verdicts
 
-    rows = verdicts(study.name, tables(store, study))
+    found = tables(store, study)
+    rows = verdicts(study.name, found)
+    lake.write(store, "means", means(study.name, found), study=study.name)
+    lake.write(store, "scaling", scaling(study.name, found), study=study.name)
     lake.write(store, "verdicts", rows, study=study.name)
     return rows
 
 
+def compare(store: Store, study: Study) -> None:
+    """All that is said across the runs of a study: regimes, predictions, means, sizes and verdicts."""
+    from pipelines.runs.judging import judge_study
+    from pipelines.runs.predicting import predict
+
+    judge_study(store, study.name)
+    predict(store, study)
+    decide(store, study)
+
+
 def inputs(store: Store, study: Study) -> dict[str, Any]:
-    """What a comparison made now would be made from: the measurement of every run there is, and the claims."""
+    """What a comparison made now would be made from: every run's measurement and transfer, and the claims."""
     from pipelines.report.claims import CLAIMS
 
     found = {}
     for recipe in study.every_arm():
         for seed in study.seeds:
-            key = f"{Trajectory(store, recipe.name, seed).prefix}/measured.json"
-            if store.exists(key):
-                found[f"{recipe.name} seed {seed}"] = hashlib.sha256(store.read(key)).hexdigest()
+            for name in ("measured", "transfer"):
+                key = f"{Trajectory(store, recipe.name, seed).prefix}/{name}.json"
+                if store.exists(key):
+                    found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
     return {"claims": [claim.text for claim in CLAIMS], "runs": found}
 
 
@@ -108,12 +124,30 @@ def headline(store: Store, study: Study) -> str:
     return table.markdown(table.headline(study.name, tables(store, study)))
 
 
-def objectives(store: Store, study: Study) -> str:
-    """The table of the suite objectives as Markdown; empty where none of its arms is measured."""
-    from pipelines.report import objectives as varied
+def varied(store: Store, study: Study) -> dict[str, str]:
+    """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
+    from pipelines.report import grids
+    from pipelines.report.suites import SUITES
 
-    found = varied.objectives(study.name, tables(store, study))
-    return "" if found.is_empty() else varied.markdown(found)
+    found = tables(store, study)
+    rows = {suite: grids.rows(study.name, suite, found) for suite in SUITES}
+    return {suite.name: grids.markdown(suite, table) for suite, table in rows.items() if not table.is_empty()}
+
+
+def terminal(store: Store, study: Study) -> str:
+    """What a person reads at the end: headline, the other suites, every verdict, and the power of the evaluations."""
+    from pipelines.report import grids, power, verdicts
+    from pipelines.report import headline as table
+
+    found = tables(store, study)
+    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name).collect()
+    parts = (
+        table.terminal(table.headline(study.name, found)),
+        grids.terminal(study.name, found),
+        verdicts.terminal(decided),
+        power.terminal(power.power(found)),
+    )
+    return "\n\n".join(filter(None, parts))
 
 
 def pictures(store: Store, study: Study) -> dict[str, bytes]:

@@ -1,15 +1,16 @@
 """One run, advanced in chunks of steps: what is trained, what is kept of it, and how it ends.
 
 The run lives in the store: snapshots, rollouts, resume state, and, at its end, its tables and end.json. Stopped at any
-moment and started again, it goes on from the newest resume state and ends with the same snapshots. A step that fails
-leaves the state before it, so that the run can go on once the cause is mended.
+moment and started again, it goes on from the newest resume state and ends with the same snapshots. A step or an
+evaluation that fails leaves the state before it, so that the run can go on once the cause is mended.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from opd_ops.recipe import Recipe, Replay, Teacher, opd_of
+from opd_ops.recipe import Recipe, Replay
 from pipelines import lake
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.crew import Died
@@ -23,11 +24,11 @@ POSITIONS = 20  # steps of a run whose means by position are kept
 
 
 class LearningFailed(ValueError):
-    """A gate never opened, or was passed."""
+    """A gate never opened, or was passed, or an update never reached the norm that ends its run."""
 
 
 class StepFailed(ValueError):
-    """A step could not be made; the state before it is kept."""
+    """A step or an evaluation could not be made; the state before it is kept."""
 
 
 @dataclass(frozen=True)
@@ -53,116 +54,101 @@ class TrainingRun:
     ) -> None:
         import torch
 
+        from pipelines.runs import norms
+        from pipelines.runs.assembly import assemble
+
         torch.set_num_threads(recipe.resources.threads)
         self.clock = Clock()
         self.before = 0.0  # wall seconds of earlier processes
         self.recipe, self.seed = recipe, seed
         self.trajectory = Trajectory(store, recipe.name, seed)
         self.rollouts = Rollouts(store, self.trajectory.prefix)
+        self.snapshots = _snapshots(recipe)
+        resumed = self.trajectory.load_resume()
         with self.clock.phase("start"):
-            self._build(store, provenance, placement or Placement(Spot()))
+            made = assemble(
+                self.trajectory,
+                recipe,
+                provenance,
+                placement or Placement(Spot()),
+                lambda name: self.clock.phase(name),
+                resumed[1] if resumed else None,
+            )
+        self.trainer, self.task = made.trainer, made.task
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
-        self.snapshots = set(recipe.horizon.snapshot_steps())
         self.parent: int | None = None
-        self._begin()
+        self.due = False  # what follows the last step is still to be done
+        self._begin(resumed)
+        self.reach = None if made.until is None else norms.Reach(made.until, self.trajectory.refs(0))
 
     def work(self, steps: int = CHUNK) -> Progress:
         """Advance by at most `steps` optimizer steps."""
-        horizon = self.recipe.horizon
         for _ in range(steps):
             if self._ended():
                 break
-            self._advance()
-            step = self.trainer.step
-            if step in self.snapshots:
-                self._snapshot(step)
-            opened = self._gate(step)
-            if opened or step == horizon.steps:
-                self._finish(step)
+            if not self.due:
+                self._advance()
+            if self._follow(self.trainer.step):
                 return self._progress(True)
-            if step % horizon.resume_every == 0:
-                self._save(step)
         return self._progress(self._ended())
 
-    def _build(self, store: Store, provenance: dict[str, Any], placement: Placement) -> None:
-        from opd_ops.tasks.guard import Guarded
-        from opd_ops.tasks.registry import build
-        from opd_ops.training.loop import Trainer
-        from pipelines.runs import engines, starts, teaching
-
-        recipe = self.recipe
-        start = starts.load(store, recipe.start, self.seed)
-        inputs: dict[str, Any] = {"start": start.digest}
-        scorer, drawing = None, None
-        teacher, opd = None, opd_of(recipe.objective)
-        if opd:
-            teacher = teaching.source(store, opd, start, self.seed)
-            inputs |= {"teacher": teacher.digest} if opd.teacher else {}
-        self.task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
-        inputs |= {"task": facts} if (facts := self.task.facts()) else {}
-        self.trajectory.register(
-            {
-                "identity": recipe.identity(),
-                "fingerprint": recipe.fingerprint(),
-                "inputs": inputs,
-                "model": start.plain_config(),
-                "provenance": provenance,
-            }
-        )
-        if teacher:
-            scorer = teaching.scorer(store, recipe, self.seed, start, teacher, placement)
-            if isinstance(recipe.rollout.source, Teacher):
-                drawing = teaching.engine(recipe, teacher)
-        self.trainer = Trainer(
-            recipe,
-            self.seed,
-            start.config,
-            start.weights,
-            self.task,
-            scorer,
-            engine=engines.of(recipe, start.plain_config(), placement),
-            teacher_engine=drawing,
-            stored=self._replayed(store),
-            rewards=self.task.rewards,
-            device="cuda" if recipe.resources.gpus else "cpu",
-            phase=lambda name: self.clock.phase(name),
-        )
-
-    def _replayed(self, store: Store) -> Callable[[int], list[dict[str, Any]]] | None:
-        source = self.recipe.rollout.source
-        if not isinstance(source, Replay):
-            return None
-        seed = self.seed if source.seed is None else source.seed
-        return Rollouts(store, Trajectory(store, source.recipe, seed).prefix).read
+    def _follow(self, step: int) -> bool:
+        """What comes after a step: its snapshot, and the run's end (then True) or maybe a resume state."""
+        horizon = self.recipe.horizon
+        self.due = True
+        if step in self.snapshots and self.parent != step:
+            self._snapshot(step)
+        ended = self._gate(step) or self._reached(step) or step == horizon.steps
+        if ended:
+            self._finish(step)
+        self.due = False
+        if not ended and step % horizon.resume_every == 0:
+            self._save(step)
+        return ended
 
     def _progress(self, finished: bool) -> Progress:
         seconds = self.clock.wall - self.before
         return Progress(self.trainer.step, self.recipe.horizon.steps, finished, seconds)
 
-    def _begin(self) -> None:
-        resumed = self.trajectory.load_resume()
+    def _begin(self, resumed: tuple[int, dict[str, Any], dict[str, Any]] | None) -> None:
         if resumed is None:
             self._snapshot(0)
-            with self.clock.phase("evaluate"):
-                self.tables["evaluation"] += self.trainer.evaluate()
-            return
-        step, tensors, facts = resumed
-        self.trainer.restore(tensors, facts["trainer"], step)
-        self.tables, self.parent = facts["tables"], facts["parent"]
-        started = self.clock.seconds["start"]
-        self.clock = Clock(facts["timing"])
-        self.before = self.clock.wall
-        for i, seconds in enumerate(started):
-            self.clock.seconds["start"][i] += seconds
+        else:
+            step, tensors, facts = resumed
+            self.trainer.restore(tensors, facts["trainer"], step)
+            self.tables, self.parent, self.due = facts["tables"], facts["parent"], facts.get("due", False)
+            started = self.clock.seconds["start"]
+            self.clock = Clock(facts["timing"])
+            self.before = self.clock.wall
+            for i, seconds in enumerate(started):
+                self.clock.seconds["start"][i] += seconds
+        if not self.tables["evaluation"]:
+            self.tables["evaluation"] += self._evaluate()
 
     def _ended(self) -> bool:
         return self.trajectory.end() is not None
 
     def _advance(self) -> None:
-        """One step. Errors: the step's own in one line, after the state before it was kept."""
+        """One step. Errors: as `_mendable`."""
+        with self._mendable(), self.clock.phase("train"):
+            advanced = self.trainer.advance()
+        self.tables["training"].append(advanced.row)
+        self.tables["sync"] += advanced.syncs
+        step, steps = self.trainer.step, self.recipe.horizon.steps
+        if step % max(1, steps // POSITIONS) == 0:
+            self.tables["positions"] += advanced.positions
+        if isinstance(self.recipe.rollout.source, Replay):
+            return  # its rollouts lie beside the run that drew them
+        engine = self.trainer.teacher_engine or self.trainer.engine
+        drawn = {"seed": self.seed, "engine": engine.name, "engine_release": engine.release}
+        drawn["temperature"] = self.recipe.rollout.temperature
+        self.rollouts.append(asdict(response) | drawn for response in advanced.responses)
+
+    @contextmanager
+    def _mendable(self) -> Iterator[None]:
+        """Errors: StepFailed in one line for what fails inside, after the state before it was kept."""
         try:
-            with self.clock.phase("train"):
-                advanced = self.trainer.advance()
+            yield
         except Exception as error:
             line = _reason(error)
             if line is None:
@@ -173,19 +159,17 @@ class TrainingRun:
                 f"{line} ({self.recipe.name} seed {self.seed}: the state after step {last} is kept, "
                 f"its last snapshot is step {self.parent})"
             ) from error
-        self.tables["training"].append(advanced.row)
-        self.tables["sync"] += advanced.syncs
-        step, steps = self.trainer.step, self.recipe.horizon.steps
-        if step % max(1, steps // POSITIONS) == 0:
-            self.tables["positions"] += advanced.positions
-        engine = self.trainer.teacher_engine or self.trainer.engine
-        drawn = {"seed": self.seed, "engine": engine.name, "engine_release": engine.release}
-        drawn["temperature"] = self.recipe.rollout.temperature
-        self.rollouts.append(asdict(response) | drawn for response in advanced.responses)
+
+    def _evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
+        with self._mendable(), self.clock.phase("evaluate"):
+            return self.trainer.evaluate(temperature)
 
     def _snapshot(self, step: int) -> None:
         with self.clock.phase("snapshot"):
             self.trajectory.commit(step, self.trainer.weights(), self.parent)
+            if step in self.recipe.resources.keep_moments:
+                moments = self.trainer.optimizer.moments()
+                self.trajectory.save_moments(step, moments.steps, moments.tensors)
         self.parent = step
 
     def _gate(self, step: int) -> bool:
@@ -194,8 +178,7 @@ class TrainingRun:
         limit = step == self.recipe.horizon.steps
         if gate is None or (step % gate.every and not limit):
             return False
-        with self.clock.phase("evaluate"):
-            row = self.trainer.evaluate(gate.temperature)[0]
+        row = self._evaluate(gate.temperature)[0]
         self.tables["evaluation"].append(row)
         accuracy = row["accuracy"]
         where = f"{self.recipe.name} seed {self.seed}: accuracy {accuracy:.3f} at T={gate.temperature:g} at step {step}"
@@ -205,6 +188,19 @@ class TrainingRun:
             raise LearningFailed(f"{where}, the limit, is below the gate [{gate.low}, {gate.high}]; raise the limit")
         return accuracy >= gate.low
 
+    def _reached(self, step: int) -> bool:
+        """True when the update is as large as that which ends the run. Errors: LearningFailed at the step limit."""
+        until = self.recipe.horizon.until
+        if until is None or self.reach is None:
+            return False
+        norm, wanted = self.reach.distance(self.trainer.weights()), self.reach.norm
+        if norm < wanted and step == self.recipe.horizon.steps:
+            raise LearningFailed(
+                f"{self.recipe.name} seed {self.seed}: the update's norm {norm:.4g} at step {step}, the limit, is "
+                f"below the {wanted:.4g} of {until.recipe}; raise the limit or the learning rate"
+            )
+        return norm >= wanted
+
     def _save(self, step: int) -> None:
         with self.clock.phase("snapshot"):
             self.rollouts.flush()
@@ -212,15 +208,15 @@ class TrainingRun:
             self.trajectory.save_resume(
                 step,
                 tensors,
-                {"trainer": facts, "tables": self.tables, "parent": self.parent, "timing": self.clock.seconds},
+                {"trainer": facts, "tables": self.tables, "parent": self.parent, "timing": self.clock.seconds}
+                | ({"due": True} if self.due else {}),
             )
 
     def _finish(self, step: int) -> None:
         """Last snapshot and evaluation, then the tables, then end.json, which makes the run complete."""
         if self.parent != step:
             self._snapshot(step)
-        with self.clock.phase("evaluate"):
-            final = self.trainer.evaluate()
+        final = self._evaluate()
         self.tables["sync"] += self.trainer.syncing.taken()
         # The gate's one-sample reading of this step gives way to the full evaluation.
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final
@@ -239,6 +235,18 @@ class TrainingRun:
                 "evaluation": final,
             }
         )
+
+
+def _snapshots(recipe: Recipe) -> set[int]:
+    """Steps whose weights are kept. Errors: ValueError naming a step whose moments would lie beside no weights."""
+    steps = set(recipe.horizon.snapshot_steps())
+    ends = {recipe.horizon.steps}
+    if alone := sorted(set(recipe.resources.keep_moments) - steps - ends):
+        raise ValueError(
+            f"{recipe.name}: resources.keep_moments names step {alone[0]}, which has no snapshot; those of steps "
+            f"{', '.join(map(str, sorted(steps | ends)))} have one"
+        )
+    return steps
 
 
 def _reason(error: Exception) -> str | None:

@@ -1,4 +1,4 @@
-"""Where a run's weights come from: random, the end of another run, or a Hugging Face folder."""
+"""Where a run's weights come from: random, the end or a snapshot of another run, or a Hugging Face folder."""
 
 import hashlib
 import json
@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from opd_ops import models
-from opd_ops.recipe import FinalOf, Fresh, Start, Weights
+from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Weights
 from opd_ops.tasks import chains
+from opd_ops.training.optimizer import Moments
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import header
 from pipelines.store.trajectory import Trajectory
@@ -40,18 +41,35 @@ def load(store: Store, start: Start, seed: int) -> Model:
         config = models.configuration(start.architecture, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
         weights = models.initialise(config, seed)
         return Model(config=config, weights=weights, folder=None, digest=f"fresh-{seed}")
-    if isinstance(start, FinalOf):
-        trajectory = Trajectory(store, start.recipe, seed if start.seed is None else start.seed)
-        end = trajectory.end()
-        if end is None:
-            raise ValueError(f"{trajectory.prefix} is not complete, and this run starts from its end: train it first")
+    if isinstance(start, FinalOf | SnapshotOf):
+        trajectory = _source(store, start, seed)
+        if isinstance(start, FinalOf):
+            end = trajectory.end()
+            if end is None:
+                raise ValueError(
+                    f"{trajectory.prefix} is not complete, and this run starts from its end: train it first"
+                )
+            step, digest = end["step"], end["digest"]
+        else:
+            trajectory.require(start.step)
+            step, digest = start.step, trajectory.digest(start.step)
         config = models.configuration_from(trajectory.run()["model"])
-        weights = {name: ref.read() for name, ref in trajectory.refs(end["step"]).items()}
-        folder = tokenizer_folder(store, start, seed)
-        return Model(config=config, weights=weights, folder=folder, digest=end["digest"])
+        weights = {name: ref.read() for name, ref in trajectory.refs(step).items()}
+        return Model(config=config, weights=weights, folder=tokenizer_folder(store, start, seed), digest=digest)
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)
     return Model(config=config, weights=weights, folder=folder, digest=digest)
+
+
+def moments(store: Store, start: Start, seed: int) -> Moments | None:
+    """The optimizer's state that a run goes on with, if any.
+
+    Errors: ValueError when the source kept none of that step, with how to keep it.
+    """
+    if not isinstance(start, SnapshotOf) or start.moments == "reset":
+        return None
+    steps, tensors = _source(store, start, seed).load_moments(start.step)
+    return Moments(steps=steps, tensors=tensors)
 
 
 def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
@@ -59,12 +77,12 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
 
     None where it began from random weights, on a task with an alphabet of its own.
     """
-    while isinstance(start, FinalOf):
-        seed = seed if start.seed is None else start.seed
-        stored = Trajectory(store, start.recipe, seed).run()["identity"]["start"]
+    while isinstance(start, FinalOf | SnapshotOf):
+        trajectory = _source(store, start, seed)
+        seed, stored = trajectory.seed, trajectory.run()["identity"]["start"]
         if stored["kind"] == "fresh":
             return None
-        start = FinalOf(**stored) if stored["kind"] == "final" else Weights(**stored)
+        start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
     return None if isinstance(start, Fresh) else fetch(store, start.ref)[0]
 
 
@@ -88,8 +106,12 @@ def fetch(store: Store, ref: str) -> tuple[str, str]:
 
 def require(store: Store, start: Start) -> None:
     """Errors: ValueError when weights that no run of the study makes are absent."""
-    if not isinstance(start, Fresh | FinalOf):
+    if isinstance(start, Weights):
         fetch(store, start.ref)
+
+
+def _source(store: Store, start: FinalOf | SnapshotOf, seed: int) -> Trajectory:
+    return Trajectory(store, start.recipe, seed if start.seed is None else start.seed)
 
 
 def folder_digest(folder: Path) -> str:

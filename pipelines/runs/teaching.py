@@ -1,4 +1,7 @@
-"""The teacher of a run, as something that scores: its weights, its vocabulary checked against the student's."""
+"""The teacher of a run, as what scores and maybe draws: its weights, its vocabulary checked against the student's.
+
+A teacher is always served rounded to bf16, whatever the precision of the student, as a released checkpoint would be.
+"""
 
 from typing import Any
 
@@ -29,12 +32,23 @@ def source(store: Store, objective: Opd, start: Model, seed: int) -> Model:
     return teacher
 
 
-def scorer(store: Store, recipe: Recipe, seed: int, student: Model, teacher: Model, placement: Placement) -> Scorer:
-    """The run's teacher, in actors or in this process, behind the cache of scores where the recipe keeps them."""
+def build(
+    store: Store, recipe: Recipe, seed: int, student: Model, teacher: Model, placement: Placement
+) -> tuple[Scorer, HfEngine | None]:
+    """What scores for the run, and what draws its responses in this process where the rollout source is the teacher.
+
+    The scorer is in actors or in this process, behind the cache of scores where the recipe keeps them. What is in this
+    process is one model, whether it scores, draws or both.
+    """
     opd = opd_of(recipe.objective)
     assert opd is not None
     compute, vocabulary = recipe.precision.compute, shared_vocabulary(student, teacher)
     device = "cuda" if recipe.resources.gpus else "cpu"
+    drawing = recipe.rollout.source.kind == "teacher"
+    model: Any = None
+    if drawing or not placement.teacher:
+        assembled: Any = assemble(teacher.config, teacher.weights, DTYPES[compute])
+        model = assembled.to(device)
     if placement.teacher:
         spec = TeacherSpec(
             store=store,
@@ -44,19 +58,18 @@ def scorer(store: Store, recipe: Recipe, seed: int, student: Model, teacher: Mod
             compute=compute,
             threads=recipe.resources.threads,
         )
-        remote = RemoteTeacher(spec, placement.teacher)
-        return _kept(store, recipe, remote, remote.setting)
-    model: Any = assemble(teacher.config, teacher.weights, DTYPES[compute])
-    digest = teacher.digest if compute == "fp32" else f"{teacher.digest}-{compute}"
-    local = LocalTeacher(model.to(device), digest, vocabulary, lambda: arithmetic(compute, device))
-    return _kept(store, recipe, local, setting(compute, device))
+        scorer = RemoteTeacher(spec, placement.teacher)
+        found = _kept(store, recipe, scorer, scorer.setting)
+    else:
+        digest = teacher.digest if compute == "fp32" else f"{teacher.digest}-{compute}"
+        scorer = LocalTeacher(model, digest, vocabulary, lambda: arithmetic(compute, device))
+        found = _kept(store, recipe, scorer, setting(compute, device))
+    return found, _engine(model) if drawing else None
 
 
-def engine(recipe: Recipe, teacher: Model) -> HfEngine:
-    """What draws responses from the teacher, in this process."""
-    model: Any = assemble(teacher.config, teacher.weights, DTYPES[recipe.precision.compute])
-    found = HfEngine(model.to("cuda" if recipe.resources.gpus else "cpu"), shared=True)
-    found.sync(dict(model.named_parameters()), 0)
+def _engine(model: Any) -> HfEngine:
+    found = HfEngine(model, shared=True)
+    found.sync({}, 0)
     return found
 
 

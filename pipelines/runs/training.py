@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from opd_ops.recipe import FinalOf, Recipe, Replay, opd_of
+from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
 from pipelines.runs.cluster import actor, attend
 from pipelines.runs.placement import Placement, placed
 from pipelines.runs.provenance import provenance
@@ -88,13 +88,18 @@ def train(
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """The runs, as (recipe, seed), that must be complete before this one."""
-    needed: list[Any] = [recipe.start, recipe.rollout.source]
-    if opd := opd_of(recipe.objective):
-        needed.append(opd.teacher)
+    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    needed: list[Any] = [
+        recipe.start,
+        recipe.rollout.source,
+        opd.teacher if opd else None,
+        constraint.basis if constraint else None,
+        recipe.horizon.until,
+    ]
     return [
         (source.recipe, seed if source.seed is None else source.seed)
         for source in needed
-        if isinstance(source, FinalOf | Replay)
+        if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
     ]
 
 

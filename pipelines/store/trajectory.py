@@ -4,6 +4,7 @@
     runs/<recipe>/seed-<n>/step-<8 digits>/manifest.json  exists if and only if the snapshot does
     runs/<recipe>/seed-<n>/step-<8 digits>/master.safetensors
     runs/<recipe>/seed-<n>/resume/step-<8 digits>/...     optimizer state; pruned, never analysed
+    runs/<recipe>/seed-<n>/moments/step-<8 digits>/...    optimizer state of steps that others start from; kept
     runs/<recipe>/seed-<n>/end.json                       exists if and only if the run is complete
 
 Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters.
@@ -144,6 +145,15 @@ class Trajectory:
             for name, t in self.manifest(step)["tensors"].items()
         }
 
+    def require(self, step: int) -> None:
+        """Errors: ValueError naming the snapshots that are there, when that of `step` is not."""
+        found = self.steps()
+        if step not in found:
+            raise ValueError(
+                f"{self.prefix} has no snapshot of step {step}; it has those of steps "
+                f"{', '.join(map(str, found)) or 'none: train it first'}"
+            )
+
     def verify(self, step: int) -> list[str]:
         """What is wrong with a snapshot's files: empty when sizes and digests agree with the manifest."""
         problems = []
@@ -186,6 +196,25 @@ class Trajectory:
                 tensors = {n: ref.read() for n, ref in header(self.store, f"{folder}/state.safetensors").items()}
                 return int(match[1]), tensors, json.loads(self.store.read(f"{folder}/facts.json"))
         return None
+
+    def save_moments(self, step: int, steps: int, tensors: dict[str, "Tensor"]) -> None:
+        """Keep an optimizer's state after `steps` steps of its own beside the snapshot of `step`, for good."""
+        folder = f"{self.prefix}/moments/step-{step:08d}"
+        self.store.write(f"{folder}/state.safetensors", serialise(tensors))
+        self.store.write(f"{folder}/facts.json", _json({"steps": steps}))
+
+    def load_moments(self, step: int) -> tuple[int, dict[str, "Tensor"]]:
+        """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was."""
+        folder = f"{self.prefix}/moments/step-{step:08d}"
+        try:
+            steps = json.loads(self.store.read(f"{folder}/facts.json"))["steps"]
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.prefix} kept no optimizer state of step {step}: train it with "
+                f"resources.keep_moments=({step},), from its start, or go on with start.moments='reset'"
+            ) from None
+        refs = header(self.store, f"{folder}/state.safetensors")
+        return steps, {name: ref.read() for name, ref in refs.items()}
 
     def _require(self, step: int, stored: str, digest: str) -> str:
         if stored != digest:

@@ -9,7 +9,6 @@ import pytest
 
 from opd_ops.recipe import (
     AdamW,
-    Architecture,
     Constraint,
     Correction,
     Evaluation,
@@ -35,11 +34,8 @@ from opd_ops.recipe import (
     Weights,
     differences,
 )
+from tests.opd_ops.conftest import ARCHITECTURE
 
-ARCHITECTURE = Architecture(
-    vocab_size=32, hidden_size=128, num_hidden_layers=2, intermediate_size=384, num_attention_heads=4,
-    num_key_value_heads=2, head_dim=32,
-)  # fmt: skip
 RECIPE = Recipe(
     study="tiny",
     arm="opd",

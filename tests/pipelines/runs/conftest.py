@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def refused(store, base, snapshots, *parts, measurement=CUTS, name="x", roles=No
     for part in parts:
         assert part in message
     assert objects(store) == before
+
+
+def gone(method):
+    """The actor of this bound method is dead, or dies within a minute: Ray kills in the background."""
+    import ray
+
+    end = time.monotonic() + 60
+    with pytest.raises(ray.exceptions.RayActorError):
+        while time.monotonic() < end:
+            ray.get(method.remote())
+            time.sleep(0.05)
 
 
 ARCHITECTURE = Architecture(

@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -6,6 +9,7 @@ import pytest
 
 from pipelines.runs import cluster as room
 from pipelines.runs.cluster import actor, attend, cluster, fan_out, unwrap
+from tests.pipelines.runs.conftest import gone
 
 both = pytest.mark.parametrize("serial", [True, False])
 
@@ -70,6 +74,41 @@ def test_a_listener_that_raises_stops_the_work(serial, workers):
     assert time.monotonic() - begun < 60
 
 
+BACKGROUND = """
+import time
+from pipelines.runs.cluster import cluster, fan_out
+
+def endless(item):
+    while True:
+        time.sleep(0.05)
+
+def double(item):
+    return 2 * item
+
+def stop(count):
+    raise KeyError("stop")
+
+with cluster(2):
+    fan_out(double, [1, 2], serial=False)  # both workers have started
+    begun = time.monotonic()
+    try:
+        fan_out(endless, [1, 2], serial=False, done=stop)
+    except KeyError as error:
+        print(error, fan_out(double, [1, 2], serial=False), time.monotonic() - begun < 30)
+"""
+
+
+def test_work_is_stopped_where_interrupts_are_ignored_as_in_a_shells_background():
+    done = subprocess.run(
+        [sys.executable, "-c", BACKGROUND],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.returncode) == ("'stop' [2, 4] True\n", 0), done.stderr
+
+
 def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
     import ray
 
@@ -92,7 +131,7 @@ def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
     with pytest.raises(Odd), actor(Slow, {}) as slow:
         attend(slow.nap.remote(600), stop)
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(slow.nap.remote(1))
+        ray.get(slow.nap.remote(1))  # behind the nap of 600 seconds
 
 
 def test_work_runs_in_other_processes_with_one_blas_thread(workers):
@@ -138,11 +177,7 @@ def test_an_actor_serves_one_block_after_another_until_one_fails(workers):
     with pytest.raises(Odd), actor(Counter, {}) as used:
         assert ray.get(used.add.remote()) > 1
         raise Odd
-    with pytest.raises(ray.exceptions.RayActorError):
-        end = time.monotonic() + 60  # an actor is killed in the background
-        while time.monotonic() < end:
-            ray.get(used.add.remote())
-            time.sleep(0.05)
+    gone(used.add)
 
 
 @pytest.fixture

@@ -9,23 +9,14 @@ import pytest
 import torch
 
 from opd_ops.models import assemble, configuration, initialise
-from opd_ops.recipe import Architecture
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Request, Sampling
 from pipelines.runs import engines
 from pipelines.runs.cluster import one_thread
 from pipelines.runs.engines import EngineSpec, RemoteEngine
 from pipelines.runs.placement import Spot
+from tests.pipelines.runs.conftest import ARCHITECTURE
 
-ARCHITECTURE = Architecture(
-    vocab_size=32,
-    hidden_size=32,
-    num_hidden_layers=1,
-    intermediate_size=48,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-)
 CONFIG = configuration(ARCHITECTURE, pad=0, bos=1, eos=2)
 SPEC = EngineSpec(config=json.loads(CONFIG.to_json_string(use_diff=False)))
 NEVER = 99  # an end of sequence outside the vocabulary

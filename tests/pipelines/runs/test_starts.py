@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from opd_ops.models import assemble, configuration
-from opd_ops.recipe import FinalOf, Weights
+from opd_ops.recipe import FinalOf, SnapshotOf, Weights
 from pipelines.runs import starts
 from pipelines.runs.run import TrainingRun
 from pipelines.store.objects import Store
@@ -38,6 +38,7 @@ def test_absent_weights_name_the_command_that_makes_them(store, arm):
 def test_what_other_runs_make_is_not_required_beforehand(store, arm):
     starts.require(store, arm("pre").start)
     starts.require(store, FinalOf(recipe="mini.none"))
+    starts.require(store, SnapshotOf(recipe="mini.none", step=3))
 
 
 def test_a_fresh_start_depends_on_its_seed_alone(store, arm):
@@ -63,6 +64,53 @@ def test_the_end_of_a_run_is_its_last_snapshot(grown):
     trajectory = Trajectory(grown, "mini.pre", 0)
     assert model.digest == trajectory.digest(7)
     assert all(torch.equal(w, trajectory.refs(7)[name].read()) for name, w in model.weights.items())
+
+
+def test_a_snapshot_of_a_run_is_its_masters_at_that_step(grown):
+    trajectory = Trajectory(grown, "mini.teacher", 0)
+    for seed, start in (
+        (0, SnapshotOf(recipe="mini.teacher", step=3)),
+        (5, SnapshotOf(recipe="mini.teacher", step=3, seed=0)),
+    ):
+        model = starts.load(grown, start, seed)
+        assert model.digest == trajectory.digest(3) != trajectory.digest(7)
+        assert all(torch.equal(w, trajectory.refs(3)[name].read()) for name, w in model.weights.items())
+        assert model.folder is None
+        assert starts.moments(grown, start, seed) is None
+    assert starts.moments(grown, FinalOf(recipe="mini.teacher"), 0) is None
+
+
+def test_moments_of_an_unknown_kind_or_of_the_start_are_refused():
+    with pytest.raises(ValueError, match=r"^unknown start\.moments 'keep'; known: reset, kept$"):
+        SnapshotOf(recipe="mini.pre", step=1, moments="keep")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^start\.moments 'kept' needs a step from 1 up"):
+        SnapshotOf(recipe="mini.pre", step=0, moments="kept")
+
+
+def test_a_run_that_goes_on_is_a_start_where_its_snapshot_is(store, arm):
+    TrainingRun(store, arm("pre"), 0, {}).work(2)
+    assert starts.load(store, SnapshotOf(recipe="mini.pre", step=1), 0).digest
+    message = r"^runs/mini\.pre/seed-0 has no snapshot of step 3; it has those of steps 0, 1$"
+    with pytest.raises(ValueError, match=message):
+        starts.load(store, SnapshotOf(recipe="mini.pre", step=3), 0)
+    with pytest.raises(
+        ValueError, match=r"^runs/mini\.none/seed-0 has no snapshot of step 1; .* none: train it first$"
+    ):
+        starts.load(store, SnapshotOf(recipe="mini.none", step=1), 0)
+
+
+def test_a_tokenizer_is_followed_back_through_snapshots(store, folder):
+    chain = {
+        "mini.one": {"kind": "weights", "ref": str(folder)},
+        "mini.two": {"kind": "snapshot", "recipe": "mini.one", "step": 1, "seed": None, "moments": "reset"},
+        "mini.three": {"kind": "final", "recipe": "mini.two", "seed": 2},
+    }
+    for name, start in chain.items():
+        for seed in (2, 4):
+            facts = {"identity": {"start": start}, "fingerprint": name, "inputs": {}}
+            Trajectory(store, name, seed).register(facts)
+    found = starts.tokenizer_folder(store, SnapshotOf(recipe="mini.three", step=0), 4)
+    assert found == str(folder)
 
 
 def test_an_unfinished_run_is_no_start(store, arm):

@@ -8,7 +8,7 @@ import torch
 
 from opd_ops.batch import Batch
 from opd_ops.models import assemble
-from opd_ops.recipe import Architecture, Fresh
+from opd_ops.recipe import Fresh
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Support
 from pipelines.runs import starts, teachers
@@ -17,18 +17,9 @@ from pipelines.runs.crew import Died
 from pipelines.runs.placement import Spot
 from pipelines.runs.teachers import AHEAD, RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
+from tests.pipelines.runs.conftest import ARCHITECTURE
 
-START = Fresh(
-    architecture=Architecture(
-        vocab_size=32,
-        hidden_size=32,
-        num_hidden_layers=1,
-        intermediate_size=48,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
-)
+START = Fresh(architecture=ARCHITECTURE)
 VOCABULARY = 30  # the last two columns are padding
 FULL = Support(kind="full")
 SUPPORTS = [FULL, Support(kind="full", temperature=0.7), Support(kind="top", k=3), Support(kind="sampled")]

@@ -6,8 +6,14 @@ import uuid
 import pytest
 import torch
 
+from pipelines.store.checkpoints import open_checkpoint
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
+
+HIDDEN, INNER, HEADS, SHARED, EACH, EXPERTS = 8, 6, 4, 2, 3, 3
+ATTENTION = {"hidden_size": HIDDEN, "num_attention_heads": HEADS, "num_key_value_heads": SHARED, "head_dim": EACH}
+SIZES = {"hidden_size": HIDDEN, "moe_intermediate_size": INNER, "intermediate_size": 99}
+LAYER = "model.layers.1"
 
 
 def draw(*shape, seed=0):
@@ -40,6 +46,56 @@ def save(store, folder, tensors, config=None, shards=1, vocabulary=None):
         if found is not None:
             store.write(f"{folder}/{file}", json.dumps(found).encode())
     return f"{store.uri}/{folder}"
+
+
+def separate(stem=f"{LAYER}.self_attn", heads=HEADS, shared=SHARED, each=EACH):
+    """q, k and v of [heads x each, hidden], apart."""
+    rows = {"q": heads * each, "k": shared * each, "v": shared * each}
+    return {f"{stem}.{part}_proj": draw(n, HIDDEN, seed=i) for i, (part, n) in enumerate(rows.items())}
+
+
+def experts(stem=f"{LAYER}.mlp.experts", hidden=HIDDEN, inner=INNER):
+    """gate, up and down of every expert, apart."""
+    shapes = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
+    parts = [(e, i, part) for e in range(EXPERTS) for i, part in enumerate(shapes)]
+    return {f"{stem}.{e}.{part}_proj": draw(*shapes[part], seed=10 * e + i) for e, i, part in parts}
+
+
+def stacked(found, turn, alternate=False):
+    """The two stacks of experts; turn: as [expert, in, out]; alternate: gate and up columns in turn."""
+    gates, ups, downs = (
+        torch.stack([w for name, w in found.items() if f".{part}_proj" in name]) for part in ("gate", "up", "down")
+    )
+    fused = torch.stack([gates, ups], 2).flatten(1, 2) if alternate else torch.cat([gates, ups], 1)
+    stem = next(iter(found)).rpartition(".0.")[0]
+    stacks = {f"{stem}.gate_up_proj": fused, f"{stem}.down_proj": downs}
+    return {name: w.transpose(1, 2).contiguous() if turn else w for name, w in stacks.items()}
+
+
+def interleaved(found):
+    """query_key_value of q, k and v of as many heads."""
+    return torch.stack([w.view(HEADS, EACH, -1) for w in found.values()], 1).reshape(3 * HEADS * EACH, -1)
+
+
+def opened(store, tensors, config=None, folder="m", who="base", vocabulary=None):
+    return open_checkpoint(who, save(store, folder, tensors, config, vocabulary=vocabulary))
+
+
+def same(checkpoint, tensors):
+    """The checkpoint holds these tensors and no others."""
+    found = {name: ref.read() for name, ref in checkpoint.tensors.items()}
+    return found.keys() == tensors.keys() and all(torch.equal(found[name], w) for name, w in tensors.items())
+
+
+def refused(ref, *parts, kind=ValueError, who="base"):
+    """Opening fails in one line that begins with who and holds all `parts`."""
+    with pytest.raises(ValueError) as caught:
+        open_checkpoint(who, str(ref))
+    message = str(caught.value)
+    assert message.startswith(f"{who}: ") and "\n" not in message
+    for part in parts:
+        assert part in message
+    assert type(caught.value) is kind
 
 
 @pytest.fixture

@@ -1,56 +1,26 @@
-"""Each layout, planted from separate weights, gives them back bit for bit by their own bytes; and what is paired."""
-
-import json
-import math
-import pickle
-import struct
-from dataclasses import replace
+"""Each layout, planted from separate weights, gives them back bit for bit by their own bytes, or says what it lacks."""
 
 import pytest
 import torch
 
-from pipelines.store.checkpoints import open_checkpoint
 from pipelines.store.matrices import matrices
-from pipelines.store.objects import Store
 from pipelines.store.pairing import pair
-from tests.pipelines.store.conftest import draw, llama, save
-
-HIDDEN, INNER, HEADS, SHARED, EACH, EXPERTS = 8, 6, 4, 2, 3, 3
-ATTENTION = {"hidden_size": HIDDEN, "num_attention_heads": HEADS, "num_key_value_heads": SHARED, "head_dim": EACH}
-LAYER = "model.layers.1"
-
-
-def separate(stem=f"{LAYER}.self_attn", heads=HEADS, shared=SHARED, each=EACH):
-    """q, k and v of [heads x each, hidden], apart."""
-    rows = {"q": heads * each, "k": shared * each, "v": shared * each}
-    return {f"{stem}.{part}_proj": draw(n, HIDDEN, seed=i) for i, (part, n) in enumerate(rows.items())}
-
-
-def experts(stem=f"{LAYER}.mlp.experts", hidden=HIDDEN, inner=INNER):
-    """gate, up and down of every expert, apart."""
-    shapes = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
-    parts = [(e, i, part) for e in range(EXPERTS) for i, part in enumerate(shapes)]
-    return {f"{stem}.{e}.{part}_proj": draw(*shapes[part], seed=10 * e + i) for e, i, part in parts}
-
-
-def stacked(found, turn, alternate=False):
-    """The two stacks of experts; turn: as [expert, in, out]; alternate: gate and up columns in turn."""
-    gates, ups, downs = (
-        torch.stack([w for name, w in found.items() if f".{part}_proj" in name]) for part in ("gate", "up", "down")
-    )
-    fused = torch.stack([gates, ups], 2).flatten(1, 2) if alternate else torch.cat([gates, ups], 1)
-    stem = next(iter(found)).rpartition(".0.")[0]
-    stacks = {f"{stem}.gate_up_proj": fused, f"{stem}.down_proj": downs}
-    return {name: w.transpose(1, 2).contiguous() if turn else w for name, w in stacks.items()}
-
-
-def interleaved(found):
-    """query_key_value of q, k and v of as many heads."""
-    return torch.stack([w.view(HEADS, EACH, -1) for w in found.values()], 1).reshape(3 * HEADS * EACH, -1)
-
-
-def opened(store, tensors, config=None, folder="m", who="base", vocabulary=None):
-    return open_checkpoint(who, save(store, folder, tensors, config, vocabulary=vocabulary))
+from tests.pipelines.store.conftest import (
+    ATTENTION,
+    EXPERTS,
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYER,
+    SIZES,
+    draw,
+    experts,
+    interleaved,
+    llama,
+    opened,
+    separate,
+    stacked,
+)
 
 
 def require_parts(found, expected):
@@ -186,9 +156,6 @@ def test_separate_experts(memory):
         assert (matrix.layer, matrix.role) == (1, part)
 
 
-SIZES = {"hidden_size": HIDDEN, "moe_intermediate_size": INNER, "intermediate_size": 99}
-
-
 @pytest.mark.parametrize("turn", [False, True])
 @pytest.mark.parametrize(
     ("config", "hidden", "inner"),
@@ -229,68 +196,6 @@ def test_a_fused_and_a_split_checkpoint_compare(memory):
     for name in qkv:
         before, after = found.pairs[name]
         assert torch.equal(before.read().bfloat16(), after.read())
-
-
-# Bytes read
-
-
-def test_a_part_is_read_by_its_own_bytes(memory, asked):
-    qkv = separate()
-    fused = {f"{LAYER}.self_attn.qkv_proj.weight": torch.cat(list(qkv.values()))} | {"model.norm.weight": torch.ones(3)}
-    found = matrices(opened(memory, fused, ATTENTION))
-    asked.clear()
-    stem, row = f"{LAYER}.self_attn", HIDDEN * 4
-    begin = found[f"{stem}.q_proj"].ref.begin
-    for part, first, last in (("q", 0, 12), ("k", 12, 18), ("v", 18, 24)):
-        found[f"{stem}.{part}_proj"].read()
-        found[f"{stem}.{part}_proj"].read_rows(2, 5)
-        whole, rows = asked
-        assert whole == ("model.safetensors", begin + first * row, begin + last * row)
-        assert rows == ("model.safetensors", begin + (first + 2) * row, begin + (first + 5) * row)
-        asked.clear()
-
-
-def test_an_expert_and_a_head_are_read_by_their_own_bytes(memory, asked):
-    stacks = matrices(opened(memory, stacked(experts(), turn=False), SIZES))
-    heads = separate("gpt_neox.layers.1.attention", shared=HEADS)
-    fused = {"gpt_neox.layers.1.attention.query_key_value.weight": interleaved(heads)}
-    neox = matrices(opened(memory, fused, {"num_attention_heads": HEADS}, "neox"))
-    turned = matrices(opened(memory, stacked(experts(), turn=True), SIZES, "turned"))
-    asked.clear()
-    for matrix in stacks.values():
-        matrix.read()
-    neox["gpt_neox.layers.1.attention.k_proj"].read()
-    assert sum(end - begin for _, begin, end in asked) == 4 * (EXPERTS * 3 * HIDDEN * INNER + HEADS * EACH * HIDDEN)
-    asked.clear()
-    neox["gpt_neox.layers.1.attention.k_proj"].read_rows(EACH - 1, EACH + 1)  # the end of a head, the begin of the next
-    assert [end - begin for _, begin, end in asked] == [HIDDEN * 4] * 2
-    asked.clear()
-    turned[f"{LAYER}.mlp.experts.1.down_proj"].read()
-    ((_, begin, end),) = asked
-    assert end - begin == 4 * HIDDEN * INNER
-
-
-def test_rows_that_are_not_there(memory):
-    found = matrices(opened(memory, llama() | {"scale": torch.tensor(1.0)}))
-    for name, begin, end in (("model.norm", 0, 5), ("model.norm", -1, 2), ("model.norm", 3, 2), ("scale", 0, 1)):
-        with pytest.raises(ValueError, match=rf"^{name} has [04] rows, not {begin}..{end}; ask for rows it has$"):
-            found[name].read_rows(begin, end)
-
-
-def test_a_matrix_travels_to_workers(memory):
-    found = matrices(opened(memory, stacked(experts(), turn=True), SIZES))
-    for matrix in found.values():
-        copy = pickle.loads(pickle.dumps(matrix))
-        assert copy == matrix and hash(copy) == hash(matrix)
-        assert torch.equal(copy.read(), matrix.read())
-
-
-def test_a_truncated_part_names_file_and_tensor(memory):
-    checkpoint = opened(memory, {f"{LAYER}.mlp.gate_up_proj.weight": draw(6, 4)})
-    memory.write("m/model.safetensors", memory.read("m/model.safetensors")[:-1])
-    assert matrices(checkpoint)[f"{LAYER}.mlp.gate_proj"].read().shape == (3, 4)
-    with pytest.raises(ValueError, match=rf"^model.safetensors is truncated: tensor {LAYER}.mlp.gate_up_proj.weight"):
-        matrices(checkpoint)[f"{LAYER}.mlp.up_proj"].read()
 
 
 # What cannot be split
@@ -337,172 +242,3 @@ def test_other_fused_tensors_that_cannot_be_split(memory):
         ValueError, match=r"gate_up_proj.weight and .*up_proj.weight of base .* are both .*up_proj; save"
     ):
         matrices(opened(memory, both))
-
-
-# Pairs
-
-TIES, APART = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
-NOTE = "lm_head is tied to model.embed_tokens: measured once"
-
-
-@pytest.fixture
-def paired(memory):
-    """Pairs two planted models, of (tensors, config, vocabulary)."""
-
-    def run(base, other, configs=(None, None), vocabularies=(None, None)):
-        start = opened(memory, base, configs[0], "base", "base", vocabularies[0])
-        return pair(start, opened(memory, other, configs[1], "other", "snapshot 100", vocabularies[1]))
-
-    return run
-
-
-def test_alike_models_pair_by_name(paired):
-    found = paired(llama(), {name: w.half() for name, w in llama(1).items()})
-    assert found.notes == () and list(found.pairs) == sorted(name.removesuffix(".weight") for name in llama())
-    for name, (before, after) in found.pairs.items():
-        assert torch.equal(before.read(), llama()[f"{name}.weight"])
-        assert torch.equal(after.read(), llama(1)[f"{name}.weight"].half())
-
-
-EMBED = llama()["model.embed_tokens.weight"]
-
-
-@pytest.mark.parametrize(
-    ("heads", "configs", "measured", "notes"),
-    [
-        ((None, None), (TIES, TIES), False, (NOTE,)),
-        ((None, None), (None, {}), False, (NOTE,)),
-        ((None, None), (None, None), False, ()),
-        ((EMBED, None), (TIES, TIES), False, (NOTE,)),
-        ((None, EMBED), (TIES, TIES), False, (NOTE,)),
-        ((EMBED, EMBED), (TIES, TIES), False, (NOTE,)),
-        ((EMBED, EMBED), (APART, APART), True, ()),
-        ((EMBED, EMBED + 1), (TIES, APART), True, ()),
-        ((EMBED + 1, EMBED + 1), (TIES, TIES), True, ()),
-        ((None, EMBED + 1), (TIES, APART), False, ("only in snapshot 100: lm_head",)),
-        ((EMBED, None), (None, None), False, ("only in base: lm_head",)),
-    ],
-)
-def test_tied_heads_are_measured_once(heads, configs, measured, notes, paired):
-    found = paired(llama(lm_head=heads[0]), llama(lm_head=heads[1]), configs)
-    assert ("lm_head" in found.pairs) is measured
-    assert found.notes == notes
-
-
-def test_heads_that_are_the_same_bytes_are_measured_once(memory, paired):
-    data = {"model.embed_tokens.weight": EMBED, "model.layers.0.self_attn.q_proj.weight": draw(6, 4)}
-    entries, at = {}, 0
-    for name, w in data.items():
-        entries[name] = {"dtype": "F32", "shape": list(w.shape), "data_offsets": [at, at := at + w.nbytes]}
-    text = json.dumps(entries | {"lm_head.weight": entries["model.embed_tokens.weight"]}).encode()
-    whole = struct.pack("<Q", len(text)) + text + b"".join(w.numpy().tobytes() for w in data.values())
-    memory.write("alias/model.safetensors", whole)
-    alias = open_checkpoint("base", f"{memory.uri}/alias")
-    found = pair(alias, replace(alias, who="snapshot 1"))
-    assert found.notes == (NOTE,) and "lm_head" not in found.pairs
-
-
-@pytest.mark.parametrize("rows", [(10, 12), (12, 10)])
-def test_common_rows_of_resized_vocabularies_are_measured(rows, paired, asked):
-    first, last = rows
-    models = [llama(i, rows=n, lm_head=draw(n, 4, seed=i + 5)) for i, n in enumerate(rows)]
-    found = paired(*models)
-    assert found.notes == tuple(
-        f"{name}: {first} -> {last} rows; the 10 common rows are measured" for name in ("lm_head", "model.embed_tokens")
-    )
-    for name in ("lm_head", "model.embed_tokens"):
-        asked.clear()
-        for matrix, tensors in zip(found.pairs[name], models, strict=True):
-            assert matrix.shape == (10, 4) and matrix.nbytes == 160
-            assert torch.equal(matrix.read(), tensors[f"{name}.weight"][:10])
-            assert torch.equal(matrix.read_rows(8, 10), tensors[f"{name}.weight"][8:10])
-        assert [end - begin for _, begin, end in asked] == [160, 32] * 2
-
-
-def test_weights_of_one_side_are_named(paired):
-    few = {f"only.{i}.weight": torch.ones(2) for i in range(5)}
-    many = {f"extra.{i:02}.weight": torch.ones(2) for i in range(17)}
-    found = paired(llama() | few, llama() | many)
-    assert found.notes == (
-        "only in base: only.0, only.1, only.2, only.3, only.4",
-        "only in snapshot 100: extra.00, extra.01, extra.02, extra.03, extra.04 ... and 12 more",
-    )
-    assert len(found.pairs) == len(llama())
-
-
-def test_other_weights_of_another_shape_are_left_out(paired):
-    found = paired(llama(score=torch.ones(2, 4)), llama(score=torch.ones(3, 4)))
-    assert found.notes == ("score: shape (2, 4) -> (3, 4); left out",) and "score" not in found.pairs
-
-
-@pytest.mark.parametrize("wrapped", ["base", "other"])
-def test_one_model_may_be_saved_inside_another(wrapped, paired):
-    bare = {name.removeprefix("model."): w for name, w in llama().items()}
-    models = (llama(), bare) if wrapped == "base" else (bare, llama())
-    found = paired(*models)
-    assert len(found.pairs) == len(llama()) and ("embed_tokens" in found.pairs) is (wrapped == "other")
-    names = ("base", "snapshot 100") if wrapped == "base" else ("snapshot 100", "base")
-    assert found.notes == (f"names in {names[0]} begin with 'model.', those in {names[1]} do not: taken as the same",)
-
-
-Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"
-
-
-@pytest.mark.parametrize(("name", "shape"), [(Q, (4, 6)), (DOWN, (4, 9)), ("model.embed_tokens", (10, 5))])
-def test_other_shapes_are_refused(name, shape, paired):
-    before = tuple(llama()[f"{name}.weight"].shape)
-    with pytest.raises(ValueError) as caught:
-        paired(llama(), llama(**{name: torch.ones(shape)}))
-    message = str(caught.value)
-    assert message.startswith(f"tensor {name}.weight has shape {shape} in snapshot 100 (memory://")
-    assert f"and {before} in base (memory://" in message
-    assert message.endswith("; give the base these snapshots were trained from")
-
-
-def test_nothing_to_compare_is_refused(paired):
-    other = {"encoder.0.weight": torch.ones(3, 5), "model.norm.weight": torch.ones(4)}
-    with pytest.raises(ValueError) as caught:
-        paired(llama(), other)
-    message = str(caught.value)
-    assert message.startswith("nothing is comparable: base (memory://") and "\n" not in message
-    assert "model.embed_tokens.weight (10, 4)" in message and "encoder.0.weight (3, 5)" in message
-    assert message.endswith("; give the base these snapshots were trained from")
-
-
-def ids(tokens):
-    return {token: i for i, token in enumerate(tokens)}
-
-
-@pytest.mark.parametrize("swap", [False, True])
-def test_tokens_added_at_the_end_do_not_matter(swap, paired):
-    vocabularies = (ids("abcd"), ids("abcdef"))
-    paired(llama(), llama(rows=12), vocabularies=vocabularies[::-1] if swap else vocabularies)
-    paired(llama(), llama(), vocabularies=(None, ids("ab")))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "token", "has", "had"),
-    [
-        (ids("abcd"), ids("acbd"), "c", "id 2", "id 1"),
-        (ids("abcd"), {"a": 0, "b": 1, "d": 3}, "c", "id 2", "no id"),
-        (ids("abcd"), {**ids("abcd"), "e": 2}, "e", "no id", "id 2"),
-    ],
-)
-def test_other_tokenizers_are_refused(before, after, token, has, had, paired):
-    with pytest.raises(ValueError) as caught:
-        paired(llama(), llama(), vocabularies=(before, after))
-    message = str(caught.value)
-    assert message.startswith(f"tokenizers differ: token {token!r} has {has} in base (memory://")
-    assert f"and {had} in snapshot 100 (memory://" in message and message.endswith("were trained from")
-
-
-def test_pairs_on_s3(s3: Store, asked):
-    qkv = separate()
-    fused = llama() | {f"{LAYER}.self_attn.qkv_proj.weight": torch.cat(list(qkv.values()))}
-    base, other = (opened(s3, fused, ATTENTION | APART, name, name) for name in ("base", "other"))
-    asked.clear()
-    found = pair(base, other)
-    assert asked == [] and found.notes == ()
-    assert torch.equal(found.pairs[f"{LAYER}.self_attn.k_proj"][1].read(), qkv[f"{LAYER}.self_attn.k_proj"])
-    ((_, begin, end),) = asked
-    assert end - begin == 4 * math.prod(qkv[f"{LAYER}.self_attn.k_proj"].shape)

@@ -266,6 +266,35 @@ def test_a_finished_run_has_its_end_and_no_resume_state(trajectory):
     assert trajectory.steps() == [5]
 
 
+def test_kept_moments_outlive_the_run_and_are_no_snapshot(trajectory):
+    trajectory.commit(5, weights(), None)
+    trajectory.save_moments(5, 7, weights(3))
+    trajectory.save_resume(5, weights(), {})
+    trajectory.finish({"step": 5})
+    steps, tensors = trajectory.load_moments(5)
+    assert steps == 7 and tensors.keys() == weights(3).keys()
+    assert all(torch.equal(tensors[name], w) for name, w in weights(3).items())
+    assert trajectory.steps() == [5]
+    assert trajectory.store.list(f"{trajectory.prefix}/moments/step-00000005") == ["facts.json", "state.safetensors"]
+
+
+def test_moments_count_once_their_facts_are_there(run):
+    run.store.write(f"{run.prefix}/moments/step-00000004/state.safetensors", b"half")
+    message = rf"^{run.prefix} kept no optimizer state of step 4: train it with resources\.keep_moments=\(4,\), "
+    with pytest.raises(ValueError, match=message):
+        run.load_moments(4)
+
+
+def test_an_absent_snapshot_names_those_that_are_there(run):
+    with pytest.raises(ValueError, match=r"has no snapshot of step 3; it has those of steps none: train it first$"):
+        run.require(3)
+    for step in (0, 2):
+        run.commit(step, weights(step), None)
+    run.require(2)
+    with pytest.raises(ValueError, match=r"has no snapshot of step 3; it has those of steps 0, 2$"):
+        run.require(3)
+
+
 def test_a_run_is_complete_before_its_resume_state_goes(run, monkeypatch):
     run.save_resume(5, weights(), {})
     monkeypatch.setattr(Store, "remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -1,0 +1,78 @@
+"""Which regime a measured run sits in, from the lake and into it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from pipelines import lake
+from pipelines.report.regime.diagnostics import DIAGNOSTICS, VIEWS
+from pipelines.report.regime.judging import Comparison, compare, overall
+from pipelines.report.regime.profile import Profile, Run, profiles
+from pipelines.report.regime.references import ARMS
+from pipelines.report.regime.rows import rows
+from pipelines.store.objects import Store
+
+BUDGETS = ("norm", "end")
+READ = tuple(sorted({"update_norm", "nulls", *(diagnostic.table for diagnostic in DIAGNOSTICS)}))
+Profiles = Mapping[tuple[str, int, str], Profile]
+
+
+def known(store: Store) -> dict[str, list[int]]:
+    """Measured recipes, imported ones among them, with their seeds."""
+    found = lake.scan("update_norm", store.uri).select("recipe", "seed").unique().sort("recipe", "seed").collect()
+    return {recipe: part["seed"].to_list() for (recipe,), part in found.partition_by("recipe", as_dict=True).items()}
+
+
+def read(store: Store, runs: Sequence[Run], study: str) -> Profiles:
+    """Profiles of these runs and of the reference runs of `study`, by (recipe, seed, view)."""
+    tables = {name: lake.scan(name, store.uri) for name in READ}
+    seeds = tables["update_norm"].filter(pl.col("study") == study)
+    own = seeds.filter(pl.col("recipe").is_in([f"{study}.{arm}" for arm in ARMS]))
+    references = own.select("recipe", "seed").unique().collect().rows()
+    return profiles(tables, [*runs, *references])
+
+
+def judge(found: Profiles, recipe: str, seed: int, study: str, step: int | None = None) -> list[Comparison]:
+    """A run in every view it has, at matched norm and at the ends, beside the references of `study`.
+
+    step: of the run, the last measured where None. Errors: ValueError for a step that was not measured.
+    """
+    made = []
+    for view in VIEWS:
+        if (recipe, seed, view) not in found:
+            continue
+        run = found[recipe, seed, view]
+        run = run if step is None else run.until(step)
+        others = {
+            (arm, number): profile
+            for (name, number, seen), profile in found.items()
+            for arm in ARMS
+            if name == f"{study}.{arm}" and seen == view
+        }
+        made += [compare(run, study, others, budget) for budget in BUDGETS]
+    return made
+
+
+def keep(store: Store, comparisons: Sequence[Comparison]) -> None:
+    """Write a run's comparisons beside those of its other steps and with other references."""
+    run, study = comparisons[0].run, comparisons[0].study
+    stored = lake.written(store, "regime", recipe=run.recipe, seed=run.seed)
+    made = rows(comparisons)
+    same = (pl.col("step") == int(run.steps[-1])) & pl.col("reference").str.starts_with(f"{study}.")
+    old = [] if stored is None else stored.filter(~same).to_dicts()
+    lake.write(store, "regime", old + made, recipe=run.recipe, seed=run.seed)
+
+
+def judge_study(store: Store, study: str) -> list[dict[str, Any]]:
+    """Judge and keep every measured run of a study beside its own references; recipe, seed, regime and each view's."""
+    seen = lake.scan("update_norm", store.uri).filter(pl.col("study") == study)
+    runs = seen.select("recipe", "seed").unique().sort("recipe", "seed").collect().rows()
+    found, told = read(store, runs, study), []
+    for recipe, seed in runs:
+        comparisons = judge(found, recipe, seed, study)
+        if comparisons:
+            keep(store, comparisons)
+            views = {c.run.view: c.verdict for c in comparisons if c.budget == "norm"}
+            told.append({"recipe": recipe, "seed": seed, "regime": overall(comparisons), **views})
+    return told

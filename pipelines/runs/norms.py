@@ -1,0 +1,50 @@
+"""How far a run has moved, ||W_t - W_0||_F over all decoder projections of the fp32 masters, in float64.
+
+Not measured: embeddings, norms and biases, which move too.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from opd_ops.recipe import NormOf
+from opd_ops.roles import PROJECTIONS, role
+from pipelines.store.objects import Store
+from pipelines.store.tensors import TensorRef
+from pipelines.store.trajectory import Trajectory
+
+
+class Reach:
+    """Tells how far weights are from those that a run began with, and from `norm`, where it ends."""
+
+    def __init__(self, norm: float, begin: Mapping[str, TensorRef]) -> None:
+        self.norm = norm
+        self.begin = {name: ref.read() for name, ref in sorted(begin.items()) if role(name)[1] in PROJECTIONS}
+
+    def distance(self, weights: Mapping[str, Tensor]) -> float:
+        """||W - W_0||_F over the projections."""
+        total = 0.0
+        for name, start in self.begin.items():
+            self.begin[name] = start = start.to(weights[name].device)  # copied there once
+            total += float((weights[name].double() - start.double()).square().sum())
+        return math.sqrt(total)
+
+
+def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The norm of a run's whole update, and the digests of the two snapshots that it is of.
+
+    known: what this gave before; its norm is taken where the snapshots are the same, so that a run that goes on with
+    another number of threads does not find another last digit.
+    Errors: ValueError where the run is not complete.
+    """
+    trajectory = Trajectory(store, until.recipe, seed if until.seed is None else until.seed)
+    end = trajectory.end()
+    if end is None:
+        raise ValueError(f"{trajectory.prefix} is not complete, and this run ends at its norm: train it first")
+    digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
+    if known and digests.items() <= known.items():
+        return known
+    weights = {name: ref.read() for name, ref in trajectory.refs(end["step"]).items()}
+    return digests | {"norm": Reach(0.0, trajectory.refs(0)).distance(weights)}

@@ -1,0 +1,25 @@
+"""Does early locking go with accuracy, over the runs of a study? From the lake and into it."""
+
+import polars as pl
+
+from opd_ops.recipe import FinalOf
+from pipelines import lake
+from pipelines.report.prediction.predictions import predictions
+from pipelines.store.objects import Store
+from pipelines.studies.study import Study
+
+READ = ("locking", "evaluation", "transfer")
+
+
+def siblings(study: Study) -> list[str]:
+    """The arms that start from the anchor's end; all that train from one start where the study has no anchor."""
+    starts = {FinalOf(recipe=anchor.name) for anchor in study.anchors()}
+    return [recipe.arm for recipe in study.every_arm() if not starts or recipe.start in starts]
+
+
+def predict(store: Store, study: Study) -> pl.DataFrame:
+    """Correlate what the lake holds of a study, and write `lake/predictions/study=<s>/`."""
+    tables = {name: lake.scan(name, store.uri).filter(pl.col("study") == study.name) for name in READ}
+    rows = predictions(study.name, tables, siblings(study))
+    lake.write(store, "predictions", rows, study=study.name)
+    return rows
