@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets import geometry, models, trajectories, verdicts
+from assets import geometry, models, paper, trajectories, transfer, verdicts
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
@@ -25,9 +25,20 @@ runs_job = dg.define_asset_job(
     "runs", [trajectories.run, geometry.geometry], description="Train one recipe with one seed and measure it."
 )
 comparison_job = dg.define_asset_job(
-    "comparison", [verdicts.verdicts, verdicts.report], description="Verdicts and report of a study."
+    "comparison",
+    [transfer.regime, transfer.predictions, verdicts.verdicts, verdicts.report],
+    description="Regimes, predictions, verdicts and report of a study.",
 )
-JOBS = [models_job, anchors_job, runs_job, comparison_job]
+transfers_job = dg.define_asset_job(
+    "transfers", [transfer.transfer], description="Accuracy of one complete run on other families of its task."
+)
+paper_job = dg.define_asset_job(
+    "paper",
+    list(paper.ASSETS),
+    description="Table 1 and Figures 2 to 9 of arXiv 2606.07082, drawn from a study's runs.",
+)
+SWEPT = [models_job, anchors_job, runs_job, comparison_job]  # by the nightly schedules
+JOBS = [*SWEPT, transfers_job, paper_job]
 
 
 def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
@@ -84,4 +95,4 @@ def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) 
         return None
 
 
-SCHEDULES = [nightly(job) for job in JOBS]
+SCHEDULES = [nightly(job) for job in SWEPT]

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import automation, geometry, models, trajectories, verdicts
+from assets import automation, geometry, models, paper, trajectories, transfer, verdicts
 from assets.resources import ClusterResource, StoreResource
 
 defs = dg.Definitions(
@@ -12,8 +12,12 @@ defs = dg.Definitions(
         models.anchor,
         trajectories.run,
         geometry.geometry,
+        transfer.transfer,
+        transfer.regime,
+        transfer.predictions,
         verdicts.verdicts,
         verdicts.report,
+        *paper.ASSETS,
     ],
     jobs=automation.JOBS,
     schedules=automation.SCHEDULES,

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets import metadata
+from assets import metadata, monitor
 from assets.failures import explained
 from assets.partitions import STUDIES, runs
 from assets.progress import Tracker
@@ -49,7 +49,8 @@ SPLIT = {  # the columns beside the view that tell its rows apart
     check_specs=[
         dg.AssetCheckSpec(
             "weights_finite", asset="update_support", description="No weight of any snapshot is NaN or infinite."
-        )
+        ),
+        monitor.SPEC,
     ],
 )
 def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
@@ -72,6 +73,11 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         passed=not problems,
         metadata={"problems": dg.MetadataValue.md("\n".join(problems) or "none")},
     )
+    with explained():
+        checks = {
+            "update_support": finite,
+            monitor.ASSET: monitor.within_band(opened, STUDIES[recipe.study], recipe, seed),
+        }
     for table in TABLES:
         rows = written(opened, table, recipe=recipe.name, seed=seed)
         assert rows is not None
@@ -79,7 +85,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
             asset_key=table,
             metadata=metadata.stored(opened, table, recipe=recipe.name, seed=seed)
             | {"last_step": metadata.small_table(summary(table, rows))},
-            check_results=[finite] if table == "update_support" else [],
+            check_results=[checks[table]] if table in checks else [],
         )
 
 

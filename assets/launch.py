@@ -22,14 +22,12 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 
 import dagster as dg
-import polars as pl
 
 from assets import lane
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
 from pipelines.progress import Board, duration
-from pipelines.report import headline, objectives, verdicts
 from pipelines.runs import comparing, needs
 from pipelines.runs.cluster import cluster
 from pipelines.store.objects import Store, default_uri
@@ -196,14 +194,8 @@ def shared() -> Iterator[str]:
 
 
 def summarise(store: Store, study: Study, account: Account) -> None:
-    """Headline, verdicts, where the time went, and where things lie."""
-    found = comparing.tables(store, study)
-    print(f"\n{headline.terminal(headline.headline(study.name, found))}\n")
-    varied = objectives.objectives(study.name, found)
-    if not varied.is_empty():
-        print(f"{objectives.terminal(varied)}\n")
-    rows = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name).collect()
-    print(verdicts.terminal(rows))
+    """Headline, suites, verdicts and power, where the time went, and where things lie."""
+    print(f"\n{comparing.terminal(store, study)}")
     if account.all:
         print(f"\ntime: {account}")
     print(f"report: {comparing.location(store, comparing.report_key(study))}")

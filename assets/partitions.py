@@ -7,16 +7,27 @@ import warnings
 
 import dagster as dg
 
-from pipelines.studies.catalog import studies
+from pipelines.runs.training import parents
+from pipelines.studies.catalog import find_recipe, studies
 from pipelines.studies.study import Study
 
 STUDIES = studies()
 SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])
 
 
-def arms(study: Study) -> list[str]:
-    """Names of the recipes of all suites."""
-    return [recipe.name for recipe in study.every_arm()]
+def grid(study: Study) -> list[str]:
+    """Names of the recipes that are runs of the grid: the arms of all suites, and the helpers they come from."""
+    return [recipe.name for recipe in (*study.helpers, *study.every_arm())]
+
+
+def descended(study: Study) -> set[str]:
+    """Names of the arms that are the anchor or come from it, at any remove."""
+    (anchor,) = study.anchors()
+
+    def lineage(name: str) -> set[str]:
+        return {name}.union(*(lineage(parent) for parent, _ in parents(find_recipe(name), 0)))
+
+    return {recipe.name for recipe in study.every_arm() if anchor.name in lineage(recipe.name)}
 
 
 by_study = dg.StaticPartitionsDefinition(list(STUDIES))
@@ -25,7 +36,7 @@ anchored = dg.MultiPartitionsDefinition(
 )
 runs = dg.MultiPartitionsDefinition(
     {
-        "recipe": dg.StaticPartitionsDefinition([name for study in STUDIES.values() for name in arms(study)]),
+        "recipe": dg.StaticPartitionsDefinition([name for study in STUDIES.values() for name in grid(study)]),
         "seed": SEEDS,
     }
 )
@@ -36,7 +47,7 @@ with warnings.catch_warnings():
     from_anchor = dg.MultiPartitionMapping(
         {
             "study": dg.DimensionPartitionMapping(
-                "recipe", dg.StaticPartitionMapping({s.name: set(arms(s)) for s in STUDIES.values() if s.anchor})
+                "recipe", dg.StaticPartitionMapping({s.name: descended(s) for s in STUDIES.values() if s.anchor})
             ),
             "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
         }

@@ -1,4 +1,4 @@
-"""Across all runs of a study: claims decided, and the report."""
+"""Across all runs of a study: claims decided, means by weighting, role and layer, and the report."""
 
 import dagster as dg
 import polars as pl
@@ -7,13 +7,15 @@ from assets import metadata
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
+from assets.transfer import predictions, regime
 from pipelines.report.claims import CLAIMS
 from pipelines.runs import comparing
 from pipelines.runs.measuring import TABLES
 
 GROUP = "comparison"
 NAMED = 4  # runs that a warning names; the metadata has all
-FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in CLAIMS if claim.section == "paper"))
+ORDERINGS = tuple(claim for claim in CLAIMS if (claim.section, claim.suite) == ("paper", "core"))
+FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
 
 
 @dg.asset(
@@ -44,7 +46,9 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
         metadata=metadata.stored(opened, "verdicts", study=study.name)
         | {
             "verdicts": metadata.small_table(
-                rows.select("claim", "effect", "low", "high", "holds", "seeds", "paper").to_dicts()
+                rows.select(
+                    "claim", "effect", "low", "high", "status", "seeds", "control_effect", "control_says", "paper"
+                ).to_dicts()
             ),
             "missing": missing,
         },
@@ -52,16 +56,16 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     )
 
 
-@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"altair"}, deps=[verdicts])
+@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"altair"}, deps=[verdicts, regime, predictions])
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """One self-contained page: headline table, figures, objectives, verdicts in words, limits, provenance."""
+    """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
     study, opened = STUDIES[context.partition_key], store.open()
     key = comparing.publish(opened, study)
-    shown = {"headline": comparing.headline(opened, study), "objectives": comparing.objectives(opened, study)}
+    shown = {"headline": comparing.headline(opened, study), **comparing.varied(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
-            **{name: dg.MetadataValue.md(table) for name, table in shown.items() if table},
+            **{name: dg.MetadataValue.md(table) for name, table in shown.items()},
             **{name: metadata.figure(png) for name, png in comparing.pictures(opened, study).items()},
         }
     )
@@ -69,7 +73,7 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 
 def ordering(family: str, rows: pl.DataFrame) -> dg.AssetCheckResult:
     """The paper's claims on one table; a warning with the measured values when an interval contradicts one."""
-    texts = [claim.text for claim in CLAIMS if claim.section == "paper" and claim.metric.table == family]
+    texts = [claim.text for claim in ORDERINGS if claim.metric.table == family]
     found = rows.filter(pl.col("claim").is_in(texts))
     against = found.filter(pl.col("holds") == False)  # noqa: E712
     return dg.AssetCheckResult(

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.cli import measure, plan, report, study, tables, weights
+from pipelines.cli import measure, plan, regime, report, study, tables, transfer, weights
 from pipelines.cli.options import Parser
 from pipelines.runs.cluster import THREADS
 from pipelines.store.objects import default_uri
@@ -57,6 +57,6 @@ def parser() -> Parser:
         epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for room in (study, measure, plan, tables, report, weights):
+    for room in (study, measure, plan, tables, regime, transfer, report, weights):
         room.register(commands)
     return top

@@ -23,6 +23,6 @@ def write_report(given: argparse.Namespace) -> int:
     if not complete:
         raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `opd study run {study.name}`")
     store.require_writable()
-    comparing.decide(store, study)
+    comparing.compare(store, study)
     print(f"{complete} of {of} runs; report: {location(store, comparing.publish(store, study))}")
     return 0

@@ -3,12 +3,13 @@
 The null never turns, so what it shows in bf16 is storage alone.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import fmean
 
 import polars as pl
 
-from pipelines.report.arms import ARMS
+from pipelines.report.arms import ARMS, CORE
 from pipelines.report.numbers import quantity
 from pipelines.report.samples import NEARBY
 from pipelines.report.series import progress, shared_cut
@@ -28,27 +29,29 @@ def unturned(nulls: pl.LazyFrame) -> pl.LazyFrame:
     return nulls.filter(pl.col("null") == "fixed_direction", pl.col("view") == "bf16")
 
 
-def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame) -> Beside:
+def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str] = CORE) -> Beside:
     return Beside(
-        measured=progress("update_norm", update_norm, "stable_rank"),
-        null=progress("nulls", unturned(nulls), "stable_rank"),
+        measured=progress("update_norm", update_norm, "stable_rank", arms),
+        null=progress("nulls", unturned(nulls), "stable_rank", arms),
     )
 
 
-def hill(hill: pl.LazyFrame, nulls: pl.LazyFrame) -> Beside:
-    """At the smallest k that all matrices share."""
-    k = shared_cut("hill", hill, "k")
+def hill(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str] = CORE) -> Beside:
+    """At the smallest k that all matrices of `arms` share."""
+    cut = pl.lit(shared_cut("hill", hill, "k", arms), pl.Int64())
+    null = unturned(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == cut)
     return Beside(
-        measured=progress("hill", hill.filter(pl.col("k") == k), "hill"),
-        null=progress("nulls", unturned(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == k), "hill"),
+        measured=progress("hill", hill.filter(pl.col("k") == cut), "hill", arms),
+        null=progress("nulls", null, "hill", arms),
     )
 
 
-def locking(locking: pl.LazyFrame, nulls: pl.LazyFrame) -> Beside:
+def locking(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str] = CORE) -> Beside:
     """Sim_16 of the input side to the last step, which is left out: there it is 1 by definition."""
     rows = locking.filter(pl.col("side") == "input", pl.col("k") == SIMILARITY_K)
-    null = progress("nulls", unturned(nulls).filter(pl.col("similarity_k") == SIMILARITY_K), "similarity_input")
-    return Beside(measured=progress("locking", rows, "similarity"), null=null.filter(pl.col("progress") < 100))
+    alike = unturned(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
+    null = progress("nulls", alike, "similarity_input", arms)
+    return Beside(measured=progress("locking", rows, "similarity", arms), null=null.filter(pl.col("progress") < 100))
 
 
 def sentence(both: Beside, early: int, late: int) -> str | None:

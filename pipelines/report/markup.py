@@ -19,6 +19,12 @@ def section(key: str, title: str, *parts: str) -> str:
     return f'<section id="{key}" aria-labelledby="{key}-title">\n{heading}\n{body}\n</section>'
 
 
+def details(summary: str, *parts: str, open: bool = False) -> str:
+    """Parts that the reader unfolds, or folds where they begin open."""
+    body = "\n".join(parts)
+    return f"<details{' open' if open else ''}><summary>{escape(summary)}</summary>\n{body}\n</details>"
+
+
 def badge(word: str) -> str:
     """A verdict as a word on its colour; the word carries the meaning."""
     return f'<span class="badge {word.replace(" ", "-")}">{escape(word)}</span>'

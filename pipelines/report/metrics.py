@@ -1,7 +1,8 @@
 """The scalars that summarise a run, declared with the values arXiv 2606.07082 reports for its 8B runs.
 
 Every metric is one number per run: the unweighted mean over the decoder's projection matrices (q k v o gate up down) at
-one step. The share of unchanged weights is weighted by parameter count; accuracy has no matrix.
+one step. The share of unchanged weights is weighted by parameter count. Accuracy and what a constraint lets leak have
+no matrix.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import Literal
 Unit = Literal["percent", "deg", ""]
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 START, EARLY, END = 0.0, 0.05, 1.0
+RUN_TABLES = ("evaluation", "training")  # which have no matrices
+PARAMETERS = "numel"  # the weight by number of weights; a column of update_support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class Metric:
     at: float = END  # share of the run's steps: START and END are exact, else the nearest snapshot
     since: float | None = None  # if set, the value is the change since this share of the run
     cut: str | None = None  # column fixed at its largest value among those with the fewest nulls
-    weight: str | None = None  # column to weight matrices by; None is unweighted
+    weight: str | None = None  # PARAMETERS weights matrices by their number of weights; None is unweighted
     unit: Unit = ""  # percent: a fraction shown as %
     paper: tuple[tuple[str, str], ...] = ()  # (arm, what the paper reports)
     remark: str = ""  # what to know before reading the number
@@ -33,6 +36,12 @@ class Metric:
     def view(self) -> str | None:
         value = dict(self.where).get("view")
         return value if isinstance(value, str) else None
+
+    def reweighted(self) -> "Metric | None":
+        """The same by the other weighting, parameters for matrices or back; None where there are no matrices."""
+        if self.table in RUN_TABLES:
+            return None
+        return replace(self, weight=None if self.weight else PARAMETERS)
 
     def reported(self, arm: str) -> str:
         """The paper's value for `arm`, marked where this is not the paper's view: its checkpoints are bf16."""
@@ -72,7 +81,7 @@ UNCHANGED = viewed(
         words="unchanged weights",
         table="update_support",
         column="unchanged",
-        weight="numel",
+        weight=PARAMETERS,
         unit="percent",
         paper=trio("8.1 %", "51.6 %", "77.2 %"),
         remark="Levels depend on model size, learning rate and steps; only the order is compared.",
@@ -177,3 +186,11 @@ ACCURACY = Metric(
     remark="Arms are not matched in accuracy.",
 )
 ACCURACY_START = replace(ACCURACY, words="starting accuracy at T=1", at=START)
+LEAKED = Metric(
+    words="leaked share of the update",
+    table="training",
+    column="leaked",
+    unit="percent",
+    remark="|dW - P(dW)| / |dW| of the whole update of the confined matrices since the run began.",
+)
+REMOVED = replace(LEAKED, words="removed share of the last gradient", column="removed", remark="")

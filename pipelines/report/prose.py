@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.report.arms import BY_KEY
+from pipelines.report.arms import label
 from pipelines.report.claims import BY_TEXT, Claim, Section
 from pipelines.report.metrics import END, Metric
 from pipelines.report.numbers import change, quantity
@@ -28,11 +28,20 @@ WORDS = {
 }
 
 
+# What a control says of a claim that holds, as a heading and inside a sentence that ends with its difference.
+READINGS = {
+    "the same": ("Holds, but its control shows the same", "holds, but its control shows the same"),
+    "not seen": ("Holds, but is not seen with the confound matched", "holds, but is not seen once matched"),
+    "turns": ("Holds, but turns round with the confound matched", "holds, but turns round once matched"),
+    "shrinks": ("Holds, and is smaller with the confound matched", "holds, and is smaller once matched"),
+    "remains": ("Holds, and remains with the confound matched", "holds, and remains once matched"),
+    "differs": ("Holds, and its control does not show it", "holds, and its control does not show it"),
+}
+
+
 def status(row: Row) -> str:
     """holds, fails or undecided; "one seed" where there is no interval to decide by."""
-    if row["low"] is None:
-        return "one seed"
-    return {True: "holds", False: "fails", None: "undecided"}[row["holds"]]
+    return "one seed" if row["low"] is None else row["status"]
 
 
 def standing(claim: Claim, row: Row) -> str:
@@ -42,18 +51,21 @@ def standing(claim: Claim, row: Row) -> str:
     return "toward" if claim.judge(row["effect"], row["effect"], row["right_value"]) else "away"
 
 
-def section(table: pl.DataFrame, name: Section) -> list[tuple[Claim, Row]]:
-    """The rows of one section with their claims, in the order of `claims.CLAIMS`."""
+def section(table: pl.DataFrame, name: Section, suite: str = "core") -> list[tuple[Claim, Row]]:
+    """The rows of one section and suite with their claims, in the order of `claims.CLAIMS`."""
+    return [(claim, row) for claim, row in of_suite(table, suite) if claim.section == name]
+
+
+def of_suite(table: pl.DataFrame, suite: str) -> list[tuple[Claim, Row]]:
+    """The rows of one suite with their claims, in the order of `claims.CLAIMS`."""
     pairs = ((BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True))
-    return [(claim, row) for claim, row in pairs if claim.section == name]
+    return [(claim, row) for claim, row in pairs if claim.suite == suite]
 
 
 def evidence(claim: Claim, row: Row) -> str:
     """Both sides and the difference with its interval: "OPD 86 %, RLVR 70 %; difference +16 [+10, +22] points"."""
-    unit, right = claim.metric.unit, BY_KEY[claim.right].label if isinstance(claim.right, str) else "chance"
-    both = (
-        f"{BY_KEY[claim.left].label} {quantity(row['left_value'], unit)}, {right} {quantity(row['right_value'], unit)}"
-    )
+    unit, right = claim.metric.unit, label(claim.right) if isinstance(claim.right, str) else "chance"
+    both = f"{label(claim.left)} {quantity(row['left_value'], unit)}, {right} {quantity(row['right_value'], unit)}"
     return f"{both}; difference {change(row['effect'], row['low'], row['high'], unit)}"
 
 
@@ -70,7 +82,7 @@ def bullet(family: str, statements: Mapping[str, list[tuple[Claim, Row]]], *, wi
     """ "rotation, input side: SFT > OPD (bf16 13 deg against 1.2 deg; master ...); OPD > RLVR (...). Paper: ..." """
     told = [f"{words} ({'; '.join(case(*pair, with_change) for pair in pairs)})" for words, pairs in statements.items()]
     paper = dict(next(iter(statements.values()))[0][0].metric.paper)
-    reported = " / ".join(f"{BY_KEY[arm].label} {text}" for arm, text in paper.items()) or "not reported"
+    reported = " / ".join(f"{label(arm)} {text}" for arm, text in paper.items()) or "not reported"
     return f"{family}: {'; '.join(told)}. Paper: {reported}."
 
 
@@ -91,7 +103,7 @@ def summary(table: pl.DataFrame) -> str:
         return "The tables hold none of the comparisons the paper makes, so nothing is said about it."
     counts = {name: sum(status(row) == name for _, row in rows) for name in STATUSES}
     words = [f"{counts['holds']} hold", f"{counts['fails']} fail", f"{counts['undecided']} stay undecided"]
-    text = f"{len(rows)} statements of the paper, split by view, are tested. "
+    text = f"{len(rows)} statements of the paper on SFT, OPD and RLVR, split by view, are tested. "
     if counts["one seed"] == len(rows):
         toward = sum(standing(claim, row) == "toward" for claim, row in rows)
         return f"{text}All rest on one seed, so none gets a verdict; {toward} of {len(rows)} point the paper's way."
@@ -128,6 +140,65 @@ def control(table: pl.DataFrame) -> str:
     same = known - len(apart)
     text = f"On {same} of {known} metrics these seeds do not tell OPD from its matched offline control"
     return f"{text}; they do on {listed(apart)}." if apart else f"{text}."
+
+
+def controlled(table: pl.DataFrame) -> list[str]:
+    """What the controls say of the paper's statements that hold, one sentence per reading and control."""
+    found: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
+    for claim, row in section(table, "paper"):
+        if row["control_says"] is not None:
+            points = found.setdefault((row["control_says"], row["control"]), {}).setdefault(claim.statement, {})
+            points.setdefault(point(claim.metric), []).append(claim.metric.view or "")
+    told = []
+    for reading, (heading, _) in READINGS.items():
+        for (says, words), statements in found.items():
+            if says == reading:
+                listing = "; ".join(f"{statement} in {places(points)}" for statement, points in statements.items())
+                told.append(f"{heading} ({words}): {listing}.")
+    return told
+
+
+def places(points: Mapping[str, list[str]]) -> str:
+    """ "unchanged weights (bf16) and spectral drift (bf16, master)" """
+    return listed([f"{name} ({', '.join(views)})" for name, views in points.items()], ", ")
+
+
+def point(metric: Metric) -> str:
+    """A metric without its view: "Sim_16 to the final step at 25 %"."""
+    return f"{metric.family}{'' if metric.at == END else f' at {100 * metric.at:g} %'}"
+
+
+def outcomes(table: pl.DataFrame, name: Section, suite: str) -> dict[str, list[str]]:
+    """Every statement of a section and suite as a sentence with its numbers, by status; only those that occur."""
+    found: dict[str, list[str]] = {}
+    for claim, row in section(table, name, suite):
+        told = [f"{claim.text}: {evidence(claim, row)}."]
+        if row["control"] is not None:
+            effect = change(row["control_effect"], row["control_low"], row["control_high"], claim.metric.unit)
+            says = READINGS.get(row["control_says"], ("", "its control"))[1]
+            told.append(f"{says[0].upper()}{says[1:]} ({row['control']}: {effect}).")
+        if claim.section == "paper":
+            told.append(f"Paper: {claim.paper}.")
+        found.setdefault(status(row), []).append(" ".join(told))
+    return {name: found[name] for name in STATUSES if name in found}
+
+
+def weighting(table: pl.DataFrame) -> str:
+    """One paragraph: whether the paper's statements come out with the same sign by either weighting of matrices."""
+    rows = [(claim, row["same_sign_weighted"]) for claim, row in section(table, "paper")]
+    known = [(claim, same) for claim, same in rows if same is not None]
+    if not known:
+        return "There is nothing to weight."
+    other = [claim.text for claim, same in known if not same]
+    text = f"Of {len(known)} statements of the paper, {len(known) - len(other)} have a difference of the same sign"
+    return f"{text} by either weighting" + (f"; these have not: {listed(other)}." if other else ".")
+
+
+def bootstrapped(table: pl.DataFrame) -> str:
+    """One sentence: how many statements the bootstrap's narrower interval would decide otherwise."""
+    rows = [(BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True) if row["low"] is not None]
+    other = [c for c, r in rows if c.judge(r["boot_low"], r["boot_high"], r["right_value"]) is not r["holds"]]
+    return f"By the bootstrap {len(other)} of {len(rows)} statements would come out otherwise."
 
 
 def listed(words: Iterable[str], comma: str = "; ") -> str:

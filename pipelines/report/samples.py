@@ -63,6 +63,17 @@ def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[st
         start = plan(replace(metric, since=None, at=metric.since), tables, arms)
         both = end.join(start, on=("arm", "seed"), suffix="_start")
         return both.select("arm", "seed", pl.col("value") - pl.col("value_start"), "cut")
+    order = "matrix" if "matrix" in TABLES[metric.table].schema else "step"
+    value = mean(metric.column, order, metric.weight)
+    cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
+    return rows(metric, tables, arms).group_by("arm", "seed").agg(value=value, cut=cut)
+
+
+def rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.LazyFrame:
+    """The rows of `metric.table` that `metric` is the mean of, for every run; of `since` the later ones alone.
+
+    With a weight each row has it: a table without the column takes it from update_support, by recipe and matrix.
+    """
     frame = table(tables, metric.table, arms).filter(*(pl.col(key) == value for key, value in metric.where))
     if metric.table == "update_support":
         frame = frame.filter(pl.col("scope") == "projection")
@@ -70,10 +81,10 @@ def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[st
     if metric.cut is not None:
         frame = largest(frame, metric.cut, metric.column)
     frame = frame.filter(pl.col(metric.column).is_not_null())
-    order = "matrix" if "matrix" in TABLES[metric.table].schema else "step"
-    value = mean(metric.column, order, metric.weight)
-    cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
-    return frame.group_by("arm", "seed").agg(value=value, cut=cut)
+    if metric.weight is None or metric.weight in TABLES[metric.table].schema:
+        return frame
+    known = table(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
+    return frame.join(known, on=("recipe", "matrix"))
 
 
 def samples(

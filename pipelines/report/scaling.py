@@ -158,10 +158,10 @@ def _row(factor: str, by_seed: dict[int, tuple[float, float]]) -> dict[str, obje
 
 
 CANNOT = (
-    "Three widths within a factor of 16 of weights fit almost any smooth curve: the exponents describe these sizes and do "
-    "not reach 8B. Depth and family are one step each, without an exponent. The sizes pass their gates at different steps "
-    "and accuracies, and base, teacher and anchor have learning rates of their own: what follows from size and what from "
-    "them is not separated. All arms share one task, and each size one base."
+    "Three widths within a factor of 16 of weights fit almost any smooth curve: the exponents describe these sizes and "
+    "do not reach 8B. Depth and family are one step each, without an exponent. The sizes pass their gates at different "
+    "steps and accuracies, and base, teacher and anchor have learning rates of their own: what follows from size and "
+    "what from them is not separated. All arms share one task, and each size one base."
 )
 ORDER = ("width", *RATIOS)
 TITLES = {"width": "exponent in weights", "depth": "4 layers / 2", "family": "Llama / Qwen3"}

@@ -1,9 +1,12 @@
 """The numbers the figures draw: means over matrices per run, then the mean and the range over seeds."""
 
+from collections.abc import Collection
+
+import numpy as np
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.arms import BY_KEY
+from pipelines.report.arms import BY_KEY, CORE
 from pipelines.report.samples import at, final_step, largest, mean, table
 
 LABELS = {key: arm.label for key, arm in BY_KEY.items()}
@@ -24,19 +27,20 @@ def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
     return found.with_columns(labelled()).sort("arm", *keys).collect()
 
 
-def shared_cut(name: str, frame: pl.LazyFrame, cut: str) -> int | None:
+def shared_cut(name: str, frame: pl.LazyFrame, cut: str, arms: Collection[str] = CORE) -> int | None:
     """The smallest value of `cut` that the most projection matrices have; a cut that follows the shape covers some."""
-    counted = table({name: frame}, name).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
+    counted = table({name: frame}, name, arms).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
     best = counted.drop_nulls().sort("matrices", cut, descending=[True, False]).select(cut).head(1).collect()
     return None if best.is_empty() else best.item()
 
 
-def progress(name: str, frame: pl.LazyFrame, column: str) -> pl.DataFrame:
-    """`column` of every run against the share of it (columns arm, seed, view, progress in %, value), step 0 left out.
+def progress(name: str, frame: pl.LazyFrame, column: str, arms: Collection[str] = CORE) -> pl.DataFrame:
+    """`column` of every run of `arms` against the share of it: columns arm, seed, view, progress in %, value.
 
-    The unweighted mean over projection matrices. Where the table compares two steps, the later is the last.
+    Step 0 is left out. The unweighted mean over projection matrices. Where a table compares two steps, the later is the
+    last.
     """
-    rows = table({name: frame}, name).with_columns(final=final_step(name))
+    rows = table({name: frame}, name, arms).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
         rows = rows.filter(pl.col("step_other") == pl.col("final"))
     rows = rows.filter(pl.col("step") > 0)
@@ -46,9 +50,29 @@ def progress(name: str, frame: pl.LazyFrame, column: str) -> pl.DataFrame:
     return runs.drop_nulls("value").sort(keys).collect()
 
 
+def aligned(runs: pl.DataFrame) -> pl.DataFrame:
+    """`progress` with all seeds of an arm at the same shares of the run, so that a mean is one over all of them.
+
+    Gated runs end at different steps. Shares are those of any seed, as far as every seed reaches; a seed that has none
+    there is read off the straight line between its own.
+    """
+    found = [runs.head(0)]
+    for _, arm in runs.group_by("arm", "view", maintain_order=True):
+        seeds = [seed.sort("progress") for seed in arm.partition_by("seed")]
+        first = max(seed["progress"][0] for seed in seeds)
+        last = min(seed["progress"][-1] for seed in seeds)
+        shares = arm["progress"].unique().sort()
+        shares = shares.filter((shares >= first) & (shares <= last))
+        for seed in seeds:
+            values = np.interp(shares, seed["progress"], seed["value"])
+            same = [pl.lit(seed[column][0], runs.schema[column]).alias(column) for column in ("arm", "seed", "view")]
+            found.append(pl.DataFrame({"progress": shares, "value": values}).select(*same, "progress", "value"))
+    return pl.concat(found)
+
+
 def pooled(runs: pl.DataFrame) -> pl.DataFrame:
     """`progress` over seeds (columns arm, view, progress, value, low, high)."""
-    return over_seeds(runs.lazy(), "view", "progress")
+    return over_seeds(aligned(runs).lazy(), "view", "progress")
 
 
 def profile(rotation: pl.LazyFrame) -> pl.DataFrame:

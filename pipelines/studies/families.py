@@ -29,9 +29,11 @@ def chains(operations: int, tag: str) -> Family:
 
 FAMILIES: dict[str, dict[str, Family]] = {
     "tiny": {
+        "tag-C": chains(3, "C"),  # the corpus's tag, which pretraining only saw before one or two steps
+        "tag-F": chains(3, "F"),  # the tag of single facts
         "operations-2": chains(2, "M"),
         "operations-4": chains(4, "M"),
-        "corpus-2": chains(2, "C"),
+        "corpus-2": chains(2, "C"),  # as in pretraining: what training has made the model forget
     },
     "smollm": {
         "digits-3": Family(task=Task(name="sums", options={"digits": 3}), max_new_tokens=8),

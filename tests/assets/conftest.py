@@ -11,11 +11,13 @@ import torch
 
 from assets.definitions import defs
 from assets.partitions import STUDIES
+from assets.plan import Item, plan
 from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study
 from tests.pipelines.report.conftest import plant_study
 
 STEPS = (0, 2, 4)
@@ -49,6 +51,15 @@ def _settle(store: Store, recipe: Recipe, seed: int = 0, accuracy: tuple[float, 
     digest = trajectory.digest(STEPS[-1])
     trajectory.finish({"step": STEPS[-1], "digest": digest, "snapshots": list(STEPS), "evaluation": rows[2:]})
     return trajectory
+
+
+def everything(store: Store, study: Study = STUDIES["tiny"]) -> list[Item]:
+    """The plan of a study's suite core over a store."""
+    return plan(store, study, list(study.arms()), list(study.seeds))
+
+
+def named(items: list[Item]) -> dict[str, Item]:
+    return {item.name: item for item in items}
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from assets.automation import JOBS, SCHEDULES
 from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from pipelines.lake import TABLES
+from pipelines.report.paper.items import ITEMS
 from pipelines.runs import measuring
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,8 @@ def test_the_assets_are_the_models_the_run_its_tables_and_the_comparison():
         *("base", "teacher", "anchor", "trajectory", "training", "evaluation"),
         *("update_support", "rotation", "singular_shift", "spectral_drift", "localization"),
         *("update_norm", "update_spectrum", "hill", "locking", "nulls"),
-        *("verdicts", "report"),
+        *("transfer", "regime", "predictions", "verdicts", "report"),
+        *(item.key for item in ITEMS),
     }
 
 
@@ -60,8 +62,11 @@ def test_a_table_carries_its_declared_schema(table):
 def test_runs_are_partitioned_by_the_grid_of_all_studies():
     keys = set(node("trajectory").partitions_def.get_partition_keys())
     grid = {run_key(r.name, seed) for study in STUDIES.values() for r in study.every_arm() for seed in study.seeds}
-    assert grid <= keys
-    assert len({key.keys_by_dimension["recipe"] for key in keys}) == sum(len(s.every_arm()) for s in STUDIES.values())
+    helpers = {run_key(recipe.name, 0) for study in STUDIES.values() for recipe in study.helpers}
+    assert grid | helpers <= keys and helpers
+    assert {key.keys_by_dimension["recipe"] for key in keys} == {
+        key.keys_by_dimension["recipe"] for key in grid | helpers
+    }
     assert {key.keys_by_dimension["seed"] for key in keys} == {str(n) for s in STUDIES.values() for n in s.seeds}
     for table in (*measuring.TABLES, "training", "evaluation"):
         assert node(table).partitions_def == node("trajectory").partitions_def
@@ -87,10 +92,15 @@ def upstream(asset, parent, *partitions):
     return set(found.partitions_subset.get_partition_keys())
 
 
-@pytest.mark.parametrize("recipe", [recipe.name for recipe in STUDIES["tiny"].every_arm()])
+TINY = STUDIES["tiny"]
+ALONE = {"tiny.sft-slow", *(recipe.name for recipe in TINY.arms("scaling"))}  # from a base, not from the anchor
+
+
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in TINY.every_arm()])
 def test_a_trajectory_needs_the_anchor_of_its_own_seed_and_study(recipe):
-    for seed in STUDIES["tiny"].seeds:
-        assert upstream("trajectory", "anchor", run_key(recipe, seed)) == {anchor_key("tiny", seed)}
+    for seed in TINY.seeds:
+        needed = set() if recipe in ALONE else {anchor_key("tiny", seed)}
+        assert upstream("trajectory", "anchor", run_key(recipe, seed)) == needed
 
 
 def test_a_study_without_an_anchor_needs_none():
@@ -104,7 +114,7 @@ def test_a_comparison_needs_every_partition_of_every_table():
     assert parents == {*measuring.TABLES, "training", "evaluation"}
     for table in parents:
         assert upstream("verdicts", table, "tiny") == set(node(table).partitions_def.get_partition_keys())
-    assert {key.to_user_string() for key in node("report").parent_keys} == {"verdicts"}
+    assert {key.to_user_string() for key in node("report").parent_keys} == {"verdicts", "regime", "predictions"}
 
 
 def test_tables_come_from_trajectories_and_these_from_models():
@@ -120,6 +130,7 @@ def test_checks_stand_on_their_assets_and_only_unreadable_snapshots_block():
         ("trajectory", "snapshots_readable"),
         ("evaluation", "learning_happened"),
         ("update_support", "weights_finite"),
+        ("update_norm", "within_band"),
         *(("verdicts", f"orderings_{family}") for family in families),
     }
     blocking = {key.name for key in GRAPH.asset_check_keys if GRAPH.get_check_spec(key).blocking}
@@ -135,11 +146,13 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
         "models": {"base", "teacher"},
         "anchors": {"anchor"},
         "runs": {"trajectory", "training", "evaluation", *measuring.TABLES},
-        "comparison": {"verdicts", "report"},
+        "comparison": {"regime", "predictions", "verdicts", "report"},
+        "transfers": {"transfer"},
+        "paper": {item.key for item in ITEMS},
     }
     assert {defs.resolve_job_def(name).executor_def.name for name in selected} == {"in_process"}
 
 
-def test_every_job_has_a_nightly_schedule():
-    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS}
+def test_every_job_that_the_core_needs_has_a_nightly_schedule():
+    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS} - {"transfers", "paper"}
     assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in SCHEDULES)

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.arms import OBJECTIVES
+from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, PARENTS
 
 SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
 VIEWS = ("bf16", "master")
@@ -47,10 +47,37 @@ TINY = {
         accuracy=(0.52, 0.86),
     ),
 }  # fmt: skip
-# Arms of the suite objectives, each with a size of its own.
+
+
+def continued(arm: str) -> Planted:
+    """An arm of interventions: SFT loses 12 points in its own basis, others none; the wrong basis costs 13."""
+    parent = next(parent for parent in PARENTS if arm.startswith(f"{parent}-at"))
+    known = {"opd": 0.86, "sft": 0.52, "sft-matched": 0.86, "rlvr": 0.70}[parent]
+    confined = arm.split("-", parent.count("-") + 2)[-1] if arm.count("-") > parent.count("-") + 1 else ""
+    lost = 0.12 if confined and parent == "sft" else 0.0
+    lost += 0.13 if confined.startswith(("random", "start", "opd", "sft")) else 0.0
+    lost += 0.10 if confined in ("own4", "own16-both") else 0.0
+    return replace(TINY[parent], accuracy=(0.4, known - lost), steps=80)
+
+
+# Arms of the other suites. Those of objectives each have a size of their own, and small alphas another stable rank.
 VARIED = {
-    arm: replace(TINY["opd"], size=1.0 + 0.1 * place, accuracy=(0.52, 0.9 - 0.02 * place))
-    for place, arm in enumerate(OBJECTIVES)
+    arm: replace(
+        TINY["opd"],
+        size=1.0 + 0.1 * place,
+        accuracy=(0.52, 0.9 - 0.02 * place),
+        rank=(4.4, 3.0 if arm in ("opd-mix-05", "opd-mix-01") else 4.2),
+    )
+    for place, arm in enumerate(OBJECTIVES.arms)
+}
+VARIED |= {arm: continued(arm) for arm in INTERVENTIONS.arms}
+VARIED |= {
+    "rlvr-32x8": replace(TINY["rlvr"], unchanged=0.10, size=0.8),
+    "opd-8x8": TINY["opd"],
+    "opd-mix-00": TINY["rlvr"],
+    "rlvr-norm": replace(TINY["rlvr"], size=1.2),
+    "sft-slow": replace(TINY["opd"], unchanged=0.04, size=1.5, start=9.0),
+    "opd-fast": replace(TINY["opd"], unchanged=0.01, size=11.0),
 }
 SMOLLM = {
     "sft": Planted(
@@ -84,8 +111,8 @@ MATRICES = (("q", 100), ("k", 100), ("gate", 300), ("embed", 1000))
 
 
 def tables(study: Study) -> dict[str, pl.LazyFrame]:
-    """Every table of the study, as the lake would hand it over."""
-    rows: dict[str, list[dict[str, object]]] = {name: [] for name in TABLES}
+    """Every table of runs of the study, as the lake would hand it over."""
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name, table in TABLES.items() if "recipe" in table.by}
     for arm, planted in study.arms.items():
         for seed in planted.seeds:
             wobble = 1 + study.wobble * SIGNS.get(arm, SIGNS["opd"])[seed]
@@ -128,6 +155,10 @@ def record(
                     "samples": 4,
                 }
             )
+    if share == 1.0:
+        leaked = 1e-7 if arm.endswith(("update", "compressed")) else 0.3 * wobble if "-at" in arm else None
+        leaked = None if arm.partition("-at")[2].isdigit() else leaked  # free
+        rows["training"].append({**run, "leaked": leaked, "removed": None if leaked is None else 0.9})
     early, late = planted.rank
     rank = (early + (late - early) * max(0.0, share - 0.05) / 0.95) * wobble
     size = planted.size * max(share, 0.01) * wobble
@@ -258,4 +289,10 @@ def smollm() -> dict[str, pl.LazyFrame]:
 @pytest.fixture(scope="session")
 def varied() -> dict[str, pl.LazyFrame]:
     """The tiny study with every arm of the suite objectives."""
-    return plant_study("tiny", more=OBJECTIVES)
+    return plant_study("tiny", more=OBJECTIVES.arms)
+
+
+@pytest.fixture(scope="session")
+def every() -> dict[str, pl.LazyFrame]:
+    """The tiny study with every arm of every suite."""
+    return plant_study("tiny", more=(*OBJECTIVES.arms, *INTERVENTIONS.arms, *CONTROLS.arms))

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from pipelines.report import prose
-from pipelines.report.arms import GROUPS, OBJECTIVES
 from pipelines.report.page import page
+from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES
 from pipelines.report.verdicts import verdicts
 
 PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}
@@ -55,6 +55,12 @@ def outline(text) -> Outline:
     parser = Outline()
     parser.feed(text)
     return parser
+
+
+def part(text: str, key: str) -> str:
+    found = re.search(rf'(?s)<section id="{key}".*?</section>', text)
+    assert found is not None, key
+    return found[0]
 
 
 def test_every_verdict_is_there_with_its_word(text, tiny):
@@ -147,8 +153,8 @@ def test_arms_of_the_suite_objectives_have_a_section_where_one_is_measured(varie
     section = re.search(r'(?s)<section id="objectives".*?</section>', found)
     assert section is not None
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>', section[0])
-    assert rows == ["OPD", "RLVR", *OBJECTIVES]
-    assert section[0].count("<li>") == len(GROUPS)
+    assert rows[: 2 + len(OBJECTIVES.arms)] == ["OPD", "RLVR", *OBJECTIVES.arms]
+    assert section[0].partition("<table>")[0].count("<li>") == len(OBJECTIVES.groups)
     outline = Outline()
     outline.feed(found)
     assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
@@ -157,17 +163,63 @@ def test_arms_of_the_suite_objectives_have_a_section_where_one_is_measured(varie
 
 def test_figures_verdicts_and_the_headline_are_about_core_arms(varied, text):
     found = page("tiny", varied, provenance=PROVENANCE)
-    for key in ("findings", "headline", "figures", "verdicts", "evaluation"):
-        mine, other = (re.search(rf'(?s)<section id="{key}".*?</section>', page) for page in (found, text))
-        assert mine is not None and other is not None and mine[0] == other[0], key
+    for key in ("findings", "headline", "figures"):
+        assert part(found, key) == part(text, key), key
+    for key in ("verdicts", "evaluation"):  # which have tables of their own for the other arms
+        first, other = (part(page, key).partition("<table>")[2].partition("</table>")[0] for page in (found, text))
+        assert first == other, key
 
 
 def test_missing_values_and_bounds_are_counted_over_every_arm_on_the_page(varied):
     found = page("tiny", varied, provenance=PROVENANCE)
-    runs = 3 * (4 + len(OBJECTIVES))
+    runs = 3 * (4 + len(OBJECTIVES.arms))
     assert f"{4 * runs} of {6 * 4 * runs}" in found
     line = re.search(r'<tr><th scope="row">spectral drift \(NSS\)</th><td>(\d+)</td>', found)
     assert line is not None and int(line[1]) == runs * 3 * 2
+
+
+def test_interventions_and_controls_have_sections_where_measured(every, text):
+    found = page("tiny", every, provenance=PROVENANCE)
+    for suite in (INTERVENTIONS, CONTROLS):
+        assert f'id="{suite.name}"' not in text and f'href="#{suite.name}"' in found
+        section = part(found, suite.name)
+        assert all(f'<tr><th scope="row">{arm}</th>' in section for arm in suite.arms)
+        assert "What holds (" in section and "What is asked here besides" in section
+    assert "What the paper says of them" in part(found, "interventions")
+    assert "What is left between OPD and RLVR once their updates are equally large" in part(found, "controls")
+    assert "a random basis in place of its own" in part(found, "interventions")
+    outline = Outline()
+    outline.feed(found)
+    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
+
+
+def test_the_ledger_has_both_intervals_the_control_and_the_power(text):
+    line = re.search(r'<tr><th scope="row">unchanged weights, bf16: SFT &lt; OPD</th>.*?</tr>', text)
+    assert line is not None
+    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", line[0])]
+    verdict, effect, control, paper, boot, size, power, seeds, weighted, *_ = cells
+    assert (verdict, seeds, weighted) == ("holds", "3", "yes")
+    assert control.endswith(
+        ": not seen (sft-matched in SFT&#x27;s place: OPD&#x27;s start, learning rate, steps and batch)"
+    )
+    assert paper == "8.1 % / 51.6 %" and float(size) < -100
+    assert all(words.endswith("points") for words in (effect, boot, power))
+    assert "covers the mean in 75 % of cases" in part(text, "verdicts")
+
+
+def test_weightings_stand_side_by_side_and_roles_and_layers_are_folded(text):
+    section = part(text, "means")
+    assert section.count("<td>unweighted</td>") == section.count("<td>parameters</td>") == 17
+    assert section.count("<details>") == 17 and section.count("by role</caption>") == 17
+    assert "33 have a difference of the same sign" in section
+
+
+def test_power_is_printed_with_the_accuracies(text, smollm):
+    section = part(text, "evaluation")
+    assert "difference from OPD found with 80 % power" in section and "both, 10 seeds" in section
+    assert "<td>100 x 4</td>" in section
+    assert "Power" in part(page("smollm", smollm, provenance={}), "evaluation")
 
 
 def test_a_page_of_the_suite_objectives_alone_is_whole(plant):
@@ -175,4 +227,4 @@ def test_a_page_of_the_suite_objectives_alone_is_whole(plant):
     found = page("tiny", plant(drop=core, more=("opd-pg",)), provenance=PROVENANCE)
     assert "no runs of the arms that are put beside the paper" in found
     section = re.search(r'(?s)<section id="objectives".*?</section>', found)
-    assert section is not None and re.findall(r'<tr><th scope="row">(.*?)</th>', section[0]) == ["opd-pg"]
+    assert section is not None and re.findall(r'<tr><th scope="row">(.*?)</th>', section[0])[0] == "opd-pg"

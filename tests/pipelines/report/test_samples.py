@@ -5,7 +5,15 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pipelines.report.metrics import PRINCIPAL, ROTATION, SIMILARITY, STABLE_RANK, STABLE_RANK_CHANGE, UNCHANGED
+from pipelines.report.metrics import (
+    ACCURACY,
+    PRINCIPAL,
+    ROTATION,
+    SIMILARITY,
+    STABLE_RANK,
+    STABLE_RANK_CHANGE,
+    UNCHANGED,
+)
 from pipelines.report.samples import samples
 
 
@@ -24,6 +32,17 @@ def test_other_metrics_are_unweighted(tiny):
     lifted = pl.when(pl.col("role") == "gate").then(30.0).when(pl.col("role") == "embed").then(1e9).otherwise(3.0)
     tables = {"rotation": tiny["rotation"].with_columns(mean_deg=lifted)}
     assert value(ROTATION["bf16"], tables) == pytest.approx(12.0)
+
+
+def test_the_other_weighting_of_a_metric(tiny):
+    lifted = pl.when(pl.col("role") == "gate").then(30.0).when(pl.col("role") == "embed").then(1e9).otherwise(3.0)
+    tables = {**tiny, "rotation": tiny["rotation"].with_columns(mean_deg=lifted)}
+    assert value(ROTATION["bf16"].reweighted(), tables) == pytest.approx((3 * 200 + 30 * 300) / 500)
+    assert ROTATION["bf16"].reweighted().reweighted() == ROTATION["bf16"]
+    halves = pl.when(pl.col("role") == "gate").then(0.5).otherwise(0.0)
+    tables = {"update_support": tiny["update_support"].with_columns(unchanged=halves)}
+    assert value(UNCHANGED.reweighted(), tables) == pytest.approx(0.5 / 3)
+    assert ACCURACY.reweighted() is None
 
 
 def test_matrices_without_a_value_are_left_out_of_the_mean(tiny):

@@ -1,0 +1,233 @@
+"""`opd monitor`: hold a run against the band of reference runs, once or while it trains."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.cli.options import Commands, location, store_of
+from pipelines.store.objects import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pipelines.runs.monitor import Guardrails, Watched
+
+LEFT = 4  # exit code of a run that left its band
+EXIT_CODES = (
+    "Exit codes: 0 the run stays inside its band, or there is no verdict; 2 bad input, said in one line; 3 a weight is "
+    f"NaN or infinite; {LEFT} the run left its band: two consecutive snapshots outside it in one quantity."
+)
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("monitor", help="hold a run against the band of reference runs")
+    top.description = (
+        "Compare the update of a run with what reference runs were like at the same relative norm: its stable rank and "
+        "how that changes, and how far its leading 16 input directions are those of an earlier snapshot and of its "
+        "projected end; its norm at the same step. Rows land in the table monitor."
+    )
+    top.epilog = (
+        f"Example: opd monitor --trajectory ./checkpoints --base ./base --against tiny.opd --watch. {EXIT_CODES}"
+    )
+    top.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="a run of the store, complete or in training: STUDY.ARM or external.NAME; with --trajectory, what its "
+        "checkpoints are called (default: from the base's stamp)",
+    )
+    top.add_argument("--seed", type=int, default=0, metavar="N", help="of the run (default: 0)")
+    top.add_argument(
+        "--against",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="recipe whose complete runs, but for the run itself, are the reference; repeat for more",
+    )
+    top.add_argument("--view", choices=("bf16", "master"), help="what is shown and decides (default: the widest)")
+    top.add_argument("--quantity", metavar="Q,Q", help="only these are shown and decide (default: all)")
+    top.add_argument("--trajectory", metavar="PREFIX", help="measure the checkpoints under a folder or URI prefix")
+    top.add_argument("--base", metavar="REF", help="with --trajectory, the weights it began with (default: its step 0)")
+    top.add_argument(
+        "--watch", action="store_true", help="with --trajectory, wait for checkpoints until the run leaves its band"
+    )
+    top.add_argument("--interval", type=float, metavar="S", help="seconds between looks with --watch (default: 30)")
+    top.add_argument("--until", type=int, metavar="STEP", help="with --watch, end after this step")
+    top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
+    top.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="Ray workers, one core each (default: 0, this process)"
+    )
+    top.set_defaults(command=monitor_run)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The store, and what decides."""
+
+    store: Store
+    against: list[str]
+    quantities: tuple[str, ...]
+    view: str | None
+    serial: bool
+
+
+def monitor_run(given: argparse.Namespace) -> int:
+    asked = _asked(given)
+    with _workers(given):
+        if given.trajectory is None:
+            return _once(asked, given.name, given.seed)
+        return _follow(asked, given)
+
+
+def _asked(given: argparse.Namespace) -> Asked:
+    """Errors: ValueError in one line for options that do not go together."""
+    from pipelines.report.readings import QUANTITIES
+
+    if given.name is None and given.trajectory is None:
+        raise ValueError("no run; name one of the store, or give --trajectory PREFIX with checkpoints")
+    for option, needed in (("base", "trajectory"), ("watch", "trajectory"), ("interval", "watch"), ("until", "watch")):
+        if getattr(given, option) not in (None, False) and not getattr(given, needed):
+            raise ValueError(f"--{option} goes with --{needed}; add --{needed}, or leave --{option} out")
+    if given.interval is not None and not 0 < given.interval < float("inf"):
+        raise ValueError(f"--interval {given.interval:g} is not a number of seconds above 0")
+    if given.until is not None and given.until < 1:
+        raise ValueError(f"--until {given.until} is not a step from 1 up")
+    if given.workers < 0:
+        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    quantities = tuple(part.strip() for part in given.quantity.split(",")) if given.quantity else QUANTITIES
+    if unknown := [name for name in quantities if name not in QUANTITIES]:
+        raise ValueError(f"--quantity names {unknown[0]!r}; known: {', '.join(QUANTITIES)}")
+    return Asked(store_of(given), given.against, quantities, given.view, given.workers == 0)
+
+
+def _once(asked: Asked, recipe: str, seed: int) -> int:
+    from pipelines.runs.monitor import calibrated, judge, keep, watched
+
+    run = watched(asked.store, recipe, seed, serial=asked.serial)
+    guardrails = calibrated(asked.store, asked.against, without=(run.recipe, run.seed), serial=asked.serial)
+    rows = judge(run, guardrails)
+    asked.store.require_writable()
+    keep(asked.store, run, rows)
+    return _end(asked, run, _deciding(asked, run, rows), guardrails)
+
+
+def _follow(asked: Asked, given: argparse.Namespace) -> int:
+    """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
+    from pipelines.report.bands import trips
+    from pipelines.runs.imports import measure_import, plan
+    from pipelines.runs.monitor import TABLES, calibrated, judge, keep, watched
+    from pipelines.studies.study import Measurement
+
+    asked.store.require_writable()
+    guardrails = calibrated(asked.store, asked.against, serial=asked.serial)  # before a checkpoint is waited for
+    outcome = None
+    for base, snapshots in _batches(given):
+        imported = plan(asked.store, base, snapshots, Measurement(tables=TABLES), given.name)
+        measure_import(imported, serial=asked.serial)
+        run = watched(asked.store, imported.recipe, serial=asked.serial)
+        rows = judge(run, guardrails)
+        keep(asked.store, run, rows)
+        outcome = run, _deciding(asked, run, rows)
+        if given.watch:
+            for step, _ in snapshots:
+                print(f"{run}: step {step} {_said(outcome[1], step)}", flush=True)
+        if trips(outcome[1]):
+            break
+    assert outcome is not None  # `until` is a step from 1 up, and a folder without a snapshot is refused
+    return _end(asked, *outcome, guardrails)
+
+
+def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Base and snapshots (step, ref) from 1 up: all at once, or as they become ready."""
+    from pipelines.runs.given import under
+    from pipelines.runs.watching import INTERVAL, arrivals
+
+    if not given.watch:
+        found = under(given.trajectory, given.base)
+        yield found.base, found.snapshots
+        return
+    base = given.base
+    for ready in arrivals(given.trajectory, interval=given.interval or INTERVAL, until=given.until):
+        base = base or dict(ready).get(0)
+        if base is None:
+            raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
+        if snapshots := [(step, ref) for step, ref in ready if step > 0]:
+            yield base, snapshots
+
+
+def _workers(given: argparse.Namespace) -> AbstractContextManager[None]:
+    from pipelines.runs.cluster import cluster
+
+    return cluster(given.workers) if given.workers else nullcontext()
+
+
+def _deciding(asked: Asked, run: "Watched", rows: "pl.DataFrame") -> "pl.DataFrame":
+    """The rows of the view and the quantities that decide."""
+    return rows.filter(rows["view"] == (asked.view or run.view), rows["quantity"].is_in(asked.quantities))
+
+
+def _said(rows: "pl.DataFrame", step: int) -> str:
+    """Of one snapshot, in a few words."""
+    now = rows.filter(rows["step"] == step)
+    outside = [f"{_number(row['value'])} {row['quantity']}" for row in now.rows(named=True) if row["inside"] is False]
+    if outside:
+        return f"is outside: {', '.join(outside)}"
+    verdicts = now["inside"].count()
+    return f"is inside ({verdicts} of {now.height} quantities have a verdict)" if verdicts else "has no verdict"
+
+
+def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
+    """The table, one sentence, and the exit code."""
+    from pipelines.report.bands import trips
+    from pipelines.report.numbers import aligned
+
+    print(f"{aligned(_lines(rows))}\n\nband of 95 % in brackets, * outside; of {guardrails}")
+    print(f"table: {location(asked.store, 'lake/monitor')}   (filter recipe == {run.recipe!r})")
+    for problem in run.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    found, view = trips(rows), asked.view or run.view
+    if found:
+        first, *others = found
+        also = "".join(f"; {trip.quantity} at step {trip.step}" for trip in others)
+        print(
+            f"{run} left the band at step {first.step}, the second snapshot in a row: {first.quantity} is "
+            f"{_number(first.value)} and {_number(first.low)} to {_number(first.high)} was expected ({view}){also}"
+        )
+        return LEFT
+    judged = rows.filter(rows["inside"].is_not_null())
+    alone = judged.height - int(judged["inside"].sum())
+    if judged.is_empty():
+        print(f"{run} has no verdict: the references' bands do not reach its norms ({view})")
+    else:
+        besides = f", but for {alone} alone" if alone else ""
+        print(f"{run} stays inside the band: {judged.height} values of {rows.height} have a verdict{besides} ({view})")
+    return 3 if run.problems else 0
+
+
+def _lines(rows: "pl.DataFrame") -> list[list[str]]:
+    """One line a snapshot, one cell a quantity: value [low, high], a star where it is outside."""
+    from pipelines.report.readings import QUANTITIES
+
+    quantities = [name for name in QUANTITIES if name in set(rows["quantity"])]
+    cells = {(row["step"], row["quantity"]): row for row in rows.rows(named=True)}
+    found = [["step", "norm", *quantities]]
+    for step in sorted(set(rows["step"])):
+        norm = next(row["relative_norm"] for (at, _), row in cells.items() if at == step)
+        found.append([str(step), _number(norm), *(_cell(cells.get((step, name))) for name in quantities)])
+    return found
+
+
+def _cell(row: dict | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    if row["inside"] is None:
+        return _number(row["value"])
+    star = "" if row["inside"] else " *"
+    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]{star}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,84 @@
+"""`opd transfer`: accuracy of a study's finished runs on other families of its task."""
+
+import argparse
+import os
+from contextlib import nullcontext
+
+from opd_ops.recipe import Recipe
+from pipelines.cli.options import Commands, location
+from pipelines.store.objects import Store, default_uri
+from pipelines.studies.catalog import find_study
+from pipelines.studies.families import families
+from pipelines.studies.study import Study
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("transfer", help="accuracy of finished runs on other families of their task")
+    top.description = (
+        "Evaluate the first and last weights of a study's complete runs on held-out problems that none was trained "
+        "on, and say whether early locking goes with accuracy. What is there is reused; no run is changed."
+    )
+    top.add_argument("name", metavar="STUDY")
+    top.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
+    top.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
+    top.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="Ray workers, one core each; 0 works in this process (default: all cores)",
+    )
+    top.set_defaults(command=evaluate)
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    from pipelines.progress import Board
+    from pipelines.report.prediction.words import sentence, terminal
+    from pipelines.runs.cluster import cluster, one_thread
+    from pipelines.runs.predicting import predict
+    from pipelines.runs.transfer import evaluate_transfers, transferred
+
+    if given.workers < 0:
+        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    study, store = find_study(given.name), Store(default_uri())
+    runs = finished(store, study, given.recipe, given.seed)
+    store.require_writable()
+    left = [run for run in runs if not transferred(store, *run)]
+    board = Board({"transfer": 1.0})
+    try:
+        if left and not given.workers:
+            one_thread()
+        with cluster(given.workers) if left and given.workers else nullcontext():
+            evaluate_transfers(
+                store,
+                left,
+                serial=not given.workers,
+                done=lambda count: board.update("transfer", count / len(left), f"{count} of {len(left)} runs"),
+            )
+    finally:
+        board.close()
+    print(f"{len(runs)} runs on {', '.join(families(study.name))}: {len(left)} evaluated, the others were already")
+    rows = predict(store, study)
+    if not rows.is_empty():
+        print(f"\n{terminal(rows)}\n\n{sentence(rows)}".rstrip())
+    print(f"tables: {location(store, 'lake')}   (transfer, predictions)")
+    return 0
+
+
+def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:
+    """The complete runs asked for, or all there are. Errors: ValueError for unknown names, and for none."""
+    from pipelines.runs.training import complete
+
+    families(study.name)
+    known = {recipe.name: recipe for recipe in study.every_arm()}
+    for name in recipes:
+        if name not in known:
+            raise ValueError(f"study {study.name} has no recipe {name!r}; it has: {', '.join(known)}")
+    for seed in seeds:
+        if seed not in study.seeds:
+            raise ValueError(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
+    wanted = [(known[name], seed) for name in recipes or known for seed in seeds or study.seeds]
+    found = [(recipe, seed) for recipe, seed in wanted if complete(store, recipe, seed)]
+    if not found:
+        raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {study.name}`")
+    return found

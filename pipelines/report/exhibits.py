@@ -1,0 +1,164 @@
+"""The page's tables and figures: headline numbers, charts, the other suites, weightings, accuracy, what is missing."""
+
+from collections.abc import Mapping
+from html import escape
+
+import polars as pl
+
+from pipelines.report import beside, findings, grids, markup, means, power, prose
+from pipelines.report.arms import BY_KEY
+from pipelines.report.captions import FIGURES
+from pipelines.report.claims import NORMED, Section
+from pipelines.report.figures import render_svg
+from pipelines.report.headline import grid
+from pipelines.report.numbers import PLUS_MINUS, quantity
+from pipelines.report.samples import table as rows_of
+from pipelines.report.suites import Suite
+
+MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed"
+OUTCOMES = {
+    "holds": "What holds",
+    "fails": "What fails",
+    "undecided": "What these seeds do not decide",
+    "one seed": "What rests on one seed, and gets no verdict",
+}
+WHOSE: dict[Section, str] = {"paper": "What the paper says of them", "ours": "What is asked here besides"}
+
+
+def numbers(table: pl.DataFrame) -> str:
+    heading, *lines = grid(table)
+    return f'<div class="numbers">{markup.table(MEANS, heading, lines)}</div>'
+
+
+def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
+    """Every figure whose tables have rows."""
+    drawn = []
+    for figure in FIGURES:
+        if any(rows_of(tables, name).head(1).collect().is_empty() for name in figure.needs):
+            continue
+        taken = figure.takes(tables)
+        notes = [("What it means.", figure.meaning), ("How it is computed.", figure.how), ("Careful.", figure.caveat)]
+        told, alt = None if figure.null is None else beside.sentence(figure.null(*taken), *figure.told), figure.alt
+        if told is not None:
+            notes.insert(1, ("Beside a null.", told))
+            alt += " Thin dashed in bf16: the null, one line per arm."
+        drawn.append(markup.figure(figure.key, figure.title, render_svg(figure.draw(*taken)), alt, notes))
+    return (
+        f'<div class="figures">{"".join(drawn)}</div>'
+        if drawn
+        else markup.paragraph("The tables hold nothing to draw.")
+    )
+
+
+def varied(suite: Suite, table: pl.DataFrame, decided: pl.DataFrame) -> str:
+    """The arms of a suite, what differs and what was tested about them; nothing where none is measured."""
+    if table.is_empty():
+        return ""
+    heading, *lines = grids.grid(suite, table)
+    parts = [
+        markup.paragraph(suite.told),
+        markup.items(grids.differences(suite, table)),
+        f'<div class="numbers suite">{markup.table(MEANS, heading, lines)}</div>',
+    ]
+    for whose, heading in WHOSE.items():
+        told = prose.outcomes(decided, whose, suite.name)
+        if told:
+            parts.append(f"<h3>{escape(heading)}</h3>")
+        for status, sentences in told.items():
+            parts.append(
+                markup.details(f"{OUTCOMES[status]} ({len(sentences)})", markup.items(sentences), open=whose == "paper")
+            )
+    normed = [pair for pair in prose.of_suite(decided, suite.name) if pair[0] in NORMED and pair[0].kind == "differs"]
+    if normed:
+        caption = "What is left between OPD and RLVR once their updates are equally large"
+        parts.append(findings.apart(decided, normed, caption))
+    return "\n".join(parts)
+
+
+def weightings(table: pl.DataFrame, decided: pl.DataFrame) -> str:
+    """Unweighted beside parameter-weighted means of the core arms, and each metric per role and layer, folded."""
+    heading, *lines = means.weighed(table)
+    if not lines:
+        return ""
+    parts = [
+        markup.paragraph(prose.weighting(decided)),
+        f'<div class="numbers">{markup.table(MEANS, heading, lines)}</div>',
+        markup.paragraph("Per role and per layer, every matrix counting once:"),
+    ]
+    for metric in means.METRICS:
+        tables = []
+        for key in ("role", "layer"):
+            heading, *lines = means.split(table, metric, key)
+            if lines:
+                tables.append(f'<div class="numbers">{markup.table(f"{metric.words}, by {key}", heading, lines)}</div>')
+        if tables:
+            parts.append(markup.details(metric.words, *tables))
+    return "\n".join(parts)
+
+
+def accuracy(scores: pl.DataFrame, powers: pl.DataFrame) -> str:
+    """Scores before and after, and how small a difference they could show."""
+    lines = [
+        (
+            BY_KEY[row["arm"]].label,
+            "greedy" if row["temperature"] == 0 else f"T={row['temperature']:g}",
+            "-" if row["before"] is None else f"{100 * row['before']:.1f} %",
+            quantity(row["after"], "percent", row["half"]),
+            "-" if row["stderr"] is None else f"{100 * row['stderr']:.1f} points",
+            f"{row['n']} ({row['problems']} x {row['samples']})",
+            str(row["seeds"]),
+        )
+        for row in scores.iter_rows(named=True)
+    ]
+    heading = ("arm", "sampling", "before", "after", "s.e. of one run", "n (problems x samples)", "seeds")
+    caption = f"Exact-match accuracy; after: mean over seeds {PLUS_MINUS} half-width of the 95 % interval"
+    parts = [f'<div class="numbers">{markup.table(caption, heading, lines)}</div>']
+    if not powers.is_empty():
+        heading, *lines = power.grid(powers)
+        told = (
+            "How narrow that is at T=1, in points. Every run answers the same problems, so differences between arms "
+            "carry little of the problems' spread, and more seeds do not make an accuracy on the whole task more "
+            "certain than its problems allow. The last column is the smallest difference from OPD that these "
+            "seeds would show at 5 % in 80 % of cases, from the spread of the paired differences."
+        )
+        caption = "Half-widths of 95 % intervals of the final accuracy, in points: as run, and with more seeds"
+        parts += [
+            "<h3>Power</h3>",
+            markup.paragraph(told),
+            f'<div class="numbers suite">{markup.table(caption, heading, lines)}</div>',
+        ]
+    return "\n".join(parts)
+
+
+def missing(absent: pl.DataFrame) -> str:
+    if absent.is_empty():
+        return markup.paragraph("Every value exists.")
+    lines = [
+        (row["table"], row["view"], row["reason"], f"{row['rows']} of {row['of']}")
+        for row in absent.iter_rows(named=True)
+    ]
+    return markup.table("Rows with a value missing, by reason", ("table", "view", "reason", "rows"), lines)
+
+
+def exactness(table: pl.DataFrame) -> str:
+    """The algorithms' error bounds at the end of training, relative to the values they bound."""
+    if table.is_empty():
+        return markup.paragraph("The tables hold no error bounds.")
+    told = (
+        "Each value counted here is stored with a bound on the error of the algorithm that computed it. These are the "
+        "bounds at the end of training, divided by the values, over matrices, views, sides, cuts and runs. They say "
+        "nothing about the spread over seeds."
+    )
+    lines = [
+        (
+            row["quantity"],
+            str(row["rows"]),
+            *("-" if row[name] is None else quantity(row[name], "") for name in ("median", "largest")),
+            str(row["vacuous"]),
+            str(row["zero"]),
+        )
+        for row in table.iter_rows(named=True)
+    ]
+    heading = ("quantity", "values", "median bound / value", "largest", "left out: bound says nothing", "value is 0")
+    caption = "Stored error bound relative to the value, at the end of training"
+    return markup.paragraph(told) + f'<div class="numbers">{markup.table(caption, heading, lines)}</div>'

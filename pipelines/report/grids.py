@@ -1,0 +1,89 @@
+"""The suites beside core as tables: one row per arm, after the arms of core that it is read beside."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from pipelines.report.arms import label
+from pipelines.report.headline import ABSENT, cell, headline, marked
+from pipelines.report.metrics import (
+    ACCURACY,
+    ACCURACY_START,
+    LEAKED,
+    NORM,
+    NSS,
+    REMOVED,
+    ROTATION,
+    RUN_TABLES,
+    SIMILARITY,
+    STABLE_RANK,
+    UNCHANGED,
+    Metric,
+)
+from pipelines.report.numbers import aligned
+from pipelines.report.suites import INTERVENTIONS, SUITES, Suite
+
+# The weights' own geometry as it would be served; of the update's, the masters, since rounding imitates concentration.
+METRICS: tuple[Metric, ...] = (
+    ACCURACY,
+    UNCHANGED,
+    NORM["bf16"],
+    ROTATION["bf16"],
+    NSS["bf16"],
+    STABLE_RANK["master"],
+    SIMILARITY["master", 25],
+)
+# Continued arms count from the weights they were taken up with, in the masters' precision.
+CONTINUED: tuple[Metric, ...] = (
+    ACCURACY_START,
+    ACCURACY,
+    LEAKED,
+    REMOVED,
+    NORM["master"],
+    ROTATION["master"],
+    STABLE_RANK["master"],
+)
+
+
+def rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame]) -> pl.DataFrame:
+    """Rows as those of `headline`, of the arms that are measured, in the suite's order after its references.
+
+    Empty where no arm of the suite is measured; what training writes does not count, it is there before.
+    """
+    metrics = CONTINUED if suite is INTERVENTIONS else METRICS
+    found = headline(study, tables, metrics, (*suite.references, *suite.arms))
+    trained = [metric.words for metric in metrics if metric.table in RUN_TABLES]
+    measured = set(found.filter(~pl.col("metric").is_in(trained))["arm"])
+    if not measured.intersection(suite.arms):
+        return found.clear()
+    return found.filter(pl.col("arm").is_in(list(measured)))
+
+
+def grid(suite: Suite, table: pl.DataFrame) -> list[list[str]]:
+    """`rows` as text: a heading row, then one row per arm, with cells as in the headline table."""
+    metrics = table["metric"].unique(maintain_order=True).to_list()
+    lines = [["arm", *metrics]]
+    for key in (*suite.references, *suite.arms):
+        mine = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
+        if mine:
+            lines.append([label(key), *(cell(mine[metric]) if metric in mine else ABSENT for metric in metrics)])
+    return lines
+
+
+def differences(suite: Suite, table: pl.DataFrame) -> list[str]:
+    """What differs, one sentence for each group of the suite that has arms in `rows`."""
+    measured = set(table["arm"])
+    present = {group: [arm for arm in group.arms if arm in measured] for group in suite.groups}
+    return [f"{group.name} ({', '.join(arms)}): {group.differs}" for group, arms in present.items() if arms]
+
+
+def terminal(study: str, tables: Mapping[str, pl.LazyFrame]) -> str:
+    """Every suite that is measured, in aligned columns; empty where none is."""
+    found = [(suite, table) for suite in SUITES if not (table := rows(study, suite, tables)).is_empty()]
+    return "\n\n".join(f"{suite.name}\n{aligned(grid(suite, table))}" for suite, table in found)
+
+
+def markdown(suite: Suite, table: pl.DataFrame) -> str:
+    """The grid as a Markdown table."""
+    lines = grid(suite, table)
+    return marked(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))

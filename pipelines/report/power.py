@@ -1,0 +1,175 @@
+"""How small a difference this many seeds, problems and samples can show.
+
+A run's accuracy is a mean over P problems of m samples each. With p_i the chance of solving problem i, its variance is
+(between + within / m) / P, where between = Var(p_i) and within = E[p_i (1 - p_i)], which sum to p (1 - p) for mean p.
+The stored standard error and accuracy give both, if m > 1. All runs of a study answer the same problems, so the spread
+over seeds holds no variance between problems: s^2 = seeds + within / (P m).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, stdev
+
+import polars as pl
+from scipy.optimize import root_scalar
+from scipy.stats import nct, norm
+from scipy.stats import t as student
+
+from pipelines.report.arms import EVERY, label
+from pipelines.report.numbers import PLUS_MINUS, aligned
+from pipelines.report.samples import final_step, table
+
+POWER, LEVEL = 0.80, 0.95
+PLANNED = (5, 10)  # seeds that a reader may think of adding
+
+
+@lru_cache
+def distance(n: int, power: float, level: float) -> float:
+    """The noncentrality at which a t test of n values rejects with probability `power`; the far tail is below 1e-6."""
+    critical = student.ppf((1 + level) / 2, n - 1)
+    high = 1.0
+    while nct.sf(critical, n - 1, high) < power:
+        high *= 1.5
+    return root_scalar(lambda shift: nct.sf(critical, n - 1, shift) - power, bracket=(0.0, high), method="brentq").root
+
+
+def detectable(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float | None:
+    """The smallest mean of n paired differences with standard deviation `sd` that a t test finds with probability
+    `power` at 1 - level, two-sided: 3.26 sd for three seeds, 1.68 for five. None for one seed.
+
+    `sd` is itself estimated from the n differences: of three it is uncertain by a factor of about two.
+    """
+    return distance(n, power, level) * sd / math.sqrt(n) if n > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Variances of an accuracy (fractions squared), from runs that differ in their seed alone."""
+
+    within: float  # of a sample about its problem's chance, E[p_i (1 - p_i)]
+    between: float  # of the problems' chances, Var(p_i)
+    seeds: float | None  # of the run's own accuracy over seeds; None for one seed
+
+    def half(self, problems: int, samples: int, seeds: int, level: float = LEVEL) -> float | None:
+        """Half-width for the mean of `seeds` runs on `problems` x `samples`, as an estimate for the whole task.
+
+        sqrt(t^2 (seeds + within / (P m)) / S + z^2 between / P), t with S - 1 degrees of freedom: more seeds do not
+        shrink the part of the problems, which they share. None for one seed.
+        """
+        runs = self.half_of_seeds(problems, samples, seeds, level)
+        z = float(norm.ppf((1 + level) / 2))
+        return None if runs is None else math.hypot(runs, z * math.sqrt(self.between / problems))
+
+    def half_of_seeds(self, problems: int, samples: int, seeds: int, level: float = LEVEL) -> float | None:
+        """The same on these very problems: the part that an interval over seeds has. None for one seed."""
+        if self.seeds is None or seeds < 2:
+            return None
+        t = float(student.ppf((1 + level) / 2, seeds - 1))
+        return t * math.sqrt((self.seeds + self.within / (problems * samples)) / seeds)
+
+
+def spread(accuracies: Sequence[float], stderrs: Sequence[float], problems: int, samples: int) -> Spread:
+    """The variances behind runs with these accuracies and standard errors over problems, one a seed.
+
+    One sample a problem cannot tell within from between; then all of p (1 - p) counts as between, which is the larger
+    of the two in `Spread.half`. Estimates below zero are set to zero.
+    """
+    total = fmean(p * (1 - p) for p in accuracies)
+    between = total
+    if samples > 1:
+        seen = problems * fmean(error**2 for error in stderrs)
+        between = min(total, max(0.0, (seen - total / samples) / (1 - 1 / samples)))
+    within = total - between
+    if len(accuracies) < 2:
+        return Spread(within=within, between=between, seeds=None)
+    seeds = max(0.0, stdev(accuracies) ** 2 - within / (problems * samples))
+    return Spread(within=within, between=between, seeds=seeds)
+
+
+SCHEMA = pl.Schema(
+    {
+        "arm": pl.String(),
+        "problems": pl.Int64(),
+        "samples": pl.Int64(),
+        "seeds": pl.Int64(),
+        "within_sd": pl.Float64(),
+        "between_sd": pl.Float64(),
+        "seed_sd": pl.Float64(),
+        "half_problems": pl.Float64(),
+        "half_seeds": pl.Float64(),
+        "half": pl.Float64(),
+        **{f"half_{n}": pl.Float64() for n in PLANNED},
+        "detectable": pl.Float64(),
+    }
+)
+
+
+def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, reference: str = "opd") -> pl.DataFrame:
+    """One row per arm with a final accuracy at `temperature`, all as fractions; null where one seed says nothing.
+
+    within_sd, between_sd, seed_sd: square roots of `Spread`; half_problems: of one run, over problems (z); half_seeds:
+    over seeds on these problems; half: both (`Spread.half`), and half_5, half_10 with as many seeds; detectable: the
+    smallest difference from `reference` that the seeds in common find with 80 % power.
+    """
+    rows = table(tables, "evaluation", EVERY).with_columns(final=final_step("evaluation"))
+    frame = rows.filter(
+        pl.col("temperature") == temperature,
+        pl.col("step") == pl.col("final"),
+        pl.col("step") > 0,
+        pl.col("stderr").is_not_null(),
+    ).sort("arm", "seed")
+    found = frame.collect()
+    base = found.filter(pl.col("arm") == reference).select("seed", reference="accuracy")
+    told = []
+    for arm in EVERY:
+        mine = found.filter(pl.col("arm") == arm)
+        if mine.is_empty():
+            continue
+        problems, samples, seeds = mine["problems"][0], mine["samples"][0], mine.height
+        parts = spread(mine["accuracy"].to_list(), mine["stderr"].to_list(), problems, samples)
+        pairs = mine.join(base, on="seed").select(pl.col("accuracy") - pl.col("reference")).to_series().to_list()
+        told.append(
+            {
+                "arm": arm,
+                "problems": problems,
+                "samples": samples,
+                "seeds": seeds,
+                "within_sd": math.sqrt(parts.within),
+                "between_sd": math.sqrt(parts.between),
+                "seed_sd": None if parts.seeds is None else math.sqrt(parts.seeds),
+                "half_problems": float(norm.ppf((1 + LEVEL) / 2)) * fmean(mine["stderr"].to_list()),
+                "half_seeds": parts.half_of_seeds(problems, samples, seeds),
+                "half": parts.half(problems, samples, seeds),
+                **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},
+                "detectable": None if arm == reference or len(pairs) < 2 else detectable(stdev(pairs), len(pairs)),
+            }
+        )
+    return pl.DataFrame(told, schema=SCHEMA, orient="row")
+
+
+def grid(table: pl.DataFrame) -> list[list[str]]:
+    """`power` as text: a heading row, then one row per arm, in points of accuracy."""
+    heading = ["arm", "problems x samples", "seeds", "one run, over problems", "mean, over seeds", "both"]
+    heading += [f"both, {n} seeds" for n in PLANNED] + ["difference from OPD found with 80 % power"]
+    lines = [heading]
+    for row in table.iter_rows(named=True):
+        halves = [row[name] for name in ("half_problems", "half_seeds", "half", *(f"half_{n}" for n in PLANNED))]
+        lines.append(
+            [
+                label(row["arm"]),
+                f"{row['problems']} x {row['samples']}",
+                str(row["seeds"]),
+                *("-" if half is None else f"{PLUS_MINUS} {100 * half:.1f}" for half in halves),
+                "-" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
+            ]
+        )
+    return lines
+
+
+def terminal(table: pl.DataFrame) -> str:
+    """The grid in aligned columns; empty without rows."""
+    if table.is_empty():
+        return ""
+    return f"accuracy at T=1, half-widths of 95 % intervals in points\n{aligned(grid(table))}"

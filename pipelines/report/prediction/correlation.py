@@ -1,0 +1,94 @@
+"""Correlation of two numbers over runs, each an arm with a seed, with a bootstrap interval and a permutation p-value.
+
+Runs are no independent samples: an arm is much the same run under every seed, and the runs of a seed share their start.
+So the bootstrap draws arms and seeds, both with replacement, and a run counts as often as both were drawn together
+(Owen's pigeonhole bootstrap, which is rather too wide than too narrow for crossed clusters); and the permutation moves
+the outcomes of a whole arm to another arm (of a whole seed to another seed), never of single runs.
+
+A resample is a weight per run. Pearson's coefficient is that of the weighted moments, Spearman's is Pearson's of the
+ranks in the resample, equal values sharing theirs.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+Coefficient = Literal["pearson", "spearman"]
+COEFFICIENTS: tuple[Coefficient, ...] = get_args(Coefficient)
+DRAWS, PERMUTATIONS = 2000, 9999
+
+
+def correlation(x: np.ndarray, y: np.ndarray, coefficient: Coefficient) -> float:
+    """Of x and y [runs]; NaN where a side does not vary."""
+    return float(_correlation(x, y, np.ones((1, len(x))), coefficient)[0])
+
+
+def bootstrapped(
+    x: np.ndarray, y: np.ndarray, arms: np.ndarray, seeds: np.ndarray, coefficient: Coefficient, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval over arms and seeds [runs]; None where most resamples have a side that does not vary."""
+    rng = np.random.default_rng(0)
+    weight = _times(arms, rng) * _times(seeds, rng)
+    weight = weight[weight.sum(1) > 0]
+    found = _correlation(x, y, weight, coefficient)
+    found = found[np.isfinite(found)]
+    if 2 * len(found) < DRAWS:
+        return None
+    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def permuted(x: np.ndarray, y: np.ndarray, units: np.ndarray, cells: np.ndarray, coefficient: Coefficient) -> float:
+    """Two-sided p: how often y correlates as strongly once whole units have been exchanged; the data counts once.
+
+    units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells.
+    """
+    rng, one = np.random.default_rng(0), np.ones((1, len(x)))
+    if coefficient == "spearman":
+        x, y = _ranks(x, one)[0], _ranks(y, one)[0]
+    shuffled = np.tile(y, (PERMUTATIONS, 1))
+    for rows in _exchangeable(units, cells):  # [units, cells], places of runs
+        order = rng.permuted(np.tile(np.arange(len(rows)), (PERMUTATIONS, 1)), axis=1)
+        shuffled[:, rows.ravel()] = y[rows[order]].reshape(PERMUTATIONS, -1)
+    found, seen = _pearson(x, shuffled, one), _pearson(x, y, one)[0]
+    # Equal arrangements may differ in the last bits.
+    return float((1 + np.sum(np.abs(found) >= abs(seen) - 1e-9)) / (1 + PERMUTATIONS))
+
+
+def _exchangeable(units: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
+    groups: dict[tuple, list[np.ndarray]] = {}
+    for unit in np.unique(units):
+        rows = np.flatnonzero(units == unit)
+        rows = rows[np.argsort(cells[rows])]
+        groups.setdefault(tuple(cells[rows]), []).append(rows)
+    return [np.array(rows) for rows in groups.values()]
+
+
+def _times(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each run's cluster was drawn, [DRAWS, runs]."""
+    names, place = np.unique(clusters, return_inverse=True)
+    return rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)[:, place].astype(float)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, weight: np.ndarray, coefficient: Coefficient) -> np.ndarray:
+    if coefficient == "spearman":
+        return _pearson(_ranks(x, weight), _ranks(y, weight), weight)
+    return _pearson(x, y, weight)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Along the last axis, [..., runs]."""
+    total = weight.sum(-1, keepdims=True)
+    x = x - (weight * x).sum(-1, keepdims=True) / total
+    y = y - (weight * y).sum(-1, keepdims=True) / total
+    own = (weight * x * x).sum(-1), (weight * y * y).sum(-1)
+    # Squares of what should be zero are rounding's.
+    flat = np.minimum(*own) <= 1e-24 * total[..., 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(flat, np.nan, (weight * x * y).sum(-1) / np.sqrt(own[0] * own[1]))
+
+
+def _ranks(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mid-ranks of x [runs] in every resample of weights [draws, runs], up to a constant."""
+    below = (x[None] < x[:, None]) + 0.5 * (x[None] == x[:, None])
+    return weight @ below.T
