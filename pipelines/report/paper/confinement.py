@@ -1,0 +1,63 @@
+"""What figures 6 and 8 draw: accuracy of arms taken up again at an early step, free and confined, and of their parents.
+
+A continued run counts its steps from 0: its first evaluation is where the projection starts, its last the end.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipelines.report.arms import tagged
+from pipelines.report.paper.item import Tables, to_run
+from pipelines.report.paper.spread import over_seeds
+from pipelines.report.suites import BEGIN, INTERVENTIONS, PARENTS, at
+
+KINDS = {"free": "", "16 own directions (the paper's K16)": "own16", "16 random directions": "random16"}  # words by key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """An arm of core and what goes on from it: `arms` by words of KINDS."""
+
+    parent: str
+
+    @property
+    def arms(self) -> dict[str, str]:
+        return {words: at(self.parent, key) if key else at(self.parent) for words, key in KINDS.items()}
+
+
+FAMILIES = tuple(Family(parent=parent) for parent in PARENTS)
+EVERY = tuple(arm for family in FAMILIES for arm in (family.parent, *family.arms.values()))
+
+
+def measured(tables: Tables) -> pl.DataFrame:
+    """Accuracy in % at the first and the last evaluation: arm, temperature, point, step, value, low, high, seeds.
+
+    step: of the parent's run, the mean over seeds (a gated parent ends at steps of its own).
+    """
+    rows = tagged(tables["evaluation"], EVERY)
+    run = ("arm", "seed", "temperature")
+    ends = {"start": pl.col("step").min(), "end": pl.col("step").max()}
+    parts = [
+        rows.filter(pl.col("step") == end.over(run)).with_columns(point=pl.lit(point)) for point, end in ends.items()
+    ]
+    known = pl.concat(parts).select(*run, "point", "step", value=100 * pl.col("accuracy")).collect()
+    begins = pl.when(pl.col("arm").is_in(list(PARENTS))).then(0).otherwise(BEGIN)
+    steps = known.group_by("arm", "temperature", "point").agg(pl.col("step").mean() + begins.first())
+    found = over_seeds(known, "temperature", "point").join(steps, on=("arm", "temperature", "point"))
+    return found.sort("arm", "temperature", "step")
+
+
+def drawn(found: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
+    """The families of which a continued arm is there."""
+    there = set(found["arm"])
+    return [family for family in FAMILIES if family.parent in parents and there & set(family.arms.values())]
+
+
+def absent(tables: Tables, found: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for the continued arms that are not there."""
+    arms = [arm for family in FAMILIES if family.parent in parents for arm in family.arms.values()]
+    lacking = [arm for arm in arms if arm not in set(found["arm"])]
+    if not lacking:
+        return ()
+    return (f"Not measured: {', '.join(lacking)}; {to_run(tables, INTERVENTIONS.name)}.",)
