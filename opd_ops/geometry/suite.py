@@ -7,9 +7,8 @@ Nothing is averaged over matrices here. Not measured: fused weights as such (spl
 stack are not those of its parts) and steps the trajectory does not hold.
 """
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -18,11 +17,10 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry import (
     TABLES,
-    VERSION,
     drift,
     gemm,
+    leading,
     localization,
-    locking,
     null_rows,
     nulls,
     rotation,
@@ -31,37 +29,13 @@ from opd_ops.geometry import (
 )
 from opd_ops.geometry.base import BaseFactors, Cache, certifiable, digest, factorise, width
 from opd_ops.geometry.certified import Tuned
-from opd_ops.geometry.exact import SIDES, Factors, factor
+from opd_ops.geometry.exact import Factors, factor
+from opd_ops.geometry.settings import Settings
+from opd_ops.geometry.snapshot import Snapshot, Tables, pairs, require_finite, tagged, whole
 from opd_ops.geometry.update import Subspaces, Update, no_subspaces
 from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
 
 FACTORED = tuple(table for table in TABLES if table not in ("update_support", "nulls"))  # need W_t - W0 of this step
-Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to measure. Cuts past min(m, n) give null rows with a reason, so one setting serves all shapes."""
-
-    k: tuple[int, ...] = (16,)  # cuts of rotation and singular shifts (D2, D3)
-    alpha: tuple[float, ...] = (0.3, 0.5)  # mask weights of localization (D4), fractions of the matrix
-    hill_k: tuple[int, ...] = (16, 32, 64)  # cuts of Hill (D7); 10 % of min(m, n) is always added
-    locking_k: tuple[int, ...] = (16,)  # cuts of locking (D8)
-    tables: tuple[str, ...] = TABLES  # which to fill; only what they need is computed
-    dense: bool = False  # float64 factors whatever the size: the reference that the rest is tested against
-
-    def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("hill_k", 2), ("locking_k", 1)):
-            cuts = getattr(self, name)
-            if len(set(cuts)) < len(cuts) or any(cut < least for cut in cuts):
-                raise ValueError(f"{name}={cuts}: cuts are distinct integers from {least} up")
-        if len(set(self.alpha)) < len(self.alpha) or not all(0.0 < alpha < 1.0 for alpha in self.alpha):
-            raise ValueError(f"alpha={self.alpha}: mask weights are distinct and lie between 0 and 1")
-        if unknown := [table for table in self.tables if table not in TABLES]:
-            raise ValueError(f"unknown diagnostic {unknown[0]!r}; known: {', '.join(TABLES)}")
-
-    def wants(self, *tables: str) -> bool:
-        return any(table in self.tables for table in tables)
 
 
 @dataclass(frozen=True)
@@ -70,17 +44,6 @@ class Measurement:
 
     rows: dict[str, list[dict]]
     problems: list[str]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One step of one matrix. subspaces: by view, what locking needs of this step. dtype: what the snapshot stores."""
-
-    step: int
-    dtype: str
-    rows: dict[str, list[dict]]
-    subspaces: dict[str, Subspaces] = field(default_factory=dict)
-    problem: str | None = None
 
 
 class Start:
@@ -191,9 +154,9 @@ class Matrix:
         rows: dict[str, list[dict]] = {table: [] for table in TABLES}
         subspaces: dict[str, Subspaces] = {}
         for view in views(weight.dtype):
-            for table, tagged in self._view(view, weight, reason, subspaces).items():
-                rows[table] += [_row(step, row, stored, method) for method, row in tagged]
-        _require_finite(rows)
+            for table, found in self._view(view, weight, reason, subspaces).items():
+                rows[table] += [whole(step, row, stored, method) for method, row in found]
+        require_finite(rows)
         return Snapshot(step, stored, rows, subspaces, f"step {step}: {broken} non-finite weights" if broken else None)
 
     def nulls(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> list[dict]:
@@ -207,11 +170,11 @@ class Matrix:
         for view in views(weight.dtype):
             if reason is None:
                 reference = self._reference(view, final)  # first: it uses the buffers too
-                tagged = reference.rows(self._delta(view, weight)[1], final_step, view)
+                found = reference.rows(self._delta(view, weight)[1], final_step, view)
             else:
-                tagged = _tagged(support.METHOD, null_rows.missing(final_step, view, reason))
-            rows += [_row(step, row, stored, method) for method, row in tagged]
-        _require_finite({"nulls": rows})
+                found = tagged(support.METHOD, null_rows.missing(final_step, view, reason))
+            rows += [whole(step, row, stored, method) for method, row in found]
+        require_finite({"nulls": rows})
         return rows
 
     def _view(self, view: str, weight: Tensor, reason: str | None, subspaces: dict[str, Subspaces]) -> Tables:
@@ -221,7 +184,7 @@ class Matrix:
         tables: Tables = {}
         if settings.wants("update_support"):
             scope = "projection" if self.projection else "other"
-            tables["update_support"] = _tagged(support.METHOD, support.rows(changes, view, scope))
+            tables["update_support"] = tagged(support.METHOD, support.rows(changes, view, scope))
         if not self.projection or not settings.wants(*FACTORED):
             return tables
         if reason is not None:
@@ -233,72 +196,32 @@ class Matrix:
         update = Update(e, start.dense, max(settings.locking_k, default=0))
         # Spectra before what can lean on them: a known spectrum gives norms and certificates for nothing.
         if settings.wants("update_spectrum"):
-            tables["update_spectrum"] = _tagged(update.spectrum.method, spectrum.rank_rows(update, view))
+            tables["update_spectrum"] = tagged(update.spectrum.method, spectrum.rank_rows(update, view))
         if settings.wants("hill"):
             rows = spectrum.hill_rows(update.spectrum, settings.hill_k, view)
-            tables["hill"] = _tagged(update.spectrum.method, rows)
+            tables["hill"] = tagged(update.spectrum.method, rows)
         if settings.wants("locking"):
             subspaces[view] = update.subspaces(settings.locking_k)
         if settings.wants("update_norm"):
             rounding = nulls.rounding_norm(after, torch.bfloat16 if view == "bf16" else weight.dtype)
             rows = spectrum.norm_rows(update, start.norm, rounding, view)
-            tables["update_norm"] = _tagged(update.norm_method, rows)
+            tables["update_norm"] = tagged(update.norm_method, rows)
         if settings.wants("localization"):
             method = start.factors.method if start.dense else "factors-f64"
-            tables["localization"] = _tagged(method, localization.rows(start.masks, changes, view))
-        return tables | (self._dense if start.dense else self._certified)(start, after, update, view)
+            tables["localization"] = tagged(method, localization.rows(start.masks, changes, view))
+        return tables | self._leading(start, after, update, view)
 
-    def _dense(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
-        """Rotation, singular shifts and drift from float64 factors."""
-        settings, base, tables = self.settings, start.factors, {}
+    def _leading(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
+        """Rotation, singular shifts and drift, as far as they are asked for."""
+        settings = self.settings
         if not settings.wants("rotation", "singular_shift", "spectral_drift"):
-            return tables
+            return {}
+        if not start.dense:
+            tuned = Tuned(after, start.base, update, gemm.use(self.gemm_path, self.device))
+            return leading.certified(start.base, tuned, update, settings, view)
         # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
-        tuned = base if update.zero else factor(after, max((*settings.k, 0)))
-        if settings.wants("spectral_drift"):
-            rows = drift.rows(base.spectrum, base.spectrum if tuned is base else tuned.spectrum, update.frobenius, view)
-            tables["spectral_drift"] = _tagged(base.method, rows)
-        cuts, shifts = [], []
-        for k in settings.k:
-            reason = rotation.undefined(base, tuned, k)
-            if reason is not None:
-                cuts += rotation.missing(k, view, reason)
-                shifts += drift.missing_shift(k, view, reason)
-                continue
-            cut = rotation.exact_cut(base, tuned, k)
-            cuts += [cut.row(side, view) for side in SIDES]
-            noise = 0.0 if tuned is base else float((base.spectrum.noise + tuned.spectrum.noise)[:k].max())
-            shifts.append(drift.Shift(k, tuned.s[:k] - base.s[:k], noise, base.s[:k], base.method).row(view))
-        return tables | self._asked(rotation=_tagged(base.method, cuts), singular_shift=_tagged(base.method, shifts))
-
-    def _certified(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
-        """The same from base factors, with certificates."""
-        settings, tables = self.settings, {}
-        if not settings.wants("rotation", "singular_shift", "spectral_drift"):
-            return tables
-        tuned = Tuned(after, start.base, update, gemm.use(self.gemm_path, self.device))
-        if settings.wants("spectral_drift"):
-            base = start.base.spectrum
-            rows = drift.rows(base, base if update.zero else tuned.spectrum, update.frobenius, view)
-            tables["spectral_drift"] = _tagged(base.method, rows)
-        if not settings.wants("rotation", "singular_shift"):
-            return tables
-        reasons = {k: tuned.undefined(k) for k in settings.k}
-        defined = tuple(k for k in settings.k if reasons[k] is None)
-        cuts, shifts = tuned.solve(defined) if defined else ({}, {})
-        reasons |= {k: f"sigma_{k} of W_t is numerically zero" for k in defined if k not in cuts}
-        rows_, moved = [], []
-        for k, reason in reasons.items():
-            if reason is not None:
-                rows_ += _tagged(start.base.spectrum.method, rotation.missing(k, view, reason))
-                moved += _tagged(start.base.spectrum.method, drift.missing_shift(k, view, reason))
-            else:
-                rows_ += [(cuts[k].method, cuts[k].row(side, view)) for side in SIDES]
-                moved.append((shifts[k].method, shifts[k].row(view)))
-        return tables | self._asked(rotation=rows_, singular_shift=moved)
-
-    def _asked(self, **tables: list[tuple[str, dict]]) -> Tables:
-        return {table: rows for table, rows in tables.items() if self.settings.wants(table)}
+        tuned = start.factors if update.zero else factor(after, max((*settings.k, 0)))
+        return leading.dense(start.factors, tuned, update, settings, view)
 
     def _missing(self, view: str, reason: str) -> Tables:
         """Null rows of every table asked for."""
@@ -312,7 +235,7 @@ class Matrix:
             "update_spectrum": spectrum.missing_ranks(view, reason),
             "hill": spectrum.missing_hill(settings.hill_k, min(shape), view, reason),
         }
-        return self._asked(**{table: _tagged(support.METHOD, found) for table, found in rows.items()})
+        return settings.asked(**{table: tagged(support.METHOD, found) for table, found in rows.items()})
 
     def _reference(self, view: str, final: Tensor) -> null_rows.Reference:
         """What the nulls of a view need of the final step, kept while that is the same object."""
@@ -409,36 +332,5 @@ def measure(
     return Measurement(rows, problems)
 
 
-def pairs(taken: list[Snapshot], wanted: set[tuple[int, int]] | None = None) -> list[dict]:
-    """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
-    rows = []
-    for view in ("bf16", "master"):
-        held = [one for one in taken if view in one.subspaces]
-        if not held:
-            continue
-        method = held[0].subspaces[view].method
-        by_step = {one.step: one for one in held}
-        for row in locking.rows([(one.step, one.subspaces[view]) for one in held], view, wanted):
-            rows.append(_row(row["step"], row, by_step[row["step"]].dtype, method))
-    return rows
-
-
-def _tagged(method: str, rows: list[dict]) -> list[tuple[str, dict]]:
-    return [(method, row) for row in rows]
-
-
-def _row(step: int, columns: dict, stored: str, method: str) -> dict:
-    return {"step": step, **columns, "dtype": stored, "method": f"{method}/{VERSION}"}
-
-
 def _equal(narrow: Tensor, wide: Tensor) -> bool:
     return all(torch.equal(a.to(b.dtype), b) for a, b in zip(narrow.split(256), wide.split(256), strict=True))
-
-
-def _require_finite(rows: dict[str, list[dict]]) -> None:
-    for table, found in rows.items():
-        for row in found:
-            for column, value in row.items():
-                values = value if isinstance(value, list) else [value]
-                if any(isinstance(number, float) and not math.isfinite(number) for number in values):
-                    raise RuntimeError(f"{table}.{column} is not finite at step {row['step']}: {value}")

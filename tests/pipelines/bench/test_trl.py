@@ -1,11 +1,11 @@
-"""TRL beside ours: what its losses are, by a reference row by row; its environment and its jobs without it.
+"""TRL beside ours: what its losses are, by a reference row by row; its jobs without it.
 
 Where the environment is not installed, which a full bench does, the tests that need TRL are skipped.
 """
 
+import dataclasses
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from pipelines.bench.peers import Absent
-from pipelines.bench.trl import driver, environment
+from pipelines.bench.environment import Absent
+from pipelines.bench.trl import driver
 from pipelines.bench.trl.job import Given, Job, text
 
 PROMPTS = [[1, 5, 9], [1, 7, 4, 11, 3], [1, 30]]
@@ -33,7 +33,7 @@ ROOM = 8  # max_new_tokens
 
 def installed() -> bool:
     try:
-        return environment.interpreter().exists()
+        return driver.TRL.interpreter().exists()
     except Absent:
         return False
 
@@ -179,28 +179,8 @@ def test_a_job_is_json_and_knows_its_rows():
         text(job, Given(responses=RESPONSES[:5]))
 
 
-def test_an_environment_is_made_once_told_before_and_again_when_its_packages_change(monkeypatch, tmp_path):
-    ran, said = [], []
-    monkeypatch.setattr(environment, "call", lambda command, otherwise: ran.append(command))
-    folder = tmp_path / "trl"
-    folder.mkdir()
-    for _ in range(2):
-        assert environment.install(said.append, folder) == folder / "bin" / "python"
-    venv, pip = ran
-    assert venv[1:] == ["-m", "venv", "--clear", str(folder)] and set(environment.PACKAGES) <= set(pip)
-    assert len(said) == 1 and "trl==1.16.0" in said[0]
-    monkeypatch.setattr(environment, "PACKAGES", ("trl==2.0",))
-    with pytest.raises(Absent, match="trl is missing"):
-        environment.interpreter(folder)
-
-
-def test_what_fails_is_a_reason(monkeypatch, tmp_path):
-    with pytest.raises(Absent, match="No such file"):
-        environment.call([str(tmp_path / "python")], "failed")
-    with pytest.raises(Absent, match=r"^failed: ValueError: no$"):
-        environment.call([sys.executable, "-c", "raise ValueError('no')"], "failed")
-    monkeypatch.setattr(environment.install, "__defaults__", (print, tmp_path))
-    monkeypatch.setattr(environment.interpreter, "__defaults__", (tmp_path,))
+def test_without_the_environment_nothing_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(driver, "TRL", dataclasses.replace(driver.TRL, folder=tmp_path))
     with pytest.raises(Absent, match="not installed"):
         driver.measure(grpo((Path("student"), None)))
 

@@ -1,0 +1,59 @@
+"""Rotation, singular shifts and drift of one view (D2, D3): the rows of factors of W0 and of W_t, at all cuts.
+
+    dense       float64 factors of both
+    certified   base factors of W0 and `Tuned`, each number with its certificate
+
+Not measured: anything of W_t - W0 alone, which `spectrum` does.
+"""
+
+from opd_ops.geometry import drift, rotation
+from opd_ops.geometry.base import BaseFactors
+from opd_ops.geometry.certified import Tuned
+from opd_ops.geometry.exact import SIDES, Factors
+from opd_ops.geometry.settings import Settings
+from opd_ops.geometry.snapshot import Tables, tagged
+from opd_ops.geometry.update import Update
+
+
+def dense(base: Factors, tuned: Factors, update: Update, settings: Settings, view: str) -> Tables:
+    """From float64 factors of W0 and of W_t, which are the same object where nothing moved."""
+    tables: Tables = {}
+    if settings.wants("spectral_drift"):
+        rows = drift.rows(base.spectrum, base.spectrum if tuned is base else tuned.spectrum, update.frobenius, view)
+        tables["spectral_drift"] = tagged(base.method, rows)
+    cuts, shifts = [], []
+    for k in settings.k:
+        reason = rotation.undefined(base, tuned, k)
+        if reason is not None:
+            cuts += rotation.missing(k, view, reason)
+            shifts += drift.missing_shift(k, view, reason)
+            continue
+        cut = rotation.exact_cut(base, tuned, k)
+        cuts += [cut.row(side, view) for side in SIDES]
+        noise = 0.0 if tuned is base else float((base.spectrum.noise + tuned.spectrum.noise)[:k].max())
+        shifts.append(drift.Shift(k, tuned.s[:k] - base.s[:k], noise, base.s[:k], base.method).row(view))
+    return tables | settings.asked(rotation=tagged(base.method, cuts), singular_shift=tagged(base.method, shifts))
+
+
+def certified(base: BaseFactors, tuned: Tuned, update: Update, settings: Settings, view: str) -> Tables:
+    """The same from base factors, with certificates."""
+    tables: Tables = {}
+    method = base.spectrum.method
+    if settings.wants("spectral_drift"):
+        spectrum = base.spectrum if update.zero else tuned.spectrum
+        tables["spectral_drift"] = tagged(method, drift.rows(base.spectrum, spectrum, update.frobenius, view))
+    if not settings.wants("rotation", "singular_shift"):
+        return tables
+    reasons = {k: tuned.undefined(k) for k in settings.k}
+    defined = tuple(k for k in settings.k if reasons[k] is None)
+    cuts, shifts = tuned.solve(defined) if defined else ({}, {})
+    reasons |= {k: f"sigma_{k} of W_t is numerically zero" for k in defined if k not in cuts}
+    rows, moved = [], []
+    for k, reason in reasons.items():
+        if reason is not None:
+            rows += tagged(method, rotation.missing(k, view, reason))
+            moved += tagged(method, drift.missing_shift(k, view, reason))
+        else:
+            rows += [(cuts[k].method, cuts[k].row(side, view)) for side in SIDES]
+            moved.append((shifts[k].method, shifts[k].row(view)))
+    return tables | settings.asked(rotation=rows, singular_shift=moved)
