@@ -8,9 +8,11 @@ In reading order:
 - `sizes.py`        how big everything is, in full and with --quick
 - `truth.py`        the float64 reference; `engine.py` the only door to what is measured
 - `plain.py`        the published recipe and the single factorizations it is made of
+- `environment.py`  another program's packages, and its processes
 - `peers.py`        WeightWatcher and modeldelta, in an environment of their own
 - `seconds.py`      CPU and device seconds; `load.py` how busy the machine was with something else
 - `worker.py`       the program of a measuring process; `workers.py` starts it
+- `trl/`            TRL's training steps
 - `figures/`        one function per figure
 - `ledger.py`       the rows in the table `bench`
 - `__main__.py`     the command

@@ -18,19 +18,15 @@ Seconds are CPU seconds of the child process less those of one that only imports
 
 import json
 import math
-import os
 import resource
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[2] / ".venv-peers"
-TORCH = "torch>=2.13,<2.14"  # a later torch would be a CUDA build
+from pipelines.bench.environment import ROOT, TORCH, Environment
+
 PINS = {"weightwatcher": "0.7.7", "modeldelta": "0.4.4"}
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-QUIET = {"MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+TOOLS = Environment(ROOT / ".venv-peers", (TORCH, *(f"{name}=={version}" for name, version in PINS.items())))
 
 IMPORTS = {
     "weightwatcher": "import weightwatcher",
@@ -55,32 +51,12 @@ modeldelta.cli.compare([base, tuned, "-o", out, "-q"], standalone_mode=False)
 }
 
 
-class Absent(Exception):
-    """A peer cannot be run here; the message says why."""
-
-
 @dataclass(frozen=True)
 class Found:
     """seconds: CPU seconds without imports. values: by tensor name, the columns of update_spectrum it can give."""
 
     seconds: float
     values: dict[str, dict[str, float]]
-
-
-def environment(folder: Path = FOLDER, *, install: bool) -> Path:
-    """The interpreter of the peers' environment, made first where it is missing and may be. Errors: Absent."""
-    python = folder / "bin" / "python"
-    pins = json.dumps({"torch": TORCH} | PINS)
-    marker = folder / "installed.json"
-    if marker.exists() and marker.read_text() == pins:
-        return python
-    if not install:
-        raise Absent(f"not installed: {folder.name} is missing, a full bench makes it")
-    names = [TORCH, *(f"{name}=={version}" for name, version in PINS.items())]
-    _run([sys.executable, "-m", "venv", "--clear", str(folder)], "not installed")
-    _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *names], "not installed")
-    marker.write_text(pins)
-    return python
 
 
 def measure(peer: str, python: Path, base: Path, tuned: Path) -> Found:
@@ -125,18 +101,6 @@ READERS = {"weightwatcher": _weightwatcher, "modeldelta": _modeldelta}
 def _seconds(python: Path, program: str, *arguments: str) -> float:
     """CPU seconds, user and system, of one Python process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _run([str(python), "-c", program, *arguments], "failed")
+    TOOLS.call([str(python), "-c", program, *arguments], "failed")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _run(command: list[str], otherwise: str) -> None:
-    """Errors: Absent, `otherwise` and the last line the process wrote."""
-    environment = os.environ | dict.fromkeys(THREADS, "1") | QUIET
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    except OSError as error:
-        raise Absent(f"{otherwise}: {error}") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise Absent(f"{otherwise}: {said[-1]}")

@@ -6,10 +6,13 @@ of W_t - W0. Agreement is the largest relative difference over the ten matrices 
 """
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipelines.bench import engine, peers, truth
 from pipelines.bench.checkpoints import refs, write_pair
+from pipelines.bench.environment import Absent
 from pipelines.bench.figures import Tell
 from pipelines.bench.plain import Plain, plain
 from pipelines.bench.row import Row, row
@@ -46,8 +49,9 @@ def snapshot(sizes: Sizes, tell: Tell) -> list[Row]:
         true = _truth(before, after)
         rows += mine + _agreement("shared with the tools", found, true)
         for place, peer in enumerate(peers.PINS):
-            tell(0.8 + 0.1 * place, peer)
-            rows += _peer(peer, folders, shared, true, install=sizes.install)
+            say = partial(tell, 0.8 + 0.1 * place)
+            say(peer)
+            rows += _peer(peer, folders, shared, true, sizes, say)
     return rows
 
 
@@ -66,11 +70,14 @@ def _ours(
     return rows, {name: engine.values(tables) for name, tables in done.result.items()}, done.seconds
 
 
-def _peer(peer: str, folders: tuple[Path, Path], ours: float, true: Values, *, install: bool) -> list[Row]:
+def _peer(
+    peer: str, folders: tuple[Path, Path], ours: float, true: Values, sizes: Sizes, say: Callable[[str], None]
+) -> list[Row]:
     case, least = f"{peer} {peers.PINS[peer]}", PEERS[peer]
     try:
-        found = peers.measure(peer, peers.environment(install=install), *folders)
-    except peers.Absent as reason:
+        python = peers.TOOLS.install(say) if sizes.install else peers.TOOLS.interpreter()
+        found = peers.measure(peer, python, *folders)
+    except Absent as reason:
         return [row(2, case, f"{peer} over ours", None, "x", least=least, note=str(reason))]
     return [
         row(2, case, "CPU per snapshot", found.seconds, "s", note="its process, imports taken off"),

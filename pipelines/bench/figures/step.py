@@ -81,7 +81,7 @@ def _sampler(case: str, config: PretrainedConfig, prompts: int, tokens: int, sha
     for turn in range(4 * sizes.repeats + 1):
         pair = cpu(ours).seconds, cpu(theirs).seconds
         pairs += [pair] if turn else []  # the first of each allocates
-    ratio = median(a / b for a, b in pairs) if pairs else float("nan")
+    ratio = median(a / b for a, b in pairs)
     a, b = (median(side) for side in zip(*pairs, strict=True))
     return row(7, case, "sampler over generate", ratio, "x", most=0.6, note=f"{a:.3f} s against {b:.3f} s")
 

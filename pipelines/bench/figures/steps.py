@@ -25,12 +25,12 @@ from opd_ops.tasks.registry import build
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.training.drawing import Phase, Response
 from opd_ops.training.loop import Trainer
+from pipelines.bench.environment import Absent
 from pipelines.bench.figures import Tell
-from pipelines.bench.peers import Absent
 from pipelines.bench.row import Row, row
 from pipelines.bench.seconds import cpu
 from pipelines.bench.sizes import Sizes
-from pipelines.bench.trl import driver, environment
+from pipelines.bench.trl import driver
 from pipelines.bench.trl.job import Given, Job
 from pipelines.studies import tiny
 
@@ -45,8 +45,8 @@ def steps(sizes: Sizes, tell: Tell) -> list[Row]:
         folders = [_folder(Path(name) / str(seed), seed) for seed in range(2)]
         try:
             if sizes.install:
-                environment.install(lambda line: tell(0.0, line))
-            environment.interpreter()
+                driver.TRL.install(lambda line: tell(0.0, line))
+            driver.TRL.interpreter()
         except Absent as absent:
             return [row(6, "TRL 1.16", "CPU per step, ours over TRL's", None, most=MOST, note=str(absent))]
         for place, recipe in enumerate((tiny.opd(), tiny.rlvr())):

@@ -1,13 +1,13 @@
 """TRL 1.16's training steps beside ours: its CPU seconds, and its loss and gradient on the same tokens.
 
-- `environment.py`  `.venv-trl`: install() makes it, interpreter() finds it
 - `job.py`          what is asked for: models, prompts, lengths, optimizer; Given: responses in place of drawn ones
-- `driver.py`       measure(job) -> Steps, evaluate(job, given) -> Gradient; a process of one thread each
+- `driver.py`       measure(job) -> Steps, evaluate(job, given) -> Gradient; a process of one thread each, in TRL, the
+                    environment `.venv-trl`, which TRL.install() makes and TRL.interpreter() finds
 - `worker.py`       the program of that process, inside TRL's environment
 
 A figure does this, and takes the ratio of medians from processes that follow each other; Absent is its note:
 
-    install() where the sizes allow it, else interpreter()
+    TRL.install() where the sizes allow it, else TRL.interpreter()
     job = Job(method="opd", student=folder, teacher=folder, prompts=64 token lists)       or
     job = Job(method="grpo", student=folder, prompts=8 token lists, group=8)
     measure(job).median against ours; .outside is the share that is not sampling, forward, backward or optimizer.step
