@@ -12,6 +12,7 @@ from typing import Any
 from opd_ops.recipe.constraint import Basis, Constraint, Given, Random, UpdateOf, WeightsOf
 from opd_ops.recipe.later import LATER, plain
 from opd_ops.recipe.objective import SAMPLED, Mix, Objective, Opd, Rlvr, Selection, Sft, opd_of, rlvr_of
+from opd_ops.recipe.reaction import NOISES, Guard, Reaction
 from opd_ops.recipe.resources import Resources, Workers
 from opd_ops.recipe.rollout import Correction, Replay, Rollout, Student, Teacher
 from opd_ops.recipe.start import Architecture, FinalOf, Fresh, SnapshotOf, Start, Weights
@@ -28,6 +29,7 @@ __all__ = [
     "Fresh",
     "Gate",
     "Given",
+    "Guard",
     "Horizon",
     "Mix",
     "NormOf",
@@ -35,6 +37,7 @@ __all__ = [
     "Opd",
     "Precision",
     "Random",
+    "Reaction",
     "Recipe",
     "Replay",
     "Resources",
@@ -80,10 +83,11 @@ class Recipe:
     evaluation: Evaluation
     precision: Precision = field(default_factory=Precision)
     constraint: Constraint | None = field(default=None, metadata=LATER)
+    reaction: Reaction | None = field(default=None, metadata=LATER)
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        for reason in _refusals(self.objective, self.rollout):
+        for reason in (*_refusals(self.objective, self.rollout), *_reacts(self.reaction, self.constraint)):
             raise ValueError(f"recipe {self.name} is refused: {reason}")
 
     @property
@@ -151,6 +155,17 @@ def _refusals(objective: Objective, rollout: Rollout) -> list[str]:
         if not rollout.on_policy and rollout.correction and rlvr.clip:
             reasons.append("rlvr.clip corrects for the rollout policy already: leave one of the two out")
     return reasons
+
+
+def _reacts(reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
+    """Why a reaction does not fit the constraint, or its absence."""
+    if reaction is None:
+        return []
+    if reaction.action == "release" and (constraint is None or constraint.mode != "gradient"):
+        return ["a reaction releases a constraint of mode 'gradient': name one, or react with noise"]
+    if reaction.action in NOISES and constraint is not None:
+        return ["noise would leave the constraint's subspace: leave the constraint out, or let the reaction release it"]
+    return []
 
 
 def _sampled(what: str, loss_temperature: float, rollout: Rollout) -> list[str]:

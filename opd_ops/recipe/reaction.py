@@ -22,12 +22,13 @@ class Guard:
         similarity         Sim_16, input side, to the `earlier` reading
 
     The guard trips at the second of two readings in a row outside the band at their relative norm. The band is that of
-    `reference`, calibrated when the run begins from that recipe's complete runs, or `rails`: points at ascending
+    `reference`, calibrated from that recipe's measured runs when the run begins, or `rails`: points at ascending
     relative norms, interpolated in its logarithm. Outside the band's norms there is no verdict.
     """
 
     quantity: Quantity
     reference: str | None = None  # a recipe
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the reference's runs, of which one that is the run itself is left out
     rails: tuple[Rail, ...] | None = None
     every: int = 5  # optimizer steps between readings
 

@@ -18,6 +18,7 @@ from opd_ops.batch import Batch
 from opd_ops.models import assemble, response_logits
 from opd_ops.objectives.objective import token_logprobs
 from opd_ops.recipe import Recipe, Sft, Teacher, opd_of, rlvr_of
+from opd_ops.recipe.reaction import Rail
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Engine
 from opd_ops.tasks.task import TaskLike
@@ -26,6 +27,7 @@ from opd_ops.training import batches
 from opd_ops.training.drawing import Drawing, Phase, Response, Rewards
 from opd_ops.training.evaluating import Evaluator
 from opd_ops.training.optimizer import Masters, Moments, learning_rate
+from opd_ops.training.reaction import Reacting
 from opd_ops.training.subspace import Bases
 from opd_ops.training.syncing import Syncing
 from opd_ops.training.terms import Terms
@@ -56,8 +58,8 @@ class Trainer:
 
     teacher: scores the responses, for OPD. engine: draws responses; None is this process, on the trained weights
     themselves. teacher_engine: draws them where the rollout source is the teacher. stored: another run's responses by
-    step, for a replay. rewards: verifies responses. bases: of the recipe's constraint. moments: an optimizer's state to
-    go on with. phase: times what the step spends where.
+    step, for a replay. rewards: verifies responses. bases: of the recipe's constraint. rails: the band of its
+    reaction's guard. moments: an optimizer's state to go on with. phase: times what the step spends where.
 
     Errors: ValueError when the objective or the constraint lacks something it needs.
     """
@@ -76,6 +78,7 @@ class Trainer:
         stored: Callable[[int], list[dict[str, Any]]] | None = None,
         rewards: Rewards | None = None,
         bases: Bases | None = None,
+        rails: tuple[Rail, ...] = (),
         moments: Moments | None = None,
         device: str = "cpu",
         phase: Phase = lambda name: nullcontext(),
@@ -96,6 +99,7 @@ class Trainer:
         )
         if moments:
             self.optimizer.adopt(moments)
+        self.reacting = Reacting(recipe.reaction, rails, self.optimizer.masters, seed) if recipe.reaction else None
         rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
         window = getattr(config, "max_position_embeddings", 1 << 30)
         self.drawing = Drawing(recipe, seed, task, rewards, phase, window, stored)
@@ -131,12 +135,14 @@ class Trainer:
             if self.recipe.resources.sleep and self.teacher:
                 self.teacher.sleep()
             with self.phase("update"):
-                gradients = self.optimizer.combine(terms.coefficients) | self.optimizer.confine()
+                gradients = self.optimizer.combine(terms.coefficients)
+                if self.reacting is None or not self.reacting.released(step):
+                    gradients |= self.optimizer.confine()
                 norm = self.optimizer.clip()
                 self._require_finite(step, losses, norm)
                 self._require_signal(step, terms.flat)
                 rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
-                leaked = self.optimizer.step(rate)
+                moved = self._move(step, rate)
         self.step = step
         self.drawing.done()
         row = {
@@ -148,7 +154,7 @@ class Trainer:
             **_drawn(responses, step if self.recipe.rollout.source.kind == "student" else None),
             **({f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}),
             **gradients,
-            **leaked,
+            **moved,
             **terms.summary(),
         }
         positions = [{"step": step} | found for found in terms.positions.rows()]
@@ -193,11 +199,17 @@ class Trainer:
             "rollout_version": self.engine.version,
             "probe": self.syncing.probe,
         }
-        return self.optimizer.state(), facts
+        tensors = self.optimizer.state()
+        if self.reacting:
+            watched, facts["reaction"] = self.reacting.state()
+            tensors |= watched
+        return tensors, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
         """Continue after `step` steps from what `state` gave."""
         self.optimizer.restore(tensors, facts.get("optimizer_steps", step))
+        if self.reacting:
+            self.reacting.restore(tensors, facts["reaction"])
         self.drawing.restore(facts["pending"])
         self.flat_steps, self.syncing.probe = facts["flat_steps"], facts["probe"]
         self.syncing.changed = True
@@ -264,6 +276,14 @@ class Trainer:
                     loss.backward(retain_graph=term is not terms.terms[-1])
                     self.optimizer.accumulate(term.name)
         return losses
+
+    def _move(self, step: int, rate: float) -> dict[str, Any]:
+        """Update the masters: what leaked from a constraint, and what a reaction did, for the step's row."""
+        if self.reacting is None:
+            return self.optimizer.step(rate)
+        reacting, told = self.reacting, {}
+        reacting.before(step)
+        return self.optimizer.step(rate, lambda: told.update(reacting.after(step))) | told
 
     def _logits(self, part: Batch) -> Tensor:
         return response_logits(self.model, part.ids, part.attention, part.positions, part.width)

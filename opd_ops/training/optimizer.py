@@ -5,6 +5,7 @@ upcast to fp32 and added up there, the step moves the masters, and the rounded m
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -128,13 +129,17 @@ class Masters:
             tensor.grad = None
         self.gradients = {}
 
-    def step(self, rate: float) -> dict[str, float]:
-        """Update the masters, serve them, clear gradients; what leaked from a constraint, or nothing without one."""
+    def step(self, rate: float, disturb: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Update the masters, serve them, clear gradients; what leaked from a constraint, or nothing without one.
+
+        disturb: what else moves the masters, before they are served.
+        """
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.adamw.step()
         self.steps += 1
         leaked = self.confined.settle(self.masters, rate) if self.confined else {}
+        disturb()
         self.discard()
         self._serve()
         return leaked

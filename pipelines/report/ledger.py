@@ -11,6 +11,7 @@ TITLES = {
     "objectives": "Statements about the objectives",
     "interventions": "Statements about confined training",
     "controls": "Statements with one thing matched at a time",
+    "steering": "Statements about what is done when a guard-rail trips",
 }
 HEADING = (
     "claim",

@@ -51,6 +51,10 @@ falling stable rank and a gradual locking.
 
 The models are far smaller than the paper's 8B and train for far fewer steps: orders are compared, not levels.
 """
+PAPER = (
+    'The paper\'s own table and figures, drawn from these runs: <a href="paper.html">paper.html</a>, which '
+    "<code>opd report {study}</code> writes."
+)
 
 
 def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str]) -> str:
@@ -62,7 +66,7 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
     bodies = {
         "findings": findings(decided),
         "headline": exhibits.numbers(headline(study, tables)),
-        "figures": exhibits.drawings(tables),
+        "figures": exhibits.drawings(tables) + f"<p>{PAPER.format(study=escape(study))}</p>",
         **{suite.name: exhibits.varied(suite, grids.rows(study, suite, tables), decided) for suite in SUITES},
         "regimes": questions.regimes(tables["regime"]) if "regime" in tables else "",
         "predictions": questions.predicted(tables["predictions"].collect()) if "predictions" in tables else "",
@@ -80,6 +84,20 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
     title = f"Weight geometry of SFT, OPD and RLVR: study {study}"
     shown = [(key, name) for key, name in SECTIONS if bodies[key]]
     main = "\n".join(markup.section(key, name, bodies[key]) for key, name in shown)
+    return document(title, introduction(tables, provenance, shown), main)
+
+
+def redrawn(study: str, body: str) -> str:
+    """The page of the paper's own table and figures, drawn from the runs of `study`; body: `paper.section.section`."""
+    title = f"arXiv 2606.07082, figure by figure: study {study}"
+    lead = (
+        'Drawn from the runs of this study, with the paper\'s values beside them. <a href="index.html">The report</a>'
+    )
+    return document(title, f'<p class="lead">{lead}</p>', markup.section("paper", "Table 1 and Figures 2 to 9", body))
+
+
+def document(title: str, header: str, main: str) -> str:
+    """A self-contained HTML document."""
     css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
@@ -91,10 +109,10 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
 {css}</style>
 </head>
 <body>
-<a class="skip" href="#main">Skip to the findings</a>
+<a class="skip" href="#main">Skip to the content</a>
 <header>
 <h1>{escape(title)}</h1>
-{introduction(tables, provenance, shown)}
+{header}
 </header>
 <main id="main">
 {main}

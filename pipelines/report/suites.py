@@ -164,4 +164,24 @@ CONTROLS = Suite(
         ),
     ),
 )
-SUITES = (OBJECTIVES, INTERVENTIONS, CONTROLS)
+STEERING = Suite(
+    name="steering",
+    title="When a guard-rail trips",
+    references=("opd", "rlvr"),
+    told="RLVR whose guard reads how far the update has turned, and which is disturbed from the step on where that "
+    "leaves the band of OPD's runs of the same norm.",
+    groups=(
+        Group(name="Nothing", arms=("rlvr-noise-sham",), differs="the guard trips and nothing is done."),
+        Group(
+            name="Isotropic noise",
+            arms=("rlvr-noise-iso", "rlvr-noise-iso3"),
+            differs="Gaussian noise of one or three times the norm of every later step is added to it.",
+        ),
+        Group(
+            name="Off-channel noise",
+            arms=("rlvr-noise-off", "rlvr-noise-off3"),
+            differs="the same noise without the 16 leading directions of the update at the trip.",
+        ),
+    ),
+)
+SUITES = (OBJECTIVES, INTERVENTIONS, CONTROLS, STEERING)

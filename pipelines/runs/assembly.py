@@ -16,7 +16,7 @@ from opd_ops.tasks.registry import build
 from opd_ops.training.constraint import stored
 from opd_ops.training.drawing import Phase
 from opd_ops.training.loop import Trainer
-from pipelines.runs import bases, engines, norms, starts, teaching
+from pipelines.runs import bases, engines, monitor, norms, starts, teaching
 from pipelines.runs.placement import Placement
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
@@ -60,6 +60,11 @@ def assemble(
     if opd:
         teacher = teaching.source(store, opd, start, seed)
         inputs |= {"teacher": teacher.digest} if opd.teacher else {}
+    rails = ()
+    if recipe.reaction:
+        held = before.get("rails") or monitor.guarded(store, recipe.reaction.guard, recipe.name, seed)
+        rails = tuple((float(norm), float(low), float(high)) for norm, low, high in held)
+        inputs["rails"] = [list(rail) for rail in rails]
     task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
     inputs |= {"task": facts} if (facts := task.facts()) else {}
     moments = None if resumed else starts.moments(store, recipe.start, seed)
@@ -86,6 +91,7 @@ def assemble(
         stored=_replayed(trajectory, recipe),
         rewards=task.rewards,
         bases=subspaces,
+        rails=rails,
         moments=moments,
         device="cuda" if recipe.resources.gpus else "cpu",
         phase=phase,

@@ -117,6 +117,16 @@ def publish(store: Store, study: Study) -> str:
     return report_key(study)
 
 
+def publish_paper(store: Store, study: Study) -> str:
+    """Write the paper's table and figures as drawn from the study's runs, beside the report; returns the key."""
+    from pipelines.report.page import redrawn
+    from pipelines.report.paper.section import section
+
+    key = f"reports/{study.name}/paper.html"
+    store.write(key, redrawn(study.name, section(tables(store, study), store)).encode())
+    return key
+
+
 def headline(store: Store, study: Study) -> str:
     """The headline table as Markdown."""
     from pipelines.report import headline as table

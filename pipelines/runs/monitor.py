@@ -104,15 +104,17 @@ def calibrated(
     names: Sequence[str],
     *,
     without: tuple[str, int] | None = None,
+    among: Sequence[tuple[str, int]] | None = None,
     projected: bool = True,
     serial: bool = True,
 ) -> Guardrails:
-    """The bands of all complete runs of these recipes, imported ones among them, but for `without` (recipe, seed).
+    """The bands of all complete runs of these recipes, imported ones too; of those `among` them, and but for `without`.
 
     projected: with similarity_projected; without it no weights are read, and only measured runs count.
     Errors: ValueError in one line for fewer than two runs, or runs of models of several sizes.
     """
     runs = [run for name in names for run in complete_runs(store, name) if run != without]
+    runs = [run for run in runs if among is None or run in among]
     runs = [run for run in runs if projected or _written(store, *run) is not None]
     if len(runs) < 2:
         found = ", ".join(f"{name} seed {seed}" for name, seed in runs) or "none"
@@ -182,15 +184,19 @@ def rails(guardrails: Guardrails, quantity: str, view: str = "master", points: i
 
 
 def guarded(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[Rail, ...]:
-    """The rails of a guard: its own, or its reference's as they are now, without the run itself.
+    """The rails of a guard: its own, or its reference's over the guard's seeds, without the run itself.
 
-    Errors: ValueError for fewer than two measured runs of the reference.
+    Errors: ValueError naming a run of the reference that is not measured, or for fewer than two of them.
     """
     if guard.rails is not None:
         return guard.rails
     assert guard.reference is not None
     quantity = "similarity_previous" if guard.quantity == "similarity" else guard.quantity
-    return rails(calibrated(store, [guard.reference], without=(recipe, seed), projected=False), quantity)
+    runs = [(guard.reference, number) for number in guard.seeds]
+    for name, number in runs:
+        if (name, number) != (recipe, seed) and _written(store, name, number) is None:
+            raise ValueError(f"{recipe} is guarded by {name} seed {number}, which is not measured: run it first")
+    return rails(calibrated(store, [guard.reference], without=(recipe, seed), among=runs, projected=False), quantity)
 
 
 def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> Watched:

@@ -88,7 +88,7 @@ def train(
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """The runs, as (recipe, seed), that must be complete before this one."""
-    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    opd, constraint, reaction = opd_of(recipe.objective), recipe.constraint, recipe.reaction
     needed: list[Any] = [
         recipe.start,
         recipe.rollout.source,
@@ -96,11 +96,14 @@ def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
         constraint.basis if constraint else None,
         recipe.horizon.until,
     ]
-    return [
+    found = [
         (source.recipe, seed if source.seed is None else source.seed)
         for source in needed
         if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
     ]
+    if reaction and reaction.guard.reference:
+        found += [(reaction.guard.reference, number) for number in reaction.guard.seeds]
+    return [run for run in dict.fromkeys(found) if run != (recipe.name, seed)]
 
 
 def require_parents(store: Store, recipe: Recipe, seed: int) -> None:

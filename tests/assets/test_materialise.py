@@ -108,6 +108,7 @@ def test_the_checks_of_a_good_run_pass(ready, opd):
         "snapshots_readable": True,
         "learning_happened": True,
         "weights_finite": True,
+        "within_band": True,
     }
     assert found["learning_happened"].metadata["gain"].value == pytest.approx(0.6)
     assert found["snapshots_readable"].metadata["snapshots"].value == 3

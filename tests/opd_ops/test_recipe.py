@@ -15,11 +15,13 @@ from opd_ops.recipe import (
     FinalOf,
     Fresh,
     Gate,
+    Guard,
     Horizon,
     Mix,
     NormOf,
     Opd,
     Precision,
+    Reaction,
     Recipe,
     Replay,
     Resources,
@@ -71,6 +73,12 @@ ALTERNATIVES = (
         objective=Sft(stream="noisy"),
         constraint=Constraint(basis=UpdateOf(recipe="tiny.sft", step=20)),
         horizon=Horizon(steps=80, until=NormOf(recipe="tiny.opd")),
+    ),
+    dataclasses.replace(
+        RECIPE,
+        reaction=Reaction(
+            guard=Guard(quantity="similarity", reference="tiny.opd"), action="isotropic-noise", strength=1.0
+        ),
     ),
 )
 
@@ -130,7 +138,7 @@ def test_the_cases_reach_every_dataclass():
         "evaluation.temperatures", "precision.micro_batch", "objective.opd.selection.keep", "rollout.source.lag",
         "rollout.source.recipe", "rollout.correction.cap", "objective.rlvr.std", "resources.rollout.actors",
         "resources.threads", "task.options", "constraint.basis.step", "constraint.roles", "horizon.until.recipe",
-        "start.moments",
+        "start.moments", "reaction.guard.every",
     ):  # fmt: skip
         assert expected in paths
 

@@ -6,10 +6,21 @@ statements. A claim whose arms are absent is left out of the verdicts.
 
 from pipelines.report.claims.claim import Claim, Control, Kind, Reading, Section
 from pipelines.report.claims.controlled import ACCURACIES, MATCHED
-from pipelines.report.claims.ours import CONFINED, LEAKS, NORMED, TWINS, VARIED
+from pipelines.report.claims.ours import CONFINED, DISTURBED, LEAKS, NORMED, TWINS, VARIED
 from pipelines.report.claims.paper import ORDERINGS, OTHERS
 
 __all__ = ["BY_TEXT", "CLAIMS", "NORMED", "Claim", "Control", "Kind", "Reading", "Section"]
 
-CLAIMS: tuple[Claim, ...] = (*ORDERINGS, *MATCHED, *ACCURACIES, *OTHERS, *VARIED, *CONFINED, *LEAKS, *TWINS, *NORMED)
+CLAIMS: tuple[Claim, ...] = (
+    *ORDERINGS,
+    *MATCHED,
+    *ACCURACIES,
+    *OTHERS,
+    *VARIED,
+    *CONFINED,
+    *LEAKS,
+    *TWINS,
+    *NORMED,
+    *DISTURBED,
+)
 BY_TEXT = {claim.text: claim for claim in CLAIMS}

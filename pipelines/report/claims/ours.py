@@ -68,6 +68,17 @@ LEAKS: tuple[Claim, ...] = tuple(
     for arm in SWEPT
     for mode in ("update", "compressed")
 )
+# What disturbing a run does to it, beside the sham whose guard trips too.
+DISTURBED: tuple[Claim, ...] = (
+    equivalence(
+        ACCURACY, "rlvr-noise-sham", "rlvr", suite="steering", margin=MARGIN, note="Equal if watching does nothing."
+    ),
+    *(
+        difference(metric, "ours", arm, "rlvr-noise-sham", "the sham", NO_CONTROL, "steering")
+        for arm in ("rlvr-noise-iso", "rlvr-noise-off", "rlvr-noise-iso3", "rlvr-noise-off3")
+        for metric in (ACCURACY, STABLE_RANK["master"], SIMILARITY["master", 25])
+    ),
+)
 # The paper's orderings, with one confound of its runs taken away at a time.
 SHORT: dict[Metric, Kind] = {
     UNCHANGED: "less",

@@ -10,6 +10,7 @@ from pipelines.studies.tiny.core import ARCHITECTURE, POST, STEPS, base, opd, rl
 from pipelines.studies.tiny.interventions import interventions
 from pipelines.studies.tiny.objectives import ALPHAS, mix, objectives
 from pipelines.studies.tiny.scaling import helpers, scaling
+from pipelines.studies.tiny.steering import steering
 
 __all__ = [
     "ALPHAS",
@@ -26,6 +27,7 @@ __all__ = [
     "scaling",
     "sft",
     "sft_matched",
+    "steering",
     "study",
     "teacher",
 ]
@@ -41,6 +43,7 @@ def study() -> Study:
             "objectives": objectives(),
             "interventions": interventions(),
             "controls": controls(),
+            "steering": steering(),
             "scaling": scaling(),
         },
         helpers=helpers(),

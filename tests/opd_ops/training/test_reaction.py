@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from opd_ops.recipe import AdamW, Constraint, Random
 from opd_ops.recipe.reaction import Guard, Reaction
 from opd_ops.training.reaction import Reacting, gaussian, leading, rail
+from opd_ops.training.subspace import Subspace
 
 Q, OUT, UP = (f"model.layers.0.{part}.weight" for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj"))
 NORM, EMBED = "model.norm.weight", "model.embed_tokens.weight"
@@ -257,30 +259,40 @@ def test_what_cannot_be_watched_or_disturbed_is_refused():
         reacting(weights={NORM: torch.ones(4)})
 
 
-def attached(trainer, one):
-    """The trainer, with the reaction around every step of its optimizer."""
-    adamw, rows = trainer.optimizer.adamw, []
-    step = adamw.step
-
-    def around(*arguments):
-        one.before(trainer.step + 1)
-        step(*arguments)
-        rows.append(one.after(trainer.step + 1))
-
-    adamw.step = around
-    return rows
-
-
 def trained(trainer, rails, action="isotropic-noise", react=True):
-    made = trainer("sft")
     guard = Guard(quantity="stable_rank", rails=rails, every=1)
-    strength = 1.0 if action == "isotropic-noise" else None
-    rows = []
-    if react:
-        reaction = Reaction(guard=guard, action=action, strength=strength)
-        rows = attached(made, Reacting(reaction, rails, made.optimizer.masters, made.seed))
-    losses = [made.advance().row["loss"] for _ in range(5)]
-    return losses, {name: w.clone() for name, w in made.weights().items()}, rows
+    reaction = Reaction(guard=guard, action=action, strength=1.0 if action == "isotropic-noise" else None)
+    made = trainer("sft", reaction=reaction, given={"rails": rails}) if react else trainer("sft")
+    rows = [made.advance().row for _ in range(5)]
+    return [row["loss"] for row in rows], {name: w.clone() for name, w in made.weights().items()}, rows
+
+
+def test_a_released_constraint_confines_no_further_gradient(trainer, weights):
+    """A basis of no direction but one: nothing but the trip lets the other directions in."""
+    name = next(key for key in weights(0)[1] if key.endswith("q_proj.weight"))
+    guard = Guard(quantity="stable_rank", rails=NEVER, every=1)
+    constraint = Constraint(basis=Random(), rank=1, roles=("q",))
+    spaces = {
+        key: Subspace(right=torch.eye(w.shape[1], dtype=torch.float64)[:, :1])
+        for key, w in weights(0)[1].items()
+        if key.endswith("q_proj.weight")
+    }
+    made = trainer(
+        "sft",
+        optimizer=AdamW(learning_rate=1e-3),
+        constraint=constraint,
+        reaction=Reaction(guard=guard, action="release"),
+        given={"rails": NEVER, "bases": spaces},
+    )
+    rows, moved = [], []
+    for _ in range(4):
+        before = made.weights()[name].clone()
+        rows.append(made.advance().row)
+        moved.append((made.weights()[name] - before)[:, 1:].abs().max())
+    assert [row["tripped"] for row in rows] == [None, 2, 2, 2]
+    assert ["removed" in row for row in rows] == [True, True, False, False]
+    assert moved[0] == moved[1] == 0 and moved[2] > 0
+    assert rows[1]["leaked"] == 0 and rows[3]["leaked"] > 0, "what the release lets out is reported"
 
 
 def test_in_a_trainer_a_sham_changes_no_bit_and_noise_changes_what_follows(trainer):
@@ -291,5 +303,6 @@ def test_in_a_trainer_a_sham_changes_no_bit_and_noise_changes_what_follows(train
     losses, weights, rows = trained(trainer, NEVER)
     assert [row["tripped"] for row in rows] == [None, 2, 2, 2, 2]
     assert losses[:3] == plain[:3] and losses[3] != plain[3], "the noise of step 3 is served to step 4"
+    assert all(row["noise"] is None for row in rows[:2])
     assert [row["noise"] for row in rows[2:]] == pytest.approx([1.0] * 3, rel=1e-3)
     assert trained(trainer, NEVER)[0] == losses and equal(trained(trainer, NEVER)[1], weights)

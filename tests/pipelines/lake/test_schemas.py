@@ -10,8 +10,9 @@ from pipelines.lake import TABLES
 RUN = "study recipe seed step"
 MATRIX = f"{RUN} matrix layer role"
 CONTRACT = {
-    "training": f"{RUN} loss reward kl grad_norm tokens sequences removed leaked_step leaked staleness mismatch_max ess "
-    "clipped opd_grad_norm rlvr_grad_norm grad_cosine opd_rms rlvr_rms student_mass teacher_mass overlap",
+    "training": f"{RUN} loss reward kl grad_norm tokens sequences removed leaked_step leaked tripped noise staleness "
+    "mismatch_max ess clipped opd_grad_norm rlvr_grad_norm grad_cosine opd_rms rlvr_rms student_mass teacher_mass "
+    "overlap",
     "positions": f"{RUN} position position_end tokens kl entropy teacher_entropy student_mass teacher_mass overlap",
     "sync": f"{RUN} engine engine_release tensors bytes digest tokens mean_abs p95 p99 maximum outside",
     "timing": f"{RUN} phase wall_s cpu_s",
@@ -61,7 +62,7 @@ WHOLE = {
     "rank",
     "step_other",
 }
-WHOLE |= {"final_step", "similarity_k", "position", "position_end", "sequences", "tensors", "bytes"}
+WHOLE |= {"tripped", "final_step", "similarity_k", "position", "position_end", "sequences", "tensors", "bytes"}
 FRACTIONS = {"accuracy", "stderr", "unchanged", "overlap", "density", "alpha", "similarity", "reward", "chance"}
 FRACTIONS |= {"similarity_input", "similarity_output"}
 LISTS = {"angles_deg": pl.List(pl.Float64), "shifts": pl.List(pl.Float64), "hill_k": pl.List(pl.Int64)}
