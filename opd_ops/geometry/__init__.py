@@ -1,7 +1,8 @@
 """Where the weights went: diagnostics D1 to D9 of one matrix W_t against its start W0, each number with its error bar.
 
-It reads weights only; gradients, activations and losses are outside. Read `suite` first, then the diagnostics
-(`support`, `rotation`, `drift`, `localization`, `spectrum`, `locking`, `null_rows`), then what they stand on:
+It reads weights only; gradients, activations and losses are outside. Read `suite` first, with `settings` and
+`snapshot`, then the diagnostics (`support`, `leading` with `rotation` and `drift`, `localization`, `spectrum`,
+`locking`, `null_rows`; `projected` for a run that is still training), then what they stand on:
 
     exact        dense float64 factors: small matrices, and the reference for everything else
     base         what is known of W0, computed once and kept

@@ -33,9 +33,10 @@ def test_studies_are_listed_with_what_the_store_holds(opd, here):
         study = find_study(name)
         assert study.title in told and study.minutes in told
     found = [line.split() for line in told.splitlines() if "runs measured" in line]
-    assert [line[0] for line in found] == ["core:", "objectives:", "core:", "core:"]
-    arms = len(TINY.arms("objectives"))
-    assert [line[1:4] for line in found] == [["0", "of", str(3 * n)] for n in (4, arms, 1, 1)]
+    listed = [(name, suite) for name in ("tiny", "smollm", "qwen3-8b") for suite in find_study(name).suites]
+    assert [line[0] for line in found] == [f"{suite}:" for _, suite in listed]
+    runs = [len(find_study(name).arms(suite)) * len(find_study(name).seeds) for name, suite in listed]
+    assert [line[1:4] for line in found] == [["0", "of", str(n)] for n in runs]
     assert "two cores" in told.splitlines()[1] and "two cores" not in told.splitlines()[2]
     assert list(here.iterdir()) == []
 
@@ -109,14 +110,15 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
     calls = []
     monkeypatch.setattr(study, "progress", lambda store, study: (3, 12))
-    monkeypatch.setattr(comparing, "decide", lambda store, study: calls.append(("decide", study.name)))
-    monkeypatch.setattr(
-        comparing, "publish", lambda store, study: calls.append(("publish", study.name)) or "reports/tiny/index.html"
-    )
+    for name, page in (("compare", None), ("publish", "index"), ("publish_paper", "paper")):
+        answer = page and f"reports/tiny/{page}.html"
+        told = lambda store, study, name=name, answer=answer: calls.append((name, study.name)) or answer
+        monkeypatch.setattr(comparing, name, told)
     code, told, err = opd("report", "tiny")
     assert (code, err) == (0, "")
-    assert calls == [("decide", "tiny"), ("publish", "tiny")]
-    assert told == f"3 of 12 runs; report: {here}/.opd/store/reports/tiny/index.html\n"
+    assert calls == [("compare", "tiny"), ("publish", "tiny"), ("publish_paper", "tiny")]
+    reports = f"{here}/.opd/store/reports/tiny"
+    assert told == (f"3 of 12 runs; report: {reports}/index.html\nthe paper, figure by figure: {reports}/paper.html\n")
 
 
 def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
@@ -126,7 +128,9 @@ def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
     monkeypatch.setattr(comparing, "measured", lambda store, recipe, seed, settings: (recipe.name, seed) in done)
     store, others = Store(default_uri()), TINY.arms("objectives")
     assert study.progress(store, TINY) == (9, 12)
-    assert study.by_suite(store, TINY) == {"core": (9, 12), "objectives": (0, 3 * len(others))}
+    assert study.by_suite(store, TINY) == {suite: (0, 3 * len(arms)) for suite, arms in TINY.suites.items()} | {
+        "core": (9, 12)
+    }
     finish(others[0], 1)
     assert study.progress(store, TINY) == (9, 12 + 3 * len(others))
     assert len(comparing.missing(store, TINY)) == 3 + 3 * len(others)

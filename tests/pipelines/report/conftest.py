@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, PARENTS
+from pipelines.report.suites import INTERVENTIONS, OBJECTIVES, PARENTS, STEERING, SUITES
 
 SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
 VIEWS = ("bf16", "master")
@@ -78,6 +78,10 @@ VARIED |= {
     "rlvr-norm": replace(TINY["rlvr"], size=1.2),
     "sft-slow": replace(TINY["opd"], unchanged=0.04, size=1.5, start=9.0),
     "opd-fast": replace(TINY["opd"], unchanged=0.01, size=11.0),
+}
+VARIED |= {
+    arm: replace(TINY["rlvr"], rank=(7.9, 3.8 + 0.1 * place), accuracy=(0.52, 0.70 - 0.01 * place))
+    for place, arm in enumerate(STEERING.arms)
 }
 SMOLLM = {
     "sft": Planted(
@@ -295,4 +299,4 @@ def varied() -> dict[str, pl.LazyFrame]:
 @pytest.fixture(scope="session")
 def every() -> dict[str, pl.LazyFrame]:
     """The tiny study with every arm of every suite."""
-    return plant_study("tiny", more=(*OBJECTIVES.arms, *INTERVENTIONS.arms, *CONTROLS.arms))
+    return plant_study("tiny", more=[arm for suite in SUITES for arm in suite.arms])
