@@ -20,7 +20,7 @@ def quantity(value: float, unit: Unit, half: float | None = None) -> str:
         return f"{fixed(shown, decimals(shown, DIGITS_ALONE))}{tail}{SUFFIX[unit]}"
     places = supported(half * scale) if half else decimals(shown, DIGITS_ALONE)
     body = f"{fixed(shown, places)} {PLUS_MINUS} {fixed(half * scale, places)}"
-    return f"({body}){tail}" if tail else f"{body}{SUFFIX[unit]}"
+    return f"({body}){tail}{SUFFIX[unit]}" if tail else f"{body}{SUFFIX[unit]}"
 
 
 def change(effect: float, low: float | None, high: float | None, unit: Unit) -> str:
@@ -33,7 +33,7 @@ def change(effect: float, low: float | None, high: float | None, unit: Unit) -> 
     body = f"{first} [{', '.join(rest)}]" if rest else first
     if not power:
         return body + STEPS[unit]
-    return f"({body})e{power}" if rest else f"{body}e{power}"
+    return f"({body})e{power}{STEPS[unit]}" if rest else f"{body}e{power}{STEPS[unit]}"
 
 
 def signed(value: float, places: int) -> str:
@@ -43,13 +43,12 @@ def signed(value: float, places: int) -> str:
 
 
 def scaling(value: float, unit: Unit) -> tuple[float, int]:
-    """(factor, power): percents are shown times 100; plain numbers below 0.01 with a power of ten."""
-    if unit == "percent":
-        return 100.0, 0
-    if unit == "" and 0 < abs(value) < 0.01:
-        power = math.floor(math.log10(abs(value)))
-        return 10.0**-power, power
-    return 1.0, 0
+    """(factor, power): percents are shown times 100; plain numbers below 0.01, percents below 0.001, with a power."""
+    factor, least = (100.0, 0.001) if unit == "percent" else (1.0, 0.01)
+    if unit != "deg" and 0 < abs(factor * value) < least:
+        power = math.floor(math.log10(abs(factor * value)))
+        return factor * 10.0**-power, power
+    return factor, 0
 
 
 def decimals(size: float, digits: int) -> int:

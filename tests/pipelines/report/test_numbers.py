@@ -18,6 +18,8 @@ from pipelines.report.numbers import PLUS_MINUS, change, quantity
         (0.916, "percent", None, "91.6 %"),
         (0.0, "", None, "0"),
         (0.52, "percent", 0.0, "52.0 +- 0.0 %"),
+        (4.1e-14, "percent", 4e-15, "(4.1 +- 0.4)e-12 %"),
+        (2e-6, "percent", None, "2.00e-4 %"),
     ],
 )
 def test_quantity(value, unit, half, text):
@@ -32,6 +34,7 @@ def test_quantity(value, unit, half, text):
         (1e-17, -0.01, 0.01, "deg", "0.000 [-0.010, +0.010] deg"),
         (-0.0232, None, None, "percent", "-2.32 points"),
         (0.0, 0.0, 0.0, "", "0 [0, 0]"),
+        (2e-6, 1e-6, 3e-6, "percent", "(+2.0 [+1.0, +3.0])e-4 points"),
     ],
 )
 def test_change(effect, low, high, unit, text):
