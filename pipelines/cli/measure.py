@@ -3,12 +3,12 @@
 import argparse
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cli import request
-from pipelines.cli.options import Commands, location, store_of
+from pipelines.cli.options import Commands, location, session, store_of
 
 if TYPE_CHECKING:
     from pipelines.runs.imports import Import
@@ -42,7 +42,7 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
     imported = request.planned(given)
     if not imported.fresh:
         imported.store.require_writable()  # before Ray is started for nothing
-    with nullcontext() if imported.fresh else _workers(given):
+    with nullcontext() if imported.fresh else session(given):
         problems = _measure(imported, set(), serial=given.workers == 0)
     steps = ", ".join(map(str, imported.steps))
     print(f"{imported.recipe}: steps {steps} {'were measured already' if imported.fresh else 'measured'}")
@@ -70,7 +70,7 @@ def _watch(given: argparse.Namespace) -> int:
         open_trajectory(given.trajectory)
     store.require_writable()
     base, told, problems, imported = given.base, set[str](), list[str](), None
-    with _workers(given):
+    with session(given):
         for ready in arrivals(given.trajectory, interval=interval, until=given.until):
             base = base or dict(ready).get(0)
             if base is None:
@@ -90,12 +90,6 @@ def _watch(given: argparse.Namespace) -> int:
             problems = _measure(imported, told, serial=given.workers == 0)
             print(f"{imported.recipe}: {DEFERRED} measured against step {last}")
     return _end(imported, problems)
-
-
-def _workers(given: argparse.Namespace) -> AbstractContextManager[None]:
-    from pipelines.runs.cluster import cluster
-
-    return cluster(given.workers) if given.workers else nullcontext()
 
 
 def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:

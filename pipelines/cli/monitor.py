@@ -3,11 +3,10 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli.options import Commands, location, store_of
+from pipelines.cli.options import Commands, add_workers, location, require_workers, session, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ def register(commands: Commands) -> None:
     top.add_argument("--interval", type=float, metavar="S", help="seconds between looks with --watch (default: 30)")
     top.add_argument("--until", type=int, metavar="STEP", help="with --watch, end after this step")
     top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
-    top.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="Ray workers, one core each (default: 0, this process)"
-    )
+    add_workers(top, 0)
     top.set_defaults(command=monitor_run)
 
 
@@ -76,7 +73,7 @@ class Asked:
 
 def monitor_run(given: argparse.Namespace) -> int:
     asked = _asked(given)
-    with _workers(given):
+    with session(given):
         if given.trajectory is None:
             return _once(asked, given.name, given.seed)
         return _follow(asked, given)
@@ -95,8 +92,7 @@ def _asked(given: argparse.Namespace) -> Asked:
         raise ValueError(f"--interval {given.interval:g} is not a number of seconds above 0")
     if given.until is not None and given.until < 1:
         raise ValueError(f"--until {given.until} is not a step from 1 up")
-    if given.workers < 0:
-        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    require_workers(given)
     quantities = tuple(part.strip() for part in given.quantity.split(",")) if given.quantity else QUANTITIES
     if unknown := [name for name in quantities if name not in QUANTITIES]:
         raise ValueError(f"--quantity names {unknown[0]!r}; known: {', '.join(QUANTITIES)}")
@@ -156,12 +152,6 @@ def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, s
             raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
         if snapshots := [(step, ref) for step, ref in ready if step > 0]:
             yield base, snapshots
-
-
-def _workers(given: argparse.Namespace) -> AbstractContextManager[None]:
-    from pipelines.runs.cluster import cluster
-
-    return cluster(given.workers) if given.workers else nullcontext()
 
 
 def _deciding(asked: Asked, run: "Watched", rows: "pl.DataFrame") -> "pl.DataFrame":

@@ -1,7 +1,9 @@
 """What the commands share: a parser that says what is wrong in one line, and options read the same everywhere."""
 
 import argparse
+import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from pipelines.store.objects import Store, default_uri, normalise
@@ -15,6 +17,31 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
+
+
+def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> None:
+    """--workers N; by default all cores."""
+    words = "all cores" if default is None else "this process" if default == 0 else str(default)
+    top.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1 if default is None else default,
+        metavar="N",
+        help=f"Ray workers, one core each; 0 works in this process (default: {words})",
+    )
+
+
+def require_workers(given: argparse.Namespace) -> None:
+    """Errors: ValueError for a negative number of workers."""
+    if given.workers < 0:
+        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+
+
+def session(given: argparse.Namespace) -> AbstractContextManager[None]:
+    """A Ray of --workers cores for the block; nothing for 0."""
+    from pipelines.runs.cluster import cluster
+
+    return cluster(given.workers) if given.workers else nullcontext()
 
 
 def store_of(given: argparse.Namespace) -> Store:

@@ -1,12 +1,11 @@
 """The options that `opd measure` and `opd plan` share, and what they ask for."""
 
 import argparse
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import TABLES
-from pipelines.cli.options import store_of
+from pipelines.cli.options import add_workers, require_workers, store_of
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
@@ -37,19 +36,12 @@ def add_options(top: argparse.ArgumentParser) -> None:
     top.add_argument("--diagnostics", metavar="T,T", help=f"only these tables of {' '.join(TABLES)} (default: all)")
     top.add_argument("--name", help="name of the trajectory, a-z 0-9 . _ - (default: from the base's stamp)")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
-    top.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="Ray workers, one core each; 0 works in this process (default: all cores)",
-    )
+    add_workers(top)
 
 
 def measurement(given: argparse.Namespace) -> Measurement:
     """Errors: ValueError for ranks that are none, unknown tables and a negative number of workers."""
-    if given.workers < 0:
-        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    require_workers(given)
     found = Measurement(k=_ranks(given.k))
     if given.diagnostics is None:
         return found

@@ -1,11 +1,10 @@
 """`opd transfer`: accuracy of a study's finished runs on other families of its task."""
 
 import argparse
-import os
 from contextlib import nullcontext
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.options import Commands, location
+from pipelines.cli.options import Commands, add_workers, location, require_workers
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
 from pipelines.studies.families import families
@@ -21,13 +20,7 @@ def register(commands: Commands) -> None:
     top.add_argument("name", metavar="STUDY")
     top.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
     top.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
-    top.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        metavar="N",
-        help="Ray workers, one core each; 0 works in this process (default: all cores)",
-    )
+    add_workers(top)
     top.set_defaults(command=evaluate)
 
 
@@ -38,8 +31,7 @@ def evaluate(given: argparse.Namespace) -> int:
     from pipelines.runs.predicting import predict
     from pipelines.runs.transfer import evaluate_transfers, transferred
 
-    if given.workers < 0:
-        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+    require_workers(given)
     study, store = find_study(given.name), Store(default_uri())
     runs = finished(store, study, given.recipe, given.seed)
     store.require_writable()

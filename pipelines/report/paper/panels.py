@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import GRID, INK, NULL, PAPER, QUIET, SHARES, THIN, THIN_DASH
+from pipelines.report.figures import GRID, INK, NULL, PAPER, QUIET, SHARES, THIN, THIN_DASH, explained
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.published import Published
 
@@ -148,20 +148,6 @@ def level(value: float, word: str, axis: Axis, *, labels: bool = True, below: in
     spot = alt.Chart(pl.DataFrame({"value": [value]})).encode(y=axis.y(labels=labels))
     name = spot.mark_text(text=word, x="width", align="right", dx=-2, dy=below, fontSize=TEXT - 3, color=QUIET)
     return [spot.mark_rule(stroke=QUIET, strokeDash=[1, 3]), name]
-
-
-def explained() -> alt.Opacity:
-    """Full opacity for the null, for the sake of a legend entry below the panels that says what it is."""
-    legend = alt.Legend(
-        orient="bottom",
-        labelLimit=0,
-        symbolType="stroke",
-        symbolSize=900,
-        symbolDash=THIN_DASH,
-        symbolStrokeColor=INK,
-        symbolStrokeWidth=THIN,
-    )
-    return alt.Opacity("series:N", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
 def styled(chart: Any, *, columns: int = 4, room: int | None = None) -> Any:
