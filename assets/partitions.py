@@ -4,11 +4,12 @@ Steps and matrices are rows of tables, never partitions. Files decide what is co
 """
 
 import warnings
+from functools import cache
 
 import dagster as dg
 
 from pipelines.runs.training import parents
-from pipelines.studies.catalog import find_recipe, studies
+from pipelines.studies.catalog import studies
 from pipelines.studies.study import Study
 
 STUDIES = studies()
@@ -23,11 +24,13 @@ def grid(study: Study) -> list[str]:
 def descended(study: Study) -> set[str]:
     """Names of the arms that are the anchor or come from it, at any remove."""
     (anchor,) = study.anchors()
+    known = {recipe.name: recipe for recipe in (*study.models, *study.helpers, *study.every_arm())}
 
-    def lineage(name: str) -> set[str]:
-        return {name}.union(*(lineage(parent) for parent, _ in parents(find_recipe(name), 0)))
+    @cache
+    def comes(name: str) -> bool:
+        return name == anchor.name or any(comes(parent) for parent, _ in parents(known[name], 0))
 
-    return {recipe.name for recipe in study.every_arm() if anchor.name in lineage(recipe.name)}
+    return {recipe.name for recipe in study.every_arm() if comes(recipe.name)}
 
 
 by_study = dg.StaticPartitionsDefinition(list(STUDIES))

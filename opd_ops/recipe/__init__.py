@@ -87,7 +87,8 @@ class Recipe:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        for reason in (*_refusals(self.objective, self.rollout), *_reacts(self.reaction, self.constraint)):
+        reasons = [*_refusals(self.objective, self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
+        for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")
 
     @property
@@ -157,10 +158,12 @@ def _refusals(objective: Objective, rollout: Rollout) -> list[str]:
     return reasons
 
 
-def _reacts(reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
-    """Why a reaction does not fit the constraint, or its absence."""
+def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
+    """Why a reaction does not fit the recipe, or its constraint."""
     if reaction is None:
         return []
+    if reaction.guard.reference == name:
+        return ["a run cannot wait for the other seeds of its own recipe to guard it: name another reference"]
     if reaction.action == "release" and (constraint is None or constraint.mode != "gradient"):
         return ["a reaction releases a constraint of mode 'gradient': name one, or react with noise"]
     if reaction.action in NOISES and constraint is not None:

@@ -28,7 +28,7 @@ class Guard:
 
     quantity: Quantity
     reference: str | None = None  # a recipe
-    seeds: tuple[int, ...] = (0, 1, 2)  # of the reference's runs, of which one that is the run itself is left out
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the reference's runs
     rails: tuple[Rail, ...] | None = None
     every: int = 5  # optimizer steps between readings
 

@@ -181,6 +181,8 @@ def _curve(quantity: str, run: pl.DataFrame) -> Curve:
     """Of one run. Where its norm turns back only the way up counts, so that a norm has one value."""
     at = "step" if quantity == "relative_norm" else "relative_norm"
     run = run.sort("step").filter(pl.col("value").is_not_null(), pl.col(at) > 0)
+    if quantity in POSITIVE:
+        run = run.filter(pl.col("value") > 0)  # an update of zero has no logarithm
     run = run.filter(pl.col(at) > pl.col(at).cum_max().shift(1).fill_null(0.0))
     y = run["value"].to_numpy()
     return Curve(np.log(run[at].to_numpy()), np.log(y) if quantity in POSITIVE else y)

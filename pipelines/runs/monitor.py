@@ -172,10 +172,12 @@ def rails(guardrails: Guardrails, quantity: str, view: str = "master", points: i
     Errors: ValueError where the references have no such band.
     """
     band = guardrails.bands.get((view, quantity))
-    ends = [float(end) for curve in band.curves if len(curve.x) for end in (curve.x[0], curve.x[-1])] if band else []
+    curves = [curve.x for curve in band.curves if len(curve.x)] if band else []
     found = []
-    if band and ends:
-        for x in np.linspace(min(ends), max(ends), points):
+    if band and len(curves) > 1:
+        # A band needs two references, so it reaches from the second to begin to the second last to end.
+        begin, end = sorted(float(x[0]) for x in curves)[1], sorted(float(x[-1]) for x in curves)[-2]
+        for x in np.linspace(begin, end, points):
             if (interval := band.at(float(np.exp(x)))) is not None:
                 found.append((float(np.exp(x)), interval.low, interval.high))
     if not found:

@@ -12,9 +12,9 @@ READ = ("locking", "evaluation", "transfer")
 
 
 def siblings(study: Study) -> list[str]:
-    """The arms that start from the anchor's end; all that train from one start where the study has no anchor."""
-    starts = {FinalOf(recipe=anchor.name) for anchor in study.anchors()}
-    return [recipe.arm for recipe in study.every_arm() if not starts or recipe.start in starts]
+    """The arms that start from the anchor's end; from the start of the first arm where the study has no anchor."""
+    starts = {FinalOf(recipe=anchor.name) for anchor in study.anchors()} or {study.arms()[0].start}
+    return [recipe.arm for recipe in study.every_arm() if recipe.start in starts]
 
 
 def predict(store: Store, study: Study) -> pl.DataFrame:

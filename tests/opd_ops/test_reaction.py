@@ -30,6 +30,7 @@ def test_equal_reactions_are_one_and_go_into_an_identity_as_plain_types():
     assert shown["guard"] == {
         "quantity": "stable_rank",
         "reference": None,
+        "seeds": [0, 1, 2],
         "rails": [[0.001, 2.0, 4.0], [0.01, 3.0, 5.0]],
         "every": 5,
     }

@@ -13,12 +13,14 @@ from opd_ops.recipe import (
     Evaluation,
     FinalOf,
     Gate,
+    Guard,
     Horizon,
     Mix,
     NormOf,
     Opd,
     Precision,
     Random,
+    Reaction,
     Recipe,
     Replay,
     Rlvr,
@@ -306,3 +308,26 @@ def test_a_horizon_has_one_end():
     gate, until = Gate(low=0.3, high=0.7), NormOf(recipe="tiny.opd")
     refused("^a horizon has one end: leave out gate or until$", Horizon, steps=10, gate=gate, until=until)
     assert Horizon(steps=10, gate=gate).until is None and Horizon(steps=10, until=until).gate is None
+
+
+def test_a_reaction_fits_its_recipe():
+    guard = Guard(quantity="stable_rank", reference="tiny.opd")
+    release = Reaction(guard=guard, action="release")
+    noise = Reaction(guard=guard, action="isotropic-noise", strength=1.0)
+    limit, plain = Constraint(basis=Random()), recipe(Sft(stream="clean"))
+    refused = {
+        "a reaction releases a constraint of mode 'gradient'": (
+            {"reaction": release},
+            {"reaction": release, "constraint": dataclasses.replace(limit, mode="update")},
+        ),
+        "noise would leave the constraint's subspace": ({"reaction": noise, "constraint": limit},),
+        "a run cannot wait for the other seeds of its own recipe": (
+            {"reaction": dataclasses.replace(noise, guard=dataclasses.replace(guard, reference="test.arm"))},
+        ),
+    }
+    for message, changes in refused.items():
+        for change in changes:
+            with pytest.raises(ValueError, match=re.escape(message)):
+                dataclasses.replace(plain, **change)
+    assert dataclasses.replace(plain, reaction=release, constraint=limit).reaction == release
+    assert dataclasses.replace(plain, reaction=noise).reaction == noise

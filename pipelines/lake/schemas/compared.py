@@ -8,9 +8,7 @@ TABLES = (
         "comparisons between arms, with the paper's value beside ours",
         (
             STUDY,
-            Column(
-                "suite", TEXT, "", "suite of the study that the claim needs: core, objectives, interventions, controls"
-            ),
+            Column("suite", TEXT, "", "suite of the study that the claim is about"),
             Column(
                 "section", TEXT, "", "whose claim: paper, control (OPD beside its matched offline twin), accuracy, ours"
             ),

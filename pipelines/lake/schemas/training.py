@@ -52,9 +52,9 @@ TABLES = (
                 "|d - P(d)| / |d| of the step's update d over the confined matrices, before fp32 rounding where the "
                 "constraint confines steps; null without one",
             ),
+            Column("leaked", REAL, "fraction", "the same of the whole update since the run began"),
             Column("tripped", INT, "optimizer steps", "step at which the reaction's guard tripped; null before it"),
             Column("noise", REAL, "fraction", "norm of the noise that a reaction added over that of the step"),
-            Column("leaked", REAL, "fraction", "the same of the whole update since the run began"),
         ),
     ),
     Table(

@@ -109,7 +109,14 @@ TWINS: tuple[Claim, ...] = (
     ),
 )
 NORMED: tuple[Claim, ...] = (
-    equivalence(NORM["master"], "rlvr-norm", "opd", suite="controls", band=0.05, note="What the arm was trained to."),
+    equivalence(
+        NORM["master"],
+        "rlvr-norm",
+        "opd",
+        suite="controls",
+        band=0.05,
+        note="What the arm was trained to, but for the weighting of matrices.",
+    ),
     *(
         difference(metric, "ours", "opd", "rlvr-norm", "RLVR of the same norm", NO_CONTROL, "controls")
         for metric in (*CONTROLLED, ACCURACY)

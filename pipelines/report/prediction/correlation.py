@@ -9,6 +9,7 @@ A resample is a weight per run. Pearson's coefficient is that of the weighted mo
 ranks in the resample, equal values sharing theirs.
 """
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -38,10 +39,16 @@ def bootstrapped(
     return float(low), float(high)
 
 
+def arrangements(units: np.ndarray, cells: np.ndarray) -> int:
+    """In how many ways whole units can be exchanged; p is never below one in so many."""
+    return math.prod(math.factorial(len(rows)) for rows in _exchangeable(units, cells))
+
+
 def permuted(x: np.ndarray, y: np.ndarray, units: np.ndarray, cells: np.ndarray, coefficient: Coefficient) -> float:
     """Two-sided p: how often y correlates as strongly once whole units have been exchanged; the data counts once.
 
-    units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells.
+    units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells; where no two
+    have (`arrangements` is 1), nothing is exchanged and p is 1.
     """
     rng, one = np.random.default_rng(0), np.ones((1, len(x)))
     if coefficient == "spearman":

@@ -22,13 +22,14 @@ import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.report.metrics import ACCURACY, START, VIEWS, Metric, viewed
-from pipelines.report.prediction.correlation import COEFFICIENTS, bootstrapped, correlation, permuted
+from pipelines.report.prediction.correlation import COEFFICIENTS, arrangements, bootstrapped, correlation, permuted
 from pipelines.report.samples import samples
 
 SHARES = (0.05, 0.10, 0.20)
 SCOPES = ("pooled", "one start", "within arms")
 LEAST_RUNS, LEAST_SEEDS, LEAST_UNITS = 8, 2, 5  # for an interval; units are arms, and seeds within arms
 LEAST = 3  # runs for a correlation
+FEW = 20  # arrangements, below which no p is small
 NOISE = "the outcome varies no more than its sampling error"
 _LOCKED = Metric(
     words="Sim_16 to the final step", table="locking", column="similarity", where=(("side", "input"), ("k", 16))
@@ -98,10 +99,12 @@ def correlated(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) -> li
         elif not np.isfinite(value := correlation(x, y, name)):
             notes = ["one side does not vary"]
         else:
-            row |= {"correlation": value, "p_value": permuted(x, y, units, cells, name)}
+            ways = arrangements(units, cells)
+            row |= {"correlation": value, "p_value": permuted(x, y, units, cells, name) if ways > 1 else None}
             interval = None if few else bootstrapped(x, y, arms, seeds, name)
             row["low"], row["high"] = interval or (None, None)
             notes = [] if interval else [f"{len(set(arms))} arms and {counts['seeds']} seeds: no interval"]
+            notes += [f"p is at least 1/{ways}" if ways > 1 else "nothing to exchange: no p"] if ways < FEW else []
             notes += [NOISE] if pairs["y"].std() <= pairs["error"].mean() else []  # type: ignore[operator]
         made.append(row | {"note": "; ".join(notes)})
     return made

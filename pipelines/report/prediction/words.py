@@ -45,4 +45,5 @@ def shown(row: Mapping[str, Any]) -> str:
     if row["correlation"] is None:
         return "-"
     bounds = "no interval" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
-    return f"{row['correlation']:.2f} [{bounds}; p {row['p_value']:.2g}]"
+    p = "no p" if row["p_value"] is None else f"p {row['p_value']:.2g}"
+    return f"{row['correlation']:.2f} [{bounds}; {p}]"

@@ -41,7 +41,8 @@ def mix(alpha: float) -> Recipe:
     """OPD and RLVR on the same rollouts: policy-gradient OPD, both terms meaned over each sequence.
 
     RLVR needs groups, so the batch is that of `rlvr`, 8 prompts x 8, and not that of `opd`: a mix differs from `opd` in
-    batch shape, estimator and normaliser too. Compare mixes with each other; beside `opd` they need an opd-8x8 control.
+    batch shape, estimator and normaliser too. Compare mixes with each other; beside `opd` they need
+    opd-8x8, of the suite controls.
     """
     term = Opd(teacher=TEACHER, estimator="policy-gradient", normaliser="sequence")
     return from_anchor(f"opd-mix-{100 * alpha:02.0f}", Mix(alpha=alpha, opd=term, rlvr=Rlvr()), prompts=8, samples=8)

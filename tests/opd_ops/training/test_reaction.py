@@ -179,7 +179,7 @@ def test_off_channel_noise_is_orthogonal_to_the_updates_directions_at_the_trip()
             assert inside < 1e-5 * float(added.norm())  # rounding of the sum to fp32
 
 
-def test_both_noises_come_from_the_same_draw():
+def test_a_draw_depends_on_seed_step_and_matrix_alone():
     drawn = gaussian(3, 7, Q, SHAPES[Q])
     assert torch.equal(drawn, gaussian(3, 7, Q, SHAPES[Q]))
     for other in (gaussian(4, 7, Q, SHAPES[Q]), gaussian(3, 8, Q, SHAPES[Q]), gaussian(3, 7, OUT, SHAPES[Q])):

