@@ -77,7 +77,7 @@ ALTERNATIVES = (
     dataclasses.replace(
         RECIPE,
         reaction=Reaction(
-            guard=Guard(quantity="similarity", reference="tiny.opd"), action="isotropic-noise", strength=1.0
+            guard=Guard(quantity="similarity", reference="tiny.rlvr"), action="isotropic-noise", strength=1.0
         ),
     ),
 )
