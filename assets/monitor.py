@@ -19,6 +19,7 @@ SPEC = dg.AssetCheckSpec(
 def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.AssetCheckResult:
     """Judge a measured run from its tables. Passes, and says so, where there is no reference yet."""
     from pipelines.report import bands
+    from pipelines.report.readings import QUANTITIES
     from pipelines.runs import monitor
 
     reference = reference_of(study, recipe)
@@ -37,6 +38,7 @@ def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.Ass
         {
             "verdict": first if decides or not known.is_empty() else "the references' bands do not reach its norms",
             "reference": str(guardrails),
+            "references_that_leave_the_others_band": guardrails.false_alarms(run.view, QUANTITIES),
             "view": run.view,
             "values_inside": int(known["inside"].sum()),
             "values": known.height,

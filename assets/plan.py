@@ -7,7 +7,7 @@ from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
 from pipelines.runs.measuring import measured
-from pipelines.runs.training import complete, parents
+from pipelines.runs.training import complete, parents, references
 from pipelines.store.objects import Store
 from pipelines.studies.catalog import find_recipe
 from pipelines.studies.study import Study
@@ -45,8 +45,9 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
     compared = {recipe.name for recipe in study.every_arm()}
 
     def add(item: Item, recipe: Recipe, seed: int, *, measure: bool) -> None:
-        needed = [*parents(recipe, seed), (recipe.name, seed)]
-        item.needs = tuple(dict.fromkeys(makes[run] for run in needed if run in makes))
+        needed = [makes[run] for run in (*parents(recipe, seed), (recipe.name, seed)) if run in makes]
+        needed += [item_name(*run) for run in references(recipe, seed)]
+        item.needs = tuple(dict.fromkeys(needed))
         item.run = (recipe, seed)
         item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
         item.measures = measure and not measured(store, recipe, seed, study.measurement)
@@ -58,10 +59,11 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
 
     def add_run(recipe: Recipe, seed: int) -> None:
         """A run of the grid, behind the runs it descends from that nothing else of the plan makes."""
+        read = references(recipe, seed)
         for name, number in parents(recipe, seed):
-            if (name, number) not in makes:
+            if (name, number) not in makes or (name, number) in read:
                 add_run(find_recipe(name), number)
-        name = f"{recipe.name}, seed {seed}"
+        name = item_name(recipe.name, seed)
         if name in {item.name for item in items}:
             return
         measure = recipe.name in compared
@@ -90,6 +92,10 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         )
     )
     return items
+
+
+def item_name(recipe: str, seed: int) -> str:
+    return f"{recipe}, seed {seed}"
 
 
 def cost(recipe: Recipe) -> float:

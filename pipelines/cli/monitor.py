@@ -175,6 +175,8 @@ def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardr
     from pipelines.report.numbers import aligned
 
     print(f"{aligned(_lines(rows))}\n\nband of 95 % in brackets, * outside; of {guardrails}")
+    if (alarms := guardrails.false_alarms(asked.view or run.view, asked.quantities)) is not None:
+        print(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others")
     print(f"table: {location(asked.store, 'lake/monitor')}   (filter recipe == {run.recipe!r})")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)

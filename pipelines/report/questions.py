@@ -38,7 +38,9 @@ def regimes(rows: pl.LazyFrame) -> str:
 
 
 def _range(runs: pl.DataFrame, view: str, arm: str) -> str:
-    mine = runs.filter(pl.col("view") == view, pl.col("reference").str.ends_with(f".{arm}"))["distance"].drop_nulls()
+    mine = runs.filter(pl.col("view") == view, pl.col("reference") == pl.format("{}.{}", "study", pl.lit(arm)))[
+        "distance"
+    ].drop_nulls()
     if mine.is_empty():
         return "-"
     low, high = f"{mine.min():.1f}", f"{mine.max():.1f}"

@@ -168,13 +168,16 @@ TITLES = {"width": "exponent in weights", "depth": "4 layers / 2", "family": "Ll
 
 
 def grid(found: pl.DataFrame) -> list[list[str]]:
-    """`scaling` as text: a heading row, then a row per metric and view: `estimate [interval]` by factor and arm."""
-    measured = [factor for factor in ORDER if factor in set(found["factor"])]
-    cells = {(r["metric"], r["view"], r["factor"], r["arm"]): r for r in found.iter_rows(named=True)}
-    lines = [["metric", *(f"{BY_KEY[arm].label}, {TITLES[factor]}" for factor in measured for arm in ARMS)]]
-    for metric, view in found.select("metric", "view").unique(maintain_order=True).iter_rows():
-        keys = [(metric, view, factor, arm) for factor in measured for arm in ARMS]
-        lines.append([f"{metric}, {view}", *(_cell(cells[key]) if key in cells else "-" for key in keys)])
+    """`scaling` as text: a heading row, then a row per factor, metric and view: `estimate [interval]` by arm."""
+    cells = {(r["factor"], r["metric"], r["view"], r["arm"]): r for r in found.iter_rows(named=True)}
+    lines = [["factor", "metric", *(BY_KEY[arm].label for arm in ARMS)]]
+    for factor in (one for one in ORDER if one in set(found["factor"])):
+        for metric, view in (
+            found.filter(factor=factor).select("metric", "view").unique(maintain_order=True).iter_rows()
+        ):
+            keys = [(factor, metric, view, arm) for arm in ARMS]
+            estimates = [_cell(cells[key]) if key in cells else "-" for key in keys]
+            lines.append([TITLES[factor], f"{metric}, {view}", *estimates])
     return lines
 
 
@@ -184,5 +187,5 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def terminal(found: pl.DataFrame) -> str:
-    """The grid in aligned columns."""
-    return aligned(grid(found))
+    """The grid in aligned columns; empty without rows."""
+    return "" if found.is_empty() else aligned(grid(found))

@@ -145,8 +145,8 @@ def varied(store: Store, study: Study) -> dict[str, str]:
 
 
 def terminal(store: Store, study: Study) -> str:
-    """What a person reads at the end: headline, the other suites, every verdict, and the power of the evaluations."""
-    from pipelines.report import grids, power, verdicts
+    """What a person reads at the end: headline, suites, sizes, every verdict, and the evaluations' power."""
+    from pipelines.report import grids, power, scaling, verdicts
     from pipelines.report import headline as table
 
     found = tables(store, study)
@@ -154,6 +154,7 @@ def terminal(store: Store, study: Study) -> str:
     parts = (
         table.terminal(table.headline(study.name, found)),
         grids.terminal(study.name, found),
+        scaling.terminal(scaling.scaling(study.name, found)),
         verdicts.terminal(decided),
         power.terminal(power.power(found)),
     )

@@ -58,14 +58,23 @@ class Watched:
 
 @dataclass(frozen=True, kw_only=True)
 class Guardrails:
-    """Bands by view and quantity, and the matrices of the model that they hold for."""
+    """Bands by view and quantity, the matrices of the model that they hold for, and the references' own readings."""
 
     references: tuple[str, ...]
     shapes: Shapes
     bands: dict[bands.Key, bands.Band]
+    readings: pl.DataFrame
 
     def __str__(self) -> str:
         return ", ".join(self.references)
+
+    def false_alarms(self, view: str, quantities: Sequence[str]) -> int | None:
+        """How many references leave the band of the others, in a view; None for two, whose others are one run."""
+        if len(self.references) < 3:
+            return None
+        gone = bands.left_out(self.readings).filter(pl.col("tripped"), view=view)
+        gone = gone.filter(pl.col("quantity").is_in(quantities))
+        return gone.select("recipe", "seed").n_unique()
 
 
 def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True, serial: bool = True) -> Watched:
@@ -126,10 +135,12 @@ def calibrated(
     held = [watched(store, name, seed, projected=projected, serial=serial) for name, seed in runs]
     for other in held[1:]:
         require_shapes(other, held[0].shapes, str(held[0]))
+    known = pl.concat([one.readings for one in held])
     return Guardrails(
         references=tuple(str(one) for one in held),
         shapes=held[0].shapes,
-        bands=bands.calibrate(pl.concat([one.readings for one in held])),
+        bands=bands.calibrate(known),
+        readings=known,
     )
 
 

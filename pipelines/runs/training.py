@@ -88,7 +88,7 @@ def train(
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """The runs, as (recipe, seed), that must be complete before this one."""
-    opd, constraint, reaction = opd_of(recipe.objective), recipe.constraint, recipe.reaction
+    opd, constraint = opd_of(recipe.objective), recipe.constraint
     needed: list[Any] = [
         recipe.start,
         recipe.rollout.source,
@@ -101,9 +101,16 @@ def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
         for source in needed
         if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
     ]
-    if reaction and reaction.guard.reference:
-        found += [(reaction.guard.reference, number) for number in reaction.guard.seeds]
+    found += references(recipe, seed)
     return [run for run in dict.fromkeys(found) if run != (recipe.name, seed)]
+
+
+def references(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
+    """Those of its parents that must be measured, too: what a guard's band is made of."""
+    if recipe.reaction is None or recipe.reaction.guard.reference is None:
+        return []
+    guard = recipe.reaction.guard
+    return [(guard.reference, number) for number in guard.seeds if (guard.reference, number) != (recipe.name, seed)]
 
 
 def require_parents(store: Store, recipe: Recipe, seed: int) -> None:

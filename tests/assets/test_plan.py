@@ -6,7 +6,7 @@ import pytest
 
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.plan import Item, cost, outlook, plan
-from opd_ops.recipe import AdamW
+from opd_ops.recipe import AdamW, Guard, Reaction
 from pipelines.runs.measuring import measure_run
 from tests.assets.conftest import everything, named
 
@@ -55,6 +55,15 @@ def test_what_is_asked_for_alone_brings_what_it_needs(store):
     assert [item.name for item in items] == [
         "tiny.base", "tiny.teacher", "tiny anchor, seed 2", "tiny.opd, seed 2", "comparison"
     ]  # fmt: skip
+
+
+def test_what_a_guard_reads_is_measured_before(store):
+    guard = Guard(quantity="similarity", reference="tiny.sft")
+    watched = dataclasses.replace(OPD, arm="watched", reaction=Reaction(guard=guard, action="none"))
+    items = named(plan(store, TINY, [watched], [1]))
+    measured = {f"tiny.sft, seed {seed}" for seed in guard.seeds}
+    assert measured <= set(items["tiny.watched, seed 1"].needs)
+    assert all(items[name].measures for name in measured)
 
 
 def test_costs_are_positive_and_follow_the_work_that_is_left(store, settle):

@@ -31,12 +31,6 @@ def section(tables: Tables, store: Store | None = None) -> str:
     return f'{markup.paragraph(READING)}<div class="figures">{figures}</div>'
 
 
-def pictures(tables: Tables, store: Store | None = None) -> dict[str, bytes]:
-    """PNG by item, of those that can be drawn."""
-    drawn = {item.key: picture(item.draw(whole(tables), store)) for item in ITEMS}
-    return {key: png for key, png in drawn.items() if png is not None}
-
-
 def picture(drawing: Drawing) -> bytes | None:
     """A drawing as PNG."""
     return None if drawing.chart is None else packed(render_png(drawing.chart, scale=1.0))

@@ -77,6 +77,7 @@ def test_a_run_inside_its_band_ends_with_0_and_one_sentence(run, store):
     assert head.split() == ["step", "norm", "stable_rank", "stable_rank_ratio", "similarity_previous"]
     assert [line.split()[0] for line in lines] == ["1", "2", "4", "8", "16"]
     assert told.splitlines()[-1].startswith("s.new seed 3 stays inside the band: ")
+    assert "false alarms: 0 of these 3 leave the band of the others" in told
     assert "of s.ref seed 0, s.ref seed 1, s.ref seed 2" in told and "*" not in told.split("\n\n")[0]
     assert steps("s.new") == [1, 2, 4, 8, 16]
 

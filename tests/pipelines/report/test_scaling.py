@@ -110,8 +110,11 @@ def test_sizes_that_are_missing_leave_their_rows_out_and_one_seed_has_no_interva
 
 
 def test_the_grid_names_every_arm_and_factor():
-    heading, *lines = scaling.grid(scaling.scaling("s", tables()))
-    assert heading[:2] == ["metric", "SFT, exponent in weights"] and len(heading) == 1 + 9
-    norms = next(line for line in lines if line[0] == "relative norm of the update, master")
-    assert norms[1] == "+0.50 [0.50, 0.50]" and norms[4].startswith("1.50")
-    assert "8B" in scaling.CANNOT and scaling.terminal(scaling.scaling("s", tables())).startswith("metric")
+    found = scaling.scaling("s", tables())
+    heading, *lines = scaling.grid(found)
+    assert heading == ["factor", "metric", "SFT", "OPD", "RLVR"]
+    norms = {line[0]: line[2] for line in lines if line[1] == "relative norm of the update, master"}
+    assert list(norms) == list(scaling.TITLES.values())
+    assert norms["exponent in weights"] == "+0.50 [0.50, 0.50]" and norms["4 layers / 2"].startswith("1.50")
+    assert len(scaling.terminal(found).splitlines()) == 1 + len(lines) and scaling.terminal(found.clear()) == ""
+    assert "8B" in scaling.CANNOT

@@ -58,7 +58,6 @@ def test_a_study_without_runs_has_sentences_and_no_picture():
     html = section.section({})
     assert html.count("<figure") == len(ITEMS) and "<svg" not in html
     assert html.count("Left out.") >= len(ITEMS)
-    assert section.pictures({}) == {}
 
 
 def test_figures_follow_the_page_and_stand_on_white_without_one(drawings):
