@@ -24,7 +24,7 @@ test: setup
 	$(call quiet,$(BIN)/pyright)
 	$(call quiet,$(BIN)/lint-imports)
 	@echo "lint, format, types and import contracts hold; tests:"
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup

@@ -193,9 +193,9 @@ def shared() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
-def summarise(store: Store, study: Study, account: Account) -> None:
-    """Headline, suites, verdicts and power, where the time went, and where things lie."""
-    print(f"\n{comparing.terminal(store, study)}")
+def summarise(store: Store, study: Study, suite: str, account: Account) -> None:
+    """The suite's table, verdicts and power, where the time went, and where everything lies."""
+    print(f"\n{comparing.terminal(store, study, suite)}")
     if account.all:
         print(f"\ntime: {account}")
     print(f"report: {comparing.location(store, comparing.report_key(study))}")
@@ -232,7 +232,7 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
         return 1
-    summarise(store, study, run.account)
+    summarise(store, study, suite, run.account)
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 3 if run.problems else 0

@@ -77,10 +77,10 @@ def differences(suite: Suite, table: pl.DataFrame) -> list[str]:
     return [f"{group.name} ({', '.join(arms)}): {group.differs}" for group, arms in present.items() if arms]
 
 
-def terminal(study: str, tables: Mapping[str, pl.LazyFrame]) -> str:
-    """Every suite that is measured, in aligned columns; empty where none is."""
-    found = [(suite, table) for suite in SUITES if not (table := rows(study, suite, tables)).is_empty()]
-    return "\n\n".join(f"{suite.name}\n{aligned(grid(suite, table))}" for suite, table in found)
+def terminal(study: str, name: str, tables: Mapping[str, pl.LazyFrame]) -> str:
+    """The suite of that name in aligned columns; empty where none of it is measured, or it has no table."""
+    found = [(suite, rows(study, suite, tables)) for suite in SUITES if suite.name == name]
+    return "\n\n".join(aligned(grid(suite, table)) for suite, table in found if not table.is_empty())
 
 
 def markdown(suite: Suite, table: pl.DataFrame) -> str:

@@ -73,7 +73,8 @@ OBJECTIVES = Suite(
         ),
     ),
 )
-BEGIN = 20  # step at which the continued arms begin
+BEGIN = 20  # step at which the continued arms begin, of 100 or fewer
+SOON = 4  # of 15, in the study smollm
 PARENTS = {"opd": "sft", "sft": "opd", "sft-matched": "opd", "rlvr": "opd"}  # and whose basis they borrow
 SWEPT = ("opd", "sft")  # parents of which one factor at a time is varied
 
@@ -83,24 +84,29 @@ def at(parent: str, *words: str, begin: int = BEGIN) -> str:
     return "-".join((f"{parent}-at{begin}", *words))
 
 
+def _both(*words: str) -> tuple[str, ...]:
+    """The arms of both studies that are taken up again."""
+    return (*(at(parent, *words) for parent in PARENTS), *(at(parent, *words, begin=SOON) for parent in SWEPT))
+
+
 INTERVENTIONS = Suite(
     name="interventions",
     title="Confined to an early subspace",
     references=(),
     parents=tuple(PARENTS),
-    told=f"Arms taken up again at step {BEGIN} from their fp32 weights with a fresh optimizer, free or with the "
-    "gradient of every projection matrix confined to 16 input directions. Their updates and "
-    "accuracies count from there on.",
+    told="Arms taken up again at an early step, the number in their names, from its fp32 weights with a fresh "
+    "optimizer, free or with the gradient of every projection matrix confined to 16 input directions. Their updates "
+    "and accuracies count from there on.",
     groups=(
-        Group(name="Free", arms=tuple(map(at, PARENTS)), differs="what the confined arms are compared with."),
+        Group(name="Free", arms=_both(), differs="what the confined arms are compared with."),
         Group(
             name="Own basis",
-            arms=tuple(at(parent, "own16") for parent in PARENTS),
+            arms=_both("own16"),
             differs="the leading 16 right singular vectors of the arm's own update at that step: the paper's arm.",
         ),
         Group(
             name="Random basis",
-            arms=tuple(at(parent, "random16") for parent in PARENTS),
+            arms=_both("random16"),
             differs="16 directions drawn at random.",
         ),
         Group(

@@ -146,7 +146,12 @@ def right_name(study: str, claim: Claim) -> str:
 
 
 def terminal(rows: pl.DataFrame) -> str:
-    """Verdict rows in aligned columns: decision, claim, effect with its interval, the control's, the paper's words."""
+    """Verdict rows in aligned columns: decision, claim, effect with its interval, the control's, the paper's words.
+
+    Empty without rows.
+    """
+    if rows.is_empty():
+        return ""
     lines = [["verdict", "claim", "left - right [95 % interval]", "its control", "paper"]]
     for row in rows.iter_rows(named=True):
         own, other = (ends(row[effect], row[low], row[high]) for effect, low, high in (OWN, CONTROL))

@@ -144,19 +144,22 @@ def varied(store: Store, study: Study) -> dict[str, str]:
     return {suite.name: grids.markdown(suite, table) for suite, table in rows.items() if not table.is_empty()}
 
 
-def terminal(store: Store, study: Study) -> str:
-    """What a person reads at the end: headline, suites, sizes, every verdict, and the evaluations' power."""
+def terminal(store: Store, study: Study, suite: str = "core") -> str:
+    """What a person reads after a suite: its table, what was decided about it, and the power of its evaluations."""
     from pipelines.report import grids, power, scaling, verdicts
     from pipelines.report import headline as table
+    from pipelines.report.claims import BY_TEXT
 
     found = tables(store, study)
-    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name).collect()
+    about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
+    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name, pl.col("claim").is_in(about))
+    arms = [recipe.arm for recipe in study.arms(suite)]
     parts = (
-        table.terminal(table.headline(study.name, found)),
-        grids.terminal(study.name, found),
-        scaling.terminal(scaling.scaling(study.name, found)),
-        verdicts.terminal(decided),
-        power.terminal(power.power(found)),
+        table.terminal(table.headline(study.name, found)) if suite == "core" else "",
+        grids.terminal(study.name, suite, found),
+        scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
+        verdicts.terminal(decided.collect()),
+        power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
     )
     return "\n\n".join(filter(None, parts))
 

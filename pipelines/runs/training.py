@@ -107,10 +107,10 @@ def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
 
 def references(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """Those of its parents that must be measured, too: what a guard's band is made of."""
-    if recipe.reaction is None or recipe.reaction.guard.reference is None:
+    guard = recipe.reaction and recipe.reaction.guard
+    if guard is None or (name := guard.reference) is None:
         return []
-    guard = recipe.reaction.guard
-    return [(guard.reference, number) for number in guard.seeds if (guard.reference, number) != (recipe.name, seed)]
+    return [(name, number) for number in guard.seeds if (name, number) != (recipe.name, seed)]
 
 
 def require_parents(store: Store, recipe: Recipe, seed: int) -> None:

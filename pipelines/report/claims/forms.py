@@ -136,3 +136,8 @@ def equivalence(
         paper=paper,
         note=" ".join(filter(None, (f"The 95 % interval lies {where} {wide} of {label(right)}.", note, metric.remark))),
     )
+
+
+def random_basis(left: str, right: str) -> Control:
+    """Beside a claim that a confined arm keeps up with `right`: `left`, confined to random directions, does not."""
+    return Control(words="a random basis in place of its own", kind="placebo", left=left, right=right)

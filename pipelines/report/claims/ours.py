@@ -2,7 +2,7 @@
 
 from pipelines.report.claims.claim import Claim, Control, Kind
 from pipelines.report.claims.controlled import CONTROLLED
-from pipelines.report.claims.forms import NO_CONTROL, difference, equivalence, ordering
+from pipelines.report.claims.forms import NO_CONTROL, difference, equivalence, ordering, random_basis
 from pipelines.report.claims.paper import MARGIN
 from pipelines.report.metrics import (
     ACCURACY,
@@ -16,7 +16,7 @@ from pipelines.report.metrics import (
     VIEWS,
     Metric,
 )
-from pipelines.report.suites import PARENTS, SWEPT, at
+from pipelines.report.suites import PARENTS, SOON, SWEPT, at
 
 VARIED: tuple[Claim, ...] = (
     *(equivalence(STABLE_RANK[view], "opd-stale16", "opd", suite="objectives", paper="not tested") for view in VIEWS),
@@ -36,18 +36,17 @@ def same_accuracy(left: str, right: str, *, paper: str = NO_CONTROL, controls: t
     return equivalence(ACCURACY, left, right, suite="interventions", margin=MARGIN, paper=paper, controls=controls)
 
 
-def _random(parent: str) -> tuple[Control, ...]:
-    words = "a random basis in place of its own"
-    return (Control(words=words, kind="placebo", left=at(parent, "random16"), right=at(parent)),)
-
-
 CONFINED: tuple[Claim, ...] = (
-    *(same_accuracy(at(arm, "own16"), at(arm), controls=_random(arm)) for arm in ("sft-matched", "rlvr")),
+    *(
+        same_accuracy(at(arm, "own16"), at(arm), controls=(random_basis(at(arm, "random16"), at(arm)),))
+        for arm in ("sft-matched", "rlvr")
+    ),
     *(
         keeps("greater", at(arm, "own16"), at(arm, other))
         for arm, borrowed in PARENTS.items()
         for other in ("random16", "start16", f"{borrowed}16")
     ),
+    *(keeps("greater", *(at(arm, basis, begin=SOON) for basis in ("own16", "random16"))) for arm in SWEPT),
     *(keeps("less", at(arm, "own4"), at(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(at(arm, "own64"), at(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(at(arm, "own16", begin=begin), at(arm, "own16")) for arm in SWEPT for begin in (5, 50)),

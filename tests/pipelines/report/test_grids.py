@@ -7,13 +7,15 @@ from pipelines.report.arms import CORE, EVERY
 from pipelines.report.grids import METRICS, differences, grid, markdown, rows, terminal
 from pipelines.report.headline import SCHEMA, headline
 from pipelines.report.metrics import ACCURACY
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SUITES
+from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON, SUITES
 from pipelines.studies import tiny as study
+from pipelines.studies.smollm import study as smollm_study
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
-def test_the_arms_are_those_of_the_suite_in_the_study(suite):
-    arms = tuple(recipe.arm for recipe in study.study().arms(suite.name))
+def test_the_arms_are_those_of_the_suite_in_its_studies(suite):
+    with_it = [one for one in (study.study(), smollm_study()) if suite.name in one.suites]
+    arms = tuple(recipe.arm for one in with_it for recipe in one.arms(suite.name))
     assert sorted(arms) == sorted(suite.arms)
     assert suite is INTERVENTIONS or arms == suite.arms  # which are sorted by what they continue
 
@@ -77,7 +79,7 @@ def test_without_an_arm_of_the_suite_there_is_nothing(tiny, smollm):
         for suite in SUITES:
             found = rows(name, suite, tables)
             assert found.is_empty() and found.schema == SCHEMA and differences(suite, found) == []
-        assert terminal(name, tables) == ""
+            assert terminal(name, suite.name, tables) == ""
 
 
 def test_an_arm_that_is_trained_and_not_measured_is_not_there_yet(plant, tiny):
@@ -104,9 +106,9 @@ def test_every_group_says_what_differs_from_opd(varied):
 
 def test_the_texts_hold_every_cell(varied):
     table = objectives(varied)
-    told, marked = terminal("tiny", varied), markdown(OBJECTIVES, table)
+    told, marked = terminal("tiny", "objectives", varied), markdown(OBJECTIVES, table)
     assert all(cell in told and cell in marked for line in grid(OBJECTIVES, table) for cell in line)
-    assert told.startswith("objectives\narm ")
+    assert told.startswith("arm ") and terminal("tiny", "core", varied) == ""
     assert marked.splitlines()[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
@@ -121,7 +123,7 @@ def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_a
     assert names[:5] == ["opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"]
     parents = [name.partition("-at")[0] for name in names]
     assert parents == sorted(parents, key=["opd", "sft", "sft-matched", "rlvr"].index)
-    assert len(names) == len(INTERVENTIONS.arms) == 34
+    assert len(names) == len(INTERVENTIONS.arms) == 34 + 6, "of tiny and of smollm"
     leaks = {line[0]: line[3] for line in lines[1:]}
     assert lines[0][3] == "leaked share of the update"
     assert (leaks["opd-at20"], leaks["opd-at20-own16"][:4]) == ("-", "30.0")
@@ -143,5 +145,6 @@ def test_the_words_about_the_other_suites_are_those_of_their_recipes(every):
     assert recipes["opd-fast"].optimizer.learning_rate == study.sft().optimizer.learning_rate
     continued = {recipe.arm: recipe for recipe in study.study().arms("interventions")}
     assert continued["opd-at20-own16"].constraint.mode == "gradient" and continued["opd-at20"].constraint is None
-    assert continued["opd-at20"].start.step == 20 and "at step 20" in INTERVENTIONS.told
+    assert continued["opd-at20"].start.step == 20 and "step, the number in their names" in INTERVENTIONS.told
+    assert {recipe.start.step for recipe in smollm_study().arms("interventions")} == {SOON}
     assert continued["sft-at20-opd16"].constraint.basis.recipe == "tiny.opd"
