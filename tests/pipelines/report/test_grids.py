@@ -120,7 +120,9 @@ def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_a
     lines = grid(INTERVENTIONS, rows("tiny", INTERVENTIONS, every))
     assert lines[0][1:3] == ["starting accuracy at T=1", "final accuracy at T=1"]
     names = [line[0] for line in lines[1:]]
-    assert names[:5] == ["opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"]
+    assert [name for name in names if "-at20" in name][:5] == [
+        "opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"
+    ]  # fmt: skip
     parents = [name.partition("-at")[0] for name in names]
     assert parents == sorted(parents, key=["opd", "sft", "sft-matched", "rlvr"].index)
     assert len(names) == len(INTERVENTIONS.arms) == 34 + 6, "of tiny and of smollm"
