@@ -12,7 +12,6 @@ from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import HEIGHT, TEXT, WIDTH, Axis, looks, named, styled
 from pipelines.report.paper.published import BENCHMARKS, Published
 from pipelines.report.paper.strip import SLOT, strip
-from pipelines.report.suites import BEGIN
 
 APART = 0.03  # of the axis: between ends that are reached at one step
 ACCURACY = (0.0, 100.0)  # %
@@ -32,8 +31,7 @@ def figure(
         for family in families:
             headed, last = place == 0, place == len(rows) - 1
             panels.append(_panel(found, family, axis, headed=headed, last=last, labels=family is families[0]))
-            mine = [one for one in reported if one.arm in family.arms.values()]
-            if mine:
+            if mine := family.among(reported):
                 panels.append(strip(mine, list(family.arms.values()), axis))
         stacks.append(alt.hconcat(*panels, spacing=12))
     if ranges:
@@ -65,7 +63,7 @@ def _panel(found: pl.DataFrame, family: Family, axis: Axis, *, headed: bool, las
     continued = alt.Chart(named(rows.filter(own), arms)).encode(x=x, y=y, color=color)
     stop = alt.Chart(named(rows.filter(own, pl.col("point") == "end"), arms)).encode(x=x, color=color)
     whole = alt.Chart(named(rows.filter(pl.col("arm") == family.parent))).encode(x=x, y=y, color=color)
-    begin = alt.Chart(pl.DataFrame({"step": [BEGIN]})).encode(x=x)
+    begin = alt.Chart(pl.DataFrame({"step": [family.begin]})).encode(x=x)
     layers = [
         begin.mark_rule(stroke=QUIET, strokeDash=[5, 3], strokeWidth=1.6),
         whole.mark_line(strokeWidth=1.2, strokeDash=[2, 3]),

@@ -120,12 +120,10 @@ def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_a
     lines = grid(INTERVENTIONS, rows("tiny", INTERVENTIONS, every))
     assert lines[0][1:3] == ["starting accuracy at T=1", "final accuracy at T=1"]
     names = [line[0] for line in lines[1:]]
-    assert [name for name in names if "-at20" in name][:5] == [
-        "opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"
-    ]  # fmt: skip
+    assert names[:5] == ["opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"]
     parents = [name.partition("-at")[0] for name in names]
     assert parents == sorted(parents, key=["opd", "sft", "sft-matched", "rlvr"].index)
-    assert len(names) == len(INTERVENTIONS.arms) == 34 + 6, "of tiny and of smollm"
+    assert len(names) == len(INTERVENTIONS.arms) - 6 == 34, "six are smollm's"
     leaks = {line[0]: line[3] for line in lines[1:]}
     assert lines[0][3] == "leaked share of the update"
     assert (leaks["opd-at20"], leaks["opd-at20-own16"][:4]) == ("-", "30.0")

@@ -12,6 +12,7 @@ from pipelines.report.paper import (
     figure3,
     figure4,
     figure5,
+    figure6,
     matrices,
     published,
     table1,
@@ -168,6 +169,20 @@ def test_a_continued_run_counts_from_where_its_parent_was_taken_up():
     assert family.parent == "sft"
     (sentence,) = confinement.absent(whole({}), found, ("sft",))
     assert "sft-at20-random16" in sentence and "sft-at20-own16" not in sentence
+
+
+def test_the_continued_runs_of_another_study_begin_at_a_step_of_their_own():
+    rows = evaluations("opd", (0, 0.1), (15, 0.5)) + evaluations("opd-at4", (0, 0.2), (11, 0.6))
+    rows += evaluations("opd-at4-own16", (0, 0.2), (11, 0.4))
+    found = confinement.measured(whole({"evaluation": frame("evaluation", rows)}))
+    assert [only(found, arm="opd-at4", point=point)["step"] for point in ("start", "end")] == [4, 15]
+    (family,) = confinement.drawn(found, ("opd", "sft"))
+    assert (family.parent, family.begin) == ("opd", 4)
+    (sentence,) = confinement.absent(whole({}), found, ("opd",))
+    assert "opd-at4-random16" in sentence and "at20" not in sentence
+    drawing = figure6.draw(whole({"evaluation": frame("evaluation", rows)}))
+    papers = {row["arm"]: row["paper"] for row in drawing.numbers.iter_rows(named=True)}
+    assert papers["opd-at4-own16"].startswith("64.2") and drawing.chart is not None
 
 
 def test_the_paper_compares_final_accuracies_that_are_planted(drawings):

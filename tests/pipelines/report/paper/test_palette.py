@@ -24,7 +24,10 @@ PANELS = {  # arms that one legend tells apart
     "figures 2 to 5": RUNS,
     "table 1": tuple(arm.key for arm in ARMS),
     **{f"figures 7 and 9, {group.name}": group.every for group in variants.GROUPS},
-    **{f"figures 6 and 8, {family.parent}": tuple(family.arms.values()) for family in confinement.FAMILIES},
+    **{
+        f"figures 6 and 8, {family.parent} at {family.begin}": tuple(family.arms.values())
+        for family in confinement.FAMILIES
+    },
 }
 LEAST, FAINTEST = 9.0, 1.7  # CIE Lab; contrast ratio
 DARK = "#14181d"  # --ground of page.css on dark
