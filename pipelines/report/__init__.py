@@ -20,7 +20,7 @@ In reading order:
 - `inventory.py`  what is in the tables: runs, evaluations, values that do not exist
 - `bounds.py`     how large the stored error bounds are
 - `series.py`     what the charts draw, and `beside.py`: beside the null that never turns
-- `figures.py`    charts, and their SVG and PNG
+- `figures.py`    charts, and their SVG and PNG; `adaptive.py`: SVG that follows a dark or a light page
 - `captions.py`   what each chart means, how it is computed and what to be careful about
 - `paper/`        the paper's table and figures, item by item
 - `prose.py`      sentences generated from verdict rows

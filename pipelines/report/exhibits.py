@@ -6,6 +6,7 @@ from html import escape
 import polars as pl
 
 from pipelines.report import beside, findings, grids, markup, means, power, prose
+from pipelines.report.adaptive import adaptive
 from pipelines.report.arms import BY_KEY
 from pipelines.report.captions import FIGURES
 from pipelines.report.claims import NORMED, Section
@@ -42,7 +43,7 @@ def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
         if told is not None:
             notes.insert(1, ("Beside a null.", told))
             alt += " Thin dashed in bf16: the null, one line per arm."
-        drawn.append(markup.figure(figure.key, figure.title, render_svg(figure.draw(*taken)), alt, notes))
+        drawn.append(markup.figure(figure.key, figure.title, adaptive(render_svg(figure.draw(*taken))), alt, notes))
     return (
         f'<div class="figures">{"".join(drawn)}</div>'
         if drawn

@@ -167,7 +167,7 @@ def present(data: pl.DataFrame) -> list[Arm]:
 
 
 def styled(chart: Any) -> Any:
-    """The house look: white paper (legible on light and dark pages), quiet grid, legend above."""
+    """The house look: white paper, quiet grid, legend above."""
     return (
         chart.configure(background=PAPER, padding=10, font="sans-serif")
         .configure_axis(

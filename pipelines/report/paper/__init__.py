@@ -8,7 +8,7 @@ In reading order:
 - `spread.py`        the mean and the interval over seeds
 - `palette.py`       the look of every arm, the same in all items
 - `panels.py`, `strip.py`, `grid.py`, `mosaic.py`, `maps.py`, `dots.py`, `resumed.py`  the drawing
-- `section.py`       all of it as HTML and PNG, with `adaptive.py` (dark and light pages) and `png.py`
+- `section.py`       all of it as HTML and PNG, with `png.py`
 
 A new item is a file with an `ITEM`, and a line in `items.py`; page and asset graph follow.
 """

@@ -7,10 +7,10 @@ import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.report import markup
+from pipelines.report.adaptive import adaptive
 from pipelines.report.arms import label
 from pipelines.report.figures import render_png, render_svg
 from pipelines.report.numbers import decimals, fixed
-from pipelines.report.paper.adaptive import adaptive
 from pipelines.report.paper.item import Drawing, Item, Tables
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
@@ -47,7 +47,7 @@ def shown(item: Item, drawing: Drawing) -> str:
     card = ""
     if drawing.chart is not None:
         svg = markup.inline(adaptive(render_svg(drawing.chart)), key, item.shows)
-        card = f'<div class="card" style="background: var(--ground)">{svg}</div>'
+        card = f'<div class="card">{svg}</div>'
     notes = [("Shows.", item.shows), ("Does not show.", item.not_shown), ("The paper.", reported(item))]
     notes += [("Left out.", sentence) for sentence in drawing.absent]
     words = "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in notes)

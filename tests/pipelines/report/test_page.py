@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from pipelines.report import prose
+from pipelines.report.adaptive import VARIABLES
 from pipelines.report.page import page
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES
+from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
 from pipelines.report.verdicts import verdicts
 
 PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}
@@ -180,12 +181,19 @@ def test_missing_values_and_bounds_are_counted_over_every_arm_on_the_page(varied
     assert line is not None and int(line[1]) == runs * 3 * 2
 
 
+def test_figures_follow_a_dark_page(text):
+    drawn = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
+    assert drawn and all('fill="var(--ground, #ffffff)"' in svg for svg in drawn)
+    assert not any(f'"{color}"' in svg for svg in drawn for color in VARIABLES)
+
+
 def test_interventions_and_controls_have_sections_where_measured(every, text):
     found = page("tiny", every, provenance=PROVENANCE)
     for suite in (INTERVENTIONS, CONTROLS):
         assert f'id="{suite.name}"' not in text and f'href="#{suite.name}"' in found
         section = part(found, suite.name)
-        assert all(f'<tr><th scope="row">{arm}</th>' in section for arm in suite.arms)
+        arms = [arm for arm in suite.arms if f"-at{SOON}" not in arm]
+        assert all(f'<tr><th scope="row">{arm}</th>' in section for arm in arms)
         assert "What holds (" in section and "What is asked here besides" in section
     assert "What the paper says of them" in part(found, "interventions")
     assert "What is left between OPD and RLVR once their updates are equally large" in part(found, "controls")

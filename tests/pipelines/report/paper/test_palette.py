@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from pipelines.report.adaptive import VARIABLES
 from pipelines.report.arms import ARMS, EVERY
 from pipelines.report.paper import confinement, variants
-from pipelines.report.paper.adaptive import VARIABLES
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.trajectories import RUNS
 

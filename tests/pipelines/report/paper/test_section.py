@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pipelines.report.adaptive import VARIABLES, adaptive
 from pipelines.report.figures import GRID, INK, PAPER, QUIET, render_png, render_svg
 from pipelines.report.paper import section
-from pipelines.report.paper.adaptive import VARIABLES, adaptive
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
 
