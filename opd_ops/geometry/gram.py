@@ -60,11 +60,26 @@ def rounding(rows: int, columns: int, dtype: torch.dtype) -> float:
 def spectrum(a: Tensor, dtype: torch.dtype = torch.float64, formed: Tensor | None = None) -> Spectrum:
     """All singular values of A [m, n]; `formed` is gram of its smaller side where the caller has it."""
     near = a if a.shape[0] <= a.shape[1] else a.T
-    squares = torch.linalg.eigvalsh(gram(near, dtype) if formed is None else formed)
+    squares = _eigenvalues(gram(near, dtype) if formed is None else formed)
     values = squares.flip(0).double().clamp(min=0.0).sqrt()
     return Spectrum(
         values, noise(values, rounding(len(a), a.shape[1], dtype)), f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
     )
+
+
+def _eigenvalues(formed: Tensor) -> Tensor:
+    """Of a symmetric matrix, ascending. Where f32 fails it is done in float64.
+
+    LAPACK's f32 divides by squares of off-diagonal entries that underflow to zero beside zero rows, which updates of
+    few entries have: it gives up, or returns NaN.
+    """
+    try:
+        found = torch.linalg.eigvalsh(formed)
+    except torch.linalg.LinAlgError:
+        if formed.dtype == torch.float64:
+            raise
+        return torch.linalg.eigvalsh(formed.double())
+    return found if bool(torch.isfinite(found).all()) else torch.linalg.eigvalsh(formed.double())
 
 
 def noise(values: Tensor, eta: float) -> Tensor:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from opd_ops.geometry.gram import COLUMNS, gram, spectrum
+from opd_ops.geometry.spectrum import effective_rank
 
 SHAPES = [(60, 200), (200, 60), (90, 90), (1, 50), (70, COLUMNS + 333)]
 
@@ -37,3 +38,35 @@ def test_upper_bounds_past_the_end_are_zero():
     found = spectrum(torch.eye(3))
     assert found.after(2) >= 1.0
     assert found.after(3) == 0.0
+
+
+@pytest.mark.parametrize("seed", [1, 4, 6, 8])
+def test_updates_of_few_entries_have_a_spectrum(seed):
+    """Of one entry in 340, in a third of the rows, as rounding leaves of a small step: LAPACK's f32 fails on these."""
+    generator, side, count = torch.Generator().manual_seed(seed), 576, 973
+    rows = torch.randint(0, 207, (count,), generator=generator) * side // 207
+    columns = (torch.rand(count, generator=generator) ** 1.3 * side).long()
+    sizes = 2.0 ** -torch.randint(18, 29, (count,), generator=generator).float()
+    a = torch.zeros(side, side)
+    a[rows, columns] = sizes * (1 + torch.rand(count, generator=generator)).bfloat16().float()
+    found, true = spectrum(a, torch.float32), torch.linalg.svdvals(a.double())
+    assert bool(((found.values - true).abs() <= found.noise).all())
+    assert 1.0 <= effective_rank(found.values) <= 207.0
+
+
+@pytest.mark.parametrize("answer", ["error", "nan"])
+def test_what_f32_cannot_do_is_done_in_float64(answer, monkeypatch):
+    lapack = torch.linalg.eigvalsh
+
+    def failing(formed):
+        if formed.dtype == torch.float64:
+            return lapack(formed)
+        if answer == "error":
+            raise torch.linalg.LinAlgError("failed to converge")
+        return torch.full((len(formed),), torch.nan)
+
+    a = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    true = torch.linalg.svdvals(a.double())
+    monkeypatch.setattr(torch.linalg, "eigvalsh", failing)
+    found = spectrum(a, torch.float32)
+    assert bool(((found.values - true).abs() <= found.noise).all())
