@@ -143,6 +143,7 @@ class Launch:
                 self.account.measuring += float(sum(timing.filter(phase="measure")["wall_s"].to_list()))
         if outcome.failure is not None:
             self.failures.append(f"{item.name}: {outcome.failure}")
+            self.board.say(f"  {item.name:<26} failed: {outcome.failure}")
             return False
         self.board.update(item.name, 1.0)
         self.board.say(f"  {item.name:<26} {self._words(item)}  ({duration(outcome.wall)})")

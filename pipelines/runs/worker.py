@@ -105,13 +105,16 @@ class _Work:
         from opd_ops.geometry.suite import Matrix
 
         cache = BaseCache(self.task.store, before.identity)
-        yield Matrix(
-            before.weight.read(),
-            settings=self._settings(tables),
-            projection=self.task.projection,
-            cache=cache,
-            gemm_path=self.task.gemm_path,
-        )
+        try:
+            yield Matrix(
+                before.weight.read(),
+                settings=self._settings(tables),
+                projection=self.task.projection,
+                cache=cache,
+                gemm_path=self.task.gemm_path,
+            )
+        except RuntimeError as error:  # a number that is none, or LAPACK's
+            raise RuntimeError(f"{self.task.name}: {error}") from error
         self.base = [total + more for total, more in zip(self.base, cache.seconds, strict=True)]
 
     def _settings(self, tables: tuple[str, ...]) -> "Settings":

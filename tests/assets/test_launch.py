@@ -84,7 +84,7 @@ class Lanes:
         return future
 
 
-def test_what_descends_from_a_failure_never_starts_and_the_rest_goes_on(store, instance, monkeypatch):
+def test_what_descends_from_a_failure_never_starts_and_the_rest_goes_on(store, instance, capsys):
     items = [
         Item("a", "models", "a", "base", ("a",)),
         Item("b", "models", "b", "base", ("b",)),
@@ -97,6 +97,7 @@ def test_what_descends_from_a_failure_never_starts_and_the_rest_goes_on(store, i
     made._fill(lanes)
     assert lanes.order == ["a", "b", "d"]
     assert made.failures == ["a: no space left"]
+    assert "failed: no space left" in capsys.readouterr().out, "at once, not at the end"
     assert made.account.all == 3.0
 
 

@@ -1,6 +1,7 @@
 """Planted weights through a real trajectory, range reads, tables and back; then real runs, on Ray and serially."""
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -318,3 +319,15 @@ def test_the_tables_known_here_are_the_engines():
     from opd_ops.geometry import suite
 
     assert TABLES == suite.TABLES
+
+
+def test_a_number_that_is_none_is_an_error_that_names_its_matrix(arm, store, monkeypatch):
+    recipe = arm("pre")
+    commit(store, recipe, {0: {f"{Q}.weight": W0.clone()}, 1: {f"{Q}.weight": turned(1.0)}})
+
+    def broken(*_):
+        raise RuntimeError("hill.index is not finite at step 1: nan")
+
+    monkeypatch.setattr("opd_ops.geometry.suite.Matrix.snapshot", broken)
+    with pytest.raises(RuntimeError, match=rf"^{re.escape(Q)}: hill\.index is not finite at step 1: nan$"):
+        measure_run(store, recipe, 0, CUTS, serial=True)
