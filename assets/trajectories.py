@@ -61,15 +61,13 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
         data_version=dg.DataVersion(end["digest"]),
         check_results=[readable(opened, recipe, seed, end)],
     )
-    losses = written(opened, "training", recipe=recipe.name, seed=seed)
-    assert losses is not None
+    losses = table(opened, "training", recipe, seed)
     yield dg.MaterializeResult(
         asset_key="training",
         metadata=metadata.stored(opened, "training", recipe=recipe.name, seed=seed)
         | {"loss": metadata.small_table(losses.select("step", "loss", "reward", "kl", "grad_norm").tail(5).to_dicts())},
     )
-    accuracy = written(opened, "evaluation", recipe=recipe.name, seed=seed)
-    assert accuracy is not None
+    accuracy = table(opened, "evaluation", recipe, seed)
     yield dg.MaterializeResult(
         asset_key="evaluation",
         metadata=metadata.stored(opened, "evaluation", recipe=recipe.name, seed=seed)
@@ -88,6 +86,19 @@ def addressed(context: dg.AssetExecutionContext) -> tuple[Recipe, int]:
     keys = context.partition_key.keys_by_dimension
     recipe = find_recipe(keys["recipe"])
     return recipe, seed_of(STUDIES[recipe.study], keys["seed"])
+
+
+def table(store: Store, name: str, recipe: Recipe, seed: int) -> pl.DataFrame:
+    """What training wrote of a complete run. Errors: Failure where it is gone, as from a store copied in part."""
+    rows = written(store, name, recipe=recipe.name, seed=seed)
+    if rows is None:
+        place = f"lake/{name}/recipe={recipe.name}/seed={seed}"
+        raise dg.Failure(
+            f"{recipe.name} seed {seed} is complete and {store.uri}/{place} is gone: bring it back, or remove "
+            f"runs/{recipe.name}/seed-{seed} to train it again",
+            allow_retries=False,
+        )
+    return rows
 
 
 def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg.AssetCheckResult:

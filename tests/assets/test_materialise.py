@@ -219,6 +219,17 @@ def test_a_run_without_its_parents_fails_in_one_line(store, execute):
     assert store.find("") == []
 
 
+@pytest.mark.parametrize("name", ["training", "evaluation"])
+def test_a_complete_run_whose_table_is_gone_fails_in_one_line(name, store, ready, opd):
+    ready()
+    store.remove(f"lake/{name}/recipe=tiny.opd")
+    result = opd()
+    assert not result.success
+    told = reason(result)
+    assert told.startswith("tiny.opd seed 0 is complete and ") and "\n" not in told
+    assert f"lake/{name}/recipe=tiny.opd/seed=0 is gone: bring it back, or remove runs/tiny.opd/seed-0" in told
+
+
 def test_weights_that_are_absent_fail_in_one_line(store, execute):
     result = execute("models", "smollm")
     assert not result.success
