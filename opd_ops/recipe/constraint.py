@@ -1,8 +1,9 @@
 """A run confined to a subspace: whose, on which side of which matrices, and what of a step is confined."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from opd_ops.recipe.later import LATER
 from opd_ops.roles import PROJECTIONS
 
 Side = Literal["right", "left", "both"]
@@ -63,6 +64,8 @@ class Constraint:
     compressed   Adam runs on the coefficients g V, U^T g or U^T g V with a basis that never changes (GaLore, arXiv
                  2403.03507, refreshes it); weight decay is -lr wd P(W)
 
+    An AdamW step moves every entry by about the learning rate, so one of c coefficients of a matrix of n weights is
+    sqrt(c / n) as long as a whole one; `matched` multiplies it by sqrt(n / c), decay apart (a GaLore alpha per matrix).
     The rank is at most the smaller side of every matrix. `frozen` weights do not decay, and do not count when clipping.
     """
 
@@ -72,6 +75,7 @@ class Constraint:
     mode: Mode = "gradient"
     roles: tuple[str, ...] = PROJECTIONS  # of the matrices that are confined
     others: Literal["free", "frozen"] = "free"  # what becomes of every other weight
+    matched: bool = field(default=False, metadata=LATER)  # of `compressed`: steps as long as those of the whole matrix
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -80,10 +84,12 @@ class Constraint:
             raise ValueError(f"constraint.roles are of {', '.join(PROJECTIONS)}, got {', '.join(unknown)}")
         if not self.roles:
             raise ValueError("constraint.roles names no matrix")
-        for field, value, known in (
+        for name, value, known in (
             ("side", self.side, ("right", "left", "both")),
             ("mode", self.mode, ("gradient", "update", "compressed")),
             ("others", self.others, ("free", "frozen")),
         ):
             if value not in known:
-                raise ValueError(f"unknown constraint.{field} {value!r}; known: {', '.join(known)}")
+                raise ValueError(f"unknown constraint.{name} {value!r}; known: {', '.join(known)}")
+        if self.matched and self.mode != "compressed":
+            raise ValueError(f"constraint.matched is of mode 'compressed', got mode {self.mode!r}: leave it out")

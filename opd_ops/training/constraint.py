@@ -3,7 +3,8 @@
 The modes are those of `opd_ops.recipe.constraint`. fp32 masters cannot stay in a subspace: one rounding of a weight of
 0.1 is 4e-9, and a step is 3e-5. So where a mode promises to stay, the update is kept in float64 (`update`: the weights;
 `compressed`: the coefficients) and the masters are its rounding. The leak is of what is kept, before that rounding.
-In `compressed`, AdamW moves a tensor of zeros, whose value after its step is the step; decay is -lr wd P(W).
+In `compressed`, AdamW moves a tensor of zeros, whose value after its step is the step, to be stretched where the recipe
+says `matched`; decay is -lr wd P(W).
 """
 
 import math
@@ -40,9 +41,12 @@ class Confined:
         self.trained = {name: masters[name] for name in names}
         self.last: dict[str, Tensor] = {}  # W after the last step: float64 where it is confined, else as the masters
         self.coefficients: dict[str, Tensor] = {}  # C of W = W_begin + expand(C)
+        self.stretch: dict[str, float] = {}  # by which AdamW's step of C is multiplied
         if self.mode == "compressed":
             self.coefficients = {name: self.bases[name].compress(torch.zeros_like(w)) for name, w in self.begin.items()}
             self.trained = {name: c.float() for name, c in self.coefficients.items()}
+            ratios = {name: self.begin[name].numel() / c.numel() for name, c in self.coefficients.items()}
+            self.stretch = {name: ratio**0.5 if constraint.matched else 1.0 for name, ratio in ratios.items()}
         elif self.mode == "update":
             self.last = {name: w.double() for name, w in self.begin.items()}
         else:
@@ -112,7 +116,7 @@ class Confined:
         """The step of a matrix whose coefficients AdamW moved, as applied."""
         subspace, moved = self.bases[name], self.trained[name]
         before, c = self._update(name), self.coefficients[name]
-        c += moved.double() - rate * self.decay * (subspace.compress(self.begin[name]) + c)
+        c += self.stretch[name] * moved.double() - rate * self.decay * (subspace.compress(self.begin[name]) + c)
         moved.zero_()
         return self._update(name) - before
 

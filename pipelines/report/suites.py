@@ -77,6 +77,7 @@ BEGIN = 20  # step at which the continued arms begin, of 100 or fewer
 SOON = 4  # of 15, in the study smollm
 PARENTS = {"opd": "sft", "sft": "opd", "sft-matched": "opd", "rlvr": "opd"}  # and whose basis they borrow
 SWEPT = ("opd", "sft")  # parents of which one factor at a time is varied
+MODES = ("update", "compressed", "matched")  # what is confined, in place of the gradient
 
 
 def at(parent: str, *words: str, begin: int = BEGIN) -> str:
@@ -136,9 +137,10 @@ INTERVENTIONS = Suite(
         ),
         Group(
             name="What is confined",
-            arms=tuple(at(parent, "own16", mode) for parent in SWEPT for mode in ("update", "compressed")),
-            differs="the optimizer's step too (update), or an optimizer of the 16 coefficients alone (compressed), in "
-            "place of the gradient, which Adam's scaling lets leak.",
+            arms=tuple(at(parent, "own16", mode) for parent in SWEPT for mode in MODES),
+            differs="the optimizer's step too (update), or an optimizer of the 16 coefficients alone (compressed; "
+            "matched: with steps as long as those of whole matrices), in place of the gradient, which Adam's scaling "
+            "lets leak.",
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """Arms that take another arm up again at an early step, free or confined to a few directions."""
 
 from dataclasses import replace
+from typing import Any
 
 from opd_ops.recipe import Basis, Constraint, Horizon, Random, Recipe, SnapshotOf, UpdateOf, WeightsOf
 
@@ -36,8 +37,8 @@ def confined(free: Recipe, basis: str, rank: int = 16) -> Recipe:
     return replace(free, arm=f"{free.arm}-{basis}{rank}", constraint=Constraint(basis=chosen, rank=rank))
 
 
-def changed(recipe: Recipe, word: str, **fields: str) -> Recipe:
+def changed(recipe: Recipe, word: str, **fields: Any) -> Recipe:
     """A confined arm with another field of its constraint: `<arm>-<word>`."""
     assert recipe.constraint is not None
-    constraint = replace(recipe.constraint, **fields)  # type: ignore[arg-type]
+    constraint = replace(recipe.constraint, **fields)
     return replace(recipe, arm=f"{recipe.arm}-{word}", constraint=constraint)

@@ -292,6 +292,11 @@ def test_a_constraint_that_confines_nothing_known_is_refused(field, value, messa
     refused(f"^{re.escape(message)}$", Constraint, basis=Random(), **{field: value})
 
 
+def test_a_matched_step_is_of_the_compressed_mode():
+    words = "^constraint.matched is of mode 'compressed', got mode 'update': leave it out$"
+    refused(words, Constraint, basis=Random(), mode="update", matched=True)
+
+
 @pytest.mark.parametrize("side", get_args(Side))
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_every_known_side_and_mode_is_taken(side, mode):

@@ -16,7 +16,7 @@ from pipelines.report.metrics import (
     VIEWS,
     Metric,
 )
-from pipelines.report.suites import PARENTS, SOON, SWEPT, at
+from pipelines.report.suites import MODES, PARENTS, SOON, SWEPT, at
 
 VARIED: tuple[Claim, ...] = (
     *(equivalence(STABLE_RANK[view], "opd-stale16", "opd", suite="objectives", paper="not tested") for view in VIEWS),
@@ -51,7 +51,7 @@ CONFINED: tuple[Claim, ...] = (
     *(same_accuracy(at(arm, "own64"), at(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(at(arm, "own16", begin=begin), at(arm, "own16")) for arm in SWEPT for begin in (5, 50)),
     *(keeps("less", at(arm, "own16", "both"), at(arm, "own16")) for arm in SWEPT),
-    *(same_accuracy(at(arm, "own16", mode), at(arm, "own16")) for arm in SWEPT for mode in ("update", "compressed")),
+    *(same_accuracy(at(arm, "own16", mode), at(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
 # Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other two modes do not.
 LEAKS: tuple[Claim, ...] = tuple(
@@ -65,7 +65,7 @@ LEAKS: tuple[Claim, ...] = tuple(
         paper="not reported",
     )
     for arm in SWEPT
-    for mode in ("update", "compressed")
+    for mode in MODES
 )
 # What disturbing a run does to it, beside the sham whose guard trips too.
 DISTURBED: tuple[Claim, ...] = (

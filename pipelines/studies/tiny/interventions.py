@@ -10,7 +10,8 @@ Each of opd, sft, sft-matched and rlvr goes on from the masters of its step 20 w
 
 opd and sft vary one factor of own16 each: its rank (own4, own64), the step where it begins (at5, at50), both sides
 (`-both`), the projected update or the compressed optimizer in place of the projected gradient (`-update`,
-`-compressed`). sft's gate opens at its step 80 or 90; its continuations have no gate, so they go a little further.
+`-compressed`; `-matched`: compressed, with steps as long as the whole matrix'). sft's gate opens at its step 80 or 90;
+its continuations have no gate, so they go a little further.
 """
 
 from opd_ops.recipe import Recipe
@@ -32,4 +33,5 @@ def interventions() -> tuple[Recipe, ...]:
         arms += [confined(continued(parent, begin, STEPS), "own") for begin in (5, 50)]
         arms.append(changed(centre, "both", side="both"))
         arms += [changed(centre, mode, mode=mode) for mode in ("update", "compressed")]
+        arms.append(changed(centre, "matched", mode="compressed", matched=True))
     return tuple(arms)

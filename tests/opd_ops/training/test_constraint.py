@@ -20,7 +20,8 @@ Q, GATE, EMBED, NORM = (
 SHAPES = {Q: (12, 8), GATE: (6, 8), EMBED: (9, 8), NORM: (8,)}
 CONFINED = (Q, GATE)
 K = 3
-SIDES, MODES = ("right", "left", "both"), ("gradient", "update", "compressed")
+SIDES, MODES = ("right", "left", "both"), ("gradient", "update", "compressed", "matched")
+COMPRESSED = ("compressed", "matched")  # the latter with steps as long as those of whole matrices
 SPEC = AdamW(learning_rate=1e-2, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.3, clip=1.5)
 RATES = (2e-3, 1e-2, 3e-2, 1e-3, 5e-3)
 
@@ -62,7 +63,8 @@ def bases(side, rank=K, seed=7):
 
 def make(side="right", mode="gradient", others="free", spec=SPEC, spaces=None, rank=K, constraint=True):
     model = Model()
-    limits = Constraint(basis=Random(), rank=rank, side=side, mode=mode, others=others) if constraint else None
+    how = {"mode": "compressed", "matched": True} if mode == "matched" else {"mode": mode}
+    limits = Constraint(basis=Random(), rank=rank, side=side, others=others, **how) if constraint else None
     spaces = bases(side, rank) if spaces is None else spaces
     return model, Masters(model, start(), spec, rounded=False, constraint=limits, bases=spaces)
 
@@ -86,7 +88,7 @@ def reference(side, mode, others, spec=SPEC, rates=RATES, given=gradients):
     for t, rate in enumerate(rates, 1):
         g = {name: x.double() for name, x in given(t).items() if name in CONFINED or others == "free"}
         for name in CONFINED:
-            g[name] = spaces[name].compress(g[name]) if mode == "compressed" else spaces[name].project(g[name])
+            g[name] = spaces[name].compress(g[name]) if mode in COMPRESSED else spaces[name].project(g[name])
         norms.append(math.sqrt(sum(float(x.square().sum()) for x in g.values())))
         for name, x in g.items():
             x = x * min(1.0, spec.clip / norms[-1])
@@ -100,7 +102,8 @@ def reference(side, mode, others, spec=SPEC, rates=RATES, given=gradients):
             elif mode == "update":
                 w[name] = w[name] + spaces[name].project(decay + adam)
             else:
-                w[name] = w[name] + spaces[name].expand(spaces[name].compress(decay) + adam)
+                stretch = math.sqrt(w[name].numel() / adam.numel()) if mode == "matched" else 1.0
+                w[name] = w[name] + spaces[name].expand(spaces[name].compress(decay) + stretch * adam)
     return w, norms
 
 
@@ -121,7 +124,7 @@ def test_steps_equal_the_formula_in_float64(mode, side, others):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("mode", ["update", "compressed"])
+@pytest.mark.parametrize("mode", ["update", *COMPRESSED])
 @pytest.mark.parametrize(("rate", "decay", "clip"), [(3e-5, 0.3, 1.5), (1e-2, 0.0, math.inf), (1e-6, 10.0, 1e-3)])
 def test_a_confined_update_stays_in_its_subspace_and_the_masters_are_its_rounding(mode, side, rate, decay, clip):
     spec = AdamW(learning_rate=rate, weight_decay=decay, clip=clip, betas=(0.8, 0.9))
@@ -233,9 +236,9 @@ def test_the_whole_space_as_unit_vectors_is_unconstrained_training_to_the_bit(mo
         wanted, _ = advance(plain_model, plain, gradients(t), RATES[t % 5])
         assert (found["leaked_step"], found["leaked"]) == (0.0, 0.0)
         assert found["removed"] < 1e-7  # the square root of what two float64 sums differ by
-        assert norm == (wanted if mode != "compressed" else pytest.approx(wanted, rel=1e-6))
+        assert norm == (wanted if mode not in COMPRESSED else pytest.approx(wanted, rel=1e-6))
     for name, w in masters.masters.items():
-        if mode == "compressed":
+        if mode in COMPRESSED:
             assert torch.allclose(w, plain.masters[name], rtol=0, atol=7 * 4 * 2.0**-23)
         else:
             assert torch.equal(w, plain.masters[name])
@@ -252,6 +255,16 @@ def test_the_whole_space_in_a_random_basis_is_unconstrained_training_to_rounding
         assert found["removed"] < 1e-7 and found["leaked"] < 1e-7
     for name, w in masters.masters.items():
         assert torch.allclose(w, plain.masters[name], rtol=0, atol=1e-6)
+
+
+def test_a_matched_step_is_as_long_as_that_of_the_whole_matrix():
+    """The first step of Adam is the learning rate in every entry, whatever the gradient."""
+    free = AdamW(learning_rate=1e-2, weight_decay=0.0, clip=math.inf)
+    for mode, share in (("gradient", 1.0), ("matched", 1.0), ("compressed", math.sqrt(K / 8))):
+        model, masters = make("right", mode, spec=free)
+        advance(model, masters, gradients(1), 1e-2)
+        step = masters.masters[Q].double() - start()[Q].double()
+        assert float(step.norm()) == pytest.approx(share * 1e-2 * math.sqrt(step.numel()), rel=1e-4), mode
 
 
 def test_adam_in_other_coordinates_is_another_adam():

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.suites import INTERVENTIONS, OBJECTIVES, PARENTS, SOON, STEERING, SUITES
+from pipelines.report.suites import INTERVENTIONS, MODES, OBJECTIVES, PARENTS, SOON, STEERING, SUITES
 
 SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
 VIEWS = ("bf16", "master")
@@ -160,7 +160,7 @@ def record(
                 }
             )
     if share == 1.0:
-        leaked = 1e-7 if arm.endswith(("update", "compressed")) else 0.3 * wobble if "-at" in arm else None
+        leaked = 1e-7 if arm.endswith(MODES) else 0.3 * wobble if "-at" in arm else None
         leaked = None if arm.partition("-at")[2].isdigit() else leaked  # free
         rows["training"].append({**run, "leaked": leaked, "removed": None if leaked is None else 0.9})
     early, late = planted.rank

@@ -123,7 +123,7 @@ def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_a
     assert names[:5] == ["opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"]
     parents = [name.partition("-at")[0] for name in names]
     assert parents == sorted(parents, key=["opd", "sft", "sft-matched", "rlvr"].index)
-    assert len(names) == len(INTERVENTIONS.arms) - 6 == 34, "six are smollm's"
+    assert len(names) == len(INTERVENTIONS.arms) - 6 == 36, "six are smollm's"
     leaks = {line[0]: line[3] for line in lines[1:]}
     assert lines[0][3] == "leaked share of the update"
     assert (leaks["opd-at20"], leaks["opd-at20-own16"][:4]) == ("-", "30.0")

@@ -19,8 +19,8 @@ def changed(left, right):
     return {line.split(": ")[0] for line in differences(left.identity(), right.identity())} - {"arm"}
 
 
-def test_there_are_five_arms_a_parent_and_seven_variations_of_two():
-    assert len(ARMS) == len(tiny.interventions()) == 4 * 5 + 2 * 7
+def test_there_are_five_arms_a_parent_and_eight_variations_of_two():
+    assert len(ARMS) == len(tiny.interventions()) == 4 * 5 + 2 * 8
 
 
 @pytest.mark.parametrize("parent", PARENTS)
@@ -51,6 +51,12 @@ def test_the_confined_arms_differ_from_the_free_one_in_their_constraint_alone(pa
 @pytest.mark.parametrize("name", VARIED)
 def test_a_variation_changes_one_factor_of_the_centre(parent, name):
     assert changed(ARMS[f"{parent}-at20-{name}"], ARMS[f"{parent}-at20-own16"]) == {VARIED[name]}
+
+
+@pytest.mark.parametrize("parent", ("opd", "sft"))
+def test_the_matched_arm_is_the_compressed_one_with_longer_steps(parent):
+    matched, compressed = (ARMS[f"{parent}-at20-own16-{mode}"] for mode in ("matched", "compressed"))
+    assert changed(matched, compressed) == {"constraint.matched"}
 
 
 @pytest.mark.parametrize("parent", ("opd", "sft"))
