@@ -24,6 +24,7 @@ from torch.linalg import vector_norm
 
 from opd_ops.recipe.reaction import NOISES, Rail, Reaction, earlier, require_rails
 from opd_ops.roles import PROJECTIONS, role
+from opd_ops.training.subspace import leading
 
 RANK = 16  # of the similarity
 
@@ -161,19 +162,6 @@ class Reacting:
             moved += size**2
         self.held = {}
         return (added / moved) ** 0.5 if moved else None
-
-
-def leading(e: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, k], all singular values descending and V [in, k] of E, float64; k = min(rank, out, in).
-
-    By the smaller Gram matrix, so sigma is good to about 1e-8 of the largest.
-    """
-    if e.shape[0] > e.shape[1]:
-        v, values, u = leading(e.T, rank)
-        return u, values, v
-    energy, u = torch.linalg.eigh(e @ e.T)
-    u = u.flip(1)[:, :rank]
-    return u, energy.flip(0).clamp(min=0.0).sqrt(), torch.linalg.qr(e.T @ u).Q
 
 
 def rail(rails: tuple[Rail, ...], norm: float) -> tuple[float, float] | None:

@@ -5,8 +5,9 @@
     random     Q of a Gaussian matrix's QR with R's diagonal positive (uniform over subspaces), a generator per matrix
     given      the first K columns of a file, orthonormal to 1e-4 there, made so to float64 here
 
-The sign of a singular vector is that which makes its largest entry positive. Decompositions are dense: the cost of one
-is that of a whole SVD of its matrix.
+The sign of a singular vector is that which makes its largest entry positive. A matrix with a side up to 512 has a dense
+SVD; a larger one the float64 Gram matrix of its smaller side, at a third of the cost, if the last value wanted is above
+1e-5 of the first: then squaring leaves six digits of it, and else it has the SVD, too.
 """
 
 import hashlib
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
-from opd_ops.training.subspace import Subspace
+from opd_ops.training.subspace import Subspace, leading
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, header
 from pipelines.store.trajectory import Trajectory
 
 DIRECTIONS = 5  # stream of random numbers; opd_ops.training.batches has the others
+DENSE = 512  # largest smaller side that is decomposed itself
+RESOLVED = 1e-5  # of the first singular value: above it a Gram matrix tells values apart
 ORTHONORMAL = 1e-4  # largest entry of V^T V - 1 in a given file
 SIDES = {"left": 0, "right": 1}  # the dimension of W [out, in] that a side's vectors have
 
@@ -85,6 +88,10 @@ def _source(
 
 def _leading(matrix: Tensor, rank: int, what: str) -> dict[str, Tensor]:
     """Its leading singular vectors. Errors: ValueError where there are fewer than `rank`."""
+    if min(matrix.shape) > DENSE:
+        u, values, v = leading(matrix, rank)
+        if len(values) >= rank and values[rank - 1] > RESOLVED * values[0]:
+            return {"left": _signed(u), "right": _signed(v)}
     u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
     floor = values[0] * max(matrix.shape) * torch.finfo(values.dtype).eps
     if (there := int((values > floor).sum())) < rank:

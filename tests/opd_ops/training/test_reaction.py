@@ -7,8 +7,8 @@ import torch
 
 from opd_ops.recipe import AdamW, Constraint, Random
 from opd_ops.recipe.reaction import Guard, Reaction
-from opd_ops.training.reaction import Reacting, gaussian, leading, rail
-from opd_ops.training.subspace import Subspace
+from opd_ops.training.reaction import Reacting, gaussian, rail
+from opd_ops.training.subspace import Subspace, leading
 
 Q, OUT, UP = (f"model.layers.0.{part}.weight" for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj"))
 NORM, EMBED = "model.norm.weight", "model.embed_tokens.weight"

@@ -235,3 +235,24 @@ def test_an_update_of_too_low_a_rank_is_refused(store, run):
 def test_a_run_of_another_model_is_refused(weights, message, store, run):
     with pytest.raises(ValueError, match=message):
         made(store, UpdateOf(recipe="test.source", step=4), weights=weights)
+
+
+@pytest.mark.parametrize("shape", [(520, 600), (600, 520)])
+@pytest.mark.parametrize(("decay", "dense"), [(0.5, 0), (0.1, 1)])
+def test_large_matrices_have_the_vectors_of_an_svd(shape, decay, dense, monkeypatch):
+    """By their Gram matrix, and by the SVD itself where the twelfth value is below 1e-5 of the first."""
+    generator, calls, svd = torch.Generator().manual_seed(3), [], torch.linalg.svd
+    u, v = (torch.linalg.qr(torch.randn(size, 20, generator=generator).double()).Q for size in shape)
+    monkeypatch.setattr(torch.linalg, "svd", lambda *a, **k: (calls.append(a), svd(*a, **k))[1])
+    found = bases._leading((u * decay ** torch.arange(20)) @ v.T, 12, "it")
+    assert len(calls) == dense
+    for side, true in (("left", u), ("right", v)):
+        for vectors, wanted in zip(found[side].T, true[:, :12].T, strict=True):
+            assert abs(float(vectors @ wanted)) == pytest.approx(1.0, abs=1e-8)
+        assert torch.allclose(found[side].T @ found[side], torch.eye(12).double(), rtol=0, atol=1e-12)
+
+
+def test_a_large_update_of_too_few_directions_is_refused_by_its_rank():
+    u, v = torch.linalg.qr(torch.randn(520, 3).double()).Q, torch.linalg.qr(torch.randn(530, 3).double()).Q
+    with pytest.raises(ValueError, match=r"^it has rank 3, and the constraint wants 4 directions$"):
+        bases._leading(u @ v.T, 4, "it")
