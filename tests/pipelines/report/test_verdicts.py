@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.report.claims import CLAIMS
+from pipelines.report.suites import SOON
 from pipelines.report.verdicts import verdicts
 
 
@@ -15,7 +16,8 @@ def row(table: pl.DataFrame, claim: str) -> dict:
 def test_every_claim_is_decided_on_a_whole_study_with_the_declared_schema(every):
     found = verdicts("tiny", every)
     assert found.schema == TABLES["verdicts"].schema
-    assert found["claim"].to_list() == [claim.text for claim in CLAIMS]
+    ours = [claim.text for claim in CLAIMS if f"-at{SOON}" not in claim.left]  # those are about smollm's arms
+    assert found["claim"].to_list() == ours and len(ours) == len(CLAIMS) - 4
     assert found["study"].unique().to_list() == ["tiny"]
     assert found["paper"].null_count() == found["note"].null_count() == 0
     assert (found["section"] != "").all() and set(found["suite"]) == {claim.suite for claim in CLAIMS}
