@@ -61,6 +61,9 @@ class Launch:
 
     def __init__(self, store: Store, study: Study, items: list[Item], instance: dg.DagsterInstance) -> None:
         self.store, self.study, self.instance = store, study, instance
+        self.adds = any(
+            item.trains or item.measures for item in items
+        )  # so that a comparison of what is there is stale
         self.reused = [item for item in items if self._reusable(item)]
         self.items = [item for item in items if item not in self.reused]
         self.board = Board({item.name: item.cost for item in self.items})
@@ -127,7 +130,9 @@ class Launch:
 
     def _reusable(self, item: Item) -> bool:
         """Nothing is left to do, and Dagster's record of the partition exists."""
-        if item.trains or item.measures or (item.compares and not comparing.compared(self.store, self.study)):
+        if item.trains or item.measures:
+            return False
+        if item.compares and (self.adds or not comparing.compared(self.store, self.study)):
             return False
         return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
 

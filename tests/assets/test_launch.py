@@ -56,6 +56,15 @@ def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, ins
     assert Launch(whole, TINY, [item], instance).reused == []
 
 
+def test_the_comparison_is_made_again_after_runs_that_are_still_to_come(whole, instance):
+    item = everything(whole)[-1]
+    known(instance, item)
+    whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
+    for coming in ({"trains": True}, {"measures": True}):
+        run = Item("another suite's", "runs", "p", "locking", run=(OPD, 0), **coming)
+        assert Launch(whole, TINY, [run, item], instance).items == [run, item]
+
+
 def test_fetched_weights_are_reused_while_the_comparison_is_still_to_make(store, instance):
     items = everything(store, SMOLLM)
     weights, comparison = items[0], items[-1]
