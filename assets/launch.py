@@ -61,9 +61,8 @@ class Launch:
 
     def __init__(self, store: Store, study: Study, items: list[Item], instance: dg.DagsterInstance) -> None:
         self.store, self.study, self.instance = store, study, instance
-        self.adds = any(
-            item.trains or item.measures for item in items
-        )  # so that a comparison of what is there is stale
+        # What was compared before these runs is stale, whatever is in the store now.
+        self.adds = any(item.trains or item.measures for item in items)
         self.reused = [item for item in items if self._reusable(item)]
         self.items = [item for item in items if item not in self.reused]
         self.board = Board({item.name: item.cost for item in self.items})

@@ -7,6 +7,7 @@ spectra (effective rank), where 1e-5 of sigma_1 does not matter.
 Source: Higham and Mary, SIAM J. Sci. Comput. 41 (2019); Golub and Van Loan, Matrix Computations, 8.6.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +74,12 @@ def _eigenvalues(formed: Tensor) -> Tensor:
     LAPACK's f32 divides by squares of off-diagonal entries that underflow to zero beside zero rows, which updates of
     few entries have: it gives up, or returns NaN.
     """
-    try:
-        found = torch.linalg.eigvalsh(formed)
-    except RuntimeError:  # LinAlgError
-        if formed.dtype == torch.float64:
-            raise
-        return torch.linalg.eigvalsh(formed.double())
-    return found if bool(torch.isfinite(found).all()) else torch.linalg.eigvalsh(formed.double())
+    if formed.dtype != torch.float64:
+        with suppress(RuntimeError):  # LinAlgError
+            found = torch.linalg.eigvalsh(formed)
+            if bool(torch.isfinite(found).all()):
+                return found
+    return torch.linalg.eigvalsh(formed.double())
 
 
 def noise(values: Tensor, eta: float) -> Tensor:

@@ -130,3 +130,13 @@ def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.Exec
         )
 
     return run
+
+
+def checks(result):
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def shown(result):
+    """Metadata of what was materialized, by asset."""
+    events = result.get_asset_materialization_events()
+    return {event.asset_key.to_user_string(): event.materialization.metadata for event in events}

@@ -53,7 +53,7 @@ CONFINED: tuple[Claim, ...] = (
     *(keeps("less", at(arm, "own16", "both"), at(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(at(arm, "own16", mode), at(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
-# Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other two modes do not.
+# Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other modes do not.
 LEAKS: tuple[Claim, ...] = tuple(
     ordering(
         LEAKED,

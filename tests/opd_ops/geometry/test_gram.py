@@ -42,7 +42,7 @@ def test_upper_bounds_past_the_end_are_zero():
 
 @pytest.mark.parametrize("seed", [1, 4, 6, 8])
 def test_updates_of_few_entries_have_a_spectrum(seed):
-    """Of one entry in 340, in a third of the rows, as rounding leaves of a small step: LAPACK's f32 fails on these."""
+    """Of one entry in 340, in a third of the rows, as rounding leaves of a small step: LAPACK's f32 fails on some."""
     generator, side, count = torch.Generator().manual_seed(seed), 576, 973
     rows = torch.randint(0, 207, (count,), generator=generator) * side // 207
     columns = (torch.rand(count, generator=generator) ** 1.3 * side).long()
