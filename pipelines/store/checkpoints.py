@@ -12,8 +12,8 @@ from typing import Any
 
 from pipelines.store.objects import Store
 from pipelines.store.places import WEIGHTS, Place, locate
+from pipelines.store.snapshot import LAYOUT, Snapshot
 from pipelines.store.tensors import ITEMSIZE, Header, TensorRef, read_header
-from pipelines.store.trajectory import LAYOUT
 
 FILE, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
 OWN, MANIFEST = "master.safetensors", "manifest.json"
@@ -133,9 +133,12 @@ def _open(who: str, place: Place) -> Checkpoint:
     tensors: dict[str, TensorRef] = {}
     stamp = hashlib.sha256()
     for file in sorted(files):
-        found = _header(store, file, files[file])
+        found = _header(store, file, files[file], own)
         stamp.update(json.dumps([file, found.size, store.version(file)]).encode() + found.data)
         tensors |= found.tensors
+    if own:
+        run, _, folder = store.uri.rpartition("/")
+        tensors = Snapshot(Store(run), folder).refs()
     if not tensors:
         raise ValueError(f"the files of {place} hold no bf16, fp16, fp32 or fp64 tensor; save the model whole")
     if empty := sorted(name for name, ref in tensors.items() if 0 in ref.shape):
@@ -194,8 +197,8 @@ def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
         raise Incomplete(f"{place} holds {OWN} and no {MANIFEST}, so it is not committed; let its run go on")
     manifest = _object(place.store, MANIFEST)
     where = Place(place.store, MANIFEST)
-    if manifest.get("layout") != LAYOUT:
-        raise ValueError(f"{where} has layout {manifest.get('layout')}; this version reads layout {LAYOUT}")
+    if manifest.get("layout") not in (1, LAYOUT):
+        raise ValueError(f"{where} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}")
     try:
         sizes = {str(file): int(facts["size"]) for file, facts in manifest["files"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -212,8 +215,11 @@ def _recorded(store: Store) -> dict[str, Any] | None:
     return _object(run, "run.json").get("model") if run.exists("run.json") else None
 
 
-def _header(store: Store, file: str, wanted: set[str] | None) -> Header:
-    """Size, header and the wanted float tensors of a file. Errors: ValueError also for quantized weights."""
+def _header(store: Store, file: str, wanted: set[str] | None, own: bool) -> Header:
+    """Size, header and the wanted float tensors of a file. Errors: ValueError also for quantized weights.
+
+    own: of a snapshot of this project, whose bytes may be codes.
+    """
     try:
         found = read_header(store, file)
     except ValueError as error:
@@ -222,7 +228,11 @@ def _header(store: Store, file: str, wanted: set[str] | None) -> Header:
     if lacking := sorted((wanted or set()) - found.tensors.keys()):
         raise Incomplete(f"{place} lacks tensor {lacking[0]}, which {INDEX} places there; copy both again")
     for name, ref in found.tensors.items():
-        if ref.dtype not in ITEMSIZE and (name.endswith(PACKED) or ref.dtype.startswith(("F8", "F6", "F4"))):
+        if (
+            not own
+            and ref.dtype not in ITEMSIZE
+            and (name.endswith(PACKED) or ref.dtype.startswith(("F8", "F6", "F4")))
+        ):
             raise ValueError(f"tensor {name} of {place} is quantized; save the model in bf16 or fp32")
     kept = {
         name: ref for name, ref in found.tensors.items() if ref.dtype in ITEMSIZE and (wanted is None or name in wanted)

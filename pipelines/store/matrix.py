@@ -70,7 +70,11 @@ class MatrixRef:
             return self.ref.read()
         import torch
 
-        pieces = [self._piece(begin, end).read() for begin, end in ranges]
+        if self.ref.code is not None:  # has no rows of its own before it is decoded
+            whole = self.ref.read() if self.index is None else self.ref.read()[self.index]
+            pieces = [whole[begin:end] for begin, end in ranges]
+        else:
+            pieces = [self._piece(begin, end).read() for begin, end in ranges]
         found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         if columns:
             found = found[:, columns[0] : columns[1] : self.stride]

@@ -15,13 +15,19 @@ from pipelines.store.objects import Store
 if TYPE_CHECKING:
     from torch import Tensor
 
+# By torch's names of the dtypes, so that torch need not be there.
+DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
 
 
 @dataclass(frozen=True)
 class TensorRef:
-    """One tensor of one safetensors file. begin, end: absolute byte offsets in the file."""
+    """One tensor of one safetensors file. begin, end: absolute byte offsets in the file.
+
+    code: how its bytes are coded (`codec.NAME`), None where they are plain; base: what the code is beside. dtype and
+    shape are those of the tensor, however it is kept.
+    """
 
     store: Store
     key: str
@@ -30,9 +36,11 @@ class TensorRef:
     shape: tuple[int, ...]
     begin: int
     end: int
+    code: str | None = None
+    base: "TensorRef | None" = None
 
     def read(self) -> "Tensor":
-        """The tensor in its stored dtype. Errors: ValueError naming file and tensor when bytes are missing."""
+        """The tensor in its dtype. Errors: ValueError naming file and tensor where bytes are missing or are no code."""
         import torch
 
         # S3 has no empty range.
@@ -42,6 +50,13 @@ class TensorRef:
                 f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes"
             )
         dtypes = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+        if self.code is not None:
+            from pipelines.store import codec
+
+            try:
+                return codec.decode(data, dtypes[self.dtype], self.shape, self.base and self.base.read())
+            except ValueError as error:
+                raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
         if not data:
             return torch.empty(self.shape, dtype=dtypes[self.dtype])
         return torch.frombuffer(bytearray(data), dtype=dtypes[self.dtype]).reshape(self.shape)
@@ -102,3 +117,22 @@ def serialise(tensors: dict[str, "Tensor"]) -> bytes:
     from safetensors.torch import save
 
     return save({name: tensors[name].contiguous() for name in sorted(tensors)})
+
+
+def beside(tensors: dict[str, "Tensor"], others: dict[str, TensorRef]) -> tuple[bytes, set[str]]:
+    """A safetensors file of `tensors`, and the names of those whose bytes are their code beside `others`.
+
+    Plain are those that have no counterpart of their shape and dtype, and those whose code would be no smaller.
+    """
+    import torch
+
+    from pipelines.store import codec
+
+    kept = {}
+    for name, tensor in tensors.items():
+        other = others.get(name)
+        if other is not None and (other.shape, other.dtype) == (tuple(tensor.shape), DTYPES.get(str(tensor.dtype))):
+            code = codec.encode(tensor, other.read())
+            if len(code) < tensor.nbytes:
+                kept[name] = torch.frombuffer(bytearray(code), dtype=torch.uint8)
+    return serialise(tensors | kept), set(kept)

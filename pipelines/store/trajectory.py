@@ -7,7 +7,8 @@
     runs/<recipe>/seed-<n>/moments/step-<8 digits>/...    optimizer state of steps that others start from; kept
     runs/<recipe>/seed-<n>/end.json                       exists if and only if the run is complete
 
-Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters.
+Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters. A snapshot is whole, or
+kept losslessly beside the last whole one (`codec`), which costs less than half; every sixteenth is whole.
 """
 
 import hashlib
@@ -17,13 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import differences
+from pipelines.store import codec
 from pipelines.store.objects import Store
-from pipelines.store.tensors import TensorRef, header, serialise
+from pipelines.store.snapshot import LAYOUT, WEIGHTS, Snapshot, digest, folder
+from pipelines.store.tensors import DTYPES, TensorRef, beside, header, read_header, serialise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYOUT = 1  # version of this layout, in every manifest
+DELTAS = 15  # snapshots kept beside one that is whole, before the next whole one
 _STEP = re.compile(r"step-(\d{8})$")
 
 
@@ -85,65 +88,65 @@ class Trajectory:
     def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None) -> str:
         """Write a snapshot and its manifest, in that order; returns the manifest's digest.
 
-        A snapshot that exists already must hold the same bytes. Errors: ValueError when it does not.
+        A snapshot that exists already must hold the same weights. Errors: ValueError when it does not.
         """
-        folder = f"{self.prefix}/step-{step:08d}"
-        data = serialise(tensors)
-        digest = hashlib.sha256(data).hexdigest()
-        if self.store.exists(f"{folder}/manifest.json"):
-            return self._require(step, self.digest(step), digest)
+        snapshot, plain = self.snapshot(step), serialise(tensors)
+        content, weights = hashlib.sha256(plain).hexdigest(), f"{snapshot.folder}/{WEIGHTS}"
+        if snapshot.committed():
+            return self._require(step, self.digest(step), content)
+        base, deltas = self._base(parent)
+        data, coded = (plain, set()) if base is None else beside(tensors, self.refs(base))
+        kept = hashlib.sha256(data).hexdigest()
         try:
             # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
-            self.store.create(f"{folder}/master.safetensors", data)
+            self.store.create(weights, data)
         except FileExistsError:
-            self._require(step, hashlib.sha256(self.store.read(f"{folder}/master.safetensors")).hexdigest(), digest)
-        refs = header(self.store, f"{folder}/master.safetensors")
+            self._require(step, hashlib.sha256(self.store.read(weights)).hexdigest(), kept)
+        places = read_header(self.store, weights).tensors
         manifest = {
             "layout": LAYOUT,
             "step": step,
             "parent": parent,
-            "files": {"master.safetensors": {"size": len(data), "sha256": digest}},
+            "digest": content,
+            "base": None if base is None else {"step": base, "digest": self.digest(base)},
+            "deltas": deltas,
+            "files": {WEIGHTS: {"size": len(data), "sha256": kept}},
             "tensors": {
                 name: {
-                    "file": "master.safetensors",
-                    "dtype": ref.dtype,
-                    "shape": list(ref.shape),
-                    "begin": ref.begin,
-                    "end": ref.end,
+                    "file": WEIGHTS,
+                    "dtype": DTYPES[str(tensors[name].dtype)],
+                    "shape": list(tensors[name].shape),
+                    "begin": place.begin,
+                    "end": place.end,
+                    **({"code": codec.NAME} if name in coded else {}),
                 }
-                for name, ref in sorted(refs.items())
+                for name, place in sorted(places.items())
             },
         }
         try:
-            self.store.create(f"{folder}/manifest.json", _json(manifest))
+            self.store.create(snapshot.key, _json(manifest))
         except FileExistsError:
-            return self._require(step, self.digest(step), digest)
-        return digest
+            return self._require(step, self.digest(step), content)
+        return content
+
+    def snapshot(self, step: int) -> Snapshot:
+        return Snapshot(self.store, f"{self.prefix}/{folder(step)}")
 
     def manifest(self, step: int) -> dict[str, Any]:
         """Errors: ValueError when the snapshot is absent or of another layout."""
-        key = f"{self.prefix}/step-{step:08d}/manifest.json"
         try:
-            manifest = json.loads(self.store.read(key))
+            return self.snapshot(step).manifest()
         except FileNotFoundError:
             raise ValueError(f"{self.prefix} has no committed snapshot of step {step}") from None
-        if manifest.get("layout") != LAYOUT:
-            raise ValueError(f"{key} has layout {manifest.get('layout')}; this version reads layout {LAYOUT}")
-        return manifest
 
     def digest(self, step: int) -> str:
-        """SHA-256 of the snapshot's weights file."""
-        return self.manifest(step)["files"]["master.safetensors"]["sha256"]
+        """SHA-256 of the snapshot's weights as a plain safetensors file, however they are kept."""
+        return digest(self.manifest(step))
 
     def refs(self, step: int) -> dict[str, TensorRef]:
-        """References to the snapshot's tensors by name."""
-        folder = f"{self.prefix}/step-{step:08d}"
-        return {
-            name: TensorRef(
-                self.store, f"{folder}/{t['file']}", name, t["dtype"], tuple(t["shape"]), t["begin"], t["end"]
-            )
-            for name, t in self.manifest(step)["tensors"].items()
-        }
+        """References to the snapshot's tensors by name. Errors: as `manifest` and `Snapshot.refs`."""
+        self.manifest(step)
+        return self.snapshot(step).refs()
 
     def require(self, step: int) -> None:
         """Errors: ValueError naming the snapshots that are there, when that of `step` is not."""
@@ -156,17 +159,8 @@ class Trajectory:
 
     def verify(self, step: int) -> list[str]:
         """What is wrong with a snapshot's files: empty when sizes and digests agree with the manifest."""
-        problems = []
-        for name, facts in self.manifest(step)["files"].items():
-            key = f"{self.prefix}/step-{step:08d}/{name}"
-            try:
-                data = self.store.read(key)
-            except FileNotFoundError:
-                problems.append(f"{key} is missing")
-                continue
-            if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-                problems.append(f"{key} differs from its manifest")
-        return problems
+        self.manifest(step)
+        return self.snapshot(step).problems()
 
     def end(self) -> dict[str, Any] | None:
         """end.json of a complete run, else None."""
@@ -215,6 +209,15 @@ class Trajectory:
             ) from None
         refs = header(self.store, f"{folder}/state.safetensors")
         return steps, {name: ref.read() for name, ref in refs.items()}
+
+    def _base(self, parent: int | None) -> tuple[int | None, int]:
+        """What the snapshot after `parent` is kept beside, and how many then are; (None, 0) where it is to be whole."""
+        if parent is None or not self.snapshot(parent).committed():
+            return None, 0
+        manifest = self.manifest(parent)
+        deltas = manifest.get("deltas", 0) + 1
+        base = manifest.get("base")
+        return (None, 0) if deltas > DELTAS else (parent if base is None else base["step"], deltas)
 
     def _require(self, step: int, stored: str, digest: str) -> str:
         if stored != digest:

@@ -131,6 +131,19 @@ def test_own_snapshots(near):
     assert found.tensors.keys() == run.refs(20).keys() and same(found, llama())
 
 
+def test_own_snapshots_that_are_kept_beside_another(near):
+    run = Trajectory(near, "tiny.opd", 3)
+    start = {name: torch.randn(64, 64, generator=torch.Generator().manual_seed(1)) for name in llama()}
+    later = {name: weight + 1e-6 for name, weight in start.items()}
+    run.commit(0, start, None)
+    run.commit(1, later, 0)
+    folder = f"{near.uri}/runs/tiny.opd/seed-3/step-0000000"
+    found = open_checkpoint("base", f"{folder}1")
+    assert all(ref.code for ref in found.tensors.values()) and same(found, later)
+    near.remove("runs/tiny.opd/seed-3/step-00000000")
+    refused(f"{folder}1", "is kept beside step-00000000", "holds nothing: bring it back")
+
+
 def test_own_snapshots_that_are_not_whole(memory):
     run = Trajectory(memory, "tiny.opd", 3)
     run.commit(20, llama(), None)
@@ -142,7 +155,7 @@ def test_own_snapshots_that_are_not_whole(memory):
     memory.remove(f"{folder}/master.safetensors")
     refused(ref, "lacks master.safetensors", kind=Incomplete)
     memory.write(f"{folder}/manifest.json", json.dumps(manifest | {"layout": 99}).encode())
-    refused(ref, f"{ref}/manifest.json has layout 99; this version reads layout 1")
+    refused(ref, f"{ref}/manifest.json has layout 99; this version reads layouts 1 to 2")
     memory.write(f"{folder}/manifest.json", b'{"layout": 1, "files": 3}')
     refused(ref, "lists no files and sizes")
     memory.write(f"{folder}/master.safetensors", serialise(llama()))

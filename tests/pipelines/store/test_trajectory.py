@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipelines.store.objects import Store
-from pipelines.store.trajectory import Trajectory
+from pipelines.store.trajectory import DELTAS, Trajectory
 
 
 def weights(seed=0):
@@ -59,7 +59,7 @@ def test_a_manifest_describes_every_byte_of_the_snapshot(run):
     run.commit(5, weights(), parent=2)
     manifest = run.manifest(5)
     data = run.store.read(f"{run.prefix}/step-00000005/master.safetensors")
-    assert (manifest["layout"], manifest["step"], manifest["parent"]) == (1, 5, 2)
+    assert (manifest["layout"], manifest["step"], manifest["parent"]) == (2, 5, 2)
     assert manifest["files"]["master.safetensors"]["size"] == len(data)
     assert list(manifest["tensors"]) == ["a.weight", "b.weight"]
     for name, t in manifest["tensors"].items():
@@ -155,10 +155,88 @@ def test_of_two_committers_of_other_bytes_one_wins_whole(moment, run, monkeypatc
     assert equal(run.refs(5), weights({1: 2, 2: 1}[lost[0]]))
 
 
+def moved(step):
+    """A model whose large matrix moves a little at every step, with a new tensor from step 2 on."""
+    generator = torch.Generator().manual_seed(0)
+    large = 0.02 * torch.randn(64, 64, generator=generator)
+    for at in range(step):
+        large = large + 1e-6 * torch.randn(64, 64, generator=torch.Generator().manual_seed(at + 1))
+    found = {"large.weight": large, "none.weight": torch.zeros(0, 3), "norm.weight": torch.full((3,), float(step))}
+    return found | ({"new.weight": torch.ones(2, 2)} if step > 1 else {})
+
+
+def train(trajectory, steps):
+    for step in range(steps):
+        trajectory.commit(step, moved(step), step - 1 if step else None)
+
+
+def test_snapshots_are_kept_beside_a_whole_one_and_read_back(trajectory):
+    train(trajectory, 4)
+    for step in range(4):
+        assert equal(trajectory.refs(step), moved(step)) and trajectory.verify(step) == []
+        refs = trajectory.refs(step)
+        assert (refs["large.weight"].code is None) == (step == 0)
+        assert all(refs[name].code is None for name in refs if name != "large.weight"), "no smaller beside the base"
+        assert (refs["large.weight"].dtype, refs["large.weight"].shape) == ("F32", (64, 64))
+    sizes = [trajectory.manifest(step)["files"]["master.safetensors"]["size"] for step in range(4)]
+    assert all(size < 0.6 * sizes[0] for size in sizes[1:])
+
+
+def test_a_snapshot_has_the_digest_of_its_weights_however_it_is_kept(run, tmp_path):
+    train(run, 3)
+    alone = Trajectory(Store(f"file://{tmp_path}/alone"), "tiny.opd", 3)
+    for step in range(3):
+        assert alone.commit(step, moved(step), None) == run.digest(step)
+    assert run.manifest(2)["base"] == {"step": 0, "digest": run.digest(0)}
+
+
+def test_every_sixteenth_snapshot_is_whole_and_the_next_ones_are_beside_it(run):
+    train(run, 2 * (DELTAS + 1) + 1)
+    bases = [(run.manifest(step)["base"] or {}).get("step") for step in run.steps()]
+    whole = DELTAS + 1
+    assert bases == [None, *[0] * DELTAS, None, *[whole] * DELTAS, None]
+    assert equal(run.refs(2 * DELTAS), moved(2 * DELTAS))
+
+
+def test_a_base_that_is_another_or_gone_is_an_error_and_not_a_number(run):
+    train(run, 2)
+    manifest = f"{run.prefix}/step-00000000/manifest.json"
+    kept = run.store.read(manifest)
+    run.store.write(manifest, json.dumps(run.manifest(0) | {"digest": "f" * 64}).encode())
+    with pytest.raises(ValueError, match=r"step-00000001 is kept beside .*step-00000000 .* holds ffffffffffff: bring"):
+        run.refs(1)
+    run.store.remove(manifest)
+    with pytest.raises(ValueError, match=r"step-00000000 .* holds nothing: bring it back"):
+        run.refs(1)
+    run.store.write(manifest, kept)
+    assert equal(run.refs(1), moved(1))
+
+
+def test_a_code_that_was_damaged_names_its_file_and_tensor(run):
+    train(run, 2)
+    key = f"{run.prefix}/step-00000001/master.safetensors"
+    place = run.manifest(1)["tensors"]["large.weight"]
+    data = bytearray(run.store.read(key))
+    data[place["begin"]] ^= 1
+    run.store.write(key, bytes(data))
+    with pytest.raises(ValueError, match=rf"^{key}: tensor large\.weight is no "):
+        run.refs(1)["large.weight"].read()
+
+
+def test_snapshots_of_the_layout_before_are_read_and_gone_on_from(run):
+    train(run, 1)
+    manifest = {key: value for key, value in run.manifest(0).items() if key not in ("digest", "base", "deltas")}
+    run.store.write(f"{run.prefix}/step-00000000/manifest.json", json.dumps(manifest | {"layout": 1}).encode())
+    assert equal(run.refs(0), moved(0))
+    digest = run.digest(0)
+    run.commit(1, moved(1), 0)
+    assert run.manifest(1)["base"] == {"step": 0, "digest": digest} and equal(run.refs(1), moved(1))
+
+
 def test_a_manifest_of_another_layout_is_refused(run):
     run.commit(5, weights(), None)
-    run.store.write(f"{run.prefix}/step-00000005/manifest.json", json.dumps(run.manifest(5) | {"layout": 2}).encode())
-    with pytest.raises(ValueError, match="has layout 2; this version reads layout 1"):
+    run.store.write(f"{run.prefix}/step-00000005/manifest.json", json.dumps(run.manifest(5) | {"layout": 3}).encode())
+    with pytest.raises(ValueError, match="has layout 3; this version reads layouts 1 to 2"):
         run.refs(5)
 
 

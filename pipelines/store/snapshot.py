@@ -1,0 +1,102 @@
+"""One committed snapshot: its manifest, and its weights, which are whole or kept beside those of another snapshot.
+
+The manifest names every file with size and SHA-256, and every tensor with file, dtype, shape and byte range. A tensor
+with a `code` is kept as its code beside the tensor of that name in the snapshot `base`, which is always a whole one.
+"""
+
+import hashlib
+import json
+import posixpath
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines.store.objects import Store
+from pipelines.store.tensors import TensorRef
+
+LAYOUT = 2  # version, in every manifest; 1 had whole snapshots alone, and is read
+WEIGHTS = "master.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What lies in `folder` of a store, beside the other snapshots of its run."""
+
+    store: Store
+    folder: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.folder}/manifest.json"
+
+    def of(self, step: int) -> "Snapshot":
+        """Another snapshot of the run."""
+        return replace(self, folder=posixpath.join(posixpath.dirname(self.folder), folder(step)))
+
+    def committed(self) -> bool:
+        return self.store.exists(self.key)
+
+    def manifest(self) -> dict[str, Any]:
+        """Errors: FileNotFoundError where it is not committed, ValueError for another layout."""
+        manifest = json.loads(self.store.read(self.key))
+        if manifest.get("layout") not in (1, LAYOUT):
+            raise ValueError(
+                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}"
+            )
+        return manifest
+
+    def refs(self) -> dict[str, TensorRef]:
+        """References to its tensors by name.
+
+        Errors: as `manifest`, and ValueError where the snapshot that they are kept beside is gone or another by now.
+        """
+        manifest = self.manifest()
+        others = self._beside(manifest["base"]) if manifest.get("base") else {}
+        return {
+            name: TensorRef(
+                store=self.store,
+                key=f"{self.folder}/{t['file']}",
+                name=name,
+                dtype=t["dtype"],
+                shape=tuple(t["shape"]),
+                begin=t["begin"],
+                end=t["end"],
+                code=t.get("code"),
+                base=others[name] if "code" in t else None,
+            )
+            for name, t in manifest["tensors"].items()
+        }
+
+    def problems(self) -> list[str]:
+        """What is wrong with its files: empty when sizes and digests agree with the manifest."""
+        found = []
+        for name, facts in self.manifest()["files"].items():
+            key = f"{self.folder}/{name}"
+            try:
+                data = self.store.read(key)
+            except FileNotFoundError:
+                found.append(f"{key} is missing")
+                continue
+            if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+                found.append(f"{key} differs from its manifest")
+        return found
+
+    def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:
+        """The tensors of the snapshot that a manifest names as base."""
+        other, wanted = self.of(base["step"]), base["digest"][:12]
+        try:
+            found = digest(other.manifest())[:12]
+        except FileNotFoundError:
+            found = "nothing"
+        if found != wanted:
+            beside = f"{self.folder} is kept beside {other.folder} with weights {wanted}"
+            raise ValueError(f"{beside}, and that holds {found}: bring it back")
+        return other.refs()
+
+
+def folder(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a snapshot's weights as a plain safetensors file, however they are kept."""
+    return manifest["digest"] if manifest["layout"] > 1 else manifest["files"][WEIGHTS]["sha256"]
