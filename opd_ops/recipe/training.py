@@ -81,6 +81,8 @@ class Precision:
     weights: what the forward sees: the masters rounded to bf16 (what is served), or the masters.
     compute: `fp32`; `autocast`, weights kept in fp32 and matrix products in bf16; `bf16`, weights, activations and each
     micro-batch's gradient in bf16 (half the memory).
+    snapshots: how masters are kept: `exact`; or `bf16-update`, W_t - W_0 rounded to bf16 and the bf16 view exactly, for
+    a third of the bytes. Resume states are exact, always; what starts from a snapshot starts from what was kept.
     """
 
     weights: Literal["bf16", "fp32"] = "bf16"
@@ -88,6 +90,7 @@ class Precision:
     gradients: Literal["fp32"] = "fp32"
     moments: Literal["fp32"] = "fp32"
     micro_batch: int = 64  # rows of one forward; part of the identity, since float addition depends on the split
+    snapshots: Literal["exact", "bf16-update"] = field(default="exact", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.compute == "bf16" and self.weights != "bf16":

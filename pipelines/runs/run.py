@@ -166,7 +166,7 @@ class TrainingRun:
 
     def _snapshot(self, step: int) -> None:
         with self.clock.phase("snapshot"):
-            self.trajectory.commit(step, self.trainer.weights(), self.parent)
+            self.trajectory.commit(step, self.trainer.weights(), self.parent, self.recipe.precision.snapshots)
             if step in self.recipe.resources.keep_moments:
                 moments = self.trainer.optimizer.moments()
                 self.trajectory.save_moments(step, moments.steps, moments.tensors)

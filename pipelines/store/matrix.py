@@ -70,22 +70,18 @@ class MatrixRef:
             return self.ref.read()
         import torch
 
-        if self.ref.code is not None:  # has no rows of its own before it is decoded
-            whole = self.ref.read() if self.index is None else self.ref.read()[self.index]
-            pieces = [whole[begin:end] for begin, end in ranges]
-        else:
-            pieces = [self._piece(begin, end).read() for begin, end in ranges]
+        pieces = [self._piece(begin, end) for begin, end in ranges]
         found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         if columns:
             found = found[:, columns[0] : columns[1] : self.stride]
         return (found.T if self.transposed else found).contiguous()
 
-    def _piece(self, begin: int, end: int) -> TensorRef:
+    def _piece(self, begin: int, end: int) -> "Tensor":
         """Stored rows begin..end."""
         rest = self._stored[1:]
-        row = math.prod(rest) * ITEMSIZE[self.ref.dtype]
-        origin = self.ref.begin + (self.index or 0) * self._stored[0] * row
-        return replace(self.ref, shape=(end - begin, *rest), begin=origin + begin * row, end=origin + end * row)
+        row = math.prod(rest)
+        origin = (self.index or 0) * self._stored[0] * row
+        return self.ref.entries(origin + begin * row, origin + end * row).reshape(end - begin, *rest)
 
 
 def _part(ranges: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:

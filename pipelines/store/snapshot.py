@@ -1,7 +1,8 @@
 """One committed snapshot: its manifest, and its weights, which are whole or kept beside those of another snapshot.
 
 The manifest names every file with size and SHA-256, and every tensor with file, dtype, shape and byte range. A tensor
-with a `code` is kept as its code beside the tensor of that name in the snapshot `base`, which is always a whole one.
+with a `code` is kept as its code beside the tensor of that name in the snapshot `base`, which is always a whole one; of
+an update, `view` says where the bf16 view lies, and `error` what rounding changed (`payload`).
 """
 
 import hashlib
@@ -11,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.store.objects import Store
+from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import TensorRef
 
 LAYOUT = 2  # version, in every manifest; 1 had whole snapshots alone, and is read
-WEIGHTS = "master.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,7 @@ class Snapshot:
         """
         manifest = self.manifest()
         others = self._beside(manifest["base"]) if manifest.get("base") else {}
-        return {
-            name: TensorRef(
-                store=self.store,
-                key=f"{self.folder}/{t['file']}",
-                name=name,
-                dtype=t["dtype"],
-                shape=tuple(t["shape"]),
-                begin=t["begin"],
-                end=t["end"],
-                code=t.get("code"),
-                base=others[name] if "code" in t else None,
-            )
-            for name, t in manifest["tensors"].items()
-        }
+        return {name: self._ref(name, entry, others.get(name)) for name, entry in manifest["tensors"].items()}
 
     def problems(self) -> list[str]:
         """What is wrong with its files: empty when sizes and digests agree with the manifest."""
@@ -79,6 +67,24 @@ class Snapshot:
             if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
                 found.append(f"{key} differs from its manifest")
         return found
+
+    def _ref(self, name: str, entry: dict[str, Any], other: TensorRef | None) -> TensorRef:
+        """The tensor of a manifest's entry."""
+        ref = TensorRef(
+            store=self.store,
+            key=f"{self.folder}/{entry['file']}",
+            name=name,
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            begin=entry["begin"],
+            end=entry["end"],
+        )
+        if "code" not in entry:
+            return ref
+        view = entry.get("view")
+        lies = {key: view[key] for key in ("begin", "end", "code")} if view else {}
+        seen = view and replace(ref, key=f"{self.folder}/{view['file']}", dtype="BF16", base=other, **lies)
+        return replace(ref, code=entry["code"], base=other, view=seen)
 
     def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:
         """The tensors of the snapshot that a manifest names as base."""

@@ -7,26 +7,33 @@ torch is imported where bytes become a tensor, so that what only asks for header
 import json
 import math
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
     from torch import Tensor
+
+    from pipelines.store.planes import Planes
 
 # By torch's names of the dtypes, so that torch need not be there.
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
+BLOCK = 1 << 24  # entries of a coded tensor that are decoded at once
 
 
 @dataclass(frozen=True)
 class TensorRef:
     """One tensor of one safetensors file. begin, end: absolute byte offsets in the file.
 
-    code: how its bytes are coded (`codec.NAME`), None where they are plain; base: what the code is beside. dtype and
-    shape are those of the tensor, however it is kept.
+    code: how its bytes are coded (`codec`), None where they are plain; base: what the code is beside; view: of an
+    update, where what it rounds to is kept. dtype and shape are those of the tensor, however it is kept.
     """
 
     store: Store
@@ -38,28 +45,77 @@ class TensorRef:
     end: int
     code: str | None = None
     base: "TensorRef | None" = None
+    view: "TensorRef | None" = None
 
     def read(self) -> "Tensor":
         """The tensor in its dtype. Errors: ValueError naming file and tensor where bytes are missing or are no code."""
+        return self.entries(0, math.prod(self.shape)).reshape(self.shape)
+
+    def entries(self, begin: int, end: int) -> "Tensor":
+        """Entries begin..end, flat, reading few others (`planes`) or none. Errors: as `read`."""
         import torch
 
-        # S3 has no empty range.
-        data = self.store.read(self.key, self.begin, self.end) if self.end > self.begin else b""
-        if len(data) != self.end - self.begin:
-            raise ValueError(
-                f"{self.key} is truncated: tensor {self.name} has {len(data)} of {self.end - self.begin} bytes"
-            )
         dtypes = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
-        if self.code is not None:
-            from pipelines.store import codec
+        dtype, size = dtypes[self.dtype], ITEMSIZE[self.dtype]
+        if self.code is None:
+            data = self._bytes(begin * size, end * size)
+            return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if begin == 0 and end == math.prod(self.shape):
+            data = self._bytes(0, self.end - self.begin)  # in one request
+            planes = self._planes(lambda first, last: data[first:last])
+        else:
+            planes = self._planes(self._bytes)
+        found = self._allocated(planes, end - begin, dtype)
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
+            found[first - begin : last - begin] = self._decoded(planes, first, last, dtype)
+        return found
 
-            try:
-                return codec.decode(data, dtypes[self.dtype], self.shape, self.base and self.base.read())
-            except ValueError as error:
-                raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
-        if not data:
-            return torch.empty(self.shape, dtype=dtypes[self.dtype])
-        return torch.frombuffer(bytearray(data), dtype=dtypes[self.dtype]).reshape(self.shape)
+    def _allocated(self, planes: "Planes", entries: int, dtype: "torch.dtype") -> "Tensor":
+        """Room for entries, once the code agrees that there are as many as the shape says."""
+        import torch
+
+        with self._naming():
+            _ = planes.index
+        return torch.empty(entries, dtype=dtype)
+
+    @contextmanager
+    def _naming(self) -> "Iterator[None]":
+        """Errors: ValueError that names file and tensor for one of a code."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
+
+    def _decoded(self, planes: "Planes", begin: int, end: int, dtype: "torch.dtype") -> "Tensor":
+        from pipelines.store import codec
+
+        base = None if self.base is None else self.base.entries(begin, end)
+        if self.code == codec.DELTA:
+            # A view is kept beside what its fp32 base rounds to.
+            with self._naming():
+                return codec.undelta(planes, dtype, begin, end, base if base is None else base.to(dtype))
+        if self.code == codec.UPDATE and base is not None and self.view is not None:
+            view = self.view.entries(begin, end)
+            with self._naming():
+                return codec.apply(planes, begin, end, base, view)
+        raise ValueError(f"{self.key}: tensor {self.name} has the code {self.code!r}, which this version does not read")
+
+    def _planes(self, read: "Callable[[int, int], bytes]") -> "Planes":
+        from pipelines.store import codec
+        from pipelines.store.planes import Planes
+
+        width = 2 if self.code == codec.UPDATE else ITEMSIZE[self.dtype]
+        return Planes(read, self.end - self.begin, math.prod(self.shape), width)
+
+    def _bytes(self, begin: int, end: int) -> bytes:
+        """Bytes begin..end of those that are its own. Errors: ValueError where the file ends before."""
+        if begin == end:  # S3 has no empty range
+            return b""
+        data = self.store.read(self.key, self.begin + begin, self.begin + end)
+        if len(data) != end - begin:
+            raise ValueError(f"{self.key} is truncated: tensor {self.name} has {len(data)} of {end - begin} bytes")
+        return data
 
 
 @dataclass(frozen=True)
@@ -117,22 +173,3 @@ def serialise(tensors: dict[str, "Tensor"]) -> bytes:
     from safetensors.torch import save
 
     return save({name: tensors[name].contiguous() for name in sorted(tensors)})
-
-
-def beside(tensors: dict[str, "Tensor"], others: dict[str, TensorRef]) -> tuple[bytes, set[str]]:
-    """A safetensors file of `tensors`, and the names of those whose bytes are their code beside `others`.
-
-    Plain are those that have no counterpart of their shape and dtype, and those whose code would be no smaller.
-    """
-    import torch
-
-    from pipelines.store import codec
-
-    kept = {}
-    for name, tensor in tensors.items():
-        other = others.get(name)
-        if other is not None and (other.shape, other.dtype) == (tuple(tensor.shape), DTYPES.get(str(tensor.dtype))):
-            code = codec.encode(tensor, other.read())
-            if len(code) < tensor.nbytes:
-                kept[name] = torch.frombuffer(bytearray(code), dtype=torch.uint8)
-    return serialise(tensors | kept), set(kept)

@@ -8,24 +8,26 @@
     runs/<recipe>/seed-<n>/end.json                       exists if and only if the run is complete
 
 Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters. A snapshot is whole, or
-kept losslessly beside the last whole one (`codec`), which costs less than half; every sixteenth is whole.
+kept losslessly beside the last whole one (`codec`), which costs less than half; every sixteenth is whole. A recipe may
+have its snapshots kept as updates in bf16 instead (`Precision.snapshots`), beside the first one.
 """
 
 import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from opd_ops.recipe import differences
-from pipelines.store import codec
 from pipelines.store.objects import Store
-from pipelines.store.snapshot import LAYOUT, WEIGHTS, Snapshot, digest, folder
-from pipelines.store.tensors import DTYPES, TensorRef, beside, header, read_header, serialise
+from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
+from pipelines.store.snapshot import LAYOUT, Snapshot, digest, folder
+from pipelines.store.tensors import TensorRef, header, read_header, serialise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Kept = Literal["exact", "bf16-update"]
 DELTAS = 15  # snapshots kept beside one that is whole, before the next whole one
 _STEP = re.compile(r"step-(\d{8})$")
 
@@ -85,49 +87,50 @@ class Trajectory:
                 found.append(int(match[1]))
         return sorted(found)
 
-    def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None) -> str:
-        """Write a snapshot and its manifest, in that order; returns the manifest's digest.
+    def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None, kept: Kept = "exact") -> str:
+        """Write a snapshot and its manifest, in that order; returns the digest of its weights.
 
-        A snapshot that exists already must hold the same weights. Errors: ValueError when it does not.
+        kept: exact, or as updates in bf16 since the run's first snapshot, which is always exact (`codec`). A snapshot
+        that exists already must hold the same weights. Errors: ValueError when it does not.
         """
-        snapshot, plain = self.snapshot(step), serialise(tensors)
-        content, weights = hashlib.sha256(plain).hexdigest(), f"{snapshot.folder}/{WEIGHTS}"
+        snapshot = self.snapshot(step)
+        base, deltas = self._base(parent) if kept == "exact" else (None if parent is None else 0, 0)
+        code = beside if kept == "exact" else updates
+        payload = whole(tensors) if base is None else code(tensors, self.refs(base))
         if snapshot.committed():
-            return self._require(step, self.digest(step), content)
-        base, deltas = self._base(parent)
-        data, coded = (plain, set()) if base is None else beside(tensors, self.refs(base))
-        kept = hashlib.sha256(data).hexdigest()
-        try:
-            # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
-            self.store.create(weights, data)
-        except FileExistsError:
-            self._require(step, hashlib.sha256(self.store.read(weights)).hexdigest(), kept)
-        places = read_header(self.store, weights).tensors
+            return self._require(step, self.digest(step), payload.digest)
+        for name, data in payload.files.items():
+            try:
+                # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
+                self.store.create(f"{snapshot.folder}/{name}", data)
+            except FileExistsError:
+                stored = self.store.read(f"{snapshot.folder}/{name}")
+                self._require(step, hashlib.sha256(stored).hexdigest(), hashlib.sha256(data).hexdigest())
+        lies = {name: read_header(self.store, f"{snapshot.folder}/{name}").tensors for name in payload.files}
         manifest = {
             "layout": LAYOUT,
             "step": step,
             "parent": parent,
-            "digest": content,
+            "digest": payload.digest,
             "base": None if base is None else {"step": base, "digest": self.digest(base)},
             "deltas": deltas,
-            "files": {WEIGHTS: {"size": len(data), "sha256": kept}},
-            "tensors": {
-                name: {
-                    "file": WEIGHTS,
-                    "dtype": DTYPES[str(tensors[name].dtype)],
-                    "shape": list(tensors[name].shape),
-                    "begin": place.begin,
-                    "end": place.end,
-                    **({"code": codec.NAME} if name in coded else {}),
-                }
-                for name, place in sorted(places.items())
+            "files": {
+                name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for name, data in payload.files.items()
             },
-        }
+            "tensors": {
+                name: {"dtype": dtype(tensor), "shape": list(tensor.shape)}
+                | _place(WEIGHTS, lies[WEIGHTS][name])
+                | payload.facts.get(name, {})
+                | ({"view": _place(VIEWS, lies[VIEWS][name]) | payload.views} if name in lies.get(VIEWS, ()) else {})
+                for name, tensor in sorted(tensors.items())
+            },
+        } | payload.precision
         try:
             self.store.create(snapshot.key, _json(manifest))
         except FileExistsError:
-            return self._require(step, self.digest(step), content)
-        return content
+            return self._require(step, self.digest(step), payload.digest)
+        return payload.digest
 
     def snapshot(self, step: int) -> Snapshot:
         return Snapshot(self.store, f"{self.prefix}/{folder(step)}")
@@ -226,6 +229,10 @@ class Trajectory:
                 "the code or the machine changed: use another OPD_STORE"
             )
         return digest
+
+
+def _place(file: str, ref: TensorRef) -> dict[str, Any]:
+    return {"file": file, "begin": ref.begin, "end": ref.end}
 
 
 def _json(value: dict[str, Any]) -> bytes:

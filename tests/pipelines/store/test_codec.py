@@ -1,4 +1,4 @@
-"""A tensor's code beside a base: every bit comes back, small changes are small, and what is no code is refused."""
+"""Codes of tensors: every bit of the lossless one comes back, and of an update what it promises, in any part."""
 
 import struct
 
@@ -9,19 +9,27 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines.store import codec
+from pipelines.store.planes import CHUNK, MAGIC, Planes
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def bits(tensor):
-    return tensor.view(WHOLE[tensor.dtype.itemsize])
+    return tensor.contiguous().view(WHOLE[tensor.dtype.itemsize])
 
 
-def again(tensor, base=None):
-    code = codec.encode(tensor, base)
-    assert codec.encode(tensor.clone(), base) == code
-    return codec.decode(code, tensor.dtype, tuple(tensor.shape), base)
+def at_hand(code, count, width):
+    return Planes(lambda begin, end: code[begin:end], len(code), count, width)
+
+
+def again(tensor, base=None, begin=0, end=None):
+    """What comes back of the lossless code, flat."""
+    code = codec.delta(tensor, base)
+    assert codec.delta(tensor.clone(), base) == code
+    end = tensor.numel() if end is None else end
+    other = None if base is None else base.reshape(-1)[begin:end]
+    return codec.undelta(at_hand(code, tensor.numel(), tensor.dtype.itemsize), tensor.dtype, begin, end, other)
 
 
 def noise(shape, dtype, seed):
@@ -37,9 +45,8 @@ def noise(shape, dtype, seed):
 @pytest.mark.parametrize("based", [True, False])
 def test_every_bit_comes_back(dtype, shape, based):
     tensor, base = noise(shape, dtype, 1), noise(shape, dtype, 2) if based else None
-    found = again(tensor, base)
-    assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
-    assert torch.equal(bits(found), bits(tensor))
+    found = again(tensor, base).reshape(shape)
+    assert found.dtype == dtype and torch.equal(bits(found), bits(tensor))
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,53 +59,134 @@ def test_differences_wrap_around(one, other):
 def test_a_view_is_coded_as_what_it_shows():
     whole = noise((6, 8), torch.float32, 3)
     for part in (whole.T, whole[::2], whole[:, 1:4]):
-        assert torch.equal(bits(again(part, torch.zeros_like(part))), bits(part))
+        assert torch.equal(bits(again(part, torch.zeros_like(part))), bits(part.reshape(-1)))
+
+
+@pytest.mark.parametrize("count", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5])
+def test_any_part_comes_back_by_itself(count):
+    tensor, base = noise((count,), torch.bfloat16, 4), noise((count,), torch.bfloat16, 5)
+    for begin, end in [
+        (0, count),
+        (0, 1),
+        (count - 1, count),
+        (CHUNK - 2, min(CHUNK + 1, count)),
+        (7, 7),
+        (count, count),
+    ]:
+        assert torch.equal(bits(again(tensor, base, begin, end)), bits(tensor[begin:end]))
+
+
+def test_a_part_reads_its_chunks_alone():
+    tensor, spans = noise((5 * CHUNK,), torch.float32, 6), []
+    code = codec.delta(tensor)
+    read = lambda begin, end: (spans.append(end - begin), code[begin:end])[1]
+    codec.undelta(Planes(read, len(code), tensor.numel(), 4), torch.float32, 2 * CHUNK + 3, 3 * CHUNK)
+    assert len(spans) == 2 and sum(spans) < 1.01 * len(code) / 5
 
 
 def test_what_hardly_moved_is_small_and_noise_is_hardly_more_than_itself():
     generator = torch.Generator().manual_seed(0)
     base = (0.02 * torch.randn(512, 512, generator=generator)).bfloat16().float()
     near = base + 1e-6 * torch.randn(512, 512, generator=generator)
-    assert len(codec.encode(near, base)) < 0.45 * near.nbytes
-    assert len(codec.encode(near.bfloat16(), base.bfloat16())) < 0.05 * 2 * near.numel()
-    assert len(codec.encode(base, base)) < 0.001 * base.nbytes
+    assert len(codec.delta(near, base)) < 0.45 * near.nbytes
+    assert len(codec.delta(near.bfloat16(), base.bfloat16())) < 0.05 * 2 * near.numel()
+    assert len(codec.delta(base, base)) < 0.001 * base.nbytes
     wild = noise((512, 512), torch.float32, 5)
-    assert len(codec.encode(wild, base)) <= wild.nbytes + 64
+    assert len(codec.delta(wild, base)) <= wild.nbytes + 64
 
 
 @pytest.mark.parametrize(("other", "words"), [((3, 4), r"\(3, 4\)"), ((4, 3), "bfloat16")])
 def test_a_base_of_another_kind_is_refused(other, words):
     base = torch.zeros(other, dtype=torch.float32 if other == (3, 4) else torch.bfloat16)
-    with pytest.raises(ValueError, match=words):
-        codec.encode(torch.zeros(4, 3), base)
+    for code in (codec.delta, codec.update):
+        with pytest.raises(ValueError, match=words):
+            code(torch.zeros(4, 3), base)
+
+
+def restored(w, base):
+    """w' of an update, and its view, from their codes."""
+    r, v = codec.update(w, base)
+    view = codec.undelta(at_hand(v, w.numel(), 2), torch.bfloat16, 0, w.numel(), base.reshape(-1).bfloat16())
+    return codec.apply(at_hand(r, w.numel(), 2), 0, w.numel(), base.reshape(-1), view), view
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays("int32", 16, elements=st.integers(-(2**31), 2**31 - 1)), arrays("int32", 16), st.floats(0, 1))
+def test_the_view_of_an_update_is_exact_for_every_pattern(one, other, share):
+    w, base = (torch.from_numpy(x.copy()).view(torch.float32) for x in (one, other))
+    near = torch.where(torch.rand(16, generator=torch.Generator().manual_seed(0)) < share, base * (1 + 1e-4), w)
+    found, view = restored(near, base)
+    number = ~torch.isnan(near)
+    assert torch.equal(bits(view)[number], bits(near.bfloat16())[number])
+    assert torch.equal(bits(found.bfloat16())[number], bits(near.bfloat16())[number])
+    assert torch.isnan(found[~number]).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays("float32", 16, elements=st.floats(-4, 4, width=32)),
+    arrays("float32", 16, elements=st.floats(-1, 1, width=32)),
+    st.integers(0, 24),
+)
+def test_an_update_is_within_its_bound(start, direction, exponent):
+    base = torch.from_numpy(start.copy())
+    w = base + torch.from_numpy(direction.copy()) * 2.0**-exponent
+    found, _ = restored(w, base)
+    wide, near = w.double(), found.double()
+    bound = codec.BOUND * (wide - base.double()).abs() + 2.0**-24 * wide.abs() + 2.0**-133
+    assert ((near - wide).abs() <= bound).all()
+
+
+def test_holding_to_the_view_makes_no_error_larger():
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(4000, generator=generator)
+    w = base + 0.01 * base.abs() * torch.randn(4000, generator=generator)
+    found, _ = restored(w, base)
+    plain = base + (w - base).bfloat16().float()
+    assert ((found.double() - w.double()).abs() <= (plain.double() - w.double()).abs()).all()
+    moved = (plain.bfloat16() != w.bfloat16()).sum()
+    assert moved > 0, "some would have rounded elsewhere"
+
+
+def test_an_update_costs_a_third():
+    generator = torch.Generator().manual_seed(0)
+    base = (0.02 * torch.randn(512, 512, generator=generator)).bfloat16().float()
+    w = base + 1e-6 * torch.randn(512, 512, generator=generator)
+    r, v = codec.update(w, base)
+    assert len(r) < 0.36 * w.nbytes and len(v) < 0.05 * w.nbytes / 2
 
 
 def damaged():
-    code = codec.encode(torch.arange(12.0).reshape(3, 4))
-    head = len(codec.MAGIC)
-    huge = code[:head] + struct.pack("<5Q", 4, *[2**60] * 4) + code[head + 40 :]
-    fewer = code[:head] + struct.pack("<Q", 3) + code[head + 8 :]
-    lengths = list(struct.unpack_from("<4Q", code, head + 8))
-    swapped = struct.pack("<4Q", lengths[0] - 1, lengths[1] + 1, *lengths[2:])
+    code = codec.delta(torch.arange(12.0).reshape(3, 4))
+    head = len(MAGIC) + 8
+    lengths = list(struct.unpack_from("<4I", code, head))
+    swapped = struct.pack("<4I", lengths[0] - 1, lengths[1] + 1, *lengths[2:])
     return {
         "empty": b"",
         "foreign": b"PK" + code[2:],
         "cut": code[:-1],
         "longer": code + b"x",
-        "huge": huge,
-        "fewer planes": fewer,
-        "other lengths": code[: head + 8] + swapped + code[head + 40 :],
-        "garbage": code[: head + 40] + bytes(len(code) - head - 40),
+        "huge": code[:head] + struct.pack("<4I", *[2**32 - 1] * 4) + code[head + 16 :],
+        "another width": MAGIC + struct.pack("<Q", 2) + code[head:],
+        "other lengths": code[:head] + swapped + code[head + 16 :],
     }
 
 
 @pytest.mark.parametrize("name", damaged())
 def test_what_is_no_code_is_refused_in_one_line(name):
     code = damaged()[name]
-    if name == "garbage":  # zeros are planes as they are where no plane shrank
-        code = codec.encode(torch.zeros(3000))
-        code = code[:-8] + bytes(8)
-    shape = (3000,) if name == "garbage" else (3, 4)
-    with pytest.raises(ValueError, match=codec.NAME) as caught:
-        codec.decode(code, torch.float32, shape)
+    with pytest.raises(ValueError, match="code") as caught:
+        codec.undelta(at_hand(code, 12, 4), torch.float32, 0, 12)
     assert "\n" not in str(caught.value)
+
+
+def test_a_plane_that_does_not_decompress_is_named():
+    code = codec.delta(torch.zeros(3000))
+    with pytest.raises(ValueError, match="plane 3 does not decompress") as caught:
+        codec.undelta(at_hand(code[:-8] + bytes(8), 3000, 4), torch.float32, 0, 3000)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_claim_of_many_entries_costs_no_memory():
+    with pytest.raises(ValueError, match="no code of 1152921504606846976 entries"):
+        at_hand(MAGIC + bytes(100), 2**60, 4).entries(0, 5)

@@ -1,0 +1,96 @@
+"""Whole numbers kept byte by byte and compressed, in chunks that can be read one without the others.
+
+    code  = magic, width (8-byte little-endian), one 4-byte length for each plane of each chunk, the planes
+    chunk = CHUNK entries (the last one fewer); its plane i is byte i of every entry, lowest first, compressed by
+            zstd at its level 1, or as it is where that is no smaller, which its length tells
+
+How many entries there are is not kept: who asks for them knows, and nothing is allocated before magic, width and
+lengths agree with that.
+"""
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+MAGIC = b"opdp"
+CHUNK = 1 << 18  # entries: a chunk stays in the cache, and its planes are long enough to compress
+LEVEL = 1
+UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_FIXED = len(MAGIC) + 8
+
+
+def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> bytes:
+    """The code of `count` entries of `width` bytes, of which `entries(begin, end)` gives a part."""
+    codec, lengths, planes = pa.Codec("zstd", compression_level=LEVEL), [], []
+    for begin in range(0, count, CHUNK):
+        part = entries(begin, min(begin + CHUNK, count)).view(np.uint8).reshape(-1, width)
+        for index in range(width):
+            plain = np.ascontiguousarray(part[:, index])
+            packed = codec.compress(plain, asbytes=True)
+            planes.append(packed if len(packed) < plain.nbytes else plain.tobytes())
+            lengths.append(len(planes[-1]))
+    return b"".join([MAGIC, struct.pack(f"<Q{len(lengths)}I", width, *lengths), *planes])
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A code of `count` entries of `width` bytes, `size` bytes long, of which `read(begin, end)` gives a part."""
+
+    read: Callable[[int, int], bytes]
+    size: int
+    count: int
+    width: int
+
+    def entries(self, begin: int, end: int) -> np.ndarray:
+        """Entries begin..end as unsigned numbers, reading no chunk without one of them.
+
+        Errors: ValueError for what is no such code, and where a plane does not decompress.
+        """
+        lengths, origin = self.index
+        found = np.empty((end - begin, self.width), np.uint8)
+        first, last = begin // CHUNK, math.ceil(end / CHUNK)
+        ends = origin + np.cumsum(lengths, dtype=np.int64)
+        low = origin if first == 0 else int(ends[first * self.width - 1])
+        data = self.read(low, int(ends[last * self.width - 1])) if begin < end else b""
+        codec, at = pa.Codec("zstd"), 0
+        for chunk in range(first, last) if begin < end else ():
+            start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, self.count)
+            inside = slice(max(begin, start) - start, min(end, stop) - start)
+            rows = slice(max(begin, start) - begin, min(end, stop) - begin)
+            for index in range(self.width):
+                length = int(lengths[chunk * self.width + index])
+                found[rows, index] = self._plane(codec, data[at : at + length], stop - start, index)[inside]
+                at += length
+        return found.reshape(-1).view(UNSIGNED[self.width])
+
+    @cached_property
+    def index(self) -> tuple[np.ndarray, int]:
+        """Lengths of all planes, chunk by chunk, and where the first plane begins. Errors: as `entries`."""
+        planes = math.ceil(self.count / CHUNK) * self.width
+        origin = _FIXED + 4 * planes
+        head = self.read(0, min(origin, self.size))
+        if len(head) < origin or head[: len(MAGIC)] != MAGIC:
+            raise ValueError(f"no code of {self.count} entries: {self.size} bytes that begin with {head[:4]!r}")
+        (width,) = struct.unpack_from("<Q", head, len(MAGIC))
+        lengths = np.frombuffer(head, "<u4", planes, _FIXED)
+        entries = np.full(planes, CHUNK)
+        entries[planes - self.width :] = self.count - CHUNK * (planes // self.width - 1) if planes else 0
+        whole = origin + int(lengths.sum(dtype=np.int64))
+        if width != self.width or whole != self.size or (lengths > entries).any():
+            raise ValueError(
+                f"a code of {whole} bytes of entries of {width}, where {self.size} bytes are to hold {self.count} "
+                f"entries of {self.width}"
+            )
+        return lengths, origin
+
+    def _plane(self, codec: pa.Codec, packed: bytes, count: int, index: int) -> np.ndarray:
+        try:
+            plain = packed if len(packed) == count else codec.decompress(packed, count, asbytes=True)
+            return np.frombuffer(plain, np.uint8, count)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"a code whose plane {index} does not decompress ({error})") from None
