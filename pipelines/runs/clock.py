@@ -1,7 +1,7 @@
 """Wall and CPU seconds per phase of one process."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipelines import lake
@@ -9,10 +9,16 @@ from pipelines.store.objects import Store
 
 
 class Clock:
-    """Accumulates phases; `seconds` maps a phase to [wall, cpu]. A phase inside another takes its time from it."""
+    """Accumulates phases; `seconds` maps a phase to [wall, cpu]. A phase inside another takes its time from it.
 
-    def __init__(self, seconds: dict[str, list[float]] | None = None) -> None:
+    beside: tells the CPU seconds so far of a thread that works beside the phases and is none of theirs.
+    """
+
+    def __init__(
+        self, seconds: dict[str, list[float]] | None = None, beside: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.seconds = {phase: list(pair) for phase, pair in (seconds or {}).items()}
+        self.beside, self._told = beside, beside()
         self._open: list[str] = []
         self._since = (0.0, 0.0)
 
@@ -31,9 +37,15 @@ class Clock:
             self._charge()
             self._open.pop()
 
+    def book(self, phase: str) -> None:
+        """Give a phase the CPU seconds beside the phases since the last call."""
+        told = self.beside()
+        self.seconds.setdefault(phase, [0.0, 0.0])[1] += told - self._told
+        self._told = told
+
     def _charge(self) -> None:
         """Give the time since the last change to the innermost phase."""
-        now = (time.perf_counter(), time.process_time())
+        now = (time.perf_counter(), time.process_time() - self.beside())
         if self._open:
             total = self.seconds.setdefault(self._open[-1], [0.0, 0.0])
             for i in range(2):

@@ -8,7 +8,7 @@ evaluation that fails leaves the state before it, so that the run can go on once
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe, Replay
 from pipelines import lake
@@ -18,6 +18,10 @@ from pipelines.runs.placement import Placement, Spot
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
+from pipelines.store.writer import Writer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 5  # optimizer steps between two progress reports
 POSITIONS = 20  # steps of a run whose means by position are kept
@@ -58,10 +62,11 @@ class TrainingRun:
         from pipelines.runs.assembly import assemble
 
         torch.set_num_threads(recipe.resources.threads)
-        self.clock = Clock()
+        self.trajectory = Trajectory(store, recipe.name, seed)
+        self.writer = Writer(self._commit)
+        self.clock = Clock(beside=lambda: self.writer.cpu)
         self.before = 0.0  # wall seconds of earlier processes
         self.recipe, self.seed = recipe, seed
-        self.trajectory = Trajectory(store, recipe.name, seed)
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
         resumed = self.trajectory.load_resume()
@@ -81,8 +86,8 @@ class TrainingRun:
         self._begin(resumed)
         self.reach = None if made.until is None else norms.Reach(made.until, self.trajectory.refs(0))
 
-    def work(self, steps: int = CHUNK) -> Progress:
-        """Advance by at most `steps` optimizer steps."""
+    def work(self, steps: int = CHUNK, *, settled: bool = True) -> Progress:
+        """Advance by at most `steps` optimizer steps. settled: and return once their snapshots are committed."""
         for _ in range(steps):
             if self._ended():
                 break
@@ -90,6 +95,8 @@ class TrainingRun:
                 self._advance()
             if self._follow(self.trainer.step):
                 return self._progress(True)
+        if settled:
+            self._written()
         return self._progress(self._ended())
 
     def _follow(self, step: int) -> bool:
@@ -113,12 +120,13 @@ class TrainingRun:
     def _begin(self, resumed: tuple[int, dict[str, Any], dict[str, Any]] | None) -> None:
         if resumed is None:
             self._snapshot(0)
+            self._written()  # what all others are kept beside
         else:
             step, tensors, facts = resumed
             self.trainer.restore(tensors, facts["trainer"], step)
             self.tables, self.parent, self.due = facts["tables"], facts["parent"], facts.get("due", False)
             started = self.clock.seconds["start"]
-            self.clock = Clock(facts["timing"])
+            self.clock = Clock(facts["timing"], lambda: self.writer.cpu)
             self.before = self.clock.wall
             for i, seconds in enumerate(started):
                 self.clock.seconds["start"][i] += seconds
@@ -164,13 +172,35 @@ class TrainingRun:
         with self._mendable(), self.clock.phase("evaluate"):
             return self.trainer.evaluate(temperature)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Time of snapshots. Errors: StepFailed in one line where the store cannot be written."""
+        try:
+            with self.clock.phase("snapshot"):
+                yield
+        except OSError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StepFailed(
+                f"{self.recipe.name} seed {self.seed}: step {self.trainer.step} cannot be kept in "
+                f"{self.trajectory.store.uri} ({reason}); what is committed stays, make room for more and go on"
+            ) from error
+
     def _snapshot(self, step: int) -> None:
-        with self.clock.phase("snapshot"):
-            self.trajectory.commit(step, self.trainer.weights(), self.parent, self.recipe.precision.snapshots)
+        with self._writing():
+            self.writer.put(step, self.trainer.weights(), self.parent)
             if step in self.recipe.resources.keep_moments:
                 moments = self.trainer.optimizer.moments()
                 self.trajectory.save_moments(step, moments.steps, moments.tensors)
         self.parent = step
+
+    def _commit(self, step: int, weights: "dict[str, Tensor]", parent: int | None) -> None:
+        self.trajectory.commit(step, weights, parent, self.recipe.precision.snapshots)
+
+    def _written(self) -> None:
+        """Wait until every snapshot is committed. Errors: those of the store."""
+        with self._writing():
+            self.writer.flush()
+        self.clock.book("snapshot")
 
     def _gate(self, step: int) -> bool:
         """True when the gate opens at this step. Errors: LearningFailed past its band or at the step limit."""
@@ -202,7 +232,8 @@ class TrainingRun:
         return norm >= wanted
 
     def _save(self, step: int) -> None:
-        with self.clock.phase("snapshot"):
+        self._written()  # a resume state's parent is one that is there
+        with self._writing():
             self.rollouts.flush()
             tensors, facts = self.trainer.state()
             self.trajectory.save_resume(
@@ -217,6 +248,7 @@ class TrainingRun:
         if self.parent != step:
             self._snapshot(step)
         final = self._evaluate()
+        self._written()
         self.tables["sync"] += self.trainer.syncing.taken()
         # The gate's one-sample reading of this step gives way to the full evaluation.
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final

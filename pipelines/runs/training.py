@@ -25,7 +25,7 @@ class Host:
 
     def work(self, steps: int) -> Progress:
         assert self.run is not None
-        state = self.run.work(steps)
+        state = self.run.work(steps, settled=False)
         if state.finished:
             self.run = None  # an actor that waits for its next run holds no model
         return state
@@ -66,7 +66,7 @@ def train(
         if serial:
             run = TrainingRun(store, recipe, seed, provenance())
             while not state.finished:
-                state = run.work()
+                state = run.work(settled=False)
                 progress(state)
         else:
 

@@ -157,13 +157,18 @@ class _Work:
         problems = tuple(f"{who}: {count} non-finite weights" for who, count in told if count)
         return self._entry(pair, tables, rows={"update_support": found}, dtype=dtype, problems=problems)
 
-    def _entry(self, pair: Pair, tables: tuple[str, ...], **facts: Any) -> Entry:
+    def _entry(self, pair: Pair, tables: tuple[str, ...], *, rows: Rows, dtype: str, **facts: Any) -> Entry:
+        if _readable(pair.after, pair).weight.ref.view is not None:
+            dtype = f"{dtype}-update-bf16"  # the master is what an update in bf16 gave back
+            rows = {table: [row | {"dtype": dtype} for row in found] for table, found in rows.items()}
         return Entry(
             step=pair.step,
             before=pair.before.identity,
             after=pair.after.identity,
             tables=tables,
             made_from=self.task.made_from,
+            rows=rows,
+            dtype=dtype,
             **facts,
         )
 

@@ -5,20 +5,23 @@ their bits are, and a step of k ulp is 2 k or 2 k - 1.
 
     d = zigzag(bits(w) - bits(base) mod 2^n)                        n bits an entry; without a base it is zero
 
-UPDATE, of fp32: r = RN_bf16(w - base), kept with the exponent in one byte (bits rotated left by one), beside
-v = RN_bf16(w), kept exactly as DELTA beside RN_bf16(base). What comes back is
+UPDATE, of fp32: r = RN_bf16(w - base), kept with the exponent in one byte (bits rotated left by one), and beside it
+v = RN_bf16(w), exactly, as DELTA of v beside RN_bf16(base + r), from which one weight in a thousand differs. What comes
+back is
 
     w' = the number nearest to base + r that rounds to v            |w' - w| <= 2^-8 |w - base| + 2^-24 |w|
 
 The bf16 view of w' is that of w, bit for bit, and holding to it makes no error larger: the numbers that round to v are
-an interval, and w lies in it.
+an interval, and w lies in it. Errors of entries that moved by different amounts average out in every spectrum; those of
+Adam's first step, which moves all by one amount, do not.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.store.planes import Planes, pack
+from pipelines.store.planes import UNSIGNED, Planes, pack
 
 if TYPE_CHECKING:
     import torch
@@ -49,17 +52,21 @@ def delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
 
 
 def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "Tensor | None" = None) -> "Tensor":
-    """Entries begin..end of the tensor whose code this is. base: the same entries of its base, as `delta` had it.
+    """Entries begin..end of the tensor whose code this is, flat. base: the same entries of its base.
 
-    Errors: as `Planes.entries`.
+    Errors: as `Planes.chunks`, before anything is allocated.
     """
     import torch
 
-    zigzag = planes.entries(begin, end)
-    bits = ((zigzag >> 1) ^ (~(zigzag & 1) + 1)).view(_SIGNED[planes.width])
-    if base is not None:
-        bits = bits + _bits(base)
-    return torch.from_numpy(bits).view(dtype)
+    _ = planes.index
+    found = np.empty(end - begin, UNSIGNED[planes.width])
+    others = None if base is None else _bits(base).view(found.dtype)
+    for at, zigzag in planes.chunks(begin, end):
+        part = found[at : at + len(zigzag)]
+        np.bitwise_xor(zigzag >> 1, np.negative(zigzag & 1), out=part)
+        if others is not None:
+            part += others[at : at + len(zigzag)]
+    return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)
 
 
 def update(tensor: "Tensor", base: "Tensor") -> tuple[bytes, bytes]:
@@ -72,31 +79,57 @@ def update(tensor: "Tensor", base: "Tensor") -> tuple[bytes, bytes]:
             "both are to be fp32"
         )
     w, b = (x.detach().cpu().contiguous().reshape(-1) for x in (tensor, base))
+    r = (w - b).bfloat16()
+    bits = _bits(r).view(np.uint16)
 
     def rotated(begin: int, end: int) -> np.ndarray:
-        bits = _bits((w[begin:end] - b[begin:end]).bfloat16()).view(np.uint16)
-        return (bits << 1) | (bits >> 15)
+        return (bits[begin:end] << 1) | (bits[begin:end] >> 15)
 
-    return pack(rotated, w.numel(), 2), delta(w.bfloat16(), b.bfloat16())
+    return pack(rotated, w.numel(), 2), delta(w.bfloat16(), _near(b, r).bfloat16())
 
 
-def apply(planes: Planes, begin: int, end: int, base: "Tensor", view: "Tensor") -> "Tensor":
-    """Entries begin..end of w'. base, view: the same entries of the base (fp32) and of v (bf16), flat."""
+def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") -> "Tensor":
+    """Entries begin..end of w', flat, from the codes of r and of v. base: the same entries of the base.
+
+    Errors: as `undelta`.
+    """
     import torch
 
-    rotated = planes.entries(begin, end)
-    r = torch.from_numpy(((rotated >> 1) | (rotated << 15)).view(np.int16)).view(torch.bfloat16)
-    near = base + r.float()
+    _ = update.index, view.index
+    found = torch.empty(end - begin, dtype=torch.float32)
+    for (at, rotated), (_, zigzag) in zip(update.chunks(begin, end), view.chunks(begin, end), strict=True):
+        r = torch.from_numpy(((rotated >> 1) | (rotated << 15)).view(np.int16)).view(torch.bfloat16)
+        near = found[at : at + len(rotated)]
+        near.copy_(_near(base[at : at + len(rotated)], r))
+        # Where the difference is zero, the sum rounds to v as it is.
+        if len(others := np.flatnonzero(zigzag)):
+            places, steps = torch.from_numpy(others), zigzag[others]
+            difference = torch.from_numpy(((steps >> 1) ^ np.negative(steps & 1)).view(np.int16))
+            served = (near[places].bfloat16().view(torch.int16) + difference).view(torch.bfloat16)
+            near[places] = _held(near[places], served)
+    return found
+
+
+def _held(near: "Tensor", view: "Tensor") -> "Tensor":
+    """The numbers nearest to `near` that round to a view; the view itself where that is not finite."""
+    import torch
+
     # The ends of the interval that rounds to v: half a spacing below and above, without the ends where v is odd,
     # since ties go to the even one.
     bits = view.view(torch.int16).int() << 16
     odd, magnitude = (bits >> 16) & 1, bits & 0x7FFFFFFF
     low = (magnitude - _HALF + odd).clamp_(min=0).view(torch.float32)
     high = (magnitude + _HALF - odd).view(torch.float32)
-    found = torch.minimum(torch.maximum(torch.where(bits < 0, -near, near), low), high)
-    served = view.float()
-    found = torch.copysign(found, served)
-    return torch.where(torch.isfinite(served) & ~torch.isnan(near), found, served)
+    held = torch.minimum(torch.maximum(torch.where(bits < 0, -near, near), low), high)
+    return torch.where(torch.isfinite(view), torch.copysign(held, view.float()), view.float())
+
+
+def _near(base: "Tensor", r: "Tensor") -> "Tensor":
+    """base + r, without NaN, whose bits would be the machine's."""
+    near = base + r.float()
+    if math.isfinite(float(near.sum())):
+        return near
+    return near.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)
 
 
 def _bits(tensor: "Tensor") -> np.ndarray:

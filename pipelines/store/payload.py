@@ -1,7 +1,7 @@
 """What a snapshot writes: whole tensors, or their codes beside those of another snapshot (`codec`), as safetensors.
 
     master.safetensors   every tensor by its name: its bytes, or the bytes of its code
-    bf16.safetensors     of updates: the bf16 views, exactly, as their codes, by the same names
+    bf16.safetensors     of updates: codes of the bf16 views, which they give exactly, by the same names
 
 A tensor is coded where the other snapshot has one of its shape and dtype and the code is smaller.
 """
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.store.tensors import DTYPES, TensorRef, serialise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 WEIGHTS, VIEWS = "master.safetensors", "bf16.safetensors"
@@ -71,8 +73,8 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         code, view = codec.update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
-        planes = Planes(lambda begin, end, code=code: code[begin:end], len(code), tensor.numel(), 2)
-        found = codec.apply(planes, 0, tensor.numel(), base.reshape(-1), tensor.bfloat16().reshape(-1))
+        planes = [Planes(_part(data), len(data), tensor.numel(), 2) for data in (code, view)]
+        found = codec.apply(*planes, 0, tensor.numel(), base.reshape(-1))
         kept[name], codes[name], views[name] = found.reshape(tensor.shape), _plain(code), _plain(view)
         moved = float(torch.linalg.vector_norm(tensor - base, dtype=torch.float64))
         error = float(torch.linalg.vector_norm(kept[name] - tensor, dtype=torch.float64))
@@ -100,6 +102,10 @@ def _alike(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> list[t
     """The tensors of the other snapshot that a code can be beside."""
     found = [(name, others[name]) for name in sorted(tensors) if name in others]
     return [(name, ref) for name, ref in found if (ref.shape, ref.dtype) == (tensors[name].shape, dtype(tensors[name]))]
+
+
+def _part(code: bytes) -> "Callable[[int, int], bytes]":
+    return lambda begin, end: code[begin:end]
 
 
 def _plain(code: bytes) -> "Tensor":

@@ -10,7 +10,7 @@ lengths agree with that.
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +37,10 @@ def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> b
     return b"".join([MAGIC, struct.pack(f"<Q{len(lengths)}I", width, *lengths), *planes])
 
 
+class NoCode(ValueError):
+    """Bytes that are not what they should be; its message goes on from a name and "is"."""
+
+
 @dataclass(frozen=True)
 class Planes:
     """A code of `count` entries of `width` bytes, `size` bytes long, of which `read(begin, end)` gives a part."""
@@ -46,51 +50,52 @@ class Planes:
     count: int
     width: int
 
-    def entries(self, begin: int, end: int) -> np.ndarray:
-        """Entries begin..end as unsigned numbers, reading no chunk without one of them.
+    def chunks(self, begin: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Entries begin..end as unsigned numbers, chunk by chunk, each after its place among them; others are not read.
 
-        Errors: ValueError for what is no such code, and where a plane does not decompress.
+        Errors: NoCode, also where a plane does not decompress.
         """
         lengths, origin = self.index
-        found = np.empty((end - begin, self.width), np.uint8)
+        if begin >= end:
+            return
         first, last = begin // CHUNK, math.ceil(end / CHUNK)
         ends = origin + np.cumsum(lengths, dtype=np.int64)
         low = origin if first == 0 else int(ends[first * self.width - 1])
-        data = self.read(low, int(ends[last * self.width - 1])) if begin < end else b""
+        data = memoryview(self.read(low, int(ends[last * self.width - 1])))
         codec, at = pa.Codec("zstd"), 0
-        for chunk in range(first, last) if begin < end else ():
+        for chunk in range(first, last):
             start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, self.count)
-            inside = slice(max(begin, start) - start, min(end, stop) - start)
-            rows = slice(max(begin, start) - begin, min(end, stop) - begin)
+            found = np.empty((stop - start, self.width), np.uint8)
             for index in range(self.width):
                 length = int(lengths[chunk * self.width + index])
-                found[rows, index] = self._plane(codec, data[at : at + length], stop - start, index)[inside]
+                found[:, index] = self._plane(codec, data[at : at + length], stop - start, index)
                 at += length
-        return found.reshape(-1).view(UNSIGNED[self.width])
+            inside = slice(max(begin, start) - start, min(end, stop) - start)
+            yield max(begin, start) - begin, found.reshape(-1).view(UNSIGNED[self.width])[inside]
 
     @cached_property
     def index(self) -> tuple[np.ndarray, int]:
-        """Lengths of all planes, chunk by chunk, and where the first plane begins. Errors: as `entries`."""
+        """Lengths of all planes, chunk by chunk, and where the first plane begins. Errors: as `chunks`."""
         planes = math.ceil(self.count / CHUNK) * self.width
         origin = _FIXED + 4 * planes
         head = self.read(0, min(origin, self.size))
         if len(head) < origin or head[: len(MAGIC)] != MAGIC:
-            raise ValueError(f"no code of {self.count} entries: {self.size} bytes that begin with {head[:4]!r}")
+            raise NoCode(f"no code of {self.count} entries: {self.size} bytes that begin with {head[:4]!r}")
         (width,) = struct.unpack_from("<Q", head, len(MAGIC))
         lengths = np.frombuffer(head, "<u4", planes, _FIXED)
         entries = np.full(planes, CHUNK)
         entries[planes - self.width :] = self.count - CHUNK * (planes // self.width - 1) if planes else 0
         whole = origin + int(lengths.sum(dtype=np.int64))
         if width != self.width or whole != self.size or (lengths > entries).any():
-            raise ValueError(
+            raise NoCode(
                 f"a code of {whole} bytes of entries of {width}, where {self.size} bytes are to hold {self.count} "
                 f"entries of {self.width}"
             )
         return lengths, origin
 
-    def _plane(self, codec: pa.Codec, packed: bytes, count: int, index: int) -> np.ndarray:
+    def _plane(self, codec: pa.Codec, packed: memoryview, count: int, index: int) -> np.ndarray:
         try:
-            plain = packed if len(packed) == count else codec.decompress(packed, count, asbytes=True)
+            plain = packed if len(packed) == count else codec.decompress(packed, count)
             return np.frombuffer(plain, np.uint8, count)
         except (OSError, ValueError) as error:
-            raise ValueError(f"a code whose plane {index} does not decompress ({error})") from None
+            raise NoCode(f"a code whose plane {index} does not decompress ({error})") from None

@@ -83,7 +83,7 @@ class Snapshot:
             return ref
         view = entry.get("view")
         lies = {key: view[key] for key in ("begin", "end", "code")} if view else {}
-        seen = view and replace(ref, key=f"{self.folder}/{view['file']}", dtype="BF16", base=other, **lies)
+        seen = view and replace(ref, key=f"{self.folder}/{view['file']}", dtype="BF16", **lies)
         return replace(ref, code=entry["code"], base=other, view=seen)
 
     def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:

@@ -7,16 +7,14 @@ torch is imported where bytes become a tensor, so that what only asks for header
 import json
 import math
 import struct
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    import torch
     from torch import Tensor
 
     from pipelines.store.planes import Planes
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
-BLOCK = 1 << 24  # entries of a coded tensor that are decoded at once
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class TensorRef:
     """One tensor of one safetensors file. begin, end: absolute byte offsets in the file.
 
     code: how its bytes are coded (`codec`), None where they are plain; base: what the code is beside; view: of an
-    update, where what it rounds to is kept. dtype and shape are those of the tensor, however it is kept.
+    update, where the code of its bf16 view is. dtype and shape are those of the tensor, however it is kept.
     """
 
     store: Store
@@ -60,45 +57,22 @@ class TensorRef:
         if self.code is None:
             data = self._bytes(begin * size, end * size)
             return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        from pipelines.store import codec
+        from pipelines.store.planes import NoCode
+
         if begin == 0 and end == math.prod(self.shape):
             data = self._bytes(0, self.end - self.begin)  # in one request
             planes = self._planes(lambda first, last: data[first:last])
         else:
             planes = self._planes(self._bytes)
-        found = self._allocated(planes, end - begin, dtype)
-        for first in range(begin, end, BLOCK):
-            last = min(first + BLOCK, end)
-            found[first - begin : last - begin] = self._decoded(planes, first, last, dtype)
-        return found
-
-    def _allocated(self, planes: "Planes", entries: int, dtype: "torch.dtype") -> "Tensor":
-        """Room for entries, once the code agrees that there are as many as the shape says."""
-        import torch
-
-        with self._naming():
-            _ = planes.index
-        return torch.empty(entries, dtype=dtype)
-
-    @contextmanager
-    def _naming(self) -> "Iterator[None]":
-        """Errors: ValueError that names file and tensor for one of a code."""
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
-
-    def _decoded(self, planes: "Planes", begin: int, end: int, dtype: "torch.dtype") -> "Tensor":
-        from pipelines.store import codec
-
         base = None if self.base is None else self.base.entries(begin, end)
-        if self.code == codec.DELTA:
-            # A view is kept beside what its fp32 base rounds to.
-            with self._naming():
-                return codec.undelta(planes, dtype, begin, end, base if base is None else base.to(dtype))
-        if self.code == codec.UPDATE and base is not None and self.view is not None:
-            view = self.view.entries(begin, end)
-            with self._naming():
-                return codec.apply(planes, begin, end, base, view)
+        try:
+            if self.code == codec.DELTA:
+                return codec.undelta(planes, dtype, begin, end, base)
+            if self.code == codec.UPDATE and base is not None and self.view is not None:
+                return codec.apply(planes, self.view._planes(self.view._bytes), begin, end, base)
+        except NoCode as error:
+            raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
         raise ValueError(f"{self.key}: tensor {self.name} has the code {self.code!r}, which this version does not read")
 
     def _planes(self, read: "Callable[[int, int], bytes]") -> "Planes":

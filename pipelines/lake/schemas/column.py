@@ -43,7 +43,7 @@ MATRIX_KEYS = (
     Column("role", TEXT, "", "q k v o gate up down, or embed head norm bias other"),
 )
 DEPENDS_ON = (
-    Column("dtype", TEXT, "", "dtype the snapshot stores: bf16 fp16 fp32 fp64"),
+    Column("dtype", TEXT, "", "dtype the snapshot stores: bf16 fp16 fp32 fp64; fp32-update-bf16: W0 and a bf16 update"),
     Column("objective", TEXT, "", "objective that trained the run; null for imported checkpoints"),
     Column("optimizer", TEXT, "", "optimizer with its betas and eps"),
     Column("learning_rate", REAL, "", "peak learning rate"),
