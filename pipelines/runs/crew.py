@@ -71,7 +71,7 @@ class Crew:
             while member.start is not None:
                 try:
                     self._started(member)
-                except _lost() as death:
+                except lost() as death:
                     self._replace(member, death)
 
     def each(self, method: str, *arguments: Any) -> list[Any]:
@@ -102,7 +102,7 @@ class Crew:
                 try:
                     self._started(member)
                     result = unwrap(lambda: ray.get(call.reference))
-                except _lost() as death:
+                except lost() as death:
                     self._replace(member, death)
                 else:
                     member.deaths = 0
@@ -167,7 +167,7 @@ class Crew:
         if member.deaths > self.retries:
             raise Died(
                 f"a {self.name} died {member.deaths} times at the same call, which was repeated {self.retries} times "
-                f"({_reason(death)}); give it more memory or a smaller batch, and start the run again: it goes on"
+                f"({reason(death)}); give it more memory or a smaller batch, and start the run again: it goes on"
             )
         self.replaced += 1
         ray.kill(member.handle)
@@ -176,14 +176,15 @@ class Crew:
             self._send(call)
 
 
-def _lost() -> tuple[type[Exception], ...]:
+def lost() -> tuple[type[Exception], ...]:
     """What Ray raises when an actor, its node or its result is gone."""
     from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
     return RayActorError, ObjectLostError, OutOfMemoryError, NodeDiedError, WorkerCrashedError
 
 
-def _reason(death: Exception) -> str:
+def reason(death: Exception) -> str:
+    """What Ray says of a death, in one line."""
     lines = [" ".join(line.split()) for line in str(death).splitlines()]
     found = [line for line in lines if "dead because" in line or "exit" in line.lower()] or lines or [""]
     return found[0].split(". ")[0][:200] or type(death).__name__

@@ -5,6 +5,7 @@ from typing import Any
 
 from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
 from pipelines.runs.cluster import actor, attend
+from pipelines.runs.crew import RETRIES, Died, lost, reason
 from pipelines.runs.placement import Placement, placed
 from pipelines.runs.provenance import provenance
 from pipelines.runs.run import CHUNK, Progress, TrainingRun
@@ -55,10 +56,10 @@ def train(
 
     On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for;
     `serial` keeps it all in this process. Both give the same bytes. `progress` is called at least every second on Ray,
-    and may stop the run by raising: the next call goes on from the store.
+    and may stop the run by raising: the next call goes on from the store. So does another actor where one dies.
 
     Errors: ValueError for a changed recipe, a failed gate or a placement that cannot be met; StepFailed for a step that
-    could not be made, a diverged loss among them.
+    could not be made, a diverged loss among them; Died where one actor after the other dies.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not complete(store, recipe, seed):
@@ -69,10 +70,21 @@ def train(
                 state = run.work(settled=False)
                 progress(state)
         else:
+            _on_ray(store, recipe, seed, state, progress)
+    end = trajectory.end()
+    assert end is not None
+    return end
 
-            def beat() -> None:
-                progress(state)
 
+def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: Callable[[Progress], None]) -> None:
+    """Train on an actor; where it dies, go on from the store on another. Errors: Died after RETRIES without a step."""
+    deaths, furthest = 0, -1
+
+    def beat() -> None:
+        progress(state)
+
+    while not state.finished:
+        try:
             with (
                 placed(recipe.resources, beat=beat) as placement,
                 actor(Host, placement.trainer.options()) as host,
@@ -81,9 +93,14 @@ def train(
                 while not state.finished:
                     state = attend(host.work.remote(CHUNK), beat)
                     beat()
-    end = trajectory.end()
-    assert end is not None
-    return end
+        except lost() as death:
+            deaths = deaths + 1 if state.step <= furthest else 1
+            furthest = max(furthest, state.step)
+            if deaths > RETRIES:
+                raise Died(
+                    f"{recipe.name} seed {seed}: its trainer died {deaths} times near step {state.step} "
+                    f"({reason(death)}); give it more memory or a smaller batch, and start it again: it goes on"
+                ) from death
 
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:

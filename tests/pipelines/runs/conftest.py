@@ -11,20 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from opd_ops.recipe import (
-    AdamW,
-    Architecture,
-    Evaluation,
-    FinalOf,
-    Fresh,
-    Horizon,
-    Opd,
-    Recipe,
-    Rlvr,
-    Rollout,
-    Sft,
-    Task,
-)
+from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.cluster import cluster
 from pipelines.runs.imports import measure_import, plan
@@ -32,6 +19,7 @@ from pipelines.runs.training import train
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 from pipelines.studies.study import TABLES, Measurement
+from tests.pipelines.runs import mini
 
 CUTS = Measurement(k=(4,), hill_k=(4,))
 M, N, K = 48, 32, 4  # out, in, the cut
@@ -139,46 +127,6 @@ def gone(method):
             time.sleep(0.05)
 
 
-ARCHITECTURE = Architecture(
-    vocab_size=32,
-    hidden_size=32,
-    num_hidden_layers=1,
-    intermediate_size=48,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=16,
-)
-PARENT = FinalOf(recipe="mini.pre", seed=0)
-ARMS: dict[str, dict[str, Any]] = {
-    "pre": {"start": Fresh(architecture=ARCHITECTURE), "objective": Sft(stream="noisy")},
-    "teacher": {"start": PARENT, "objective": Sft(stream="clean")},
-    "opd": {"start": PARENT, "objective": Opd(teacher=FinalOf(recipe="mini.teacher", seed=0))},
-    "rlvr": {"start": PARENT, "objective": Rlvr()},
-}
-
-
-def _arm(name: str, **changes: Any) -> Recipe:
-    fields: dict[str, Any] = {
-        "study": "mini",
-        "arm": name,
-        "task": Task(name="chains", options={"operations": 1}),
-        "optimizer": AdamW(learning_rate=1e-3, weight_decay=0.1),
-        "horizon": Horizon(steps=7, snapshots=(1, 3), resume_every=2),
-        "rollout": Rollout(prompts=2, samples=2, max_new_tokens=6),
-        "evaluation": Evaluation(problems=4, samples=2),
-    }
-    return Recipe(**(fields | ARMS[name] | changes))
-
-
-def _contents(store: Store) -> dict[str, bytes]:
-    root = Path(store.path(""))
-    found = {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
-    for name in found:
-        if name.endswith("run.json"):
-            found[name] = json.dumps(json.loads(found[name]) | {"provenance": None}).encode()
-    return {name: data for name, data in found.items() if not name.startswith("lake/timing/")}
-
-
 @pytest.fixture(scope="session")
 def workers() -> Iterator[None]:
     """A private Ray session on two CPUs."""
@@ -189,13 +137,13 @@ def workers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def arm() -> Callable[..., Recipe]:
     """arm(name, **changes): pre (from scratch), then teacher, opd and rlvr from its end."""
-    return _arm
+    return mini.arm
 
 
 @pytest.fixture(scope="session")
 def contents() -> Callable[[Store], dict[str, bytes]]:
     """contents(store): every object a rerun must reproduce, so neither times nor provenance."""
-    return _contents
+    return mini.contents
 
 
 @pytest.fixture
@@ -238,8 +186,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """All four arms, trained serially. Read only."""
     store = Store(f"file://{tmp_path_factory.mktemp('grown')}")
-    for name in ARMS:
-        train(store, _arm(name), 0, serial=True)
+    for name in mini.ARMS:
+        train(store, mini.arm(name), 0, serial=True)
     return store
 
 

@@ -15,7 +15,7 @@ from pipelines.runs import engines
 from pipelines.runs.cluster import one_thread
 from pipelines.runs.engines import EngineSpec, RemoteEngine
 from pipelines.runs.placement import Spot
-from tests.pipelines.runs.conftest import ARCHITECTURE
+from tests.pipelines.runs.mini import ARCHITECTURE
 
 CONFIG = configuration(ARCHITECTURE, pad=0, bos=1, eos=2)
 SPEC = EngineSpec(config=json.loads(CONFIG.to_json_string(use_diff=False)))

@@ -17,7 +17,7 @@ from pipelines.runs.crew import Died
 from pipelines.runs.placement import Spot
 from pipelines.runs.teachers import AHEAD, RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
-from tests.pipelines.runs.conftest import ARCHITECTURE
+from tests.pipelines.runs.mini import ARCHITECTURE
 
 START = Fresh(architecture=ARCHITECTURE)
 VOCABULARY = 30  # the last two columns are padding

@@ -1,0 +1,146 @@
+"""kill -9 at random moments: every run ends with the bytes and tables of one that nothing disturbed.
+
+A driver trains and measures runs in a process of its own. Whoever is to be killed is looked for among the processes
+that descend from it, killed after a random time, and again, until there were enough kills; a driver that ended is
+started again at once, whatever its actors still do. Then the store is compared, object by object.
+"""
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.runs.measuring import measure_run
+from pipelines.runs.training import train
+from pipelines.store.objects import Store
+from tests.chaos import driver
+from tests.chaos.processes import Process, descendants, left, process
+from tests.pipelines.runs import mini
+
+RUNS = 3  # of one driver
+PATIENCE = 300.0  # seconds for a driver to finish what nobody disturbs any more
+# How a victim's process is called, and the longest wait between finding it and killing it, in seconds.
+VICTIMS: dict[str, tuple[str, float]] = {
+    "trainer": ("ray::Host", 1.5),
+    "rollout actor": ("ray::EngineActor", 1.0),
+    "measuring worker": ("ray::measure_matrix", 0.3),
+    "raylet": ("/raylet ", 6.0),
+    "driver": ("", 12.0),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """kills: delivered; runs: that ended; lost: what differs from the undisturbed ones, by object."""
+
+    victim: str
+    kills: int
+    runs: int
+    lost: list[str]
+    seconds: float
+
+    def cells(self) -> list[str]:
+        alike = self.runs - len({key.split("/seed")[1][1] for key in self.lost})
+        return [self.victim, str(self.kills), f"{alike} of {self.runs}", f"{self.seconds:.0f} s"]
+
+
+def kept(store: Store) -> dict[str, bytes]:
+    """What must not depend on who was killed: not the proofs of weight pushes, times, or measurements in pieces."""
+    aside = ("lake/sync/", "scores/", "bases/")
+    found = mini.contents(store).items()
+    return {key: data for key, data in found if "/measured/" not in key and not key.startswith(aside)}
+
+
+class Undisturbed:
+    """A store with the parents of the runs, and what the runs leave when nothing happens to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "undisturbed"
+        store = Store(f"file://{self.folder}")
+        train(store, mini.arm("pre"), 0, serial=True)
+        self.parents = kept(store)
+        for seed in range(RUNS):
+            train(store, driver.recipe(crew=False), seed, serial=True)
+            measure_run(store, driver.recipe(crew=False), seed, driver.CUTS, serial=True)
+        self.whole = kept(store)
+
+    def seed(self, store: Store) -> None:
+        """Put the parents into a store."""
+        for key, data in self.parents.items():
+            store.write(key, data)
+
+    def differs(self, store: Store) -> list[str]:
+        """Names of the objects of a store that are not those of undisturbed runs."""
+        found = kept(store)
+        return sorted(key for key in self.whole.keys() | found.keys() if self.whole.get(key) != found.get(key))
+
+
+def disturb(victim: str, kills: int, undisturbed: Undisturbed, folder: Path, seed: int = 0) -> Outcome:
+    """Kill `victim` so many times, over as many batches of runs as that takes."""
+    chance, begun = random.Random(f"{victim}{seed}"), time.monotonic()
+    delivered, runs, lost = 0, 0, list[str]()
+    while delivered < kills:
+        store = Store(f"file://{folder}/{victim.replace(' ', '-')}-{runs}")
+        undisturbed.seed(store)
+        delivered += _batch(victim, kills - delivered, store, chance)
+        runs += RUNS
+        lost += undisturbed.differs(store)
+    return Outcome(victim, delivered, runs, lost, time.monotonic() - begun)
+
+
+def _batch(victim: str, kills: int, store: Store, chance: random.Random) -> int:
+    """Kills delivered until the batch's runs were whole."""
+    name, longest = VICTIMS[victim]
+    delivered, seen = 0, set[Process]()
+    try:
+        while True:
+            with _driver(store) as running:
+                root, until = process(running.pid), time.monotonic() + PATIENCE
+                while running.poll() is None:
+                    seen.update(descendants(root))
+                    found = _found(root, name) if delivered < kills else None
+                    if found is None:
+                        time.sleep(0.02)
+                    elif _passed(chance.uniform(0, longest), running) and name in found.title:
+                        delivered += found.kill()
+                        until = time.monotonic() + PATIENCE
+                    if time.monotonic() > until:
+                        raise TimeoutError(f"{PATIENCE:g} s after the last kill of a {victim} the driver was not done")
+            if running.returncode == 0:
+                return delivered
+    finally:
+        # What outlived its driver by seconds may write while the successor runs, which is part of the test.
+        for one in left([one for one in seen if "ray" in one.title], 20.0):
+            one.kill()
+
+
+@contextmanager
+def _driver(store: Store) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver over the store, which is killed where the block fails."""
+    command = [sys.executable, "-m", "tests.chaos.driver", store.uri, str(RUNS)]
+    with open(Path(store.path("")).with_suffix(".log"), "ab") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.wait()
+
+
+def _found(root: Process, name: str) -> Process | None:
+    """A process that descends from `root` and is called `name`; `root` itself where the name is empty."""
+    return next((one for one in descendants(root) if name in one.title), None) if name else root
+
+
+def _passed(seconds: float, running: subprocess.Popen[bytes]) -> bool:
+    """Wait; False when the driver ended before."""
+    try:
+        running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False

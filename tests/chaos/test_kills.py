@@ -1,0 +1,17 @@
+"""A few kills, of the many that `make chaos` makes."""
+
+import pytest
+
+from tests.chaos.kills import Undisturbed, disturb
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.parametrize("victim", ["trainer", "driver"])
+def test_what_was_killed_ends_with_the_same_bytes(victim, undisturbed, tmp_path):
+    found = disturb(victim, 2, undisturbed, tmp_path)
+    assert (found.kills, found.lost) == (2, [])
+    assert found.runs >= 1
