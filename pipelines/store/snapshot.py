@@ -5,11 +5,11 @@ with a `code` is kept as its code beside the tensor of that name in the snapshot
 """
 
 import hashlib
-import json
 import posixpath
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 
@@ -36,8 +36,8 @@ class Snapshot:
         return self.store.exists(self.key)
 
     def manifest(self) -> dict[str, Any]:
-        """Errors: FileNotFoundError where it is not committed, ValueError for another layout."""
-        manifest = json.loads(self.store.read(self.key))
+        """Errors: FileNotFoundError where it is not committed, ValueError for another layout or a changed byte."""
+        manifest = seal.opened(self.store.read(self.key), self.key)
         if manifest.get("layout") not in (1, LAYOUT):
             raise ValueError(
                 f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}"

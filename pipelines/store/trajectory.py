@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import differences
-from pipelines.store import codec
+from pipelines.store import codec, seal
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, WEIGHTS, Snapshot, digest, folder
 from pipelines.store.tensors import DTYPES, TensorRef, beside, header, read_header, serialise
@@ -50,7 +50,7 @@ class Trajectory:
         """
         key = f"{self.prefix}/run.json"
         try:
-            self.store.create(key, _json(facts))
+            self.store.create(key, _json(seal.sealed(facts)))
             return facts
         except FileExistsError:
             stored = self.run()
@@ -71,8 +71,9 @@ class Trajectory:
             )
 
     def run(self) -> dict[str, Any]:
-        """run.json. Errors: FileNotFoundError."""
-        return json.loads(self.store.read(f"{self.prefix}/run.json"))
+        """run.json. Errors: FileNotFoundError, and ValueError where it is not what was written."""
+        key = f"{self.prefix}/run.json"
+        return seal.opened(self.store.read(key), key)
 
     def registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
@@ -124,7 +125,7 @@ class Trajectory:
             },
         }
         try:
-            self.store.create(snapshot.key, _json(manifest))
+            self.store.create(snapshot.key, _json(seal.sealed(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), content)
         return content
@@ -163,14 +164,15 @@ class Trajectory:
         return self.snapshot(step).problems()
 
     def end(self) -> dict[str, Any] | None:
-        """end.json of a complete run, else None."""
+        """end.json of a complete run, else None. Errors: ValueError where it is not what was written."""
+        key = f"{self.prefix}/end.json"
         try:
-            return json.loads(self.store.read(f"{self.prefix}/end.json"))
+            return seal.opened(self.store.read(key), key)
         except FileNotFoundError:
             return None
 
     def finish(self, facts: dict[str, Any]) -> None:
-        self.store.write(f"{self.prefix}/end.json", _json(facts))
+        self.store.write(f"{self.prefix}/end.json", _json(seal.sealed(facts)))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
@@ -193,9 +195,10 @@ class Trajectory:
 
     def save_moments(self, step: int, steps: int, tensors: dict[str, "Tensor"]) -> None:
         """Keep an optimizer's state after `steps` steps of its own beside the snapshot of `step`, for good."""
-        folder = f"{self.prefix}/moments/step-{step:08d}"
-        self.store.write(f"{folder}/state.safetensors", serialise(tensors))
-        self.store.write(f"{folder}/facts.json", _json({"steps": steps}))
+        folder, data = f"{self.prefix}/moments/step-{step:08d}", serialise(tensors)
+        self.store.write(f"{folder}/state.safetensors", data)
+        facts = {"steps": steps, "state": hashlib.sha256(data).hexdigest()}
+        self.store.write(f"{folder}/facts.json", _json(seal.sealed(facts)))
 
     def load_moments(self, step: int) -> tuple[int, dict[str, "Tensor"]]:
         """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was."""
