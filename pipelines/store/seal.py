@@ -30,9 +30,23 @@ def opened(data: bytes, key: str) -> dict[str, Any]:
         raise ValueError(f"{key} is not JSON ({error}); {REMEDY}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{key} is not a JSON object; {REMEDY}")
-    if FIELD in found and found[FIELD] != _digest(found):
+    seals = [FIELD] if FIELD in found else [name for name, value in found.items() if _is_seal(name, value, found)]
+    if seals and (seals != [FIELD] or found[FIELD] != _digest(found)):
         raise ValueError(f"{key} is not what was written there; {REMEDY}")
     return {name: value for name, value in found.items() if name != FIELD}
+
+
+def spaced(data: bytes) -> bool:
+    """Whether an object that can be opened has no seal, or is spaced as everything with one is written."""
+    found = json.loads(data)
+    return FIELD not in found or data == (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _is_seal(name: str, value: Any, found: dict[str, Any]) -> bool:
+    """Whether a field is the seal of the others, though its name was changed."""
+    if not isinstance(value, str) or len(value) != 64:
+        return False
+    return value == _digest({other: said for other, said in found.items() if other != name})
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pipelines.store.tensors import TensorRef
 
 LAYOUT = 2  # version, in every manifest; 1 had whole snapshots alone, and is read
 WEIGHTS = "master.safetensors"
+NEWER = "read it with the version of this project that wrote it, or with a later one"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Snapshot:
         manifest = seal.opened(self.store.read(self.key), self.key)
         if manifest.get("layout") not in (1, LAYOUT):
             raise ValueError(
-                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}"
+                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
         return manifest
 

@@ -28,17 +28,12 @@ def test_where_it_came_from_is_no_part_of_what_it_says():
 
 
 def test_no_bit_of_what_it_says_can_change_unseen():
-    data = written(sealed({"step": 5, "digest": "ab", "flags": [True, None, 0.5]}))
-    before = opened(data, "k")
+    data = json.dumps(sealed({"step": 5, "digest": "ab", "flags": [True, None, 0.5]})).encode()
     for place in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[place // 8] ^= 1 << place % 8
-        try:
-            found = opened(bytes(flipped), "runs/x/end.json")
-        except ValueError as error:
-            assert str(error).startswith("runs/x/end.json is ") and "\n" not in str(error)
-        else:  # only the name of the seal itself, or of a field apart, hides it; then what was said is still there
-            assert before.items() <= found.items() and len(found) == len(before) + 1
+        with pytest.raises(ValueError, match=r"^runs/x/end\.json is [^\n]*$"):
+            opened(bytes(flipped), "runs/x/end.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
