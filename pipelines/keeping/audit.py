@@ -256,7 +256,7 @@ def _records(store: Store, one: _Run, by_kind: Mapping[str, list[Item]], invento
             found.append(Finding("layout", item.key, what, "import under another --name"))
             continue
         try:
-            tables, stamps = _vouched(item.name, facts)
+            tables, stamps = vouched(item.name, facts)
         except (LookupError, TypeError, AttributeError):
             found.append(damaged(item.key, "does not say what it was made from", MEASURE))
             continue
@@ -269,7 +269,7 @@ def _records(store: Store, one: _Run, by_kind: Mapping[str, list[Item]], invento
     return found
 
 
-def _vouched(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+def vouched(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Tables that a record vouches for, and digests of the snapshots they were made from."""
     if name == "measured.json":
         return list(facts["from"]["settings"]["tables"]), dict(facts["from"]["snapshots"])

@@ -8,8 +8,8 @@
                   all       also the last one of a run to which nothing was written for the age: it begins again
                   keep      none
 
-Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports, and
-what is foreign. The age is by the store's own clock.
+Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
+and what is foreign. The age is by the store's own clock.
 """
 
 import posixpath
