@@ -58,11 +58,7 @@ def test_transformers_loads_any_step_bit_for_bit(files, tmp_path, family, tied):
         assert torch.equal(state["lm_head.weight"], wanted.get("lm_head.weight", wanted["model.embed_tokens.weight"]))
         for name, w in wanted.items():
             assert state[name].dtype == torch.float32 and torch.equal(state[name], w), name
-        assert (
-            model.config.architectures
-            == [type(model).__name__]
-            == [{"qwen3": "Qwen3", "llama": "Llama"}[family] + "ForCausalLM"]
-        )
+        assert model.config.architectures == [type(model).__name__] and model.config.model_type == family
         assert serialise(models.state(model)) == serialise(wanted)
 
 
@@ -94,13 +90,20 @@ def test_the_tokenizer_of_the_weights_that_a_run_came_from_is_there(files, tmp_p
     assert (tmp_path / "a/tokenizer.json").read_bytes() == files.read("models/m/tokenizer.json")
 
 
+def test_a_run_without_what_it_came_from_is_exported_without_a_tokenizer(files, tmp_path):
+    for kind, more in (("weights", {"ref": "models/none"}), ("final", {"recipe": "tiny.none"} | {"seed": None})):
+        train(files, name=f"tiny.{kind}", start=facts(f"tiny.{kind}", 0, kind=kind, **more))
+        names = export(files, f"tiny.{kind}", 0, 0, str(tmp_path / kind))
+        assert names == ["config.json", "model.safetensors", "opd.json"]
+
+
 def test_an_empty_folder_is_taken_and_a_full_one_refused(files, tmp_path):
     train(files)
     (tmp_path / "empty").mkdir()
     export(files, "tiny.opd", 0, 0, str(tmp_path / "empty"))
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "none")
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    before = {path.name: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     for name in ("empty", "file", "link"):
         with pytest.raises(
             ValueError, match=rf"{name} is there and no empty folder; name one that is absent or empty$"
@@ -108,7 +111,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(files, tmp_path):
             export(files, "tiny.opd", 0, 0, str(tmp_path / name))
     with pytest.raises(ValueError, match="is no local folder"):
         export(files, "tiny.opd", 0, 0, "s3://bucket/a")
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert {path.name: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
