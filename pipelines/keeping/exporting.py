@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import FinalOf
 from pipelines.store.objects import Store
@@ -98,7 +98,8 @@ def _configured(run: Trajectory) -> dict:
     raw = run.run().get("model") or {}
     try:
         config = configuration_from(raw)
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        config.architectures = [architecture.__name__]
     except (LookupError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{run.prefix}/run.json describes no causal language model ({reason})") from None

@@ -18,9 +18,10 @@ from typing import Any
 
 from opd_ops.recipe import differences
 from pipelines.keeping import others, snapshots
-from pipelines.keeping.audit import FACTS, listed, vouched
+from pipelines.keeping.audit import listed
 from pipelines.keeping.finding import Finding
 from pipelines.keeping.inventory import Inventory, Item, classify, inside, require_name
+from pipelines.keeping.runs import FACTS, vouched
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal

@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.keeping.audit import FACTS, folders_of, listed
+from pipelines.keeping.audit import listed
 from pipelines.keeping.inventory import Inventory, Item
+from pipelines.keeping.runs import FACTS, folders_of
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 

@@ -130,8 +130,8 @@ class Store:
         """What `find` finds, with the size of each object and when it was written, from listings alone."""
         fs, root = self._opened
         fs.invalidate_cache()
-        found = fs.find(self.path(prefix), detail=True).items()
-        return {str(name).removeprefix(root).lstrip("/"): Listed.of(info) for name, info in sorted(found)}
+        found: Any = fs.find(self.path(prefix), detail=True)
+        return {str(name).removeprefix(root).lstrip("/"): Listed.of(info) for name, info in sorted(found.items())}
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""
