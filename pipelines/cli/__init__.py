@@ -3,8 +3,8 @@
 One file a command, and `options` and `request` for what they share.
 
 Exit codes: 0 done · 1 a run failed · 2 bad input, said in one line before any work · 3 a weight is NaN or infinite,
-everything else is measured · 4 the monitored
-run left its band · 5 the verified store is not as it was written · 130 interrupted, and the same command continues.
+everything else is measured · 4 the monitored run left its band · 5 the verified store is not as it was written ·
+130 interrupted, and the same command continues.
 """
 
 import os
