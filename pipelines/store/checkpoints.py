@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.store.objects import Store
 from pipelines.store.places import WEIGHTS, Place, locate
-from pipelines.store.snapshot import LAYOUT, Snapshot
+from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot
 from pipelines.store.tensors import ITEMSIZE, Header, TensorRef, read_header
 
 FILE, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
@@ -198,7 +198,8 @@ def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
     manifest = _object(place.store, MANIFEST)
     where = Place(place.store, MANIFEST)
     if manifest.get("layout") not in (1, LAYOUT):
-        raise ValueError(f"{where} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}")
+        layout = manifest.get("layout")
+        raise ValueError(f"{where} has layout {layout}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
     try:
         sizes = {str(file): int(facts["size"]) for file, facts in manifest["files"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):

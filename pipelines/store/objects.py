@@ -9,8 +9,10 @@ import os
 import posixpath
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -33,6 +35,20 @@ def normalise(uri: str) -> str:
         uri = f"file://{Path(uri).expanduser().absolute()}"
     scheme, _, rest = uri.partition("://")
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing shows it. size: bytes; modified: seconds since 1970, by the store's clock."""
+
+    size: int
+    modified: float
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> "Listed":
+        # Files and memory give seconds, S3 a date.
+        time = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
+        return cls(int(info["size"]), time.timestamp() if isinstance(time, datetime) else float(time))
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,13 @@ class Store:
         fs, root = self._opened
         fs.invalidate_cache()
         return sorted(str(name).removeprefix(root).lstrip("/") for name in fs.find(self.path(prefix)))
+
+    def listing(self, prefix: str) -> dict[str, "Listed"]:
+        """What `find` finds, with the size of each object and when it was written, from listings alone."""
+        fs, root = self._opened
+        fs.invalidate_cache()
+        found: Any = fs.find(self.path(prefix), detail=True)
+        return {str(name).removeprefix(root).lstrip("/"): Listed.of(info) for name, info in sorted(found.items())}
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""

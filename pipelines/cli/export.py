@@ -1,0 +1,136 @@
+"""`opd export` and `opd import`: a step as a Hugging Face folder, and runs between stores."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pipelines.cli.options import Commands, store_at
+from pipelines.store.objects import Store, default_uri, normalise
+
+if TYPE_CHECKING:
+    from pipelines.keeping.moving import Moved
+
+RUN = "RECIPE or RECIPE/SEED; the seed may be left out where the store has one only"
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("export", help="a step as a Hugging Face folder, or a run into another store")
+    top.description = (
+        "With STEP and DIR: restore one snapshot bit for bit, as a Hugging Face folder that "
+        "AutoModelForCausalLM.from_pretrained loads; DIR must be absent or empty. With --to: copy the whole run to "
+        "another store, with digests checked on both sides; what is there already is not sent again, a damaged copy "
+        "is repaired, and another run of that name is refused."
+    )
+    top.epilog = (
+        "Examples: opd export tiny.opd/0 last ./model    opd export tiny.opd/0 50 ./served --dtype bf16    "
+        "opd export tiny.opd/0 --to s3://bucket/store"
+    )
+    top.add_argument("run", metavar="RUN", help=RUN)
+    top.add_argument("step", nargs="?", metavar="STEP", help="an optimizer step with a snapshot, or `last`")
+    top.add_argument("dir", nargs="?", metavar="DIR", help="a local folder, absent or empty")
+    top.add_argument("--to", metavar="URI", help="copy the whole run to this store instead")
+    top.add_argument(
+        "--dtype",
+        choices=("master", "bf16"),
+        help="master: the fp32 weights as trained, bit for bit (default); bf16: as they are served and evaluated",
+    )
+    _add_options(top)
+    top.set_defaults(command=export)
+    back = commands.add_parser("import", help="a run from another store")
+    back.description = "Copy a whole run from another store into OPD_STORE, as `opd export --to` does the other way."
+    back.epilog = "Example: opd import s3://bucket/store tiny.opd/0"
+    back.add_argument("uri", metavar="URI", help="the store that holds the run")
+    back.add_argument("run", metavar="RUN", help=RUN)
+    _add_options(back)
+    back.set_defaults(command=bring)
+
+
+def _add_options(top: argparse.ArgumentParser) -> None:
+    top.add_argument("--seed", type=int, metavar="N", help="the run's seed, where RUN names none")
+    top.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="of a copied run, leave rollouts, measurements and tables behind",
+    )
+
+
+def export(given: argparse.Namespace) -> int:
+    asked = [name for name in ("step", "dir") if getattr(given, name) is not None]
+    if given.to is not None:
+        if asked or given.dtype:
+            raise ValueError("--to copies a whole run; leave STEP, DIR and --dtype out, or leave --to out")
+        store = store_at(None)
+        return _move(store, Store(normalise(given.to)), given)
+    if given.weights_only:
+        raise ValueError("--weights-only goes with --to URI; a step is exported without anything else as it is")
+    if len(asked) < 2:
+        raise ValueError("give STEP and DIR for a Hugging Face folder, or --to URI for a copy of the run")
+    return _folder(store_at(None), given)
+
+
+def bring(given: argparse.Namespace) -> int:
+    return _move(store_at(given.uri), Store(default_uri()), given)
+
+
+def _folder(store: Store, given: argparse.Namespace) -> int:
+    from pipelines.keeping.exporting import TOKENIZER, export, require_free
+    from pipelines.store.trajectory import Trajectory
+
+    recipe, seed = _run(store, given)
+    run, step = Trajectory(store, recipe, seed), given.step
+    if step == "last":
+        step = max(run.steps(), default=0)
+    elif not step.isdecimal():
+        raise ValueError(f"STEP {step!r} is no step; write a number, or last")
+    require_free(given.dir)
+    run.require(int(step))
+    names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
+    without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
+    print(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}")
+    return 0
+
+
+def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
+    from pipelines.cli.plan import size
+    from pipelines.keeping.moving import move
+    from pipelines.progress import Board
+
+    recipe, seed = _run(source, given)
+    board = Board({"copy": 1.0})
+    try:
+        moved: Moved = move(
+            source,
+            target,
+            recipe,
+            seed,
+            weights_only=given.weights_only,
+            progress=lambda done, of: board.update("copy", done / max(1, of), f"{size(done)} of {size(of)}"),
+        )
+    finally:
+        board.close()
+    for key in moved.kept:
+        print(f"kept as it is in {target.uri}: {key}")
+    for key in moved.left:
+        print(f"left behind: {key}")
+    print(
+        f"{recipe} seed {seed}: {len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}; "
+        f"{len(moved.there):,} were there"
+    )
+    return 0
+
+
+def _run(store: Store, given: argparse.Namespace) -> tuple[str, int]:
+    """Recipe and seed. Errors: ValueError in one line for two seeds, none, or several to choose from."""
+    from pipelines.keeping.audit import there
+    from pipelines.keeping.inventory import parse_run
+
+    recipe, seed = parse_run(given.run)
+    if seed is not None and given.seed not in (None, seed):
+        raise ValueError(f"{given.run} names seed {seed}, and --seed {given.seed}; leave one out")
+    if seed is None:
+        seed = given.seed
+    if seed is None:
+        seeds = [int(name[5:]) for name in store.list(f"runs/{recipe}") if name[5:].isdecimal()]
+        if len(seeds) != 1:
+            raise ValueError(f"{given.run} names no seed, and {store.uri} leaves no choice: {there(store, recipe)}")
+        (seed,) = seeds
+    return recipe, seed

@@ -1,0 +1,94 @@
+"""`opd verify`: read a store again and say what is not as it was written."""
+
+import argparse
+import re
+import secrets
+
+from pipelines.cli.options import Commands, store_at
+
+DAMAGE = 5  # exit code
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("verify", help="read a store again, and name what is damaged, missing or left behind")
+    top.description = (
+        "Read every object of a store again and hash it; name what is damaged, missing, left behind by what was "
+        "stopped, of another layout or foreign, with what to do about it. Nothing is changed. Exit code 5 where "
+        "anything is found; a run that is being trained may show what it is just writing."
+    )
+    top.epilog = "Example: opd verify s3://bucket/store --sample 0.1    opd verify --run tiny.opd/0 --deep"
+    top.add_argument("uri", nargs="?", metavar="URI", help="the store (default: OPD_STORE, or .opd/store here)")
+    top.add_argument("--run", action="append", default=[], metavar="RECIPE/SEED", help="only this run; may be repeated")
+    top.add_argument(
+        "--sample",
+        metavar="N",
+        help="read again only this many objects, or this share of them (0.1, or 10%%); names, run.json, end.json and "
+        "manifests are all looked at",
+    )
+    top.add_argument("--sample-seed", type=int, metavar="N", help="draw the sample that this seed drew before")
+    top.add_argument("--deep", action="store_true", help="also decode the weights, and hash them as plain files")
+    top.set_defaults(command=verify)
+
+
+def verify(given: argparse.Namespace) -> int:
+    import time
+
+    from pipelines.cli.plan import size
+    from pipelines.keeping.audit import audit
+    from pipelines.keeping.finding import KINDS
+    from pipelines.progress import Board, duration
+
+    sample = None if given.sample is None else sample_of(given.sample)
+    if given.sample_seed is not None and sample is None:
+        raise ValueError(f"--sample-seed {given.sample_seed} goes with --sample; add --sample, or leave it out")
+    seed = secrets.randbelow(10**6) if given.sample_seed is None else given.sample_seed
+    runs = [run_of(text) for text in given.run]
+    store, begun, board = store_at(given.uri), time.monotonic(), Board({"verify": 1.0})
+    try:
+        found = audit(
+            store,
+            runs=runs or None,
+            sample=sample,
+            seed=seed,
+            deep=given.deep,
+            progress=lambda done, of: board.update("verify", done / max(1, of), f"{size(done)} of {size(of)}"),
+        )
+    finally:
+        board.close()
+    counts = []
+    for kind, meaning in KINDS.items():
+        if of_kind := [one for one in found.findings if one.kind == kind]:
+            print(f"{kind}: {meaning}")
+            for one in of_kind:
+                print(f"  {one}")
+            counts.append(f"{len(of_kind)} {kind}")
+    drawn = "" if sample is None else f"a sample of {given.sample} (--sample-seed {seed}), "
+    print(
+        f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{found.hashed:,} of {found.snapshots:,} "
+        f"snapshots read again, {size(found.read)} in {duration(time.monotonic() - begun)}: "
+        f"{', '.join(counts) or 'nothing is wrong'}"
+    )
+    return DAMAGE if found.findings else 0
+
+
+def sample_of(text: str) -> int | float:
+    """A number of objects, or a share of them as a float. Errors: ValueError in one line."""
+    if re.fullmatch(r"[1-9]\d{0,17}", text):
+        return int(text)
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"--sample {text} is neither a number of objects nor a share; write 50, 0.1 or 10%")
+    return share
+
+
+def run_of(text: str) -> tuple[str, int]:
+    """RECIPE/SEED. Errors: ValueError in one line."""
+    from pipelines.keeping.inventory import parse_run
+
+    recipe, seed = parse_run(text)
+    if seed is None:
+        raise ValueError(f"--run {text} names no seed; write RECIPE/SEED, as in {recipe}/0")
+    return recipe, seed

@@ -1,0 +1,44 @@
+"""What can be wrong with an object of a store, in words: which object, what, and what to do about it."""
+
+from dataclasses import dataclass
+
+KINDS = {
+    "damaged": "not what was written",
+    "missing": "named by others, and not there",
+    "layout": "of a layout that this version does not read",
+    "orphan": "left behind by what was stopped, or being written now",
+    "foreign": "not explained by the layout of a store",
+}
+COPY = "bring it back from a copy (`opd import URI RUN`), or make the run again in another OPD_STORE"
+SWEEP = "`opd gc` deletes it once it is old"
+MOVE_AWAY = "move it out of the store"
+AGAIN = "delete it; it is made again when it is asked for"
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One object with what is wrong. kind: of KINDS."""
+
+    kind: str
+    key: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.what}: {self.remedy}"
+
+
+def damaged(key: str, what: str, remedy: str = COPY) -> Finding:
+    return Finding("damaged", key, what, remedy)
+
+
+def missing(key: str, what: str, remedy: str = COPY) -> Finding:
+    return Finding("missing", key, what, remedy)
+
+
+def orphan(key: str, what: str) -> Finding:
+    return Finding("orphan", key, what, SWEEP)
+
+
+def foreign(key: str, what: str) -> Finding:
+    return Finding("foreign", key, what, MOVE_AWAY)

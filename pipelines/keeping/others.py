@@ -1,0 +1,130 @@
+"""Whether an object that is no snapshot is what was written, by what its format or its name pins.
+
+moments    SHA-256 in facts.json, sealed        (without one, as earlier versions wrote: its header)
+resume     its header, facts.json
+rollouts   the format's page checksums, columns, and the steps in its name
+part       its name is its SHA-256
+table      the format, the declared columns, and the keys of its partition; nothing pins the numbers themselves
+base       size and SHA-256 in the .json beside it
+score      SHA-256 of its name, places and numbers, in its own header
+model      safetensors headers, JSON; its digest where a run began from it (`audit`)
+"""
+
+import hashlib
+import io
+import json
+import posixpath
+from collections.abc import Callable
+
+from pipelines.keeping.finding import AGAIN, Finding, damaged
+from pipelines.keeping.inventory import Item
+from pipelines.keeping.snapshots import sha256
+from pipelines.store import seal
+from pipelines.store.objects import Store
+from pipelines.store.rollouts import Rollouts
+from pipelines.store.tensors import read_header
+
+RESUME = "delete its folder; the run goes on from an earlier state, or from its start"
+TABLE = "measure the run again (`opd study run`), or bring the table back from a copy"
+
+Heard = Callable[[int], None]  # hears the bytes that were read
+
+
+def check(store: Store, item: Item, heard: Heard = lambda count: None) -> list[Finding]:
+    """What is wrong with the content of an object of one of the kinds above. Errors: FileNotFoundError."""
+    try:
+        found = _CHECKS[item.kind](store, item)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
+        found = f"is not read ({reason.removeprefix(f'{store.uri}/').removeprefix(item.key).strip(' :')})"
+    heard(store.size(item.key))
+    return [damaged(item.key, found, REMEDIES.get(item.kind, seal.REMEDY))] if found else []
+
+
+def _state(store: Store, item: Item) -> str:
+    """Of moments and resume states."""
+    if item.name == "facts.json":
+        seal.opened(store.read(item.key), item.key)
+        return ""
+    read_header(store, item.key)
+    facts = f"{posixpath.dirname(item.key)}/facts.json"
+    said = seal.opened(store.read(facts), facts).get("state") if store.exists(facts) else None
+    return "" if said in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
+
+
+def _rollouts(store: Store, item: Item) -> str:
+    return Rollouts(store, posixpath.dirname(posixpath.dirname(item.key))).problem(item.key)
+
+
+def _part(store: Store, item: Item) -> str:
+    sha = sha256(store, item.key)[1][:24]
+    return "" if item.name.startswith(sha) else f"has SHA-256 {sha}, which should be its name"
+
+
+def _table(store: Store, item: Item) -> str:
+    import polars as pl
+
+    from pipelines.lake.schemas import TABLES
+
+    _, name, *keys, _ = item.key.split("/")
+    try:
+        frame = pl.read_parquet(io.BytesIO(store.read(item.key)), hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        return f"cannot be read ({str(error).splitlines()[0]})"
+    declared = TABLES[name].schema
+    if wrong := sorted(column for column, dtype in frame.schema.items() if declared.get(column, dtype) != dtype):
+        return f"has a column {wrong[0]} of type {frame.schema[wrong[0]]}, and {declared[wrong[0]]} is declared"
+    for key, value in (part.split("=", 1) for part in keys):
+        if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value}):
+            return f"holds rows of {key} {min(others)}"
+    return ""
+
+
+def _base(store: Store, item: Item) -> str:
+    stem, end = posixpath.splitext(item.key)
+    if item.key.startswith("bases/by-source/"):
+        return "" if store.size(item.key) == 0 else "is not empty"
+    facts = json.loads(store.read(f"{stem}.json")) if store.exists(f"{stem}.json") else None
+    if facts is None or not store.exists(f"{stem}.safetensors"):
+        return f"lacks its {'.safetensors' if end == '.json' else '.json'}"
+    if end == ".json":
+        return ""
+    return "" if sha256(store, item.key) == (facts["size"], facts["sha256"]) else "is not what its .json says"
+
+
+def _score(store: Store, item: Item) -> str:
+    from pipelines.store.scores import whole
+
+    return "" if whole(store.read(item.key), item.key) else "does not hold the scores that it was written with"
+
+
+def _model(store: Store, item: Item) -> str:
+    if item.key.endswith(".safetensors"):
+        read_header(store, item.key)
+    elif item.key.endswith(".json"):
+        json.loads(store.read(item.key))
+    return ""
+
+
+def digest_of_model(store: Store, folder: str) -> str:
+    """SHA-256 over the names and contents of a folder's safetensors files, as runs that begin there record it."""
+    total = hashlib.sha256()
+    for name in store.list(folder):
+        if name.endswith(".safetensors"):
+            total.update(name.encode())
+            total.update(bytes.fromhex(sha256(store, f"{folder}/{name}")[1]))
+    return total.hexdigest()
+
+
+_CHECKS: dict[str, Callable[[Store, Item], str]] = {
+    "moments": _state,
+    "resume": _state,
+    "rollouts": _rollouts,
+    "part": _part,
+    "table": _table,
+    "base": _base,
+    "score": _score,
+    "model": _model,
+}
+KINDS = tuple(_CHECKS)
+REMEDIES = {"resume": RESUME, "part": AGAIN, "base": AGAIN, "score": AGAIN, "table": TABLE}

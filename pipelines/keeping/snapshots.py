@@ -1,0 +1,197 @@
+"""Whether a committed snapshot is what was committed: its manifest, its files, and what it is kept beside.
+
+What pins a manifest: its own seal; its folder (step); the other manifests of the run (parent, base and its digest);
+and the header of its weights, which the SHA-256 in it pins in turn.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.keeping.finding import Finding, damaged, missing
+from pipelines.keeping.inventory import inside
+from pipelines.store import codec, seal
+from pipelines.store.objects import Store
+from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
+from pipelines.store.tensors import read_header, serialise
+
+CHUNK = 16 * 2**20  # bytes read at a time
+FIELDS = {
+    1: {"layout", "step", "parent", "files", "tensors"},
+    2: {"layout", "step", "parent", "digest", "base", "deltas", "files", "tensors"},
+}
+PLACE = {"file", "dtype", "shape", "begin", "end"}  # of a tensor; and `code`
+
+
+@dataclass(frozen=True)
+class Read:
+    """A manifest, or why there is none to go by."""
+
+    manifest: dict[str, Any] | None
+    findings: tuple[Finding, ...] = ()
+
+
+def sha256(store: Store, key: str, heard: Callable[[int], None] = lambda count: None) -> tuple[int, str]:
+    """Size and SHA-256 of an object, read piece by piece; heard: bytes of each. Errors: FileNotFoundError."""
+    size, total = store.size(key), hashlib.sha256()
+    for begin in range(0, size, CHUNK):
+        data = store.read(key, begin, min(begin + CHUNK, size))
+        total.update(data)
+        heard(len(data))
+    return size, total.hexdigest()
+
+
+def read_manifest(snapshot: Snapshot, step: int) -> Read:
+    """The manifest of a committed snapshot, by itself: its seal, its fields, its step."""
+    key, data = snapshot.key, snapshot.store.read(snapshot.key)
+    try:
+        manifest = seal.opened(data, key)
+    except ValueError as error:
+        return Read(None, (damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0]),))
+    if (layout := manifest.get("layout")) not in FIELDS:
+        what = f"has layout {layout!r}, and this version reads layouts 1 to {LAYOUT}"
+        return Read(None, (Finding("layout", key, what, NEWER),))
+    if wrong := _malformed(manifest):
+        return Read(None, (damaged(key, wrong),))
+    if not seal.spaced(data):
+        return Read(manifest, (damaged(key, "is spaced otherwise than it was written"),))
+    if manifest["step"] != step:
+        return Read(None, (damaged(key, f"is that of step {manifest['step']}"),))
+    return Read(manifest)
+
+
+def relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[int, Read]) -> list[Finding]:
+    """What contradicts the other manifests of the run (by step): parent, base, number of deltas."""
+    key, step, found = snapshot.key, manifest["step"], []
+    parent, base = manifest["parent"], manifest.get("base")
+    if parent is not None and parent not in others:
+        found.append(missing(snapshot.of(parent).key, f"is the parent of {key}"))
+    if parent is not None and parent >= step:
+        found.append(damaged(key, f"has the later step {parent} as its parent"))
+    if bool(base) != (manifest.get("deltas", 0) > 0):
+        found.append(damaged(key, f"has base {base} and is delta {manifest['deltas']}"))
+    if not base:
+        return found
+    if base["step"] not in others:
+        return [*found, missing(snapshot.of(base["step"]).key, f"is what {key} is kept beside")]
+    beside = others[base["step"]].manifest
+    if beside is None:
+        return found  # said of the base itself
+    if beside.get("base"):
+        found.append(damaged(key, f"is kept beside step {base['step']}, which is not whole"))
+    if digest(dict(beside)) != base["digest"]:
+        holds = f"step {base['step']} holds {digest(dict(beside))[:12]}"
+        found.append(damaged(key, f"is kept beside weights {base['digest'][:12]}, and {holds}"))
+    return found
+
+
+def contents(
+    snapshot: Snapshot,
+    manifest: Mapping[str, Any],
+    there: Collection[str],
+    heard: Callable[[int], None] = lambda count: None,
+    *,
+    deep: bool = False,
+) -> list[Finding]:
+    """What is wrong with the files of a snapshot, read again and hashed, and with the tensors named in them.
+
+    there: names in its folder. deep: the weights are decoded, too, and hashed as a plain file.
+    """
+    found: list[Finding] = []
+    for name, facts in manifest["files"].items():
+        key = f"{snapshot.folder}/{name}"
+        if name not in there:
+            found.append(missing(key, "is named by its manifest"))
+            continue
+        size, sha = sha256(snapshot.store, key, heard)
+        if size != facts["size"]:
+            found.append(damaged(key, f"has {size} bytes, and its manifest says {facts['size']}"))
+        elif sha != facts["sha256"]:
+            found.append(damaged(key, f"has SHA-256 {sha[:12]}, and its manifest says {facts['sha256'][:12]}"))
+    if not found:
+        found = _header(snapshot, manifest)
+    if deep and not found:
+        found = _decoded(snapshot, manifest)
+    return found
+
+
+def check(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]:
+    """All of the above for one snapshot, before a number is computed from it. Errors: FileNotFoundError."""
+    read = read_manifest(snapshot, step)
+    if read.manifest is None:
+        return list(read.findings)
+    near = {read.manifest["parent"], (read.manifest.get("base") or {}).get("step")} - {None}
+    others = {s: read_manifest(snapshot.of(s), s) for s in near if snapshot.of(s).committed()}
+    beside = relations(snapshot, read.manifest, others)
+    there = snapshot.store.list(snapshot.folder)
+    return [*read.findings, *beside, *contents(snapshot, read.manifest, there, deep=deep and not beside)]
+
+
+def _malformed(manifest: dict[str, Any]) -> str:
+    """Why the fields of a manifest cannot be right; empty where they can."""
+    if wrong := sorted(manifest.keys() ^ FIELDS[manifest["layout"]]):
+        return f"has an unknown field or lacks one: {', '.join(map(repr, wrong))}"
+    try:
+        return next((f"has an impossible {what}" for what, fits in _shape(manifest) if not fits), "")
+    except (LookupError, TypeError, AttributeError) as error:
+        return f"is no manifest ({type(error).__name__}: {error})"
+
+
+def _shape(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each part of a manifest, and whether it can be one."""
+    files, base = manifest["files"], manifest.get("base")
+    yield "step", _count(manifest["step"])
+    yield "parent", manifest["parent"] is None or _count(manifest["parent"])
+    yield "list of files", WEIGHTS in files
+    for name, facts in files.items():
+        yield f"file {name!r}", "/" not in name and inside(name) and _count(facts["size"]) and _sha(facts["sha256"])
+    for name, tensor in manifest["tensors"].items():
+        yield f"tensor {name!r}", tensor["file"] in files and 0 <= tensor["begin"] <= tensor["end"]
+        yield f"tensor {name!r}", tensor.keys() - {"code"} == PLACE
+        yield f"code of tensor {name!r}", "code" not in tensor or (bool(base) and tensor["code"] == codec.NAME)
+    if manifest["layout"] > 1:
+        yield "base", base is None or (_count(base["step"]) and _sha(base["digest"]))
+        yield "number of deltas", _count(manifest["deltas"])
+        yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if base is None else _sha(manifest["digest"])
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _sha(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64
+
+
+def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
+    """Where the manifest's tensors are not those of the files' own headers."""
+    stored, tensors, found = {}, manifest["tensors"], []
+    for name in manifest["files"]:
+        key = f"{snapshot.folder}/{name}"
+        try:
+            stored |= {tensor: (name, ref) for tensor, ref in read_header(snapshot.store, key).tensors.items()}
+        except ValueError as error:
+            return [damaged(key, f"is not read: {str(error).splitlines()[0]}")]
+    for name in sorted(stored.keys() ^ tensors.keys()):
+        what = "is in its file and not in its manifest" if name in stored else "is in its manifest and not in its file"
+        found.append(damaged(snapshot.key, f"disagrees about tensor {name}, which {what}"))
+    for name in sorted(stored.keys() & tensors.keys()):
+        (file, ref), said = stored[name], tensors[name]
+        coded = "code" in said
+        here = (file, ref.begin, ref.end) + ((ref.dtype,) if coded else (ref.dtype, list(ref.shape)))
+        there = (said["file"], said["begin"], said["end"]) + (("U8",) if coded else (said["dtype"], said["shape"]))
+        if here != there:
+            what = f"disagrees with its file about tensor {name}: {there}, and {here} there"
+            found.append(damaged(snapshot.key, what))
+    return found
+
+
+def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
+    key = f"{snapshot.folder}/{WEIGHTS}"
+    try:
+        plain = serialise({name: ref.read() for name, ref in snapshot.refs().items()})
+    except ValueError as error:
+        return [damaged(key, f"does not decode: {str(error).splitlines()[0]}")]
+    sha, said = hashlib.sha256(plain).hexdigest(), digest(dict(manifest))
+    return [] if sha == said else [damaged(key, f"decodes to weights {sha[:12]}, and its manifest says {said[:12]}")]

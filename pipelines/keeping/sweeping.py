@@ -1,0 +1,124 @@
+"""What nobody will ask a store for any more, and its deletion.
+
+    temporary   what a killed write left, older than the age
+    orphan      weights without a manifest, and a resume state without facts, of a run to which nothing was written for
+                the age: a live run writes its manifest seconds after its weights
+    resume      by policy, older than the age
+                  finished  of complete runs, and those that a later one superseded
+                  all       also the last one of a run to which nothing was written for the age: it begins again
+                  keep      none
+
+Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
+and what is foreign. The age is by the store's own clock.
+"""
+
+import posixpath
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipelines.keeping.audit import listed
+from pipelines.keeping.inventory import Inventory, Item
+from pipelines.keeping.runs import FACTS, folders_of
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+
+POLICIES = ("finished", "all", "keep")
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doomed:
+    """Objects of one folder that go together, in this order. why: in words. age: seconds since the last was written.
+
+    guard: they stay where this object is there by then.
+    """
+
+    keys: tuple[str, ...]
+    why: str
+    nbytes: int
+    age: float
+    guard: str | None = None
+    modified: tuple[float, ...] = ()
+
+
+def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: float | None = None) -> list[Doomed]:
+    """What a sweep made now would delete, by name. age: seconds. Errors: ValueError for another policy or age."""
+    if resume not in POLICIES:
+        raise ValueError(f"resume policy {resume!r} is unknown; use one of {', '.join(POLICIES)}")
+    if not 0 <= age < float("inf"):
+        raise ValueError(f"age {age:g} is no number of seconds from 0 up")
+    now, inventory = time.time() if now is None else now, listed(store)
+    found = [
+        _doomed(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
+        for item in inventory.of("temporary")
+    ]
+    for (recipe, seed), items in inventory.runs().items():
+        found += _of_run(Trajectory(store, recipe, seed), items, inventory, resume, now)
+    return sorted((one for one in found if one.age >= age), key=lambda one: one.keys)
+
+
+def sweep(store: Store, found: list[Doomed]) -> Iterator[tuple[Doomed, bool]]:
+    """Delete, one after the other; each with whether it went. What was written again since it was found stays.
+
+    Should a writer commit weights in the instant in which they go, they are put back.
+    """
+    for one in found:
+        here = store.listing(posixpath.dirname(one.keys[0]))
+        same = all(key in here and here[key].modified == at for key, at in zip(one.keys, one.modified, strict=True))
+        if not same or (one.guard and store.exists(one.guard)):
+            yield one, False
+            continue
+        held = {key: store.read(key) for key in one.keys} if one.guard else {}
+        for key in one.keys:
+            store.remove(key)
+        if one.guard and store.exists(one.guard):
+            for key, data in held.items():
+                store.write(key, data)
+            yield one, False
+            continue
+        yield one, True
+
+
+def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: str, now: float) -> Iterator[Doomed]:
+    # Tables are written at its end, and by what measures it: they are no sign that it is being trained.
+    own = [item for item in items if item.kind != "table"]
+    touched = max((inventory.objects[item.key].modified for item in own), default=0.0)
+    committed = {item.step for item in own if item.kind == "manifest"}
+    alone: dict[int, list[Item]] = {}
+    for item in own:
+        if item.kind == "weights" and item.step is not None and item.step not in committed:
+            alone.setdefault(item.step, []).append(item)
+    for step, weights in alone.items():
+        guard = run.snapshot(step).key
+        yield _doomed(inventory, weights, "weights without a manifest", now, touched, guard)
+    states = folders_of(item for item in own if item.kind == "resume")
+    valid = [step for step, names in states.items() if FACTS in names]
+    for step, names in states.items():
+        # Without its facts a state is none: should the sweep be stopped, what is left is an orphan.
+        state = [names[name] for name in sorted(names)]
+        written = max(inventory.objects[item.key].modified for item in state)
+        if FACTS not in names:
+            guard = f"{posixpath.dirname(state[0].key)}/{FACTS}"
+            yield _doomed(inventory, state, "resume state without facts", now, touched, guard)
+        elif policy != "keep" and _complete(run):
+            yield _doomed(inventory, state, "resume state of a complete run", now, written)
+        elif policy != "keep" and step < max(valid):
+            yield _doomed(inventory, state, f"resume state that step {max(valid)} superseded", now, written)
+        elif policy == "all":
+            yield _doomed(inventory, state, "resume state of a run that is not complete", now, touched)
+
+
+def _complete(run: Trajectory) -> bool:
+    try:
+        return run.end() is not None
+    except ValueError:  # damaged: who knows
+        return False
+
+
+def _doomed(
+    inventory: Inventory, items: list[Item], why: str, now: float, since: float, guard: str | None = None
+) -> Doomed:
+    keys = tuple(item.key for item in items)
+    modified = tuple(inventory.objects[key].modified for key in keys)
+    return Doomed(keys=keys, why=why, nbytes=inventory.nbytes(keys), age=now - since, guard=guard, modified=modified)
