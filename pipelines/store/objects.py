@@ -5,12 +5,11 @@ Nothing is ever streamed into its final name. On files a write is a temporary fi
 `2 * PART` bytes on a multipart upload that one request completes.
 
 What the file system or the server refuses is an OSError whose one line names the object; FileNotFoundError and
-FileExistsError stay what they are. A request to S3 is sent ATTEMPTS times at most, and an answer that breaks off is
-asked for READS times at most.
+FileExistsError stay what they are. A request to S3 is sent ATTEMPTS times at most (twice that, where the server has
+closed connections that were kept open), and an answer that breaks off is asked for READS times at most.
 """
 
 import contextlib
-import errno
 import os
 import posixpath
 import threading
@@ -27,13 +26,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 DEFAULT = ".opd/store"
 ATTEMPTS, READS = 5, 3
 PART = 50 * 2**20  # bytes of one part of a large upload
+MARK = "written-by"  # metadata of an object on S3: a number drawn for each write
 DELETED = 1000  # keys in one request; the limit of S3
 S3 = {
     "use_listings_cache": False,
     "config_kwargs": {
         "connect_timeout": 30,
         "read_timeout": 120,
-        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        # The mode `standard` stops repeating after some hundred faults of a process, however far they lie apart.
+        "retries": {"mode": "legacy", "total_max_attempts": ATTEMPTS},
     },
 }
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
@@ -98,12 +99,7 @@ class Store:
             if self.local:
                 os.replace(self._temporary(key, data), path)
             elif self._s3:
-                try:
-                    self._opened[0].pipe_file(path, data, chunksize=PART)
-                except FileNotFoundError as error:
-                    # The bucket is not there; or an upload was completed, and the repeated request finds it no more.
-                    if not self._holds(key, data):
-                        raise OSError(_reason(error)) from error
+                self._put(path, data)
             else:
                 self._opened[0].pipe_file(path, data)
 
@@ -111,8 +107,7 @@ class Store:
         """Put a whole object whose name must be new. Errors: FileExistsError, also to every racing loser.
 
         On S3 an answer may be lost after the server has acted, and the repeated request then loses to itself. So after
-        anything but a plain answer to the first request, what is stored decides: `data` counts as created, whoever
-        put it there, since the content is all that anyone can tell; other bytes are FileExistsError.
+        anything but a plain yes, the mark of the object that is there decides who put it there.
         """
         path = self.path(key)
         with self._asked(key):
@@ -123,12 +118,7 @@ class Store:
                 finally:
                     os.unlink(temporary)
             elif self._s3:
-                try:
-                    self._opened[0].pipe_file(path, data, chunksize=PART, mode="create")
-                except Exception as error:
-                    if not _outside(error):
-                        raise
-                    self._settle(key, data, error)
+                self._put(path, data, create=True)
             else:
                 self._opened[0].pipe_file(path, data, mode="create")
 
@@ -222,29 +212,34 @@ class Store:
             kind = type(error) if isinstance(error, OSError) and type(error).__module__ == "builtins" else OSError
             raise kind(f"{name}: {_reason(error)}") from error
 
-    def _settle(self, key: str, data: bytes, error: Exception) -> None:
-        """Whether a create that S3 did not confirm has happened: returns if so, else raises."""
-        # SeaweedFS names no condition in its refusal, which s3fs then maps to EINVAL.
-        lost = isinstance(error, FileExistsError) or getattr(error, "errno", None) == errno.EINVAL
-        response = getattr(error.__cause__, "response", None) or {}
-        if lost and not response.get("ResponseMetadata", {}).get("RetryAttempts"):
-            if self._opened[0].exists(self.path(key)):
-                raise FileExistsError(key) from error
-            raise error
+    def _put(self, path: str, data: bytes, create: bool = False) -> None:
+        fs, mark = self._opened[0], uuid.uuid4().hex
+        how = {"mode": "create"} if create else {}
         try:
-            stored = self._fetch(self.path(key))
-        except Exception:  # what went wrong first says more; create finds no object missing, but its bucket
-            if isinstance(error, FileNotFoundError):
+            fs.pipe_file(path, data, chunksize=PART, Metadata={MARK: mark}, **how)
+        except Exception as error:
+            # A write that is not found: there is no bucket; or an upload was completed, and the answer to that lost.
+            if not _outside(error) or not (create or isinstance(error, FileNotFoundError)):
+                raise
+            found = self._mark(path)
+            if found == mark:
+                return
+            if create and found is not None and not isinstance(error, PermissionError):
+                raise FileExistsError(path) from error
+            if isinstance(error, FileNotFoundError | FileExistsError):
                 raise OSError(_reason(error)) from error
-            raise error from error.__cause__
-        if stored != data:
-            raise FileExistsError(key) from error
+            raise
 
-    def _holds(self, key: str, data: bytes) -> bool:
+    def _mark(self, path: str) -> str | None:
+        """The mark of the object that is there, empty where it has none; None where no object is, or nobody answers."""
+        bucket, _, name = path.partition("/")
         try:
-            return self._fetch(self.path(key)) == data
-        except FileNotFoundError:
-            return False
+            answer = self._opened[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
+        except Exception as error:
+            if not _outside(error):
+                raise
+            return None  # what went wrong first says more
+        return answer.get("Metadata", {}).get(MARK, "")
 
     def _fetch(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
         """From S3, in one request, since the parts of several may be of several writes."""
