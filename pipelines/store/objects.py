@@ -1,13 +1,20 @@
 """An object store at a URI: whole-object writes, create-if-absent, range reads and listings through fsspec.
 
 Nothing is ever streamed into its final name. On files a write is a temporary file, fsync, then `os.replace` (or
-`os.link` where the name must be new); on S3 it is one PUT, with `If-None-Match: *` where it must be new.
+`os.link` where the name must be new); on S3 it is one PUT, with `If-None-Match: *` where it must be new, or from
+`2 * PART` bytes on a multipart upload that one request completes.
+
+What the file system or the server refuses is an OSError whose one line names the object; FileNotFoundError and
+FileExistsError stay what they are. A request to S3 is sent ATTEMPTS times at most (twice that, where the server has
+closed connections that were kept open), and an answer that breaks off is asked for READS times at most.
 """
 
-import errno
+import contextlib
 import os
 import posixpath
+import threading
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -16,12 +23,24 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 DEFAULT = ".opd/store"
+ATTEMPTS, READS = 5, 3
+PART = 50 * 2**20  # bytes of one part of a large upload
+MARK = "written-by"  # metadata of an object on S3: a number drawn for each write
+DELETED = 1000  # keys in one request; the limit of S3
 S3 = {
     "use_listings_cache": False,
-    "config_kwargs": {"connect_timeout": 30, "read_timeout": 120, "retries": {"max_attempts": 5}},
+    "config_kwargs": {
+        "connect_timeout": 30,
+        "read_timeout": 120,
+        # The mode `standard` stops repeating after some hundred faults of a process, however far they lie apart.
+        "retries": {"mode": "legacy", "total_max_attempts": ATTEMPTS},
+    },
 }
+# fsspec's memory looks before it creates, and all who read an object move one cursor.
+_MEMORY = threading.RLock()
 
 
 def default_uri() -> str:
@@ -30,9 +49,13 @@ def default_uri() -> str:
 
 
 def normalise(uri: str) -> str:
-    """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing."""
+    """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
+
+    Errors: ValueError for one with credentials in it.
+    """
     if "://" not in uri:
         uri = f"file://{Path(uri).expanduser().absolute()}"
+    _require_no_credentials(uri)
     scheme, _, rest = uri.partition("://")
     return f"{scheme}://{rest.rstrip('/')}"
 
@@ -57,9 +80,15 @@ class Store:
 
     uri: str
 
+    def __post_init__(self) -> None:
+        _require_no_credentials(self.uri)
+
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self.uri.startswith("s3://") else {}))
+        fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self._s3 else {}))
+        if self._s3:
+            # s3fs would repeat what botocore has repeated already, and hide whether it did.
+            fs.retries = 1  # type: ignore[attr-defined]
         return fs, root.rstrip("/")
 
     def __getstate__(self) -> dict[str, str]:
@@ -69,6 +98,10 @@ class Store:
     def local(self) -> bool:
         return isinstance(self._opened[0], LocalFileSystem)
 
+    @property
+    def _s3(self) -> bool:
+        return self.uri.startswith(("s3://", "s3a://"))
+
     def path(self, key: str) -> str:
         """Full path of a key. Errors: ValueError for a key that would leave the store."""
         if key.startswith("/") or ".." in key.split("/") or "\\" in key:
@@ -77,54 +110,66 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Put a whole object, replacing any previous one atomically."""
-        if not self.local:
-            self._opened[0].pipe_file(self.path(key), data)
-            return
-        temporary = self._temporary(key, data)
-        os.replace(temporary, self.path(key))
+        path = self.path(key)
+        with self._asked(key):
+            if self.local:
+                os.replace(self._temporary(key, data), path)
+            elif self._s3:
+                self._put(path, data)
+            else:
+                self._opened[0].pipe_file(path, data)
 
     def create(self, key: str, data: bytes) -> None:
-        """Put a whole object whose name must be new. Errors: FileExistsError, also to every racing loser."""
-        if self.local:
-            temporary = self._temporary(key, data)
-            try:
-                os.link(temporary, self.path(key))
-            finally:
-                os.unlink(temporary)
-            return
-        try:
-            self._opened[0].pipe_file(self.path(key), data, mode="create")
-        except FileExistsError:
-            raise
-        except OSError as error:
-            # SeaweedFS answers a lost conditional PUT in a way that s3fs maps to EINVAL.
-            if error.errno == errno.EINVAL and self.exists(key):
-                raise FileExistsError(key) from None
-            raise
+        """Put a whole object whose name must be new. Errors: FileExistsError, also to every racing loser.
+
+        On S3 an answer may be lost after the server has acted, and the repeated request then loses to itself. So after
+        anything but a plain yes, the mark of the object that is there decides who put it there.
+        """
+        path = self.path(key)
+        with self._asked(key):
+            if self.local:
+                temporary = self._temporary(key, data)
+                try:
+                    os.link(temporary, path)
+                finally:
+                    os.unlink(temporary)
+            elif self._s3:
+                self._put(path, data, create=True)
+            else:
+                self._opened[0].pipe_file(path, data, mode="create")
 
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
-        """An object, or its bytes begin..end. Errors: FileNotFoundError."""
-        # Keywords, because s3fs takes another argument in the third position.
-        return bytes(self._opened[0].cat_file(self.path(key), start=begin, end=end))  # type: ignore[arg-type]
+        """An object as it was at one moment, or its bytes begin..end, fewer where it is shorter.
+
+        Errors: FileNotFoundError.
+        """
+        path = self.path(key)
+        with self._asked(key):
+            return self._fetch(path, begin, end) if self._s3 else self._cat(path, begin, end)
 
     def size(self, key: str) -> int:
-        return int(self._opened[0].size(self.path(key)))  # type: ignore[arg-type]
+        path = self.path(key)
+        with self._asked(key):
+            return int(self._opened[0].size(path))  # type: ignore[arg-type]
 
     def version(self, key: str) -> str:
         """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
         fs, path = self._opened[0], self.path(key)
-        if self.local:
-            return str(os.stat(path).st_mtime_ns)
-        return str(fs.info(path).get("ETag") or fs.modified(path))
+        with self._asked(key):
+            if self.local:
+                return str(os.stat(path).st_mtime_ns)
+            return str(fs.info(path).get("ETag") or fs.modified(path))
 
     def exists(self, key: str) -> bool:
-        return bool(self._opened[0].exists(self.path(key)))
+        path = self.path(key)
+        with self._asked(key):
+            return bool(self._opened[0].exists(path))
 
     def find(self, prefix: str) -> list[str]:
         """Keys of all objects under a prefix at any depth, sorted."""
-        fs, root = self._opened
-        fs.invalidate_cache()
-        return sorted(str(name).removeprefix(root).lstrip("/") for name in fs.find(self.path(prefix)))
+        path = self.path(prefix)
+        with self._asked(prefix):
+            return self._find(path)
 
     def listing(self, prefix: str) -> dict[str, "Listed"]:
         """What `find` finds, with the size of each object and when it was written, from listings alone."""
@@ -136,29 +181,125 @@ class Store:
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""
         fs = self._opened[0]
-        fs.invalidate_cache()
         folder = self.path(prefix).rstrip("/")
-        try:
-            found = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
-        except FileNotFoundError:
-            return []
+        with self._asked(prefix):
+            fs.invalidate_cache()
+            try:
+                found = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
+            except FileNotFoundError:
+                return []
         # A prefix that is itself an object, or a directory marker, is listed as its own child.
         return sorted(posixpath.basename(name) for name in found - {folder})
 
     def remove(self, prefix: str) -> None:
         """Delete everything under a prefix."""
-        if self.exists(prefix):
-            self._opened[0].rm(self.path(prefix), recursive=True)
+        fs, path = self._opened[0], self.path(prefix)
+        with self._asked(prefix):
+            if self.local:
+                if fs.exists(path):
+                    fs.rm(path, recursive=True)
+                return
+            # By name, since fsspec would read brackets and stars in a name as a pattern.
+            keys = self._find(path)
+            if self._s3:
+                self._delete(keys, path)
+            else:
+                for key in keys:
+                    fs.rm_file(self.path(key))
 
     def require_writable(self) -> None:
         """Errors: ValueError naming the store when a probe object cannot be written."""
         key = f".probe-{uuid.uuid4().hex}"
         try:
             self.write(key, b"")
-            self._opened[0].rm(self.path(key))
+            self.remove(key)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = _reason(error.__cause__ or error)
             raise ValueError(f"store {self.uri} cannot be written ({reason}); set OPD_STORE to one that can") from None
+
+    @contextlib.contextmanager
+    def _asked(self, key: str) -> Iterator[None]:
+        """What is refused names the object in one line; who asks the memory is alone."""
+        alone = _MEMORY if isinstance(self._opened[0], MemoryFileSystem) else contextlib.nullcontext()
+        try:
+            with alone:
+                yield
+        except Exception as error:
+            if not _outside(error):
+                raise
+            name = f"{self.uri}/{key}".rstrip("/")
+            if isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise FileNotFoundError(f"{name} does not exist") from error
+            if isinstance(error, FileExistsError):
+                raise FileExistsError(f"{name} exists already") from error
+            kind = type(error) if isinstance(error, OSError) and type(error).__module__ == "builtins" else OSError
+            raise kind(f"{name}: {_reason(error)}") from error
+
+    def _put(self, path: str, data: bytes, create: bool = False) -> None:
+        fs, mark = self._opened[0], uuid.uuid4().hex
+        how = {"mode": "create"} if create else {}
+        try:
+            fs.pipe_file(path, data, chunksize=PART, Metadata={MARK: mark}, **how)
+        except Exception as error:
+            # A write that is not found: there is no bucket; or an upload was completed, and the answer to that lost.
+            if not _outside(error) or not (create or isinstance(error, FileNotFoundError)):
+                raise
+            found = self._mark(path)
+            if found == mark:
+                return
+            if create and found is not None and not isinstance(error, PermissionError):
+                raise FileExistsError(path) from error
+            if isinstance(error, FileNotFoundError | FileExistsError):
+                raise OSError(_reason(error)) from error
+            raise
+
+    def _mark(self, path: str) -> str | None:
+        """The mark of the object that is there, empty where it has none; None where no object is, or nobody answers."""
+        bucket, _, name = path.partition("/")
+        try:
+            answer = self._opened[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
+        except Exception as error:
+            if not _outside(error):
+                raise
+            return None  # what went wrong first says more
+        return answer.get("Metadata", {}).get(MARK, "")
+
+    def _fetch(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
+        """From S3, in one request, since the parts of several may be of several writes."""
+        if begin is not None and begin == end:  # S3 has no empty range, and would send everything
+            self._opened[0].size(path)
+            return b""
+        for left in reversed(range(READS)):
+            try:
+                return self._cat(path, begin, end, max_concurrency=1)
+            except Exception as error:
+                if _code(error) == "InvalidRange":  # nothing lies there
+                    return b""
+                if not left or not _broken_off(error):
+                    raise
+        raise AssertionError
+
+    def _cat(self, path: str, begin: int | None, end: int | None, **how: int) -> bytes:
+        # Keywords, because s3fs takes another argument in the third position.
+        return bytes(self._opened[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
+
+    def _find(self, path: str) -> "list[str]":
+        fs, root = self._opened
+        fs.invalidate_cache()
+        found = fs.find(path, detail=True)  # a folder that SeaweedFS keeps, empty, is found as itself
+        return sorted(str(name).removeprefix(root).lstrip("/") for name in found if found[name]["type"] == "file")
+
+    def _delete(self, keys: "list[str]", path: str) -> None:
+        """From S3: objects, then the folders that SeaweedFS would go on listing, empty; it keeps those that are not."""
+        bucket, _, start = path.partition("/")
+        names = [self.path(key).partition("/")[2] for key in keys]
+        folders = {name[: i + 1] for name in names for i in range(len(start), len(name)) if name[i] == "/"}
+        for part in (names, sorted(folders, key=lambda folder: -folder.count("/"))):
+            for first in range(0, len(part), DELETED):
+                wanted = {"Objects": [{"Key": name} for name in part[first : first + DELETED]], "Quiet": True}
+                answer = self._opened[0].call_s3("delete_objects", Bucket=bucket, Delete=wanted)  # type: ignore[attr-defined]
+                if errors := answer.get("Errors"):
+                    raise OSError(f"{errors[0]['Key']} was not deleted: {errors[0].get('Message', errors[0]['Code'])}")
 
     def _temporary(self, key: str, data: bytes) -> str:
         target = Path(self.path(key))
@@ -169,3 +310,42 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         return str(temporary)
+
+
+def _require_no_credentials(uri: str) -> None:
+    """Errors: ValueError, which says nothing of the address, since parts of it are secret."""
+    scheme, _, rest = uri.partition("://")
+    place = rest.split("/")[0]
+    if scheme in ("s3", "s3a") and not place.startswith("arn:") and (":" in place or "@" in place):
+        raise ValueError(
+            "an s3:// address with credentials in it is not taken: give s3://BUCKET/PREFIX, and the keys in "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the AWS credentials file"
+        )
+
+
+def _outside(error: Exception) -> bool:
+    """Whether an error comes from the file system or the server, not from this program."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
+        "botocore",
+        "aiobotocore",
+        "aiohttp",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    said = getattr(error, "strerror", None) or str(error)
+    return (said.strip().splitlines() or [type(error).__name__])[0]
+
+
+def _code(error: Exception) -> str | None:
+    """S3's name of an error, where it is one."""
+    return (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
+
+
+def _broken_off(error: Exception) -> bool:
+    """Whether S3 answered and the body did not come whole; what came before was repeated by botocore."""
+    from aiobotocore.response import AioReadTimeoutError
+    from aiohttp import ClientPayloadError
+    from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
+    return isinstance(error, AioReadTimeoutError | ClientPayloadError | IncompleteReadError | ResponseStreamingError)

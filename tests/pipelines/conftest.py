@@ -8,43 +8,30 @@ import pytest
 
 from pipelines.runs.cluster import THREADS
 from pipelines.store.objects import Store
+from tests.pipelines import seaweed
 
 os.environ.update(THREADS)
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 server on a free loopback port, with the bucket `opd`."""
-    moto = pytest.importorskip("moto.server")
-    import boto3
-
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="opd")
-    yield endpoint
-    server.stop()
+def s3_server() -> Iterator[seaweed.Server]:
+    """An S3 server on free loopback ports, with the bucket `opd`: one for every process of tests."""
+    with seaweed.running() as server:
+        yield server
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def s3(s3_server: seaweed.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty store on S3, found through the environment as a user's is."""
     import s3fs
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
     # fsspec keeps file systems by their arguments, of which the environment is none.
     s3fs.S3FileSystem.clear_instance_cache()
-    yield Store(f"s3://opd/{uuid.uuid4().hex}")
+    yield Store(f"s3://{seaweed.BUCKET}/{uuid.uuid4().hex}")
     s3fs.S3FileSystem.clear_instance_cache()
 
 
