@@ -21,7 +21,11 @@ FIELDS = {
     1: {"layout", "step", "parent", "files", "tensors"},
     2: {"layout", "step", "parent", "digest", "base", "deltas", "files", "tensors"},
 }
-PLACE = {"file", "dtype", "shape", "begin", "end"}  # of a tensor; and `code`
+PRECISION = {"kept", "bound"}  # fields of a manifest whose tensors are updates
+PLACE = {"file", "begin", "end"}
+WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
+# What the manifest says of a tensor beside that, by its code.
+CODED = {codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def check(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]
 
 def _malformed(manifest: dict[str, Any]) -> str:
     """Why the fields of a manifest cannot be right; empty where they can."""
-    if wrong := sorted(manifest.keys() ^ FIELDS[manifest["layout"]]):
+    precision = PRECISION if "kept" in manifest and manifest["layout"] > 1 else set()
+    if wrong := sorted(manifest.keys() ^ (FIELDS[manifest["layout"]] | precision)):
         return f"has an unknown field or lacks one: {', '.join(map(repr, wrong))}"
     try:
         return next((f"has an impossible {what}" for what, fits in _shape(manifest) if not fits), "")
@@ -147,9 +152,14 @@ def _shape(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     for name, facts in files.items():
         yield f"file {name!r}", "/" not in name and inside(name) and _count(facts["size"]) and _sha(facts["sha256"])
     for name, tensor in manifest["tensors"].items():
-        yield f"tensor {name!r}", tensor["file"] in files and 0 <= tensor["begin"] <= tensor["end"]
-        yield f"tensor {name!r}", tensor.keys() - {"code"} == PLACE
-        yield f"code of tensor {name!r}", "code" not in tensor or (bool(base) and tensor["code"] == codec.NAME)
+        coded = CODED.get(tensor["code"], set()) if "code" in tensor else set()
+        yield f"code of tensor {name!r}", "code" not in tensor or (bool(base) and bool(coded))
+        yield f"tensor {name!r}", tensor.keys() == WHOLE | coded
+        for place in (tensor, tensor["view"]) if "view" in tensor else (tensor,):
+            yield f"tensor {name!r}", place["file"] in files and 0 <= place["begin"] <= place["end"]
+        if "view" in tensor:
+            yield f"view of tensor {name!r}", tensor["view"].keys() == PLACE | {"code"}
+            yield f"view of tensor {name!r}", tensor["view"]["code"] == codec.DELTA
     if manifest["layout"] > 1:
         yield "base", base is None or (_count(base["step"]) and _sha(base["digest"]))
         yield "number of deltas", _count(manifest["deltas"])
@@ -166,24 +176,35 @@ def _sha(value: Any) -> bool:
 
 def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
     """Where the manifest's tensors are not those of the files' own headers."""
-    stored, tensors, found = {}, manifest["tensors"], []
-    for name in manifest["files"]:
-        key = f"{snapshot.folder}/{name}"
+    stored, said, found = {}, _places(manifest), []
+    for file in manifest["files"]:
+        key = f"{snapshot.folder}/{file}"
         try:
-            stored |= {tensor: (name, ref) for tensor, ref in read_header(snapshot.store, key).tensors.items()}
+            for name, ref in read_header(snapshot.store, key).tensors.items():
+                stored[file, name] = (ref.begin, ref.end, ref.dtype, list(ref.shape))
         except ValueError as error:
             return [damaged(key, f"is not read: {str(error).splitlines()[0]}")]
-    for name in sorted(stored.keys() ^ tensors.keys()):
-        what = "is in its file and not in its manifest" if name in stored else "is in its manifest and not in its file"
+    for file, name in sorted(stored.keys() ^ said.keys()):
+        here = (file, name) in stored
+        what = "is in its file and not in its manifest" if here else "is in its manifest and not in its file"
         found.append(damaged(snapshot.key, f"disagrees about tensor {name}, which {what}"))
-    for name in sorted(stored.keys() & tensors.keys()):
-        (file, ref), said = stored[name], tensors[name]
-        coded = "code" in said
-        here = (file, ref.begin, ref.end) + ((ref.dtype,) if coded else (ref.dtype, list(ref.shape)))
-        there = (said["file"], said["begin"], said["end"]) + (("U8",) if coded else (said["dtype"], said["shape"]))
-        if here != there:
-            what = f"disagrees with its file about tensor {name}: {there}, and {here} there"
+    for file, name in sorted(stored.keys() & said.keys()):
+        here, there = stored[file, name], said[file, name]
+        if here[: len(there)] != there:  # how long a code is, is its file's to say
+            what = f"disagrees with its file about tensor {name}: {there}, and {here[: len(there)]} there"
             found.append(damaged(snapshot.key, what))
+    return found
+
+
+def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """What each tensor of each file must be, as its header has it: begin, end, dtype, and shape of what is no code."""
+    found = {}
+    for name, tensor in manifest["tensors"].items():
+        plain = () if "code" in tensor else (tensor["shape"],)
+        dtype = "U8" if "code" in tensor else tensor["dtype"]
+        found[tensor["file"], name] = (tensor["begin"], tensor["end"], dtype, *plain)
+        if view := tensor.get("view"):
+            found[view["file"], name] = (view["begin"], view["end"], "U8")
     return found
 
 

@@ -96,7 +96,7 @@ class Trajectory:
         that exists already must hold the same weights. Errors: ValueError when it does not.
         """
         snapshot = self.snapshot(step)
-        base, deltas = self._base(parent) if kept == "exact" else (None if parent is None else 0, 0)
+        base, deltas = self._base(parent) if kept == "exact" or parent is None else (0, 1)
         code = beside if kept == "exact" else updates
         payload = whole(tensors) if base is None else code(tensors, self.refs(base))
         if snapshot.committed():
