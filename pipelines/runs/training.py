@@ -1,5 +1,6 @@
 """Train one run: a trainer actor on Ray, or the same object in this process, which gives the same bytes."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,9 @@ class Host:
         assert self.run is not None
         state = self.run.work(steps, settled=False)
         if state.finished:
-            self.run = None  # an actor that waits for its next run holds no model
+            # An actor that waits for its next run holds no model; a run is in cycles, which are seldom looked for.
+            self.run = None
+            gc.collect()
         return state
 
 

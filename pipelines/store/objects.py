@@ -174,9 +174,12 @@ class Store:
     def listing(self, prefix: str) -> dict[str, "Listed"]:
         """What `find` finds, with the size of each object and when it was written, from listings alone."""
         fs, root = self._opened
-        fs.invalidate_cache()
-        found: Any = fs.find(self.path(prefix), detail=True)
-        return {str(name).removeprefix(root).lstrip("/"): Listed.of(info) for name, info in sorted(found.items())}
+        path = self.path(prefix)
+        with self._asked(prefix):
+            fs.invalidate_cache()
+            found: Any = fs.find(path, detail=True)
+        files = sorted((str(name), info) for name, info in found.items() if info["type"] == "file")
+        return {name.removeprefix(root).lstrip("/"): Listed.of(info) for name, info in files}
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs import training
 from pipelines.runs.crew import Died
+from pipelines.runs.placement import Placement, Spot
 from pipelines.runs.run import LearningFailed, TrainingRun
 from pipelines.runs.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
@@ -132,6 +134,15 @@ def test_actors_that_are_killed_at_one_step_are_an_error_and_a_rerun_ends_the_sa
     train(store, arm("pre"), 0)
     key = lambda found: {k: data for k, data in contents(found).items() if "mini.pre/" in k}
     assert key(store) == key(grown)
+
+
+def test_an_actor_that_waits_for_its_next_run_holds_no_model(arm, store):
+    host = training.Host()
+    host.begin(store, arm("pre"), 0, {}, Placement(Spot()))
+    held = weakref.ref(host.run.trainer)
+    while not host.work(5).finished:
+        pass
+    assert held() is None
 
 
 def test_tables_hold_every_step_and_evaluation(arm, grown):
