@@ -7,6 +7,7 @@
 - `checkpoint.py`  5, a whole Qwen3-8B checkpoint
 - `steps.py`       6, training steps beside TRL's
 - `step.py`        7, where a step's time goes
+- `keeping.py`     8, what a snapshot costs beside a plain file
 """
 
 from collections.abc import Callable
@@ -32,6 +33,7 @@ def figures() -> dict[int, Figure]:
     from pipelines.bench.figures.accuracy import accuracy
     from pipelines.bench.figures.checkpoint import checkpoint
     from pipelines.bench.figures.footprint import footprint
+    from pipelines.bench.figures.keeping import keeping
     from pipelines.bench.figures.scaling import scaling
     from pipelines.bench.figures.snapshot import snapshot
     from pipelines.bench.figures.step import step
@@ -45,4 +47,5 @@ def figures() -> dict[int, Figure]:
         5: Figure("a Qwen3-8B checkpoint", 120, checkpoint),
         6: Figure("training steps beside TRL's", 240, steps),
         7: Figure("where a training step's time goes", 150, step),
+        8: Figure("what a snapshot costs beside a plain file", 60, keeping),
     }

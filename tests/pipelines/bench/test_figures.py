@@ -8,6 +8,7 @@ import torch
 from pipelines.bench import engine
 from pipelines.bench.figures import checkpoint, figures, footprint, scaling, steps
 from pipelines.bench.figures.accuracy import accuracy
+from pipelines.bench.figures.keeping import keeping
 from pipelines.bench.figures.step import step
 from pipelines.bench.row import row
 from pipelines.bench.workers import Race, race, worker
@@ -24,6 +25,20 @@ def test_accuracy_compares_both_updates_with_float64(tiny, told):
         ("rl", ">= 60"), ("rl", ">= 20"), ("sft", ">= 60"), ("sft", ">= 20"),
     ]  # fmt: skip
     assert all(found.value > 0 for found in ratios)
+
+
+def test_keeping_compares_what_is_kept_with_plain_files(tiny, told, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPD_STORE", str(tmp_path))  # without trajectories: planted updates
+    rows = keeping(tiny, told[0])
+    assert [(found.case, found.quantity, found.goal) for found in rows] == [
+        ("lossless", "bytes over plain fp32", "<= 0.6"),
+        ("updates in bf16", "bytes over plain fp32", "<= 0.36"),
+        ("bf16 views", "bytes over plain bf16", "<= 0.15"),
+        ("exact", "commit, plain over coded", ">= 0.7"), ("exact", "read, plain over coded", ">= 0.7"),
+        ("bf16-update", "commit, plain over coded", ">= 0.7"), ("bf16-update", "read, plain over coded", ">= 0.7"),
+        ("one matrix", "whole over one", ""),
+    ]  # fmt: skip
+    assert all(found.value > 0 for found in rows) and all(found.met for found in rows[:3])
 
 
 def test_scaling_fits_exponents(tiny, told, monkeypatch):

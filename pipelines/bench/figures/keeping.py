@@ -1,0 +1,144 @@
+"""Figure 8: what snapshots cost beside plain files of fp32 masters, on a SmolLM2 trajectory.
+
+bytes        of a snapshot kept losslessly beside the first one, of one kept as updates in bf16 with their bf16 views,
+             and of the views alone beside plain bf16; the median over arms and steps
+seconds      CPU seconds to commit, and to read, the last step of an arm, plain over coded; both hash what they write
+one matrix   CPU seconds to read the whole snapshot over those to read its largest matrix, both coded
+
+The trajectories are those of the study smollm in the store, its first LAYERS layers; without them, weights of the same
+shapes and updates of the size that 15 Adam steps at 1e-5 leave.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from pipelines.bench.figures import Tell
+from pipelines.bench.row import Row, row
+from pipelines.bench.seconds import cpu
+from pipelines.bench.sizes import Sizes
+from pipelines.store.objects import Store, default_uri
+from pipelines.store.trajectory import Kept, Trajectory
+
+LAYERS = 4
+ARMS = ("smollm.sft", "smollm.opd")
+HIDDEN, SHARED, INNER = 576, 192, 1536  # SmolLM2-135M's
+Steps = dict[int, dict[str, Tensor]]
+
+
+def keeping(sizes: Sizes, tell: Tell) -> list[Row]:
+    tell(0.0, "weights")
+    store = Store(default_uri())
+    found = {arm: Trajectory(store, arm, 0) for arm in ARMS if Trajectory(store, arm, 0).end()}
+    arms = {arm: _stored(trajectory) for arm, trajectory in found.items()} or {"planted": planted(sizes)}
+    source = "planted updates" if "planted" in arms else f"{', '.join(arms)}, {LAYERS} layers"
+    with tempfile.TemporaryDirectory() as folder:
+        kept = [_Kept(Store(f"file://{Path(folder)}/{arm}"), steps) for arm, steps in arms.items()]
+        tell(0.4, "bytes")
+        rows = _bytes(kept, source)
+        tell(0.6, "seconds")
+        return rows + _seconds(kept[-1], sizes)
+
+
+class _Kept:
+    """The snapshots of one arm, kept in each way. files: bytes by way, step and file."""
+
+    def __init__(self, store: Store, steps: Steps) -> None:
+        self.store, self.steps = store, steps
+        self.last = max(steps)
+        for way in ("exact", "bf16-update"):
+            run = Trajectory(store, way, 0)
+            for step, tensors in steps.items():
+                run.commit(step, tensors, None if step == 0 else 0, way)
+        Trajectory(store, "plain", 0).commit(self.last, steps[self.last], None)
+
+    def size(self, way: str, step: int, file: str) -> int:
+        return Trajectory(self.store, way, 0).manifest(step)["files"][file]["size"]
+
+    def read(self, way: str) -> None:
+        for ref in Trajectory(self.store, way, 0).refs(self.last).values():
+            ref.read()
+
+    def commit(self, way: str, kept: Kept) -> Callable[[], None]:
+        """Commits the last step of a run of this name again."""
+        run, tensors = Trajectory(self.store, way, 0), self.steps[self.last]
+
+        def again() -> None:
+            self.store.remove(run.snapshot(self.last).folder)
+            run.commit(self.last, tensors, None if way == "plain" else 0, kept)
+
+        return again
+
+
+def _bytes(kept: list[_Kept], source: str) -> list[Row]:
+    exact, updates, views = [], [], []
+    for one in kept:
+        for step, tensors in one.steps.items():
+            if step:
+                plain = sum(tensor.nbytes for tensor in tensors.values())
+                master, view = (one.size("bf16-update", step, f"{name}.safetensors") for name in ("master", "bf16"))
+                exact.append(one.size("exact", step, "master.safetensors") / plain)
+                updates.append((master + view) / plain)
+                views.append(view / (plain / 2))
+
+    def spread(found: list[float]) -> str:
+        return f"{source}; {min(found):.3f} to {max(found):.3f}"
+
+    return [
+        row(8, "lossless", "bytes over plain fp32", median(exact), "x", most=0.6, note=spread(exact)),
+        row(8, "updates in bf16", "bytes over plain fp32", median(updates), "x", most=0.36, note=spread(updates)),
+        row(8, "bf16 views", "bytes over plain bf16", median(views), "x", most=0.15, note=spread(views)),
+    ]
+
+
+def _seconds(kept: _Kept, sizes: Sizes) -> list[Row]:
+    rows, megabytes = [], sum(tensor.nbytes for tensor in kept.steps[kept.last].values()) / 1e6
+    ways: tuple[tuple[str, Kept], ...] = (("exact", "exact"), ("bf16-update", "bf16-update"))
+    for way, how in ways:
+        for what, plain, coded in (
+            ("commit", kept.commit("plain", "exact"), kept.commit(way, how)),
+            ("read", lambda: kept.read("plain"), lambda way=way: kept.read(way)),
+        ):
+            pairs = [(cpu(plain).seconds, cpu(coded).seconds) for _ in range(sizes.repeats)]
+            ratio = median(before / after for before, after in pairs)
+            rates = [f"{megabytes / median(seconds):.0f} MB/s" for seconds in zip(*pairs, strict=True)]
+            rows.append(row(8, way, f"{what}, plain over coded", ratio, "x", least=0.7, note=" against ".join(rates)))
+    refs = Trajectory(kept.store, "exact", 0).refs(kept.last)
+    largest = max(refs.values(), key=lambda ref: ref.end - ref.begin)
+    pairs = [(cpu(lambda: kept.read("exact")).seconds, cpu(largest.read).seconds) for _ in range(sizes.repeats)]
+    ratio = median(whole / one for whole, one in pairs)
+    share = 1e-6 * 4 * largest.shape[0] * largest.shape[1] / megabytes
+    rows.append(
+        row(8, "one matrix", "whole over one", ratio, "x", note=f"the matrix is 1/{1 / share:.0f} of the bytes")
+    )
+    return rows
+
+
+def _stored(trajectory: Trajectory) -> Steps:
+    """The first layers of a trajectory, at its first step and some later ones."""
+    steps = trajectory.steps()
+    wanted = [steps[0], *steps[1 :: max(1, (len(steps) - 1) // 2)][-2:], steps[-1]]
+    inside = tuple(f".layers.{layer}." for layer in range(LAYERS))
+    return {
+        step: {name: ref.read() for name, ref in trajectory.refs(step).items() if any(part in name for part in inside)}
+        for step in dict.fromkeys(wanted)
+    }
+
+
+def planted(sizes: Sizes) -> Steps:
+    """Random weights in the shapes of SmolLM2's layers, and updates such as 15 Adam steps at 1e-5 leave."""
+    scale = 1 if sizes.install else 8
+    hidden, shared, inner = HIDDEN // scale, SHARED // scale, INNER // scale
+    shapes = {"q": (hidden, hidden), "k": (shared, hidden), "v": (shared, hidden), "o": (hidden, hidden)}
+    shapes |= {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
+    draw, base = torch.Generator().manual_seed(0), {}
+    for layer in range(LAYERS):
+        for role, shape in shapes.items():
+            weight = 0.05 * torch.randn(shape, generator=draw)
+            base[f"model.layers.{layer}.{role}.weight"] = weight.bfloat16().float()
+    moved = {name: weight + 3e-5 * torch.randn(weight.shape, generator=draw) for name, weight in base.items()}
+    return {0: base, 15: moved}
