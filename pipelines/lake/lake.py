@@ -70,18 +70,36 @@ def partition_key(table: str, **partition: str | int) -> str:
 
 
 def s3_options() -> dict[str, str]:
-    """Polars' dialect of the AWS variables that the rest of the stack reads by itself."""
-    options = {"aws_region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
-    for option, variable in (
-        ("aws_access_key_id", "AWS_ACCESS_KEY_ID"),
-        ("aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
-        ("aws_session_token", "AWS_SESSION_TOKEN"),
-    ):
-        if value := os.environ.get(variable):
-            options[option] = value
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        options |= {"aws_endpoint_url": endpoint, "aws_allow_http": str(endpoint.startswith("http://")).lower()}
+    """Polars' dialect of what the rest of the stack reads by itself: the AWS variables, or else the AWS files."""
+    found = {
+        "aws_access_key_id": os.environ.get("AWS_ACCESS_KEY_ID"),
+        "aws_secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY"),
+        "aws_session_token": os.environ.get("AWS_SESSION_TOKEN"),
+        "aws_region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        "aws_endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+    }
+    if not found["aws_access_key_id"]:
+        found = {option: found[option] or value for option, value in _from_files().items()}
+    options = {"aws_region": "us-east-1"} | {option: value for option, value in found.items() if value}
+    if endpoint := found["aws_endpoint_url"]:
+        options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
     return options
+
+
+def _from_files() -> dict[str, str | None]:
+    """What AWS_PROFILE, or else the default profile, says in the AWS files; temporary keys are fetched."""
+    from botocore.session import Session
+
+    session = Session()
+    credentials = session.get_credentials()
+    keys = credentials.get_frozen_credentials() if credentials else None
+    return {
+        "aws_access_key_id": keys and keys.access_key,
+        "aws_secret_access_key": keys and keys.secret_key,
+        "aws_session_token": keys and keys.token,
+        "aws_region": session.get_config_variable("region"),
+        "aws_endpoint_url": session.get_scoped_config().get("endpoint_url"),
+    }
 
 
 def _source(root: Store, key: str) -> Any:

@@ -40,8 +40,8 @@ def line(s3_server):
         s3fs.S3FileSystem.clear_instance_cache()
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        patch.setattr(botocore.retryhandler, "delay_exponential", lambda *_, **__: 0.01)
         opened("s3://opd", PATIENCE, patch)
+        patch.setattr(botocore.retryhandler, "delay_exponential", lambda *_, **__: 0.01)
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
         s3fs.S3FileSystem.clear_instance_cache()
