@@ -26,8 +26,9 @@ class Writer:
         self._commit = commit
         self._waiting: deque[tuple[int, dict[str, Tensor], int | None]] = deque()
         self._passes: deque[Future[None]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots", initializer=self._begun)
-        self._clock: int | None = None
+        self._clock = _Clock()
+        # The thread holds what it begins with, so nothing of this writer, whose end is the thread's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots", initializer=self._clock.begin)
 
     def put(self, step: int, tensors: "dict[str, Tensor]", parent: int | None) -> None:
         """Take a copy to be committed. Errors: those of `commit`, of this snapshot or of one before it."""
@@ -43,11 +44,7 @@ class Writer:
     @property
     def cpu(self) -> float:
         """CPU seconds of the thread so far; 0 where the system does not tell."""
-        return 0.0 if self._clock is None else time.clock_gettime(self._clock)
-
-    def _begun(self) -> None:
-        if hasattr(time, "pthread_getcpuclockid"):
-            self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        return 0.0 if self._clock.number is None else time.clock_gettime(self._clock.number)
 
     def _settle(self, most: int) -> None:
         """Wait until at most that many copies are left, and raise what went wrong since the last call."""
@@ -61,3 +58,14 @@ class Writer:
         while self._waiting:
             self._commit(*self._waiting[0])
             self._waiting.popleft()
+
+
+class _Clock:
+    """The CPU clock of the thread that began it, by the system's number."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def begin(self) -> None:
+        if hasattr(time, "pthread_getcpuclockid"):
+            self.number = time.pthread_getcpuclockid(threading.get_ident())
