@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test ui weights bench vllm-cpu
+.PHONY: setup demo test chaos ui weights bench vllm-cpu
 
 setup: .venv/.installed
 
@@ -25,6 +25,11 @@ test: setup
 	$(call quiet,$(BIN)/lint-imports)
 	@echo "lint, format, types and import contracts hold; tests:"
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Kills trainers, actors, workers, raylets and drivers at random moments, a hundred times, and races two writers.
+chaos: setup
+	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos.races 1000
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup
