@@ -73,8 +73,8 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         code, view = codec.update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
-        planes = [Planes(_part(data), len(data), tensor.numel(), 2) for data in (code, view)]
-        found = codec.apply(*planes, 0, tensor.numel(), base.reshape(-1))
+        r, v = (Planes(_part(data), len(data), tensor.numel(), 2) for data in (code, view))
+        found = codec.apply(r, v, 0, tensor.numel(), base.reshape(-1))
         kept[name], codes[name], views[name] = found.reshape(tensor.shape), _plain(code), _plain(view)
         moved = float(torch.linalg.vector_norm(tensor - base, dtype=torch.float64))
         error = float(torch.linalg.vector_norm(kept[name] - tensor, dtype=torch.float64))
