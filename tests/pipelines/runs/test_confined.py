@@ -25,6 +25,7 @@ from opd_ops.roles import PROJECTIONS, role
 from pipelines import lake
 from pipelines.runs.run import LearningFailed, TrainingRun
 from pipelines.runs.training import parents, train
+from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -195,9 +196,9 @@ def test_a_started_run_keeps_the_norm_it_read(arm, seeded):
     store = seeded("pre", "teacher")
     TrainingRun(store, matched(arm), 0, {}).work(1)
     key = "runs/mini.opd/seed-0/run.json"
-    facts = json.loads(store.read(key))
+    facts = seal.opened(store.read(key), key)
     facts["inputs"]["until"]["norm"] *= 1 + 1e-15
-    store.write(key, json.dumps(facts).encode())
+    store.write(key, json.dumps(seal.sealed(facts)).encode())
     assert TrainingRun(store, matched(arm), 0, {}).reach.norm == facts["inputs"]["until"]["norm"]
     facts["inputs"]["until"]["end"] = "0123"
     store.write(key, json.dumps(facts).encode())
