@@ -58,12 +58,12 @@ def kept(store: Store) -> dict[str, bytes]:
 class Undisturbed:
     """A store with the parents of the runs, and what the runs leave when nothing happens to them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "undisturbed"
+    def __init__(self, folder: Path, runs: int = RUNS) -> None:
+        self.folder, self.runs = folder / "undisturbed", runs
         store = Store(f"file://{self.folder}")
         train(store, mini.arm("pre"), 0, serial=True)
         self.parents = kept(store)
-        for seed in range(RUNS):
+        for seed in range(runs):
             train(store, driver.recipe(crew=False), seed, serial=True)
             measure_run(store, driver.recipe(crew=False), seed, driver.CUTS, serial=True)
         self.whole = kept(store)
@@ -86,19 +86,19 @@ def disturb(victim: str, kills: int, undisturbed: Undisturbed, folder: Path, see
     while delivered < kills:
         store = Store(f"file://{folder}/{victim.replace(' ', '-')}-{runs}")
         undisturbed.seed(store)
-        delivered += _batch(victim, kills - delivered, store, chance)
-        runs += RUNS
+        delivered += _batch(victim, kills - delivered, store, undisturbed.runs, chance)
+        runs += undisturbed.runs
         lost += undisturbed.differs(store)
     return Outcome(victim, delivered, runs, lost, time.monotonic() - begun)
 
 
-def _batch(victim: str, kills: int, store: Store, chance: random.Random) -> int:
+def _batch(victim: str, kills: int, store: Store, runs: int, chance: random.Random) -> int:
     """Kills delivered until the batch's runs were whole."""
     name, longest = VICTIMS[victim]
     delivered, seen = 0, set[Process]()
     try:
         while True:
-            with _driver(store) as running:
+            with _driver(store, runs) as running:
                 root, until = process(running.pid), time.monotonic() + PATIENCE
                 while running.poll() is None:
                     seen.update(descendants(root))
@@ -119,9 +119,9 @@ def _batch(victim: str, kills: int, store: Store, chance: random.Random) -> int:
 
 
 @contextmanager
-def _driver(store: Store) -> Iterator[subprocess.Popen[bytes]]:
+def _driver(store: Store, runs: int) -> Iterator[subprocess.Popen[bytes]]:
     """A driver over the store, which is killed where the block fails."""
-    command = [sys.executable, "-m", "tests.chaos.driver", store.uri, str(RUNS)]
+    command = [sys.executable, "-m", "tests.chaos.driver", store.uri, str(runs)]
     with open(Path(store.path("")).with_suffix(".log"), "ab") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -7,7 +7,7 @@ from tests.chaos.kills import Undisturbed, disturb
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"), runs=1)
 
 
 @pytest.mark.parametrize("victim", ["trainer", "driver"])
