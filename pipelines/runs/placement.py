@@ -92,7 +92,7 @@ def require(resources: Resources) -> None:
         if sum(needed) > sum(has):
             wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({len(needed)} x {CPU})"
             raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {REMEDY}")
-        if max(needed) > max(has):
+        if max(needed) > max(has, default=0.0):
             raise ValueError(
                 f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
                 f"{max(has):g}; {REMEDY}"

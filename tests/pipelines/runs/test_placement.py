@@ -135,6 +135,12 @@ def test_actors_need_a_node_with_cpus(monkeypatch):
     refused(Resources(rollout=Workers(actors=1)), "needs 0.02 CPUs (2 x 0.01) and the cluster has 0 CPUs")
 
 
+def test_a_cluster_whose_nodes_are_all_dead_is_said_to_have_nothing(monkeypatch):
+    nodes(monkeypatch)
+    with pytest.raises(ValueError, match="and the cluster has 0 CPUs"):
+        require(Resources(rollout=Workers(actors=1)))
+
+
 def test_dead_nodes_do_not_count(monkeypatch):
     nodes(monkeypatch, {"CPU": 1.0})
     refused(Resources(gpus=1), "the cluster has 0 GPUs")
