@@ -9,7 +9,6 @@ dtype `master` is what was trained, bit for bit (fp32); `bf16` is the view that 
 are of. The folder appears whole: it is written beside its place and renamed.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import FinalOf
+from pipelines.store import payload
 from pipelines.store.objects import Store
-from pipelines.store.tensors import serialise
 from pipelines.store.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def require_free(folder: str) -> Path:
 def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
     """A snapshot's weights, whose digest is that which was committed. Errors: ValueError where it is not."""
     weights = {name: ref.read() for name, ref in run.refs(step).items()}
-    if hashlib.sha256(serialise(weights)).hexdigest() != run.digest(step):
+    if payload.digest(weights) != run.digest(step):
         raise ValueError(f"{run.snapshot(step).folder} holds other weights than were committed; see opd verify")
     return weights
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pipelines.store.tensors import DTYPES, TensorRef, serialise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
 WEIGHTS, VIEWS = "master.safetensors", "bf16.safetensors"
@@ -73,7 +71,7 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         code, view = codec.update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
-        r, v = (Planes(_part(data), len(data), tensor.numel(), 2) for data in (code, view))
+        r, v = (Planes.of(data, tensor.numel(), 2) for data in (code, view))
         found = codec.apply(r, v, 0, tensor.numel(), base.reshape(-1))
         kept[name], codes[name], views[name] = found.reshape(tensor.shape), _plain(code), _plain(view)
         moved = float(torch.linalg.vector_norm(tensor - base, dtype=torch.float64))
@@ -102,10 +100,6 @@ def _alike(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> list[t
     """The tensors of the other snapshot that a code can be beside."""
     found = [(name, others[name]) for name in sorted(tensors) if name in others]
     return [(name, ref) for name, ref in found if (ref.shape, ref.dtype) == (tensors[name].shape, dtype(tensors[name]))]
-
-
-def _part(code: bytes) -> "Callable[[int, int], bytes]":
-    return lambda begin, end: code[begin:end]
 
 
 def _plain(code: bytes) -> "Tensor":

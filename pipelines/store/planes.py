@@ -50,6 +50,11 @@ class Planes:
     count: int
     width: int
 
+    @classmethod
+    def of(cls, code: bytes, count: int, width: int) -> "Planes":
+        """A code that is at hand."""
+        return cls(lambda begin, end: code[begin:end], len(code), count, width)
+
     def chunks(self, begin: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
         """Entries begin..end as unsigned numbers, chunk by chunk, each after its place among them; others are not read.
 

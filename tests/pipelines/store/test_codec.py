@@ -20,7 +20,7 @@ def bits(tensor):
 
 
 def at_hand(code, count, width):
-    return Planes(lambda begin, end: code[begin:end], len(code), count, width)
+    return Planes.of(code, count, width)
 
 
 def again(tensor, base=None, begin=0, end=None):

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pickle
-import threading
 import uuid
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from pipelines.store import objects
 from pipelines.store.objects import Store, default_uri, normalise
+from tests.pipelines.store.racing import race
 
 DATA = bytes(range(256)) * 3
 ODD = (
@@ -26,21 +26,6 @@ def elsewhere(store):
     other = Store(store.uri)
     assert other._opened[0] is not store._opened[0]
     return other
-
-
-def race(attempts):
-    """Run the callables at once, each in a thread; returns what each returned or raised."""
-    barrier = threading.Barrier(len(attempts))
-
-    def run(attempt):
-        barrier.wait()
-        try:
-            return attempt()
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(len(attempts)) as threads:
-        return list(threads.map(run, attempts))
 
 
 def ask(environment, store, method, *given):
@@ -222,7 +207,7 @@ class Behaviour:
         for turn in range(self.turns):
             key = f"deep/{turn}/manifest.json"
             data = [bytes([racer]) * 10_000 for racer in range(8)]
-            results = race([lambda d=d, key=key: store.create(key, d) for d in data])
+            results = race(*[lambda d=d, key=key: store.create(key, d) for d in data])
             winners = [racer for racer, result in enumerate(results) if result is None]
             assert len(winners) == 1
             assert all(isinstance(result, FileExistsError) for result in results if result is not None)
@@ -231,7 +216,7 @@ class Behaviour:
 
     def test_racing_writers_leave_one_whole_object(self, store):
         data = [bytes([racer]) * 100_000 for racer in range(8)]
-        assert race([lambda d=d: store.write("a", d) for d in data]) == [None] * 8
+        assert race(*[lambda d=d: store.write("a", d) for d in data]) == [None] * 8
         assert store.read("a") in data and store.list("") == ["a"]
 
     def test_readers_of_one_object_do_not_disturb_each_other(self, store):
@@ -239,7 +224,7 @@ class Behaviour:
         reads = [
             lambda i=i: [store.read("a", i, i + 50) for _ in range(20)] == [DATA[i : i + 50]] * 20 for i in range(8)
         ]
-        assert race(reads) == [True] * 8
+        assert race(*reads) == [True] * 8
 
     def test_a_reader_sees_one_write_or_another(self, store):
         """Never the beginning of one and the end of another."""
@@ -247,7 +232,7 @@ class Behaviour:
         store.write("a", whole[0])
         write = lambda: [store.write("a", data) for data in whole]
         read = lambda: [store.read("a") in whole for _ in range(12)]
-        assert all(all(result) for result in race([write, read, read])[1:])
+        assert all(all(result) for result in race(write, read, read)[1:])
         assert store.read("a") == whole[-1]
 
 

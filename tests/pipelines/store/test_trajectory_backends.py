@@ -1,14 +1,13 @@
 """A run's trajectory on every backend, and as other clients and writers of the same run see it."""
 
-import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from tests.pipelines.store.racing import race
 
 FACTS = {"identity": {"arm": "opd"}, "fingerprint": "f", "inputs": {"start": "0"}, "provenance": {"host": "here"}}
 
@@ -33,21 +32,6 @@ def same(found, expected):
 
 def read(refs):
     return {name: ref.read() for name, ref in refs.items()}
-
-
-def together(*attempts):
-    """Each in a thread, at once; returns what each returned or raised."""
-    barrier = threading.Barrier(len(attempts))
-
-    def run(attempt):
-        barrier.wait()
-        try:
-            return attempt()
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(len(attempts)) as threads:
-        return list(threads.map(run, attempts))
 
 
 class Histories:
@@ -84,12 +68,12 @@ class Histories:
         assert here.end() == {"step": 4} and here.load_resume() is None
 
     def test_writers_of_the_same_weights_all_go_on(self, here, there):
-        digests = together(*[lambda run=run: run.commit(0, weights(), None) for run in (here, there, here)])
+        digests = race(*[lambda run=run: run.commit(0, weights(), None) for run in (here, there, here)])
         assert digests == [here.digest(0)] * 3
         assert same(read(here.refs(0)), weights()) and here.verify(0) == []
 
     def test_of_writers_of_other_weights_one_goes_on_and_the_others_stop_with_one_line(self, here, there):
-        said = together(*[lambda s=s: (here, there)[s % 2].commit(0, weights(s), None) for s in range(3)])
+        said = race(*[lambda s=s: (here, there)[s % 2].commit(0, weights(s), None) for s in range(3)])
         stopped = [error for error in said if isinstance(error, ValueError)]
         assert len(stopped) == 2 and said.count(here.digest(0)) == 1
         for error in stopped:
@@ -100,11 +84,9 @@ class Histories:
 
     def test_of_racing_registrations_one_is_kept(self, here, there):
         facts = [FACTS | {"provenance": {"host": str(host)}} for host in range(3)]
-        kept = together(*[lambda f=f, i=i: (here, there)[i % 2].register(f) for i, f in enumerate(facts)])
+        kept = race(*[lambda f=f, i=i: (here, there)[i % 2].register(f) for i, f in enumerate(facts)])
         assert all(found == here.run() for found in kept) and here.run() in facts
-        others = together(
-            *[lambda f=f: here.register(f | {"fingerprint": "g", "identity": {"arm": "sft"}}) for f in facts]
-        )
+        others = race(*[lambda f=f: here.register(f | {"fingerprint": "g", "identity": {"arm": "sft"}}) for f in facts])
         assert all("another recipe (arm:" in str(error) for error in others) and here.run() in facts
 
 
