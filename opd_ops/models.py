@@ -1,12 +1,15 @@
 """Models: build or load a Hugging Face decoder."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     LlamaConfig,
@@ -17,6 +20,7 @@ from transformers import (
 
 from opd_ops.recipe import Architecture
 
+EXTENTS = ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
 
 
@@ -42,8 +46,25 @@ def initialise(config: PretrainedConfig, seed: int) -> dict[str, Tensor]:
 
 
 def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
-    """Configuration from the plain JSON that a run or a folder keeps."""
-    return AutoConfig.for_model(**raw)
+    """Configuration from the plain JSON that a run or a folder keeps. Errors: ValueError where it is none."""
+    try:
+        return AutoConfig.for_model(**raw)
+    except Exception as error:  # what transformers raises for a foreign one has no end
+        raise ValueError(f"the configuration is none that transformers knows ({_line(error)})") from None
+
+
+def require_sizes(config: PretrainedConfig | dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Errors: ValueError for a size that no weight has, before a model of that size is built."""
+    fields = config if isinstance(config, dict) else vars(config)
+    if isinstance(inner := fields.get("text_config"), dict):
+        fields = fields | inner
+    largest = max((extent for shape in shapes.values() for extent in shape), default=0)
+    for name, most in (*((name, largest) for name in EXTENTS), ("num_hidden_layers", len(shapes))):
+        if isinstance(size := fields.get(name), int) and size > most:
+            raise ValueError(
+                f"the configuration has {name} {size}, and the weights allow {most} at most; "
+                "bring the config.json they were saved with"
+            )
 
 
 def assemble(
@@ -53,6 +74,7 @@ def assemble(
 
     Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
+    require_sizes(config, {name: tuple(weight.shape) for name, weight in weights.items()})
     with torch.random.fork_rng(devices=[]):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[assignment]
     expected = dict(model.named_parameters())
@@ -96,13 +118,44 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
 
     Errors: ValueError when the folder holds no loadable model, or lacks a tensor (which would be left random).
     """
+    _require_config(Path(folder))
     try:
         model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"no model could be loaded from {Path(folder)}: {first}") from None
+    except Exception as error:  # what transformers raises for a foreign folder has no end
+        raise ValueError(f"no model could be loaded from {Path(folder)}: {_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{Path(folder)} lacks tensor {missing[0]} ({len(missing)} missing)")
     return model.config, state(model)
+
+
+def _require_config(folder: Path) -> None:
+    """Errors: ValueError for a config.json that is no JSON object, or of another size than the weights beside it."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    try:
+        config = json.loads(file.read_bytes())
+        shapes = {}
+        for weights in sorted(folder.glob("*.safetensors")):
+            with safe_open(weights, "pt") as opened:
+                shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"no model could be loaded from {folder}: {_line(error)}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"no model could be loaded from {folder}: its config.json is no JSON object")
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(
+            f"no model could be loaded from {folder}: its config.json names code of its own (auto_map), which is never "
+            "run; save the model in an architecture of transformers"
+        )
+    if shapes:
+        try:
+            require_sizes(config, shapes)
+        except ValueError as error:
+            raise ValueError(f"no model could be loaded from {folder}: {error}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

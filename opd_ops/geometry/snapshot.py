@@ -52,6 +52,9 @@ def require_finite(rows: dict[str, list[dict]]) -> None:
     for table, found in rows.items():
         for row in found:
             for column, value in row.items():
-                values = value if isinstance(value, list) else [value]
-                if any(isinstance(number, float) and not math.isfinite(number) for number in values):
+                if isinstance(value, list):
+                    finite = all(math.isfinite(number) for number in value if isinstance(number, float))
+                else:
+                    finite = not isinstance(value, float) or math.isfinite(value)
+                if not finite:
                     raise RuntimeError(f"{table}.{column} is not finite at step {row['step']}: {value}")

@@ -6,12 +6,12 @@ Plain dataclasses without a heavy import, so that the asset graph loads recipes 
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from opd_ops.recipe.constraint import Basis, Constraint, Given, Random, UpdateOf, WeightsOf
 from opd_ops.recipe.later import LATER, plain
+from opd_ops.recipe.name import ALLOWED, NAME
 from opd_ops.recipe.objective import SAMPLED, Mix, Objective, Opd, Rlvr, Selection, Sft, opd_of, rlvr_of
 from opd_ops.recipe.reaction import NOISES, Guard, Reaction
 from opd_ops.recipe.resources import Resources, Workers
@@ -60,8 +60,6 @@ __all__ = [
     "rlvr_of",
 ]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")  # of a folder in any store
-
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -90,11 +88,8 @@ class Recipe:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"recipe {self.name!r} cannot name a folder: use up to 200 letters, digits, ., _, + and -, and begin "
-                "with a letter or digit"
-            )
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"recipe {self.name!r} cannot name a folder: {ALLOWED}")
         reasons = [*_refusals(self.objective, self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
         for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from opd_ops.recipe.later import LATER
+from opd_ops.recipe.name import require_name
 from opd_ops.roles import PROJECTIONS
 
 Side = Literal["right", "left", "both"]
@@ -20,6 +21,7 @@ class UpdateOf:
     kind: Literal["update"] = "update"
 
     def __post_init__(self) -> None:
+        require_name(self.recipe, "basis.recipe")
         if self.step < 1:
             raise ValueError(f"basis.step is a step from 1 up, where there is an update, got {self.step}")
 
@@ -32,6 +34,11 @@ class WeightsOf:
     step: int = 0
     seed: int | None = None
     kind: Literal["weights"] = "weights"
+
+    def __post_init__(self) -> None:
+        require_name(self.recipe, "basis.recipe")
+        if self.step < 0:
+            raise ValueError(f"basis.step is a step from 0 up, got {self.step}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from opd_ops.recipe.name import require_name
 from opd_ops.roles import PROJECTIONS
 
 Quantity = Literal["stable_rank", "stable_rank_ratio", "similarity"]
@@ -39,6 +40,8 @@ class Guard:
             )
         if (self.reference is None) == (self.rails is None):
             raise ValueError("a guard has one band: name its reference recipe, or give its rails")
+        if self.reference is not None:
+            require_name(self.reference, "guard.reference")
         if self.every < 1:
             raise ValueError(f"guard.every is at least 1 step, got {self.every}")
         require_rails(self.rails or ((1.0, 0.0, 1.0),))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from opd_ops.recipe.name import require_name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
@@ -30,6 +32,10 @@ class Replay:
     recipe: str
     seed: int | None = None  # None: the run's own seed
     kind: Literal["replay"] = "replay"
+
+    def __post_init__(self) -> None:
+        if self.recipe:  # without one, the recipe says what a replay needs
+            require_name(self.recipe, "replay.recipe")
 
 
 Source = Student | Teacher | Replay
@@ -68,7 +74,7 @@ class Rollout:
         for name in ("prompts", "samples", "max_new_tokens", "batch"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"rollout.{name} is at least 1, got {value}")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"the sampling temperature is not negative, got {self.temperature:g}")
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from opd_ops.recipe.later import LATER
+from opd_ops.recipe.name import require_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ class FinalOf:
     seed: int | None = None  # None: the run's own seed
     kind: Literal["final"] = "final"
 
+    def __post_init__(self) -> None:
+        require_name(self.recipe, "start.recipe")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotOf:
@@ -57,6 +61,7 @@ class SnapshotOf:
     kind: Literal["snapshot"] = "snapshot"
 
     def __post_init__(self) -> None:
+        require_name(self.recipe, "start.recipe")
         if self.step < 0:
             raise ValueError(f"start.step is a step from 0 up, got {self.step}")
         if self.moments not in ("reset", "kept"):

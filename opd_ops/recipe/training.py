@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from opd_ops.recipe.later import LATER
+from opd_ops.recipe.name import require_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,19 @@ class AdamW:
     warmup: int = 5  # steps of linear warm-up
     schedule: Literal["constant", "cosine"] = "constant"  # cosine decays to a tenth over the horizon
     clip: float = 1.0  # global gradient norm
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"optimizer.learning_rate is a number above 0, got {self.learning_rate:g}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"optimizer.weight_decay is a number from 0 up, got {self.weight_decay:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas lie in [0, 1), got {self.betas}")
+        if not (self.eps > 0 and self.clip > 0 and self.warmup >= 0):
+            raise ValueError(
+                "optimizer.eps and clip are above 0 and warmup is from 0 up, got "
+                f"{self.eps:g}, {self.clip:g} and {self.warmup}"
+            )
 
     @property
     def name(self) -> str:
@@ -41,6 +55,9 @@ class NormOf:
     seed: int | None = None  # None: the run's own seed
     kind: Literal["norm"] = "norm"
 
+    def __post_init__(self) -> None:
+        require_name(self.recipe, "until.recipe")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
@@ -55,6 +72,10 @@ class Horizon:
     def __post_init__(self) -> None:
         if self.gate is not None and self.until is not None:
             raise ValueError("a horizon has one end: leave out gate or until")
+        if self.steps < 1 or self.resume_every < 1:
+            raise ValueError(f"horizon.steps and resume_every are at least 1, got {self.steps} and {self.resume_every}")
+        if outside := [step for step in self.snapshots or () if not 1 <= step <= self.steps]:
+            raise ValueError(f"horizon.snapshots are steps from 1 to {self.steps}, got {outside[0]}")
 
     def snapshot_steps(self) -> tuple[int, ...]:
         if self.snapshots is not None:
@@ -72,6 +93,13 @@ class Evaluation:
     samples: int = 1  # per problem at the endpoints, at temperatures above 0
     temperatures: tuple[float, ...] = (0.0, 1.0)
     batch: int = 1024  # rows of one sampling call
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "samples", "batch"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"evaluation.{name} is at least 1, got {value}")
+        if wrong := [t for t in self.temperatures if not 0 <= t < float("inf")]:
+            raise ValueError(f"evaluation.temperatures are numbers from 0 up, got {wrong[0]:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

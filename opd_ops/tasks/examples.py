@@ -62,11 +62,13 @@ def read(path: str, prompt: str | None = None, answer: str | None = None) -> Exa
 
 def _example(line: bytes, where: str, prompt: str | None, answer: str | None) -> Example:
     excerpt = line.decode(errors="replace").strip()
-    excerpt = excerpt if len(excerpt) <= 80 else f"{excerpt[:80]}..."
+    excerpt = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in excerpt[:80]) + "..." * (
+        len(excerpt) > 80
+    )
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}; it reads {excerpt}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not JSON: {error}; write one JSON object a line; it reads {excerpt}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no JSON object; it reads {excerpt}")
     question = _first(row, (prompt,) if prompt else QUESTIONS, _question)

@@ -170,7 +170,7 @@ def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]
     for one in runs:
         start, said = began(one)
         ref = start.get("ref")
-        if start.get("kind") != "weights" or ref not in models:
+        if start.get("kind") != "weights" or not isinstance(ref, str) or ref not in models:
             continue
         digests[ref] = digests.get(ref) or others.digest_of_model(store, ref)
         if digests[ref] != said:

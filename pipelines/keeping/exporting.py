@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from opd_ops.recipe import FinalOf
 from pipelines.store import payload
 from pipelines.store.objects import Store
+from pipelines.store.seal import REMEDY
 from pipelines.store.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def require_free(folder: str) -> Path:
 
 def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
     """A snapshot's weights, whose digest is that which was committed. Errors: ValueError where it is not."""
-    weights = {name: ref.read() for name, ref in run.refs(step).items()}
+    refs = run.refs(step)
+    try:
+        weights = {name: ref.read() for name, ref in refs.items()}
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{error}; {REMEDY}") from None
     if payload.digest(weights) != run.digest(step):
         raise ValueError(f"{run.snapshot(step).folder} holds other weights than were committed; see opd verify")
     return weights

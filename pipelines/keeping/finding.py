@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pipelines.store.names import escaped
+
 KINDS = {
     "damaged": "not what was written",
     "missing": "named by others, and not there",
@@ -25,7 +27,7 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.key} {self.what}: {self.remedy}"
+        return escaped(f"{self.key} {self.what}: {self.remedy}")
 
 
 def damaged(key: str, what: str, remedy: str = COPY) -> Finding:

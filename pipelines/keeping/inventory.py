@@ -9,6 +9,7 @@ runs/<recipe>/seed-<n>/measured/<matrix>/<24 digits>.safetensors  part
 runs/<recipe>/seed-<n>/<measured,transfer,projected,import>.json  record
 lake/<table>/<key>=<value>/.../part-0.parquet                     table
 models/<name>/<file>   bases/...   scores/...   reports/<study>/...   model, base, score, report
+watched/<name>.json                                               watch
 .probe-<32 digits>, and .<name>.<32 digits> beside any of these   temporary: what a killed write left
 anything else                                                     foreign
 """
@@ -19,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipelines.lake.schemas import TABLES
+from pipelines.store.names import NAME, inside, require_name, shown
 from pipelines.store.objects import Listed
 
-NAME = r"[^/\\\x00-\x1f\x7f]+"  # of one folder or file; `require_name` refuses . and ..
 _RUN = re.compile(rf"runs/(?P<recipe>{NAME})/seed-(?P<seed>0|[1-9]\d*)/(?P<rest>.+)", re.ASCII | re.DOTALL)
 _REST = tuple(
     (kind, re.compile(pattern, re.ASCII))
@@ -45,6 +46,7 @@ _OTHERS = tuple(
         ("base", rf"bases/{NAME}/v\d+/{NAME}\.(safetensors|json)"),
         ("score", r"scores/[0-9A-Za-z-]+/[0-9a-f]{64}\.parquet"),
         ("report", rf"reports/{NAME}/{NAME}"),
+        ("watch", rf"watched/{NAME}\.json"),
     )
 )
 _TABLE = re.compile(rf"lake/(?P<table>\w+)/(?P<keys>\w+={NAME}(/\w+={NAME})*)/part-0\.parquet", re.ASCII)
@@ -122,19 +124,6 @@ def classify(key: str) -> Item:
     return Item(key, "foreign")
 
 
-def inside(key: str) -> bool:
-    """Whether a name stays in its store on every backend."""
-    parts = key.split("/")
-    return not ({"", ".", ".."} & set(parts) or "\\" in key or any(ord(c) < 32 or ord(c) == 127 for c in key))
-
-
-def require_name(name: str, what: str) -> str:
-    """A name of one folder or file. Errors: ValueError in one line for what would lead elsewhere."""
-    if not name or "/" in name or not inside(name):
-        raise ValueError(f"{what} {name!r} is no name: leave out /, \\, .., and control characters")
-    return name
-
-
 def parse_run(text: str) -> tuple[str, int | None]:
     """RECIPE or RECIPE/SEED. Errors: ValueError in one line."""
     recipe, _, seed = text.partition("/")
@@ -142,5 +131,5 @@ def parse_run(text: str) -> tuple[str, int | None]:
     if not seed and "/" not in text:
         return recipe, None
     if not re.fullmatch(r"0|[1-9]\d{0,17}", seed.removeprefix("seed-"), re.ASCII):
-        raise ValueError(f"{text!r} names no run: write RECIPE or RECIPE/SEED, as in tiny.opd/0")
+        raise ValueError(f"{shown(text)} names no run: write RECIPE or RECIPE/SEED, as in tiny.opd/0")
     return recipe, int(seed.removeprefix("seed-"))

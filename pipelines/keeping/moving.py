@@ -9,7 +9,6 @@ whole (a table measured with other settings, rows that another release of Arrow 
 """
 
 import hashlib
-import json
 import posixpath
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,11 +19,13 @@ from opd_ops.recipe import differences
 from pipelines.keeping import others, snapshots
 from pipelines.keeping.audit import listed
 from pipelines.keeping.finding import Finding
-from pipelines.keeping.inventory import Inventory, Item, classify, inside, require_name
+from pipelines.keeping.inventory import Inventory, Item, classify
 from pipelines.keeping.runs import FACTS, vouched
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
+from pipelines.store.document import parsed
+from pipelines.store.names import inside, require_name, shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import digest
 from pipelines.store.trajectory import Trajectory
@@ -66,7 +67,9 @@ def move(
     inventory = listed(source, [(recipe, seed)])
     for key in inventory.objects:
         if not inside(key):
-            raise ValueError(f"{source.uri} holds an object of the name {key!r}, which would leave a store; delete it")
+            raise ValueError(
+                f"{source.uri} holds an object of the name {shown(key)}, which would leave a store; delete it"
+            )
     here, there = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
     _require_head(here, there, inventory)
     manifests = {item.step or 0: item for item in inventory.of("manifest")}
@@ -235,12 +238,12 @@ def _committed_otherwise(target: Store, item: Item, pinned: str) -> bool:
     manifest = classify(f"{folder}/manifest.json")
     if not target.exists(manifest.key) or not _whole(target, manifest):
         return False
-    files = json.loads(target.read(manifest.key))["files"]
+    files = parsed(target.read(manifest.key))["files"]
     return files.get(item.name, {}).get("sha256") != pinned
 
 
 def _vouches_for_others(item: Item, data: bytes, moved: Moved) -> bool:
     """Whether a record would speak of tables that the target has of its own."""
     recipe, seed = item.run or ("", 0)
-    tables, _ = vouched(item.name, json.loads(data))
+    tables, _ = vouched(item.name, parsed(data))
     return any(partition_key(table, recipe=recipe, seed=seed) in moved.kept for table in tables)

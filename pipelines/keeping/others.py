@@ -11,21 +11,19 @@ model      safetensors headers, JSON; its digest where a run began from it (`aud
 """
 
 import hashlib
-import io
-import json
 import posixpath
 from collections.abc import Callable
 
 from pipelines.keeping.finding import AGAIN, Finding, damaged
 from pipelines.keeping.inventory import Item
 from pipelines.keeping.snapshots import sha256
+from pipelines.lake.lake import REMEDY as TABLE
 from pipelines.store import seal
+from pipelines.store.document import parsed
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.tensors import read_header
-
-RESUME = "delete its folder; the run goes on from an earlier state, or from its start"
-TABLE = "measure the run again (`opd study run`), or bring the table back from a copy"
+from pipelines.store.trajectory import RESUME
 
 Heard = Callable[[int], None]  # hears the bytes that were read
 
@@ -62,20 +60,16 @@ def _part(store: Store, item: Item) -> str:
 
 
 def _table(store: Store, item: Item) -> str:
-    import polars as pl
-
+    from pipelines.lake.lake import opened
     from pipelines.lake.schemas import TABLES
 
     _, name, *keys, _ = item.key.split("/")
     try:
-        frame = pl.read_parquet(io.BytesIO(store.read(item.key)), hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        return f"cannot be read ({str(error).splitlines()[0]})"
-    declared = TABLES[name].schema
-    if wrong := sorted(column for column, dtype in frame.schema.items() if declared.get(column, dtype) != dtype):
-        return f"has a column {wrong[0]} of type {frame.schema[wrong[0]]}, and {declared[wrong[0]]} is declared"
+        frame = opened(store.read(item.key), TABLES[name])
+    except ValueError as error:
+        return str(error)
     for key, value in (part.split("=", 1) for part in keys):
-        if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value}):
+        if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value, "None"}):
             return f"holds rows of {key} {min(others)}"
     return ""
 
@@ -84,7 +78,7 @@ def _base(store: Store, item: Item) -> str:
     stem, end = posixpath.splitext(item.key)
     if item.key.startswith("bases/by-source/"):
         return "" if store.size(item.key) == 0 else "is not empty"
-    facts = json.loads(store.read(f"{stem}.json")) if store.exists(f"{stem}.json") else None
+    facts = parsed(store.read(f"{stem}.json")) if store.exists(f"{stem}.json") else None
     if facts is None or not store.exists(f"{stem}.safetensors"):
         return f"lacks its {'.safetensors' if end == '.json' else '.json'}"
     if end == ".json":
@@ -102,7 +96,7 @@ def _model(store: Store, item: Item) -> str:
     if item.key.endswith(".safetensors"):
         read_header(store, item.key)
     elif item.key.endswith(".json"):
-        json.loads(store.read(item.key))
+        parsed(store.read(item.key))
     return ""
 
 

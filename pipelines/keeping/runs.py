@@ -16,9 +16,11 @@ from pipelines.keeping.inventory import Inventory, Item, Run
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
+from pipelines.store.document import count, parsed
+from pipelines.store.names import shown
 from pipelines.store.objects import Store
-from pipelines.store.snapshot import digest
-from pipelines.store.trajectory import Trajectory
+from pipelines.store.snapshot import NEWER, digest
+from pipelines.store.trajectory import RECORD, Trajectory
 
 STATE, FACTS = "state.safetensors", "facts.json"  # of moments and of resume states
 IMPORT_LAYOUT = 2  # of import.json (`pipelines.runs.records`)
@@ -76,10 +78,14 @@ def _facts(store: Store, key: str) -> tuple[dict[str, Any] | None, list[Finding]
         found = seal.opened(data, key)
     except ValueError as error:
         return None, [damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0])]
+    record = posixpath.basename(key) in ("run.json", "end.json")
+    if record and (layout := found.get("layout", RECORD)) != RECORD:
+        what = f"has layout {shown(layout)}, and this version reads {RECORD}"
+        return None, [Finding("layout", key, what, NEWER)]
     if not seal.spaced(data):
         return found, [damaged(key, "is spaced otherwise than it was written")]
     identity = found.get("identity")
-    if seal.FIELD not in json.loads(data) and isinstance(identity, dict):  # the fingerprint pins half of it
+    if seal.FIELD not in parsed(data) and isinstance(identity, dict):  # the fingerprint pins half of it
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         if hashlib.sha256(text.encode()).hexdigest() != found.get("fingerprint"):
             return None, [damaged(key, "has another fingerprint than its identity")]
@@ -150,15 +156,16 @@ def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inv
             found.append(Finding("layout", item.key, what, "import under another --name"))
             continue
         try:
-            tables, stamps = vouched(item.name, facts)
-        except (LookupError, TypeError, AttributeError):
+            tables, snapshot_stamps = vouched(item.name, facts)
+            stamps = {int(step): stamp for step, stamp in snapshot_stamps.items()}
+        except (LookupError, TypeError, ValueError, AttributeError):
             found.append(damaged(item.key, "does not say what it was made from", MEASURE))
             continue
         for table in tables:
             if (key := partition_key(table, recipe=recipe, seed=seed)) not in inventory.objects:
                 found.append(missing(key, f"is vouched for by {item.key}", MEASURE))
         for step, stamp in stamps.items():
-            if one.digest(int(step)) not in (None, stamp):
+            if one.digest(step) not in (None, stamp):
                 found.append(damaged(item.key, f"is of other weights of step {step} than are there", MEASURE))
     return found
 
@@ -175,7 +182,9 @@ def vouched(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]
 def began(one: Examined) -> tuple[dict[str, Any], Any]:
     """What run.json says that the run began from, and the digest of that."""
     facts = one.facts or {}
-    return (facts.get("identity") or {}).get("start") or {}, (facts.get("inputs") or {}).get("start")
+    identity, inputs = facts.get("identity"), facts.get("inputs")
+    start = identity.get("start") if isinstance(identity, dict) else None
+    return start if isinstance(start, dict) else {}, inputs.get("start") if isinstance(inputs, dict) else None
 
 
 def beginning(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
@@ -184,9 +193,9 @@ def beginning(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
     if start.get("kind") not in ("final", "snapshot"):
         return []
     seed = one.run[1] if start.get("seed") is None else start["seed"]
-    source = examined.get((start["recipe"], seed))
+    source = examined.get((str(start.get("recipe")), seed)) if count(seed) else None
     step = (source.end or {}).get("step") if source and start["kind"] == "final" else start.get("step")
-    if source is None or step is None or source.digest(step) in (None, said):
+    if source is None or not count(step) or source.digest(step) in (None, said):
         return []
     key, found = source.trajectory.snapshot(step).key, source.digest(step)
     return [damaged(key, f"holds {str(found)[:12]}, and {one.run[0]} seed {one.run[1]} began from {str(said)[:12]}")]

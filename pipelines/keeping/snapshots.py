@@ -5,27 +5,19 @@ and the header of its weights, which the SHA-256 in it pins in turn.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.keeping.finding import Finding, damaged, missing
-from pipelines.keeping.inventory import inside
-from pipelines.store import codec, seal
+from pipelines.store import seal
+from pipelines.store.manifest import malformed
+from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
 from pipelines.store.tensors import read_header, serialise
 
 CHUNK = 16 * 2**20  # bytes read at a time
-FIELDS = {
-    1: {"layout", "step", "parent", "files", "tensors"},
-    2: {"layout", "step", "parent", "digest", "base", "deltas", "files", "tensors"},
-}
-PRECISION = {"kept", "bound"}  # fields of a manifest whose tensors are updates
-PLACE = {"file", "begin", "end"}
-WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
-# What the manifest says of a tensor beside that, by its code.
-CODED = {codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
 
 
 @dataclass(frozen=True)
@@ -53,10 +45,10 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
         manifest = seal.opened(data, key)
     except ValueError as error:
         return Read(None, (damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0]),))
-    if (layout := manifest.get("layout")) not in FIELDS:
-        what = f"has layout {layout!r}, and this version reads layouts 1 to {LAYOUT}"
+    if (layout := manifest.get("layout")) not in (1, LAYOUT):
+        what = f"has layout {shown(layout)}, and this version reads layouts 1 to {LAYOUT}"
         return Read(None, (Finding("layout", key, what, NEWER),))
-    if wrong := _malformed(manifest):
+    if wrong := malformed(manifest):
         return Read(None, (damaged(key, wrong),))
     if not seal.spaced(data):
         return Read(manifest, (damaged(key, "is spaced otherwise than it was written"),))
@@ -130,48 +122,6 @@ def check(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]
     beside = relations(snapshot, read.manifest, others)
     there = snapshot.store.list(snapshot.folder)
     return [*read.findings, *beside, *contents(snapshot, read.manifest, there, deep=deep and not beside)]
-
-
-def _malformed(manifest: dict[str, Any]) -> str:
-    """Why the fields of a manifest cannot be right; empty where they can."""
-    precision = PRECISION if "kept" in manifest and manifest["layout"] > 1 else set()
-    if wrong := sorted(manifest.keys() ^ (FIELDS[manifest["layout"]] | precision)):
-        return f"has an unknown field or lacks one: {', '.join(map(repr, wrong))}"
-    try:
-        return next((f"has an impossible {what}" for what, fits in _shape(manifest) if not fits), "")
-    except (LookupError, TypeError, AttributeError) as error:
-        return f"is no manifest ({type(error).__name__}: {error})"
-
-
-def _shape(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each part of a manifest, and whether it can be one."""
-    files, base = manifest["files"], manifest.get("base")
-    yield "step", _count(manifest["step"])
-    yield "parent", manifest["parent"] is None or _count(manifest["parent"])
-    yield "list of files", WEIGHTS in files
-    for name, facts in files.items():
-        yield f"file {name!r}", "/" not in name and inside(name) and _count(facts["size"]) and _sha(facts["sha256"])
-    for name, tensor in manifest["tensors"].items():
-        coded = CODED.get(tensor["code"], set()) if "code" in tensor else set()
-        yield f"code of tensor {name!r}", "code" not in tensor or (bool(base) and bool(coded))
-        yield f"tensor {name!r}", tensor.keys() == WHOLE | coded
-        for place in (tensor, tensor["view"]) if "view" in tensor else (tensor,):
-            yield f"tensor {name!r}", place["file"] in files and 0 <= place["begin"] <= place["end"]
-        if "view" in tensor:
-            yield f"view of tensor {name!r}", tensor["view"].keys() == PLACE | {"code"}
-            yield f"view of tensor {name!r}", tensor["view"]["code"] == codec.DELTA
-    if manifest["layout"] > 1:
-        yield "base", base is None or (_count(base["step"]) and _sha(base["digest"]))
-        yield "number of deltas", _count(manifest["deltas"])
-        yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if base is None else _sha(manifest["digest"])
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _sha(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64
 
 
 def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:

@@ -9,11 +9,17 @@
                   keep      none
 
 Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
-and what is foreign. The age is by the store's own clock.
+and what is foreign.
+
+The age is by the clock of whoever stamps the store's objects (`clock`), so a client whose clock is wrong sweeps nothing
+early; an object of the future has no age. A clock that jumps ahead makes everything old at once. So what looks old is
+watched for some seconds of a clock that cannot jump (`still`), and stays where anything was written to its run
+meanwhile; and a writer whose weights went before their manifest came puts them back (`Trajectory.commit`).
 """
 
 import posixpath
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,19 +31,21 @@ from pipelines.store.trajectory import Trajectory
 
 POLICIES = ("finished", "all", "keep")
 DAY = 24 * 3600.0
+WATCH = 5.0  # seconds between two looks: a live run writes its manifest in fewer after its weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doomed:
     """Objects of one folder that go together, in this order. why: in words. age: seconds since the last was written.
 
-    guard: they stay where this object is there by then.
+    guard: they stay where this object is there by then. touched: when that was, by the store's clock.
     """
 
     keys: tuple[str, ...]
     why: str
     nbytes: int
     age: float
+    touched: float
     guard: str | None = None
     modified: tuple[float, ...] = ()
 
@@ -48,7 +56,7 @@ def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: flo
         raise ValueError(f"resume policy {resume!r} is unknown; use one of {', '.join(POLICIES)}")
     if not 0 <= age < float("inf"):
         raise ValueError(f"age {age:g} is no number of seconds from 0 up")
-    now, inventory = time.time() if now is None else now, listed(store)
+    now, inventory = clock(store) if now is None else now, listed(store)
     found = [
         _doomed(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
         for item in inventory.of("temporary")
@@ -56,6 +64,27 @@ def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: flo
     for (recipe, seed), items in inventory.runs().items():
         found += _of_run(Trajectory(store, recipe, seed), items, inventory, resume, now)
     return sorted((one for one in found if one.age >= age), key=lambda one: one.keys)
+
+
+def clock(store: Store) -> float:
+    """Seconds since 1970 by who stamps the store's objects: of an object written now; or by ours where none can be."""
+    key = f".probe-{uuid.uuid4().hex}"
+    try:
+        store.write(key, b"")
+        now = store.stat(key).modified
+        store.remove(key)
+    except OSError:
+        return time.time()
+    return now
+
+
+def still(store: Store, found: list[Doomed], *, resume: str = "finished") -> list[Doomed]:
+    """Those of `found` to whose runs nothing was written while they were watched for WATCH seconds."""
+    if not found:
+        return []
+    time.sleep(WATCH)
+    again = {(one.keys, one.modified, one.touched) for one in doomed(store, age=0.0, resume=resume, now=float("inf"))}
+    return [one for one in found if (one.keys, one.modified, one.touched) in again]
 
 
 def sweep(store: Store, found: list[Doomed]) -> Iterator[tuple[Doomed, bool]]:
@@ -121,4 +150,12 @@ def _doomed(
 ) -> Doomed:
     keys = tuple(item.key for item in items)
     modified = tuple(inventory.objects[key].modified for key in keys)
-    return Doomed(keys=keys, why=why, nbytes=inventory.nbytes(keys), age=now - since, guard=guard, modified=modified)
+    return Doomed(
+        keys=keys,
+        why=why,
+        nbytes=inventory.nbytes(keys),
+        age=now - since,
+        touched=since,
+        guard=guard,
+        modified=modified,
+    )

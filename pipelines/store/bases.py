@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import VERSION
+from pipelines.store.document import parsed
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 
@@ -44,7 +45,7 @@ class BaseCache:
 
         place = _place(key, name)
         try:
-            facts = json.loads(self.store.read(f"{place}.json"))
+            facts = parsed(self.store.read(f"{place}.json"))
             data = self.store.read(f"{place}.safetensors")
             if (len(data), hashlib.sha256(data).hexdigest()) == (facts["size"], facts["sha256"]):
                 found = load(data)

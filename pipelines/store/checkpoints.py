@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pipelines.store.document import count, facts
+from pipelines.store.names import escaped, inside, shown
 from pipelines.store.objects import Store
 from pipelines.store.places import WEIGHTS, Place, locate
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot
@@ -53,11 +55,14 @@ class Checkpoint:
             return None
         try:
             found = _object(store, TOKENIZER)["model"]["vocab"]
-            return dict(found) if isinstance(found, dict) else {entry[0]: i for i, entry in enumerate(found)}
+            ids: dict[Any, Any] = (
+                dict(found) if isinstance(found, dict) else {entry[0]: i for i, entry in enumerate(found)}
+            )
         except (LookupError, TypeError):
-            raise ValueError(
-                f"{Place(store, TOKENIZER)} lists no vocabulary; remove it or bring the right one"
-            ) from None
+            ids = {"": None}
+        if not all(isinstance(token, str) and count(i) for token, i in ids.items()):
+            raise ValueError(f"{Place(store, TOKENIZER)} lists no vocabulary; remove it or bring the right one")
+        return ids
 
     @property
     def head(self) -> TensorRef | None:
@@ -166,10 +171,10 @@ def _files(place: Place, names: set[str]) -> dict[str, set[str] | None]:
     except (LookupError, TypeError, AttributeError):
         raise Incomplete(f"{index} has no weight_map of tensors to files; copy it again") from None
     for file in files:
-        outside = not isinstance(file, str) or "/" in file or file in ("", ".", "..")
+        outside = not isinstance(file, str) or "/" in file or not inside(file)
         if outside or file not in names:
             kind = ValueError if outside else Incomplete
-            raise kind(f"{index} names the shard {file!r}, which is not in the folder; copy it there")
+            raise kind(f"{index} names the shard {shown(file)}, which is not in the folder; copy it there")
     return files
 
 
@@ -199,14 +204,18 @@ def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
     where = Place(place.store, MANIFEST)
     if manifest.get("layout") not in (1, LAYOUT):
         layout = manifest.get("layout")
-        raise ValueError(f"{where} has layout {layout}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
+        raise ValueError(f"{where} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
     try:
-        sizes = {str(file): int(facts["size"]) for file, facts in manifest["files"].items()}
+        sizes = {file: said["size"] for file, said in manifest["files"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{where} lists no files and sizes; copy the snapshot again") from None
+        sizes = {}
+    if not sizes or not all(map(count, sizes.values())):
+        raise ValueError(f"{where} lists no files and sizes; copy the snapshot again")
     for file, size in sizes.items():
         if file not in names or place.store.size(file) != size:
-            raise Incomplete(f"{place} lacks {file} or differs from its manifest ({size} bytes); copy it again")
+            raise Incomplete(
+                f"{place} lacks {shown(file)[1:-1]} or differs from its manifest ({size} bytes); copy it again"
+            )
     return dict.fromkeys(sizes)
 
 
@@ -227,7 +236,7 @@ def _header(store: Store, file: str, wanted: set[str] | None, own: bool) -> Head
         raise Incomplete(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
     place = Place(store, file)
     if lacking := sorted((wanted or set()) - found.tensors.keys()):
-        raise Incomplete(f"{place} lacks tensor {lacking[0]}, which {INDEX} places there; copy both again")
+        raise Incomplete(f"{place} lacks tensor {escaped(lacking[0])}, which {INDEX} places there; copy both again")
     for name, ref in found.tensors.items():
         if (
             not own
@@ -254,9 +263,6 @@ def _same_bytes(one: TensorRef, other: TensorRef) -> bool:
 def _object(store: Store, key: str) -> dict[str, Any]:
     """A JSON object. Errors: Incomplete naming the file."""
     try:
-        found = json.loads(store.read(key))
-    except (ValueError, RecursionError) as error:
-        raise Incomplete(f"{Place(store, key)} is not JSON ({error}); copy it again") from None
-    if not isinstance(found, dict):
-        raise Incomplete(f"{Place(store, key)} is not a JSON object; copy it again")
-    return found
+        return dict(facts(store.read(key), str(Place(store, key)), "copy it again"))
+    except ValueError as error:
+        raise Incomplete(str(error)) from None

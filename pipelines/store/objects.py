@@ -5,11 +5,14 @@ Nothing is ever streamed into its final name. On files a write is a temporary fi
 `2 * PART` bytes on a multipart upload that one request completes.
 
 What the file system or the server refuses is an OSError whose one line names the object; FileNotFoundError and
-FileExistsError stay what they are. A request to S3 is sent ATTEMPTS times at most (twice that, where the server has
-closed connections that were kept open), and an answer that breaks off is asked for READS times at most.
+FileExistsError stay what they are. Where there is no room, or nothing may be written at all, it is Unwritable, and the
+line ends with the remedy; what was half written is taken away again. A request to S3 is sent ATTEMPTS times at most
+(twice that, where the server has closed connections that were kept open), and an answer that breaks off is asked for
+READS times at most.
 """
 
 import contextlib
+import errno
 import os
 import posixpath
 import threading
@@ -25,8 +28,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipelines.store.names import shown, unspeakable
+
 DEFAULT = ".opd/store"
 ATTEMPTS, READS = 5, 3
+PROBE = 4096  # bytes: a file of none fits on a full disk
 PART = 50 * 2**20  # bytes of one part of a large upload
 MARK = "written-by"  # metadata of an object on S3: a number drawn for each write
 DELETED = 1000  # keys in one request; the limit of S3
@@ -38,6 +44,14 @@ S3 = {
         # The mode `standard` stops repeating after some hundred faults of a process, however far they lie apart.
         "retries": {"mode": "legacy", "total_max_attempts": ATTEMPTS},
     },
+}
+# What a store that takes no more writes says, and what to do about it.
+ROOM = "make room there, or set OPD_STORE to a store that has room, and the same command goes on"
+REMEDIES = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "raise the largest size of a file there (ulimit -f), and the same command goes on",
+    errno.EROFS: "mount it writable, or set OPD_STORE to a store that is, and the same command goes on",
 }
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
 _MEMORY = threading.RLock()
@@ -51,13 +65,19 @@ def default_uri() -> str:
 def normalise(uri: str) -> str:
     """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials in it.
+    Errors: ValueError for one with credentials or control characters in it.
     """
+    if unspeakable(uri):
+        raise ValueError(f"the address {shown(uri)} has control characters; write it without")
     if "://" not in uri:
         uri = f"file://{Path(uri).expanduser().absolute()}"
     _require_no_credentials(uri)
     scheme, _, rest = uri.partition("://")
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+class Unwritable(OSError):
+    """A store that is full or read-only. What was committed is there, and what was being written is not."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,12 @@ class Store:
 
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self._s3 else {}))
+        try:
+            fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self._s3 else {}))
+        except ValueError as error:
+            raise ValueError(
+                f"{self.uri} is no address of a store ({error}); use file://, memory:// or s3://"
+            ) from None
         if self._s3:
             # s3fs would repeat what botocore has repeated already, and hide whether it did.
             fs.retries = 1  # type: ignore[attr-defined]
@@ -103,9 +128,11 @@ class Store:
         return self.uri.startswith(("s3://", "s3a://"))
 
     def path(self, key: str) -> str:
-        """Full path of a key. Errors: ValueError for a key that would leave the store."""
-        if key.startswith("/") or ".." in key.split("/") or "\\" in key:
-            raise ValueError(f"object name {key!r} would leave the store {self.uri}")
+        """Full path of a key. Errors: ValueError for a key that would leave the store, or break a line."""
+        if key.startswith("/") or {".", ".."} & set(key.split("/")) or "\\" in key:
+            raise ValueError(f"object name {shown(key)} would leave the store {self.uri}; leave out /, \\, . and ..")
+        if unspeakable(key):
+            raise ValueError(f"object name {shown(key)} has control characters, which no name in a store has")
         return posixpath.join(self._opened[1], key)
 
     def write(self, key: str, data: bytes) -> None:
@@ -113,7 +140,12 @@ class Store:
         path = self.path(key)
         with self._asked(key):
             if self.local:
-                os.replace(self._temporary(key, data), path)
+                temporary = self._temporary(key, data)
+                try:
+                    os.replace(temporary, path)
+                except OSError:
+                    os.unlink(temporary)
+                    raise
             elif self._s3:
                 self._put(path, data)
             else:
@@ -151,6 +183,12 @@ class Store:
         path = self.path(key)
         with self._asked(key):
             return int(self._opened[0].size(path))  # type: ignore[arg-type]
+
+    def stat(self, key: str) -> "Listed":
+        """What a listing would show of an object. Errors: FileNotFoundError."""
+        path = self.path(key)
+        with self._asked(key):
+            return Listed.of(self._opened[0].info(path))
 
     def version(self, key: str) -> str:
         """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
@@ -214,7 +252,7 @@ class Store:
         """Errors: ValueError naming the store when a probe object cannot be written."""
         key = f".probe-{uuid.uuid4().hex}"
         try:
-            self.write(key, b"")
+            self.write(key, bytes(PROBE))
             self.remove(key)
         except Exception as error:
             reason = _reason(error.__cause__ or error)
@@ -235,6 +273,8 @@ class Store:
                 raise FileNotFoundError(f"{name} does not exist") from error
             if isinstance(error, FileExistsError):
                 raise FileExistsError(f"{name} exists already") from error
+            if remedy := REMEDIES.get(getattr(error, "errno", None) or 0):
+                raise Unwritable(f"{name}: {_reason(error)}; {remedy}") from error
             kind = type(error) if isinstance(error, OSError) and type(error).__module__ == "builtins" else OSError
             raise kind(f"{name}: {_reason(error)}") from error
 
@@ -288,6 +328,10 @@ class Store:
 
     def _find(self, path: str) -> "list[str]":
         fs, root = self._opened
+        if self.local:  # fsspec would ask the kernel for the facts of every file
+            walked = os.walk(path, followlinks=True)
+            files = [os.path.join(folder, name) for folder, _, names in walked for name in names]
+            return sorted(name.removeprefix(root).lstrip("/") for name in (files or [path] * os.path.isfile(path)))
         fs.invalidate_cache()
         found = fs.find(path, detail=True)  # a folder that SeaweedFS keeps, empty, is found as itself
         return sorted(str(name).removeprefix(root).lstrip("/") for name in found if found[name]["type"] == "file")
@@ -308,10 +352,15 @@ class Store:
         target = Path(self.path(key))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):  # on a full disk it would hold the room that others need
+                os.unlink(temporary)
+            raise
         return str(temporary)
 
 

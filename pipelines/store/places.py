@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.store.names import shown, unspeakable
 from pipelines.store.objects import Store, normalise
 
 WEIGHTS = ".safetensors"
@@ -34,6 +35,8 @@ class Place:
 
 def locate(ref: str) -> Place:
     """Errors: ValueError for a local path that is absent or no weights file, and a hub name that is not cached."""
+    if unspeakable(ref):
+        raise ValueError(f"REF {shown(ref)} has control characters; write it without")
     if "://" in ref and not ref.startswith("file://"):
         uri = normalise(ref)
         _require_format(uri)
@@ -68,8 +71,8 @@ def _cache() -> Path:
 def _snapshot(name: str, revision: str | None) -> Path:
     folder = _cache() / f"models--{name.replace('/', '--')}"
     pointer = folder / "refs" / (revision or "main")
-    commit = pointer.read_text().strip() if pointer.is_file() else revision
-    if commit is None or not (folder / "snapshots" / commit).is_dir():
+    commit = pointer.read_text(errors="replace").strip() if pointer.is_file() else revision
+    if commit is None or not re.fullmatch(_WORD, commit, re.ASCII) or not (folder / "snapshots" / commit).is_dir():
         wanted, option = (f"{name}@{revision}", f" --revision {revision}") if revision else (name, "")
         raise ValueError(
             f"{wanted} is neither a folder here nor in the hub cache {_cache()}; "

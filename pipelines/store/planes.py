@@ -8,7 +8,6 @@ How many entries there are is not kept: who asks for them knows, and nothing is 
 lengths agree with that.
 """
 
-import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class Planes:
         lengths, origin = self.index
         if begin >= end:
             return
-        first, last = begin // CHUNK, math.ceil(end / CHUNK)
+        first, last = begin // CHUNK, -(-end // CHUNK)
         ends = origin + np.cumsum(lengths, dtype=np.int64)
         low = origin if first == 0 else int(ends[first * self.width - 1])
         data = memoryview(self.read(low, int(ends[last * self.width - 1])))
@@ -81,7 +80,7 @@ class Planes:
     @cached_property
     def index(self) -> tuple[np.ndarray, int]:
         """Lengths of all planes, chunk by chunk, and where the first plane begins. Errors: as `chunks`."""
-        planes = math.ceil(self.count / CHUNK) * self.width
+        planes = -(-self.count // CHUNK) * self.width
         origin = _FIXED + 4 * planes
         head = self.read(0, min(origin, self.size))
         if len(head) < origin or head[: len(MAGIC)] != MAGIC:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.store.objects import Store
+from pipelines.store.seal import REMEDY
 
 TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 REALS = pa.list_(pa.field("element", pa.float32(), nullable=False))
@@ -135,7 +136,7 @@ class Rollouts:
         try:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.store.uri}/{key} cannot be read: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"{self.store.uri}/{key} cannot be read: {str(error).splitlines()[0]}; {REMEDY}") from None
         if not table.schema.equals(SCHEMA):
             raise ValueError(f"{self.store.uri}/{key} has other columns than this version reads: {table.schema.names}")
         return table

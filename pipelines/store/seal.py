@@ -9,36 +9,34 @@ import hashlib
 import json
 from typing import Any
 
+from pipelines.store.document import Facts, facts, parsed
+
 FIELD = "sha256"
 APART = (FIELD, "provenance")
 REMEDY = "bring it back from a copy (opd import), or make the run again in another OPD_STORE"
 
 
-def sealed(facts: dict[str, Any]) -> dict[str, Any]:
+def sealed(said: dict[str, Any]) -> dict[str, Any]:
     """The facts with their seal."""
-    return facts | {FIELD: _digest(json.loads(json.dumps(facts)))}
+    return said | {FIELD: _digest(json.loads(json.dumps(said)))}
 
 
-def opened(data: bytes, key: str) -> dict[str, Any]:
+def opened(data: bytes, key: str, remedy: str = REMEDY) -> Facts:
     """The facts of a sealed object, without the seal; facts without one, as earlier versions wrote, as they are.
 
     Errors: ValueError naming the object where it is no JSON object, or not what was sealed.
     """
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{key} is not JSON ({error}); {REMEDY}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{key} is not a JSON object; {REMEDY}")
+    found = facts(data, key, remedy)
     seals = [FIELD] if FIELD in found else [name for name, value in found.items() if _is_seal(name, value, found)]
     if seals and (seals != [FIELD] or found[FIELD] != _digest(found)):
-        raise ValueError(f"{key} is not what was written there; {REMEDY}")
-    return {name: value for name, value in found.items() if name != FIELD}
+        raise ValueError(f"{key} is not what was written there; {remedy}")
+    found.pop(FIELD, None)
+    return found
 
 
 def spaced(data: bytes) -> bool:
     """Whether an object that can be opened has no seal, or is spaced as everything with one is written."""
-    found = json.loads(data)
+    found = parsed(data)
     return FIELD not in found or data == (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -49,6 +47,6 @@ def _is_seal(name: str, value: Any, found: dict[str, Any]) -> bool:
     return value == _digest({other: said for other, said in found.items() if other != name})
 
 
-def _digest(facts: dict[str, Any]) -> str:
-    said = {name: value for name, value in facts.items() if name not in APART}
+def _digest(found: dict[str, Any]) -> str:
+    said = {name: value for name, value in found.items() if name not in APART}
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """The checkpoints of one training run, found under a folder or URI prefix by the steps in their names."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ class Series:
     incomplete: tuple[tuple[int, str], ...]
 
 
-def open_trajectory(prefix: str) -> Series:
+def open_trajectory(prefix: str, besides: Container[int] = ()) -> Series:
     """The checkpoints directly under a folder or URI prefix; step 0, where there is one, is among them.
+
+    besides: steps that are known already, left out and not opened.
 
     Errors: Empty when there is none; ValueError when two have one step, or one will not become readable by waiting
     (pickled, quantized, an adapter).
@@ -32,6 +35,8 @@ def open_trajectory(prefix: str) -> Series:
     children = _children(prefix)
     complete, incomplete = [], []
     for step, ref in sorted(children.items()):
+        if step in besides:
+            continue
         try:
             complete.append((step, open_checkpoint(f"snapshot {step}", ref).ref))
         except Incomplete as error:

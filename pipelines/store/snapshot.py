@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.store import seal
+from pipelines.store.manifest import malformed
+from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import TensorRef
@@ -38,12 +40,14 @@ class Snapshot:
         return self.store.exists(self.key)
 
     def manifest(self) -> dict[str, Any]:
-        """Errors: FileNotFoundError where it is not committed, ValueError for another layout or a changed byte."""
+        """Errors: FileNotFoundError where it is not committed; ValueError for another layout and for what cannot be."""
         manifest = seal.opened(self.store.read(self.key), self.key)
-        if manifest.get("layout") not in (1, LAYOUT):
+        if (layout := manifest.get("layout")) not in (1, LAYOUT):
             raise ValueError(
-                f"{self.key} has layout {manifest.get('layout')}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
+                f"{self.key} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
+        if wrong := malformed(manifest):
+            raise ValueError(f"{self.key} {wrong}; {seal.REMEDY}")
         return manifest
 
     def refs(self) -> dict[str, TensorRef]:
@@ -53,7 +57,8 @@ class Snapshot:
         """
         manifest = self.manifest()
         others = self._beside(manifest["base"]) if manifest.get("base") else {}
-        return {name: self._ref(name, entry, others.get(name)) for name, entry in manifest["tensors"].items()}
+        shas = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+        return {name: self._ref(name, entry, others.get(name), shas) for name, entry in manifest["tensors"].items()}
 
     def problems(self) -> list[str]:
         """What is wrong with its files: empty when sizes and digests agree with the manifest."""
@@ -69,8 +74,8 @@ class Snapshot:
                 found.append(f"{key} differs from its manifest")
         return found
 
-    def _ref(self, name: str, entry: dict[str, Any], other: TensorRef | None) -> TensorRef:
-        """The tensor of a manifest's entry."""
+    def _ref(self, name: str, entry: dict[str, Any], other: TensorRef | None, shas: dict[str, str]) -> TensorRef:
+        """The tensor of a manifest's entry. shas: SHA-256 of the snapshot's files by name."""
         ref = TensorRef(
             store=self.store,
             key=f"{self.folder}/{entry['file']}",
@@ -79,24 +84,35 @@ class Snapshot:
             shape=tuple(entry["shape"]),
             begin=entry["begin"],
             end=entry["end"],
+            sha256=shas[entry["file"]],
         )
         if "code" not in entry:
             return ref
+        if other is None or (other.shape, other.dtype) != (ref.shape, ref.dtype):
+            beside = "nothing" if other is None else f"{other.dtype} {other.shape} there"
+            raise ValueError(
+                f"{self.key}: tensor {name}, {ref.dtype} {ref.shape}, is kept beside {beside}; {seal.REMEDY}"
+            )
         view = entry.get("view")
         lies = {key: view[key] for key in ("begin", "end", "code")} if view else {}
-        seen = view and replace(ref, key=f"{self.folder}/{view['file']}", dtype="BF16", **lies)
+        seen = view and replace(
+            ref, key=f"{self.folder}/{view['file']}", dtype="BF16", sha256=shas[view["file"]], **lies
+        )
         return replace(ref, code=entry["code"], base=other, view=seen)
 
     def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:
         """The tensors of the snapshot that a manifest names as base."""
         other, wanted = self.of(base["step"]), base["digest"][:12]
         try:
-            found = digest(other.manifest())[:12]
+            manifest = other.manifest()
+            found = digest(manifest)[:12]
         except FileNotFoundError:
-            found = "nothing"
+            manifest, found = {}, "nothing"
         if found != wanted:
             beside = f"{self.folder} is kept beside {other.folder} with weights {wanted}"
             raise ValueError(f"{beside}, and that holds {found}: bring it back")
+        if manifest.get("base"):
+            raise ValueError(f"{self.key} is kept beside {other.folder}, which is not whole; {seal.REMEDY}")
         return other.refs()
 
 

@@ -4,12 +4,13 @@ A reference is (store, key, byte range, dtype, shape), so that a task elsewhere 
 torch is imported where bytes become a tensor, so that what only asks for headers starts fast.
 """
 
-import json
 import math
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipelines.store.document import count, parsed
+from pipelines.store.names import LONGEST, shown, unspeakable
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
+DIMENSIONS = 64  # of a tensor; the limit of torch
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class TensorRef:
     """One tensor of one safetensors file. begin, end: absolute byte offsets in the file.
 
     code: how its bytes are coded (`codec`), None where they are plain; base: what the code is beside; view: of an
-    update, where the code of its bf16 view is. dtype and shape are those of the tensor, however it is kept.
+    update, where the code of its bf16 view is. dtype and shape are those of the tensor, however it is kept. sha256: of
+    the whole file, as the manifest beside it says; empty where there is none.
     """
 
     store: Store
@@ -43,6 +46,7 @@ class TensorRef:
     code: str | None = None
     base: "TensorRef | None" = None
     view: "TensorRef | None" = None
+    sha256: str = ""
 
     def read(self) -> "Tensor":
         """The tensor in its dtype. Errors: ValueError naming file and tensor where bytes are missing or are no code."""
@@ -120,10 +124,13 @@ def read_header(store: Store, key: str) -> Header:
         raise ValueError(f"{foreign} or is truncated: its header claims {length} of {size} bytes")
     data = store.read(key, 8, 8 + length)
     try:
-        raw = json.loads(data)
+        raw = parsed(data)
+        if not isinstance(raw, dict):
+            raise ValueError(f"its header is {shown(raw)}, and no JSON object")
         entries = {name: entry for name, entry in raw.items() if name != "__metadata__"}
         refs = {name: _reference(store, key, name, entry, 8 + length) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        _require_apart(refs)
+    except ValueError as error:
         raise ValueError(f"{foreign}: {error}") from None
     for ref in refs.values():
         if ref.end > size:
@@ -131,15 +138,29 @@ def read_header(store: Store, key: str) -> Header:
     return Header(refs, size, data)
 
 
-def _reference(store: Store, key: str, name: str, entry: dict, origin: int) -> TensorRef:
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    shape = tuple(int(extent) for extent in entry["shape"])
-    dtype = str(entry["dtype"])
-    if not 0 <= begin <= end or any(extent < 0 for extent in shape):
-        raise ValueError(f"tensor {name} has offsets {begin}..{end} and shape {shape}")
+def _reference(store: Store, key: str, name: str, entry: Any, origin: int) -> TensorRef:
+    if not name or len(name) > LONGEST or unspeakable(name):
+        raise ValueError(f"the tensor name {shown(name)} is empty, too long or has control characters")
+    try:
+        (begin, end), shape, dtype = entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"tensor {name} lacks dtype, shape or data_offsets: {shown(entry)}") from None
+    sizes = count(begin) and count(end) and len(shape) <= DIMENSIONS and all(map(count, shape))
+    if not sizes or begin > end or not isinstance(dtype, str):
+        raise ValueError(f"tensor {name} has offsets {shown(begin)}..{shown(end)} and shape {shown(shape)}")
     if dtype in ITEMSIZE and end - begin != math.prod(shape) * ITEMSIZE[dtype]:
         raise ValueError(f"tensor {name} of shape {shape} and dtype {dtype} spans {end - begin} bytes")
+    dtype = dtype if dtype in ITEMSIZE else shown(dtype)[1:-1]
     return TensorRef(store, key, name, dtype, shape, origin + begin, origin + end)
+
+
+def _require_apart(refs: dict[str, TensorRef]) -> None:
+    """Errors: ValueError for two tensors that share a part of their bytes; all of them is how some tie weights."""
+    before: TensorRef | None = None
+    for ref in sorted(refs.values(), key=lambda ref: (ref.begin, ref.end)):
+        if before and ref.begin < before.end and (ref.begin, ref.end) != (before.begin, before.end):
+            raise ValueError(f"tensors {before.name} and {ref.name} overlap")
+        before = ref if ref.begin < ref.end else before
 
 
 def serialise(tensors: dict[str, "Tensor"]) -> bytes:

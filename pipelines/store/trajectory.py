@@ -12,6 +12,7 @@ kept losslessly beside the last whole one (`codec`), which costs less than half;
 have its snapshots kept as updates in bf16 instead (`Precision.snapshots`), beside the first one.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -20,16 +21,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opd_ops.recipe import differences
 from pipelines.store import seal
+from pipelines.store.document import Facts, count
+from pipelines.store.names import require_name, shown
 from pipelines.store.objects import Store
 from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
 from pipelines.store.payload import digest as payload_digest
-from pipelines.store.snapshot import LAYOUT, Snapshot, digest, folder
+from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot, digest, folder
 from pipelines.store.tensors import TensorRef, header, read_header, serialise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Kept = Literal["exact", "bf16-update"]
+RECORD = 1  # layout of run.json and end.json; those of earlier versions name none
+RUN: dict[str, type] = {"identity": dict, "fingerprint": str, "inputs": dict, "model": dict}  # fields of run.json
+END: dict[str, type] = {"step": int, "digest": str, "snapshots": list, "evaluation": list}  # and of end.json
+RESUME = "delete its folder: the run goes on from an earlier state, or from its start"
+PIECE = 16 * 2**20  # bytes hashed at a time
 DELTAS = 15  # snapshots kept beside one that is whole, before the next whole one
 _STEP = re.compile(r"step-(\d{8})$")
 
@@ -41,6 +49,9 @@ class Trajectory:
     store: Store
     recipe: str
     seed: int
+
+    def __post_init__(self) -> None:
+        require_name(self.recipe, "recipe")
 
     @property
     def prefix(self) -> str:
@@ -54,7 +65,7 @@ class Trajectory:
         """
         key = f"{self.prefix}/run.json"
         try:
-            self.store.create(key, _json(seal.sealed(facts)))
+            self.store.create(key, _json(seal.sealed(facts | {"layout": RECORD})))
             return facts
         except FileExistsError:
             stored = self.run()
@@ -77,7 +88,10 @@ class Trajectory:
     def run(self) -> dict[str, Any]:
         """run.json. Errors: FileNotFoundError, and ValueError where it is not what was written."""
         key = f"{self.prefix}/run.json"
-        return seal.opened(self.store.read(key), key)
+        found = _record(self.store.read(key), key).require(RUN)
+        if "identity" in found:
+            found["identity"] = Facts(found["identity"], f"{key}: identity", seal.REMEDY)
+        return found
 
     def registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
@@ -133,6 +147,11 @@ class Trajectory:
             self.store.create(snapshot.key, _json(seal.sealed(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
+        for name, data in payload.files.items():
+            # A sweep by a clock that jumped may have taken them for old: from now on the manifest keeps them.
+            with contextlib.suppress(FileExistsError):
+                if not self.store.exists(f"{snapshot.folder}/{name}"):
+                    self.store.create(f"{snapshot.folder}/{name}", data)
         return payload.digest
 
     def snapshot(self, step: int) -> Snapshot:
@@ -172,51 +191,71 @@ class Trajectory:
         """end.json of a complete run, else None. Errors: ValueError where it is not what was written."""
         key = f"{self.prefix}/end.json"
         try:
-            return seal.opened(self.store.read(key), key)
+            found = _record(self.store.read(key), key).require(END)
         except FileNotFoundError:
             return None
+        if not all(map(count, (found.get("step", 0), *found.get("snapshots", [])))):
+            raise ValueError(f"{key} names what is no step; {seal.REMEDY}")
+        return found
 
     def finish(self, facts: dict[str, Any]) -> None:
-        self.store.write(f"{self.prefix}/end.json", _json(seal.sealed(facts)))
+        self.store.write(f"{self.prefix}/end.json", _json(seal.sealed(facts | {"layout": RECORD})))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
         """Keep the newest resume state only; its facts are written last and make it valid."""
-        folder = f"{self.prefix}/resume/step-{step:08d}"
-        self.store.write(f"{folder}/state.safetensors", serialise(tensors))
-        self.store.write(f"{folder}/facts.json", _json(facts))
+        self._save(f"{self.prefix}/resume/step-{step:08d}", tensors, facts)
         for name in self.store.list(f"{self.prefix}/resume"):
             if (match := _STEP.match(name)) and int(match[1]) < step:
                 self.store.remove(f"{self.prefix}/resume/{name}")
 
     def load_resume(self) -> tuple[int, dict[str, "Tensor"], dict[str, Any]] | None:
-        """Step, tensors and facts of the newest valid resume state, or None."""
+        """Step, tensors and facts of the newest valid resume state, or None.
+
+        Errors: ValueError, with the remedy, where it is not what was written.
+        """
         for name in reversed(self.store.list(f"{self.prefix}/resume")):
             folder = f"{self.prefix}/resume/{name}"
             if (match := _STEP.match(name)) and self.store.exists(f"{folder}/facts.json"):
-                tensors = {n: ref.read() for n, ref in header(self.store, f"{folder}/state.safetensors").items()}
-                return int(match[1]), tensors, json.loads(self.store.read(f"{folder}/facts.json"))
+                facts, tensors = self._state(folder, RESUME)
+                return int(match[1]), tensors, facts
         return None
 
     def save_moments(self, step: int, steps: int, tensors: dict[str, "Tensor"]) -> None:
         """Keep an optimizer's state after `steps` steps of its own beside the snapshot of `step`, for good."""
-        folder, data = f"{self.prefix}/moments/step-{step:08d}", serialise(tensors)
-        self.store.write(f"{folder}/state.safetensors", data)
-        facts = {"steps": steps, "state": hashlib.sha256(data).hexdigest()}
-        self.store.write(f"{folder}/facts.json", _json(seal.sealed(facts)))
+        self._save(f"{self.prefix}/moments/step-{step:08d}", tensors, {"steps": steps})
 
     def load_moments(self, step: int) -> tuple[int, dict[str, "Tensor"]]:
-        """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was."""
+        """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was, or it is not that."""
         folder = f"{self.prefix}/moments/step-{step:08d}"
         try:
-            steps = json.loads(self.store.read(f"{folder}/facts.json"))["steps"]
+            facts, tensors = self._state(folder, seal.REMEDY)
         except FileNotFoundError:
             raise ValueError(
                 f"{self.prefix} kept no optimizer state of step {step}: train it with "
                 f"resources.keep_moments=({step},), from its start, or go on with start.moments='reset'"
             ) from None
-        refs = header(self.store, f"{folder}/state.safetensors")
-        return steps, {name: ref.read() for name, ref in refs.items()}
+        return facts.require({"steps": int})["steps"], tensors
+
+    def _save(self, folder: str, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
+        """Tensors, then facts with the digest of the tensors' file, sealed."""
+        data = serialise(tensors)
+        self.store.write(f"{folder}/state.safetensors", data)
+        state = {"state": hashlib.sha256(data).hexdigest()}
+        self.store.write(f"{folder}/facts.json", _json(seal.sealed(facts | state)))
+
+    def _state(self, folder: str, remedy: str) -> tuple[Facts, dict[str, "Tensor"]]:
+        """Facts and tensors of a state. Errors: FileNotFoundError, ValueError where it is not what was written."""
+        facts = seal.opened(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
+        key, said, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
+        for begin in range(0, self.store.size(key) if said is not None else 0, PIECE):
+            total.update(self.store.read(key, begin, begin + PIECE))
+        if said not in (None, total.hexdigest()):
+            raise ValueError(f"{key} is not what was written there; {remedy}")
+        try:
+            return facts, {name: ref.read() for name, ref in header(self.store, key).items()}
+        except ValueError as error:
+            raise ValueError(f"{error}; {remedy}") from None
 
     def _base(self, parent: int | None) -> tuple[int | None, int]:
         """What the snapshot after `parent` is kept beside, and how many then are; (None, 0) where it is to be whole."""
@@ -234,6 +273,14 @@ class Trajectory:
                 "the code or the machine changed: use another OPD_STORE"
             )
         return digest
+
+
+def _record(data: bytes, key: str) -> Facts:
+    """run.json or end.json. Errors: ValueError where it is not what was written, or of another layout."""
+    found = seal.opened(data, key)
+    if (layout := found.pop("layout", RECORD)) != RECORD:
+        raise ValueError(f"{key} has layout {shown(layout)}; this version reads layout {RECORD}: {NEWER}")
+    return found
 
 
 def _place(file: str, ref: TensorRef) -> dict[str, Any]:

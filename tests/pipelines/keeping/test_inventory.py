@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from opd_ops.geometry import VERSION
 from pipelines import lake
-from pipelines.keeping.inventory import Inventory, classify, inside, parse_run, require_name
+from pipelines.keeping.inventory import Inventory, classify, parse_run
 from pipelines.store.bases import BaseCache
+from pipelines.store.names import inside, require_name
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
@@ -61,6 +62,7 @@ def test_what_the_project_writes_is_known_with_its_run_and_step(tmp_path):
         (f"bases/0ab/v{VERSION}/spectrum.json", "base"),
         (f"scores/fresh-0/{'0' * 64}.parquet", "score"),
         ("reports/tiny/index.html", "report"),
+        ("watched/mine.json", "watch"),
         (f"runs/a/seed-0/measured/model.layers.0%2Fq/{'0' * 24}.safetensors", "part"),
         ("runs/external.a/seed-0/import.json", "record"),
         ("lake/bench/commit=abc/part-0.parquet", "table"),

@@ -202,7 +202,9 @@ def test_a_base_that_is_another_or_gone_is_an_error_and_not_a_number(run):
     train(run, 2)
     manifest = f"{run.prefix}/step-00000000/manifest.json"
     kept = run.store.read(manifest)
-    run.store.write(manifest, json.dumps(run.manifest(0) | {"digest": "f" * 64}).encode())
+    other = run.manifest(0) | {"digest": "f" * 64}
+    other["files"]["master.safetensors"]["sha256"] = "f" * 64
+    run.store.write(manifest, json.dumps(other).encode())
     with pytest.raises(ValueError, match=r"step-00000001 is kept beside .*step-00000000 .* holds ffffffffffff: bring"):
         run.refs(1)
     run.store.remove(manifest)
@@ -294,6 +296,25 @@ def test_the_newest_resume_state_is_kept_and_the_others_pruned(trajectory):
     assert all(torch.equal(tensors[name], w) for name, w in weights(10).items())
     assert trajectory.store.list(f"{trajectory.prefix}/resume") == ["step-00000010"]
     assert trajectory.steps() == []
+
+
+@pytest.mark.parametrize("name", ["facts.json", "state.safetensors"])
+def test_a_state_that_is_not_what_was_saved_is_one_line_and_nothing_goes_on_from_it(name, run):
+    run.save_resume(2, weights(2), {"parent": 1})
+    run.save_moments(2, 2, weights(2))
+    for kind, load, remedy in (
+        ("resume", run.load_resume, "delete its folder: the run goes on"),
+        ("moments", lambda: run.load_moments(2), "opd import"),
+    ):
+        key = f"{run.prefix}/{kind}/step-00000002/{name}"
+        data = bytearray(run.store.read(key))
+        assert load() is not None
+        data[-10] ^= 1
+        run.store.write(key, bytes(data))
+        with pytest.raises(ValueError) as error:
+            load()
+        line = str(error.value)
+        assert "\n" not in line and key in line and remedy in line
 
 
 def test_numbers_survive_a_resume_state_exactly(run):

@@ -1,0 +1,77 @@
+"""What the manifest of a snapshot may say, checked before anything is read or allocated because of it.
+
+A seal shows that a manifest is what somebody wrote, not that it makes sense: files are names in its own folder, ranges
+lie in them, plain tensors span what their shape and dtype take, and codes lie beside a base.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.store.document import count
+from pipelines.store.names import LONGEST, inside, shown, unspeakable
+from pipelines.store.payload import WEIGHTS
+from pipelines.store.tensors import DIMENSIONS, ITEMSIZE
+
+FIELDS = {
+    1: {"layout", "step", "parent", "files", "tensors"},
+    2: {"layout", "step", "parent", "digest", "base", "deltas", "files", "tensors"},
+}
+PRECISION = {"kept", "bound"}  # fields of a manifest whose tensors are updates
+PLACE = {"file", "begin", "end"}
+WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
+
+
+def malformed(manifest: dict[str, Any]) -> str:
+    """Why the fields of a manifest of a layout in FIELDS cannot be right; empty where they can."""
+    precision = PRECISION if "kept" in manifest and manifest["layout"] > 1 else set()
+    if wrong := sorted(manifest.keys() ^ (FIELDS[manifest["layout"]] | precision)):
+        return f"has an unknown field or lacks one: {', '.join(map(shown, wrong))}"
+    try:
+        return next((f"has an impossible {what}" for what, fits in _parts(manifest) if not fits), "")
+    except (LookupError, TypeError, AttributeError) as error:
+        return f"is no manifest ({type(error).__name__}: {shown(str(error))})"
+
+
+def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each part of a manifest, and whether it can be one."""
+    from pipelines.store import codec
+
+    # What is said of a tensor beside where it lies, by its code.
+    codes = {codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
+    files, base = manifest["files"], manifest.get("base")
+    yield "step", count(manifest["step"])
+    yield "parent", manifest["parent"] is None or count(manifest["parent"])
+    yield "list of files", isinstance(files, dict) and WEIGHTS in files
+    for name, facts in files.items():
+        yield f"file {shown(name)}", "/" not in name and inside(name) and count(facts["size"]) and _sha(facts["sha256"])
+    for name, tensor in manifest["tensors"].items():
+        what, coded = f"tensor {shown(name)}", codes.get(tensor["code"], set()) if "code" in tensor else set()
+        yield f"code of {what}", "code" not in tensor or (bool(base) and bool(coded))
+        yield what, tensor.keys() == WHOLE | coded and len(name) <= LONGEST and not unspeakable(name)
+        yield f"shape of {what}", _shape(tensor["shape"]) and tensor["dtype"] in ITEMSIZE
+        yield f"place of {what}", _lies(tensor, files)
+        size = math.prod(tensor["shape"]) * ITEMSIZE[tensor["dtype"]]
+        yield f"length of {what}", bool(coded) or tensor["end"] - tensor["begin"] == size
+        if "view" in tensor:
+            yield f"view of {what}", tensor["view"].keys() == PLACE | {"code"} and _lies(tensor["view"], files)
+            yield f"view of {what}", tensor["view"]["code"] == codec.DELTA and tensor["dtype"] == "F32"
+    if manifest["layout"] > 1:
+        yield "base", base is None or (count(base["step"]) and base["step"] != manifest["step"])
+        yield "base", base is None or _sha(base["digest"])
+        yield "number of deltas", count(manifest["deltas"])
+        yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if base is None else _sha(manifest["digest"])
+
+
+def _lies(place: dict[str, Any], files: dict[str, Any]) -> bool:
+    """Whether a range lies in a file of the snapshot."""
+    begin, end = place["begin"], place["end"]
+    return count(begin) and count(end) and place["file"] in files and begin <= end <= files[place["file"]]["size"]
+
+
+def _shape(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) <= DIMENSIONS and all(map(count, shape))
+
+
+def _sha(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and value.isascii()
