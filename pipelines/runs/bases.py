@@ -22,6 +22,7 @@ from torch import Tensor
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
 from opd_ops.training.subspace import Subspace, leading
+from pipelines.runs import proof
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, header
 from pipelines.store.trajectory import Trajectory
@@ -47,7 +48,8 @@ def made(
     for name in names:
         if constraint.rank > min(weights[name].shape):
             raise ValueError(
-                f"constraint.rank {constraint.rank} is more than {name} of shape {tuple(weights[name].shape)} has"
+                f"constraint.rank {constraint.rank} is more than {name} of shape {tuple(weights[name].shape)} has; "
+                f"choose {min(weights[name].shape)} at most"
             )
     sides = [side for side in SIDES if constraint.side in (side, "both")]
     vectors, digests = _source(store, constraint, seed, weights, sides)
@@ -68,10 +70,10 @@ def _source(
         return _given(basis.path, weights, rank, sides)
     trajectory = Trajectory(store, basis.recipe, seed if basis.seed is None else basis.seed)
     trajectory.require(basis.step)
-    refs, digests = trajectory.refs(basis.step), {"step": trajectory.digest(basis.step)}
+    refs, digests = proof.proven(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
     begin: dict[str, TensorRef] = {}
     if isinstance(basis, UpdateOf):
-        begin, digests = trajectory.refs(0), digests | {"start": trajectory.digest(0)}
+        begin, digests = proof.proven(trajectory, 0), digests | {"start": trajectory.digest(0)}
 
     def vectors(name: str) -> dict[str, Tensor]:
         where = f"step {basis.step} of {trajectory.prefix}"
@@ -123,7 +125,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
     folder, name = posixpath.split(normalise(path))
     store = Store(folder)
     if not store.exists(name):
-        raise ValueError(f"the constraint's file {path} does not exist")
+        raise ValueError(f"the constraint's file {path} does not exist; name one with orthonormal columns")
     refs = header(store, name)
 
     def vectors(matrix: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@
 
 import functools
 import logging
+import math
 import os
 import signal
 import threading
@@ -13,19 +14,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from pipelines.runs import room
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
 _lock = threading.Lock()
+LOOPBACK = "127.0.0.1"
 BEAT = 1.0  # seconds between two chances to stop
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
 
 
 @contextmanager
 def cluster(cpus: int | None = None) -> Iterator[None]:
-    """A Ray session for the block; joins the one this process already has."""
+    """A Ray session for the block; joins the one this process already has. What it starts listens on loopback."""
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local" or address.startswith(f"{LOOPBACK}:"):
+        # Read when Ray is imported: this node's address is then the loopback one, and its servers listen there alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -37,14 +45,17 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    own = {} if address != "local" else {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False}
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "dashboard_host": LOOPBACK}
+        # Ray's own share leaves a third of what is free to its object store, where little is kept here.
+        own |= {"_memory": int(room.SHARE * free)} if math.isfinite(free := room.here()) else {}
     ray.init(
         address=address,
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": WORKER},
-        **own,  # type: ignore[arg-type]
+        **own,
     )
     try:
         yield
@@ -80,6 +91,18 @@ def actor(kind: type, options: Mapping[str, Any]) -> Iterator[Any]:
         _idle.setdefault(kind, []).append(handle)
 
 
+def described() -> str:
+    """What the Ray of this process has: nodes, CPUs, GPUs, memory in GiB, and its address."""
+    import ray
+
+    has = ray.cluster_resources()
+    nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in has)
+    return (
+        f"{nodes} node{'s' * (nodes != 1)}, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, "
+        f"{has.get('memory', 0) / 2**30:.1f} GiB for tasks, at {ray.get_runtime_context().gcs_address}"
+    )
+
+
 def warm(kind: type) -> None:
     """Start a CPU actor of class `kind` now, for the session's next block of `actor`."""
     import ray
@@ -88,6 +111,17 @@ def warm(kind: type) -> None:
         if not _idle.get(kind):
             remote: Any = ray.remote
             _idle.setdefault(kind, []).append(remote(kind).remote())
+
+
+def release() -> None:
+    """End the actors that wait for their next block, for the memory that they hold."""
+    import ray
+
+    with _lock:
+        waiting = [handle for handles in _idle.values() for handle in handles]
+        _idle.clear()
+    for handle in waiting:
+        ray.kill(handle)
 
 
 def one_thread() -> None:
@@ -108,37 +142,28 @@ def fan_out(
     serial: bool,
     done: Callable[[int], None] = lambda count: None,
     cost: Callable[[Item], int] = lambda item: 1,
+    memory: Callable[[Item], int] = lambda item: 0,
+    name: Callable[[Item], str] = str,
+    smaller: Callable[[Item], Item] = lambda item: item,
 ) -> list[Result]:
     """function(item) for every item, in the order of `items`; the first error propagates.
 
     serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished (or
-    what they cost together), at least every second on Ray; an exception it raises cancels the rest.
+    what they cost together), at least every second on Ray; an exception it raises cancels the rest. memory: bytes that
+    a task will hold, of which Ray starts no more than a node has. An item whose process is lost is done again, as
+    `Fan` has it; name: what it is called then; smaller: what is done in its place where memory was short.
     """
-    results: list[Any] = [None] * len(items)
-    finished = 0
-    if serial:
-        for index, item in enumerate(items):
-            results[index] = function(item)
-            finished += cost(item)
-            done(finished)
-        return results
-    import ray
+    if not serial:
+        from pipelines.runs.fan import Fan
 
-    remote = ray.remote(num_cpus=1, max_retries=3)(_interruptible(function))
-    pending = {remote.remote(item): index for index, item in enumerate(items)}
-    try:
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=BEAT)
-            if not ready:
-                done(finished)  # whoever listens may stop the work by raising
-            for reference in ready:
-                index = pending.pop(reference)
-                results[index] = unwrap(lambda reference=reference: ray.get(reference))
-                finished += cost(items[index])
-                done(finished)
-    finally:
-        for reference in pending:
-            ray.cancel(reference)
+        task = _interruptible(function)
+        return Fan(task, items, done=done, cost=cost, memory=memory, name=name, smaller=smaller).results()
+    results: list[Any] = []
+    finished = 0
+    for item in items:
+        results.append(function(item))
+        finished += cost(item)
+        done(finished)
     return results
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from pipelines import lake
+from pipelines.runs import records
 from pipelines.runs.measuring import measured
 from pipelines.runs.provenance import provenance
 from pipelines.runs.training import complete
@@ -78,8 +79,8 @@ def inputs(store: Store, study: Study) -> dict[str, Any]:
     """What a comparison made now would be made from: every run's measurement and transfer, and the claims."""
     from pipelines.report.claims import CLAIMS
 
-    found = {}
-    for recipe in study.every_arm():
+    found, there = {}, set(store.list("runs"))
+    for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
         for seed in study.seeds:
             for name in ("measured", "transfer"):
                 key = f"{Trajectory(store, recipe.name, seed).prefix}/{name}.json"
@@ -91,7 +92,7 @@ def inputs(store: Store, study: Study) -> dict[str, Any]:
 def compared(store: Store, study: Study) -> bool:
     """True when the report was made from the runs as they are now."""
     key = f"reports/{study.name}/inputs.json"
-    return store.exists(key) and json.loads(store.read(key)) == inputs(store, study)
+    return records.kept(store, key) == inputs(store, study)
 
 
 def report_key(study: Study) -> str:

@@ -1,22 +1,23 @@
 """Actors of one class that share calls, each of which may be repeated; an actor that dies is replaced.
 
 Calls are dealt in turn, and an actor does its own in order. What a call returns must not depend on the actor, so that
-neither their number nor a replacement changes a result. A method's own exception is raised, and never retried.
+neither their number nor a replacement changes a result. A method's own exception is raised, and never retried. An
+actor that was killed because memory was short is not replaced while there is another, which takes over its calls.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.runs.cluster import unwrap
+from pipelines.runs.deaths import RETRIES as RETRIES
+from pipelines.runs.deaths import Died as Died
+from pipelines.runs.deaths import lost, reason, starved, tell
 from pipelines.runs.placement import Spot
 
-RETRIES = 3  # of a call whose actor died
+PAUSE = 5.0  # seconds after an only actor was killed for memory, longer each time
 START = 600.0  # seconds for a new actor to find its place, import torch and load its model
-
-
-class Died(RuntimeError):
-    """An actor died at the same call again and again, or never started."""
 
 
 @dataclass(eq=False)
@@ -67,7 +68,7 @@ class Crew:
 
     def wait(self) -> None:
         """Until every actor has started."""
-        for member in self.members:
+        for member in tuple(self.members):
             while member.start is not None:
                 try:
                     self._started(member)
@@ -96,9 +97,9 @@ class Crew:
         """The result of a call, once."""
         import ray
 
-        member = call.member
         try:
             while True:
+                member = call.member  # who may be another after a death
                 try:
                     self._started(member)
                     result = unwrap(lambda: ray.get(call.reference))
@@ -161,6 +162,7 @@ class Crew:
         member.start = None
 
     def _replace(self, member: Member, death: Exception) -> None:
+        """A new actor for one that died, or the next one for its calls where memory was short."""
         import ray
 
         member.deaths += 1
@@ -169,22 +171,28 @@ class Crew:
                 f"a {self.name} died {member.deaths} times at the same call, which was repeated {self.retries} times "
                 f"({reason(death)}); give it more memory or a smaller batch, and start the run again: it goes on"
             )
-        self.replaced += 1
         ray.kill(member.handle)
+        if starved(death) and len(self.members) > 1:
+            self._retire(member, death)
+            return
+        if starved(death):
+            tell(f"a {self.name} was lost ({reason(death)}); another repeats its calls")
+            time.sleep(PAUSE * member.deaths)
+        self.replaced += 1
         self._stand(member)
         for call in member.calls:
             self._send(call)
 
-
-def lost() -> tuple[type[Exception], ...]:
-    """What Ray raises when an actor, its node or its result is gone."""
-    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
-
-    return RayActorError, ObjectLostError, OutOfMemoryError, NodeDiedError, WorkerCrashedError
-
-
-def reason(death: Exception) -> str:
-    """What Ray says of a death, in one line."""
-    lines = [" ".join(line.split()) for line in str(death).splitlines()]
-    found = [line for line in lines if "dead because" in line or "exit" in line.lower()] or lines or [""]
-    return found[0].split(". ")[0][:200] or type(death).__name__
+    def _retire(self, member: Member, death: Exception) -> None:
+        """Hand an actor's calls to the next one, whose deaths count on from its own."""
+        place = self.members.index(member)
+        self.members.remove(member)
+        member.start = None
+        heir = self.members[place % len(self.members)]
+        heir.deaths = max(heir.deaths, member.deaths)
+        tell(f"a {self.name} was lost ({reason(death)}); the {len(self.members)} left go on without it")
+        calls, member.calls = member.calls, []
+        for call in calls:
+            call.member = heir
+            heir.calls.append(call)
+            self._send(call)

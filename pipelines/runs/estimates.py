@@ -22,13 +22,15 @@ Not counted: reading, certificates that need a second attempt, and the startup o
 import math
 from collections.abc import Collection, Sequence
 
-EXACT, EXTRA = 512, 8  # as in opd_ops.geometry.base, whose import loads torch
+EXACT, EXTRA, GUARD = 512, 8, 1  # as in opd_ops.geometry.base, whose import loads torch
 KRYLOV = 48 * 24  # largest basis of block Lanczos for the default cut of locking
 MASTER = ("F16", "F32", "F64")  # dtypes, by safetensors' names, that have a view besides bf16
 ROTATION = frozenset(("rotation", "singular_shift"))
 SPECTRA = frozenset(("update_spectrum", "hill", "locking"))
 TUNED = ROTATION | {"spectral_drift"}  # tables that need factors of W_t where those are dense
 BASED = TUNED | {"localization"}  # tables that need factors of W0
+COLUMNS = 24  # of a leading subspace, at most
+SLACK = 1.2  # measured over summed
 PROCESS = 350 * 2**20  # bytes of a worker that has imported torch
 
 
@@ -78,9 +80,7 @@ def per_snapshot(
 
 
 def base_bytes(shape: Sequence[int], dtype: str, k: Sequence[int]) -> int:
-    """Bytes of the cached base factors of a projection, 8 Q (m + n) + 8 m + 2 m G; 0 where it is dense. Loads torch."""
-    from opd_ops.geometry.base import GUARD
-
+    """Bytes of the cached base factors of a projection, 8 Q (m + n) + 8 m + 2 m G; 0 where it is dense."""
     if dense(shape, dtype, k):
         return 0
     m, n = sorted(shape)
@@ -93,23 +93,46 @@ def mask_bytes(shape: Sequence[int], dtype: str, k: Sequence[int]) -> int:
     return 0 if dense(shape, dtype, k) else math.prod(shape)
 
 
-def peak_bytes(shape: Sequence[int], dtype: str, stored: int, tables: Collection[str], k: Sequence[int]) -> int:
+def peak_bytes(
+    shape: Sequence[int], dtype: str, stored: int, tables: Collection[str], k: Sequence[int], *, read: int = 0
+) -> int:
     """Highest memory of a worker on a projection. dtype: of W0; stored: bytes of the weight as stored.
 
     W0 and W_t as stored, and the largest of: eigh of the base (four float64 m x m), W_t and E in f32 beside the largest
-    Gram matrix and its copy, and for nulls the final weight, seven f32 copies and a permutation (8 bytes a weight).
-    Dense: five float64 copies and three Gram matrices.
+    Gram matrix and its copy, or beside what a weight takes while it is read (`read` bytes), and for nulls the final
+    weight, seven f32 copies and a byte a weight. Dense: five float64 copies and three Gram matrices. SLACK is what
+    `make bench` (figure 4) saw beyond these sums: workspaces, and pages that the allocator keeps.
     """
     m, n = sorted(shape)
     if dense(shape, dtype, k):
-        return PROCESS + 2 * stored + 8 * (5 * m * n + 3 * m * m)
-    phases = [8 * m * n + 12 * m * m]
+        return PROCESS + int(SLACK * (2 * stored + max(read, 8 * (5 * m * n + 3 * m * m))))
+    phases = [8 * m * n + 12 * m * m, 8 * m * n + read]
     if not BASED.isdisjoint(tables):
-        gram = 16 if "spectral_drift" in tables else 12
-        phases += [32 * m * m, 2 * base_bytes(shape, dtype, k) + 8 * m * n + gram * m * m]
+        gram, base = 16 if "spectral_drift" in tables else 12, 2 * base_bytes(shape, dtype, k)
+        phases += [32 * m * m, base + 8 * m * n + gram * m * m, base + 8 * m * n + read]
     if "nulls" in tables:
-        phases.append(stored + 36 * m * n + 12 * m * m)
-    return PROCESS + 2 * stored + max(phases)
+        phases.append(stored + 29 * m * n + 12 * m * m)
+    return PROCESS + int(SLACK * (2 * stored + max(phases)))
+
+
+def kept_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collection[str]) -> int:
+    """Bytes of the leading subspaces that locking keeps of all snapshots of a projection."""
+    return 8 * COLUMNS * sum(shape) * snapshots * views * ("locking" in tables)
+
+
+def projected_bytes(shape: Sequence[int], stored: int, *, exact: bool) -> int:
+    """Memory of a worker that projects an update to its end: three weights, five copies, three Gram matrices."""
+    m, n = sorted(shape)
+    return PROCESS + int(SLACK * (3 * stored + 5 * m * n * (8 if exact else 4) + 24 * m * m))
+
+
+def streamed_bytes(stored: int, block: int, read: int) -> int:
+    """Highest memory of a worker on what is no projection, compared `block` bytes of a weight at a time.
+
+    Two blocks, what one takes while it is read, in proportion, and support's own copies of a part of them.
+    """
+    part = min(stored, block)
+    return PROCESS + int(SLACK * (2 * part + read * part // max(stored, 1) + min(3 * 2**25, 6 * part)))
 
 
 def _factors(m: int, n: int) -> float:

@@ -10,7 +10,7 @@ from pipelines.runs.sizes import Sizes
 ROOM = 0.9  # of a GPU's memory that tensors can fill
 GIB = 2**30
 
-Phase = Literal["always", "backward", "update", "sampling", "scoring"]
+Phase = Literal["always", "backward", "update", "confining", "sampling", "scoring"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,17 @@ class Actor:
     parts: tuple[Part, ...]
 
     @property
+    def always(self) -> int:
+        """Bytes of one actor outside any phase."""
+        return sum(part.bytes for part in self.parts if part.phase == "always")
+
+    @property
     def peak(self) -> int:
         """Bytes of one actor in its largest phase."""
-        phases = {part.phase: 0 for part in self.parts}
-        for part in self.parts:
-            phases[part.phase] += part.bytes
-        always = phases.pop("always", 0)
-        return always + max(phases.values(), default=0)
+        phases = {part.phase: 0 for part in self.parts if part.phase != "always"}
+        for phase in phases:
+            phases[phase] = sum(part.bytes for part in self.parts if part.phase == phase)
+        return self.always + max(phases.values(), default=0)
 
     def gpus(self, gpu: Gpu) -> int:
         """GPUs of a class that hold one actor, where its tensors can be split over them."""

@@ -61,8 +61,8 @@ def plan(
     """
     from opd_ops.geometry.suite import Settings
 
-    if name is not None and not _NAME.fullmatch(name):
-        raise ValueError(f"name {name!r} does not fit: use up to 100 of a-z, 0-9, dot, underscore and hyphen")
+    if name is not None:
+        require_name(name)
     Settings(**asdict(measurement))
     wanted = _roles(roles)
     _require_steps([step for step, _ in snapshots])
@@ -129,6 +129,12 @@ def measure_import(imported: Import, *, serial: bool = False, progress: Progress
     records.write(store, recipe, record | {"tables": others | written})
     forget(store, found.stale)
     return found.problems
+
+
+def require_name(name: str) -> None:
+    """Errors: ValueError for a name that an import cannot have."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} does not fit: use up to 100 of a-z, 0-9, dot, underscore and hyphen")
 
 
 def _roles(roles: Sequence[str] | None) -> tuple[str, ...] | None:

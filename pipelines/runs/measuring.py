@@ -2,6 +2,7 @@
 
 Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors. What is
 measured is kept in parts as it comes (`parts`), so a call that was stopped goes on, and new snapshots cost themselves.
+Before the first task the files of committed snapshots are shown to be what was committed (`proof`).
 """
 
 import json
@@ -14,12 +15,15 @@ from opd_ops.recipe import Recipe
 from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
-from pipelines.runs import estimates
+from pipelines.runs import estimates, proof, records, room
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster import fan_out, one_thread
+from pipelines.runs.fitting import asked, fitted, smaller
 from pipelines.runs.tasks import MatrixTask, Pair, Source
 from pipelines.runs.worker import Found, measure_matrix
+from pipelines.store.document import facts as facts_of
 from pipelines.store.matrix import MatrixRef
+from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
@@ -35,14 +39,26 @@ def largest_first(work: Iterable[MatrixTask]) -> list[MatrixTask]:
 
 
 def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
-    """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first."""
-    of, path = sum(task.cost for task in work), gemm_path(work)
+    """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first.
+
+    Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
+    is not what was committed.
+    """
+    of = sum(task.cost for task in work)
+    fitting = fitted(work, room.here() if serial else room.largest())
+    sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
+    refs = (source.ref.ref for source in sources if source.ref)
+    proving = proof.prove(proof.files(refs), serial=serial, done=lambda count: progress(0, of))
+    path = gemm_path(work)
     results = fan_out(
         measure_matrix,
-        [replace(task, gemm_path=path) for task in work],
+        [replace(task, gemm_path=path) for task in fitting],
         serial=serial,
         done=lambda cost: progress(cost, of),
         cost=lambda task: task.cost,
+        memory=asked,
+        name=lambda task: task.name,
+        smaller=smaller,
     )
     ordered = [results[index] for index in sorted(range(len(work)), key=lambda index: work[index].name)]
     tables = work[0].measurement.tables if work else ()
@@ -50,6 +66,7 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
         phase: [sum(found.seconds[phase][i] for found in ordered if phase in found.seconds) for i in range(2)]
         for phase in PHASES
     }
+    seconds["measure"] = [total + more for total, more in zip(seconds["measure"], proving, strict=True)]
     return Found(
         {table: [row for found in ordered for row in found.rows[table]] for table in tables},
         [problem for found in ordered for problem in found.problems],
@@ -136,7 +153,7 @@ def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
         return False
     if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in measurement.tables):
         return False
-    return json.loads(store.read(key)).get("from") == expected(store, recipe, seed, measurement)
+    return records.kept(store, key).get("from") == expected(store, recipe, seed, measurement)
 
 
 def measure_run(
@@ -155,7 +172,7 @@ def measure_run(
         raise ValueError(f"{trajectory.prefix} is not complete: train it before measuring")
     key = f"{trajectory.prefix}/measured.json"
     if measured(store, recipe, seed, measurement):
-        return json.loads(store.read(key))["problems"]
+        return problems(store, trajectory)
     clock = Clock()
     with clock.phase("measure"):
         steps = [step for step in end["snapshots"] if step > 0]
@@ -169,6 +186,17 @@ def measure_run(
     store.write(key, json.dumps(description, sort_keys=True).encode())
     forget(store, found.stale)
     return found.problems
+
+
+def problems(store: Store, trajectory: Trajectory) -> list[str]:
+    """What the measurement of a run told of; nothing before it. Errors: ValueError where that is damaged."""
+    key, remedy = f"{trajectory.prefix}/measured.json", "delete it, and measure the run again"
+    if not store.exists(key):
+        return []
+    found = facts_of(store.read(key), key, remedy).require({"problems": list})["problems"]
+    if not all(isinstance(problem, str) for problem in found):
+        raise ValueError(f"{key} has problems {shown(found)}, which are no texts; {remedy}")
+    return found
 
 
 def forget(store: Store, keys: Iterable[str]) -> None:

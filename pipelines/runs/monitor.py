@@ -4,7 +4,6 @@ A run that is measured is read from the lake; one that is not has its norms and 
 measured is kept in the same parts as any measurement's. The projected end needs weights: see `projecting`.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pipelines.report import bands
 from pipelines.report.readings import readings
 from pipelines.runs import records
 from pipelines.runs.measuring import measure, tasks
+from pipelines.runs.measuring import problems as told
 from pipelines.runs.projecting import Line, with_projected
 from pipelines.runs.tasks import Pair
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
@@ -93,7 +93,7 @@ def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True,
         raise ValueError(f"{recipe} seed {seed} has no snapshot after its start yet; let its training go on")
     study = trajectory.run()["identity"]["study"]
     columns = {"study": study, "recipe": recipe, "seed": seed}
-    held, problems = _written(store, recipe, seed), _told(store, trajectory)
+    held, problems = _written(store, recipe, seed), tuple(told(store, trajectory))
     work = tasks(trajectory, steps if projected or held is None else [], columns, Measurement(tables=TABLES))
     if held is None:
         measured = measure(work, serial=serial)
@@ -258,11 +258,6 @@ def _written(store: Store, recipe: str, seed: int) -> tuple[pl.DataFrame, ...] |
     """The rows of TABLES, or None where one is not there."""
     found = [lake.written(store, table, recipe=recipe, seed=seed) for table in TABLES]
     return tuple(one for one in found if one is not None) if all(one is not None for one in found) else None
-
-
-def _told(store: Store, trajectory: Trajectory) -> tuple[str, ...]:
-    key = f"{trajectory.prefix}/measured.json"
-    return tuple(json.loads(store.read(key))["problems"]) if store.exists(key) else ()
 
 
 def _sized(shape: tuple[int, ...] | None) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from opd_ops.recipe import NormOf
 from opd_ops.roles import PROJECTIONS, role
+from pipelines.runs import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
@@ -46,5 +47,5 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():
         return known
-    weights = {name: ref.read() for name, ref in trajectory.refs(end["step"]).items()}
-    return digests | {"norm": Reach(0.0, trajectory.refs(0)).distance(weights)}
+    weights = {name: ref.read() for name, ref in proof.proven(trajectory, end["step"]).items()}
+    return digests | {"norm": Reach(0.0, proof.proven(trajectory, 0)).distance(weights)}

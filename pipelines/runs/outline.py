@@ -6,7 +6,6 @@ from pipelines.runs import estimates
 from pipelines.runs.imports import Import
 from pipelines.runs.parts import lacking, peek
 from pipelines.runs.tasks import UNIT, MatrixTask
-from pipelines.runs.worker import BLOCK
 from pipelines.store.bases import known
 from pipelines.store.objects import Store
 
@@ -56,7 +55,9 @@ def outline(imported: Import, gflops: float) -> Outline:
         by_role,
         tuple(step for step in imported.steps if step not in waiting),
         tuple(sorted(waiting)),
-        max((_peak(task, missing) for task, missing in zip(work, wanted, strict=True) if missing), default=0),
+        max(
+            (task.memory_of(_asked(missing)) for task, missing in zip(work, wanted, strict=True) if missing), default=0
+        ),
     )
 
 
@@ -96,17 +97,9 @@ def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gf
     return line
 
 
-def _peak(task: MatrixTask, missing: dict[int, tuple[str, ...]]) -> int:
-    stored = max((pair.after.ref.nbytes for pair in task.pairs if pair.after.ref), default=0)
-    if not task.projection:
-        # Two stored blocks, and support's own copies of a part of them.
-        return estimates.PROCESS + 2 * min(stored, BLOCK) + 3 * 2**25
-    return estimates.peak_bytes(task.shape, task.dtype, stored, _asked(missing), task.measurement.k)
-
-
 def _blocks(task: MatrixTask) -> bool:
     """Whether W0 is read again for every snapshot."""
-    return not task.projection and any(pair.after.ref and pair.after.ref.nbytes > BLOCK for pair in task.pairs)
+    return not task.projection and any(pair.after.ref and pair.after.ref.nbytes > task.at_once for pair in task.pairs)
 
 
 def _asked(missing: dict[int, tuple[str, ...]]) -> set[str]:

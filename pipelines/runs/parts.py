@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.tasks import MatrixTask, Pair
+from pipelines.store.document import count, parsed
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read_header
 
@@ -81,8 +82,8 @@ def peek(task: MatrixTask) -> list[Entry]:
     found: list[Entry] = []
     for key in _keys(task.store, task.folder):
         try:
-            found += _entries(json.loads(read_header(task.store, key).data), None)
-        except (ValueError, LookupError, TypeError, FileNotFoundError):
+            found += _entries(parsed(read_header(task.store, key).data), None)
+        except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
             continue
     return found
 
@@ -145,13 +146,17 @@ def _keys(store: Store, folder: str) -> list[str]:
 
 def _read(store: Store, key: str) -> list[Entry]:
     """The entries of a part; none where it is damaged."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     data = store.read(key)
     if not key.endswith(f"/{_name(data)}"):
         return []
     length = int.from_bytes(data[:8], "little")
-    return _entries(json.loads(data[8 : 8 + length]), load(data))
+    try:
+        return _entries(parsed(data[8 : 8 + length]), load(data))
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+        return []
 
 
 def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
@@ -176,7 +181,7 @@ def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
 
 def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> list[Entry]:
     found = []
-    for i, facts in enumerate(json.loads(header["__metadata__"][PART])["entries"]):
+    for i, facts in enumerate(parsed(header["__metadata__"][PART].encode())["entries"]):
         subspaces = {} if tensors is None else _subspaces(i, facts["subspaces"], tensors)
         facts |= {
             "tables": tuple(facts["tables"]),
@@ -184,8 +189,18 @@ def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> lis
             "final": tuple(facts["final"]) if facts["final"] else None,
             "subspaces": subspaces,
         }
-        found.append(Entry(**facts))
+        found.append(_checked(Entry(**facts)))
     return found
+
+
+def _checked(entry: Entry) -> Entry:
+    """Itself. Errors: TypeError where a field cannot be what was written."""
+    texts = (entry.before, entry.after, entry.dtype, *entry.tables, *entry.problems)
+    rows = isinstance(entry.rows, dict) and all(isinstance(found, list) for found in entry.rows.values())
+    final = entry.final is None or (len(entry.final) == 2 and isinstance(entry.final[1], str))
+    if not (count(entry.step) and all(isinstance(text, str) for text in texts) and rows and final):
+        raise TypeError("no entry of a part")
+    return entry
 
 
 def _subspaces(place: int, views: dict[str, dict[str, Any]], tensors: "dict[str, Tensor]") -> "dict[str, Subspaces]":

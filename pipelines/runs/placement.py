@@ -1,9 +1,11 @@
 """Where a run's processes stand: one Ray placement group for the trainer, its rollout actors and its teacher actors.
 
 All of them are reserved at once or not at all, so that no run waits for its teacher while it holds the trainer's GPU. A
-recipe without actors needs no group: everything is in the trainer's process.
+recipe without actors needs no group for its processes: everything is in the trainer's. On a cluster of one node the
+group then only holds the memory that the trainer will take, and the trainer may be an actor that was there before.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,25 +13,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd_ops.recipe import Resources, Workers
+from pipelines.runs import room
+from pipelines.runs.deaths import tell
+from pipelines.runs.memory import Memory
+from pipelines.runs.room import gb, nodes
 
 CPU = 0.01  # of every bundle: a place on a node that has CPUs; what is computed there is not rationed
-WAIT = 600.0  # seconds for what other work holds
+WAIT = 600.0  # seconds for GPUs that other work holds; for memory there is no limit
+QUIET = 10.0  # seconds after which a wait for memory is told
 BEAT = 1.0  # seconds between two chances to stop
 REMEDY = "lower Resources.gpus or join a bigger cluster with RAY_ADDRESS"
+SMALLER = (
+    "set resources.checkpoint_activations, give the arm a new name with a smaller precision.micro_batch, or join a "
+    "bigger cluster with RAY_ADDRESS"
+)
 
 
 @dataclass(frozen=True)
 class Spot:
-    """Room for one actor: a bundle of a placement group, or, without a group, wherever Ray finds it."""
+    """Room for one actor: a bundle of a placement group, or, without a group, wherever Ray finds it.
+
+    memory: bytes to ask for, where it has a GPU and no group.
+    """
 
     gpus: float = 0.0
     group: Any = None
     bundle: int = 0
+    memory: int = 0
 
     def options(self) -> dict[str, Any]:
         """Arguments of `ray.remote` that start an actor here. Without group and GPUs it holds no CPU while it lives."""
         if self.group is None:
-            return {"num_gpus": self.gpus} if self.gpus else {}
+            memory = {"memory": self.memory} if self.memory else {}
+            return {"num_gpus": self.gpus} | memory if self.gpus else {}
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle)
@@ -46,34 +62,59 @@ class Placement:
 
 
 @contextmanager
-def placed(resources: Resources, *, wait: float = WAIT, beat: Callable[[], None] = lambda: None) -> Iterator[Placement]:
-    """Room for a run while the block lasts; its actors end with the block.
+def placed(
+    resources: Resources,
+    memory: Memory | None = None,
+    *,
+    wait: float | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Iterator[Placement]:
+    """Room for a run while the block lasts, of so much memory for each process; its actors end with the block.
 
-    beat is called every second while other work holds what is needed, and may stop the wait by raising. Errors:
-    ValueError naming what the cluster does not have; TimeoutError naming what was not free within `wait` seconds.
+    beat is called every second while other work holds what is needed, and may stop the wait by raising. wait: seconds,
+    by default WAIT for GPUs and no limit for the rest. Errors: ValueError naming what the cluster does not have;
+    TimeoutError naming what was not free within `wait` seconds.
     """
-    require(resources)
-    if not resources.rollout.actors and not resources.teacher.actors:
-        yield Placement(Spot(resources.gpus))
+    memory = memory or Memory()
+    require(resources, memory)
+    alone = not resources.rollout.actors and not resources.teacher.actors
+    if alone and (resources.gpus or not memory.trainer):
+        yield Placement(Spot(resources.gpus, memory=memory.trainer))
         return
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    bundles = [{"CPU": CPU} | ({"GPU": gpus} if gpus else {}) for gpus in _bundles(resources)]
+    gpus, apart = _bundles(resources), alone and len(nodes()) == 1
+    bundles = [
+        ({} if apart else {"CPU": CPU}) | ({"GPU": gpu} if gpu else {}) | ({"memory": size} if size else {})
+        for gpu, size in zip(gpus, _memory(resources, memory), strict=True)
+    ]
     group = placement_group(bundles, strategy="PACK")
     try:
-        limit = time.monotonic() + wait
-        while not group.wait(min(BEAT, wait)):
-            if time.monotonic() >= limit:
-                raise TimeoutError(_taken(resources, wait))
-            beat()
-        spots = [Spot(gpus, group, bundle) for bundle, gpus in enumerate(_bundles(resources))]
+        _await(group, resources, memory, (WAIT if sum(gpus) else math.inf) if wait is None else wait, beat)
+        if apart:
+            yield Placement(Spot())
+            return
+        spots = [Spot(gpu, group, bundle) for bundle, gpu in enumerate(gpus)]
         first = 1 + resources.rollout.actors
         yield Placement(spots[0], tuple(spots[1:first]), tuple(spots[first:]))
     finally:
         remove_placement_group(group)
 
 
-def require(resources: Resources) -> None:
+def _await(group: Any, resources: Resources, memory: Memory, wait: float, beat: Callable[[], None]) -> None:
+    """Errors: TimeoutError naming what was not free."""
+    begun, told = time.monotonic(), False
+    while not group.wait(min(BEAT, wait)):
+        waited = time.monotonic() - begun
+        if waited >= wait:
+            raise TimeoutError(_taken(resources, memory, wait))
+        if memory.trainer and not told and waited >= QUIET:
+            told = True
+            tell(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
+        beat()
+
+
+def require(resources: Resources, memory: Memory | None = None) -> None:
     """Errors: ValueError for resources that no cluster could give, or that are more than this one has, free or not."""
     for what, gpus in _kinds(resources):
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
@@ -81,14 +122,14 @@ def require(resources: Resources) -> None:
     for what, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
         if workers.actors < 0:
             raise ValueError(f"Resources.{what}.actors is not negative, got {workers.actors}")
-    gpus = _bundles(resources)
-    if sum(gpus) == 0 and len(gpus) == 1:
+    gpus, memory = _bundles(resources), memory or Memory()
+    held = _memory(resources, memory)
+    if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
         return
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for name, unit, needed in (("GPU", "GPUs", gpus), ("CPU", "CPUs", [CPU] * len(gpus))):
-        has = [float(node.get(name, 0)) for node in nodes]
+    there = nodes()
+    asked = [("GPU", "GPUs", gpus)] + ([("CPU", "CPUs", [CPU] * len(gpus))] if len(gpus) > 1 or sum(gpus) else [])
+    for name, unit, needed in asked:
+        has = [float(node.get(name, 0)) for node in there]
         if sum(needed) > sum(has):
             wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({len(needed)} x {CPU})"
             raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {REMEDY}")
@@ -97,6 +138,26 @@ def require(resources: Resources) -> None:
                 f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
                 f"{max(has):g}; {REMEDY}"
             )
+    if not (has := room.sizes()):
+        return
+    if sum(held) > sum(has):
+        raise ValueError(f"the run needs {_sizes(resources, memory)} and the cluster has {gb(sum(has))}; {SMALLER}")
+    if max(held) > max(has):
+        raise ValueError(
+            f"one process of the run needs {gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
+            f"largest node has {gb(max(has))}; {SMALLER}"
+        )
+
+
+def roomier(resources: Resources, memory: Memory, times: int) -> Memory:
+    """So many times the memory for each process, or as much less as the cluster has."""
+    for factor in range(times, 1, -1):
+        try:
+            require(resources, memory.times(factor))
+        except ValueError:
+            continue
+        return memory.times(factor)
+    return memory
 
 
 def _kinds(resources: Resources) -> list[tuple[str, float]]:
@@ -122,13 +183,36 @@ def _needs(resources: Resources) -> str:
     return f"{sum(_bundles(resources)):g} GPUs ({', '.join(parts)})"
 
 
-def _taken(resources: Resources, wait: float) -> str:
+def _memory(resources: Resources, memory: Memory) -> list[int]:
+    """Bytes of the processes in the order of `_bundles`."""
+    beside = [memory.rollout] * resources.rollout.actors + [memory.teacher] * resources.teacher.actors
+    return [memory.trainer, *beside]
+
+
+def _sizes(resources: Resources, memory: Memory) -> str:
+    parts = [f"trainer {gb(memory.trainer)}"]
+    for name, workers, size in (
+        ("rollout", resources.rollout, memory.rollout),
+        ("teacher", resources.teacher, memory.teacher),
+    ):
+        if workers.actors:
+            parts.append(f"{name} {workers.actors} x {gb(size)}")
+    return f"{gb(sum(_memory(resources, memory)))} of memory ({', '.join(parts)})"
+
+
+def _free() -> str:
+    """What is free now of what the cluster has."""
     import ray
 
     free: Mapping[str, float] = ray.available_resources()
     total: Mapping[str, float] = ray.cluster_resources()
-    held = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU"))
+    held = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
+    return ", ".join([*held, f"{gb(free.get('memory', 0))} of {gb(total.get('memory', 0))} of memory free"])
+
+
+def _taken(resources: Resources, memory: Memory, wait: float) -> str:
+    sizes = f", {_sizes(resources, memory)}" if memory.trainer else ""
     return (
-        f"the run needs {_needs(resources)} and {len(_bundles(resources))} x {CPU} CPUs, which were not free together "
-        f"within {wait:g} s ({held}); wait for the other work to end, or {REMEDY}"
+        f"the run needs {_needs(resources)}{sizes} and {len(_bundles(resources))} x {CPU} CPUs, which were not free "
+        f"together within {wait:g} s ({_free()}); wait for the other work to end, or {REMEDY}"
     )

@@ -5,6 +5,7 @@ runs/<recipe>/seed-<n>/projected.json   step: from (engine, stamps of W0, the ea
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import polars as pl
 from opd_ops.geometry import VERSION
 from opd_ops.recipe.reaction import earlier
 from pipelines.report.readings import RANK, ordered
-from pipelines.runs import estimates
+from pipelines.runs import estimates, records
 from pipelines.runs.cluster import fan_out, one_thread
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
@@ -28,6 +29,13 @@ class Course:
     name: str
     line: Line
     wanted: tuple[tuple[int, int], ...]
+
+    def memory(self) -> int:
+        """Bytes of its worker, at most."""
+        refs = [ref for _, *both in self.line for ref in both]
+        exact = any(estimates.dense(ref.shape, ref.ref.dtype, (RANK,)) for ref in refs)
+        stored = max((ref.nbytes for ref in refs), default=0)
+        return estimates.projected_bytes(refs[0].shape, stored, exact=exact) if refs else 0
 
 
 def project(course: Course) -> list[dict[str, Any]]:
@@ -64,15 +72,16 @@ def with_projected(
     prefix: of the run. lines: by matrix. stamps: of the weights by step, 0 among them.
     """
     key = f"{prefix}/projected.json"
-    kept = json.loads(store.read(key)) if store.exists(key) else {}
+    kept = records.kept(store, key)
     steps = sorted(step for step in stamps if step > 0)
     pairs = [(step, previous) for step in steps if (previous := earlier(steps, step)) is not None]
     made_from = {str(step): [VERSION, stamps[0], stamps[previous], stamps[step]] for step, previous in pairs}
-    known = {step: found for step, found in kept.items() if made_from.get(step) == found["from"]}
+    known = {step: found for step, found in kept.items() if _says(found) and made_from.get(step) == found["from"]}
     if wanted := tuple((step, previous) for step, previous in pairs if str(step) not in known):
         store.require_writable()
         courses = [Course(name=name, line=line, wanted=wanted) for name, line in sorted(lines.items())]
-        rows = [row for found in fan_out(project, courses, serial=serial) for row in found]
+        told = fan_out(project, courses, serial=serial, memory=Course.memory, name=lambda course: course.name)
+        rows = [row for found in told for row in found]
         for step, _ in wanted:
             views = sorted({row["view"] for row in rows if row["step"] == step})
             values = {
@@ -85,6 +94,14 @@ def with_projected(
     values = [known[str(step)]["values"].get(view) if str(step) in known else None for step, view in places]
     more = norms.with_columns(quantity=pl.lit("similarity_projected"), value=pl.Series(values, dtype=pl.Float64()))
     return ordered(pl.concat([readings, more.select(readings.columns)]))
+
+
+def _says(found: Any) -> bool:
+    """Whether what is kept of a step can be what was kept."""
+    values = found.get("values") if isinstance(found, dict) else None
+    if not isinstance(values, dict) or "from" not in found:
+        return False
+    return all(value is None or (isinstance(value, float) and math.isfinite(value)) for value in values.values())
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -7,15 +7,20 @@ runs/external.<name>/seed-0/import.json
 """
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from pipelines.lake.lake import partition_key
 from pipelines.store.checkpoints import Checkpoint
+from pipelines.store.document import facts
+from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 
 LAYOUT = 2  # version of import.json
+ANOTHER = "import under another --name"
 
 Record = dict[str, Any]
 
@@ -34,17 +39,42 @@ def write(store: Store, recipe: str, record: Record) -> None:
 
 
 def read(store: Store, recipe: str) -> Record | None:
-    """Errors: ValueError for a record of another layout."""
+    """Errors: ValueError for a record of another layout, or one that is not what was written."""
     try:
-        stored = json.loads(store.read(key(recipe)))
+        stored = facts(store.read(key(recipe)), key(recipe), ANOTHER)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if stored.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{key(recipe)} has layout {stored.get('layout')} and this version reads {LAYOUT}; "
-            "import under another --name"
-        )
+        layout = shown(stored.get("layout"))
+        raise ValueError(f"{key(recipe)} has layout {layout} and this version reads {LAYOUT}; {ANOTHER}")
+    try:
+        right = next((False for fits in _parts(stored) if not fits), True)
+    except (LookupError, TypeError, AttributeError):
+        right = False
+    if not right:
+        raise ValueError(f"{key(recipe)} does not say what it was made from; {ANOTHER}")
     return stored
+
+
+def kept(store: Store, key: str) -> Record:
+    """The fields of a record that is made again when it is damaged: none where it is, or is absent."""
+    try:
+        return facts(store.read(key), key, "")
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _parts(record: Record) -> Iterator[bool]:
+    """Whether each part of a record can be one."""
+    yield all(isinstance(record["base"][name], str) for name in ("ref", "stamp"))
+    for step, found in record["snapshots"].items():
+        yield bool(re.fullmatch(r"[1-9]\d{0,18}", step, re.ASCII))
+        yield all(isinstance(found[name], str) for name in ("ref", "stamp"))
+        yield all(isinstance(one, str) for name in ("notes", "absent") for one in found[name])
+        yield isinstance(found["notes"], list) and isinstance(found["absent"], list)
+    for made in record["tables"].values():
+        yield isinstance(made["steps"], dict) and {"engine", "settings", "roles"} <= made.keys()
+        yield all(isinstance(problem, str) for problem in made["problems"])
 
 
 def of_table(record: Record, measurement: Measurement, engine: int, roles: tuple[str, ...] | None) -> Record:

@@ -7,7 +7,7 @@ evaluation that fails leaves the state before it, so that the run can go on once
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe, Replay
@@ -15,7 +15,7 @@ from pipelines import lake
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.crew import Died
 from pipelines.runs.placement import Placement, Spot
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, Unwritable
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
 from pipelines.store.writer import Writer
@@ -58,7 +58,7 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import norms
+        from pipelines.runs import norms, proof
         from pipelines.runs.assembly import assemble
 
         torch.set_num_threads(recipe.resources.threads)
@@ -84,7 +84,7 @@ class TrainingRun:
         self.parent: int | None = None
         self.due = False  # what follows the last step is still to be done
         self._begin(resumed)
-        self.reach = None if made.until is None else norms.Reach(made.until, self.trajectory.refs(0))
+        self.reach = None if made.until is None else norms.Reach(made.until, proof.proven(self.trajectory, 0))
 
     def work(self, steps: int = CHUNK, *, settled: bool = True) -> Progress:
         """Advance by at most `steps` optimizer steps. settled: and return once their snapshots are committed."""
@@ -150,7 +150,7 @@ class TrainingRun:
         engine = self.trainer.teacher_engine or self.trainer.engine
         drawn = {"seed": self.seed, "engine": engine.name, "engine_release": engine.release}
         drawn["temperature"] = self.recipe.rollout.temperature
-        self.rollouts.append(asdict(response) | drawn for response in advanced.responses)
+        self.rollouts.append(vars(response) | drawn for response in advanced.responses)
 
     @contextmanager
     def _mendable(self) -> Iterator[None]:
@@ -180,9 +180,10 @@ class TrainingRun:
                 yield
         except OSError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            remedy = "" if isinstance(error, Unwritable) else "; mend that, and the same command goes on"
             raise StepFailed(
-                f"{self.recipe.name} seed {self.seed}: step {self.trainer.step} cannot be kept in "
-                f"{self.trajectory.store.uri} ({reason}); what is committed stays, make room for more and go on"
+                f"{self.recipe.name} seed {self.seed}: what is committed stays, and step {self.trainer.step} cannot be "
+                f"kept: {reason}{remedy}"
             ) from error
 
     def _snapshot(self, step: int) -> None:

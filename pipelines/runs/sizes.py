@@ -1,15 +1,19 @@
-"""The sizes of a decoder from shapes alone: it is built on the meta device, whose tensors have no bytes."""
+"""The sizes of a decoder from shapes alone: it is built on the meta device, whose tensors have no bytes.
+
+Or, without torch, by the counts of a plain decoder's configuration (`counted`), which leave out biases and extra norms.
+"""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-
-from opd_ops import models
 from opd_ops.recipe import Fresh, Recipe, Start, Weights
 from opd_ops.roles import PROJECTIONS, role
 from pipelines.studies.study import Study
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,19 @@ class Sizes:
     kv_heads: int
     head_dim: int
     vocabulary: int
+
+    def shape(self, part: str) -> tuple[int, int]:
+        """[out, in] of a projection, by its role."""
+        attention, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q": (attention, self.hidden),
+            "k": (keys, self.hidden),
+            "v": (keys, self.hidden),
+            "o": (self.hidden, attention),
+            "gate": (self.intermediate, self.hidden),
+            "up": (self.intermediate, self.hidden),
+            "down": (self.hidden, self.intermediate),
+        }[part]
 
     def forward(self, rows: float, length: float) -> float:
         """Operations of a forward of `rows` sequences: 2 per weight and token, and causal attention."""
@@ -51,13 +68,39 @@ class Sizes:
         return tokens * self.layers * self.block(width)
 
 
-def meta(config: PretrainedConfig) -> PreTrainedModel:
+def counted(config: Mapping[str, Any]) -> Sizes | None:
+    """The sizes that a configuration as plain JSON has, without torch; None where it is no plain decoder's."""
+    try:
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        found = Sizes(
+            parameters=0,
+            products=0,
+            layers=int(config["num_hidden_layers"]),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            vocabulary=int(config["vocab_size"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    blocks = found.layers * sum(math.prod(found.shape(part)) for part in PROJECTIONS)
+    table, norms = found.vocabulary * hidden, (2 * found.layers + 1) * hidden
+    tables = 1 if config.get("tie_word_embeddings", True) else 2
+    return replace(found, parameters=blocks + tables * table + norms, products=blocks + table)
+
+
+def meta(config: "PretrainedConfig") -> "PreTrainedModel":
     """The model without bytes."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[return-value]
 
 
-def sizes(model: PreTrainedModel) -> Sizes:
+def sizes(model: "PreTrainedModel") -> Sizes:
     """Errors: ValueError naming a parameter of unknown role, or a layer that lacks a projection."""
     config, shapes = model.config, {name: tuple(p.shape) for name, p in model.named_parameters()}
     roles = {name: role(name) for name in shapes}
@@ -84,8 +127,10 @@ def sizes(model: PreTrainedModel) -> Sizes:
     )
 
 
-def require_logits(model: PreTrainedModel, rows: int, length: int, keep: int) -> None:
+def require_logits(model: "PreTrainedModel", rows: int, length: int, keep: int) -> None:
     """Run a micro-batch through the meta model. Errors: ValueError when the logits are not [rows, keep, vocabulary]."""
+    import torch
+
     seen = torch.ones((1, 1, length, length), dtype=torch.bool, device="meta")  # a mask whose values are never read
     ids = torch.zeros((rows, length), dtype=torch.long, device="meta")
     with torch.no_grad():
@@ -95,8 +140,10 @@ def require_logits(model: PreTrainedModel, rows: int, length: int, keep: int) ->
         raise ValueError(f"the model gives logits {tuple(logits.shape)} for a micro-batch, not {wanted}")
 
 
-def known_config(study: Study, start: Start) -> PretrainedConfig | None:
+def known_config(study: Study, start: Start) -> "PretrainedConfig | None":
     """The configuration of fresh weights, of those in the study's `configs`, or of the run whose end they are."""
+    from opd_ops import models
+
     if isinstance(start, Fresh):
         return models.configuration(start.architecture, pad=0, bos=1, eos=2)
     if isinstance(start, Weights):

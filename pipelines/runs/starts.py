@@ -13,7 +13,10 @@ from opd_ops import models
 from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Weights
 from opd_ops.tasks import chains
 from opd_ops.training.optimizer import Moments
+from pipelines.runs import proof
+from pipelines.store.names import shown
 from pipelines.store.objects import Store, normalise
+from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import header
 from pipelines.store.trajectory import Trajectory
 
@@ -35,7 +38,8 @@ class Model:
 def load(store: Store, start: Start, seed: int) -> Model:
     """The model a run starts from or learns from.
 
-    Errors: ValueError naming the run or the weights that are absent, and the command that makes them.
+    Errors: ValueError naming the run or the weights that are absent, and the command that makes them, or the file that
+    is not what was committed.
     """
     if isinstance(start, Fresh):
         config = models.configuration(start.architecture, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
@@ -54,7 +58,7 @@ def load(store: Store, start: Start, seed: int) -> Model:
             trajectory.require(start.step)
             step, digest = start.step, trajectory.digest(start.step)
         config = models.configuration_from(trajectory.run()["model"])
-        weights = {name: ref.read() for name, ref in trajectory.refs(step).items()}
+        weights = {name: ref.read() for name, ref in proof.proven(trajectory, step).items()}
         return Model(config=config, weights=weights, folder=tokenizer_folder(store, start, seed), digest=digest)
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)
@@ -77,12 +81,19 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
 
     None where it began from random weights, on a task with an alphabet of its own.
     """
+    passed: set[str] = set()
     while isinstance(start, FinalOf | SnapshotOf):
         trajectory = _source(store, start, seed)
         seed, stored = trajectory.seed, trajectory.run()["identity"]["start"]
-        if stored["kind"] == "fresh":
-            return None
-        start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
+        try:
+            if stored["kind"] == "fresh":
+                return None
+            start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
+        except (LookupError, TypeError, AttributeError):
+            raise ValueError(f"{trajectory.prefix}/run.json names no start: {shown(stored)}; {REMEDY}") from None
+        if trajectory.prefix in passed:
+            raise ValueError(f"{trajectory.prefix}/run.json says that it starts from itself; {REMEDY}")
+        passed.add(trajectory.prefix)
     return None if isinstance(start, Fresh) else fetch(store, start.ref)[0]
 
 

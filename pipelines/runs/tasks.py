@@ -1,6 +1,7 @@
 """Work in pieces: one matrix over all its snapshots, known by where its bytes lie and what they are."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 
 UNIT = 10**6  # operations in a unit of cost
+BLOCK = 64 * 2**20  # bytes of a weight that is read at once where support alone is measured
 SUPPORT = ("update_support",)  # tables of what is no projection
 
 
@@ -59,7 +61,8 @@ class MatrixTask:
 
     prefix: of the run in the store, under which its parts are kept. columns: keys and facts of its rows.
     shape, dtype: of W0 [out, in], by safetensors' name. gemm_path: the f32 product that workers use, as the driver
-    chose it.
+    chose it. block: bytes of what is no projection that are compared at once, or BLOCK where it is 0; counts do not
+    depend on it. needs: bytes that its worker will hold, where the driver has looked (`fitting`).
     """
 
     store: Store
@@ -73,6 +76,8 @@ class MatrixTask:
     measurement: Measurement
     engine: int = VERSION
     gemm_path: str = field(default="highest", compare=False)
+    block: int = field(default=0, compare=False)
+    needs: int = field(default=0, compare=False)
 
     @property
     def folder(self) -> str:
@@ -88,7 +93,7 @@ class MatrixTask:
         """Those asked for that a matrix of this kind has rows in."""
         return tuple(table for table in self.measurement.tables if self.projection or table in SUPPORT)
 
-    @property
+    @cached_property
     def made_from(self) -> dict[str, Any]:
         """What decides the rows besides the weights and the tables; as JSON types."""
         cuts = {name: list(value) for name, value in asdict(self.measurement).items() if name != "tables"}
@@ -115,6 +120,30 @@ class MatrixTask:
             asked = {table for tables in wanted.values() for table in tables}
             found += self.starts * estimates.per_base(self.shape, self.dtype, asked, k)
         return max(1, int(found / UNIT))
+
+    @property
+    def at_once(self) -> int:
+        """Bytes of a weight that are read at once where support alone is measured."""
+        return self.block or BLOCK
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a worker that measures all its tables, at most."""
+        return self.needs or self.memory_of(self.tables)
+
+    def memory_of(self, tables: Collection[str]) -> int:
+        """Bytes of a worker that measures these tables, at most; 0 where there are none."""
+        refs = [source.weight for pair in self.pairs for source in (pair.before, pair.after) if source.ref]
+        if not tables or not refs:
+            return 0
+        stored = max(ref.nbytes for ref in refs)
+        # A coded weight is read beside its code and its base, a plain one beside its bytes.
+        read = max(ref.nbytes * (1 if ref.ref.code is None else 2) for ref in refs)
+        if not self.projection:
+            return estimates.streamed_bytes(stored, self.at_once, read)
+        views = 2 if any(ref.ref.dtype in estimates.MASTER for ref in refs) else 1
+        peak = estimates.peak_bytes(self.shape, self.dtype, stored, tables, self.measurement.k, read=read)
+        return peak + estimates.kept_bytes(self.shape, len(self.pairs), views, tables)
 
     @cached_property
     def starts(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from opd_ops.models import assemble
 from opd_ops.recipe import Opd, Recipe, opd_of
 from opd_ops.rollout.hf import HfEngine
+from opd_ops.tasks.text import load_tokenizer
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Scorer
 from opd_ops.training.loop import DTYPES, arithmetic
@@ -111,6 +112,4 @@ def _kept(store: Store, recipe: Recipe, scorer: Scorer, setting: str) -> Scorer:
 
 
 def _tokens(folder: str) -> dict[str, int]:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder).get_vocab()
+    return load_tokenizer(folder).get_vocab()

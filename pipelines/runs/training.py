@@ -1,17 +1,21 @@
 """Train one run: a trainer actor on Ray, or the same object in this process, which gives the same bytes."""
 
 import gc
+import time
 from collections.abc import Callable
 from typing import Any
 
 from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
-from pipelines.runs.cluster import actor, attend
-from pipelines.runs.crew import RETRIES, Died, lost, reason
-from pipelines.runs.placement import Placement, placed
+from pipelines.runs.cluster import BEAT, actor, attend, release
+from pipelines.runs.deaths import RETRIES, Died, lost, reason, starved, tell
+from pipelines.runs.memory import memory
+from pipelines.runs.placement import Placement, placed, roomier
 from pipelines.runs.provenance import provenance
 from pipelines.runs.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+
+PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
 
 class Host:
@@ -57,9 +61,10 @@ def train(
 ) -> dict[str, Any]:
     """Train the run to its end (or find it complete) and return end.json.
 
-    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for;
-    `serial` keeps it all in this process. Both give the same bytes. `progress` is called at least every second on Ray,
-    and may stop the run by raising: the next call goes on from the store. So does another actor where one dies.
+    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for, and
+    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. `progress`
+    is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
+    does another actor where one dies, and with more memory reserved where memory was why.
 
     Errors: ValueError for a changed recipe, a failed gate or a placement that cannot be met; StepFailed for a step that
     could not be made, a diverged loss among them; Died where one actor after the other dies.
@@ -81,7 +86,8 @@ def train(
 
 def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: Callable[[Progress], None]) -> None:
     """Train on an actor; where it dies, go on from the store on another. Errors: Died after RETRIES without a step."""
-    deaths, furthest = 0, -1
+    deaths, short, furthest = 0, 0, -1
+    needs = memory(store, recipe, seed)
 
     def beat() -> None:
         progress(state)
@@ -89,7 +95,7 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
     while not state.finished:
         try:
             with (
-                placed(recipe.resources, beat=beat) as placement,
+                placed(recipe.resources, roomier(recipe.resources, needs, 2**short), beat=beat) as placement,
                 actor(Host, placement.trainer.options()) as host,
             ):
                 attend(host.begin.remote(store, recipe, seed, provenance(), placement), beat)
@@ -99,11 +105,28 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
         except lost() as death:
             deaths = deaths + 1 if state.step <= furthest else 1
             furthest = max(furthest, state.step)
+            line = f"{recipe.name} seed {seed}: its trainer"
             if deaths > RETRIES:
                 raise Died(
-                    f"{recipe.name} seed {seed}: its trainer died {deaths} times near step {state.step} "
-                    f"({reason(death)}); give it more memory or a smaller batch, and start it again: it goes on"
-                ) from death
+                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory or a "
+                    "smaller batch, and start it again: it goes on"
+                ) from None
+            if starved(death):
+                short = min(short + 1, RETRIES)
+                tell(
+                    f"{line} was lost near step {state.step} ({reason(death)}); another goes on from the store with "
+                    f"{2**short} times the memory reserved, or all there is"
+                )
+                release()
+                _pause(PAUSE * 2 ** (deaths - 1), beat)
+
+
+def _pause(seconds: float, beat: Callable[[], None]) -> None:
+    """Give whatever took the memory time to end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        beat()
+        time.sleep(min(BEAT, left))
 
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:

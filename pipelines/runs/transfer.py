@@ -14,6 +14,7 @@ from typing import Any
 from opd_ops.recipe import FinalOf, Recipe
 from pipelines import lake
 from pipelines.lake.lake import partition_key
+from pipelines.runs import memory, proof, records
 from pipelines.runs.cluster import fan_out
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -52,7 +53,15 @@ def evaluate_transfers(
     done: hears how many are. Errors: as of `evaluate_transfer`.
     """
     work = [TransferTask(store=store, recipe=recipe, seed=seed) for recipe, seed in runs]
-    fan_out(_evaluated, work, serial=serial, done=done)
+    responses = EVALUATION.problems * EVALUATION.samples
+    fan_out(
+        _evaluated,
+        work,
+        serial=serial,
+        done=done,
+        memory=lambda task: memory.evaluation(task.store, task.recipe, task.seed, responses),
+        name=lambda task: f"{task.recipe.name} seed {task.seed}",
+    )
 
 
 def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
@@ -86,7 +95,7 @@ def transferred(store: Store, recipe: Recipe, seed: int) -> bool:
         return False
     if not store.exists(partition_key("transfer", recipe=recipe.name, seed=seed)):
         return False
-    return json.loads(store.read(key)).get("from") == expected(store, recipe, seed)
+    return records.kept(store, key).get("from") == expected(store, recipe, seed)
 
 
 def expected(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
@@ -117,7 +126,7 @@ def _served(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
 
     torch.set_num_threads(recipe.resources.threads)
     trajectory = Trajectory(store, recipe.name, seed)
-    weights = {name: ref.read() for name, ref in trajectory.refs(step).items()}
+    weights = {name: ref.read() for name, ref in proof.proven(trajectory, step).items()}
     model: Any = assemble(configuration_from(trajectory.run()["model"]), weights, DTYPES[recipe.precision.compute])
     folder = tokenizer_folder(store, FinalOf(recipe=recipe.name, seed=seed), seed)
     return Served(model=model.to("cuda" if recipe.resources.gpus else "cpu"), step=step, folder=folder)

@@ -5,7 +5,7 @@ headers say, but only their standing still shows that the writer is done.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from pipelines.store.checkpoints import Incomplete, open_checkpoint
 from pipelines.store.series import Empty, open_trajectory
@@ -30,29 +30,33 @@ def arrivals(
     seen: dict[int, str] = {}  # stamps at the last poll
     pause = min(FIRST, interval)
     while True:
-        now = _complete(prefix, told)
-        ready = [(step, ref) for step, (ref, stamp) in now.items() if seen.get(step) == stamp]
-        seen = {step: stamp for step, (_, stamp) in now.items()}
+        ready, seen = look(prefix, told, seen)
         if ready:
             told |= {step for step, _ in ready}
             yield ready
-            if until is not None and max(told) >= until and all(step in told or step > until for step in now):
+            if until is not None and max(told) >= until and all(step in told or step > until for step in seen):
                 return
         sleep(pause)
         pause = interval
 
 
-def _complete(prefix: str, told: set[int]) -> dict[int, tuple[str, str]]:
+def look(prefix: str, told: Container[int], seen: Mapping[int, str]) -> tuple[list[tuple[int, str]], dict[int, str]]:
+    """One poll: what became ready (step, ref) besides what was told of, and the stamps to give to the next poll."""
+    now = _complete(prefix, told)
+    ready = [(step, ref) for step, (ref, stamp) in now.items() if seen.get(step) == stamp]
+    return ready, {step: stamp for step, (_, stamp) in now.items()}
+
+
+def _complete(prefix: str, told: Container[int]) -> dict[int, tuple[str, str]]:
     """Ref and stamp by step, of what has not been told of."""
     try:
-        series = open_trajectory(prefix)
+        series = open_trajectory(prefix, told)
     except Empty:
         return {}
     found = {}
     for step, ref in series.complete:
-        if step not in told:
-            try:
-                found[step] = ref, open_checkpoint(f"snapshot {step}", ref).stamp
-            except Incomplete:  # replaced between two looks
-                continue
+        try:
+            found[step] = ref, open_checkpoint(f"snapshot {step}", ref).stamp
+        except Incomplete:  # replaced between two looks
+            continue
     return found

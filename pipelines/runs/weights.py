@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.keeping.inventory import inside
+from pipelines.store.names import inside
 from pipelines.store.objects import Store
 from pipelines.studies.smollm import WEIGHTS
 

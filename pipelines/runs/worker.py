@@ -1,6 +1,6 @@
 """What a worker does with one matrix: measure what no part holds yet, keep it as it comes, and return all rows.
 
-Held at once are W0, one W_t and, for nulls, the final weight. What is no projection and larger than BLOCK is compared
+Held at once are W0, one W_t and, for nulls, the final weight. What is no projection and larger than a block is compared
 in blocks of rows, whose counts add.
 """
 
@@ -17,8 +17,6 @@ from pipelines.store.bases import BaseCache
 
 if TYPE_CHECKING:
     from opd_ops.geometry.suite import Matrix, Settings
-
-BLOCK = 64 * 2**20  # bytes of a weight that is read at once where support alone is measured
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class _Work:
             if tables := tuple(table for table in self.wanted.get(pair.step, ()) if table != "nulls"):
                 groups.setdefault((_readable(pair.before, pair).identity, tables), []).append(pair)
         for (_, tables), pairs in groups.items():
-            if not self.task.projection and max(_nbytes(pair) for pair in pairs) > BLOCK:
+            if not self.task.projection and max(_nbytes(pair) for pair in pairs) > self.task.at_once:
                 for pair in pairs:
                     self.parts.add(self._by_rows(pair, tables))
             else:
@@ -139,7 +137,7 @@ class _Work:
         from opd_ops.geometry.views import dtype_name, nonfinite
 
         before, after = pair.before.weight, _readable(pair.after, pair).weight
-        rows = max(1, BLOCK * before.shape[0] // max(_nbytes(pair), 1))
+        rows = max(1, self.task.at_once * before.shape[0] // max(_nbytes(pair), 1))
         merged: dict[str, dict[str, Any]] = {}
         broken, dtype = [0, 0], ""
         for begin in range(0, before.shape[0], rows):

@@ -195,7 +195,8 @@ def test_a_file_that_is_absent_or_foreign_is_named(store, tmp_path):
 
 @pytest.mark.parametrize("basis", [Random(), UpdateOf(recipe="test.source", step=4)])
 def test_a_rank_past_the_matrix_is_refused_with_its_shape(basis, store, run):
-    message = r"^constraint\.rank 8 is more than model\.layers\.0\.self_attn\.q_proj\.weight of shape \(10, 7\) has$"
+    name = r"model\.layers\.0\.self_attn\.q_proj\.weight"
+    message = rf"^constraint\.rank 8 is more than {name} of shape \(10, 7\) has; choose 7 at most$"
     with pytest.raises(ValueError, match=message):
         made(store, basis, rank=8)
 

@@ -14,6 +14,18 @@ from tests.pipelines.runs.conftest import gone
 both = pytest.mark.parametrize("serial", [True, False])
 
 
+LISTENING = """
+import os, psutil
+from pipelines.runs.cluster import cluster
+with cluster(1):
+    import ray
+    ray.get(ray.remote(lambda: os.getpid()).remote())
+    here = psutil.Process().children(recursive=True) + [psutil.Process()]
+    found = {it.laddr.ip for one in here for it in one.net_connections("tcp") if it.status == psutil.CONN_LISTEN}
+    print(ray.get_runtime_context().gcs_address, *sorted(found))
+"""
+
+
 class Odd(Exception):
     pass
 
@@ -199,6 +211,7 @@ def test_without_an_address_the_session_is_private_and_ends_with_the_block(calls
         raise Odd
     (arguments,) = calls.init
     assert (arguments["address"], arguments["num_cpus"], arguments["include_dashboard"]) == ("local", 3, False)
+    assert arguments["dashboard_host"] == "127.0.0.1"  # should anybody ask for one
     assert arguments["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "1"
     assert calls.down == 1
 
@@ -217,3 +230,12 @@ def test_a_session_of_this_process_is_joined_and_outlives_the_block(calls):
     with cluster(3):
         pass
     assert (calls.init, calls.down) == ([], 0)
+
+
+def test_what_a_private_ray_opens_is_on_loopback_alone():
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", LISTENING], env=clean, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    address, *found = done.stdout.split()
+    assert address.startswith("127.0.0.1:") and found
+    assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

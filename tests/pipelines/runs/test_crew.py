@@ -35,6 +35,16 @@ def crew(workers, tmp_path):
                     os._exit(1)
             return 10 * n
 
+        def hungry(self, n):
+            """As often as `start` says, the memory monitor's error, whose actor Ray has ended by then."""
+            from ray.exceptions import OutOfMemoryError
+
+            with open(tmp_path / "deaths", "a") as file:
+                file.write("x")
+            if len((tmp_path / "deaths").read_text()) <= self.count:
+                raise OutOfMemoryError("1 worker(s) were killed, 22.40GB used / 23.54GB limit: low on memory")
+            return 10 * n
+
         def pid(self):
             return os.getpid()
 
@@ -93,6 +103,33 @@ def test_a_call_that_kills_every_actor_ends_in_one_line(crew):
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     assert re.match(r"a worker died 3 times at the same call, which was repeated 2 times \(.+\); give it more", message)
+    assert all(not member.calls for member in both.members), "nothing waits any more"
+
+
+def test_an_actor_without_memory_leaves_its_calls_to_the_others(crew, caplog):
+    three, seen = crew(actors=3, start=1)
+    three.wait()
+    assert three.share("hungry", [(n,) for n in range(7)]) == [10 * n for n in range(7)]
+    assert (len(three.members), three.replaced, len(seen)) == (2, 0, 3)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "opd"]
+    assert line == "a worker was lost (killed by Ray's memory monitor); the 2 left go on without it"
+    assert three.share("add", [(n,) for n in range(4)]) == [0, 10, 20, 30]
+    assert len(set(three.each("pid"))) == 2
+
+
+def test_an_only_actor_without_memory_is_replaced_as_often_as_any(crew, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.crew.PAUSE", 0.0)
+    one, _ = crew(actors=1, start=2, retries=2)
+    assert one.share("hungry", [(5,)]) == [50]
+    assert one.replaced == 2
+
+
+def test_actors_that_lose_their_memory_one_after_the_other_end_in_one_line(crew, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.crew.PAUSE", 0.0)
+    both, _ = crew(start=10**6, retries=2)
+    with pytest.raises(Died, match=r"^a worker died 3 times .*memory monitor.*; give it more memory"):
+        both.share("hungry", [(n,) for n in range(4)])
+    assert len(both.members) == 1
     assert all(not member.calls for member in both.members), "nothing waits any more"
 
 

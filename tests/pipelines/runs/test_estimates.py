@@ -105,7 +105,7 @@ def test_base_factors_that_are_kept_are_not_counted_again(large, store):
 
 def test_an_embedding_read_in_blocks_is_read_against_its_base_each_time(folders, store, monkeypatch):
     given = [(1, folders["one"]), (2, folders["two"])]
-    monkeypatch.setattr("pipelines.runs.outline.BLOCK", 100)
+    monkeypatch.setattr("pipelines.runs.tasks.BLOCK", 100)
     found = outline(plan(store, folders["base"], given, CUTS, "x"), 50.0)
     assert found.by_role["embed"].read == 4 * 8 * model()[f"{EMBED}.weight"].numel()
 

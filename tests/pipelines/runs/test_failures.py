@@ -1,6 +1,9 @@
 """What goes wrong in a step ends in one line, with the last good state kept, and the run can go on."""
 
 import json
+import os
+import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,9 +13,15 @@ from opd_ops.recipe import FinalOf, Fresh, Opd, Rlvr, Rollout, Weights
 from opd_ops.tasks.chains import Chains
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.training.loop import Trainer
+from pipelines import lake
+from pipelines.runs.measuring import measure_run, measured
+from pipelines.runs.provenance import provenance
 from pipelines.runs.run import StepFailed, TrainingRun
-from pipelines.store.objects import Store
+from pipelines.runs.training import complete, train
+from pipelines.store.objects import Store, Unwritable
 from pipelines.store.trajectory import Trajectory
+from tests.pipelines.disks import Disk
+from tests.pipelines.runs.conftest import CUTS
 
 
 def fails_at(step, patch, error):
@@ -189,3 +198,54 @@ def test_resume_facts_are_plain_json(arm, seeded):
     assert set(facts) == {"trainer", "tables", "parent", "timing"}
     assert facts["trainer"]["rollout_version"] in (1, 2)
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_run_that_fills_its_disk_goes_on_when_there_is_room(arm, grown, store, contents, monkeypatch):
+    """Room, none, room again, in the training and in the measuring: one line each time, and the same end."""
+    disk, recipe = Disk().install(monkeypatch), arm("pre")
+    whole = {key: data for key, data in contents(grown).items() if "mini.pre" in key}
+    for share in (0.05, 0.3, 0.6):
+        disk.room = int(share * sum(map(len, whole.values())))
+        with pytest.raises((StepFailed, Unwritable)) as caught:
+            train(store, recipe, 0, serial=True)
+        message = str(caught.value)
+        assert "\n" not in message and "No space left on device; make room there" in message
+        assert f"{store.uri}/runs/mini.pre/seed-0/" in message or f"{store.uri}/lake/" in message
+    disk.room = None
+    train(store, recipe, 0, serial=True)
+    found = contents(store)
+    rollouts = lambda objects: {key: data for key, data in objects.items() if "/rollouts/" not in key}
+    assert rollouts(found) == rollouts(whole)
+    disk.room = 5000
+    with pytest.raises(Unwritable, match="No space left on device; make room there"):
+        measure_run(store, recipe, 0, CUTS, serial=True)
+    assert not measured(store, recipe, 0, CUTS)
+    disk.room = None
+    assert measure_run(store, recipe, 0, CUTS, serial=True) == []
+    assert measured(store, recipe, 0, CUTS)
+
+
+def test_clocks_that_jump_change_no_byte(arm, grown, store, contents, monkeypatch):
+    """The date is another year at every look, and files are dated anywhere between 1980 and 2100."""
+    chance, recipe = random.Random(0), arm("pre")
+    monkeypatch.setattr(time, "time", lambda: chance.uniform(3e8, 4e9))
+
+    def dated():
+        for key in store.find(""):
+            os.utime(store.path(key), (chance.uniform(3e8, 4e9),) * 2)
+
+    state = train_until(store, recipe, steps=4)
+    assert 0 <= state.seconds < 600
+    dated()
+    train(store, recipe, 0, serial=True)
+    assert contents(store) == {key: data for key, data in contents(grown).items() if "mini.pre" in key}
+    assert measure_run(store, recipe, 0, CUTS, serial=True) == []
+    dated()
+    assert complete(store, recipe, 0) and measured(store, recipe, 0, CUTS)
+    timing = lake.written(store, "timing", recipe=recipe.name, seed=0)
+    assert timing is not None and timing["wall_s"].min() >= 0 and timing["wall_s"].max() < 600
+
+
+def train_until(store, recipe, steps):
+    """A run that stops after so many steps, and is to go on."""
+    return TrainingRun(store, recipe, 0, provenance()).work(steps)

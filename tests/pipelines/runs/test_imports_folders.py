@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.runs import worker
+from pipelines.runs import tasks
 from pipelines.runs.given import under
 from pipelines.runs.imports import measure_import, plan
 from pipelines.store.objects import Store
@@ -241,7 +241,7 @@ def test_large_embeddings_are_compared_in_blocks_of_rows(broken, tmp_path, store
         return data
 
     monkeypatch.setattr(Store, "read", spied)
-    monkeypatch.setattr(worker, "BLOCK", 10_000)
+    monkeypatch.setattr(tasks, "BLOCK", 10_000)
     other = Store(f"file://{tmp_path}/other")
     assert run(other, folders[0], [(1, folders[1])]) == whole
     assert whole == ([f"{EMBED}: step 1: 3 non-finite weights"] if broken else [])
