@@ -1,38 +1,48 @@
 """Hive-partitioned Parquet: one deterministic object per table and partition, so that a rerun is an upsert.
 
 `lake/<table>/recipe=<r>/seed=<n>/part-0.parquet`, and `lake/verdicts/study=<s>/part-0.parquet`. The keys also stand
-inside the files. `pl.scan_parquet("<store>/lake/rotation/**/*.parquet")` reads the same without this project.
+inside the files. `pl.scan_parquet("<store>/lake/rotation/**/*.parquet", hive_partitioning=True)` reads the same
+without this project. Files of older and newer versions are read as `versions.py` says.
 """
 
+import hashlib
 import io
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipelines.lake import versions
 from pipelines.lake.schemas import TABLES, Table
+from pipelines.store.names import escaped, require_name
 from pipelines.store.objects import Store, default_uri, normalise
 
+DIGEST = b"sha256"  # of what a table says, in its metadata; tables of earlier versions have none
+REMEDY = "measure the run again (`opd study run`), or bring the table back from a copy"
 
-def scan(table: str, store: str | None = None) -> pl.LazyFrame:
+
+def scan(table: str, store: str | None = None, **partition: str | int) -> pl.LazyFrame:
     """All rows of a table as a LazyFrame; empty, with the schema, where nothing is written yet.
 
-    store: a URI or path; None is OPD_STORE or its default. Errors: ValueError for an unknown table.
+    A filter on the partition's keys opens only the files of these partitions. `partition`, keys with one value each,
+    lists only them: `scan("rotation", recipe="tiny.opd")`.
+
+    store: a URI or path; None is OPD_STORE or its default. Errors: ValueError for an unknown table or key; from
+    collecting, pl.exceptions.SchemaError in one line where a file has a column of a type that is not the declared one.
     """
     declared = _declared(table)
     root = Store(normalise(store) if store else default_uri())
-    # Listed by name, since a glob would read the brackets and stars in a store's own path.
-    keys = [key for key in root.find(f"lake/{table}") if key.endswith(".parquet")]
+    keys = _files(root, declared, partition)
     if not keys:
         return pl.DataFrame(schema=declared.schema).lazy()
-    return pl.scan_parquet(
+    return versions.read(
         [_source(root, key) for key in keys],
-        schema=declared.schema,
-        glob=False,
-        hive_partitioning=False,
-        missing_columns="insert",
-        extra_columns="ignore",
+        declared,
+        by_path=_keys_are_read_from_paths(root, declared, keys),
         storage_options=s3_options() if root.uri.startswith("s3://") else None,
     )
 
@@ -48,24 +58,92 @@ def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFram
     frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows)
     if frame.schema != declared.schema:
         raise ValueError(f"rows of {table} have schema {frame.schema}, declared is {declared.schema}")
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=True)
     key = partition_key(table, **partition)
-    store.write(key, buffer.getvalue())
+    store.write(key, encoded(frame))
     return key
 
 
+def encoded(frame: pl.DataFrame) -> bytes:
+    """A partition's file, with the digest of what it says."""
+    buffer = io.BytesIO()
+    # Arrow's writer, since Polars' puts no checksum on a page. Names of columns lie in none, hence the digest.
+    found = frame.to_arrow().replace_schema_metadata({DIGEST: _digest(frame)})
+    pq.write_table(found, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
 def written(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:
-    """The stored rows of one partition, or None."""
+    """The stored rows of one partition, or None. Errors: ValueError naming an object that is not what was written."""
+    found = stored(store, table, **partition)
+    return None if found is None else found[0]
+
+
+def stored(store: Store, table: str, **partition: str | int) -> tuple[pl.DataFrame, bytes] | None:
+    """The rows of one partition, and the file they stand in. Errors: as `written`."""
+    declared, key = _declared(table), partition_key(table, **partition)
     try:
-        data = store.read(partition_key(table, **partition))
+        data = store.read(key)
     except FileNotFoundError:
         return None
-    return pl.read_parquet(io.BytesIO(data), hive_partitioning=False)
+    try:
+        return opened(data, declared), data
+    except ValueError as error:
+        raise ValueError(f"{store.uri}/{key} {error}; {REMEDY}") from None
+
+
+def opened(data: bytes, table: Table) -> pl.DataFrame:
+    """The rows of one object of a table in the declared schema (`versions`), with its checksums verified.
+
+    Errors: ValueError that goes on from its name, where it cannot be read, or a column is of another type.
+    """
+    try:
+        # Arrow first: what is damaged makes Polars panic.
+        found = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        found.validate(full=True)
+        frame = pl.from_arrow(found)
+    except (pa.ArrowException, OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"cannot be read ({escaped((str(error).splitlines() or [''])[0])})") from None
+    assert isinstance(frame, pl.DataFrame)
+    said = (found.schema.metadata or {}).get(DIGEST)
+    if said is not None and said != _digest(frame):
+        raise ValueError("is not what was written there")
+    if frame.schema == table.schema:
+        return frame
+    if problem := versions.problem(table, frame.schema):
+        raise ValueError(f"{problem}: it is of another version")
+    return versions.read([io.BytesIO(data)], table).collect()
+
+
+def _digest(frame: pl.DataFrame) -> bytes:
+    """SHA-256 over names, types and values of all columns, in hexadecimal."""
+    total = hashlib.sha256()
+    for column in frame.iter_columns():
+        total.update(f"{column.name} {column.dtype} {len(column)}\n".encode(errors="surrogatepass"))
+        total.update(column.is_null().to_numpy().tobytes())
+        if column.dtype == pl.String:
+            total.update("\0".join(column.fill_null("").to_list()).encode())
+        elif column.dtype.is_nested():
+            total.update(repr(column.to_list()).encode())
+        else:
+            total.update(column.fill_null(False if column.dtype == pl.Boolean else 0).to_numpy().tobytes())
+    return total.hexdigest().encode()
+
+
+def damaged(store: Store) -> str:
+    """The first object of a table that cannot be read, and why, in one line; empty where there is none."""
+    for key in store.find("lake"):
+        table = key.split("/")[1]
+        if table in TABLES and key.endswith(".parquet"):
+            try:
+                opened(store.read(key), TABLES[table])
+            except ValueError as error:
+                return f"{store.uri}/{key} {error}; {REMEDY}"
+    return ""
 
 
 def partition_key(table: str, **partition: str | int) -> str:
-    folders = "/".join(f"{name}={value}" for name, value in partition.items())
+    """Errors: ValueError for a value that is no name of a folder."""
+    folders = "/".join(f"{name}={require_name(str(value), name)}" for name, value in partition.items())
     return f"lake/{table}/{folders}/part-0.parquet"
 
 
@@ -100,6 +178,33 @@ def _from_files() -> dict[str, str | None]:
         "aws_region": session.get_config_variable("region"),
         "aws_endpoint_url": session.get_scoped_config().get("endpoint_url"),
     }
+
+
+def _files(root: Store, table: Table, partition: dict[str, str | int]) -> list[str]:
+    """Keys of the table's files, of these partitions alone; as few prefixes as possible are listed.
+
+    Listed by name, since a glob would read the brackets and stars in a store's own path.
+    """
+    if unknown := [name for name in partition if name not in table.by]:
+        raise ValueError(f"table {table.name} is partitioned by {table.by}, not by {unknown[0]!r}; filter its rows")
+    folders = [f"{name}={partition[name]}" for name in table.by if name in partition]
+    leading = [f"{name}={partition[name]}" for name in table.by[: len(folders)] if name in partition]
+    prefix = "/".join(["lake", table.name, *(leading if leading == folders else [])])
+    found = (key for key in root.find(prefix) if key.endswith(".parquet"))
+    return [key for key in found if set(folders) <= set(key.split("/")[:-1])]
+
+
+def _keys_are_read_from_paths(root: Store, table: Table, keys: Sequence[str]) -> bool:
+    """Whether Polars takes the partition's keys from the paths as they are, and so knows what not to open.
+
+    It would read an "=" in the store's own path as a key, and decode a "%" in a value; bytes have no path.
+    """
+    if root.uri.startswith("memory://") or "=" in root.uri:
+        return False
+    values = (r"-?\d{1,18}" if table.schema[name] == pl.Int64 else "[^/=%]+" for name in table.by)
+    folders = "/".join(f"{name}={value}" for name, value in zip(table.by, values, strict=True))
+    layout = re.compile(f"lake/{table.name}/{folders}/[^/=]+", re.ASCII)
+    return all(map(layout.fullmatch, keys))
 
 
 def _source(root: Store, key: str) -> Any:

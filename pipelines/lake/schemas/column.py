@@ -9,12 +9,13 @@ TEXT, INT, REAL, FLAG = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Polars type, its unit ("" for none) and what it means."""
+    """One column: its Polars type, its unit ("" for none) and what it means. was: its names in older files."""
 
     name: str
     dtype: pl.DataType
     unit: str
     meaning: str
+    was: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

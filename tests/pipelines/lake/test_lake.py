@@ -1,4 +1,3 @@
-import io
 import os
 import random
 
@@ -126,15 +125,53 @@ def test_a_store_in_an_odd_place_is_read(tmp_path, monkeypatch):
     assert lake.scan("training", str(tmp_path / "run[1] 50%20 * größe")).collect().height == 3
 
 
-def test_columns_of_older_and_newer_files_are_reconciled(files):
-    frame = pl.DataFrame(rows(1)).select("study", "recipe", "seed", "step").with_columns(future=pl.lit(1))
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer)
-    files.write("lake/training/recipe=old/seed=0/part-0.parquet", buffer.getvalue())
-    write(files, rows(1))
-    found = lake.scan("training", files.uri).collect()
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_filter_on_the_keys_opens_only_its_partitions(kind, request):
+    store = request.getfixturevalue("files" if kind == "file" else kind)
+    write(store, rows())
+    write(store, rows(2, seed=1), seed=1)
+    store.write("lake/training/recipe=tiny.opd/seed=2/part-0.parquet", b"no Parquet")
+    store.write("lake/training/recipe=tiny.opd-at20/seed=0/part-0.parquet", b"nor this")
+    table = lake.scan("training", store.uri)
+    assert table.filter(pl.col("recipe") == "tiny.opd", pl.col("seed") < 2).collect().height == 5
+    assert table.filter(pl.col("seed").is_in([1]), pl.col("loss") < 1).collect().height == 1
+    with pytest.raises(pl.exceptions.ComputeError):
+        table.collect()
+
+
+def test_named_partitions_are_listed_alone(any_store, monkeypatch):
+    for recipe in ("tiny.opd", "tiny.opd-at20"):
+        for seed in (0, 1, 10):
+            write(any_store, rows(1, seed=seed, recipe=recipe), seed=seed, recipe=recipe)
+    listed, find = [], Store.find
+    monkeypatch.setattr(Store, "find", lambda store, prefix: listed.append(prefix) or find(store, prefix))
+
+    def keys(**partition):
+        return lake.scan("training", any_store.uri, **partition).select("recipe", "seed").collect().rows()
+
+    assert keys(recipe="tiny.opd") == [("tiny.opd", 0), ("tiny.opd", 1), ("tiny.opd", 10)]
+    assert keys(recipe="tiny.opd", seed=1) == [("tiny.opd", 1)]
+    assert sorted(keys(seed=10)) == [("tiny.opd", 10), ("tiny.opd-at20", 10)]
+    assert keys(recipe="tiny.op") == keys(recipe="tiny.opd", seed=2) == []
+    start = "lake/training/recipe=tiny.op"
+    assert listed == [f"{start}d", f"{start}d/seed=1", "lake/training", f"{start}", f"{start}d/seed=2"]
+    with pytest.raises(
+        ValueError, match=r"^table training is partitioned by \('recipe', 'seed'\), not by 'step'; filter"
+    ):
+        keys(step=1)
+
+
+@pytest.mark.parametrize("place", ["run=3/store", "plain"])
+@pytest.mark.parametrize(
+    "recipe", ["external.50%20", "2024-01-01", "7", "größe=1"], ids=["percent", "date", "number", "="]
+)
+def test_keys_that_a_path_would_change_are_read_as_they_are(place, recipe, tmp_path):
+    store = Store(f"file://{tmp_path / place}")
+    write(store, rows(1, recipe=recipe), recipe=recipe)
+    write(store, rows(1, recipe="tiny.opd"))
+    found = lake.scan("training", store.uri).filter(pl.col("recipe") == recipe).collect()
     assert found.schema == TABLES["training"].schema
-    assert found["loss"].null_count() == 1
+    assert found.select("recipe", "seed", "step").rows() == [(recipe, 0, 0)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Files of older and newer versions of a table, read as the version that is declared.
+
+added      a column that a file lacks is null
+widened    a column of a smaller integer or float is read as the declared, wider one; integers also as floats
+renamed    a column that declares its former names (`Column.was`) is read from whichever the file has
+removed    a column that is no longer declared is not read; asking for it names it and those there are
+newer      columns that this version does not know are not read; what a newer version renamed is null here
+otherwise  a type that is not the declared one is refused (SchemaError, one line); `opd verify` names the file
+
+So a column keeps its meaning and unit for ever: what means something else gets a name that was never used.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from pipelines.lake.schemas import Table
+
+WIDER = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast="upcast")
+
+
+def read(
+    sources: Sequence[Any], table: Table, *, by_path: bool = False, storage_options: dict[str, str] | None = None
+) -> pl.LazyFrame:
+    """The rows of some files, in the declared schema. by_path: the keys of the partition stand in the paths."""
+    frame = pl.scan_parquet(
+        list(sources),
+        schema=known(table),
+        glob=False,
+        hive_partitioning=by_path,
+        hive_schema={name: table.schema[name] for name in table.by} if by_path else None,
+        missing_columns="insert",
+        extra_columns="ignore",
+        cast_options=WIDER,
+        storage_options=storage_options,
+    )
+    renamed = [column for column in table.columns if column.was]
+    if not renamed:
+        return frame
+    return frame.with_columns(pl.coalesce(it.name, *it.was).alias(it.name) for it in renamed).select(*table.schema)
+
+
+def known(table: Table) -> pl.Schema:
+    """The declared columns, then the former names of those that have some."""
+    return pl.Schema(table.schema | {name: column.dtype for column in table.columns for name in column.was})
+
+
+def problem(table: Table, schema: pl.Schema) -> str:
+    """Why a file of this schema is not read as the table, or nothing."""
+    declared = known(table)
+    for name, dtype in schema.items():
+        if name in declared and dtype != declared[name] and not _widens(dtype, declared[name]):
+            return f"has a column {name} of type {dtype}, and {declared[name]} is declared"
+    missing = [name for name in table.by if name not in schema]
+    return f"lacks the column {missing[0]}" if missing else ""
+
+
+def _widens(stored: pl.DataType, declared: pl.DataType) -> bool:
+    """Whether Polars reads a file's column of one type as another."""
+    file = io.BytesIO()
+    pl.Series("", [None], stored).to_frame().write_parquet(file)
+    file.seek(0)
+    try:
+        pl.scan_parquet(file, schema={"": declared}, cast_options=WIDER).collect()
+    except pl.exceptions.SchemaError:
+        return False
+    return True
