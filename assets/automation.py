@@ -1,11 +1,13 @@
-"""Jobs, and the nightly sweep that requests only what is missing or stale."""
+"""Jobs, the nightly sweep that requests only what is missing or stale, and all that runs by itself beside it."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from assets import geometry, models, paper, trajectories, transfer, verdicts
+from assets import following, geometry, models, notify, paper, switches, trajectories, transfer, verdicts, watch
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
@@ -38,7 +40,8 @@ paper_job = dg.define_asset_job(
     description="Table 1 and Figures 2 to 9 of arXiv 2606.07082, drawn from a study's runs.",
 )
 SWEPT = [models_job, anchors_job, runs_job, comparison_job]  # by the nightly schedules
-JOBS = [*SWEPT, transfers_job, paper_job]
+JOBS = [*SWEPT, transfers_job, paper_job, watch.job]
+ZONE = switches.timezone()
 
 
 def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
@@ -48,9 +51,15 @@ def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
     Dagster gives a schedule one job, hence one schedule per job.
     """
 
-    @dg.schedule(name=f"nightly_{job.name}", cron_schedule="*/10 1-5 * * *", target=job, execution_timezone="UTC")
+    @dg.schedule(
+        name=f"nightly_{job.name}",
+        cron_schedule="*/10 1-5 * * *",
+        target=job,
+        execution_timezone=ZONE,
+        default_status=switches.schedule("nightly"),
+    )
     def sweep(context: dg.ScheduleEvaluationContext, store: StoreResource) -> list[dg.RunRequest] | dg.SkipReason:
-        opened, day = store.open(), f"{context.scheduled_execution_time:%Y-%m-%d}"
+        opened, day = store.open(), night(context.scheduled_execution_time)
         requested = [
             dg.RunRequest(run_key=f"{day}:{job.name}:{partition}", partition_key=partition)
             for study in STUDIES.values()
@@ -60,6 +69,11 @@ def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
         return requested or dg.SkipReason("nothing that could run now is missing or stale")
 
     return sweep
+
+
+def night(time: datetime) -> str:
+    """The date where the schedule runs: elsewhere one night can have two."""
+    return f"{time.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}"
 
 
 def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
@@ -74,9 +88,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
         if trained and measured(store, recipe, seed, study.measurement):
             continue
         pending = True
-        if trained is None or any(
-            Trajectory(store, name, number).end() is None for name, number in parents(recipe, seed)
-        ):
+        if trained is None or not (trained or ready(store, recipe, seed)):
             continue
         if recipe.arm == study.anchor and not trained:
             yield anchors_job.name, anchor_key(study.name, seed)
@@ -84,6 +96,11 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield runs_job.name, run_key(recipe.name, seed)
     if arms and not pending and not comparing.compared(store, study):
         yield comparison_job.name, study.name
+
+
+def ready(store: Store, recipe: Recipe, seed: int) -> bool:
+    """Whether all that a run descends from is complete."""
+    return all(Trajectory(store, name, number).end() is not None for name, number in parents(recipe, seed))
 
 
 def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) -> bool | None:
@@ -96,3 +113,4 @@ def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) 
 
 
 SCHEDULES = [nightly(job) for job in SWEPT]
+SENSORS = [following.sensor, watch.sensor, notify.sensor]

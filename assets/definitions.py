@@ -1,8 +1,8 @@
-"""The code location: every asset, job, schedule and resource as one object."""
+"""The code location: every asset, check, job, schedule, sensor and resource as one object."""
 
 import dagster as dg
 
-from assets import automation, geometry, models, paper, trajectories, transfer, verdicts
+from assets import automation, following, geometry, models, notify, paper, trajectories, transfer, verdicts, watch
 from assets.resources import ClusterResource, StoreResource
 
 defs = dg.Definitions(
@@ -18,10 +18,14 @@ defs = dg.Definitions(
         verdicts.verdicts,
         verdicts.report,
         *paper.ASSETS,
+        watch.checkpoints,
+        watch.monitored,
     ],
+    asset_checks=[following.current],
     jobs=automation.JOBS,
     schedules=automation.SCHEDULES,
-    resources={"store": StoreResource(), "cluster": ClusterResource()},
+    sensors=automation.SENSORS,
+    resources={"store": StoreResource(), "cluster": ClusterResource(), "hooks": notify.Hooks()},
     # Work is spread by Ray inside a step; a process per step would start a Ray of its own each time.
     executor=dg.in_process_executor,
 )

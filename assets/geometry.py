@@ -6,15 +6,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets import metadata, monitor
+from assets import effort, metadata, monitor
+from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import STUDIES, runs
+from assets.models import STEPS
+from assets.partitions import POOL, STUDIES, runs
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from assets.trajectories import addressed
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
-from pipelines.lake import written
+from pipelines.lake import TABLES as DECLARED
 from pipelines.runs.measuring import TABLES, measure_run, measured
 
 SHOWN = {  # the column whose mean over projections stands in an asset's metadata
@@ -37,15 +39,14 @@ SPLIT = {  # the columns beside the view that tell its rows apart
     "locking": ["side", "k"],
     "nulls": ["null"],
 }
+LINES = {"localization": ["mask", "alpha"], "nulls": ["null"]}  # the columns beside the view that a line is drawn for
 
 
 @dg.multi_asset(
     name="geometry",
     partitions_def=runs,
-    specs=[
-        metadata.table_spec(table, deps=["trajectory"], group_name="geometry", code_version=str(VERSION))
-        for table in TABLES
-    ],
+    pool=POOL,
+    specs=[metadata.table_spec(table, "geometry", f"engine {VERSION}", deps=["trajectory"]) for table in TABLES],
     check_specs=[
         dg.AssetCheckSpec(
             "weights_finite", asset="update_support", description="No weight of any snapshot is NaN or infinite."
@@ -55,10 +56,11 @@ SPLIT = {  # the columns beside the view that tell its rows apart
 )
 def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
     """Measure one run, one Ray task per matrix, or find its tables made from these snapshots by this engine."""
-    recipe, seed, opened = *addressed(context), store.open()
+    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
     tracker = Tracker(context, recipe.name, seed)
     settings = STUDIES[recipe.study].measurement
-    with explained(), cluster.session(needed=not measured(opened, recipe, seed, settings)):
+    needed = not measured(opened, recipe, seed, settings)
+    with explained(), spent.session(cluster, effort.MATRICES, needed=needed):
         problems = measure_run(
             opened,
             recipe,
@@ -78,15 +80,43 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
             "update_support": finite,
             monitor.ASSET: monitor.within_band(opened, STUDIES[recipe.study], recipe, seed),
         }
+    told = effort.work(opened, recipe.name, seed, phases=effort.MEASURING) | spent.facts()
+    told = metadata.report(recipe.study) | told
     for table in TABLES:
-        rows = written(opened, table, recipe=recipe.name, seed=seed)
-        assert rows is not None
+        found = metadata.part(opened, table, recipe=recipe.name, seed=seed)
+        assert found is not None
         yield dg.MaterializeResult(
             asset_key=table,
-            metadata=metadata.stored(opened, table, recipe=recipe.name, seed=seed)
-            | {"last_step": metadata.small_table(summary(table, rows))},
+            metadata=metadata.curves(lines(table, found.rows), STEPS, f"{table}.{SHOWN[table]}{unit(table)}")
+            | {"last_step": metadata.small_table(summary(table, found.rows))}
+            | found.facts()
+            | told,
             check_results=[checks[table]] if table in checks else [],
+            data_version=found.version,
         )
+
+
+def lines(table: str, rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
+    """(step, mean over the decoder projections) of the column shown, a line for every view and what `LINES` names.
+
+    Of what is cut at several k the largest with a value, of sides the input's, of pairs of steps those with the last.
+    """
+    rows = rows.drop_nulls(SHOWN[table])
+    if "side" in rows.columns:
+        rows = rows.filter(pl.col("side") == "input")
+    for cut in ("k", "step_other"):
+        if cut in rows.columns:
+            rows = rows.filter(pl.col(cut) == pl.col(cut).max())
+    by = ["view", *LINES.get(table, [])]
+    means = rows.filter(pl.col("role").is_in(PROJECTIONS)).group_by(*by, "step").agg(pl.col(SHOWN[table]).mean())
+    parts = means.drop_nulls().sort(*by, "step").partition_by(by, as_dict=True)
+    return {" ".join(map(str, key)): part.select("step", SHOWN[table]).rows() for key, part in parts.items()}
+
+
+def unit(table: str) -> str:
+    """` (unit)` of the column shown, or nothing."""
+    (column,) = [column for column in DECLARED[table].columns if column.name == SHOWN[table]]
+    return f" ({column.unit})" if column.unit else ""
 
 
 def summary(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:

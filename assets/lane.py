@@ -12,23 +12,21 @@ import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from multiprocessing.util import Finalize
 
 import dagster as dg
 
-from assets import progress
+from assets import failures, progress
 from assets.definitions import defs
 from assets.instance import local_instance
+from assets.progress import Stopped
 from pipelines.runs.cluster import cluster, warm
 from pipelines.runs.training import Host
 
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-class Stopped(Exception):
-    """The launch was interrupted; raised between two optimizer steps or matrices, so the store is whole."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,13 @@ def ready() -> None:
 def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
     """One Dagster run of `assets` (all of the job's when empty) for one partition."""
     begun = time.perf_counter()
-    with local_instance() as instance:
-        result = defs.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            partition_key=partition,
-            asset_selection=[dg.AssetKey(name) for name in assets] or None,
-            raise_on_error=False,
-            run_config=SILENT,
-        )
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=_instance(),
+        partition_key=partition,
+        asset_selection=[dg.AssetKey(name) for name in assets] or None,
+        raise_on_error=False,
+        run_config=SILENT,
+    )
     problems = [
         line
         for check in result.get_asset_check_evaluations()
@@ -110,18 +107,15 @@ def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
     return Outcome(None if result.success else reason(result), time.perf_counter() - begun, problems)
 
 
+@cache
+def _instance() -> dg.DagsterInstance:
+    """This process' own, kept: opening one reads the whole history of its database's schema."""
+    return local_instance()
+
+
 def reason(result: dg.ExecuteInProcessResult) -> str:
     """What a blocking check or the first failed step says, in one line."""
     for check in result.get_asset_check_evaluations():
         if check.blocking and not check.passed:
             return f"{check.check_name}: {'; '.join(str(check.metadata['problems'].value).splitlines())}"
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data and failure.user_failure_data.description:
-                return " ".join(failure.user_failure_data.description.split())
-            error = failure.error
-            while error and error.cause:
-                error = error.cause
-            return error.message.strip().splitlines()[0] if error else "failed"
-    return "failed"
+    return failures.reason(result.all_events)

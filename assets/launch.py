@@ -198,20 +198,21 @@ def shared() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
-def summarise(store: Store, study: Study, suite: str, account: Account) -> None:
-    """The suite's table, verdicts and power, where the time went, and where everything lies."""
-    print(f"\n{comparing.terminal(store, study, suite)}")
+def summarise(store: Store, study: Study, suites: list[str], account: Account) -> None:
+    """Each suite's table, verdicts and power, where the time went, and where everything lies."""
+    for suite in suites:
+        print(f"\n{comparing.terminal(store, study, suite)}")
     if account.all:
         print(f"\ntime: {account}")
     print(f"report: {comparing.location(store, comparing.report_key(study))}")
     print(f"tables: {comparing.location(store, 'lake')}")
 
 
-def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
+def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
         study, store = find_study(name), Store(default_uri())
-        arms, numbers = study.select(suite, recipes, seeds)
+        arms, numbers = study.select(suites, recipes, seeds)
         store.require_writable()
         if study.weights and not store.exists(f"{study.weights}/config.json"):
             raise ValueError(f"{store.uri}/{study.weights} holds no weights: run `make weights` first")
@@ -237,7 +238,7 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
         return 1
-    summarise(store, study, suite, run.account)
+    summarise(store, study, suites, run.account)
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 3 if run.problems else 0
@@ -246,14 +247,14 @@ def launch(name: str, suite: str, recipes: list[str], seeds: list[int]) -> int:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m assets.launch", description=__doc__)
     parser.add_argument("study")
-    parser.add_argument("--suite", default="core")
+    parser.add_argument("--suite", action="append", default=[])
     parser.add_argument("--recipe", action="append", default=[])
     parser.add_argument("--seed", action="append", type=int, default=[])
     given = parser.parse_args(arguments)
     for library in ("dagster", "sqlalchemy"):  # an interrupt in either logs a traceback of its own
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore")
-    return launch(given.study, given.suite, given.recipe, given.seed)
+    return launch(given.study, given.suite or ["core"], given.recipe, given.seed)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,62 @@
-"""What the UI shows beside an asset: column schemas, row counts, URIs, small tables and figures."""
+"""What the UI shows of an asset: who owns it, its code version, its schema; and, of what was made, where it lies.
+
+Everything a materialisation carries is made here, in `effort` and in `lineage`, from what its step has read anyway.
+"""
 
 import base64
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, TypedDict
 
 import dagster as dg
+import polars as pl
 
-from pipelines.lake import TABLES, written
-from pipelines.lake.lake import partition_key
+from pipelines.lake import TABLES
+from pipelines.lake.lake import partition_key, stored
+from pipelines.report.sketch import Point, sketch
 from pipelines.store.objects import Store
+from pipelines.store.snapshot import LAYOUT
 
+OWNERS = ["team:geometry"]
 PNG_LIMIT = 200_000  # bytes: figures live in Dagster's event database
+PAGES, PAGES_PORT = "OPD_REPORTS", 3001  # where the reports are served, as by `make ui`
+SNAPSHOTS = f"snapshots {LAYOUT}"  # code version of what training writes
+
+
+class House(TypedDict):
+    """Arguments that every asset has: its group, what makes it or keeps it, owners and code version."""
+
+    group_name: str
+    kinds: set[str]
+    owners: Sequence[str]
+    code_version: str
+
+
+def house(group: str, *kinds: str, version: str) -> House:
+    return House(group_name=group, kinds=set(kinds), owners=OWNERS, code_version=version)
+
+
+@cache
+def sources(package: str) -> str:
+    """A digest of the sources of a package: the code version of what is made anew whenever they change."""
+    found = hashlib.sha256()
+
+    def add(folder: Traversable) -> None:
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if entry.is_dir() and entry.name != "__pycache__":
+                add(entry)
+            elif entry.name.endswith((".py", ".css")):
+                found.update(entry.name.encode() + b"\0" + entry.read_bytes())
+
+    add(files(package))
+    return found.hexdigest()[:12]
 
 
 def columns(table: str) -> dg.TableSchema:
@@ -20,31 +66,59 @@ def columns(table: str) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 str(column.dtype),
-                description=f"{column.meaning} [{column.unit}]" if column.unit else column.meaning,
+                description=plain(f"{column.meaning} [{column.unit}]" if column.unit else column.meaning),
             )
             for column in TABLES[table].columns
         ]
     )
 
 
-def table_spec(table: str, **spec: Any) -> dg.AssetSpec:
+def plain(text: str) -> str:
+    """Text that Markdown, which the UI takes it for, shows as it is: no tags, emphasis or cells of it."""
+    return re.sub(r"([\\<*|`])", r"\\\1", text)
+
+
+def table_spec(table: str, group: str, version: str, **spec: Any) -> dg.AssetSpec:
     """The asset of one lake table, described from its declaration."""
     return dg.AssetSpec(
         table,
         description=TABLES[table].meaning,
         metadata={"dagster/column_schema": columns(table)},
-        kinds={"parquet", "polars"},
+        **house(group, "parquet", "polars", version=version),
         **spec,
     )
 
 
-def stored(store: Store, table: str, **partition: str | int) -> dict[str, Any]:
-    """URI and row count of one partition of a table."""
-    found = written(store, table, **partition)
-    return {
-        "dagster/uri": f"{store.uri}/{partition_key(table, **partition)}",
-        "dagster/partition_row_count": 0 if found is None else found.height,
-    }
+@dataclass(frozen=True)
+class Part:
+    """One partition of a table as it lies in the store; `digest` is the SHA-256 of its file."""
+
+    uri: str
+    rows: pl.DataFrame
+    size: int
+    digest: str
+
+    def facts(self) -> dict[str, Any]:
+        return {"dagster/uri": self.uri, "dagster/partition_row_count": self.rows.height, "bytes": self.size}
+
+    @property
+    def version(self) -> dg.DataVersion:
+        return dg.DataVersion(self.digest)
+
+
+def part(store: Store, table: str, **partition: str | int) -> Part | None:
+    """A partition, read once for its rows and its digest; None where there is none."""
+    found = stored(store, table, **partition)
+    if found is None:
+        return None
+    rows, data = found
+    uri = f"{store.uri}/{partition_key(table, **partition)}"
+    return Part(uri, rows, len(data), hashlib.sha256(data).hexdigest())
+
+
+def version_of(said: Any) -> dg.DataVersion:
+    """The data version of what is said in JSON types."""
+    return dg.DataVersion(hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest())
 
 
 def small_table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:
@@ -59,10 +133,26 @@ def figure(png: bytes) -> dg.MetadataValue:
     """A PNG inline; a note instead of one too large for the event database."""
     if len(png) > PNG_LIMIT:
         return dg.MetadataValue.md(f"{len(png):,} bytes: see the report")
-    return dg.MetadataValue.md(f"![figure](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return _image("figure", "png", png)
+
+
+def curves(lines: Mapping[str, Sequence[Point]], x: str, y: str) -> dict[str, dg.MetadataValue]:
+    """A small line chart as `figure`; nothing where no point is finite."""
+    drawn = sketch(lines, x, y)
+    return {"figure": _image(y, "svg+xml", drawn.encode())} if drawn else {}
+
+
+def report(study: str) -> dict[str, dg.MetadataValue]:
+    """A link to the study's report, where reports are served."""
+    root = os.environ.get(PAGES) or f"http://127.0.0.1:{PAGES_PORT}"
+    return {"report": dg.MetadataValue.url(f"{root}/{study}/index.html")}
+
+
+def _image(words: str, kind: str, data: bytes) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{words}](data:image/{kind};base64,{base64.b64encode(data).decode()})")
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))

@@ -4,36 +4,37 @@ from typing import Any
 
 import dagster as dg
 
-from assets import metadata
+from assets import effort, metadata
+from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import STUDIES, anchored, by_study, every, seed_of
+from assets.partitions import POOL, STUDIES, anchored, by_study, every, seed_of
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe, Weights, opd_of
 from pipelines.runs import needs
 from pipelines.runs.training import complete, require_parents, train
 from pipelines.store.objects import Store
+from pipelines.store.snapshot import folder
 from pipelines.studies.study import Study
 
-GROUP = "models"
+ABOUT = metadata.house("models", "ray", "torch", version=metadata.SNAPSHOTS)
+STEPS = "optimizer step"
 ELSEWHERE = "weights that were trained elsewhere"
 
 
-@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"ray", "torch"})
+@dg.asset(partitions_def=by_study, pool=POOL, **ABOUT)
 def base(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
     """The model every arm descends from: trained here, or weights that were trained elsewhere."""
     return _model(context, store, cluster, "base")
 
 
-@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"ray", "torch"}, deps=[base])
+@dg.asset(partitions_def=by_study, deps=[base], pool=POOL, **ABOUT)
 def teacher(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
     """The model whose token-level distribution OPD's student learns from: trained here or elsewhere, or the base."""
     return _model(context, store, cluster, "teacher")
 
 
-@dg.asset(
-    partitions_def=anchored, group_name=GROUP, kinds={"ray", "torch"}, deps=[dg.AssetDep(base, partition_mapping=every)]
-)
+@dg.asset(partitions_def=anchored, deps=[dg.AssetDep(base, partition_mapping=every)], pool=POOL, **ABOUT)
 def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
     """The SFT run of a seed, whose end OPD, RLVR and the matched control start from."""
     assert isinstance(context.partition_key, dg.MultiPartitionKey)
@@ -56,7 +57,12 @@ def given(study: Study, arm: str) -> tuple[Weights, str]:
 
 
 def trained(
-    context: dg.AssetExecutionContext, store: Store, cluster: ClusterResource, recipe: Recipe, seed: int
+    context: dg.AssetExecutionContext,
+    store: Store,
+    cluster: ClusterResource,
+    recipe: Recipe,
+    seed: int,
+    spent: Effort,
 ) -> dict[str, Any]:
     """end.json of a run, which is trained if it is not complete. Errors: Failure in one line."""
     tracker = Tracker(context, recipe.name, seed)
@@ -65,14 +71,14 @@ def trained(
         if needed:
             require_parents(store, recipe, seed)
             needs.require([recipe])
-        with cluster.session(needed=needed):
+        with spent.session(cluster, effort.trainer(recipe), needed=needed):
             return train(store, recipe, seed, serial=cluster.serial, progress=tracker.trained)
 
 
 def _model(
     context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, arm: str
 ) -> dg.MaterializeResult:
-    study = STUDIES[context.partition_key]
+    study, spent = STUDIES[context.partition_key], Effort()
     for recipe in study.models:
         if recipe.arm == arm:
             return _train(context, store, cluster, recipe, 0)
@@ -80,11 +86,13 @@ def _model(
 
     weights, source = given(study, arm)
     with explained():
-        folder, digest = starts.fetch(store.open(), weights.ref)
+        place, digest = starts.fetch(store.open(), weights.ref)
     if digest == weights.ref:
         source += "; a name of the hub, looked for when a run needs it"
     return dg.MaterializeResult(
-        metadata={"dagster/uri": folder, "weights": weights.ref, "digest": digest, "source": source},
+        metadata={"dagster/uri": place, "weights": weights.ref, "digest": digest, "source": source}
+        | spent.alone()
+        | metadata.report(study.name),
         data_version=dg.DataVersion(digest),
     )
 
@@ -92,22 +100,34 @@ def _model(
 def _train(
     context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, recipe: Recipe, seed: int
 ) -> dg.MaterializeResult:
-    opened = store.open()
-    end = trained(context, opened, cluster, recipe, seed)
+    opened, spent = store.open(), Effort()
+    end = trained(context, opened, cluster, recipe, seed, spent)
     return dg.MaterializeResult(
-        metadata=run_facts(opened.uri, recipe, seed, end), data_version=dg.DataVersion(end["digest"])
+        metadata=losses(metadata.part(opened, "training", recipe=recipe.name, seed=seed))
+        | run_facts(opened, recipe, seed, end)
+        | effort.work(opened, recipe.name, seed, without=effort.BESIDE)
+        | spent.facts(),
+        data_version=dg.DataVersion(end["digest"]),
     )
 
 
-def run_facts(uri: str, recipe: Recipe, seed: int, end: dict[str, Any]) -> dict[str, Any]:
+def losses(training: metadata.Part | None) -> dict[str, Any]:
+    """The loss over training as a figure; nothing of a run without a table."""
+    rows = [] if training is None else training.rows.select("step", "loss").drop_nulls().rows()
+    return metadata.curves({"loss": rows}, STEPS, "loss")
+
+
+def run_facts(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dict[str, Any]:
     """Metadata of a complete run."""
     shown = ("temperature", "accuracy", "stderr", "n")
+    place = f"{store.uri}/runs/{recipe.name}/seed-{seed}"
     return {
-        "dagster/uri": f"{uri}/runs/{recipe.name}/seed-{seed}",
+        "dagster/uri": place,
+        "manifest": f"{place}/{folder(end['step'])}/manifest.json",
         "steps": end["step"],
         "snapshots": len(end["snapshots"]),
         "digest": end["digest"],
         "accuracy": metadata.small_table([{key: row[key] for key in shown} for row in end["evaluation"]]),
         "recipe": dg.MetadataValue.json(recipe.identity()),
         "fingerprint": recipe.fingerprint(),
-    }
+    } | metadata.report(recipe.study)

@@ -1,6 +1,9 @@
-"""The check that says whether a run's update stayed inside the band of reference runs."""
+"""Guard-rails: whether a run's update stayed inside the band of reference runs, and whether its own guard tripped."""
+
+from collections.abc import Sequence
 
 import dagster as dg
+import polars as pl
 
 from assets import metadata
 from opd_ops.recipe import Recipe
@@ -14,37 +17,51 @@ SPEC = dg.AssetCheckSpec(
     description="The update's stable rank, how it changes, its overlap with its earlier self and its norm stay inside "
     "the band of reference runs: for an arm of the suite core its own other seeds, for any other arm OPD.",
 )
+GUARD = dg.AssetCheckSpec(
+    "guard_rail", asset="training", description="The guard that the recipe carries, if it carries one, has not tripped."
+)
 
 
 def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.AssetCheckResult:
     """Judge a measured run from its tables. Passes, and says so, where there is no reference yet."""
+    found, _ = judged(store, [reference_of(study, recipe)], recipe.name, seed)
+    return found
+
+
+def judged(
+    store: Store, references: Sequence[str], recipe: str, seed: int, asset: str = ASSET
+) -> tuple[dg.AssetCheckResult, int]:
+    """The check of a measured run against all complete runs of its references, and the rows that it decides from.
+
+    An imported run's rows are kept in the table `monitor`. No weights are read.
+    """
     from pipelines.report import bands
     from pipelines.report.readings import QUANTITIES
     from pipelines.runs import monitor
 
-    reference = reference_of(study, recipe)
     try:
-        guardrails = monitor.calibrated(store, [reference], without=(recipe.name, seed), projected=False)
-        run = monitor.watched(store, recipe.name, seed, projected=False)
-        judged = monitor.judge(run, guardrails)
+        guardrails = monitor.calibrated(store, references, without=(recipe, seed), projected=False)
+        run = monitor.watched(store, recipe, seed, projected=False)
+        rows = monitor.judge(run, guardrails)
     except ValueError as error:  # too few references, or a model of another size
-        return _result(True, {"verdict": "no reference yet", "reference": reference, "reason": str(error)})
-    trips = bands.trips(judged)
+        named = ", ".join(references)
+        return _result(asset, True, {"verdict": "no reference yet", "reference": named, "reason": str(error)}), 0
+    if recipe.startswith(monitor.EXTERNAL):
+        monitor.keep(store, run, rows)
+    trips = bands.trips(rows)
     decides = [trip for trip in trips if trip.view == run.view]
-    known = judged.filter(judged["inside"].is_not_null(), judged["view"] == run.view)
+    known = rows.filter(rows["inside"].is_not_null(), rows["view"] == run.view)
     first = f"left at step {decides[0].step}: {decides[0].quantity}" if decides else "inside"
-    return _result(
-        not decides,
-        {
-            "verdict": first if decides or not known.is_empty() else "the references' bands do not reach its norms",
-            "reference": str(guardrails),
-            "references_that_leave_the_others_band": guardrails.false_alarms(run.view, QUANTITIES),
-            "view": run.view,
-            "values_inside": int(known["inside"].sum()),
-            "values": known.height,
-            "left": metadata.small_table([trip._asdict() for trip in trips]),
-        },
-    )
+    found = {
+        "verdict": first if decides or not known.is_empty() else "the references' bands do not reach its norms",
+        "reference": str(guardrails),
+        "references_that_leave_the_others_band": guardrails.false_alarms(run.view, QUANTITIES),
+        "view": run.view,
+        "values_inside": int(known["inside"].sum()),
+        "values": known.height,
+        "left": metadata.small_table([trip._asdict() for trip in trips]),
+    }
+    return _result(asset, not decides, found), rows.height
 
 
 def reference_of(study: Study, recipe: Recipe) -> str:
@@ -53,10 +70,22 @@ def reference_of(study: Study, recipe: Recipe) -> str:
     return recipe.name if core else f"{study.name}.opd"
 
 
-def _result(passed: bool, found: dict) -> dg.AssetCheckResult:
+def untripped(losses: pl.DataFrame) -> dg.AssetCheckResult:
+    """Whether the guard that a recipe carries stayed quiet in training; passes for a recipe without one."""
+    steps = losses["tripped"].drop_nulls()
+    return dg.AssetCheckResult(
+        check_name=GUARD.name,
+        asset_key="training",
+        passed=steps.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"verdict": "untripped" if steps.is_empty() else f"tripped at step {steps[0]}"},
+    )
+
+
+def _result(asset: str, passed: bool, found: dict) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=NAME,
-        asset_key=ASSET,
+        asset_key=asset,
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
         metadata=found,

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import metadata
+from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
@@ -10,7 +11,8 @@ from pipelines.report.paper.item import Item
 from pipelines.report.paper.items import ITEMS
 from pipelines.runs import comparing
 
-GROUP = "paper"
+GROUP = "verdicts"
+CODE = metadata.sources("pipelines.report")
 
 
 def asset_of(item: Item) -> dg.AssetsDefinition:
@@ -19,8 +21,7 @@ def asset_of(item: Item) -> dg.AssetsDefinition:
     @dg.asset(
         name=item.key,
         partitions_def=by_study,
-        group_name=GROUP,
-        kinds={"altair"},
+        **metadata.house(GROUP, "altair", version=CODE),
         description=f"{item.title}. {item.shows}",
         deps=[dg.AssetDep(table, partition_mapping=every) for table in item.needs],
         metadata={"does_not_show": item.not_shown},
@@ -28,15 +29,21 @@ def asset_of(item: Item) -> dg.AssetsDefinition:
     def drawn(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from pipelines.report.paper import section
 
-        study, opened = STUDIES[context.partition_key], store.open()
+        study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
         with explained():
             drawing = item.draw(section.whole(comparing.tables(opened, study)), opened)
             picture = section.picture(drawing)
         for sentence in drawing.absent:
             context.log.warning(f"{item.key}: {sentence}")
         figure = {} if picture is None else {"figure": metadata.figure(picture)}
-        numbers = metadata.small_table(drawing.numbers.to_dicts())
-        return dg.MaterializeResult(metadata=figure | {"numbers": numbers, "left_out": list(drawing.absent)})
+        numbers = drawing.numbers.to_dicts()
+        return dg.MaterializeResult(
+            metadata=figure
+            | {"numbers": metadata.small_table(numbers), "left_out": list(drawing.absent)}
+            | spent.alone()
+            | metadata.report(study.name),
+            data_version=metadata.version_of([numbers, drawing.absent]),
+        )
 
     return drawn
 

@@ -13,12 +13,17 @@ from pipelines.studies.catalog import studies
 from pipelines.studies.study import Study
 
 STUDIES = studies()
+POOL = "runs"  # of whatever trains or measures a run; dagster.yaml says how many at once
 SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])
 
 
 def grid(study: Study) -> list[str]:
-    """Names of the recipes that are runs of the grid: the arms of all suites, and the helpers they come from."""
-    return [recipe.name for recipe in (*study.helpers, *study.every_arm())]
+    """Names of the recipes that are runs of the grid: the arms of all suites, and the helpers that some come from.
+
+    In the order in which the UI offers and a backfill starts them: core, then what the other suites descend from.
+    """
+    names = [recipe.name for recipe in (*study.arms(), *study.helpers, *study.every_arm())]
+    return list(dict.fromkeys(names))
 
 
 def descended(study: Study) -> set[str]:

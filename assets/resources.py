@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from pipelines.runs.cluster import cluster
+from pipelines.runs.cluster import cluster, described
 from pipelines.store.objects import Store, default_uri, normalise
 
 
@@ -24,10 +24,12 @@ class ClusterResource(dg.ConfigurableResource):
     serial: bool = False
 
     @contextmanager
-    def session(self, needed: bool = True) -> Iterator[None]:
-        """Ray for the block; none where nothing is left to train or measure."""
-        if self.serial or not needed:
-            yield
-            return
-        with cluster():
-            yield
+    def session(self, needed: bool = True) -> Iterator[str]:
+        """Ray for the block, and what it has; none where nothing is left to train or measure."""
+        if not needed:
+            yield "not used: found complete in the store"
+        elif self.serial:
+            yield "not used: serial, in the step's own process"
+        else:
+            with cluster():
+                yield described()

@@ -6,12 +6,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets import metadata
-from assets.models import anchor, base, run_facts, teacher, trained
-from assets.partitions import STUDIES, every, from_anchor, runs, seed_of
+from assets import effort, metadata, monitor
+from assets.effort import Effort
+from assets.models import STEPS, anchor, base, losses, run_facts, teacher, trained
+from assets.partitions import POOL, STUDIES, every, from_anchor, runs, seed_of
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.lake import written
+from pipelines.runs import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe
@@ -22,6 +23,7 @@ GROUP = "trajectories"
 @dg.multi_asset(
     name="run",
     partitions_def=runs,
+    pool=POOL,
     specs=[
         dg.AssetSpec(
             "trajectory",
@@ -31,11 +33,10 @@ GROUP = "trajectories"
                 dg.AssetDep(teacher, partition_mapping=every),
                 dg.AssetDep(anchor, partition_mapping=from_anchor),
             ],
-            group_name=GROUP,
-            kinds={"ray", "torch"},
+            **metadata.house(GROUP, "ray", "torch", version=metadata.SNAPSHOTS),
         ),
-        metadata.table_spec("training", deps=["trajectory"], group_name=GROUP),
-        metadata.table_spec("evaluation", deps=["trajectory"], group_name=GROUP),
+        metadata.table_spec("training", GROUP, metadata.SNAPSHOTS, deps=["trajectory"]),
+        metadata.table_spec("evaluation", GROUP, metadata.SNAPSHOTS, deps=["trajectory"]),
     ],
     check_specs=[
         dg.AssetCheckSpec(
@@ -49,35 +50,49 @@ GROUP = "trajectories"
             asset="evaluation",
             description="Accuracy at T=1 rose by more than twice its standard error from start to end.",
         ),
+        monitor.GUARD,
     ],
 )
 def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
     """Train one recipe with one seed, or find the run complete in the store."""
-    recipe, seed, opened = *addressed(context), store.open()
-    end = trained(context, opened, cluster, recipe, seed)
+    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
+    end = trained(context, opened, cluster, recipe, seed, spent)
+    told = effort.work(opened, recipe.name, seed, without=effort.BESIDE) | spent.facts()
     yield dg.MaterializeResult(
         asset_key="trajectory",
-        metadata=run_facts(opened.uri, recipe, seed, end),
+        metadata=run_facts(opened, recipe, seed, end) | told,
         data_version=dg.DataVersion(end["digest"]),
         check_results=[readable(opened, recipe, seed, end)],
     )
-    losses = table(opened, "training", recipe, seed)
+    told = metadata.report(recipe.study) | told
+    made = table(opened, "training", recipe, seed)
+    last = made.rows.select("step", "loss", "reward", "kl", "grad_norm").tail(5)
     yield dg.MaterializeResult(
         asset_key="training",
-        metadata=metadata.stored(opened, "training", recipe=recipe.name, seed=seed)
-        | {"loss": metadata.small_table(losses.select("step", "loss", "reward", "kl", "grad_norm").tail(5).to_dicts())},
+        metadata=losses(made) | {"last_steps": metadata.small_table(last.to_dicts())} | made.facts() | told,
+        data_version=made.version,
+        check_results=[monitor.untripped(made.rows)],
     )
     accuracy = table(opened, "evaluation", recipe, seed)
+    levels = accuracy.rows.select("step", "temperature", "accuracy", "stderr", "n")
     yield dg.MaterializeResult(
         asset_key="evaluation",
-        metadata=metadata.stored(opened, "evaluation", recipe=recipe.name, seed=seed)
-        | {
-            "accuracy": metadata.small_table(
-                accuracy.select("step", "temperature", "accuracy", "stderr", "n").to_dicts()
-            )
-        },
-        check_results=[learning(accuracy)],
+        metadata=metadata.curves(by_temperature(levels), STEPS, "accuracy")
+        | {"accuracy": metadata.small_table(levels.to_dicts())}
+        | accuracy.facts()
+        | told
+        | effort.work(opened, recipe.name, seed, phases=["evaluate"]),
+        check_results=[learning(accuracy.rows)],
+        data_version=accuracy.version,
     )
+
+
+def by_temperature(rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
+    """(step, accuracy) by temperature, as lines of a chart."""
+    return {
+        f"T={temperature:g}": part.select("step", "accuracy").drop_nulls().rows()
+        for (temperature,), part in rows.partition_by("temperature", as_dict=True).items()
+    }
 
 
 def addressed(context: dg.AssetExecutionContext) -> tuple[Recipe, int]:
@@ -88,17 +103,17 @@ def addressed(context: dg.AssetExecutionContext) -> tuple[Recipe, int]:
     return recipe, seed_of(STUDIES[recipe.study], keys["seed"])
 
 
-def table(store: Store, name: str, recipe: Recipe, seed: int) -> pl.DataFrame:
+def table(store: Store, name: str, recipe: Recipe, seed: int) -> metadata.Part:
     """What training wrote of a complete run. Errors: Failure where it is gone, as from a store copied in part."""
-    rows = written(store, name, recipe=recipe.name, seed=seed)
-    if rows is None:
+    found = metadata.part(store, name, recipe=recipe.name, seed=seed)
+    if found is None:
         place = f"lake/{name}/recipe={recipe.name}/seed={seed}"
         raise dg.Failure(
             f"{recipe.name} seed {seed} is complete and {store.uri}/{place} is gone: bring it back, or remove "
             f"runs/{recipe.name}/seed-{seed} to train it again",
             allow_retries=False,
         )
-    return rows
+    return found
 
 
 def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg.AssetCheckResult:
@@ -107,7 +122,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
     steps = trajectory.steps()
     absent = sorted(set(end["snapshots"]) - set(steps))
     problems = [f"step {step} is not committed" for step in absent]
-    problems += [problem for step in steps for problem in trajectory.verify(step)]
+    problems += [problem for step in steps for problem in proof.problems(trajectory, step)]
     return dg.AssetCheckResult(
         check_name="snapshots_readable",
         asset_key="trajectory",

@@ -1,72 +1,99 @@
 """What is asked of finished runs: accuracy on other families, which regime they are in, what locking goes with."""
 
 import dagster as dg
+import polars as pl
 
-from assets import metadata
+from assets import effort, following, lineage, metadata
+from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every, runs
 from assets.resources import ClusterResource, StoreResource
 from assets.trajectories import addressed
-from pipelines.lake import TABLES, written
+from pipelines.lake import TABLES
 from pipelines.runs import judging
 from pipelines.runs.predicting import READ, predict
-from pipelines.runs.transfer import evaluate_transfers, transferred
+from pipelines.runs.transfer import VERSION, evaluate_transfers, transferred
+
+ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources("pipelines.report"))
 
 
 @dg.asset(
     partitions_def=runs,
-    group_name="trajectories",
-    kinds={"ray", "torch"},
     deps=["trajectory"],
     description=TABLES["transfer"].meaning,
+    **metadata.house("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
     metadata={"dagster/column_schema": metadata.columns("transfer")},
 )
 def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:
     """Evaluate one complete run on its study's other families, or find its rows made from these weights."""
-    recipe, seed, opened = *addressed(context), store.open()
-    with explained(), cluster.session(needed=not transferred(opened, recipe, seed)):
+    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
+    with explained(), spent.session(cluster, effort.RUNS, needed=not transferred(opened, recipe, seed)):
         evaluate_transfers(opened, [(recipe, seed)], serial=cluster.serial)
-    rows = written(opened, "transfer", recipe=recipe.name, seed=seed)
-    assert rows is not None
-    shown = rows.filter(temperature=1.0).select("step", "family", "accuracy", "stderr", "n")
+    found = metadata.part(opened, "transfer", recipe=recipe.name, seed=seed)
+    assert found is not None
+    shown = found.rows.filter(temperature=1.0).select("step", "family", "accuracy", "stderr", "n")
     return dg.MaterializeResult(
-        metadata=metadata.stored(opened, "transfer", recipe=recipe.name, seed=seed)
+        metadata=found.facts()
         | {"accuracy": metadata.small_table(shown.to_dicts())}
+        | spent.facts()
+        | metadata.report(recipe.study),
+        data_version=found.version,
     )
 
 
 @dg.asset(
     partitions_def=by_study,
-    group_name="comparison",
-    kinds={"polars", "parquet"},
     deps=[dg.AssetDep(table, partition_mapping=every) for table in judging.READ],
+    **ABOUT,
     description=TABLES["regime"].meaning,
     metadata={"dagster/column_schema": metadata.columns("regime")},
+    automation_condition=following.FOLLOW,
 )
 def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Judge every measured run of a study beside its own references."""
-    study = STUDIES[context.partition_key]
+    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
     with explained():
-        told = judging.judge_study(store.open(), study.name)
-    return dg.MaterializeResult(metadata={"runs": len(told), "regimes": metadata.small_table(told)})
+        told = judging.judge_study(opened, study.name)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/uri": f"{opened.uri}/lake/regime",
+            "runs": len(told),
+            "regimes": metadata.small_table(told),
+        }
+        | lineage.of("regime")
+        | spent.alone()
+        | metadata.report(study.name),
+        data_version=metadata.version_of(told),
+    )
 
 
 @dg.asset(
     partitions_def=by_study,
-    group_name="comparison",
-    kinds={"polars", "parquet"},
     deps=[dg.AssetDep(table, partition_mapping=every) for table in READ],
+    **ABOUT,
     description=TABLES["predictions"].meaning,
     metadata={"dagster/column_schema": metadata.columns("predictions")},
+    automation_condition=following.FOLLOW,
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
     from pipelines.report.prediction.words import sentence
 
-    study, opened = STUDIES[context.partition_key], store.open()
+    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
     with explained():
         rows = predict(opened, study)
+    found = metadata.part(opened, "predictions", study=study.name)
+    assert found is not None
+    shown = rows.filter(pl.col("coefficient") == "spearman", pl.col("outcome") == "accuracy")
+    columns = ("view", "share", "scope", "correlation", "low", "high", "p_value", "runs")
     return dg.MaterializeResult(
-        metadata=metadata.stored(opened, "predictions", study=study.name)
-        | {"told": sentence(rows) or "no run has both a similarity and an accuracy"}
+        metadata=found.facts()
+        | {
+            "told": sentence(rows) or "no run has both a similarity and an accuracy",
+            "rank_correlation_with_accuracy": metadata.small_table(shown.select(columns).to_dicts()),
+        }
+        | lineage.of("predictions")
+        | spent.alone()
+        | metadata.report(study.name),
+        data_version=found.version,
     )

@@ -1,4 +1,4 @@
-"""`make ui`: Dagster's UI on loopback over the same store, with one Ray that all runs started from it share."""
+"""`make ui`: Dagster's UI on loopback over the same store, the reports beside it, and one Ray that its runs share."""
 
 import os
 import signal
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from assets.instance import home
 from assets.launch import shared
-from pipelines.store.objects import default_uri
+from assets.metadata import PAGES, PAGES_PORT
+from assets.pages import served
+from pipelines.store.objects import Store, default_uri
 
 
 def main() -> int:
@@ -22,8 +24,8 @@ def main() -> int:
     port = os.environ.get("PORT") or free_port(3000)
     workspace = Path(__file__).resolve().parents[1] / "workspace.yaml"
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
-    with shared() as ray:
-        os.environ["RAY_ADDRESS"] = ray
+    with served(Store(os.environ["OPD_STORE"]), free_port(PAGES_PORT)) as pages, shared() as ray:
+        os.environ["RAY_ADDRESS"], os.environ[PAGES] = ray, pages
         print(f"http://127.0.0.1:{port}   object store {os.environ['OPD_STORE']}   Ctrl-C ends it", flush=True)
         with subprocess.Popen(command, start_new_session=True) as server:
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,7 +3,8 @@
 import dagster as dg
 import polars as pl
 
-from assets import metadata
+from assets import following, lineage, metadata
+from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
@@ -12,7 +13,8 @@ from pipelines.report.claims import CLAIMS
 from pipelines.runs import comparing
 from pipelines.runs.measuring import TABLES
 
-GROUP = "comparison"
+GROUP = "verdicts"
+CODE = metadata.sources("pipelines.report")
 NAMED = 4  # runs that a warning names; the metadata has all
 ORDERINGS = tuple(claim for claim in CLAIMS if (claim.section, claim.suite) == ("paper", "core"))
 FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
@@ -20,10 +22,11 @@ FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
 
 @dg.asset(
     partitions_def=by_study,
-    group_name=GROUP,
-    kinds={"polars", "parquet"},
+    **metadata.house(GROUP, "polars", "parquet", version=CODE),
     deps=[dg.AssetDep(table, partition_mapping=every) for table in (*TABLES, "training", "evaluation")],
     metadata={"dagster/column_schema": metadata.columns("verdicts")},
+    automation_condition=following.FOLLOW,
+    freshness_policy=following.FRESH,
     check_specs=[
         dg.AssetCheckSpec(
             f"orderings_{family}",
@@ -35,15 +38,17 @@ FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
 )
 def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Every claim with its effect, the 95 % interval over seeds, and what the paper reports."""
-    study, opened = STUDIES[context.partition_key], store.open()
+    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
     with explained():
         missing = comparing.missing(opened, study)
         if missing:
             named = ", ".join(missing[:NAMED]) + (" and so on" if len(missing) > NAMED else "")
             context.log.warning(f"{len(missing)} runs are not measured yet, and left out: {named}")
         rows = comparing.decide(opened, study)
+    found = metadata.part(opened, "verdicts", study=study.name)
+    assert found is not None
     return dg.MaterializeResult(
-        metadata=metadata.stored(opened, "verdicts", study=study.name)
+        metadata=found.facts()
         | {
             "verdicts": metadata.small_table(
                 rows.select(
@@ -51,23 +56,37 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
                 ).to_dicts()
             ),
             "missing": missing,
-        },
+        }
+        | lineage.of("verdicts")
+        | spent.alone()
+        | metadata.report(study.name),
         check_results=[ordering(family, rows) for family in FAMILIES],
+        data_version=found.version,
     )
 
 
-@dg.asset(partitions_def=by_study, group_name=GROUP, kinds={"altair"}, deps=[verdicts, regime, predictions])
+@dg.asset(
+    partitions_def=by_study,
+    deps=[verdicts, regime, predictions],
+    **metadata.house(GROUP, "altair", version=CODE),
+    automation_condition=following.FOLLOW,
+    freshness_policy=following.FRESH,
+)
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
-    study, opened = STUDIES[context.partition_key], store.open()
-    key = comparing.publish(opened, study)
+    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    with explained():
+        key = comparing.publish(opened, study)
     shown = {"headline": comparing.headline(opened, study), **comparing.varied(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
+            **metadata.report(study.name),
             **{name: dg.MetadataValue.md(table) for name, table in shown.items()},
             **{name: metadata.figure(png) for name, png in comparing.pictures(opened, study).items()},
-        }
+            **spent.alone(),
+        },
+        data_version=metadata.version_of(comparing.inputs(opened, study)),
     )
 
 

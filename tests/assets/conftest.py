@@ -33,12 +33,18 @@ def _weights(seed: int, step: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _settle(store: Store, recipe: Recipe, seed: int = 0, accuracy: tuple[float, float] = (0.3, 0.9)) -> Trajectory:
+def _settle(
+    store: Store,
+    recipe: Recipe,
+    seed: int = 0,
+    accuracy: tuple[float, float] = (0.3, 0.9),
+    drawn: int | None = None,
+) -> Trajectory:
     trajectory = Trajectory(store, recipe.name, seed)
     identity, fingerprint = recipe.identity(), recipe.fingerprint()
     trajectory.register({"identity": identity, "fingerprint": fingerprint, "inputs": {}, "model": {}, "provenance": {}})
     for step in STEPS:
-        trajectory.commit(step, _weights(seed, step), None)
+        trajectory.commit(step, _weights(seed if drawn is None else drawn, step), None)
     rows = [
         {"step": step, "temperature": t, "accuracy": mean, "stderr": 0.02, "n": 400, "problems": 100, "samples": 4}
         for step, mean in zip((STEPS[0], STEPS[-1]), accuracy, strict=True)
@@ -64,7 +70,10 @@ def named(items: list[Item]) -> dict[str, Item]:
 
 @pytest.fixture(scope="session")
 def settle() -> Callable[..., Trajectory]:
-    """settle(store, recipe, seed, accuracy=(start, end)): a complete run of a real recipe, not measured."""
+    """settle(store, recipe, seed, accuracy=(start, end), drawn=): a complete run of a real recipe, not measured.
+
+    drawn: another seed of its weights.
+    """
     return _settle
 
 
@@ -115,15 +124,16 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.ExecuteInProcessResult]:
-    """execute(job, partition, *assets): a Dagster run over `store` without Ray, of these assets of the job or all."""
+    """execute(job, partition, *assets, config=): a Dagster run over `store` without Ray, of some assets or all."""
 
-    def run(job: str, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
+    def run(job: str, partition: str, *assets: str, config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
         return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             partition_key=partition,
             asset_selection=[dg.AssetKey(name) for name in assets] or None,
             raise_on_error=False,
-            run_config={
+            run_config=(config or {})
+            | {
                 "resources": {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },

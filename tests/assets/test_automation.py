@@ -99,6 +99,16 @@ def test_an_anchor_opens_the_runs_of_its_own_seed_and_is_measured_itself(store, 
     }
 
 
+def test_a_run_that_was_brought_here_is_measured_whatever_it_descends_from(store, settle, requested):
+    for model in MODELS:
+        settle(store, model)
+    settle(store, OTHERS[0], 1)
+    assert requested() == {
+        "anchors": {anchor_key("tiny", seed) for seed in TINY.seeds},
+        "runs": runs(OTHERS[:1], [1]),
+    }
+
+
 def test_what_is_trained_and_measured_is_left_alone(store, settle, requested):
     for model in MODELS:
         settle(store, model)

@@ -6,12 +6,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets import lineage, metadata
 from assets.automation import JOBS, SCHEDULES
 from assets.definitions import defs
-from assets.partitions import STUDIES, anchor_key, run_key
+from assets.partitions import STUDIES, anchor_key, grid, run_key
+from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.report.paper.items import ITEMS
 from pipelines.runs import measuring
+from pipelines.runs.training import parents
+from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = defs.resolve_asset_graph()
@@ -45,7 +49,59 @@ def test_the_assets_are_the_models_the_run_its_tables_and_the_comparison():
         *("update_norm", "update_spectrum", "hill", "locking", "nulls"),
         *("transfer", "regime", "predictions", "verdicts", "report"),
         *(item.key for item in ITEMS),
+        *("external", "monitor"),
     }
+
+
+GROUPS = {
+    "models": {"base", "teacher", "anchor"},
+    "trajectories": {"trajectory", "training", "evaluation", "transfer"},
+    "geometry": set(measuring.TABLES),
+    "verdicts": {"regime", "predictions", "verdicts", "report", *(item.key for item in ITEMS)},
+}
+
+
+def test_the_graph_reads_as_the_method_does_and_nothing_is_anonymous():
+    found = {}
+    for key in GRAPH.get_all_asset_keys():
+        asset = GRAPH.get(key)
+        found.setdefault(asset.group_name, set()).add(key.to_user_string())
+        assert asset.owners == ["team:geometry"] and asset.kinds and asset.code_version
+        assert asset.description and len(asset.description.split()) > 3
+    assert found == GROUPS
+
+
+def test_a_code_version_is_that_of_what_makes_the_asset():
+    assert node("rotation").code_version == f"engine {VERSION}"
+    assert node("trajectory").code_version == f"snapshots {LAYOUT}"
+    report = metadata.sources("pipelines.report")
+    assert {node(name).code_version for name in GROUPS["verdicts"]} == {report}
+    assert report != metadata.sources("pipelines.lake")
+
+
+def test_columns_behind_verdicts_and_their_like_are_declared_columns():
+    for name in ("verdicts", "regime", "predictions"):
+        (told,) = lineage.of(name).values()
+        assert set(told.deps_by_column) <= set(TABLES[name].schema)
+        for behind in told.deps_by_column.values():
+            for one in behind:
+                assert one.column_name in TABLES[one.asset_key.to_user_string()].schema
+                assert one.asset_key in node(name).parent_keys
+    behind = lineage.of("verdicts")["dagster/column_lineage"].deps_by_column["effect"]
+    assert {(one.asset_key.to_user_string(), one.column_name) for one in behind} >= {
+        ("rotation", "mean_deg"),
+        ("update_norm", "stable_rank"),
+        ("evaluation", "accuracy"),
+    }
+
+
+def test_the_matrix_offers_core_first_and_helpers_before_what_descends_from_them():
+    order = [recipe.name for recipe in STUDIES["tiny"].arms()]
+    names = grid(STUDIES["tiny"])
+    assert names[: len(order)] == order and len(names) == len(set(names))
+    for recipe in STUDIES["tiny"].every_arm():
+        for parent, _ in parents(recipe, 0):
+            assert parent not in names or names.index(parent) < names.index(recipe.name)
 
 
 @pytest.mark.parametrize("table", [*measuring.TABLES, "training", "evaluation", "verdicts"])
@@ -55,7 +111,7 @@ def test_a_table_carries_its_declared_schema(table):
     assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
     assert node(table).description == TABLES[table].meaning or table == "verdicts"
     for column, mine in zip(declared, shown, strict=True):
-        assert column.meaning in mine.description
+        assert metadata.plain(column.meaning) in mine.description
         assert not column.unit or f"[{column.unit}]" in mine.description
 
 
@@ -131,6 +187,9 @@ def test_checks_stand_on_their_assets_and_only_unreadable_snapshots_block():
         ("evaluation", "learning_happened"),
         ("update_support", "weights_finite"),
         ("update_norm", "within_band"),
+        ("monitor", "within_band"),
+        ("training", "guard_rail"),
+        ("report", "current"),
         *(("verdicts", f"orderings_{family}") for family in families),
     }
     blocking = {key.name for key in GRAPH.asset_check_keys if GRAPH.get_check_spec(key).blocking}
@@ -149,10 +208,15 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
         "comparison": {"regime", "predictions", "verdicts", "report"},
         "transfers": {"transfer"},
         "paper": {item.key for item in ITEMS},
+        "watched": {"monitor"},
     }
     assert {defs.resolve_job_def(name).executor_def.name for name in selected} == {"in_process"}
 
 
 def test_every_job_that_the_core_needs_has_a_nightly_schedule():
-    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS} - {"transfers", "paper"}
+    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS} - {
+        "transfers",
+        "paper",
+        "watched",
+    }
     assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in SCHEDULES)

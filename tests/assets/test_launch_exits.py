@@ -64,7 +64,7 @@ def test_an_unreadable_dagster_yaml_is_one_line(tmp_path, monkeypatch, capsys):
     (home / "dagster.yaml").write_text("storage: [oops")
     monkeypatch.setenv("OPD_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    assert launch.launch("tiny", "core", [], []) == 2
+    assert launch.launch("tiny", ["core"], [], []) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and f"DAGSTER_HOME {home} cannot be opened" in err and "repair" in err
 
@@ -101,7 +101,7 @@ def test_a_stored_run_of_another_recipe_is_refused(told, tmp_path, settle, store
     before = sorted(store.find(""))
     monkeypatch.setenv("OPD_STORE", store.uri)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    assert launch.launch("tiny", "core", [], []) == 2
+    assert launch.launch("tiny", ["core"], [], []) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "holds a run of another recipe (optimizer.learning_rate: 0.5 -> 3e-05)" in err
     assert sorted(store.find("")) == before and not (tmp_path / "dagster").exists()
@@ -119,7 +119,7 @@ def ended_on(tmp_path, monkeypatch, capsys):
     def run(store, study, suite="core", go=lambda made: None):
         monkeypatch.setenv("OPD_STORE", store.uri)
         monkeypatch.setattr(Launch, "go", go)
-        code = launch.launch(study, suite, [], [])
+        code = launch.launch(study, [suite], [], [])
         return SimpleNamespace(code=code, **dict(zip(("out", "err"), capsys.readouterr(), strict=True)))
 
     return run
@@ -164,13 +164,16 @@ def test_a_signal_to_end_interrupts_the_launch_and_the_handler_before_it_returns
 
 def test_the_end_tells_of_the_suite_that_was_launched(store, plant, capsys):
     plant()
-    launch.summarise(store, TINY, "objectives", Account())
+    launch.summarise(store, TINY, ["objectives"], Account())
     assert "opd-" not in capsys.readouterr().out, "none of it is measured"
     plant(more=("opd-pg",))
-    launch.summarise(store, TINY, "core", Account())
+    launch.summarise(store, TINY, ["core"], Account())
     assert "opd-pg" not in capsys.readouterr().out
-    launch.summarise(store, TINY, "objectives", Account())
+    launch.summarise(store, TINY, ["objectives"], Account())
     lines = capsys.readouterr().out.splitlines()
     told = [line.split()[0] for line in lines if line.startswith(("OPD ", "RLVR ", "opd-"))]
     assert told[:3] == ["OPD", "RLVR", "opd-pg"], "the suite's table"
     assert set(told[3:]) == {"opd-pg"}, "and what its accuracies can show"
+    launch.summarise(store, TINY, ["core", "objectives"], Account())
+    both = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(("SFT ", "opd-pg "))]
+    assert both[0] == "SFT" and both[-1] == "opd-pg", "each suite's table, in the order given"

@@ -1,5 +1,6 @@
 """Jobs executed for real, over stores whose runs are complete, so that nothing trains."""
 
+import hashlib
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from assets import geometry, models
 from assets.lane import reason
+from assets.metadata import PAGES_PORT
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
@@ -59,6 +61,46 @@ def test_a_complete_run_is_registered_and_measured(store, ready, opd):
     assert measured(store, OPD, 0, TINY.measurement)
 
 
+def test_every_materialization_carries_what_one_looks_for(store, ready, opd):
+    ready()
+    for asset, told in shown(opd()).items():
+        assert told["report"].value == f"http://127.0.0.1:{PAGES_PORT}/tiny/index.html"
+        assert told["step_wall_s"].value >= told["step_cpu_s"].value * 0.5 and told["step_cpu_s"].value >= 0
+        serial = "not used: serial" if asset in TABLES else "not used: found complete"
+        assert told["ray"].value.startswith(serial) and "ray_workers" not in told
+        if asset == "trajectory":
+            place = f"{store.uri}/runs/tiny.opd/seed-0"
+            assert told["manifest"].value == f"{place}/step-00000004/manifest.json"
+            continue
+        data = store.read(told["dagster/uri"].value.removeprefix(f"{store.uri}/"))
+        assert told["bytes"].value == len(data)
+        assert told["figure"].value.startswith("![") and "(data:image/svg+xml;base64," in told["figure"].value
+    timing = lake.written(store, "timing", **WHERE).filter(phase="measure").row(0, named=True)
+    told = shown(opd())["rotation"]  # found now, with the seconds of when it was made
+    assert told["wall_s"].value == round(timing["wall_s"], 3) and told["cpu_s"].value == round(timing["cpu_s"], 3)
+    assert f"| measure | {timing['wall_s']:.4g} | {timing['cpu_s']:.4g} |" in told["phases"].value
+
+
+def test_a_table_is_versioned_by_its_bytes(store, ready, opd, instance):
+    ready()
+    opd()
+    for table in ("evaluation", "rotation"):
+        event = instance.get_latest_materialization_event(dg.AssetKey(table))
+        data = store.read(f"lake/{table}/recipe=tiny.opd/seed=0/part-0.parquet")
+        assert event.asset_materialization.tags["dagster/data_version"] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_figure_is_the_mean_over_projections_by_step(store, ready, opd):
+    ready()
+    opd()
+    rows = lake.written(store, "rotation", **WHERE)
+    means = rows.filter(pl.col("role") == "q", pl.col("side") == "input").sort("view", "step")
+    expected = {view: part.select("step", "mean_deg").rows() for (view,), part in means.group_by("view")}
+    assert geometry.lines("rotation", rows) == expected
+    locking = geometry.lines("locking", lake.written(store, "locking", **WHERE))
+    assert {tuple(step for step, _ in line) for line in locking.values()} == {(2,)}  # beside the last step, 4
+
+
 def test_every_table_shows_means_at_the_last_step_that_has_rows(store, ready, opd):
     ready()
     found = shown(opd())
@@ -95,6 +137,7 @@ def test_the_checks_of_a_good_run_pass(ready, opd):
     assert {name: check.passed for name, check in found.items()} == {
         "snapshots_readable": True,
         "learning_happened": True,
+        "guard_rail": True,
         "weights_finite": True,
         "within_band": True,
     }
@@ -135,6 +178,19 @@ def test_an_unreadable_snapshot_blocks_the_measurement(damage, store, ready, opd
     assert not set(TABLES) & set(store.list("lake"))
     assert reason(result) == f"snapshots_readable: {check.metadata['problems'].value}"
     assert "geometry" not in {event.step_key for event in result.all_events if event.is_step_start}
+
+
+def test_a_snapshot_that_was_damaged_since_its_run_was_found_whole_is_not_measured(store, ready, execute):
+    """The tables alone are asked for, so nobody looks at the trajectory again but who measures it."""
+    trajectory = ready()
+    key = f"{trajectory.prefix}/step-00000002/master.safetensors"
+    data = bytearray(store.read(key))
+    data[-5] ^= 1
+    store.write(key, bytes(data))
+    result = execute("runs", run_key(OPD.name, 0), *TABLES)
+    assert not result.success
+    assert key in reason(result) and "so nothing is computed from it" in reason(result)
+    assert not set(TABLES) & set(store.list("lake"))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_there_is_an_asset_for_every_item_and_nothing_else():
     assert [asset.key.to_user_string() for asset in paper.ASSETS] == [item.key for item in ITEMS]
     for item in ITEMS:
         node = GRAPH.get(dg.AssetKey(item.key))
-        assert node.group_name == "paper"
+        assert node.group_name == "verdicts"
         assert item.title in node.description and item.shows in node.description
         assert node.metadata["does_not_show"] == item.not_shown
 

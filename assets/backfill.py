@@ -1,0 +1,133 @@
+"""A whole study as one backfill of a running Dagster: `opd study backfill NAME` starts `python -m assets.backfill`.
+
+The backfill names every asset with the partitions of these arms and seeds, as the UI's dialog would, and is posted to
+the webserver's GraphQL. Dagster's daemon launches the runs: models, anchors, runs, then the comparison; what descends
+from a failure is not begun. What the store holds is found and not made again. Exit codes: 0 asked for, 2 bad input.
+"""
+
+import argparse
+import json
+import sys
+import urllib.request
+from typing import Any
+
+from assets.partitions import anchor_key, run_key
+from opd_ops.recipe import Recipe
+from pipelines.runs.measuring import TABLES, measured
+from pipelines.runs.training import parents, references
+from pipelines.store.objects import Store, default_uri
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import find_recipe, find_study
+from pipelines.studies.study import Study
+
+URL = "http://127.0.0.1:3000"  # of `make ui`
+TIMEOUT = 60.0  # seconds
+MODELS = ("base", "teacher")
+RUNS = ("trajectory", "training", "evaluation", *TABLES)
+COMPARISON = ("regime", "predictions", "verdicts", "report")
+LAUNCH = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+    ... on PartitionKeysNotFoundError { message }
+  }
+}
+"""
+
+
+def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, list[str]]:
+    """Partitions by asset."""
+    anchors = [str(anchor_key(study.name, seed)) for seed in seeds] if study.anchor else []
+    runs = [str(run_key(recipe.name, seed)) for recipe in arms for seed in seeds]
+    return {
+        **{asset: [study.name] for asset in MODELS},
+        **({"anchor": anchors} if anchors else {}),
+        **{asset: runs for asset in RUNS},
+        **{asset: [study.name] for asset in COMPARISON},
+    }
+
+
+def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> None:
+    """Dagster orders models, anchors and runs, but no run after another run.
+
+    Errors: ValueError naming a run that must be there first.
+    """
+    ordered = {(model.name, 0) for model in study.models} | {(a.name, seed) for a in study.anchors() for seed in seeds}
+    for recipe, seed in ((recipe, seed) for recipe in arms for seed in seeds):
+        for name, number in parents(recipe, seed):
+            read = (name, number) in references(recipe, seed)
+            done = Trajectory(store, name, number).end() is not None
+            if done and read:
+                done = measured(store, find_recipe(name), number, study.measurement)
+            if not done and (read or (name, number) not in ordered):
+                raise ValueError(
+                    f"{recipe.name} seed {seed} needs {name} seed {number}, which is not "
+                    f"{'measured' if read else 'complete'}, and a backfill would not wait for it: backfill it first, "
+                    f"or use `opd study run {study.name}`, which orders runs"
+                )
+
+
+def params(study: Study, chosen: dict[str, list[str]], title: str) -> dict[str, Any]:
+    """LaunchBackfillParams of Dagster's GraphQL."""
+    return {
+        "title": title,
+        "tags": [{"key": "opd/study", "value": study.name}],
+        "partitionsByAssets": [
+            {
+                "assetKey": {"path": [asset]},
+                "partitions": {"ranges": [{"start": key, "end": key} for key in keys]},
+            }
+            for asset, keys in chosen.items()
+        ],
+    }
+
+
+def post(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """The answer of Dagster's webserver. Errors: ValueError in one line where nobody or something else answers."""
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{url.rstrip('/')}/graphql", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            found = json.load(answer)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no Dagster answers at {url} ({error}); start it with `make ui`, or name its --url") from None
+    if found.get("errors"):
+        raise ValueError(f"Dagster at {url} refuses: {found['errors'][0]['message'].splitlines()[0]}")
+    return found["data"]
+
+
+def backfill(name: str, suites: list[str], recipes: list[str], seeds: list[int], url: str) -> int:
+    """Ask for a backfill and say how it is called; returns the exit code."""
+    try:
+        study, store = find_study(name), Store(default_uri())
+        arms, numbers = study.select(suites, recipes, seeds)
+        require_order(store, study, arms, numbers)
+        chosen = selection(study, arms, numbers)
+        title = f"{study.name}, suite {', '.join(suites)}: {len(arms)} arms, {len(numbers)} seeds"
+        answer = post(url, LAUNCH, {"params": params(study, chosen, title)})["launchPartitionBackfill"]
+        if "backfillId" not in answer:
+            said = answer.get("message") or answer["__typename"]
+            raise ValueError(f"Dagster at {url} refuses: {said.strip().splitlines()[0]}")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"backfill {answer['backfillId']} of {title}\n{url.rstrip('/')}/runs/b/{answer['backfillId']}")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m assets.backfill", description=__doc__)
+    parser.add_argument("study")
+    parser.add_argument("--suite", action="append", default=[])
+    parser.add_argument("--recipe", action="append", default=[])
+    parser.add_argument("--seed", action="append", type=int, default=[])
+    parser.add_argument("--url", default=URL)
+    given = parser.parse_args(arguments)
+    return backfill(given.study, given.suite or ["core"], given.recipe, given.seed, given.url)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""What a step took: wall and CPU seconds, of the work and of the step around it, and what it had of Ray."""
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from assets import metadata
+from assets.resources import ClusterResource
+from opd_ops.recipe import Recipe, Resources, Workers
+from pipelines.lake import written
+from pipelines.store.objects import Store
+
+MEASURING = ("measure", "base")
+BESIDE = (*MEASURING, "dagster")  # phases of the table `timing` that are no part of training
+MATRICES = "one task of 1 CPU a matrix, the most expensive first"
+RUNS = "one task of 1 CPU a run"
+
+
+@dataclass
+class Effort:
+    """Made where a step begins; `ray` says what the step had of Ray, and `workers` who worked there."""
+
+    ray: str = ""
+    workers: str = ""
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+
+    @contextmanager
+    def session(self, cluster: ClusterResource, workers: str, *, needed: bool = True) -> Iterator[None]:
+        """Ray for the block where there is work to do; remembers what it had."""
+        with cluster.session(needed=needed) as self.ray:
+            self.workers = workers if needed and not cluster.serial else ""
+            yield
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds of this process since the step began, and what it had of Ray."""
+        found: dict[str, Any] = {
+            "step_wall_s": round(time.perf_counter() - self.wall, 3),
+            "step_cpu_s": round(time.process_time() - self.cpu, 3),
+        }
+        return found | {name: words for name, words in (("ray", self.ray), ("ray_workers", self.workers)) if words}
+
+    def alone(self) -> dict[str, Any]:
+        """The same of a step that does its work in its own process: its seconds are those of the work."""
+        return {name.removeprefix("step_"): value for name, value in self.facts().items()}
+
+
+def trainer(recipe: Recipe) -> str:
+    """The processes of a run in training."""
+    where: Resources = recipe.resources
+
+    def apart(name: str, workers: Workers) -> str:
+        if not workers.actors:
+            return f"{name} in the trainer"
+        return f"{name} {workers.actors} actors of {workers.gpus:g} GPUs"
+
+    first = f"trainer 1 actor of {where.gpus:g} GPUs on {where.threads} thread{'s' * (where.threads > 1)}"
+    return "; ".join((first, apart("rollouts", where.rollout), apart("teacher", where.teacher)))
+
+
+def work(store: Store, recipe: str, seed: int, *, phases: Collection[str] = (), without: Collection[str] = ()) -> dict:
+    """Wall and CPU seconds of a run's phases, workers included, when the work was done; from the table `timing`.
+
+    phases: those that count, all but `without` where empty. The wall seconds of `base` are part of those of `measure`.
+    """
+    rows = written(store, "timing", recipe=recipe, seed=seed)
+    told = [] if rows is None else rows.select("phase", "wall_s", "cpu_s").to_dicts()
+    told = [row for row in told if (row["phase"] in phases if phases else row["phase"] not in without)]
+    if not told:
+        return {}
+    return {
+        "wall_s": round(sum(row["wall_s"] for row in told if row["phase"] != "base"), 3),
+        "cpu_s": round(sum(row["cpu_s"] for row in told), 3),
+        "phases": metadata.small_table(told),
+    }

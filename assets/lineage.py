@@ -1,0 +1,52 @@
+"""Which columns of the run tables stand behind which columns of the tables about many runs."""
+
+from collections.abc import Iterable
+from functools import cache
+
+import dagster as dg
+
+from pipelines.lake import TABLES
+from pipelines.report.claims import CLAIMS
+from pipelines.report.metrics import PARAMETERS, RUN_TABLES
+from pipelines.report.regime.diagnostics import DIAGNOSTICS
+
+Column = tuple[str, str]  # table, column
+DECIDED = (  # columns of verdicts
+    *("left_value", "right_value", "effect", "low", "high", "boot_low", "boot_high", "size", "detectable"),
+    *("holds", "status", "seeds", "control_effect", "control_low", "control_high", "control_says"),
+    "same_sign_weighted",
+)
+JUDGED = ("value", "reference_value", "spread", "distance", "confusion", "verdict", "regime")  # of regime
+SIZED = ("relative_norm", "budget_step")  # of it too
+CORRELATED = ("correlation", "low", "high", "p_value", "runs", "seeds")  # of predictions
+
+
+@cache
+def of(table: str) -> dict[str, dg.TableColumnLineage]:
+    """The metadata that says it, of `verdicts`, `regime` or `predictions`."""
+    behind = {name: sorted(set(found)) for name, found in _behind(table).items()}
+    deps = {
+        name: [dg.TableColumnDep(asset_key=source, column_name=column) for source, column in found]
+        for name, found in behind.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
+
+
+def _behind(table: str) -> dict[str, Iterable[Column]]:
+    if table == "verdicts":
+        metrics = {metric for claim in CLAIMS for metric in claim.metrics}
+        read = {(metric.table, metric.column) for metric in metrics}
+        if any(metric.table not in RUN_TABLES for metric in metrics):
+            read.add(("update_support", PARAMETERS))  # the other weighting
+        return {name: read for name in DECIDED}
+    if table == "regime":
+        read = {(one.table, column) for one in DIAGNOSTICS for column in (one.column, one.error) if column}
+        for one in DIAGNOSTICS:  # what it is divided by is a column beside it, or its own of a null
+            if one.over:
+                beside = one.over in TABLES[one.table].schema
+                read.add((one.table, one.over) if beside else ("nulls", one.column))
+        size: Column = ("update_norm", "relative_norm")
+        found: dict[str, Iterable[Column]] = {name: {*read, size} for name in JUDGED}
+        return found | {name: {size} for name in SIZED}
+    read = {("locking", "similarity"), ("evaluation", "accuracy"), ("transfer", "accuracy")}
+    return {name: read for name in CORRELATED}

@@ -1,0 +1,63 @@
+"""The reports of a store over HTTP on loopback, read only, so that a link in the UI opens them wherever they lie."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from pipelines.store.objects import Store
+
+PAGE = re.compile(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*)/([A-Za-z0-9_-]+\.html)")  # /STUDY/index.html
+
+
+class Pages(BaseHTTPRequestHandler):
+    """GET /STUDY/NAME.html is `reports/STUDY/NAME.html` of the store, / a list of them; nothing else is there."""
+
+    store: Store
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/":
+            return self._send(200, listing(self.store))
+        if not (asked := PAGE.fullmatch(path)):
+            return self._send(404, "<p>Reports are at /STUDY/index.html.</p>")
+        try:
+            self._send(200, self.store.read(f"reports/{asked[1]}/{asked[2]}").decode())
+        except FileNotFoundError:
+            self._send(404, f"<p>No report of {asked[1]} yet: materialise the asset <code>report</code>.</p>")
+
+    def _send(self, status: int, html: str) -> None:
+        data = html.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the terminal belongs to the UI."""
+
+
+def listing(store: Store) -> str:
+    """The pages there are, as links."""
+    found = [
+        key.removeprefix("reports") for key in store.find("reports") if PAGE.fullmatch(key.removeprefix("reports"))
+    ]
+    items = "".join(f'<li><a href="{escape(path)}">{escape(path[1:])}</a></li>' for path in sorted(found))
+    return f"<title>Reports</title><h1>Reports</h1><ul>{items}</ul>" if items else "<p>No reports yet.</p>"
+
+
+@contextmanager
+def served(store: Store, port: int) -> Iterator[str]:
+    """Serve the reports on loopback for the block; the address of the server."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), type("Served", (Pages,), {"store": store}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

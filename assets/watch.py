@@ -1,0 +1,160 @@
+"""Training runs elsewhere: a sensor sees their checkpoints appear, and each arrival is held against its reference band.
+
+What is watched is in the store (`opd watch`); an external trajectory is a dynamic partition named as its import.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import dagster as dg
+
+from assets import metadata, monitor, switches
+from assets.failures import explained
+from assets.progress import Tracker
+from assets.resources import ClusterResource, StoreResource
+from pipelines.lake import TABLES
+from pipelines.runs import watchlist
+
+external = dg.DynamicPartitionsDefinition(name="external")
+
+checkpoints = dg.AssetSpec(
+    "external",
+    description="Checkpoints of a training run elsewhere, under a prefix that is watched; they stay where they are.",
+    partitions_def=external,
+    group_name="trajectories",
+    kinds={"safetensors"},
+)
+
+
+class Arrived(dg.Config):
+    """The steps that stand still; all complete ones where none is named."""
+
+    steps: list[int] = []
+
+
+@dg.asset(
+    name="monitor",
+    partitions_def=external,
+    deps=[checkpoints],
+    group_name="geometry",
+    kinds={"parquet", "polars"},
+    description=TABLES["monitor"].meaning,
+    metadata={"dagster/column_schema": metadata.columns("monitor")},
+    check_specs=[
+        dg.AssetCheckSpec(
+            monitor.NAME,
+            asset="monitor",
+            description="The update of a watched run stays inside the band of the runs it is held against.",
+        )
+    ],
+    pool="watched",
+)
+def monitored(
+    context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource
+) -> dg.MaterializeResult:
+    """Measure the new checkpoints of one watched run, and judge all of them."""
+    from pipelines.runs import given, imports
+    from pipelines.runs import monitor as runs
+    from pipelines.studies.study import Measurement
+
+    opened = store.open()
+    with explained():
+        watch = watchlist.read(opened, context.partition_key)
+        found = given.under(watch.prefix, watch.base)
+        snapshots = [(step, ref) for step, ref in found.snapshots if not config.steps or step in config.steps]
+        imported = imports.plan(opened, found.base, snapshots, Measurement(tables=runs.TABLES), watch.name)
+        tracker = Tracker(context, imported.recipe, 0)
+        with cluster.session(needed=not imported.fresh):
+            problems = imports.measure_import(imported, serial=cluster.serial, progress=tracker.measured)
+        check, rows = monitor.judged(opened, watch.against, imported.recipe, 0, asset="monitor")
+    made = metadata.part(opened, "monitor", recipe=imported.recipe, seed=0) if rows else None
+    return dg.MaterializeResult(
+        metadata=(made.facts() if made else {})
+        | {
+            "prefix": watch.prefix,
+            "steps": ", ".join(map(str, imported.steps)),
+            "problems": dg.MetadataValue.md("\n".join(problems) or "none"),
+        },
+        data_version=dg.DataVersion(digest(imported.record["snapshots"])),
+        check_results=[check],
+    )
+
+
+job = dg.define_asset_job("watched", [monitored], description="Measure and monitor the checkpoints of a run elsewhere.")
+
+
+@dg.sensor(
+    name="watch",
+    job=job,
+    minimum_interval_seconds=60,
+    default_status=switches.sensor("watch"),
+    description="Looks under the prefixes of `opd watch` and monitors checkpoints that stood still for two looks.",
+)
+def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+    """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""
+    opened, before = store.open(), json.loads(context.cursor or "{}")
+    after: dict[str, Any] = {}
+    arrived: dict[str, list[int]] = {}
+    events, troubles = [], []
+    for name in watchlist.names(opened):
+        try:
+            watch = watchlist.read(opened, name)
+            state = before.get(name, {})
+            if state.get("prefix") != watch.prefix:
+                state = {"prefix": watch.prefix, "told": [], "seen": {}}
+            after[name], ready = _looked(watch, state)
+        except ValueError as error:  # of one prefix; the others are looked under all the same
+            after |= {name: before[name]} if name in before else {}
+            troubles.append(f"{name}: {error}")
+            continue
+        if watch.base is None and after[name]["seen"] and not after[name]["told"]:
+            troubles.append(f"{name}: {watch.prefix} holds no step 0 yet; name its first weights by `opd watch --base`")
+        if ready:
+            arrived[name] = ready
+            facts = {"dagster/uri": watch.prefix, "steps": ", ".join(map(str, ready))}
+            tags = {"dagster/data_version": digest(after[name]["told"])}
+            events.append(dg.AssetMaterialization("external", partition=name, metadata=facts, tags=tags))
+    for trouble in troubles:
+        context.log.warning(trouble)
+    cursor = json.dumps(after, sort_keys=True)
+    if not arrived:
+        return dg.SensorResult(skip_reason="; ".join(troubles) or "no checkpoint has become ready", cursor=cursor)
+    known = context.instance.get_dynamic_partitions("external")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{name}:{digest([after[name]['prefix'], after[name]['told']])}",
+                partition_key=name,
+                run_config={"ops": {"monitor": {"config": {"steps": steps(after[name])}}}},
+            )
+            for name in arrived
+        ],
+        dynamic_partitions_requests=[external.build_add_request([n for n in arrived if n not in known])],
+        asset_events=events,
+        cursor=cursor,
+    )
+
+
+def _looked(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """The state after a look, and the steps from 1 up that became ready, which wait for a base. Errors: as `look`."""
+    from pipelines.runs.watching import look
+
+    told = dict(state["told"])
+    ready, seen = look(watch.prefix, told, {int(step): stamp for step, stamp in state["seen"].items()})
+    new = {step: seen[step] for step, _ in ready}
+    if watch.base is None and 0 not in told | new:
+        return state | {"seen": seen}, []
+    waiting = {step: stamp for step, stamp in seen.items() if step not in new}
+    after = {"prefix": watch.prefix, "told": sorted((told | new).items()), "seen": waiting}
+    return after, sorted(step for step in new if step > 0)
+
+
+def steps(state: dict[str, Any]) -> list[int]:
+    """All that were told of, so that a run after one that failed makes up for it."""
+    return [step for step, _ in state["told"] if step > 0]
+
+
+def digest(facts: Any) -> str:
+    """Sixteen hexadecimal digits of what JSON says."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
