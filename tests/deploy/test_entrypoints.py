@@ -1,0 +1,147 @@
+"""The command lines of compose.yaml, started as containers would: Postgres, code server, webserver, daemon, proxy."""
+
+import base64
+import http.server
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy import processes
+from deploy.cluster import postgres
+from deploy.cluster.dagster import SERVICES, Dagster
+from tests.deploy.conftest import DEPLOY
+
+BIN = Path(sys.executable).parent
+PASSWORD, TOKEN = "a password of this test", "t" * 40
+
+
+@pytest.fixture(scope="module")
+def dagster(tmp_path_factory):
+    """The three services over a Postgres, up."""
+    folder = tmp_path_factory.mktemp("dagster")
+    with postgres.running() as database:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER_", "RAY_"))}
+        given = database | {
+            "OPD_STORE": f"file://{folder}/store",
+            "OPD_LOGS_BUCKET": "opd",
+            "OPD_RAY_JOBS": "http://127.0.0.1:1",
+            "OPD_CONCURRENT_RUNS": "2",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        running = Dagster(folder, inherited | given | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"})
+        try:
+            running.start()
+            yield running
+        finally:
+            known = processes.descendants(process.pid for process in running.running.values())
+            running.stop()
+            assert processes.left(known, 5.0) == {}
+
+
+def check(service: str, compose: dict, dagster: Dagster) -> subprocess.CompletedProcess:
+    """The service's own health check, on the ports of this test."""
+    _, *words = compose["services"][service]["healthcheck"]["test"]
+    other = {"4000": str(dagster.ports["code-server"]), "python": sys.executable}
+    words = [other.get(word, word).replace(":3000/", f":{dagster.ports['webserver']}/") for word in words]
+    environment = dict(dagster.environment) | dagster.variables
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_services_come_up_healthy_over_postgres(dagster, compose):
+    for service in SERVICES:
+        limit = time.monotonic() + 120  # the daemon's first heartbeats take their time
+        while (seen := check(service, compose, dagster)).returncode and time.monotonic() < limit:
+            time.sleep(1)
+        assert seen.returncode == 0, (service, seen.stdout, seen.stderr)
+
+
+def test_the_code_server_serves_the_assets_and_the_instance_is_ours(dagster):
+    nodes = dagster.ask("{ assetNodes { assetKey { path } } }", {})["assetNodes"]
+    assert {"trajectory", "rotation", "verdicts"} <= {node["assetKey"]["path"][-1] for node in nodes}
+    instance = dagster.ask("{ instance { info runLauncher { name } runQueuingSupported } }", {})["instance"]
+    assert instance["runLauncher"]["name"] == "RayRunLauncher" and instance["runQueuingSupported"]
+    info = yaml.safe_load(instance["info"])
+    assert "Postgres" in str(info["run_storage"]) and info["run_retries"] == {"enabled": True, "max_retries": 2}
+    assert dagster.environment["DAGSTER_PG_PASSWORD"] not in instance["info"]
+
+
+def test_a_run_that_cannot_be_launched_says_so(dagster):
+    """There is no Ray at the address: the queue takes the run, the launcher fails, and the run ends with the reason."""
+    run = dagster.launch("comparison", ["verdicts"], {"dagster/partition": "tiny", "dagster/max_retries": "0"})
+    limit = time.monotonic() + 90
+    while not (found := [one for one in dagster.runs() if one["runId"] == run and one["status"] == "FAILURE"]):
+        assert time.monotonic() < limit
+        time.sleep(0.5)
+    assert found[0]["tags"]["dagster/partition"] == "tiny"
+    assert any("http://127.0.0.1:1" in words for words in dagster.messages(run)), dagster.messages(run)
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """Answers with the Authorization it was given."""
+
+    def do_GET(self) -> None:
+        body = f"{self.server.server_name} {self.headers.get('Authorization')}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory, compose):
+    """get(which, password): status and body through the proxy, started by its own command line."""
+    folder = tmp_path_factory.mktemp("proxy")
+    behind = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) for _ in range(2)]
+    for server in behind:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    ports = dict(zip(("DAGSTER", "RAY", "HEALTH"), processes.free_ports(3), strict=True))
+    given = {f"OPD_{name}_LISTEN": str(port) for name, port in ports.items()}
+    given |= {
+        f"OPD_{n}_UPSTREAM": f"127.0.0.1:{s.server_port}" for n, s in zip(("DAGSTER", "RAY"), behind, strict=True)
+    }
+    given |= {"OPD_USER": "opd", "OPD_PASSWORD": PASSWORD, "RAY_AUTH_TOKEN": TOKEN, "HOME": str(folder)}
+    words = [word.replace("$$", "$") for word in compose["services"]["proxy"]["command"]]
+    words[-1] = words[-1].replace("/etc/caddy/Caddyfile", str(DEPLOY / "compose/Caddyfile"))
+    running = processes.start(words, folder / "log", given | {"PATH": f"{BIN}{os.pathsep}{os.defpath}"}, folder=folder)
+
+    def get(which: str, password: str | None = None) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{ports[which]}/")
+        if password is not None:
+            request.add_header("Authorization", "Basic " + base64.b64encode(f"opd:{password}".encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+
+    limit = time.monotonic() + 60
+    while not processes.answers(ports["HEALTH"]):
+        assert running.poll() is None and time.monotonic() < limit, (folder / "log").read_text()
+        time.sleep(0.1)
+    yield get
+    processes.stop([running])
+    for server in behind:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("which", ["DAGSTER", "RAY"])
+def test_the_proxy_lets_nobody_in_without_the_password(proxy, which):
+    assert proxy(which)[0] == proxy(which, "wrong")[0] == 401
+    assert proxy(which, PASSWORD)[0] == 200
+
+
+def test_the_proxy_adds_rays_token_and_keeps_the_password_to_itself(proxy):
+    assert proxy("RAY", PASSWORD)[1].endswith(f"Bearer {TOKEN}")
+    assert proxy("DAGSTER", PASSWORD)[1].endswith("None")
+    assert proxy("HEALTH")[0] == 200
