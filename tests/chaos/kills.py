@@ -1,11 +1,14 @@
 """kill -9 at random moments: every run ends with the bytes and tables of one that nothing disturbed.
 
-A driver trains and measures runs in a process of its own. Whoever is to be killed is looked for among the processes
-that descend from it, killed after a random time, and again, until there were enough kills; a driver that ended is
-started again at once, whatever its actors still do. Then the store is compared, object by object.
+A driver trains and measures runs in a process of its own, or `opd study run` does so through Dagster (`study`). Whoever
+is to be killed is looked for among the processes that descend from it, killed after a random time, and again, until
+there were enough kills; a driver that ended is started again at once, whatever its actors still do. Then the store is
+compared, object by object.
 """
 
+import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +25,7 @@ from tests.chaos.processes import Process, descendants, left, process
 from tests.pipelines.runs import mini
 
 RUNS = 3  # of one driver
-PATIENCE = 300.0  # seconds for a driver to finish what nobody disturbs any more
+PATIENCE = 900.0  # seconds for a driver to finish what nobody disturbs any more, on a busy machine
 # How a victim's process is called, and the longest wait between finding it and killing it, in seconds.
 VICTIMS: dict[str, tuple[str, float]] = {
     "trainer": ("ray::Host", 1.5),
@@ -30,6 +33,7 @@ VICTIMS: dict[str, tuple[str, float]] = {
     "measuring worker": ("ray::measure_matrix", 0.3),
     "raylet": ("/raylet ", 6.0),
     "driver": ("", 12.0),
+    "Dagster run worker": ("--multiprocessing-fork", 12.0),  # a lane of a launch
 }
 
 
@@ -44,19 +48,23 @@ class Outcome:
     seconds: float
 
     def cells(self) -> list[str]:
-        alike = self.runs - len({key.split("/seed")[1][1] for key in self.lost})
+        seeds = (re.search(r"/seed[-=](\d+)/", key) for key in self.lost)
+        alike = self.runs - len({found[1] if found else "0" for found in seeds})
         return [self.victim, str(self.kills), f"{alike} of {self.runs}", f"{self.seconds:.0f} s"]
 
 
 def kept(store: Store) -> dict[str, bytes]:
     """What must not depend on who was killed: not the proofs of weight pushes, times, or measurements in pieces."""
-    aside = ("lake/sync/", "scores/", "bases/")
+    aside = ("lake/sync/", "scores/", "bases/", "reports/")
     found = mini.contents(store).items()
     return {key: data for key, data in found if "/measured/" not in key and not key.startswith(aside)}
 
 
 class Undisturbed:
-    """A store with the parents of the runs, and what the runs leave when nothing happens to them."""
+    """What is disturbed, and how its store ends otherwise.
+
+    A store with the parents of the runs, and what the runs leave when nothing happens to them.
+    """
 
     def __init__(self, folder: Path, runs: int = RUNS) -> None:
         self.folder, self.runs = folder / "undisturbed", runs
@@ -67,6 +75,10 @@ class Undisturbed:
             train(store, driver.recipe(crew=False), seed, serial=True)
             measure_run(store, driver.recipe(crew=False), seed, driver.CUTS, serial=True)
         self.whole = kept(store)
+
+    def command(self, store: Store) -> tuple[list[str], dict[str, str]]:
+        """What is given again and again until it ends with 0, and variables of its environment."""
+        return [sys.executable, "-m", "tests.chaos.driver", store.uri, str(self.runs)], {}
 
     def seed(self, store: Store) -> None:
         """Put the parents into a store."""
@@ -86,23 +98,23 @@ def disturb(victim: str, kills: int, undisturbed: Undisturbed, folder: Path, see
     while delivered < kills:
         store = Store(f"file://{folder}/{victim.replace(' ', '-')}-{runs}")
         undisturbed.seed(store)
-        delivered += _batch(victim, kills - delivered, store, undisturbed.runs, chance)
+        delivered += _batch(victim, kills - delivered, store, undisturbed, chance)
         runs += undisturbed.runs
         lost += undisturbed.differs(store)
     return Outcome(victim, delivered, runs, lost, time.monotonic() - begun)
 
 
-def _batch(victim: str, kills: int, store: Store, runs: int, chance: random.Random) -> int:
+def _batch(victim: str, kills: int, store: Store, undisturbed: Undisturbed, chance: random.Random) -> int:
     """Kills delivered until the batch's runs were whole."""
     name, longest = VICTIMS[victim]
     delivered, seen = 0, set[Process]()
     try:
         while True:
-            with _driver(store, runs) as running:
+            with _driver(store, undisturbed) as running:
                 root, until = process(running.pid), time.monotonic() + PATIENCE
                 while running.poll() is None:
                     seen.update(descendants(root))
-                    found = _found(root, name) if delivered < kills else None
+                    found = _found(root, name, chance) if delivered < kills else None
                     if found is None:
                         time.sleep(0.02)
                     elif _passed(chance.uniform(0, longest), running) and name in found.title:
@@ -119,11 +131,12 @@ def _batch(victim: str, kills: int, store: Store, runs: int, chance: random.Rand
 
 
 @contextmanager
-def _driver(store: Store, runs: int) -> Iterator[subprocess.Popen[bytes]]:
+def _driver(store: Store, undisturbed: Undisturbed) -> Iterator[subprocess.Popen[bytes]]:
     """A driver over the store, which is killed where the block fails."""
-    command = [sys.executable, "-m", "tests.chaos.driver", store.uri, str(runs)]
+    command, more = undisturbed.command(store)
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with open(Path(store.path("")).with_suffix(".log"), "ab") as log:
-        running = subprocess.Popen(command, stdout=log, stderr=log)
+        running = subprocess.Popen(command, stdout=log, stderr=log, env=inherited | more)
     try:
         yield running
     finally:
@@ -132,9 +145,10 @@ def _driver(store: Store, runs: int) -> Iterator[subprocess.Popen[bytes]]:
         running.wait()
 
 
-def _found(root: Process, name: str) -> Process | None:
-    """A process that descends from `root` and is called `name`; `root` itself where the name is empty."""
-    return next((one for one in descendants(root) if name in one.title), None) if name else root
+def _found(root: Process, name: str, chance: random.Random) -> Process | None:
+    """One of the processes that descend from `root` and are called `name`; `root` itself where the name is empty."""
+    found = [one for one in descendants(root) if name in one.title] if name else [root]
+    return chance.choice(found) if found else None
 
 
 def _passed(seconds: float, running: subprocess.Popen[bytes]) -> bool:

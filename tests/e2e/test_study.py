@@ -6,43 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from opd_ops import models
-from opd_ops.recipe import Recipe
-from opd_ops.tasks import chains
 from pipelines.runs.measuring import TABLES
-from pipelines.runs.starts import Model
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.tiny import ARCHITECTURE, base, sft, sft_matched, teacher
+from tests.e2e import small
+from tests.e2e.small import ARM
 
-ARM = sft_matched()
-SMALL = replace(ARCHITECTURE, hidden_size=64, num_hidden_layers=1, intermediate_size=64, num_attention_heads=2)
 INTERRUPT_AT = ARM.horizon.resume_every
-
-
-def untrained(store: Store, recipe: Recipe) -> None:
-    """A complete run of a smaller model that learnt nothing: what the arm starts from decides its sizes."""
-    config = models.configuration(SMALL, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
-    weights = models.initialise(config, 0)
-    trajectory = Trajectory(store, recipe.name, 0)
-    trajectory.register(
-        {
-            "identity": recipe.identity(),
-            "fingerprint": recipe.fingerprint(),
-            "inputs": {},
-            "model": Model(config=config, weights={}, folder=None, digest="").plain_config(),
-            "provenance": {},
-        }
-    )
-    digest = trajectory.commit(0, weights, None)
-    row = {"step": 0, "temperature": 1.0, "accuracy": 0.0, "stderr": 0.0, "n": 1}
-    trajectory.finish({"step": 0, "digest": digest, "snapshots": [0], "evaluation": [row]})
 
 
 class Command:
@@ -52,7 +27,7 @@ class Command:
         self.home = home
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", "study", "run", "tiny", "--recipe", ARM.name, "--seed", "0"],
+            [sys.executable, "-m", "pipelines.cli", *small.ARGUMENTS],
             env=inherited | {"OPD_STORE": str(home / "store"), "DAGSTER_HOME": str(home / "dagster")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -100,8 +75,7 @@ class Command:
 def start(tmp_path):
     """start(): the command, over a store in which the arm's parents are complete."""
     store = Store(f"file://{tmp_path}/store")
-    for recipe in (base(), teacher(), sft()):
-        untrained(store, recipe)
+    small.plant(store)
     started: list[Command] = []
 
     def run() -> Command:
