@@ -14,6 +14,8 @@ class Sizes:
     model: tuple[Shape, ...]  # the projections of figures 4 and 5
     vocabulary: int  # rows of figure 4's embedding
     k: int  # cut of every rotation
+    partitions: int  # files of figure 9's table
+    rows: int  # rows of each of them
     repeats: int  # runs of ours, of which the median counts
     install: bool  # whether absent peers are installed
 
@@ -26,6 +28,8 @@ FULL = Sizes(
     model=tuple(qwen3_8b()),
     vocabulary=151936,
     k=64,
+    partitions=5000,
+    rows=2000,
     repeats=3,
     install=True,
 )
@@ -37,6 +41,8 @@ QUICK = Sizes(
     model=tuple(Extents(hidden=512, heads=512, kv=128, mlp=1536).decoder(2)),
     vocabulary=4096,
     k=16,
+    partitions=200,
+    rows=500,
     repeats=1,
     install=False,
 )

@@ -8,6 +8,7 @@
 - `steps.py`       6, training steps beside TRL's
 - `step.py`        7, where a step's time goes
 - `keeping.py`     8, what a snapshot costs beside a plain file
+- `asking.py`      9, a filtered scan of a large table
 """
 
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Figure:
 def figures() -> dict[int, Figure]:
     """All figures by number; torch is imported with them."""
     from pipelines.bench.figures.accuracy import accuracy
+    from pipelines.bench.figures.asking import asking
     from pipelines.bench.figures.checkpoint import checkpoint
     from pipelines.bench.figures.footprint import footprint
     from pipelines.bench.figures.keeping import keeping
@@ -48,4 +50,5 @@ def figures() -> dict[int, Figure]:
         6: Figure("training steps beside TRL's", 240, steps),
         7: Figure("where a training step's time goes", 150, step),
         8: Figure("what a snapshot costs beside a plain file", 60, keeping),
+        9: Figure("asking a table of ten million rows", 90, asking),
     }

@@ -3,14 +3,15 @@
 bytes        of a snapshot kept losslessly beside the first one, of one kept as updates in bf16 with their bf16 views,
              and of the views alone beside plain bf16; the median over arms and steps
 seconds      CPU seconds to commit, and to read, the last step of an arm, plain over coded; both hash what they write
-one matrix   CPU seconds to read the whole snapshot over those to read its largest matrix, both coded
+one matrix   CPU seconds to read the whole snapshot over those to read its largest projection, both kept losslessly
 
-The trajectories are those of the study smollm in the store, its first LAYERS layers; without them, weights of the same
-shapes and updates of the size that 15 Adam steps at 1e-5 leave.
+The trajectories are those of the study smollm in the store, their first LAYERS layers, and for `one matrix` all of one
+arm; without them, weights of the same shapes and updates of the size that 15 Adam steps at 1e-5 leave.
 """
 
 import tempfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from statistics import median
 
@@ -40,8 +41,11 @@ def keeping(sizes: Sizes, tell: Tell) -> list[Row]:
         kept = [_Kept(Store(f"file://{Path(folder)}/{arm}"), steps) for arm, steps in arms.items()]
         tell(0.4, "bytes")
         rows = _bytes(kept, source)
-        tell(0.6, "seconds")
-        return rows + _seconds(kept[-1], sizes)
+        tell(0.5, "seconds")
+        rows += _seconds(kept[-1], sizes)
+        tell(0.8, "one matrix")
+        whole = _ends(next(iter(found.values()))) if found else kept[-1].steps
+        return [*rows, _one_matrix(Store(f"file://{Path(folder)}/whole"), whole, sizes)]
 
 
 class _Kept:
@@ -107,15 +111,32 @@ def _seconds(kept: _Kept, sizes: Sizes) -> list[Row]:
             ratio = median(before / after for before, after in pairs)
             rates = [f"{megabytes / median(seconds):.0f} MB/s" for seconds in zip(*pairs, strict=True)]
             rows.append(row(8, way, f"{what}, plain over coded", ratio, "x", least=0.7, note=" against ".join(rates)))
-    refs = Trajectory(kept.store, "exact", 0).refs(kept.last)
-    largest = max(refs.values(), key=lambda ref: ref.end - ref.begin)
-    pairs = [(cpu(lambda: kept.read("exact")).seconds, cpu(largest.read).seconds) for _ in range(sizes.repeats)]
-    ratio = median(whole / one for whole, one in pairs)
-    share = 1e-6 * 4 * largest.shape[0] * largest.shape[1] / megabytes
-    rows.append(
-        row(8, "one matrix", "whole over one", ratio, "x", note=f"the matrix is 1/{1 / share:.0f} of the bytes")
-    )
     return rows
+
+
+def _one_matrix(store: Store, steps: Steps, sizes: Sizes) -> Row:
+    """The last of two snapshots, kept beside the first."""
+    run, last = Trajectory(store, "whole", 0), max(steps)
+    for step in (0, last):
+        run.commit(step, steps[step], None if step == 0 else 0)
+    refs = run.refs(last)
+    matrix = max((ref for name, ref in refs.items() if ".layers." in name), key=lambda ref: prod(ref.shape))
+
+    def all_of_it() -> None:
+        for ref in refs.values():
+            ref.read()
+
+    pairs = [(cpu(all_of_it).seconds, cpu(matrix.read).seconds) for _ in range(sizes.repeats)]
+    ratio = median(whole / one for whole, one in pairs)
+    share = prod(matrix.shape) / sum(prod(ref.shape) for ref in refs.values())
+    note = f"the matrix is 1/{1 / share:.0f} of the entries of {len(refs)} tensors"
+    return row(8, "one matrix", "whole over one", ratio, "x", least=20.0 if len(refs) > 100 else None, note=note)
+
+
+def _ends(trajectory: Trajectory) -> Steps:
+    """All of a trajectory's first and last snapshot."""
+    steps = trajectory.steps()
+    return {step: {name: ref.read() for name, ref in trajectory.refs(step).items()} for step in (0, steps[-1])}
 
 
 def _stored(trajectory: Trajectory) -> Steps:

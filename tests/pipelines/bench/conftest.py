@@ -12,8 +12,8 @@ def tiny():
     """Sizes at which every figure takes a second."""
     layers = tuple(Extents(hidden=96, heads=96, kv=72, mlp=160).decoder(2))
     return Sizes(
-        wide=(96, 160), ten=layers[:3], square=80, counts=(1, 2), model=layers, vocabulary=400, k=8, repeats=1,
-        install=False,
+        wide=(96, 160), ten=layers[:3], square=80, counts=(1, 2), model=layers, vocabulary=400, k=8,
+        partitions=10, rows=40, repeats=1, install=False,
     )  # fmt: skip
 
 

@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
 from pipelines.bench import engine
-from pipelines.bench.figures import checkpoint, figures, footprint, scaling, steps
+from pipelines.bench.figures import asking, checkpoint, figures, footprint, scaling, steps
 from pipelines.bench.figures.accuracy import accuracy
 from pipelines.bench.figures.keeping import keeping
 from pipelines.bench.figures.step import step
 from pipelines.bench.row import row
 from pipelines.bench.workers import Race, race, worker
+from pipelines.lake import scan
+from pipelines.store.objects import Store
 
 
 def test_accuracy_compares_both_updates_with_float64(tiny, told):
@@ -39,6 +43,47 @@ def test_keeping_compares_what_is_kept_with_plain_files(tiny, told, monkeypatch,
         ("one matrix", "whole over one", ""),
     ]  # fmt: skip
     assert all(found.value > 0 for found in rows) and all(found.met for found in rows[:3])
+
+
+def test_asking_times_every_reader_on_the_same_rows(tiny, told):
+    tell, shares = told
+    rows = {(found.case, found.quantity): found for found in asking.asking(tiny, tell)}
+    assert shares == sorted(shares)
+    assert {case for case, _ in rows} == {"lake.scan", "plain Polars", "DuckDB"}
+    for reader in ("lake.scan", "plain Polars"):
+        for quantity in ("one arm of all, wall", "one role of all arms, wall"):
+            found = rows[reader, quantity]
+            assert found.goal == "<= 5" and found.met is not False and "400 rows in 10 partitions" in found.note
+        assert rows[reader, "one arm over all rows"].value > 0 and rows[reader, "all rows, wall"].value > 0
+
+
+def test_without_duckdb_asking_says_so(tiny, told, monkeypatch):
+    monkeypatch.setattr(asking, "readers", lambda store: {"DuckDB": None})
+    rows = asking.asking(tiny, told[0])
+    assert len(rows) == 2 and all(found.value is None and "make setup" in found.note for found in rows)
+
+
+@pytest.mark.parametrize(("others", "met"), [(0.0, False), (1.5, None), (None, None)])
+def test_a_slow_answer_on_a_busy_machine_is_undecided(others, met, tiny, told, monkeypatch):
+    monkeypatch.setattr(asking, "readers", lambda store: {"slow": lambda having: None})
+    monkeypatch.setattr(asking, "_seconds", lambda call, repeats: (9.0, 1.0))
+    monkeypatch.setattr(asking.Load, "others", lambda load, ours: others)
+    one, ratio, role, whole = asking.asking(tiny, told[0])
+    assert one.met is role.met is met and ("undecided" in one.note) == (met is None)
+    assert (one.value, ratio.value, whole.value) == (9.0, 1.0, 9.0)
+
+
+@pytest.mark.parametrize("having", [{"recipe": asking.ARM}, {"role": "q"}, {}], ids=["arm", "role", "all"])
+def test_what_is_asked_has_one_answer(having, tiny, tmp_path):
+    store = Store(f"file://{tmp_path}")
+    nbytes = asking.fill(store, tiny)
+    found = scan("locking", store.uri).collect()
+    assert found.height == tiny.partitions * tiny.rows and nbytes == sum(map(store.size, store.find("lake")))
+    assert found.select("recipe", "seed").n_unique() == tiny.partitions
+    expected = found.filter(view="master", side="input", k=16, **having).group_by("step").agg(pl.mean("similarity"))
+    for ask in filter(None, asking.readers(store).values()):
+        assert_frame_equal(ask(having), expected, check_row_order=False, abs_tol=1e-12)
+    assert expected.height > 1
 
 
 def test_scaling_fits_exponents(tiny, told, monkeypatch):
@@ -117,7 +162,7 @@ def test_on_a_gpu_every_matrix_is_measured(tiny, told, monkeypatch):
 
 
 def test_figures_are_numbered_and_known():
-    assert list(figures()) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert list(figures()) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert all(figure.title and figure.work > 0 for figure in figures().values())
     assert row(1, "", "", 1.0).figure == 1
 
