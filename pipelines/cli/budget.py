@@ -6,7 +6,7 @@ from pipelines.runs.gpu_plan import GIB, ROOM, Gpu, Plan
 from pipelines.runs.sizes import known_config
 from pipelines.studies.study import Study
 
-WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update"}
+WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update", "confining": "after the update"}
 
 
 def plans(study: Study, gpu: Gpu) -> list[Plan]:

@@ -12,8 +12,9 @@ def register(commands: Commands) -> None:
     top = commands.add_parser("gc", help="delete what stopped writers left, and resume state that is not needed")
     top.description = (
         "Delete what killed writes left, weights that were never committed, and resume state that nobody will ask "
-        "for, once they are old enough. Never deleted: committed snapshots, moments, rollouts, measurements, tables, "
-        "caches, and what is foreign."
+        "for, once they are old enough by the store's clock, and nothing was written to their run while it was watched "
+        "for five seconds, since that clock may have jumped. Never deleted: committed snapshots, moments, rollouts, "
+        "measurements, tables, caches, and what is foreign."
     )
     top.epilog = (
         "Resume state by policy: `finished` is that of complete runs and what a later state superseded; `all` is also "
@@ -37,12 +38,14 @@ def register(commands: Commands) -> None:
 
 def collect(given: argparse.Namespace) -> int:
     from pipelines.cli.plan import size
-    from pipelines.keeping.sweeping import doomed, sweep
+    from pipelines.keeping.sweeping import doomed, still, sweep
     from pipelines.progress import duration
 
     age = seconds(given.age)
     store = store_at(given.uri)
     found = doomed(store, age=age, resume=given.resume)
+    if not given.dry_run:
+        found = still(store, found, resume=given.resume)
     gone = []
     for one, went in ((one, True) for one in found) if given.dry_run else sweep(store, found):
         words = "kept, written again:" if not went else "would delete" if given.dry_run else "deleted"

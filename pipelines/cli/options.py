@@ -6,6 +6,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
+from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri, normalise
 
 Commands = Any  # what argparse's add_subparsers returns; its class is private
@@ -15,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; see `{self.prog} --help`", file=sys.stderr)
+        print(f"error: {escaped(message)}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -32,11 +32,27 @@ def register(commands: Commands) -> None:
         description="Run a study through Dagster: train what is missing, measure it, decide the verdicts, write the "
         "report. What the store holds already is reused.",
     )
-    run.add_argument("name", metavar="NAME", help="a study of `opd study list`")
-    run.add_argument("--suite", default="core", help="named part of the study (default: core)")
-    run.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
-    run.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
+    _add_selection(run)
     run.set_defaults(command=run_study)
+    backfill = parts.add_parser(
+        "backfill",
+        help="ask a running Dagster for the same",
+        description="Ask a Dagster that is up (`make ui`) for a backfill of the study: its daemon launches what is "
+        "missing, and shows it in the UI. What the store holds already is reused.",
+    )
+    _add_selection(backfill)
+    backfill.add_argument("--url", metavar="URL", help="of Dagster's webserver (default: http://127.0.0.1:3000)")
+    backfill.set_defaults(command=backfill_study)
+
+
+def _add_selection(top: argparse.ArgumentParser) -> None:
+    """Which runs of a study."""
+    top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    top.add_argument(
+        "--suite", action="append", default=[], metavar="S", help="named part of the study (default: core); repeatable"
+    )
+    top.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
+    top.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
 
 
 def list_studies(_: argparse.Namespace) -> int:
@@ -92,9 +108,22 @@ def show_plans(study: Study, gpu: str) -> None:
 
 def run_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
+    return _become("assets.launch", given, [])
+
+
+def backfill_study(given: argparse.Namespace) -> int:
+    """Validate, then become the process that asks Dagster for a backfill (`assets.backfill`)."""
+    return _become("assets.backfill", given, ["--url", given.url] if given.url else [])
+
+
+def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
     study = find_study(given.name)
-    study.select(given.suite, given.recipe, given.seed)
-    command = [sys.executable, "-m", "assets.launch", study.name, "--suite", given.suite]
+    suites = given.suite or ["core"]
+    study.select(suites, given.recipe, given.seed)
+    command = [sys.executable, "-m", module, study.name]
+    for suite in suites:
+        command += ["--suite", suite]
+    command += more
     for name in given.recipe:
         command += ["--recipe", name]
     for seed in given.seed:

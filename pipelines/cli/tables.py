@@ -1,4 +1,4 @@
-"""`opd tables`: list the tables with their rows, or explain one."""
+"""`opd tables`: list the tables with their rows, explain one, or print the data dictionary."""
 
 import argparse
 
@@ -9,6 +9,7 @@ def register(commands: Commands) -> None:
     top = commands.add_parser("tables", help="list the tables, or explain one")
     top.description = "List the tables with their rows, or explain the columns of one."
     top.add_argument("name", nargs="?", metavar="TABLE")
+    top.add_argument("--dictionary", action="store_true", help="print every table and column as Markdown")
     top.add_argument("--out", metavar="URI", help="another store than OPD_STORE or .opd/store")
     top.set_defaults(command=show_tables)
 
@@ -17,8 +18,14 @@ def show_tables(given: argparse.Namespace) -> int:
     import polars as pl
 
     from pipelines.lake import TABLES, scan
+    from pipelines.lake.dictionary import dictionary
     from pipelines.report.numbers import aligned
 
+    if given.dictionary:
+        if given.name or given.out:
+            raise ValueError("--dictionary is of all tables and no store; leave the others out")
+        print(dictionary(), end="")
+        return 0
     store = store_of(given)
     if given.name is None:
         lines = [["table", "rows", "runs", "what a row is"]]

@@ -14,6 +14,7 @@ Not measured: that the references are good runs, and a whole run's chance to sta
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ class Band:
         centre = float(np.mean([y for curve in here if (y := curve.at(x)) is not None]))
         near = [[y for curve in here if (y := curve.at(x + away)) is not None] for away in NEARBY]
         variance = float(np.mean([np.var(values, ddof=1) for values in near if len(values) == n]))
-        return centre, float(student.ppf((1 + self.level) / 2, n - 1)) * (variance * (1 + 1 / n)) ** 0.5, n
+        return centre, _t(self.level, n - 1) * (variance * (1 + 1 / n)) ** 0.5, n
 
 
 def calibrate(references: pl.DataFrame, level: float = LEVEL) -> dict[Key, Band]:
@@ -163,6 +164,12 @@ def left_out(references: pl.DataFrame, level: float = LEVEL) -> pl.DataFrame:
         tripped = [key in gone for key in counts.select("view", "quantity").iter_rows()]
         parts.append(counts.with_columns(tripped=pl.Series(tripped, dtype=pl.Boolean())))
     return pl.concat(parts).sort(*RUN, "view", "quantity")
+
+
+@cache
+def _t(level: float, freedom: int) -> float:
+    """The quantile of Student's t that bounds the central `level`."""
+    return float(student.ppf((1 + level) / 2, freedom))
 
 
 def _of(recipe: str, seed: int) -> pl.Expr:

@@ -53,13 +53,15 @@ class Study:
         """The anchor, or nothing. Whatever suite is run, it is trained first."""
         return tuple(recipe for recipe in self.every_arm() if recipe.arm == self.anchor)
 
-    def select(self, suite: str, recipes: Sequence[str], seeds: Sequence[int]) -> tuple[list[Recipe], list[int]]:
-        """The arms and seeds asked for; all of the suite where none is. Errors: ValueError naming an unknown one."""
-        known = {arm.name: arm for arm in self.arms(suite)}
+    def select(
+        self, suites: Sequence[str], recipes: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[list[Recipe], list[int]]:
+        """The arms and seeds asked for; all of the suites where none is. Errors: ValueError naming an unknown one."""
+        known = {arm.name: arm for suite in suites for arm in self.arms(suite)}
         for name in recipes:
             if name not in known:
                 raise ValueError(
-                    f"suite {suite} of study {self.name} has no recipe {name!r}; it has: {', '.join(known)}"
+                    f"suite {', '.join(suites)} of study {self.name} has no recipe {name!r}; it has: {', '.join(known)}"
                 )
         for seed in seeds:
             if seed not in self.seeds:

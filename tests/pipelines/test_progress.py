@@ -74,6 +74,18 @@ def test_the_eta_extrapolates_the_pace_over_the_cost_that_is_left(clock):
     assert board.eta() == 0.0
 
 
+@pytest.mark.parametrize("jump", [1e8, -1e8])
+def test_a_jump_of_the_date_moves_no_eta(jump, clock, columns, monkeypatch):
+    columns(80)
+    terminal = Terminal()
+    board = Board({"a": 1.0}, terminal)
+    clock(60)
+    monkeypatch.setattr(progress.time, "time", lambda: jump)
+    board.update("a", 0.25)
+    assert board.eta() == pytest.approx(180.0)
+    assert "3 min 00 s left" in terminal.getvalue()
+
+
 def test_nothing_is_drawn_on_what_is_no_terminal(clock, capsys):
     stream = io.StringIO()
     board = Board({"a": 1.0}, stream)

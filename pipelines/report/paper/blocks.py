@@ -14,6 +14,7 @@ import polars as pl
 
 from pipelines.report.paper.item import Tables
 from pipelines.report.paper.matrices import final, representative
+from pipelines.runs import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -61,7 +62,7 @@ def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str
     from opd_ops.geometry.support import changes
     from pipelines.store.bases import BaseCache
 
-    start, end = (trajectory.refs(at)[name].read() for at in (0, step))
+    start, end = (proof.proven(trajectory, at)[name].read() for at in (0, step))
     served = start.to(torch.bfloat16)
     masks = Start(served, Settings(), BaseCache(trajectory.store), "cpu").masks
     bits = changes(start, end, "bf16").bits

@@ -119,3 +119,15 @@ def test_stores_that_cannot_be_written_are_refused(refused, here, monkeypatch):
             monkeypatch.setattr(study, "progress", lambda *_: (1, 12))
         err = refused(*command.split())
         assert f"{here}/file/store cannot be written" in err and "set OPD_STORE" in err
+
+
+def test_a_matrix_whose_workers_keep_dying_is_one_line_and_a_failed_run(opd, monkeypatch):
+    from pipelines.runs.deaths import Died
+
+    def dies(given):
+        raise Died("lm_head was lost 4 times (killed by Ray's memory monitor); use fewer workers")
+
+    monkeypatch.setattr(study, "list_studies", dies)
+    code, said, told = opd("study", "list")
+    assert (code, said) == (1, "")
+    assert told == "error: lm_head was lost 4 times (killed by Ray's memory monitor); use fewer workers\n"

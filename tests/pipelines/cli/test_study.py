@@ -105,6 +105,8 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
     assert " ".join(command[5:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
     opd("study", "run", "tiny", "--suite", "objectives", "--recipe", "tiny.opd-mix-05")
     assert " ".join(seen[1][1][4:]) == "--suite objectives --recipe tiny.opd-mix-05"
+    opd("study", "run", "tiny", "--suite", "controls", "--suite", "interventions")
+    assert " ".join(seen[2][1][4:]) == "--suite controls --suite interventions"
 
 
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):

@@ -35,3 +35,10 @@ def test_a_store_without_credentials_is_one_line(opd, monkeypatch, tmp_path):
     code, out, err = opd("tables")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1 and "s3://bucket/prefix-without-credentials" in err and "check OPD_STORE" in err
+
+
+def test_the_dictionary_is_printed_whole(opd, refused):
+    from pipelines.lake.dictionary import dictionary
+
+    assert opd("tables", "--dictionary") == (0, dictionary(), "")
+    assert "leave the others out" in refused("tables", "rotation", "--dictionary")

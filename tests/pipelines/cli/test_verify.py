@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.cli.gc import seconds
 from pipelines.cli.verify import sample_of
+from pipelines.keeping import sweeping
 from pipelines.store.objects import Store, default_uri
 from tests.pipelines.keeping.planted import contents, furnish
 
@@ -102,7 +103,8 @@ def left(store, *, old=True):
     return sorted(keys)
 
 
-def test_a_dry_run_prints_what_a_run_then_deletes(opd, store):
+def test_a_dry_run_prints_what_a_run_then_deletes(opd, store, monkeypatch):
+    monkeypatch.setattr(sweeping, "WATCH", 0.0)
     whole = contents(store)
     keys = left(store)
     before = contents(store)

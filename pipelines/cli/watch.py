@@ -1,0 +1,50 @@
+"""`opd watch`: name the prefixes that Dagster's sensor looks under for the checkpoints of runs elsewhere."""
+
+import argparse
+
+from pipelines.cli.options import Commands, store_of
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("watch", help="have Dagster measure and monitor checkpoints as they appear")
+    top.description = (
+        "Write down that checkpoints appear under a prefix. Dagster's sensor `watch`, once it is switched on, measures "
+        "each that stands still and holds the run against the band of reference runs. Without Dagster: "
+        "`opd monitor --trajectory PREFIX --watch`."
+    )
+    top.epilog = "Example: opd watch mine --trajectory s3://bucket/run --base ./base --against tiny.opd"
+    top.add_argument("name", nargs="?", metavar="NAME", help="what the run is called; without it all are listed")
+    top.add_argument("--trajectory", metavar="PREFIX", help="the folder or URI prefix of its checkpoints")
+    top.add_argument("--base", metavar="REF", help="the weights it began with (default: its step 0)")
+    top.add_argument("--against", action="append", default=[], metavar="NAME", help="reference recipe; repeat for more")
+    top.add_argument("--end", action="store_true", help="watch it no more; what was measured stays")
+    top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
+    top.set_defaults(command=watch)
+
+
+def watch(given: argparse.Namespace) -> int:
+    from pipelines.runs import watchlist
+
+    store = store_of(given)
+    said = [option for option in ("trajectory", "base", "against") if getattr(given, option)]
+    if given.name is None or given.end:
+        if said:
+            raise ValueError(f"--{said[0]} goes with a NAME to watch; give a NAME, or leave --{said[0]} out")
+        if given.end and given.name is None:
+            raise ValueError("--end goes with a NAME; `opd watch` lists them")
+    if given.end:
+        watchlist.end(store, str(given.name))
+        print(f"{given.name} is watched no more")
+        return 0
+    if given.name is not None and said:
+        if given.trajectory is None:
+            raise ValueError(f"nothing to watch as {given.name}; give --trajectory PREFIX")
+        watchlist.add(store, given.name, given.trajectory, tuple(given.against), given.base)
+    found = [given.name] if given.name is not None else watchlist.names(store)
+    for name in found:
+        one = watchlist.read(store, name)
+        base = f" from {one.base}" if one.base else ""
+        print(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}")
+    if not found:
+        print(f"nothing is watched in {store.uri}")
+    return 0
