@@ -50,6 +50,11 @@ def collate(
     )
 
 
+def draws(seed: int, step: int, rows: int, width: int) -> torch.Tensor:
+    """Uniforms [rows, width] for random token selection: as wide as a response can be, so that padding changes none."""
+    return torch.from_numpy(np.random.default_rng((seed, SELECTION, step)).random((rows, width)))
+
+
 def demonstrations(task: TaskLike, stream: str, count: int, seed: int, step: int) -> Batch:
     """The SFT batch of a step."""
     rng = np.random.default_rng((seed, DEMONSTRATIONS, step))

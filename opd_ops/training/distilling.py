@@ -1,5 +1,8 @@
 """The OPD term of a step: the teacher is asked, tokens are selected, importance weights are taken."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,8 @@ from opd_ops.training.positions import Positions
 class Distilling:
     """OPD bound to a step's batch. `behind`: the same responses behind the prompts that the teacher reads.
 
+    spans: the micro-batches of this process. total: adds numbers up over all processes that have some.
+
     Errors: ValueError naming a response's token that student and teacher do not share.
     """
 
@@ -33,6 +38,7 @@ class Distilling:
         mismatch: Mismatch,
         spans: list[tuple[int, int]],
         phase: Phase,
+        total: Callable[[list[float]], list[float]] = lambda values: values,
     ) -> None:
         spec = opd_of(recipe.objective)
         assert spec is not None
@@ -42,7 +48,7 @@ class Distilling:
         self.correction = recipe.rollout.correction if spec.estimator in SAMPLED else None
         self.comparable = recipe.rollout.on_policy and recipe.rollout.temperature == spec.loss_temperature
         self.weight = weights(batch.mask, spec.normaliser, recipe.rollout.max_new_tokens)
-        self.support, self.spans, self.phase = opd.support(spec), spans, phase
+        self.support, self.spans, self.phase, self.total = opd.support(spec), spans, phase, total
         self.known: dict[int, Scores] = {}
         self.ratios: list[tuple[Tensor, Tensor]] = []
         if self.support.kind != "candidates":
@@ -88,7 +94,11 @@ class Distilling:
         for begin, end in self.spans:
             self.known[begin] = self._scores(begin, end, None)
         sampled = torch.cat([scores.sampled for scores in self.known.values()])
-        return mix.rms(self.batch.behaviour - sampled, self.batch.mask)
+        begin, end = self.spans[0][0], self.spans[-1][1]
+        mask = self.batch.mask[begin:end]
+        mine, tokens = mix.rms(self.batch.behaviour[begin:end] - sampled, mask), float((mask > 0).sum())
+        squares, count = self.total([mine * mine * tokens, tokens])
+        return mine if count == tokens else math.sqrt(squares / count)
 
     def summary(self) -> dict[str, float | None]:
         if not self.ratios:
@@ -99,6 +109,12 @@ class Distilling:
             "ess": importance.effective(ratio, mask),
             "clipped": importance.cut(ratio, mask, self.correction.cap),
         }
+
+    def measured(self) -> list[tuple[Tensor, Tensor]]:
+        return [(ratio.cpu(), mask.cpu()) for ratio, mask in self.ratios]
+
+    def merge(self, found: list[tuple[Tensor, Tensor]]) -> None:
+        self.ratios += [(ratio.to(self.weight.device), mask.to(self.weight.device)) for ratio, mask in found]
 
     def _scores(self, begin: int, end: int, candidates: Tensor | None) -> Scores:
         if begin in self.known:

@@ -5,7 +5,7 @@ trainer restored after step t goes on exactly as the one that was never stopped.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from opd_ops.batch import Batch
-from opd_ops.models import assemble, response_logits
 from opd_ops.objectives.objective import token_logprobs
 from opd_ops.recipe import Recipe, Sft, Teacher, opd_of, rlvr_of
 from opd_ops.recipe.reaction import Rail
@@ -23,7 +22,7 @@ from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Engine
 from opd_ops.tasks.task import TaskLike
 from opd_ops.teacher.scores import Scorer
-from opd_ops.training import batches
+from opd_ops.training import batches, student
 from opd_ops.training.drawing import Drawing, Phase, Response, Rewards
 from opd_ops.training.evaluating import Evaluator
 from opd_ops.training.optimizer import Masters, Moments, learning_rate
@@ -31,9 +30,6 @@ from opd_ops.training.reaction import Reacting
 from opd_ops.training.subspace import Bases
 from opd_ops.training.syncing import Syncing
 from opd_ops.training.terms import Terms
-
-DTYPES = {"fp32": torch.float32, "autocast": torch.float32, "bf16": torch.bfloat16}
-
 
 class Diverged(FloatingPointError):
     """A loss or gradient that is not finite. Nothing has moved."""
@@ -61,8 +57,11 @@ class Trainer:
     step, for a replay. rewards: verifies responses. bases: of the recipe's constraint. rails: the band of its
     reaction's guard. moments: an optimizer's state to go on with. phase: times what the step spends where.
 
+    broken: its weights are no state to go on from, and the store's are.
     Errors: ValueError when the objective or the constraint lacks something it needs.
     """
+
+    broken = False
 
     def __init__(
         self,
@@ -89,21 +88,17 @@ class Trainer:
         if opd and teacher is None:
             raise ValueError(f"{recipe.name} names the teacher {opd.teacher}, and none was given")
         rounded = precision.weights == "bf16"
-        self.model = assemble(config, weights, DTYPES[precision.compute], rounded=rounded).to(self.device)  # type: ignore[arg-type]
-        if recipe.resources.checkpoint_activations:
-            _checkpoint(self.model)
+        self.model = self._built(config, weights)
         if rounded and recipe.start.kind != "snapshot":
             weights = {name: w.to(torch.bfloat16).float() for name, w in weights.items()}
-        self.optimizer = Masters(
-            self.model, weights, recipe.optimizer, rounded=rounded, constraint=recipe.constraint, bases=bases
-        )
+        self.optimizer = self._optimized(weights, bases)
         if moments:
-            self.optimizer.adopt(moments)
+            self._adopt(moments)
         self.reacting = Reacting(recipe.reaction, rails, self.optimizer.masters, seed) if recipe.reaction else None
         rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
         window = getattr(config, "max_position_embeddings", 1 << 30)
         self.drawing = Drawing(recipe, seed, task, rewards, phase, window, stored)
-        self.engine = engine or HfEngine(self.model, shared=True)
+        self.engine = engine or HfEngine(self._sampler(), shared=True)
         self.teacher_engine = teacher_engine
         if isinstance(recipe.rollout.source, Teacher) and teacher_engine is None:
             raise ValueError(f"{recipe.name} samples from its teacher, and no engine of it was given")
@@ -176,19 +171,22 @@ class Trainer:
         With a `temperature`, one sample a problem at that temperature (the gate's reading); without, the full set.
         """
         with self._awake():
-            self.syncing.push(self.optimizer.served, self.step)
+            self._push()
             return [{"step": self.step} | row for row in self.evaluator.rows(self.engine, temperature)]
 
     def logprobs(self, prompts: list[list[int]], responses: list[list[int]]) -> list[list[float]]:
         """log p of given responses under the trained weights at temperature 1, by a forward without a cache."""
         batch = batches.collate(prompts, responses, self.task.pad).to(self.device)
-        with torch.no_grad(), self._arithmetic():
-            found = token_logprobs(self._logits(batch), batch.targets).cpu()
+        found = token_logprobs(self._scored(batch), batch.targets).cpu()
         return [row[: len(response)].tolist() for row, response in zip(found, responses, strict=True)]
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 masters by parameter name (live tensors: write them before the next step)."""
         return self.optimizer.masters
+
+    def moments(self) -> Moments:
+        """The optimizer's state (live tensors)."""
+        return self.optimizer.moments()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a resumed trainer needs: tensors, and facts as JSON types."""
@@ -199,7 +197,7 @@ class Trainer:
             "rollout_version": self.engine.version,
             "probe": self.syncing.probe,
         }
-        tensors = self.optimizer.state()
+        tensors = self._state()
         if self.reacting:
             watched, facts["reaction"] = self.reacting.state()
             tensors |= watched
@@ -207,7 +205,7 @@ class Trainer:
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
         """Continue after `step` steps from what `state` gave."""
-        self.optimizer.restore(tensors, facts.get("optimizer_steps", step))
+        self._restore(tensors, facts.get("optimizer_steps", step))
         if self.reacting:
             self.reacting.restore(tensors, facts["reaction"])
         self.drawing.restore(facts["pending"])
@@ -226,7 +224,7 @@ class Trainer:
         else:
             with self._awake():
                 with self.phase("sync"):
-                    self.syncing.push(self.optimizer.served, self.step)
+                    self._push()
                 responses = self.drawing.of(step, self.engine)
                 self.syncing.seen([r.prompt for r in responses], [r.tokens for r in responses])
         return responses, *self.drawing.batches(responses)
@@ -250,9 +248,7 @@ class Trainer:
             raise
 
     def _bind(self, step: int, batch: Batch, behind: Batch | None) -> Terms:
-        rng = np.random.default_rng((self.seed, batches.SELECTION, step))
-        # A row of draws per sequence, as long as a response can be, so that padding changes none.
-        draws = torch.from_numpy(rng.random((len(batch.ids), max(batch.width, self.recipe.rollout.max_new_tokens))))
+        draws = batches.draws(self.seed, step, len(batch.ids), max(batch.width, self.recipe.rollout.max_new_tokens))
         return Terms(
             self.recipe,
             batch.to(self.device),
@@ -264,18 +260,7 @@ class Trainer:
 
     def _backward(self, terms: Terms) -> dict[str, float]:
         """Accumulate every term's gradient over the micro-batches; the terms' losses."""
-        losses = dict.fromkeys(terms.coefficients, 0.0)
-        for begin, end in terms.spans:
-            with self.phase("forward"), self._arithmetic():
-                logits = self._logits(terms.batch.rows(begin, end))
-            for term in terms.terms:
-                with self.phase("loss"):
-                    loss = term.loss(logits, begin, end)
-                    losses[term.name] += loss.item()
-                with self.phase("backward"):
-                    loss.backward(retain_graph=term is not terms.terms[-1])
-                    self.optimizer.accumulate(term.name)
-        return losses
+        return student.backward(self.model, self.optimizer, terms, self.recipe.precision.compute, self.phase)
 
     def _move(self, step: int, rate: float) -> dict[str, Any]:
         """Update the masters: what leaked from a constraint, and what a reaction did, for the step's row."""
@@ -285,11 +270,37 @@ class Trainer:
         reacting.before(step)
         return self.optimizer.step(rate, lambda: told.update(reacting.after(step))) | told
 
-    def _logits(self, part: Batch) -> Tensor:
-        return response_logits(self.model, part.ids, part.attention, part.positions, part.width)
+    def _built(self, config: PretrainedConfig, weights: dict[str, Tensor]) -> Any:
+        """The model that trains."""
+        return student.build(self.recipe, config, weights).to(self.device)
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        return arithmetic(self.recipe.precision.compute, self.device.type)
+    def _optimized(self, weights: dict[str, Tensor], bases: Bases | None) -> Masters:
+        """The masters of the model."""
+        recipe, rounded = self.recipe, self.recipe.precision.weights == "bf16"
+        return Masters(
+            self.model, weights, recipe.optimizer, rounded=rounded, constraint=recipe.constraint, bases=bases
+        )
+
+    def _adopt(self, moments: Moments) -> None:
+        self.optimizer.adopt(moments)
+
+    def _state(self) -> dict[str, Tensor]:
+        return self.optimizer.state()
+
+    def _restore(self, tensors: dict[str, Tensor], steps: int) -> None:
+        self.optimizer.restore(tensors, steps)
+
+    def _sampler(self) -> Any:
+        """The model that draws responses in this process."""
+        return self.model
+
+    def _push(self) -> None:
+        """Make the engine serve the weights of today."""
+        self.syncing.push(self.optimizer.served, self.step)
+
+    def _scored(self, batch: Batch) -> Tensor:
+        """Logits of the trained weights, without a gradient."""
+        return student.scored(self.model, batch, self.recipe.precision.compute)
 
     def _require_finite(self, step: int, losses: dict[str, float], norm: float) -> None:
         bad = [f"the {name} loss is {loss}" for name, loss in losses.items() if not np.isfinite(loss)]
@@ -309,11 +320,6 @@ class Trainer:
             )
 
 
-def arithmetic(compute: str, device: str) -> AbstractContextManager[Any]:
-    """The context of a forward pass in the declared arithmetic."""
-    return torch.autocast(device, torch.bfloat16) if compute == "autocast" else nullcontext()
-
-
 def _drawn(responses: list[Response], step: int | None) -> dict[str, float | None]:
     """What the rollouts were like; nulls without any. step: None where they are of no version of the student."""
     if not responses:
@@ -323,13 +329,3 @@ def _drawn(responses: list[Response], step: int | None) -> dict[str, float | Non
         "truncated": sum(r.truncated for r in responses) / len(responses),
         "staleness": None if step is None else step - 1 - sum(r.version for r in responses) / len(responses),
     }
-
-
-def _checkpoint(model: Any) -> None:
-    """Recompute activations in the backward pass. Transformers does so in training mode only, so dropout is put out."""
-    for module in model.modules():
-        for name in ("attention_dropout", "p"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()

@@ -54,7 +54,7 @@ class Masters:
     ) -> None:
         self.spec, self.rounded = spec, rounded
         self.served = dict(model.named_parameters())
-        self.masters = {name: weights[name].to(p.device, torch.float32).clone() for name, p in self.served.items()}
+        self.masters = {name: self._master(name, weights) for name in self.served}
         self.gradients: dict[str, dict[str, Tensor]] = {}
         self.steps = 0  # of the moments
         self.trained, self.confined, itself = dict(self.masters), None, set()
@@ -84,7 +84,7 @@ class Masters:
             if parameter.grad is None:  # no path from this loss
                 gathered.setdefault(name, torch.zeros_like(self.masters[name]))
                 continue
-            gradient = parameter.grad.to(torch.float32)
+            gradient = self._here(parameter.grad).to(torch.float32)
             gathered[name] = gathered[name].add_(gradient) if name in gathered else gradient
             parameter.grad = None
 
@@ -97,7 +97,7 @@ class Masters:
         names = list(self.trained)
         lists = {term: [gathered[name] for name in names] for term, gathered in self.gradients.items()}
         if len(lists) == 2:
-            found = _relation(lists)
+            found = self._relation(lists)
         total: list[Tensor] | None = None
         for term, gradients in lists.items():
             if coefficients[term] != 1.0:
@@ -198,16 +198,29 @@ class Masters:
     def _serve(self) -> None:
         for name, parameter in self.served.items():
             master = self.masters[name]
-            parameter.copy_(master.to(torch.bfloat16) if self.rounded else master)
+            self._here(parameter).copy_(master.to(torch.bfloat16) if self.rounded else master)
 
+    def _relation(self, lists: dict[str, list[Tensor]]) -> dict[str, float]:
+        """Norms of two gradients and the cosine between them, in float64."""
+        (first, ours), (second, theirs) = lists.items()
+        product = sum(float((a.double() * b.double()).sum()) for a, b in zip(ours, theirs, strict=True))
+        squares = [sum(float(g.double().square().sum()) for g in gradients) for gradients in (ours, theirs)]
+        product, *squares = self._total([product, *squares])
+        norms = [math.sqrt(square) for square in squares]
+        return {
+            f"{first}_grad_norm": norms[0],
+            f"{second}_grad_norm": norms[1],
+            "grad_cosine": product / (norms[0] * norms[1]) if all(norms) else 0.0,
+        }
 
-def _relation(lists: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Norms of two gradients and the cosine between them, in float64."""
-    (first, ours), (second, theirs) = lists.items()
-    product = sum(float((a.double() * b.double()).sum()) for a, b in zip(ours, theirs, strict=True))
-    norms = [math.sqrt(sum(float(g.double().square().sum()) for g in gradients)) for gradients in (ours, theirs)]
-    return {
-        f"{first}_grad_norm": norms[0],
-        f"{second}_grad_norm": norms[1],
-        "grad_cosine": product / (norms[0] * norms[1]) if all(norms) else 0.0,
-    }
+    def _master(self, name: str, weights: dict[str, Tensor]) -> Tensor:
+        """What this process holds of a master."""
+        return weights[name].to(self.served[name].device, torch.float32).clone()
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        """What this process holds of a served weight, or of its gradient."""
+        return tensor
+
+    def _total(self, values: list[float]) -> list[float]:
+        """Sums over all processes that hold a part of the weights."""
+        return values

@@ -75,3 +75,11 @@ class Reinforcing:
         elif self.spec.clip:
             found["clipped"] = self.clipped / max(1.0, float(self.batch.mask.sum()))
         return found
+
+    def measured(self) -> tuple[float, list[tuple[Tensor, Tensor]]]:
+        return self.clipped, [(ratio.cpu(), mask.cpu()) for ratio, mask in self.ratios]
+
+    def merge(self, found: tuple[float, list[tuple[Tensor, Tensor]]]) -> None:
+        clipped, ratios = found
+        self.clipped += clipped
+        self.ratios += [(ratio.to(self.weight.device), mask.to(self.weight.device)) for ratio, mask in ratios]

@@ -25,9 +25,13 @@ class Syncing:
         self.changed = False  # the weights changed under a version that the engine may hold
         self.rows: list[dict[str, Any]] = []
 
+    def due(self, version: int) -> bool:
+        """Whether the engine serves anything but this version."""
+        return self.engine.version != version or self.changed
+
     def push(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Make the engine serve `weights` under the label `version`; nothing where it does."""
-        if self.engine.version == version and not self.changed:
+        if not self.due(version):
             return
         done = self.engine.sync(weights, version)
         self.changed = False

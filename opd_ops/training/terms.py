@@ -5,8 +5,9 @@ denominator per term. A micro-batch gives its rows' share of every term; the coe
 gradients once the loop has them apart.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +37,14 @@ class Term(Protocol):
         """What the term adds to the step's row of the training table."""
         ...
 
+    def measured(self) -> Any:
+        """What `summary` is made of."""
+        ...
+
+    def merge(self, found: Any) -> None:
+        """Add what another rank's term `measured` on other rows of the batch."""
+        ...
+
 
 class Imitating:
     """The SFT term."""
@@ -57,11 +66,18 @@ class Imitating:
     def summary(self) -> dict[str, float | None]:
         return {}
 
+    def measured(self) -> None:
+        """Nothing."""
+
+    def merge(self, found: None) -> None:
+        """Nothing."""
+
 
 class Terms:
     """The objective of `recipe` bound to one step: its terms, their coefficients, its micro-batches.
 
-    behind: the batch as the teacher reads it. draws: [B, >= R] uniforms for random token selection.
+    behind: the batch as the teacher reads it. draws: [B, >= R] uniforms for random token selection. spans: the
+    micro-batches of this process, where it has a part of the batch; total: adds numbers up over all that have one.
     """
 
     def __init__(
@@ -72,19 +88,23 @@ class Terms:
         teacher: Scorer | None = None,
         draws: Tensor | None = None,
         phase: Phase = lambda name: nullcontext(),
+        *,
+        spans: list[tuple[int, int]] | None = None,
+        total: Callable[[list[float]], list[float]] = lambda values: values,
     ) -> None:
         opd, rlvr = opd_of(recipe.objective), rlvr_of(recipe.objective)
         self.flat: float | None = None
         if rlvr:
             batch, self.flat = left(rlvr, batch)
         self.batch, self.positions, self.mismatch = batch, Positions(batch.width), Mismatch()
-        size = recipe.precision.micro_batch
-        self.spans = [(begin, min(begin + size, len(batch.ids))) for begin in range(0, len(batch.ids), size)]
+        self.spans = micro_batches(0, len(batch.ids), recipe.precision.micro_batch) if spans is None else spans
         mixed: list[Distilling | Reinforcing] = []
         if opd:
             assert behind is not None and teacher is not None and draws is not None
             mixed.append(
-                Distilling(recipe, batch, behind, teacher, draws, self.positions, self.mismatch, self.spans, phase)
+                Distilling(
+                    recipe, batch, behind, teacher, draws, self.positions, self.mismatch, self.spans, phase, total
+                )
             )
         if rlvr:
             mixed.append(Reinforcing(recipe, batch, None if opd else self.positions, self.mismatch))
@@ -103,3 +123,20 @@ class Terms:
             found |= term.summary()
         found |= {f"{name}_rms": value for name, value in self.rms.items()}
         return found | {"flat_groups": self.flat, "sequences": int(self.batch.mask.any(1).sum())}
+
+    def measured(self) -> tuple[Any, ...]:
+        """What this process measured on its rows, for `merge`."""
+        return self.positions.measured(), self.mismatch.measured(), [term.measured() for term in self.terms]
+
+    def merge(self, found: tuple[Any, ...]) -> None:
+        """Add what another rank `measured` on other rows of the batch."""
+        positions, mismatch, terms = found
+        self.positions.merge(positions)
+        self.mismatch.merge(mismatch)
+        for term, theirs in zip(self.terms, terms, strict=True):
+            term.merge(theirs)
+
+
+def micro_batches(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    """Rows begin..end in spans of at most `size`."""
+    return [(first, min(first + size, end)) for first in range(begin, end, size)]

@@ -190,7 +190,7 @@ class TrainingRun:
         with self._writing():
             self.writer.put(step, self.trainer.weights(), self.parent)
             if step in self.recipe.resources.keep_moments:
-                moments = self.trainer.optimizer.moments()
+                moments = self.trainer.moments()
                 self.trajectory.save_moments(step, moments.steps, moments.tensors)
         self.parent = step
 

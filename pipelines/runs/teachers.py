@@ -56,7 +56,7 @@ class TeacherActor:
         """Load the teacher."""
         from opd_ops.models import assemble
         from opd_ops.teacher.local import LocalTeacher
-        from opd_ops.training.loop import DTYPES, arithmetic
+        from opd_ops.training.student import DTYPES, arithmetic
         from pipelines.runs import starts
 
         torch.set_num_threads(spec.threads)

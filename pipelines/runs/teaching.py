@@ -11,7 +11,7 @@ from opd_ops.rollout.hf import HfEngine
 from opd_ops.tasks.text import load_tokenizer
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Scorer
-from opd_ops.training.loop import DTYPES, arithmetic
+from opd_ops.training.student import DTYPES, arithmetic
 from pipelines.runs.placement import Placement
 from pipelines.runs.starts import Model, load
 from pipelines.runs.teachers import RemoteTeacher, TeacherSpec

@@ -121,7 +121,7 @@ def _served(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
     import torch
 
     from opd_ops.models import assemble, configuration_from
-    from opd_ops.training.loop import DTYPES
+    from opd_ops.training.student import DTYPES
     from pipelines.runs.starts import tokenizer_folder
 
     torch.set_num_threads(recipe.resources.threads)
@@ -140,7 +140,7 @@ def _accuracy(recipe: Recipe, family: Family, served: Served) -> list[dict[str, 
     from opd_ops.tasks.registry import build
     from opd_ops.training.drawing import Drawing
     from opd_ops.training.evaluating import Evaluator
-    from opd_ops.training.loop import arithmetic
+    from opd_ops.training.student import arithmetic
 
     asked = replace(
         recipe,

@@ -138,7 +138,8 @@ def trainer() -> Callable[..., "Trainer"]:
     def make(
         name: str | Objective, seed: int = 0, teacher: int = 1, given: dict[str, Any] | None = None, **changes: Any
     ) -> "Trainer":
-        from opd_ops.training.loop import DTYPES, Trainer
+        from opd_ops.training.loop import Trainer
+        from opd_ops.training.student import DTYPES
 
         objective = OBJECTIVES[name] if isinstance(name, str) else name
         recipe, scorer = _recipe(objective, **changes), None
