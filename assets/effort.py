@@ -56,7 +56,8 @@ def trainer(recipe: Recipe) -> str:
             return f"{name} in the trainer"
         return f"{name} {workers.actors} actors of {workers.gpus:g} GPUs"
 
-    first = f"trainer 1 actor of {where.gpus:g} GPUs on {where.threads} thread{'s' * (where.threads > 1)}"
+    actors = f"{where.workers} actor{'s' * (where.workers > 1)}"
+    first = f"trainer {actors} of {where.gpus:g} GPUs on {where.threads} thread{'s' * (where.threads > 1)}"
     return "; ".join((first, apart("rollouts", where.rollout), apart("teacher", where.teacher)))
 
 

@@ -91,6 +91,7 @@ class Recipe:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe {self.name!r} cannot name a folder: {ALLOWED}")
         reasons = [*_refusals(self.objective, self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
+        reasons += _divides(self.resources.workers, self.constraint, self.reaction)
         for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")
 
@@ -172,6 +173,18 @@ def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None)
     if reaction.action in NOISES and constraint is not None:
         return ["noise would leave the constraint's subspace: leave the constraint out, or let the reaction release it"]
     return []
+
+
+def _divides(workers: int, constraint: Constraint | None, reaction: Reaction | None) -> list[str]:
+    """Why the weights cannot be split over so many workers."""
+    if workers == 1:
+        return []
+    held = (("constraint projects", constraint), ("reaction watches", reaction))
+    return [
+        f"a {what} whole matrices, and resources.workers={workers} splits their rows: set workers=1"
+        for what, given in held
+        if given is not None
+    ]
 
 
 def _sampled(what: str, loss_temperature: float, rollout: Rollout) -> list[str]:

@@ -15,10 +15,15 @@ class Workers:
 class Resources:
     """Where a run executes.
 
-    sleep: rollout and teacher actors give their memory back while the trainer works, for one GPU that all share.
+    gpus: of each of the trainer's processes. workers: the trainer's processes, over which weights, masters, moments and
+    gradients are split (FSDP2) and each step's sequences dealt; a GPU each where gpus is 1, else a CPU each. Another
+    number adds up fp32 in another order, and may take a run up at any resume state. sleep: rollout and teacher actors
+    give their memory back while the trainer works, for one GPU that all share.
+    Errors: ValueError for no workers, and for what several cannot have.
     """
 
     gpus: float = 0.0
+    workers: int = 1
     threads: int = 1
     rollout: Workers = field(default_factory=Workers)
     teacher: Workers = field(default_factory=Workers)
@@ -27,3 +32,17 @@ class Resources:
     verifier_seconds: float = 10.0  # for one response
     keep_scores: bool = True  # teacher scores, which another objective on the same rollouts reads instead of scoring
     keep_moments: tuple[int, ...] = ()  # steps whose optimizer state outlives the run, for `SnapshotOf(moments="kept")`
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"resources.workers is at least 1, got {self.workers}")
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(
+                f"resources.gpus is of each of the {self.workers} workers, and one works on one GPU or on none: got "
+                f"{self.gpus:g}, set 1 or 0"
+            )
+        if self.workers > 1 and self.sleep:
+            raise ValueError(
+                f"resources.sleep is for a trainer that shares its one GPU, and there are {self.workers} workers with "
+                "one each: leave it out, or set workers=1"
+            )

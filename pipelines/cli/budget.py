@@ -52,8 +52,8 @@ def assumptions(gpu: Gpu) -> str:
         f"Good to a factor of two. Assumed: {gpu.name} with {gpu.memory / GIB:.0f} GiB, {gpu.flops / 1e12:.0f} TFLOP/s "
         f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached;\n"
         f"prompts of {PROMPT} tokens; responses as long as the limit for memory and {SHARE:.0%} of it for time; phases "
-        "one after the other;\nwork split evenly over the GPUs of an actor. The trainer works on one device: where it "
-        "needs more, it would have to be sharded.\nNot counted: prefill, evaluation, sending weights to actors, "
+        "one after the other;\nwork split evenly over the trainer's workers. One of them works on one GPU: where it "
+        "needs more, resources.workers splits it.\nNot counted: prefill, evaluation, sending weights to actors, "
         "verifiers, the engines' own memory."
     )
 

@@ -6,6 +6,7 @@ from its own resume state, since what they were made from could be gone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +16,9 @@ from opd_ops.tasks.guard import Guarded
 from opd_ops.tasks.registry import build
 from opd_ops.training.constraint import stored
 from opd_ops.training.drawing import Phase
+from opd_ops.training.leading import Leading
 from opd_ops.training.loop import Trainer
+from opd_ops.training.ranks import Ranks
 from pipelines.runs import bases, engines, monitor, norms, starts, teaching
 from pipelines.runs.placement import Placement
 from pipelines.store.rollouts import Rollouts
@@ -38,8 +41,10 @@ def assemble(
     placement: Placement,
     phase: Phase,
     resumed: Mapping[str, Tensor] | None,
+    ranks: Ranks | None = None,
 ) -> Assembled:
-    """Register the run and make its trainer. resumed: tensors of its resume state, if it has one.
+    """Register the run and make its trainer. resumed: tensors of its resume state, if it has one. ranks: the processes
+    that train it together; how many began it stands in its provenance, since the last digits depend on it.
 
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
@@ -74,12 +79,12 @@ def assemble(
             "fingerprint": recipe.fingerprint(),
             "inputs": inputs,
             "model": start.plain_config(),
-            "provenance": provenance,
+            "provenance": provenance | {"workers": recipe.resources.workers},
         }
     )
     if teacher:
         scorer, drawing = teaching.build(store, recipe, seed, start, teacher, placement)
-    trainer = Trainer(
+    trainer = (Trainer if ranks is None else partial(Leading, ranks))(
         recipe,
         seed,
         start.config,

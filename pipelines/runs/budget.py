@@ -11,6 +11,9 @@ Memory, with P weights of w bytes in the forward (2 for bf16), and [rows, R] res
               place of 8 n); after the update FLOATS float64 copies of the largest. Where the others are frozen, only
               served weights and masters are of all P
     guarded   4 n of the projections at the start, for a reaction
+    worker    with N workers each has an N-th of all that is of P, and in a backward pass 2 w of embeddings and head and
+              3 w of a block, whole: two blocks' weights, one's gradients. The first also draws where no actor does,
+              with w P of its own
     rollout   w P, and keys and values of a whole sampling call, every response as long as the limit
     teacher   w P of its own; in a forward one block's activations and the logits, in fp32 too, and their log-softmax
 
@@ -81,10 +84,13 @@ def budget(
 
 
 def actors(recipe: Recipe, student: Sizes, teacher: Sizes | None, prompt: int = PROMPT) -> tuple[Actor, ...]:
-    """The trainer, and who works beside it, with what each holds. prompt: tokens of one."""
+    """The trainer, its workers past the first and who works beside it, with what each holds. prompt: tokens of one."""
     where, rows, width = recipe.resources, recipe.precision.micro_batch, _width(recipe)
     sampler = teacher if isinstance(recipe.rollout.source, Teacher) and teacher is not None else student
-    trainer, found = _trainer(recipe, student, rows, prompt), []
+    trainer = _trainer(recipe, student, rows, prompt)
+    several, found = where.workers > 1, []
+    if several:
+        found.append(Actor(name="worker", workers=Workers(actors=where.workers - 1, gpus=where.gpus), parts=trainer))
     apart = (
         ("rollout", where.rollout, _rollout(recipe, sampler, width, prompt), sampler is student),
         ("teacher", where.teacher, _teacher(recipe, teacher, rows, width, prompt) if teacher else (), False),
@@ -93,7 +99,7 @@ def actors(recipe: Recipe, student: Sizes, teacher: Sizes | None, prompt: int = 
         if workers.actors and parts:
             found.append(Actor(name=name, workers=workers, parts=parts))
         else:  # in the trainer's process, where the student's weights are already
-            trainer += parts[1:] if shares else parts
+            trainer += parts[1:] if shares and not several else parts
     return (Actor(name="trainer", workers=Workers(actors=1, gpus=where.gpus), parts=trainer), *found)
 
 
@@ -158,18 +164,24 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
     both = 4 if recipe.precision.compute == "fp32" else 6
     confined = _Confined.of(recipe, student)
     differentiated, moved = _differentiated(recipe, student, confined), _moved(recipe, student, confined)
+    workers = recipe.resources.workers
+    share = lambda size: -(-size // workers)
     parts = [
-        Part(name="served weights", bytes=width * weights),
-        Part(name="masters, fp32", bytes=4 * weights),
-        Part(name="moments, fp32", bytes=8 * moved),
-        Part(name="accumulated gradients, fp32", bytes=4 * differentiated * terms),
-        Part(name="micro-batch gradients", bytes=width * differentiated, phase="backward"),
+        Part(name="served weights", bytes=share(width * weights)),
+        Part(name="masters, fp32", bytes=share(4 * weights)),
+        Part(name="moments, fp32", bytes=share(8 * moved)),
+        Part(name="accumulated gradients, fp32", bytes=share(4 * differentiated * terms)),
+        Part(name="micro-batch gradients", bytes=share(width * differentiated), phase="backward"),
         Part(name=f"activations{', recomputed' * checkpointed}", bytes=activations, phase="backward"),
         Part(name="logits, and in fp32", bytes=both * logits, phase="backward"),
         Part(name="log-softmax, fp32", bytes=4 * logits, phase="backward"),
         Part(name="gradient of the log-softmax, fp32", bytes=4 * logits, phase="backward"),
-        Part(name="AdamW's temporaries", bytes=4 * moved, phase="update"),
+        Part(name="AdamW's temporaries", bytes=share(4 * moved), phase="update"),
     ]
+    if workers > 1:
+        block = sum(math.prod(student.shape(role)) for role in PROJECTIONS)
+        whole = 2 * (weights - student.layers * block) + 3 * block
+        parts.append(Part(name="weights and gradients that are whole", bytes=width * whole, phase="backward"))
     if opd is not None and opd.estimator == "full":
         parts.append(Part(name="teacher's log-softmax, fp32", bytes=4 * logits, phase="backward"))
     if constraint is not None:
@@ -218,7 +230,7 @@ def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, wi
     spec, where = recipe.rollout, recipe.resources
     rows, mean = spec.prompts * spec.samples, SHARE * spec.max_new_tokens
     rate, stream = RATE * gpu.flops, STREAM * gpu.bandwidth
-    trainers, scorers = max(1.0, where.gpus), max(1.0, where.teacher.actors * where.teacher.gpus)
+    trainers, scorers = where.workers * max(1.0, where.gpus), max(1.0, where.teacher.actors * where.teacher.gpus)
     found = {}
     if not isinstance(recipe.objective, Sft) and not isinstance(spec.source, Replay):
         sampler = teacher if isinstance(spec.source, Teacher) and teacher is not None else student

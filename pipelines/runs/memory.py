@@ -3,6 +3,8 @@
     trainer   PROCESS; without a GPU what `budget.actors` counts of it, and besides its largest phase WAITING snapshots
               that wait to be written, 4 P each, or besides what it always holds a resume state as bytes (12 P, and more
               of a constraint), where that is more; with a GPU the resume state alone
+    workers   of several, the first gathers a snapshot and a resume state whole, so one more of each; the others
+              PROCESS, what `budget.actors` counts without a GPU, and at the start the served weights whole
     others    PROCESS; without a GPU what `budget.actors` counts of them, with one the weights on their way, 4 P
 
 P are the model's weights. Good to a factor of two, with prompts of PROMPT tokens. It is what Ray is asked for
@@ -35,6 +37,7 @@ class Memory:
     """Bytes of main memory that one process of each kind holds at most; 0 where none is asked for."""
 
     trainer: int = 0
+    worker: int = 0  # of the trainer's, past the first
     rollout: int = 0
     teacher: int = 0
 
@@ -50,8 +53,10 @@ def memory(store: Store, recipe: Recipe, seed: int) -> Memory:
     if student is None or (opd is not None and teacher is None):
         return Memory()
     held = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
+    several, width = "worker" in held, 2 if recipe.precision.compute == "bf16" else 4
     return Memory(
-        trainer=_trainer(held["trainer"], student.parameters, resume(recipe, student)),
+        trainer=_trainer(held["trainer"], student.parameters, resume(recipe, student), gathered=several),
+        worker=_worker(held["worker"], width * student.parameters) if several else 0,
         rollout=_beside(held.get("rollout"), student.parameters),
         teacher=_beside(held.get("teacher"), teacher.parameters if teacher else 0),
     )
@@ -67,10 +72,17 @@ def evaluation(store: Store, recipe: Recipe, seed: int, responses: int) -> int:
     return PROCESS + (4 + width) * student.parameters + cache
 
 
-def _trainer(actor: Actor, weights: int, state: int) -> int:
+def _trainer(actor: Actor, weights: int, state: int, *, gathered: bool) -> int:
+    snapshots, state = 4 * (WAITING + gathered) * weights, (1 + gathered) * state
     if actor.workers.gpus:
         return PROCESS + state
-    return PROCESS + max(actor.peak + 4 * WAITING * weights, actor.always + state)
+    return PROCESS + max(actor.peak + snapshots, actor.always + state)
+
+
+def _worker(actor: Actor, served: int) -> int:
+    if actor.workers.gpus:
+        return PROCESS + served
+    return PROCESS + max(actor.peak, actor.always + served)
 
 
 def _beside(actor: Actor | None, weights: int) -> int:

@@ -22,7 +22,7 @@ def require(recipes: Sequence[Recipe]) -> None:
 def declared(recipe: Recipe) -> float:
     """GPUs of a run's actors together."""
     where = recipe.resources
-    return where.gpus + sum(workers.actors * workers.gpus for workers in (where.rollout, where.teacher))
+    return where.workers * where.gpus + sum(workers.actors * workers.gpus for workers in (where.rollout, where.teacher))
 
 
 def present() -> float:
@@ -46,7 +46,7 @@ def _gpus(recipes: Sequence[Recipe]) -> list[str]:
     found = present()
     reasons = [f"{wanted:g} GPUs are needed and {found:g} found"] if found < wanted else []
     if any(recipe.resources.gpus > 1 for recipe in recipes):
-        reasons.append("its trainer needs more than one GPU, and the training loop works on one")
+        reasons.append("a trainer's process works on one GPU, and resources.gpus is more: set gpus=1 and workers")
     return reasons
 
 

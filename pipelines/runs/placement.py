@@ -33,13 +33,14 @@ SMALLER = (
 class Spot:
     """Room for one actor: a bundle of a placement group, or, without a group, wherever Ray finds it.
 
-    memory: bytes to ask for, where it has a GPU and no group.
+    memory: bytes to ask for, where it has a GPU and no group. cpus: of its bundle.
     """
 
     gpus: float = 0.0
     group: Any = None
     bundle: int = 0
     memory: int = 0
+    cpus: float = CPU
 
     def options(self) -> dict[str, Any]:
         """Arguments of `ray.remote` that start an actor here. Without group and GPUs it holds no CPU while it lives."""
@@ -49,16 +50,20 @@ class Spot:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle)
-        return {"num_cpus": CPU, "num_gpus": self.gpus, "scheduling_strategy": strategy}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": strategy}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Room for a run, which can be pickled. Without spots of a kind, that work is done in the trainer's process."""
+    """Room for a run, which can be pickled. Without spots of a kind, that work is done in the trainer's process.
+
+    following: of the trainer's processes past the first.
+    """
 
     trainer: Spot
     rollout: tuple[Spot, ...] = ()
     teacher: tuple[Spot, ...] = ()
+    following: tuple[Spot, ...] = ()
 
 
 @contextmanager
@@ -77,16 +82,16 @@ def placed(
     """
     memory = memory or Memory()
     require(resources, memory)
-    alone = not resources.rollout.actors and not resources.teacher.actors
+    alone = not resources.rollout.actors and not resources.teacher.actors and resources.workers == 1
     if alone and (resources.gpus or not memory.trainer):
         yield Placement(Spot(resources.gpus, memory=memory.trainer))
         return
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    gpus, apart = _bundles(resources), alone and len(nodes()) == 1
+    gpus, cpus, apart = _bundles(resources), _cpus(resources), alone and len(nodes()) == 1
     bundles = [
-        ({} if apart else {"CPU": CPU}) | ({"GPU": gpu} if gpu else {}) | ({"memory": size} if size else {})
-        for gpu, size in zip(gpus, _memory(resources, memory), strict=True)
+        ({} if apart else {"CPU": cpu}) | ({"GPU": gpu} if gpu else {}) | ({"memory": size} if size else {})
+        for gpu, cpu, size in zip(gpus, cpus, _memory(resources, memory), strict=True)
     ]
     group = placement_group(bundles, strategy="PACK")
     try:
@@ -94,9 +99,12 @@ def placed(
         if apart:
             yield Placement(Spot())
             return
-        spots = [Spot(gpu, group, bundle) for bundle, gpu in enumerate(gpus)]
-        first = 1 + resources.rollout.actors
-        yield Placement(spots[0], tuple(spots[1:first]), tuple(spots[first:]))
+        spots = [
+            Spot(gpu, group, bundle, cpus=cpu) for bundle, (gpu, cpu) in enumerate(zip(gpus, cpus, strict=True))
+        ]
+        first = resources.workers
+        second = first + resources.rollout.actors
+        yield Placement(spots[0], tuple(spots[first:second]), tuple(spots[second:]), tuple(spots[1:first]))
     finally:
         remove_placement_group(group)
 
@@ -127,16 +135,17 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
     if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
         return
     there = nodes()
-    asked = [("GPU", "GPUs", gpus)] + ([("CPU", "CPUs", [CPU] * len(gpus))] if len(gpus) > 1 or sum(gpus) else [])
+    remedy = REMEDY if resources.workers == 1 else REMEDY.replace("gpus", "workers")
+    asked = [("GPU", "GPUs", gpus)] + ([("CPU", "CPUs", _cpus(resources))] if len(gpus) > 1 or sum(gpus) else [])
     for name, unit, needed in asked:
         has = [float(node.get(name, 0)) for node in there]
         if sum(needed) > sum(has):
-            wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({len(needed)} x {CPU})"
-            raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {REMEDY}")
+            wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({_times(needed)})"
+            raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {remedy}")
         if max(needed) > max(has, default=0.0):
             raise ValueError(
                 f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
-                f"{max(has):g}; {REMEDY}"
+                f"{max(has):g}; {remedy}"
             )
     if not (has := room.sizes()):
         return
@@ -167,16 +176,28 @@ def _kinds(resources: Resources) -> list[tuple[str, float]]:
 
 
 def _bundles(resources: Resources) -> list[float]:
-    """GPUs of the trainer, then of each rollout actor, then of each teacher actor."""
+    """GPUs of each of the trainer's workers, then of each rollout actor, then of each teacher actor."""
 
     def each(workers: Workers) -> list[float]:
         return [workers.gpus] * workers.actors
 
-    return [resources.gpus, *each(resources.rollout), *each(resources.teacher)]
+    return [resources.gpus] * resources.workers + [*each(resources.rollout), *each(resources.teacher)]
+
+
+def _cpus(resources: Resources) -> list[float]:
+    """CPUs of the processes in the order of `_bundles`: a whole one for each of several workers without a GPU."""
+    several = resources.workers > 1 and not resources.gpus
+    beside = resources.rollout.actors + resources.teacher.actors
+    return [1.0 if several else CPU] * resources.workers + [CPU] * beside
+
+
+def _times(needed: list[float]) -> str:
+    return " + ".join(f"{needed.count(size)} x {size:g}" for size in dict.fromkeys(needed))
 
 
 def _needs(resources: Resources) -> str:
-    parts = [f"trainer {resources.gpus:g}"]
+    times = "" if resources.workers == 1 else f"{resources.workers} x "
+    parts = [f"trainer {times}{resources.gpus:g}"]
     for name, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
         if workers.actors:
             parts.append(f"{name} {workers.actors} x {workers.gpus:g}")
@@ -186,12 +207,13 @@ def _needs(resources: Resources) -> str:
 def _memory(resources: Resources, memory: Memory) -> list[int]:
     """Bytes of the processes in the order of `_bundles`."""
     beside = [memory.rollout] * resources.rollout.actors + [memory.teacher] * resources.teacher.actors
-    return [memory.trainer, *beside]
+    return [memory.trainer, *[memory.worker] * (resources.workers - 1), *beside]
 
 
 def _sizes(resources: Resources, memory: Memory) -> str:
     parts = [f"trainer {gb(memory.trainer)}"]
     for name, workers, size in (
+        ("worker", Workers(actors=resources.workers - 1), memory.worker),
         ("rollout", resources.rollout, memory.rollout),
         ("teacher", resources.teacher, memory.teacher),
     ):
@@ -213,6 +235,6 @@ def _free() -> str:
 def _taken(resources: Resources, memory: Memory, wait: float) -> str:
     sizes = f", {_sizes(resources, memory)}" if memory.trainer else ""
     return (
-        f"the run needs {_needs(resources)}{sizes} and {len(_bundles(resources))} x {CPU} CPUs, which were not free "
+        f"the run needs {_needs(resources)}{sizes} and {_times(_cpus(resources))} CPUs, which were not free "
         f"together within {wait:g} s ({_free()}); wait for the other work to end, or {REMEDY}"
     )

@@ -23,6 +23,8 @@ from pipelines.store.writer import Writer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from opd_ops.training.ranks import Ranks
+
 CHUNK = 5  # optimizer steps between two progress reports
 POSITIONS = 20  # steps of a run whose means by position are kept
 
@@ -46,7 +48,11 @@ class Progress:
 
 
 class TrainingRun:
-    """One run of `recipe`. `placement` has room for actors that draw and score; None is this process."""
+    """One run of `recipe`. `placement` has room for actors that draw and score; None is this process.
+
+    ranks: the processes that train it together, of which this one is the first. Errors: ValueError for a recipe that
+    has workers, and no others to follow this one.
+    """
 
     def __init__(
         self,
@@ -55,12 +61,19 @@ class TrainingRun:
         seed: int,
         provenance: dict[str, Any],
         placement: Placement | None = None,
+        ranks: "Ranks | None" = None,
     ) -> None:
         import torch
 
         from pipelines.runs import norms, proof
         from pipelines.runs.assembly import assemble
 
+        workers = recipe.resources.workers
+        if workers != (1 if ranks is None else ranks.count):
+            raise ValueError(
+                f"{recipe.name} has resources.workers={workers}, which are processes on Ray, and is asked to train in "
+                "this one: leave out serial, or set workers=1"
+            )
         torch.set_num_threads(recipe.resources.threads)
         self.trajectory = Trajectory(store, recipe.name, seed)
         self.writer = Writer(self._commit)
@@ -78,6 +91,7 @@ class TrainingRun:
                 placement or Placement(Spot()),
                 lambda name: self.clock.phase(name),
                 resumed[1] if resumed else None,
+                ranks,
             )
         self.trainer, self.task = made.trainer, made.task
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
@@ -158,14 +172,17 @@ class TrainingRun:
         try:
             yield
         except Exception as error:
-            line = _reason(error)
+            line = reason(error)
             if line is None:
                 raise
             last = self.trainer.step
-            self._save(last)
+            if self.trainer.broken:
+                kept = "the same command goes on from the newest resume state"
+            else:
+                self._save(last)
+                kept = f"the state after step {last} is kept"
             raise StepFailed(
-                f"{line} ({self.recipe.name} seed {self.seed}: the state after step {last} is kept, "
-                f"its last snapshot is step {self.parent})"
+                f"{line} ({self.recipe.name} seed {self.seed}: {kept}, its last snapshot is step {self.parent})"
             ) from error
 
     def _evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
@@ -179,11 +196,11 @@ class TrainingRun:
             with self.clock.phase("snapshot"):
                 yield
         except OSError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            line = (str(error).splitlines() or [type(error).__name__])[0]
             remedy = "" if isinstance(error, Unwritable) else "; mend that, and the same command goes on"
             raise StepFailed(
                 f"{self.recipe.name} seed {self.seed}: what is committed stays, and step {self.trainer.step} cannot be "
-                f"kept: {reason}{remedy}"
+                f"kept: {line}{remedy}"
             ) from error
 
     def _snapshot(self, step: int) -> None:
@@ -282,7 +299,7 @@ def _snapshots(recipe: Recipe) -> set[int]:
     return steps
 
 
-def _reason(error: Exception) -> str | None:
+def reason(error: Exception) -> str | None:
     """One line for a failure that is the run's own; None for one that is a mistake in the code."""
     import torch
 

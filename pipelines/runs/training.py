@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
-from pipelines.runs.cluster import BEAT, actor, attend, release
+from pipelines.runs.cluster import BEAT, actor, release
 from pipelines.runs.deaths import RETRIES, Died, lost, reason, starved, tell
+from pipelines.runs.group import Apart, Member, grouped
 from pipelines.runs.memory import memory
 from pipelines.runs.placement import Placement, placed, roomier
 from pipelines.runs.provenance import provenance
@@ -18,8 +19,8 @@ from pipelines.store.trajectory import Trajectory
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
 
-class Host:
-    """The Ray actor of a run: at most one at a time."""
+class Host(Member):
+    """The Ray actor of a run: at most one at a time. It leads where the trainer has several workers."""
 
     def __init__(self) -> None:
         import opd_ops.training.loop  # noqa: F401  # five seconds, which an actor made ahead of its run spends early
@@ -27,7 +28,7 @@ class Host:
         self.run: TrainingRun | None = None
 
     def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any], placement: Placement) -> None:
-        self.run = TrainingRun(store, recipe, seed, provenance, placement)
+        self.run = TrainingRun(store, recipe, seed, provenance, placement, self.ranks)
 
     def work(self, steps: int) -> Progress:
         assert self.run is not None
@@ -62,11 +63,13 @@ def train(
     """Train the run to its end (or find it complete) and return end.json.
 
     On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for, and
-    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. `progress`
+    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. Several
+    workers (`Resources.workers`) are as many actors, which only Ray has, and whose bytes are those of one but for the
+    order of fp32 sums: the same number of them repeats them, another number does not. `progress`
     is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
     does another actor where one dies, and with more memory reserved where memory was why.
 
-    Errors: ValueError for a changed recipe, a failed gate or a placement that cannot be met; StepFailed for a step that
+    Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met or workers without Ray; StepFailed for a step that
     could not be made, a diverged loss among them; Died where one actor after the other dies.
     """
     trajectory = Trajectory(store, recipe.name, seed)
@@ -97,12 +100,13 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
             with (
                 placed(recipe.resources, roomier(recipe.resources, needs, 2**short), beat=beat) as placement,
                 actor(Host, placement.trainer.options()) as host,
+                grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
             ):
-                attend(host.begin.remote(store, recipe, seed, provenance(), placement), beat)
+                group.attend(host.begin.remote(store, recipe, seed, provenance(), placement), beat)
                 while not state.finished:
-                    state = attend(host.work.remote(CHUNK), beat)
+                    state = group.attend(host.work.remote(CHUNK), beat)
                     beat()
-        except lost() as death:
+        except (*lost(), Apart) as death:
             deaths = deaths + 1 if state.step <= furthest else 1
             furthest = max(furthest, state.step)
             line = f"{recipe.name} seed {seed}: its trainer"

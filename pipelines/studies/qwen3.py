@@ -7,7 +7,7 @@ arms are not matched: start, data, learning rate, batch and steps differ between
 The user supplies the weights (named as on the hub), GPUs, and three files of problems under `data/qwen3-8b`, one JSON
 object a line: `sft.jsonl` demonstrations (F: Dolci-Think), `train.jsonl` prompts with answers (F: dapo-math-17k) and
 `held-out.jsonl` (F: AIME 2024). `opd study show qwen3-8b` says what the runs need: a trainer that is larger than one
-GPU of 80 or 141 GB, while the training loop works on one device. Until it is sharded `opd study run` refuses the study.
+GPU of 80 or 141 GB, and is split over two workers. Where there are fewer GPUs `opd study run` refuses the study.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ QWEN3_32B = QWEN3_8B | {
     "num_attention_heads": 64,
     "max_position_embeddings": 40960,
 }
-TRAINER = 2  # GPUs of 140 GiB: masters, moments and gradients of 8B weights are 153 GiB
+WORKERS = 2  # of a GPU of 140 GiB each: masters, moments and gradients of 8B weights are 153 GiB
 ROLLOUT, NONE = Workers(actors=2, gpus=1), Workers()
 
 
@@ -163,7 +163,9 @@ def _arm(
 
 
 def _resources(rollout: Workers, teacher: Workers = NONE) -> Resources:
-    return Resources(gpus=TRAINER, threads=8, rollout=rollout, teacher=teacher, checkpoint_activations=True)
+    return Resources(
+        gpus=1, workers=WORKERS, threads=8, rollout=rollout, teacher=teacher, checkpoint_activations=True
+    )
 
 
 def _every(interval: int, steps: int) -> tuple[int, ...]:
