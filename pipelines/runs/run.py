@@ -83,6 +83,7 @@ class TrainingRun:
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
         resumed = self.trajectory.load_resume()
+        moved = self._moved(resumed)
         with self.clock.phase("start"):
             made = assemble(
                 self.trajectory,
@@ -98,6 +99,8 @@ class TrainingRun:
         self.parent: int | None = None
         self.due = False  # what follows the last step is still to be done
         self._begin(resumed)
+        if moved:
+            self._save(self.trainer.step)  # what is made from here on is these workers'
         self.reach = None if made.until is None else norms.Reach(made.until, proof.proven(self.trajectory, 0))
 
     def work(self, steps: int = CHUNK, *, settled: bool = True) -> Progress:
@@ -130,6 +133,23 @@ class TrainingRun:
     def _progress(self, finished: bool) -> Progress:
         seconds = self.clock.wall - self.before
         return Progress(self.trainer.step, self.recipe.horizon.steps, finished, seconds)
+
+    def _moved(self, resumed: tuple[int, dict[str, Any], dict[str, Any]] | None) -> bool:
+        """Whether another number of workers was at work before. Errors: ValueError where these cannot go on from it."""
+        if not self.trajectory.registered():
+            return False
+        step, workers = (resumed[0] if resumed else 0), self.recipe.resources.workers
+        told = resumed[2] if resumed else self.trajectory.run()["provenance"]
+        before = told.get("workers", 1)
+        if before == workers:
+            return False
+        if self.trajectory.begun(step) or any(drawn > step for drawn in self.rollouts.steps()):
+            raise ValueError(
+                f"{self.recipe.name} seed {self.seed}: after step {step}, from which it goes on, resources.workers="
+                f"{before} made weights or rollouts whose last digits {workers} would not repeat: set workers={before} "
+                "until the next resume state"
+            )
+        return True
 
     def _begin(self, resumed: tuple[int, dict[str, Any], dict[str, Any]] | None) -> None:
         if resumed is None:
@@ -258,7 +278,8 @@ class TrainingRun:
                 step,
                 tensors,
                 {"trainer": facts, "tables": self.tables, "parent": self.parent, "timing": self.clock.seconds}
-                | ({"due": True} if self.due else {}),
+                | ({"due": True} if self.due else {})
+                | ({"workers": workers} if (workers := self.recipe.resources.workers) > 1 else {}),
             )
 
     def _finish(self, step: int) -> None:

@@ -104,6 +104,11 @@ class Trajectory:
                 found.append(int(match[1]))
         return sorted(found)
 
+    def begun(self, step: int) -> list[int]:
+        """Steps past this one of which a snapshot is there, whole or in part, in order."""
+        found = [int(match[1]) for name in self.store.list(self.prefix) if (match := _STEP.match(name))]
+        return sorted(one for one in found if one > step)
+
     def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None, kept: Kept = "exact") -> str:
         """Write a snapshot and its manifest, in that order; returns the digest of its weights.
 

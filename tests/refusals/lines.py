@@ -156,6 +156,26 @@ LINES = {
         "constraint.rank 21 is more than model.layers.0.self_attn.q_proj.weight of shape (24, 20) has; "
         "choose 20 at most"
     ),
+    "recipe: no workers": "resources.workers is at least 1, got 0",
+    "recipe: workers with half a GPU each": (
+        "resources.gpus is of each of the 2 workers, and one works on one GPU or on none: got 0.5, set 1 or 0"
+    ),
+    "recipe: workers that sleep": (
+        "resources.sleep is for a trainer that shares its one GPU, and there are 2 workers with one each: leave it "
+        "out, or set workers=1"
+    ),
+    "recipe: workers and a constraint": (
+        "recipe mini.opd is refused: a constraint projects whole matrices, and resources.workers=2 splits their rows: "
+        "set workers=1"
+    ),
+    "recipe: workers and a reaction": (
+        "recipe mini.opd is refused: a reaction watches whole matrices, and resources.workers=2 splits their rows: "
+        "set workers=1"
+    ),
+    "recipe: workers in one process": (
+        "mini.pre has resources.workers=2, which are processes on Ray, and is asked to train in this one: leave out "
+        "serial, or set workers=1"
+    ),
     "recipe: an unknown task": "unknown task 'chainz'; known: chains, jsonl, reasoning, sums",
     "recipe: an unknown option of a task": "task chains has no option operation; it has operations, tag",
     "recipe: examples that are not JSON": (

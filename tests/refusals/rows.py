@@ -55,7 +55,11 @@ def _recipes() -> list[Row]:
     from opd_ops.tasks.examples import read
     from opd_ops.tasks.registry import build
     from pipelines.runs import bases
+    from pipelines.runs.training import train
     from tests.pipelines.runs.mini import arm
+
+    two, one = r.Resources(workers=2), r.Constraint(basis=r.Random(), rank=1)
+    reaction = r.Reaction(guard=r.Guard(quantity="stable_rank", reference="mini.rlvr"), action="none")
 
     confined = lambda path, rank=1: r.Constraint(basis=r.Given(path=path), rank=rank, roles=("q",))
     basis = lambda constraint: lambda p: bases.made(p.store, constraint, 0, weights(0))
@@ -76,6 +80,12 @@ def _recipes() -> list[Row]:
         ("a constraint of rank 0", lambda p: r.Constraint(basis=r.Random(), rank=0)),
         ("a basis file that is not there", basis(confined("nowhere.safetensors"))),
         ("a basis of too large a rank", basis(confined("x", 21))),
+        ("no workers", lambda p: r.Resources(workers=0)),
+        ("workers with half a GPU each", lambda p: r.Resources(workers=2, gpus=0.5)),
+        ("workers that sleep", lambda p: r.Resources(workers=2, sleep=True)),
+        ("workers and a constraint", lambda p: arm("opd", resources=two, constraint=one)),
+        ("workers and a reaction", lambda p: arm("opd", resources=two, reaction=reaction)),
+        ("workers in one process", lambda p: train(p.store, arm("pre", resources=two), 0, serial=True)),
         ("an unknown task", lambda p: build(r.Task(name="chainz"), None)),
         ("an unknown option of a task", lambda p: build(r.Task(name="chains", options={"operation": 1}), None)),
         ("examples that are not JSON", lambda p: read(str(p.root / "bad/x.jsonl"))),

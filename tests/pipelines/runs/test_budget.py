@@ -28,6 +28,7 @@ OPD = replace(
     qwen3.opd(),
     rollout=replace(qwen3.opd().rollout, max_new_tokens=LIMIT, batch=16),
     evaluation=replace(qwen3.opd().evaluation, batch=8),
+    resources=replace(qwen3.opd().resources, workers=1),
 )
 P, V = S.parameters, 640
 
@@ -53,6 +54,35 @@ def test_the_trainer_holds_masters_moments_gradients_and_a_micro_batch():
         "gradient of the log-softmax, fp32": 4 * LIMIT * V,
         "AdamW's temporaries": 4 * P,
     }
+
+
+def test_workers_divide_what_is_of_the_weights_and_gather_a_block_at_a_time():
+    one, three = parts(small(), "trainer"), parts(small(workers=3), "trainer")
+    gathered = three.pop("weights and gradients that are whole")
+    divided = {name for name in one if one[name] != three[name]}
+    assert divided == {
+        "served weights",
+        "masters, fp32",
+        "moments, fp32",
+        "accumulated gradients, fp32",
+        "micro-batch gradients",
+        "AdamW's temporaries",
+    }
+    assert all(three[name] == -(-one[name] // 3) for name in divided) and one.keys() == three.keys()
+    blocks = sum(a * b for a, b in map(S.shape, ("q", "k", "v", "o", "gate", "up", "down")))
+    assert gathered == 2 * (2 * (P - 2 * blocks) + 3 * blocks)
+    plan = small(workers=3)
+    assert [(actor.name, actor.workers.actors) for actor in plan.actors[:2]] == [("trainer", 1), ("worker", 2)]
+    assert plan.declared == small().declared + 2
+    for phase in ("train", "update"):
+        assert plan.seconds[phase] == pytest.approx(small().seconds[phase] / 3)
+
+
+def test_the_first_of_several_workers_draws_with_weights_of_its_own():
+    alone = dict(rollout=Workers(), teacher=Workers())
+    assert "weights of the sampler" not in parts(small(**alone), "trainer")
+    assert parts(small(workers=2, **alone), "trainer")["weights of the sampler"] == 2 * P
+    assert "weights of the sampler" not in parts(small(workers=2, **alone), "worker")
 
 
 def test_the_optimizer_holds_what_adamw_holds():
@@ -153,9 +183,9 @@ def test_seconds_are_operations_over_rates_and_bytes_over_bandwidth():
     rate, stream = RATE * gpu.flops, STREAM * gpu.bandwidth
     tokens = PROMPT + mean
     forward = lambda m: rows * (2 * m.products * tokens + 2 * tokens**2 * m.heads * m.head_dim * m.layers)
-    assert plan.seconds["train"] == pytest.approx(4 * forward(S) / rate / 2)  # two GPUs
+    assert plan.seconds["train"] == pytest.approx(4 * forward(S) / rate)
     assert plan.seconds["teacher"] == pytest.approx(forward(T) / rate)
-    assert plan.seconds["update"] == pytest.approx((30 + 10 * 64) * P / stream / 2)  # 64 micro-batches
+    assert plan.seconds["update"] == pytest.approx((30 + 10 * 64) * P / stream)  # 64 micro-batches
     read = LIMIT * 2 * P + 16 * mean * (PROMPT + mean / 2) * S.cache(2)
     calls = 64 / 16 / 2  # two actors
     assert plan.seconds["rollout"] == pytest.approx(calls * read / stream)
@@ -192,12 +222,13 @@ def test_what_is_kept_is_one_master_a_snapshot_and_the_start():
 def test_the_papers_runs_declare_the_gpus_that_they_need(recipe):
     study = qwen3.study()
     named = getattr(recipe.objective, "teacher", None)
-    plan = budget(recipe, known_config(study, recipe.start), known_config(study, named) if named else None)
+    given = known_config(study, recipe.start), known_config(study, named) if named else None
+    plan = budget(recipe, *given)
     assert plan.needed == plan.declared
-    trainer = plan.actors[0]
+    assert all(actor.gpus(plan.gpu) == 1 for actor in plan.actors)
+    alone = budget(replace(recipe, resources=replace(recipe.resources, workers=1)), *given).actors[0]
     # Weights in bf16, and four fp32 numbers a weight: 18 bytes a weight are more than one of these GPUs has.
-    assert trainer.peak > 18 * plan.student.parameters > ROOM * GPUS["h200"].memory > 64 * GIB
-    assert all(actor.gpus(plan.gpu) == 1 for actor in plan.actors[1:])
+    assert alone.peak > 18 * plan.student.parameters > ROOM * GPUS["h200"].memory > 64 * GIB
 
 
 def test_a_small_study_fits_in_no_gpu_memory_to_speak_of():

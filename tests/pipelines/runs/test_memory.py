@@ -13,7 +13,7 @@ from opd_ops.recipe import Constraint, FinalOf, Precision, Random, Resources, Te
 from opd_ops.training.constraint import Confined
 from opd_ops.training.subspace import Subspace
 from pipelines.runs import memory as held
-from pipelines.runs import room, training
+from pipelines.runs import group, room, training
 from pipelines.runs.budget import actors, budget, resume
 from pipelines.runs.deaths import Died
 from pipelines.runs.memory import PROCESS, Memory, memory
@@ -86,7 +86,7 @@ def test_a_constraint_counts_what_it_keeps(side, mode, arm):
 
 def test_the_plan_of_a_gpu_run_counts_its_constraint():
     config = models.configuration_from(qwen3.QWEN3_8B)
-    free = replace(qwen3.sft(), constraint=None)
+    free = replace(qwen3.sft(), constraint=None, resources=replace(qwen3.sft().resources, workers=1))
     confined = replace(free, constraint=Constraint(basis=Random(), rank=16, mode="update"))
     projections = 36 * sum(a * b for a, b in (sizes(meta(config)).shape(part) for part in qwen_parts()))
     more = budget(confined, config).actors[0].always - budget(free, config).actors[0].always
@@ -109,6 +109,17 @@ def test_a_trainer_takes_what_the_budget_counts_and_what_is_being_written(arm, s
     assert wide.trainer > 100 * found.trainer
     on_gpu = memory(store, replace(recipe, resources=Resources(gpus=1)), 0)
     assert on_gpu.trainer == PROCESS + 12 * student.parameters
+
+
+def test_the_first_worker_takes_a_snapshot_and_a_state_more_and_the_others_their_part(arm, store):
+    recipe, weights = arm("pre", resources=Resources(workers=2)), mini_sizes().parameters
+    trainer, worker = actors(recipe, mini_sizes(), None, held.PROMPT)
+    found = memory(store, recipe, 0)
+    assert found.trainer == PROCESS + max(trainer.peak + 12 * weights, trainer.always + 24 * weights)
+    assert found.worker == PROCESS + max(worker.peak, worker.always + 4 * weights) < found.trainer
+    assert memory(store, arm("pre"), 0).worker == 0
+    on_gpus = memory(store, replace(recipe, resources=Resources(gpus=1, workers=2)), 0)
+    assert (on_gpus.trainer, on_gpus.worker) == (PROCESS + 24 * weights, PROCESS + 4 * weights)
 
 
 def test_actors_beside_the_trainer_take_their_own(arm, grown):
@@ -192,8 +203,9 @@ def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm,
         assert reference == "begun"
         raise OutOfMemoryError("Memory on the node (IP: x) was 22.40GB used / 23.54GB limit (0.95)\nand much more")
 
-    for name, fake in (("placed", reserved), ("actor", started), ("attend", killed), ("PAUSE", 0.0)):
+    for name, fake in (("placed", reserved), ("actor", started), ("PAUSE", 0.0)):
         monkeypatch.setattr(training, name, fake)
+    monkeypatch.setattr(group, "attend", killed)
     monkeypatch.setattr(training, "roomier", lambda resources, memory, times: memory.times(times))
     monkeypatch.setattr(training, "release", lambda: freed.append(1))
     with pytest.raises(Died) as caught:

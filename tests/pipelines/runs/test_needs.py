@@ -52,11 +52,13 @@ def test_what_is_there_is_not_named(bare, monkeypatch):
         (bare / folder).mkdir(parents=True)
     for name in ("sft", "train", "held-out"):
         (bare / f"data/qwen3-8b/{name}.jsonl").touch()
-    assert lacking(ARMS) == (
-        "qwen3-8b cannot run here: its trainer needs more than one GPU, and the training loop works on one; "
-        "`opd study show qwen3-8b` says what it takes"
+    needs.require(ARMS)
+    large = [replace(arm, resources=replace(arm.resources, gpus=2, workers=1)) for arm in ARMS]
+    assert lacking(large) == (
+        "qwen3-8b cannot run here: a trainer's process works on one GPU, and resources.gpus is more: set gpus=1 and "
+        "workers; `opd study show qwen3-8b` says what it takes"
     )
-    needs.require([replace(arm, resources=replace(arm.resources, gpus=1)) for arm in ARMS])
+    assert needs.declared(ARMS[0]) == 3, "two workers, and an actor that draws"
 
 
 def test_weights_in_the_hubs_cache_are_there(bare):

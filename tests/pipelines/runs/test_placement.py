@@ -109,6 +109,28 @@ def test_bundles_hold_the_fractions_of_gpus_that_were_asked_for(monkeypatch):
     assert asked == [([{"CPU": CPU, "GPU": 1}, quarter, quarter, {"CPU": CPU}], "PACK"), "removed"]
 
 
+def test_workers_stand_beside_the_first_with_a_whole_cpu_each(workers):
+    import ray
+
+    with placed(Resources(workers=2)) as place:
+        (second,) = place.following
+        assert not place.rollout and not place.teacher
+        for spot in (place.trainer, second):
+            assert spot.options()["num_cpus"] == 1 and spot.options()["num_gpus"] == 0
+        bundles = ray.util.placement_group_table(place.trainer.group)["bundles"]
+        assert list(bundles.values()) == [{"CPU": 1.0}] * 2
+
+
+def test_workers_that_the_cluster_has_no_room_for_are_named(workers, monkeypatch):
+    refused(
+        Resources(workers=2, rollout=Workers(actors=1)),
+        "needs 2.01 CPUs (2 x 1 + 1 x 0.01) and the cluster has 2 CPUs; lower Resources.workers or join",
+    )
+    refused(Resources(gpus=1, workers=3), "needs 3 GPUs (trainer 3 x 1) and the cluster has 0 GPUs; lower Resources.w")
+    nodes(monkeypatch, {"GPU": 8.0, "CPU": 1.0})
+    require(Resources(gpus=1, workers=8))  # whose computing is done elsewhere than on that CPU
+
+
 def test_gpus_that_the_cluster_does_not_have_are_named_before_any_wait(workers):
     begun = time.monotonic()
     message = refused(Resources(gpus=1, rollout=Workers(actors=2, gpus=0.5)))
