@@ -6,7 +6,7 @@ on every rank.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -93,6 +93,6 @@ class Asking:
         return answers
 
 
-def _each(scores: Scores, change: Any) -> Scores:
+def _each(scores: Scores, change: Callable[[Tensor], Tensor]) -> Scores:
     tensors = {f.name: getattr(scores, f.name) for f in fields(Scores)}
-    return Scores(**{name: None if x is None else change(x) for name, x in tensors.items()})
+    return replace(scores, **{name: change(x) for name, x in tensors.items() if isinstance(x, Tensor)})

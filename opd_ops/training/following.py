@@ -19,7 +19,7 @@ class Following:
         self.optimizer = sharded.ShardedMasters(self.model, None, self.recipe, ranks)
 
     def follow(self) -> None:
-        """Until rank 0 says that it is the end. Errors: what fails here, and torch.distributed's where a rank is gone."""
+        """Until rank 0 says that it is the end. Errors: what fails here; torch.distributed's where a rank is gone."""
         while True:
             what, given = self.ranks.told()
             match what:

@@ -31,6 +31,7 @@ from opd_ops.training.subspace import Bases
 from opd_ops.training.syncing import Syncing
 from opd_ops.training.terms import Terms
 
+
 class Diverged(FloatingPointError):
     """A loss or gradient that is not finite. Nothing has moved."""
 

@@ -5,6 +5,7 @@ by the device's own backend (gloo for CPUs, NCCL for GPUs), messages always by g
 ranks, in the same order.
 """
 
+import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,12 +18,30 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 SILENCE = timedelta(hours=24)  # that a message is waited for: rank 0 may draw, evaluate or write meanwhile
 PASS = timedelta(minutes=30)  # that one exchange of tensors may take
+MEETING = timedelta(minutes=5)  # that the ranks have to find one another
+
+
+def opened(address: str) -> tuple[Any, int]:
+    """Where ranks meet, served by this process at a free port of an address of its own, and nowhere else; the port."""
+    with socket.create_server((address, 0)) as listener:
+        port = listener.getsockname()[1]
+        store: Any = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+            address, port, None, True, MEETING, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+    return store, port
+
+
+def found(address: str, port: int) -> Any:
+    """Where ranks meet, as another process `opened` it."""
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        address, port, None, False, MEETING, wait_for_workers=False
+    )
 
 
 class Ranks:
     """`count` processes of which this one is `rank`, on a device of their own each.
 
-    store: where they meet (`torch.distributed.Store`). Errors: those of torch.distributed where one is gone.
+    store: where they meet (`opened`, `found`). Errors: those of torch.distributed where one is gone.
     """
 
     def __init__(self, store: Any, rank: int, count: int, device: str = "cpu") -> None:

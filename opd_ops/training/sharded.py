@@ -61,7 +61,7 @@ class ShardedMasters(Masters):
         torch.nn.utils.clip_grads_with_norm_(ours, self.spec.clip, torch.tensor(norm), foreach=True)
         return norm
 
-    def whole(self, parts: Mapping[str, Tensor], take: Callable[[str, Tensor], None]) -> None:
+    def whole(self, parts: Mapping[str, Tensor], take: Callable[[str, Tensor], object]) -> None:
         """Make each tensor whole, one after the other, and hand it to `take`."""
         for name, part in parts.items():
             take(name, self.ranks.whole(self._here(part.detach()), self.shapes[_parameter(name)]))

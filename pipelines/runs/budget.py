@@ -165,7 +165,10 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
     confined = _Confined.of(recipe, student)
     differentiated, moved = _differentiated(recipe, student, confined), _moved(recipe, student, confined)
     workers = recipe.resources.workers
-    share = lambda size: -(-size // workers)
+
+    def share(size: int) -> int:
+        return math.ceil(size / workers)
+
     parts = [
         Part(name="served weights", bytes=share(width * weights)),
         Part(name="masters, fp32", bytes=share(4 * weights)),

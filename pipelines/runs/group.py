@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe
@@ -28,7 +27,6 @@ from pipelines.runs.placement import Placement
 if TYPE_CHECKING:
     from opd_ops.training.ranks import Ranks
 
-MEETING = timedelta(minutes=5)  # that the ranks have to find one another
 GRACE = 10.0  # seconds after a connection broke in which a death, its cause, is told
 
 
@@ -40,6 +38,7 @@ class Member:
     """An actor that may be a rank."""
 
     ranks: "Ranks | None" = None
+    meeting: Any = None
 
     def place(self) -> tuple[str, str]:
         """The node that it is on, and the address of that."""
@@ -49,29 +48,22 @@ class Member:
 
     def opened(self, address: str) -> int:
         """The port at this address where the ranks meet, which this actor serves from now on."""
-        from torch.distributed import TCPStore
+        from opd_ops.training.ranks import opened
 
-        with socket.create_server((address, 0)) as listener:
-            port = listener.getsockname()[1]
-            self.meeting = TCPStore(
-                address, port, None, True, MEETING, wait_for_workers=False, master_listen_fd=listener.detach()
-            )
+        self.meeting, port = opened(address)
         return port
 
     def join(self, address: str, port: int, rank: int, count: int, device: str, threads: int) -> None:
         """Meet the others. Errors: those of torch.distributed where they do not come."""
         import torch
-        from torch.distributed import TCPStore
 
-        from opd_ops.training.ranks import Ranks
+        from opd_ops.training.ranks import Ranks, found
 
         torch.set_num_threads(threads)
         if address == LOOPBACK:
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 os.environ.setdefault(name, _loopback())
-        if rank:
-            self.meeting = TCPStore(address, port, None, False, MEETING, wait_for_workers=False)
-        self.ranks = Ranks(self.meeting, rank, count, device)
+        self.ranks = Ranks(found(address, port) if rank else self.meeting, rank, count, device)
 
 
 class Follower(Member):

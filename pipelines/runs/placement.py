@@ -99,9 +99,7 @@ def placed(
         if apart:
             yield Placement(Spot())
             return
-        spots = [
-            Spot(gpu, group, bundle, cpus=cpu) for bundle, (gpu, cpu) in enumerate(zip(gpus, cpus, strict=True))
-        ]
+        spots = [Spot(gpu, group, bundle, cpus=cpu) for bundle, (gpu, cpu) in enumerate(zip(gpus, cpus, strict=True))]
         first = resources.workers
         second = first + resources.rollout.actors
         yield Placement(spots[0], tuple(spots[first:second]), tuple(spots[second:]), tuple(spots[1:first]))

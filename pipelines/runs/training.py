@@ -69,8 +69,8 @@ def train(
     is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
     does another actor where one dies, and with more memory reserved where memory was why.
 
-    Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met or workers without Ray; StepFailed for a step that
-    could not be made, a diverged loss among them; Died where one actor after the other dies.
+    Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met, or workers without Ray;
+    StepFailed for a step that could not be made, a diverged loss among them; Died where one actor after the other dies.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not complete(store, recipe, seed):

@@ -163,9 +163,7 @@ def _arm(
 
 
 def _resources(rollout: Workers, teacher: Workers = NONE) -> Resources:
-    return Resources(
-        gpus=1, workers=WORKERS, threads=8, rollout=rollout, teacher=teacher, checkpoint_activations=True
-    )
+    return Resources(gpus=1, workers=WORKERS, threads=8, rollout=rollout, teacher=teacher, checkpoint_activations=True)
 
 
 def _every(interval: int, steps: int) -> tuple[int, ...]:

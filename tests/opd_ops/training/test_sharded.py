@@ -153,7 +153,7 @@ def test_moments_are_kept_and_adopted(trainer, led):
     assert all(torch.equal(w, kept.moments().tensors[key]) for key, w in moments.tensors.items())
     alike(alone.advance(), kept.advance())
     short = dataclasses.replace(moments, tensors={k: w for k, w in moments.tensors.items() if "norm" not in k})
-    with pytest.raises(ValueError, match="exp_avg of .*norm.* is lacking"):
+    with pytest.raises(ValueError, match=r"exp_avg of .*norm.* is lacking"):
         kept._adopt(short)
     kept.advance()  # the other rank was told nothing
 

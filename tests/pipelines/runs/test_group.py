@@ -1,4 +1,4 @@
-"""A run of two workers: the losses of one to float tolerance, and a store that is whole whatever becomes of a worker."""
+"""A run of two workers: the losses of one to float tolerance, and a whole store whatever becomes of a worker."""
 
 import os
 import signal

@@ -12,8 +12,8 @@ from opd_ops import models
 from opd_ops.recipe import Constraint, FinalOf, Precision, Random, Resources, Teacher, Weights, Workers
 from opd_ops.training.constraint import Confined
 from opd_ops.training.subspace import Subspace
-from pipelines.runs import memory as held
 from pipelines.runs import group, room, training
+from pipelines.runs import memory as held
 from pipelines.runs.budget import actors, budget, resume
 from pipelines.runs.deaths import Died
 from pipelines.runs.memory import PROCESS, Memory, memory
