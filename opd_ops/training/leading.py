@@ -82,17 +82,18 @@ class Leading(Trainer):
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 masters by parameter name, whole, in main memory."""
-        self._tell("weights")
-        return self.optimizer.collected(self.optimizer.masters)
+        with self._telling("weights"):
+            return self.optimizer.collected(self.optimizer.masters)
 
     def moments(self) -> Moments:
         """The optimizer's state, whole, in main memory."""
-        self._tell("moments")
-        return self.optimizer.whole_moments()
+        with self._telling("moments"):
+            return self.optimizer.whole_moments()
 
     def close(self) -> None:
         """Let the other ranks go."""
-        self._tell("end")
+        with self._telling("end"):
+            pass
 
     def differentiate(self, responses: Any) -> Any:
         """Errors: ValueError; a gradient is compared in one process."""
@@ -113,33 +114,34 @@ class Leading(Trainer):
     def _push(self) -> None:
         if not self.syncing.due(self.step):
             return
-        self._tell("served")
-        if self.syncing.shared:
-            held = dict(self.engine.model.named_parameters())  # type: ignore[attr-defined]
-            with torch.no_grad():
-                self.optimizer.whole(self.optimizer.served, lambda name, tensor: held[name].copy_(tensor))
-            self.syncing.push({}, self.step)
-        else:
-            self.syncing.push(self.optimizer.collected(self.optimizer.served), self.step)
+        if not self.syncing.shared:
+            with self._telling("served"):
+                served = self.optimizer.collected(self.optimizer.served)
+            self.syncing.push(served, self.step)
+            return
+        held = dict(self.engine.model.named_parameters())  # type: ignore[attr-defined]
+        with self._telling("served"), torch.no_grad():
+            self.optimizer.whole(self.optimizer.served, lambda name, tensor: held[name].copy_(tensor))
+        self.syncing.push({}, self.step)
 
     def _scored(self, batch: Batch) -> Tensor:
-        self._tell("scored", batch.to(torch.device("cpu")))
-        return super()._scored(batch)
+        with self._telling("scored", batch.to(torch.device("cpu"))):
+            return super()._scored(batch)
 
     def _state(self) -> dict[str, Tensor]:
-        self._tell("state")
-        return self.optimizer.whole_state()
+        with self._telling("state"):
+            return self.optimizer.whole_state()
 
     def _restore(self, tensors: dict[str, Tensor], steps: int) -> None:
         names = [f"master/{name}" for name in self.optimizer.shapes] + (self._named() if steps else [])
         sharded.require_whole(tensors, self.optimizer.shapes, names)
-        self._tell("restore", steps)
-        self.optimizer.restore_whole(tensors, steps)
+        with self._telling("restore", steps):
+            self.optimizer.restore_whole(tensors, steps)
 
     def _adopt(self, moments: Moments) -> None:
         sharded.require_whole(moments.tensors, self.optimizer.shapes, self._named())
-        self._tell("adopt", moments.steps)
-        self.optimizer.adopt_whole(moments)
+        with self._telling("adopt", moments.steps):
+            self.optimizer.adopt_whole(moments)
 
     def _named(self) -> list[str]:
         return [f"{moment}/{name}" for moment in MOMENTS for name in self.optimizer.shapes]
@@ -147,9 +149,8 @@ class Leading(Trainer):
     def _bind(self, step: int, batch: Batch, behind: Batch | None) -> Terms:
         vocabulary = self.teacher.vocabulary if self.teacher else 0
         told = Step(number=step, batch=batch, behind=None if behind is batch else behind, vocabulary=vocabulary)
-        self._tell("step", told)
-        self._asking = asking(self.recipe, told, self.ranks, self.teacher)
-        with self._together(ValueError):
+        with self._telling("step", told, shared=ValueError):
+            self._asking = asking(self.recipe, told, self.ranks, self.teacher)
             return bind(self.recipe, self.seed, told, self.ranks, self._asking, self.phase)
 
     def _backward(self, terms: Terms) -> dict[str, float]:
@@ -174,12 +175,23 @@ class Leading(Trainer):
             raise
 
     def _move(self, step: int, rate: float) -> dict[str, Any]:
-        self._deciding = False
-        self.ranks.told(rate)
-        return super()._move(step, rate)
+        self._deciding, self._asking = False, None
+        with self._together():
+            self.ranks.told(rate)
+            return super()._move(step, rate)
 
     @contextmanager
-    def _together(self, *shared: type[Exception]) -> Iterator[None]:
+    def _telling(self, what: str, *given: Any, shared: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+        """Tell the other ranks, and do the same inside. shared: what then fails on all of them alike."""
+        if self.broken:
+            raise RuntimeError(f"{self.recipe.name}: a step failed on rank 0, and the other ranks follow no more")
+        self._asking = None
+        with self._together(shared):
+            self.ranks.told((what, given))
+            yield
+
+    @contextmanager
+    def _together(self, shared: type[Exception] | tuple[()] = ()) -> Iterator[None]:
         """What fails inside leaves the ranks apart, unless it is the teacher's, or of a `shared` kind."""
         try:
             yield
@@ -187,8 +199,3 @@ class Leading(Trainer):
             known = self._asking is not None and self._asking.failed
             self.broken = not known and not isinstance(error, shared)
             raise
-
-    def _tell(self, what: str, *given: Any) -> None:
-        if self.broken:
-            raise RuntimeError(f"{self.recipe.name}: a step failed on rank 0, and the other ranks follow no more")
-        self.ranks.told((what, given))

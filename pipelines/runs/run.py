@@ -139,7 +139,7 @@ class TrainingRun:
         if not self.trajectory.registered():
             return False
         step, workers = (resumed[0] if resumed else 0), self.recipe.resources.workers
-        told = resumed[2] if resumed else self.trajectory.run()["provenance"]
+        told = resumed[2] if resumed else self.trajectory.run().get("provenance") or {}
         before = told.get("workers", 1)
         if before == workers:
             return False

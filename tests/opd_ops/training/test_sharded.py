@@ -93,6 +93,7 @@ STALE = Rollout(prompts=5, samples=1, max_new_tokens=8, source=Student(lag=1), c
         ),
         (Opd(teacher=OTHER, estimator="policy-gradient"), {"rollout": STALE, "precision": Precision(micro_batch=2)}),
         ("mix", {"precision": Precision(micro_batch=5)}),
+        ("mix", {"rollout": Rollout(prompts=3, samples=3, max_new_tokens=8)}),  # five rows and four, four at once
         ("rlvr", {"resources": Resources(checkpoint_activations=True)}),
         ("opd", {"precision": Precision(weights="fp32")}),
     ],
