@@ -13,6 +13,7 @@ from assets import metadata, monitor, switches
 from assets.failures import explained
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
+from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.runs import watchlist
 
@@ -22,8 +23,7 @@ checkpoints = dg.AssetSpec(
     "external",
     description="Checkpoints of a training run elsewhere, under a prefix that is watched; they stay where they are.",
     partitions_def=external,
-    group_name="trajectories",
-    kinds={"safetensors"},
+    **metadata.house("trajectories", "safetensors", version="made elsewhere"),
 )
 
 
@@ -37,8 +37,7 @@ class Arrived(dg.Config):
     name="monitor",
     partitions_def=external,
     deps=[checkpoints],
-    group_name="geometry",
-    kinds={"parquet", "polars"},
+    **metadata.house("geometry", "parquet", "polars", version=f"engine {VERSION}"),
     description=TABLES["monitor"].meaning,
     metadata={"dagster/column_schema": metadata.columns("monitor")},
     check_specs=[
