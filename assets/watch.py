@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets import metadata, monitor, switches
 from assets.failures import explained
+from assets.partitions import WATCHED
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.geometry import VERSION
@@ -47,7 +48,7 @@ class Arrived(dg.Config):
             description="The update of a watched run stays inside the band of the runs it is held against.",
         )
     ],
-    pool="watched",
+    pool=WATCHED,
 )
 def monitored(
     context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource
