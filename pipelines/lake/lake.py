@@ -130,13 +130,15 @@ def _digest(frame: pl.DataFrame) -> bytes:
     total = hashlib.sha256()
     for column in frame.iter_columns():
         total.update(f"{column.name} {column.dtype} {len(column)}\n".encode(errors="surrogatepass"))
-        total.update(column.is_null().to_numpy().tobytes())
+        nulls = column.null_count() > 0
+        total.update(column.is_null().to_numpy().tobytes() if nulls else bytes(len(column)))
         if column.dtype == pl.String:
-            total.update("\0".join(column.fill_null("").to_list()).encode())
+            total.update("\0".join((column.fill_null("") if nulls else column).to_list()).encode())
         elif column.dtype.is_nested():
             total.update(repr(column.to_list()).encode())
         else:
-            total.update(column.fill_null(False if column.dtype == pl.Boolean else 0).to_numpy().tobytes())
+            known = column.fill_null(False if column.dtype == pl.Boolean else 0) if nulls else column
+            total.update(known.to_numpy().tobytes())
     return total.hexdigest().encode()
 
 
