@@ -44,7 +44,7 @@ def assemble(
     ranks: Ranks | None = None,
 ) -> Assembled:
     """Register the run and make its trainer. resumed: tensors of its resume state, if it has one. ranks: the processes
-    that train it together; how many began it stands in its provenance, since the last digits depend on it.
+    that train it together.
 
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
@@ -79,7 +79,7 @@ def assemble(
             "fingerprint": recipe.fingerprint(),
             "inputs": inputs,
             "model": start.plain_config(),
-            "provenance": provenance | {"workers": recipe.resources.workers},
+            "provenance": provenance,
         }
     )
     if teacher:

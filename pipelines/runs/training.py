@@ -76,7 +76,7 @@ def train(
     if not complete(store, recipe, seed):
         state = Progress(0, recipe.horizon.steps, False, 0.0)
         if serial:
-            run = TrainingRun(store, recipe, seed, provenance())
+            run = TrainingRun(store, recipe, seed, _facts(recipe))
             while not state.finished:
                 state = run.work(settled=False)
                 progress(state)
@@ -102,7 +102,7 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 actor(Host, placement.trainer.options()) as host,
                 grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
             ):
-                group.attend(host.begin.remote(store, recipe, seed, provenance(), placement), beat)
+                group.attend(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
                 while not state.finished:
                     state = group.attend(host.work.remote(CHUNK), beat)
                     beat()
@@ -123,6 +123,11 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 )
                 release()
                 _pause(PAUSE * 2 ** (deaths - 1), beat)
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """Provenance, with the number of workers, on which the last digits depend."""
+    return provenance() | {"workers": recipe.resources.workers}
 
 
 def _pause(seconds: float, beat: Callable[[], None]) -> None:

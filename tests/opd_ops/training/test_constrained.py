@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from opd_ops.recipe import AdamW, Constraint, Opd, Precision, Random, SnapshotOf, Weights
+from opd_ops.training import student
 from opd_ops.training.constraint import confined_names, stored
 from opd_ops.training.optimizer import Moments
 from opd_ops.training.subspace import Subspace
@@ -202,8 +203,8 @@ def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monke
         if where == "_bind":
             patch.setattr(run, "_bind", fail)
         elif where == "second micro-batch":
-            logits, calls = run._logits, []
-            patch.setattr(run, "_logits", lambda part: fail() if calls else calls.append(1) or logits(part))
+            logits, calls = student._logits, []
+            patch.setattr(student, "_logits", lambda *given: fail() if calls else calls.append(1) or logits(*given))
         elif where == "backward":  # some parameters have their gradient by then
             handle = run.model.get_parameter("model.embed_tokens.weight").register_hook(fail)
         else:

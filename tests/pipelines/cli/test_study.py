@@ -70,13 +70,15 @@ def test_a_study_for_gpus_is_shown_with_what_its_runs_take(opd):
     tokens = budget.PROMPT + qwen3.opd().rollout.max_new_tokens
     cached = 2 * 2 * keys * config["num_hidden_layers"] * tokens * qwen3.opd().rollout.batch
     logits = 4 * config["vocab_size"] * qwen3.opd().rollout.max_new_tokens
-    held = {"masters, fp32": 4 * weights, "moments, fp32": 8 * weights, "log-softmax, fp32": logits}
+    held = {"masters, fp32": 4 * weights / 2, "moments, fp32": 8 * weights / 2, "log-softmax, fp32": logits}  # of two
     run = told[told.index("qwen3-8b.opd: ") : told.index("qwen3-8b.rlvr: ")]
     cells = [re.split(r"  +", line.strip()) for line in run.splitlines()]
     for name, size in {**held, f"keys and values, {qwen3.opd().rollout.batch} rows": cached}.items():
         assert [f"{size / 2**30:.1f}"] in [line[line.index(name) + 1 :][:1] for line in cells if name in line], name
     assert f"6 snapshots of {4 * weights / 1e9:.1f} GB, {6 * 4 * weights / 1e9:.0f} GB" in run
-    assert "does not fit in" in run and run.count("fits on one GPU") == 2
+    actors = ["trainer", "worker", "rollout", "teacher"]
+    assert [line[0] for line in cells if len(line) > 1 and re.fullmatch(r"\d x \d", line[1])] == actors
+    assert "does not fit in" not in run and run.count("fits on one GPU") == len(actors)
     assert "factor of two" in told and f"{budget.RATE:.0%}" in told
 
 
