@@ -1,4 +1,4 @@
-"""`opd report`: write a study's verdicts and report again, and the paper's figures from its runs."""
+"""`opd report`: write a study's verdicts and report again."""
 
 import argparse
 
@@ -11,8 +11,7 @@ from pipelines.studies.catalog import find_study
 def register(commands: Commands) -> None:
     top = commands.add_parser("report", help="write a study's verdicts and report again")
     top.description = (
-        "Decide a study's verdicts and write its report again, from the tables as they are, and on a page of their own "
-        "the table and figures of arXiv 2606.07082, drawn from its runs."
+        "Decide a study's verdicts and write its report again, from the tables as they are."
     )
     top.add_argument("name", metavar="STUDY")
     top.set_defaults(command=write_report)
@@ -28,5 +27,4 @@ def write_report(given: argparse.Namespace) -> int:
     store.require_writable()
     comparing.compare(store, study)
     print(f"{complete} of {of} runs; report: {location(store, comparing.publish(store, study))}")
-    print(f"the paper, figure by figure: {location(store, comparing.publish_paper(store, study))}")
     return 0

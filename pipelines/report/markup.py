@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+TOLD = "told: "  # begins the description of a mark whose value the page shows
+VALUE, PARTS = re.compile(rf' aria-label="{TOLD}([^"]*)"'), re.compile(r' (?:aria-[a-z]+|role)="[^"]*"')
+
 
 def paragraph(text: str, kind: str = "") -> str:
     return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{escape(text)}</p>"
@@ -44,18 +47,28 @@ def table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]], *
     )
 
 
-def figure(key: str, title: str, svg: str, alt: str, notes: Iterable[tuple[str, str]]) -> str:
-    """An inline SVG with a text alternative, and under it the notes as (lead, text)."""
+def figure(key: str, title: str, drawing: str, notes: Iterable[tuple[str, str]], *more: str, level: int = 3) -> str:
+    """A figure with its heading, under it the notes as (lead, text), then `more`. drawing: what `card` gives, or ""."""
     words = "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in notes)
+    heading = f"<h{level}>{escape(title)}</h{level}>"
+    return f'<figure id="{key}">{heading}{drawing}<figcaption>{words}</figcaption>{"".join(more)}</figure>'
+
+
+def card(svg: str, key: str, title: str, alt: str) -> str:
+    """A picture in its frame, which scrolls sideways where it is narrow and takes the keyboard."""
     return (
-        f'<figure id="{key}"><h3>{escape(title)}</h3><div class="card">{inline(svg, key, alt)}</div>'
-        f"<figcaption>{words}</figcaption></figure>"
+        f'<div class="card" role="group" tabindex="0" aria-label="{escape(title)}: picture">{inline(svg, key, alt)}</div>'
     )
 
 
 def inline(svg: str, key: str, alt: str) -> str:
-    """`svg` for use inside a page: ids made unique by `key`, role and label on the root, width left to the page."""
+    """`svg` for use inside a page: ids made unique by `key`, role and label on the root, its width a limit.
+
+    What the renderer says of its parts is dropped, but for the values of marks (`figures.told`): data-told.
+    """
+    svg = VALUE.sub(r' data-told="\1"', svg)
+    svg = PARTS.sub("", svg)
     svg = re.sub(r'\bid="', f'id="{key}-', svg)
     svg = svg.replace("url(#", f"url(#{key}-").replace('href="#', f'href="#{key}-')
     svg = re.sub(r"<svg\b", f'<svg role="img" aria-label="{escape(alt)}"', svg, count=1)
-    return re.sub(r'(<svg\b[^>]*?) width="([\d.]+)" height="[\d.]+"', r'\1 style="max-width:\2px"', svg, count=1)
+    return re.sub(r'(<svg\b[^>]*?) width="([\d.]+)" height="[\d.]+"', r'\1 style="--width:\2px"', svg, count=1)

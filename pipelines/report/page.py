@@ -1,4 +1,4 @@
-"""One study as a self-contained HTML page: no script, no request, readable on paper, a phone or a wide screen."""
+"""One study as a self-contained HTML page: no request, whole without its script, on paper, a phone or a wide screen."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,18 +7,21 @@ from importlib.resources import files
 import polars as pl
 
 from pipelines.report import bounds, exhibits, grids, inventory, markup, power, prose, questions
+from pipelines.report.adaptive import tones
 from pipelines.report.arms import ARMS, BY_KEY
 from pipelines.report.findings import findings
 from pipelines.report.headline import headline
 from pipelines.report.ledger import ledger
 from pipelines.report.means import means
+from pipelines.report.paper.section import section
 from pipelines.report.suites import SUITES
 from pipelines.report.verdicts import verdicts
+from pipelines.store.objects import Store
 
 SECTIONS = (
     ("findings", "Findings"),
     ("headline", "Headline numbers"),
-    ("figures", "Figures"),
+    ("figures", "Table 1 and Figures 2 to 9 of the paper, from these runs"),
     *((suite.name, suite.title) for suite in SUITES),
     ("regimes", "Which regime each run is in"),
     ("predictions", "Does early locking predict accuracy?"),
@@ -31,6 +34,7 @@ SECTIONS = (
     ("limits", "How to read this, and limits"),
     ("provenance", "Provenance"),
 )
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 LIMITS = """\
 Intervals are 95 % Student-t intervals over seeds, paired by seed where two arms are compared. They are not corrected
 for the number of statements: about one in twenty would exclude zero by chance. The percentile bootstrap over seeds is
@@ -51,14 +55,11 @@ falling stable rank and a gradual locking.
 
 The models are far smaller than the paper's 8B and train for far fewer steps: orders are compared, not levels.
 """
-PAPER = (
-    'The paper\'s own table and figures, drawn from these runs: <a href="paper.html">paper.html</a>, which '
-    "<code>opd report {study}</code> writes."
-)
-
-
-def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str]) -> str:
-    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text.
+def page(
+    study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str], store: Store | None = None
+) -> str:
+    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text;
+    `store`: where the weights are that figure 3 maps.
 
     Every conclusion is generated from the verdict rows of the same tables.
     """
@@ -66,7 +67,7 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
     bodies = {
         "findings": findings(decided),
         "headline": exhibits.numbers(headline(study, tables)),
-        "figures": exhibits.drawings(tables) + f"<p>{PAPER.format(study=escape(study))}</p>",
+        "figures": section(tables, decided, store),
         **{suite.name: exhibits.varied(suite, grids.rows(study, suite, tables), decided) for suite in SUITES},
         "regimes": questions.regimes(tables["regime"]) if "regime" in tables else "",
         "predictions": questions.predicted(tables["predictions"].collect()) if "predictions" in tables else "",
@@ -87,26 +88,20 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
     return document(title, introduction(tables, provenance, shown), main)
 
 
-def redrawn(study: str, body: str) -> str:
-    """The page of the paper's own table and figures, drawn from the runs of `study`; body: `paper.section.section`."""
-    title = f"arXiv 2606.07082, figure by figure: study {study}"
-    lead = (
-        'Drawn from the runs of this study, with the paper\'s values beside them. <a href="index.html">The report</a>'
-    )
-    return document(title, f'<p class="lead">{lead}</p>', markup.section("paper", "Table 1 and Figures 2 to 9", body))
-
-
 def document(title: str, header: str, main: str) -> str:
-    """A self-contained HTML document."""
-    css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
+    """A self-contained HTML document: it may run what it brings, and ask for nothing."""
+    css, script = (
+        files("pipelines.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{css}</style>
+{css}{tones(main)}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>
@@ -114,9 +109,11 @@ def document(title: str, header: str, main: str) -> str:
 <h1>{escape(title)}</h1>
 {header}
 </header>
-<main id="main">
+<main id="main" tabindex="-1">
 {main}
 </main>
+<script>
+{script}</script>
 </body>
 </html>
 """

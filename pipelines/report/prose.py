@@ -142,10 +142,10 @@ def control(table: pl.DataFrame) -> str:
     return f"{text}; they do on {listed(apart)}." if apart else f"{text}."
 
 
-def controlled(table: pl.DataFrame) -> list[str]:
+def controlled(table: pl.DataFrame, suite: str = "core") -> list[str]:
     """What the controls say of the paper's statements that hold, one sentence per reading and control."""
     found: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
-    for claim, row in section(table, "paper"):
+    for claim, row in section(table, "paper", suite):
         if row["control_says"] is not None:
             points = found.setdefault((row["control_says"], row["control"]), {}).setdefault(claim.statement, {})
             points.setdefault(point(claim.metric), []).append(claim.metric.view or "")

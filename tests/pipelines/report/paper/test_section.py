@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.report.adaptive import VARIABLES, adaptive
 from pipelines.report.figures import GRID, INK, PAPER, QUIET, render_png, render_svg
+from pipelines.report.numbers import short
 from pipelines.report.paper import section
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
@@ -110,4 +111,4 @@ def test_every_picture_fits_the_event_database(drawings):
     ("value", "text"), [(0.0, "0"), (12.3456, "12.35"), (0.05, "0.05000"), (0.001234, "1.23e-03"), (-3.0, "-3.000")]
 )
 def test_numbers_have_four_digits(value, text):
-    assert section.number(value) == text
+    assert short(value) == text
