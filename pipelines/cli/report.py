@@ -1,4 +1,4 @@
-"""`opd report`: write a study's verdicts and report again."""
+"""`opd report`: write the report of a study, with its verdicts, or of an imported trajectory again."""
 
 import argparse
 
@@ -9,18 +9,24 @@ from pipelines.studies.catalog import find_study
 
 
 def register(commands: Commands) -> None:
-    top = commands.add_parser("report", help="write a study's verdicts and report again")
+    top = commands.add_parser("report", help="write the report of a study or an import again")
     top.description = (
-        "Decide a study's verdicts and write its report again, from the tables as they are."
+        "Decide a study's verdicts and write its report again, from the tables as they are; or write the page of "
+        "imported checkpoints again, with their regime beside the reference runs that the store holds by now."
     )
-    top.add_argument("name", metavar="STUDY")
+    top.add_argument("name", metavar="NAME", help="a study, such as tiny, or an import, external.NAME")
     top.set_defaults(command=write_report)
 
 
 def write_report(given: argparse.Namespace) -> int:
-    from pipelines.runs import comparing
+    from pipelines.runs import comparing, reporting
 
-    study, store = find_study(given.name), Store(default_uri())
+    store = Store(default_uri())
+    if given.name.startswith(reporting.IMPORTED):
+        store.require_writable()
+        print(f"report: {location(store, reporting.publish(store, given.name))}")
+        return 0
+    study = find_study(given.name)
     complete, of = studies.progress(store, study)
     if not complete:
         raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `opd study run {study.name}`")

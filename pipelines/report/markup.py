@@ -1,7 +1,7 @@
 """Small pieces of HTML: escaped text, tables in scrollable regions, figures with accessible inline SVG."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 TOLD = "told: "  # begins the description of a mark whose value the page shows
@@ -28,6 +28,16 @@ def details(summary: str, *parts: str, open: bool = False) -> str:
     return f"<details{' open' if open else ''}><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
+def facts(told: Mapping[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in told.items()) + "</dl>"
+
+
+def contents(sections: Iterable[tuple[str, str]]) -> str:
+    """Links to sections as (anchor, title)."""
+    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title in sections)
+    return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
+
+
 def badge(word: str) -> str:
     """A verdict as a word on its colour; the word carries the meaning."""
     return f'<span class="badge {word.replace(" ", "-")}">{escape(word)}</span>'
@@ -51,7 +61,7 @@ def figure(key: str, title: str, drawing: str, notes: Iterable[tuple[str, str]],
     """A figure with its heading, under it the notes as (lead, text), then `more`. drawing: what `card` gives, or ""."""
     words = "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in notes)
     heading = f"<h{level}>{escape(title)}</h{level}>"
-    return f'<figure id="{key}">{heading}{drawing}<figcaption>{words}</figcaption>{"".join(more)}</figure>'
+    return f'<figure id="{key}"><div class="picture">{heading}{drawing}</div><figcaption>{words}</figcaption>{"".join(more)}</figure>'
 
 
 def card(svg: str, key: str, title: str, alt: str) -> str:

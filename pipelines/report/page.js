@@ -2,7 +2,7 @@
 // Values of marks by pointer and keyboard, and figures of chosen matrices. The page is whole without it.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const PANEL = { width: 250, height: 230, left: 62, top: 62, gap: 24, bottom: 52 };
+  const PANEL = { width: 250, height: 230, left: 62, top: 62, gap: 24, bottom: 74 };
   const SHAPES = {  // in a square from -1 to 1
     circle: "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z",
     square: "M-.9,-.9H.9V.9H-.9Z",
@@ -10,7 +10,7 @@
     "triangle-up": "M0,-1.1L1.1,.9H-1.1Z",
   };
   const short = (value) => {
-    const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(2) : value.toPrecision(4);
+    const text = value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(2) : value.toPrecision(3);
     return text.includes("e+") ? value.toFixed(0) : text.replace(/e-(\d)$/, "e-0$1");
   };
 
@@ -181,13 +181,14 @@
       for (const tick of ticks(low, high, data.log)) {
         add(panel, "path", { d: `M0,${up(tick)}H${PANEL.width}`, stroke: "var(--line)" });
         if (!column) {
-          const word = data.log || Math.abs(tick) >= 1e4 ? String(Number(tick.toPrecision(2))) : String(Number(tick.toPrecision(6)));
-          add(panel, "text", { x: -6, y: up(tick) + 5, "text-anchor": "end", ...text, "font-size": 14 }, word);
+          const word = { x: -6, y: up(tick) + 5, "text-anchor": "end", ...text, "font-size": 14 };
+          add(panel, "text", word, String(Number(tick.toPrecision(6))));
         }
       }
       const shares = data.progress ? [0, 5, 10, 25, 50, 100] : ticks(...ends, false);
       for (const tick of shares) {
         const place = { x: along(tick), y: PANEL.height + 18, "text-anchor": "middle" };
+        add(panel, "path", { d: `M${along(tick)},0V${PANEL.height}`, stroke: "var(--line)" });
         add(panel, "text", { ...place, ...text, "font-size": 14 }, String(tick));
       }
       add(panel, "text", { x: PANEL.width / 2, y: PANEL.height + 40, "text-anchor": "middle", ...text }, data.along);
@@ -215,9 +216,14 @@
           const place = data.progress ? `${Number(x.toPrecision(3))} % of the run` : `index ${x}`;
           const look = { d: SHAPES[arm.shape] ?? SHAPES.circle, fill: arm.color, opacity: data.progress ? 1 : 0 };
           const mark = add(panel, "path", { ...look, transform: `translate(${along(x)},${up(mean)})scale(3)` });
-          mark.dataset.told = `${arm.label}, ${data.views[view]}, ${place}: ${short(mean)}${range}`;
+          mark.dataset.told = `${arm.label}, ${data.views[view].split(" ")[0]}, ${place}: ${short(mean)}${range}`;
         }
       }
+    }
+    if (found.some((line) => line.isNull)) {
+      const under = add(svg, "g", { transform: `translate(${PANEL.left},${height - 8})` });
+      add(under, "path", { d: "M0,-5H30", stroke: "var(--ink)", "stroke-width": 1.4, "stroke-dasharray": "4 3" });
+      add(under, "text", { x: 36, ...text }, "null: final update, rescaled and rounded");
     }
     const middle = PANEL.top + PANEL.height / 2;
     const title = { "text-anchor": "middle", transform: `translate(14,${middle})rotate(-90)`, ...text };

@@ -20,6 +20,7 @@ from pipelines.store.objects import Store
 
 SECTIONS = (
     ("findings", "Findings"),
+    ("arms", "The arms"),
     ("headline", "Headline numbers"),
     ("figures", "Table 1 and Figures 2 to 9 of the paper, from these runs"),
     *((suite.name, suite.title) for suite in SUITES),
@@ -66,6 +67,7 @@ def page(
     decided = verdicts(study, tables)
     bodies = {
         "findings": findings(decided),
+        "arms": arms(tables),
         "headline": exhibits.numbers(headline(study, tables)),
         "figures": section(tables, decided, store),
         **{suite.name: exhibits.varied(suite, grids.rows(study, suite, tables), decided) for suite in SUITES},
@@ -78,9 +80,7 @@ def page(
         "missing": exhibits.missing(inventory.missing(tables)),
         "bounds": exhibits.exactness(bounds.relative(tables)),
         "limits": markup.items(" ".join(text.split()) for text in LIMITS.split("\n\n")),
-        "provenance": "<dl>"
-        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance.items())
-        + "</dl>",
+        "provenance": markup.facts(provenance),
     }
     title = f"Weight geometry of SFT, OPD and RLVR: study {study}"
     shown = [(key, name) for key, name in SECTIONS if bodies[key]]
@@ -122,24 +122,31 @@ def document(title: str, header: str, main: str) -> str:
 def introduction(
     tables: Mapping[str, pl.LazyFrame], provenance: Mapping[str, str], sections: Sequence[tuple[str, str]]
 ) -> str:
-    """What was run: a paragraph, the sections, and a table of the arms."""
-    nav = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in sections)
-    contents = f'<nav aria-label="Sections"><ul>{nav}</ul></nav>'
-    ran, same = inventory.runs(tables), inventory.starts(tables)
+    """What was run, in a paragraph, and the sections."""
+    contents = markup.contents(sections)
+    ran = inventory.runs(tables)
     if ran.is_empty():
         told = "The tables hold no runs of the arms that are put beside the paper: " + prose.listed(
             [arm.label for arm in ARMS], ", "
         )
         return markup.paragraph(f"{told}.", "lead") + contents
     names = [f"{BY_KEY[row['arm']].label} ({row['run_steps']} steps)" for row in ran.iter_rows(named=True)]
-    arms = prose.listed(names, ", ")
+    named = prose.listed(names, ", ")
     seeds = prose.listed(sorted({seed for text in ran["seeds"] for seed in text.split(", ")}, key=int), ", ")
     plural = "seed" if seeds.isdigit() else "seeds"
     commit = f" at commit {provenance['commit']}" if "commit" in provenance else ""
     lead = (
-        f"{arms} were trained with {plural} {seeds}{commit}, and every weight matrix was compared with its start. "
+        f"{named} were trained with {plural} {seeds}{commit}, and every weight matrix was compared with its start. "
         "This page puts the result beside the 8B runs of arXiv 2606.07082."
     )
+    return markup.paragraph(lead, "lead") + contents
+
+
+def arms(tables: Mapping[str, pl.LazyFrame]) -> str:
+    """A table of the arms; nothing without runs."""
+    ran, same = inventory.runs(tables), inventory.starts(tables)
+    if ran.is_empty():
+        return ""
     heading = ("arm", "what it is", "same start as OPD", "seeds", "steps", "learning rate", "optimizer")
     lines = [
         (
@@ -154,4 +161,4 @@ def introduction(
         for row in ran.iter_rows(named=True)
     ]
     arms_table = markup.table("The arms of this study", heading, lines)
-    return markup.paragraph(lead, "lead") + contents + f'<div class="arms">{arms_table}</div>'
+    return f'<div class="arms">{arms_table}</div>'

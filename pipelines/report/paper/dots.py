@@ -48,7 +48,7 @@ def beside(
     return styled(chart.properties(width=WIDTH, height=LINE * len(order)))
 
 
-THEIRS = "the paper's (hollow); ours filled, with the 95 % interval over seeds"
+THEIRS = "the paper's; ours filled, with 95 %"
 
 
 def _name(arm: str, arms: Sequence[str]) -> str:

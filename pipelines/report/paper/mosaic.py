@@ -12,7 +12,7 @@ from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import TEXT, Axis, named, shared, styled
 from pipelines.report.paper.published import Published
 
-WIDTH, HEIGHT, ROOM = 150, 135, 52  # px of a panel, and of the labels to its left
+WIDTH, HEIGHT, ROOM = 150, 135, 62  # px of a panel, and of the labels to its left
 SIDES = {"input": "input side (right)", "output": "output side (left)"}
 
 
