@@ -1,13 +1,12 @@
 """What each figure means, how it is computed and what to be careful about, and the item of the paper it belongs to."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.report import beside, choices, figures
-from pipelines.report.arms import CORE
 from pipelines.report.beside import Beside
 from pipelines.report.choices import Choice
 
@@ -28,10 +27,6 @@ class Figure:
     how: str
     caveat: str
     choice: Choice | None = None  # what a reader can choose of it
-
-    def numbers(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> dict[str, pl.DataFrame]:
-        """What is drawn, by the title of its axis."""
-        return figures.role_numbers(tables, arms) if self.choice is None else self.choice.numbers(tables, arms)
 
     def takes(self, tables: Mapping[str, pl.LazyFrame]) -> list[pl.LazyFrame]:
         """What `draw` (and `null`, if there is one) is called with; the nulls may be absent."""

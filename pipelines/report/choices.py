@@ -1,7 +1,7 @@
 """What a reader chooses of a figure: the role, the layers and the cuts, as numbers that the page's script draws.
 
-The script (`page.js`) has the mean over the chosen matrices of every run, and takes the mean, the lowest and the highest
-over seeds as the figure itself does (`series.pooled`). Without a script the figure shows its first choice.
+The script (`page.js`) has the mean over the chosen matrices of every run, and takes the mean and the ends over seeds as
+the figure itself does (`series.pooled`). Without a script the figure shows its first choice.
 """
 
 import json
@@ -24,7 +24,9 @@ from pipelines.report.series import over_seeds, pooled, shared_cut
 ALL, DEPTHS = "all", 6  # more layers than this are offered in as many ranges
 TITLES = {"role": "role", "layer": "layers", "k": "cut k", "side": "side", "mask": "mask", "alpha": "share masked"}
 DIGITS = 3
-First = Callable[[pl.LazyFrame, Collection[str]], Mapping[str, Any]]  # of the table and the arms: each cut's first value
+First = Callable[
+    [pl.LazyFrame, Collection[str]], Mapping[str, Any]
+]  # of the table and the arms: each cut's first value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,35 +51,33 @@ class Choice:
     domain: tuple[float, float] | None = None
     listed: bool = False  # the column holds lists, drawn over their index at the last step
 
-    def form(self, key: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> str:
-        """The fields to choose with and the numbers, for the figure with the anchor `key`; "" without any."""
-        rows = self.rows(tables, arms)
-        if rows.is_empty():
-            return ""
+    def starts(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> dict[str, str]:
+        """The first value of every axis: what the figure shows."""
         first = {"role": ALL, "layer": ALL, **self.first(tables[self.table], arms)}
-        fields = "".join(self._field(key, name, rows[name], first[name]) for name in self.axes)
+        return {name: _word(value) for name, value in first.items()}
+
+    def form(self, key: str, rows: pl.DataFrame, first: Mapping[str, str]) -> str:
+        """The fields to choose with and the numbers, for the figure with the anchor `key`."""
+        fields = "".join(_field(name, rows[name], first[name]) for name in self.axes)
         data = json.dumps(self._data(rows), separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
         return (
             f'<form class="choices" hidden data-for="{key}"><fieldset><legend>Choose the matrices</legend>{fields}'
             f'</fieldset><output></output></form><script type="application/json" id="{key}-data">{data}</script>'
         )
 
-    def numbers(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> dict[str, pl.DataFrame]:
-        """What the figure shows, by the title of its axis: arm (label), view, place along the axis, value, low, high."""
-        first = {"role": ALL, "layer": ALL, **self.first(tables[self.table], arms)}
-        chosen = [pl.col(name) == _word(value) for name, value in first.items()]
-        rows = self.rows(tables, arms).filter(*chosen, ~pl.col("null"))
+    def numbers(self, rows: pl.DataFrame, first: Mapping[str, str]) -> dict[str, pl.DataFrame]:
+        """What the figure shows, by the title of its axis: arm (label), view, place along it, value, low, high."""
+        chosen = [pl.col(name) == value for name, value in first.items()]
         place = "index" if self.listed else "progress"
-        runs = rows.select("arm", "seed", "view", pl.col("x").alias(place), "value")
-        found = over_seeds(runs.lazy(), "view", place) if self.listed else pooled(runs)
-        return {self.title: found}
+        runs = rows.filter(*chosen, ~pl.col("null")).select("arm", "seed", "view", pl.col("x").alias(place), "value")
+        return {self.title: over_seeds(runs.lazy(), "view", place) if self.listed else pooled(runs)}
 
     @property
     def axes(self) -> tuple[str, ...]:
         return ("role", "layer", *self.cuts)
 
     def rows(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.DataFrame:
-        """Columns of `axes` as text, arm, seed, view, null, x, value, floor: the mean of every run over the matrices."""
+        """`axes` as text, arm, seed, view, null, x, value, floor: the mean of every run over its matrices."""
         parts = [self._means(self.table, tables[self.table], arms, null=False)]
         if self.null is not None and "nulls" in tables:
             parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, null=True))
@@ -99,7 +99,9 @@ class Choice:
             rows, x = rows.explode(self.column, "index"), pl.col("index").cast(pl.Float64)
         elif self.table == "locking":
             rows = rows.filter(~last)
-        rows = rows.filter(pl.col("step") > 0, pl.col(self.column).is_not_null(), *[pl.col(c).is_not_null() for c in self.cuts])
+        rows = rows.filter(
+            pl.col("step") > 0, pl.col(self.column).is_not_null(), *[pl.col(c).is_not_null() for c in self.cuts]
+        )
         rows = rows.with_columns(
             x=x,
             role=pl.concat_list(pl.col("role"), pl.lit(ALL)),
@@ -116,14 +118,6 @@ class Choice:
             found = found.group_by(keys).agg(pl.col("value").sort_by("seed").mean(), pl.col("floor").first())
             found = found.with_columns(seed=pl.lit(0, pl.Int64()))
         return found.select(*self.axes, "arm", "seed", "view", "x", "value", "floor", null=pl.lit(null))
-
-    def _field(self, key: str, name: str, values: pl.Series, first: Any) -> str:
-        chosen = _word(first)
-        options = "".join(
-            f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(value)}</option>'
-            for value in values.unique(maintain_order=True)
-        )
-        return f'<label>{TITLES[name]} <select name="{name}" autocomplete="off">{options}</select></label>'
 
     def _data(self, rows: pl.DataFrame) -> dict[str, Any]:
         """Axes, looks and, by choice, [arm, view, seed, null, places, values] of every run."""
@@ -157,6 +151,14 @@ class Choice:
             "series": series,
             "floors": floors,
         }
+
+
+def _field(name: str, values: pl.Series, first: str) -> str:
+    options = "".join(
+        f'<option value="{escape(value)}"{" selected" if value == first else ""}>{escape(value)}</option>'
+        for value in values.unique(maintain_order=True)
+    )
+    return f'<label>{TITLES[name]} <select name="{name}" autocomplete="off">{options}</select></label>'
 
 
 def _depth() -> pl.Expr:

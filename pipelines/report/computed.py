@@ -1,4 +1,4 @@
-"""How the numbers of a table were computed, in words made from its rows: precision, method, error bound, noise floor."""
+"""How a table was computed, in words made from its rows: precision, method, error bound and noise floor."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -53,7 +53,11 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
         return " A count of equal bits, which has no error."
     if name == "evaluation":
         ends = rows.select(pl.col("stderr").median(), pl.col("n").median()).collect().row(0)
-        return "" if None in ends else f" Standard error of one run: {100 * ends[0]:.1f} points over {ends[1]:.0f} samples."
+        return (
+            ""
+            if None in ends
+            else f" Standard error of one run: {100 * ends[0]:.1f} points over {ends[1]:.0f} samples."
+        )
     if name not in ERRORS:
         return ""
     value, error = ERRORS[name]
@@ -68,7 +72,9 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
     if ends["median"] is not None:
         told += f" Error bound of {value} over its value: median {ends['median']:.1e}, largest {ends['largest']:.1e}."
     if ends.get("floor") is not None:
-        told += f" Noise floor: bf16's rounding is {100 * ends['floor']:.2g} % of the update's norm at the end (median)."
+        told += (
+            f" Noise floor: bf16's rounding is {100 * ends['floor']:.2g} % of the update's norm at the end (median)."
+        )
     return told
 
 

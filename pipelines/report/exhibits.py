@@ -10,7 +10,7 @@ from pipelines.report.adaptive import adaptive
 from pipelines.report.arms import BY_KEY, CORE
 from pipelines.report.captions import FIGURES, Figure
 from pipelines.report.claims import NORMED, Section
-from pipelines.report.figures import render_svg, spanned
+from pipelines.report.figures import render_svg, role_numbers, spanned
 from pipelines.report.headline import grid
 from pipelines.report.numbers import PLUS_MINUS, quantity
 from pipelines.report.samples import table as rows_of
@@ -53,15 +53,18 @@ def drawings(
             alt += " Thin dashed in bf16: the null, one line per arm."
         card = markup.card(adaptive(render_svg(figure.draw(*taken, arms))), figure.key, figure.title, alt)
         notes.append(("Careful.", figure.caveat))
-        form = "" if figure.choice is None else figure.choice.form(figure.key, tables, arms)
-        more = markup.details(f"Numbers of: {figure.title}", numbered(figure, tables, arms))
+        if figure.choice is None:
+            form, numbers = "", role_numbers(tables, arms)
+        else:
+            rows, first = figure.choice.rows(tables, arms), figure.choice.starts(tables, arms)
+            form, numbers = figure.choice.form(figure.key, rows, first), figure.choice.numbers(rows, first)
+        more = markup.details(f"Numbers of: {figure.title}", numbered(numbers))
         drawn.append(markup.figure(figure.key, figure.title, form + card, notes, more, level=level))
     return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
 
 
-def numbered(figure: Figure, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> str:
-    """What a figure draws, as a table: a line for each place along its axis, or each role."""
-    parts = figure.numbers(tables, arms)
+def numbered(parts: Mapping[str, pl.DataFrame]) -> str:
+    """What a figure draws, as a table per axis title: a line for each place along the other axis, or each role."""
     found = []
     for caption, rows in parts.items():
         keys = [name for name in rows.columns if name not in ("arm", "view", "value", "low", "high")]

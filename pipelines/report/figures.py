@@ -83,7 +83,7 @@ def overlap(localization: pl.LazyFrame, arms: Collection[str] = CORE) -> Chart:
     """Share of the changed weights that lie in the low-magnitude mask of W0, which holds `MASKED` of them."""
     rows = localization.filter(pl.col("mask") == MASK, pl.col("alpha") == MASKED)
     series = pooled(progress("localization", rows, "overlap", arms))
-    return curves(percent(series), "in the low-magnitude mask (%)", floor=100 * MASKED)
+    return curves(percent(series), "in the low-magnitude mask (%)", floor=100 * MASKED, beneath=True)
 
 
 def roles(update_support: pl.LazyFrame, rotation: pl.LazyFrame, arms: Collection[str] = CORE) -> Chart:
@@ -95,7 +95,9 @@ def roles(update_support: pl.LazyFrame, rotation: pl.LazyFrame, arms: Collection
 def role_numbers(tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> dict[str, pl.DataFrame]:
     """What `roles` draws, by title: columns arm, view, role, value, low, high."""
     parts = {
-        "unchanged weights (%)": percent(by_role("update_support", tables["update_support"], "unchanged", arms, weight="numel")),
+        "unchanged weights (%)": percent(
+            by_role("update_support", tables["update_support"], "unchanged", arms, weight="numel")
+        ),
         "mean rotation (degrees)": by_role("rotation", tables["rotation"], "mean_deg", arms),
     }
     order = {role: place for place, role in enumerate(PROJECTIONS)}
@@ -132,11 +134,13 @@ def curves(
     points: bool = True,
     null: pl.DataFrame | None = None,
     floor: float | None = None,
+    beneath: bool = False,
     domain: tuple[float, float] | None = None,
 ) -> Chart:
     """One panel per view on shared axes: a line per arm and a band over seeds.
 
-    `null` (columns of `data`) draws a thin dashed line per arm, `floor` the level of chance.
+    `null` (columns of `data`) draws a thin dashed line per arm, `floor` the level of chance, with its name
+    above or `beneath`.
     """
     # Layers of a facet share one table, so the null's rows stand in it with a mark of their own.
     column, words = x
@@ -164,7 +168,9 @@ def curves(
     if floor is not None:
         level = alt.Y("mean(floor):Q", title=title, scale=scale)
         layers.append(alt.Chart().mark_rule(stroke=QUIET, strokeDash=[1, 3]).encode(y=level))
-        word = alt.Chart().mark_text(align="right", dy=-9, fontSize=TEXT_SIZE - 2, color=QUIET, text="chance")
+        word = alt.Chart().mark_text(
+            align="right", dy=11 if beneath else -9, fontSize=TEXT_SIZE - 2, color=QUIET, text="chance"
+        )
         layers.append(word.encode(x=alt.XDatum(100), y=level))
     layered = alt.layer(*layers, data=data).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
     header = alt.Header(title=None, labelFontSize=TEXT_SIZE, labelColor=INK)
@@ -237,7 +243,13 @@ def styled(chart: Any) -> Any:
             tickCount=5,
         )
         .configure_legend(
-            orient="top", labelFontSize=TEXT_SIZE, labelColor=INK, symbolSize=110, symbolOpacity=1, symbolStrokeWidth=0
+            orient="top",
+            labelFontSize=TEXT_SIZE,
+            labelColor=INK,
+            symbolSize=110,
+            symbolOpacity=1,
+            symbolStrokeWidth=0,
+            columnPadding=26,
         )
         .configure_view(stroke=None)
     )

@@ -12,6 +12,7 @@ from pipelines.report.captions import FIGURES
 from pipelines.report.numbers import quantity, short
 from pipelines.report.page import LIMITS, document
 from pipelines.report.paper.items import ITEMS
+from pipelines.report.paper.palette import IMPORTED
 from pipelines.report.paper.section import BY_HAND, whole
 from pipelines.report.regime.diagnostics import BY_NAME
 from pipelines.report.regime.judging import CANNOT_TELL, Comparison, overall
@@ -24,8 +25,8 @@ UNJUDGED = (
     "opd study run tiny makes one; then opd report {recipe} writes this page again."
 )
 HELD = (
-    "Each diagnostic where the run and every reference had moved their weights equally far. Distance is in units of the "
-    "references' spread over seeds. A verdict needs the nearest reference to stand out in every view."
+    "Each diagnostic where the run and every reference had moved their weights equally far. Distance is in units of "
+    "the references' spread over seeds. A verdict needs the nearest reference to stand out in every view."
 )
 SECTIONS = (
     ("verdict", "Which regime it is in"),
@@ -50,7 +51,7 @@ def page(
     tables: lake tables with its rows and, where `judged` is not empty, those of the first study in it. judged: by study
     of references, the run beside them (`runs.judging.judge`).
     """
-    mine = f"{recipe.removeprefix('external.')} (imported)"
+    mine = f"{recipe.removeprefix('external.')}{IMPORTED}"
     shown = {name: _renamed(rows, recipe, mine) for name, rows in whole(tables).items()}
     arms = (mine, *(ARMS if judged else ()))
     bodies = {
@@ -58,7 +59,9 @@ def page(
         "diagnostics": "".join(_beside(study, found) for study, found in judged.items()),
         "band": _band(whole(tables)["monitor"].filter(pl.col("recipe") == recipe).collect()),
         "figures": _figures(shown, mine, arms),
-        "limits": markup.items(" ".join(text.split()) for place, text in enumerate(LIMITS.split("\n\n")) if place in READ),
+        "limits": markup.items(
+            " ".join(text.split()) for place, text in enumerate(LIMITS.split("\n\n")) if place in READ
+        ),
         "provenance": markup.facts(provenance),
     }
     there = [(key, title) for key, title in SECTIONS if bodies[key]]
@@ -118,7 +121,8 @@ def _beside(study: str, found: Sequence[Comparison]) -> str:
         caption = f"{one.run.view}, study {study}, at a relative norm of {one.norm:.3g}: {one.verdict}"
         parts.append(f'<div class="numbers suite">{markup.table(caption, heading, lines)}</div>')
         parts += [
-            markup.paragraph(f"Left out: {BY_NAME[name].words}, since {why}.", "quiet") for name, why in one.left_out.items()
+            markup.paragraph(f"Left out: {BY_NAME[name].words}, since {why}.", "quiet")
+            for name, why in one.left_out.items()
         ]
     return "".join(parts) if len(parts) > 1 else ""
 
@@ -153,7 +157,7 @@ def _figures(tables: Mapping[str, pl.LazyFrame], mine: str, arms: tuple[str, ...
             continue
         how = computed.computed([name for name in item.needs if name != "nulls"], tables, (mine,))
         notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in how)
-        heading = f'<h3 id="of-{item.key}">After {escape(item.title[0].lower() + item.title[1:])}</h3>'
+        heading = f'<h3 id="of-{item.key}">As in {escape(item.title)}</h3>'
         drawn = exhibits.drawings(tables, figures, arms, level=4)
         parts.append(f'<div class="item">{heading}{drawn}<div class="quiet">{notes}</div></div>')
     return markup.paragraph(BY_HAND, "by-hand") + "".join(parts) if parts else ""

@@ -61,14 +61,14 @@ def figure(key: str, title: str, drawing: str, notes: Iterable[tuple[str, str]],
     """A figure with its heading, under it the notes as (lead, text), then `more`. drawing: what `card` gives, or ""."""
     words = "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in notes)
     heading = f"<h{level}>{escape(title)}</h{level}>"
-    return f'<figure id="{key}"><div class="picture">{heading}{drawing}</div><figcaption>{words}</figcaption>{"".join(more)}</figure>'
+    top = f'<div class="picture">{heading}{drawing}</div>'
+    return f'<figure id="{key}">{top}<figcaption>{words}</figcaption>{"".join(more)}</figure>'
 
 
 def card(svg: str, key: str, title: str, alt: str) -> str:
     """A picture in its frame, which scrolls sideways where it is narrow and takes the keyboard."""
-    return (
-        f'<div class="card" role="group" tabindex="0" aria-label="{escape(title)}: picture">{inline(svg, key, alt)}</div>'
-    )
+    name = escape(f"{title}: picture")
+    return f'<div class="card" role="group" tabindex="0" aria-label="{name}">{inline(svg, key, alt)}</div>'
 
 
 def inline(svg: str, key: str, alt: str) -> str:

@@ -7,6 +7,7 @@
     circle: "M1,0A1,1,0,1,1,-1,0A1,1,0,1,1,1,0Z",
     square: "M-.9,-.9H.9V.9H-.9Z",
     diamond: "M0,-1.25L1,0L0,1.25L-1,0Z",
+    cross: "M-1,-.35H-.35V-1H.35V-.35H1V.35H.35V1H-.35V.35H-1Z",
     "triangle-up": "M0,-1.1L1.1,.9H-1.1Z",
   };
   const short = (value) => {

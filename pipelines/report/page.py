@@ -56,6 +56,8 @@ falling stable rank and a gradual locking.
 
 The models are far smaller than the paper's 8B and train for far fewer steps: orders are compared, not levels.
 """
+
+
 def page(
     study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str], store: Store | None = None
 ) -> str:

@@ -40,8 +40,8 @@ def progress(
 ) -> pl.DataFrame:
     """`column` of every run of `arms` against the share of it: columns arm, seed, view, progress in %, value.
 
-    Step 0 is left out. The mean over projection matrices, by `weight` if given. Where a table compares two steps, the later is the
-    last.
+    Step 0 is left out. The mean over projection matrices, by `weight` if given. Where a table compares two steps, the
+    later is the last.
     """
     rows = table({name: frame}, name, arms).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:

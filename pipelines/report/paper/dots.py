@@ -35,7 +35,9 @@ def beside(
     look = looks(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
     ours = alt.Chart(told(named(found))).encode(y=y)
-    rows = [{"label": _name(one.arm, arms), "value": one.low, "whose": THEIRS, "told": in_words(one)} for one in published]
+    rows = [
+        {"label": _name(one.arm, arms), "value": one.low, "whose": THEIRS, "told": in_words(one)} for one in published
+    ]
     theirs = alt.Chart(pl.DataFrame(rows)).encode(y=y)
     whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]))
     chart = alt.layer(
@@ -48,7 +50,7 @@ def beside(
     return styled(chart.properties(width=WIDTH, height=LINE * len(order)))
 
 
-THEIRS = "the paper's; ours filled, with 95 %"
+THEIRS = "hollow: the paper's; filled: ours"
 
 
 def _name(arm: str, arms: Sequence[str]) -> str:

@@ -87,13 +87,17 @@ def _dots(
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
     ours = alt.Chart(told(named(rows))).encode(x=x)
     theirs = named(pl.DataFrame([{"arm": one.arm, "value": one.low, "told": in_words(one)} for one in reported]))
-    hollow = alt.Chart(theirs.filter(pl.col("label").is_in(labels))).encode(x=x, y=axis.y(labels=first), description="told:N")
+    hollow = alt.Chart(theirs.filter(pl.col("label").is_in(labels))).encode(
+        x=x, y=axis.y(labels=first), description="told:N"
+    )
     layers = [] if chance is None else level(chance, f"chance {chance:g} %", axis, labels=first, below=26)
     layers += [
         ours.mark_rule(strokeWidth=2.5, xOffset=-9).encode(
             y=axis.y("low", labels=first), y2="high:Q", color=quiet["color"]
         ),
-        ours.mark_point(size=100, filled=True, opacity=1, xOffset=-9).encode(y=axis.y(labels=first), description="told:N", **quiet),
+        ours.mark_point(size=100, filled=True, opacity=1, xOffset=-9).encode(
+            y=axis.y(labels=first), description="told:N", **quiet
+        ),
         hollow.mark_point(
             shape="diamond", size=110, filled=False, fill=PAPER, stroke=QUIET, strokeWidth=2, opacity=1, xOffset=9
         ),

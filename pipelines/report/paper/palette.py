@@ -2,9 +2,9 @@
 
 Core arms keep theirs (`arms.ARMS`). An arm of a group of `suites.SUITES` takes its place in the ramp of the group, dark
 to light; an arm continued from another takes the other's colour, darkened by what confines it. These are the colours on
-white; a dark page lifts them (`tone.py`). Within every item, on both, any two arms differ by at least 9 in CIE Lab, also
-as a person without red, green or blue cones sees them, and every line has a contrast of at least 3 with the page; dash
-and shape repeat the colour.
+white; a dark page lifts them (`tone.py`). Within every item, on both, any two arms differ by at least 9 in CIE Lab,
+also as a person without red, green or blue cones sees them, and every line has a contrast of at least 3 with the page;
+dash and shape repeat the colour.
 """
 
 import re
@@ -21,6 +21,7 @@ RAMPS = {  # of the groups of suites.SUITES; sRGB
     "Mixing": ("#482e00", "#614402", "#7c5b1c", "#987334", "#b48d4d"),
     "Mixing without OPD": ("#8c8c8c",),
 }
+IMPORTED = " (imported)"  # ends the key of a trajectory from elsewhere
 OTHER = ("#3d3d3d", "#666666", "#8f8f8f")  # arms that nothing places
 STAR = "M0,-1L.24,-.31L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.31L-.24,-.31Z"
 SHAPES = ("circle", "square", "diamond", "triangle-down", "cross", STAR, "triangle-right", "triangle-left")
@@ -37,6 +38,8 @@ def style(key: str) -> Arm:
         return BY_KEY[key]
     if continued := CONTINUED.fullmatch(key):
         return _continued(key, **continued.groupdict())
+    if key.endswith(IMPORTED):
+        return Arm(key=key, label=key, color=OTHER[0], dash=(1, 0), shape="cross", meaning="")
     for group in (group for suite in SUITES for group in suite.groups):
         if key in group.arms:
             place, ramp = group.arms.index(key), RAMPS.get(group.name, OTHER)

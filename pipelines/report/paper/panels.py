@@ -162,6 +162,7 @@ def styled(chart: Any, *, columns: int = 4, room: int | None = None) -> Any:
         "labelLimit": 0,
         "symbolSize": 110,
         "symbolOpacity": 1,
+        "columnPadding": 22,
     }
     # Set at once: every call of configure_* copies the whole chart, panel by panel.
     chart.config = alt.Config(

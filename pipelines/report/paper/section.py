@@ -22,12 +22,14 @@ READING = (
     "Each table and figure of arXiv 2606.07082, drawn from the runs of this study, with what the paper reports beside "
     "it: hollow diamonds and pale bars, with a triangle at the end where a run arrives. Lines and filled marks are "
     "means over seeds, bands and whiskers their 95 % Student-t intervals, very wide for two seeds and absent for one. "
-    "On log axes both are of logarithms. The views: bf16 is what is served, master the weights that were trained. Under "
-    "each stand the same quantities with the matched control, where bands run from the lowest to the highest seed."
+    "On log axes both are of logarithms. The views: bf16 is what is served, master the weights that were trained. "
+    "Under each stand the same quantities with the matched control, where bands run from the lowest to the highest "
+    "seed."
 )
 BY_HAND = (
-    "Point at a mark, or move to a picture with the Tab key and along its marks with the arrow keys, to read its value. "
-    "Roles, layers and cuts can be chosen where a figure has them. Without scripts the numbers stand under each figure."
+    "Point at a mark, or move to a picture with the Tab key and along its marks with the arrow keys, to read its "
+    "value. Roles, layers and cuts can be chosen where a figure has them. Without scripts the numbers stand under each "
+    "figure."
 )
 INTERVALS = "Means over seeds with 95 % Student-t intervals."
 

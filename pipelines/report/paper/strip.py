@@ -15,7 +15,14 @@ from pipelines.report.paper.panels import HEIGHT, Axis, looks, named
 from pipelines.report.paper.published import Published, in_words
 
 SLOT = 20  # px of one arm
-SCHEMA = {"arm": pl.String(), "low": pl.Float64(), "high": pl.Float64(), "end": pl.Float64(), "shape": pl.String(), "told": pl.String()}
+SCHEMA = {
+    "arm": pl.String(),
+    "low": pl.Float64(),
+    "high": pl.Float64(),
+    "end": pl.Float64(),
+    "shape": pl.String(),
+    "told": pl.String(),
+}
 SHAPES = {"high": "triangle-up", "low": "triangle-down"}
 
 
@@ -42,7 +49,9 @@ def strip(
     def drawn(part: pl.DataFrame, column: str) -> Any:
         return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color, description="told:N")
 
-    layers = [drawn(rows.filter(ranged), "low").mark_bar(width=SLOT * 0.5, fillOpacity=0.4).encode(y2="high:Q", stroke=color)]
+    layers = [
+        drawn(rows.filter(ranged), "low").mark_bar(width=SLOT * 0.5, fillOpacity=0.4).encode(y2="high:Q", stroke=color)
+    ]
     for shape in SHAPES.values():
         arrived = drawn(rows.filter(pl.col("shape") == shape), "end")
         layers.append(arrived.mark_point(shape=shape, size=90, filled=True, opacity=1))
