@@ -121,24 +121,24 @@ class Choice:
 
     def _data(self, rows: pl.DataFrame) -> dict[str, Any]:
         """Axes, looks and, by choice, [arm, view, seed, null, places, values] of every run."""
-        arms = [style(arm) for arm in sorted(set(rows["arm"]), key=_order)]
+        keys = sorted(set(rows["arm"]), key=_order)
+        index = {arm: place for place, arm in enumerate(keys)}
+        views = [view for view in VIEW_TITLES if view in set(rows["view"])]
         places: dict[tuple[float, ...], int] = {}
         series: dict[str, list[list[Any]]] = {}
         floors: dict[str, float] = {}
-        views = [view for view in VIEW_TITLES if view in set(rows["view"])]
-        keys = (*self.axes, "null", "arm", "view", "seed")
-        for group, run in rows.group_by(keys, maintain_order=True):
-            *chosen, null, arm, view, seed = group
-            if self.log:
-                run = run.filter(pl.col("value") > 0)
-            grid = tuple(round(x, 3) for x in run["x"])
-            where = places.setdefault(grid, len(places))
-            name = "|".join(map(str, chosen))
-            index = next(n for n, one in enumerate(arms) if one.key == arm)
-            values = [_short(value) for value in run["value"]]
-            series.setdefault(name, []).append([index, views.index(str(view)), seed, int(bool(null)), where, values])
-            if not null and (level := run["floor"].drop_nulls()).len():
-                floors[name] = _short(level.mean())  # type: ignore[arg-type]
+        if self.log:
+            rows = rows.filter(pl.col("value") > 0)
+        group = (*self.axes, "null", "arm", "view", "seed")
+        runs = rows.group_by(group, maintain_order=True).agg("x", "value", pl.col("floor").mean())
+        for *chosen, null, arm, view, seed, x, values, floor in runs.iter_rows():
+            where = places.setdefault(tuple(round(place, 3) for place in x), len(places))
+            name = "|".join(chosen)
+            told = [index[arm], views.index(view), seed, int(null), where, [_short(value) for value in values]]
+            series.setdefault(name, []).append(told)
+            if floor is not None:
+                floors[name] = _short(floor)
+        arms = [style(arm) for arm in keys]
         return {
             "arms": [_look(arm) for arm in arms],
             "views": [VIEW_TITLES[view] for view in views],
