@@ -1,5 +1,6 @@
 """How a table was computed, in words made from its rows: precision, method, error bound and noise floor."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,13 +12,13 @@ from pipelines.report.metrics import END
 from pipelines.report.prose import listed
 from pipelines.report.samples import at, table
 
-ERRORS = {  # column and the bound on its error
-    "rotation": ("max_deg", "error_deg"),
-    "singular_shift": ("largest", "error"),
-    "spectral_drift": ("nss", "error"),
-    "update_norm": ("stable_rank", "stable_rank_error"),
-    "hill": ("hill", "error"),
-    "locking": ("similarity", "error"),
+ERRORS = {  # column, the bound on its error, and from where on that says nothing
+    "rotation": ("max_deg", "error_deg", 90.0),
+    "singular_shift": ("largest", "error", math.inf),
+    "spectral_drift": ("nss", "error", math.inf),
+    "update_norm": ("stable_rank", "stable_rank_error", math.inf),
+    "hill": ("hill", "error", math.inf),
+    "locking": ("similarity", "error", 1.0),
 }
 COUNTS = ("update_support", "localization")  # of equal bits: nothing is estimated
 CUTS = ("k", "alpha", "rank")
@@ -31,15 +32,16 @@ def computed(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: C
 
 def _told(name: str, rows: pl.LazyFrame) -> str:
     columns = TABLES[name].schema
-    facts = [column for column in ("matrix", "step", "seed", "dtype", "view", "method", *CUTS) if column in columns]
+    facts = [column for column in ("matrix", "seed", "dtype", "view", "method", *CUTS) if column in columns]
     found = rows.select(pl.col(column).unique().drop_nulls().sort().implode() for column in facts).collect()
+    runs = rows.group_by("recipe", "seed").agg(pl.col("step").n_unique()).select(pl.col("step").max()).collect().item()
     if found.is_empty() or not found["seed"][0].len():
         return ""
     known: dict[str, list[Any]] = {column: found[column][0].to_list() for column in facts}
     parts = []
     if "matrix" in known:
         parts.append(f"{len(known['matrix'])} matrices")
-    parts += [_numbered("snapshot", len(known["step"])), f"{_plural('seed', known['seed'])} {_and(known['seed'])}"]
+    parts += [f"{_numbered('snapshot', runs)} a run", f"{_plural('seed', known['seed'])} {_and(known['seed'])}"]
     if known.get("dtype"):
         parts.append(f"weights stored in {_and(known['dtype'])}, read as {_and(known['view'])}")
     if known.get("method"):
@@ -60,8 +62,8 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
         )
     if name not in ERRORS:
         return ""
-    value, error = ERRORS[name]
-    ratio = (pl.col(error) / pl.col(value).abs()).filter(pl.col(value) != 0, pl.col(error).is_not_null())
+    value, error, limit = ERRORS[name]
+    ratio = (pl.col(error) / pl.col(value).abs()).filter(pl.col(value) != 0, pl.col(error) < limit)
     wanted = {"median": ratio.median(), "largest": ratio.max()}
     if FLOOR in TABLES[name].schema:
         view, floor = pl.col("view") == "bf16", pl.col(FLOOR) / pl.col("frobenius")

@@ -7,6 +7,8 @@ from html import escape
 TOLD = "told: "  # begins the description of a mark whose value the page shows
 VALUE, PARTS = re.compile(rf' aria-label="{TOLD}([^"]*)"'), re.compile(r' (?:aria-[a-z]+|role)="[^"]*"')
 
+IDS, LINKS = re.compile(r'\bid="([^"]+)"'), re.compile(r'(url\(|href=")#([^")]+)')
+
 
 def paragraph(text: str, kind: str = "") -> str:
     return f"<p{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{escape(text)}</p>"
@@ -72,13 +74,15 @@ def card(svg: str, key: str, title: str, alt: str) -> str:
 
 
 def inline(svg: str, key: str, alt: str) -> str:
-    """`svg` for use inside a page: ids made unique by `key`, role and label on the root, its width a limit.
+    """`svg` for use inside a page: ids unique by `key`, the same from run to run; role, label and a limit of width.
 
     What the renderer says of its parts is dropped, but for the values of marks (`figures.told`): data-told.
     """
     svg = VALUE.sub(r' data-told="\1"', svg)
     svg = PARTS.sub("", svg)
-    svg = re.sub(r'\bid="', f'id="{key}-', svg)
-    svg = svg.replace("url(#", f"url(#{key}-").replace('href="#', f'href="#{key}-')
+    # The renderer numbers ids through all that one process draws, so that they would differ from run to run.
+    numbers = {name: f"{key}-{place}" for place, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
+    svg = IDS.sub(lambda found: f'id="{numbers[found[1]]}"', svg)
+    svg = LINKS.sub(lambda found: f"{found[1]}#{numbers[found[2]]}", svg)
     svg = re.sub(r"<svg\b", f'<svg role="img" aria-label="{escape(alt)}"', svg, count=1)
     return re.sub(r'(<svg\b[^>]*?) width="([\d.]+)" height="[\d.]+"', r'\1 style="--width:\2px"', svg, count=1)

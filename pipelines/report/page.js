@@ -22,6 +22,11 @@
   document.body.append(box);
   let current = null;
 
+  const centre = (mark) => {
+    const { left, top, width, height } = mark.getBoundingClientRect();
+    return [left + width / 2, top + height / 2];
+  };
+  const marksOf = (card) => [...card.querySelectorAll("svg:not([hidden]) [data-told]")];
   const hide = () => {
     current?.classList.remove("now");
     current = null;
@@ -32,7 +37,12 @@
     hide();
     current = mark;
     mark.classList.add("now");
-    box.textContent = mark.dataset.told;
+    const [x, y] = centre(mark);  // marks that lie on each other are told together
+    const same = marksOf(mark.closest(".card")).filter((other) => {
+      const [a, b] = centre(other);
+      return other !== mark && Math.hypot(a - x, b - y) < 2;
+    });
+    box.textContent = [mark, ...same].map((one) => one.dataset.told).join("\n");
     box.classList.add("shown");
     const { left, top, width } = mark.getBoundingClientRect();
     const { offsetWidth, offsetHeight } = box;
@@ -41,11 +51,6 @@
     box.style.left = `${scrollX + Math.max(4, Math.min(left + width / 2 - offsetWidth / 2, room))}px`;
     box.style.top = `${scrollY + (above > 0 ? above : top + 24)}px`;
   };
-  const centre = (mark) => {
-    const { left, top, width, height } = mark.getBoundingClientRect();
-    return [left + width / 2, top + height / 2];
-  };
-  const marksOf = (card) => [...card.querySelectorAll("svg:not([hidden]) [data-told]")];
   const nearest = (marks, x, y, within) => {
     let best = null;
     for (const mark of marks) {

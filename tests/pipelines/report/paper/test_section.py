@@ -15,6 +15,10 @@ from pipelines.report.numbers import short
 from pipelines.report.paper import section
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
+from pipelines.report.verdicts import verdicts
+
+
+NOTES = [("What the controls say.", "Nothing."), ("How it was computed.", "By hand.")]
 
 
 class Reader(HTMLParser):
@@ -39,7 +43,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(drawings):
-    return "".join(section.shown(item, drawings[item.key]) for item in ITEMS)
+    return "".join(section.shown(item, drawings[item.key], NOTES) for item in ITEMS)
 
 
 def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
@@ -48,6 +52,7 @@ def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
     assert not reader.open
     assert all(count == 1 for count in reader.ids.values())
     text = " ".join(reader.texts)
+    assert text.count("What the controls say.") == text.count("How it was computed.") == len(ITEMS)
     for item in ITEMS:
         assert reader.ids[f"paper-{item.key}"] == 1
         assert item.title in text and item.shows in text and item.not_shown in text
@@ -56,7 +61,7 @@ def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
 
 
 def test_a_study_without_runs_has_sentences_and_no_picture():
-    html = section.section({})
+    html = section.section({}, verdicts("tiny", {}))
     assert html.count("<figure") == len(ITEMS) and "<svg" not in html
     assert html.count("Left out.") >= len(ITEMS)
 
