@@ -34,6 +34,7 @@ def publish(store: Store, recipe: str) -> str:
     record = records.read(store, recipe)
     if record is None:
         raise ValueError(f"{store.uri} holds no import {recipe!r}; `opd measure --name` makes one")
+    store.require_writable()
     judged = {}
     if recipe in judging.known(store):
         for study in references(store):

@@ -17,7 +17,6 @@ from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
 from pipelines.report.verdicts import verdicts
 
-
 NOTES = [("What the controls say.", "Nothing."), ("How it was computed.", "By hand.")]
 
 
