@@ -110,10 +110,10 @@ def percent(series: pl.DataFrame) -> pl.DataFrame:
 
 
 def told(data: pl.DataFrame, *keys: str) -> pl.DataFrame:
-    """With a column `told`: every row in words, which the page shows of the mark it is drawn as."""
+    """With a column `told`: every row in words, by those of `keys` that it has, which the page shows of its mark."""
     words = []
     for row in data.iter_rows(named=True):
-        place = [WORDS.get(key, key + " {}").format(row[key]) for key in keys]
+        place = [WORDS.get(key, key + " {}").format(row[key]) for key in keys if key in row]
         name = row["label"] if "label" in row else row["arm"]
         words.append(f"{TOLD}{', '.join([name, *place])}: {spanned(row['value'], row['low'], row['high'])}")
     return data.with_columns(told=pl.Series(words, dtype=pl.String()))
@@ -121,8 +121,9 @@ def told(data: pl.DataFrame, *keys: str) -> pl.DataFrame:
 
 def spanned(value: float, low: float | None, high: float | None) -> str:
     """ "4.21 [4.10 to 4.30]", and the value alone where the ends are not apart."""
-    same = low is None or high is None or low == high
-    return short(value) if same else f"{short(value)} [{short(low)} to {short(high)}]"
+    if low is None or high is None or low == high:
+        return short(value)
+    return f"{short(value)} [{short(low)} to {short(high)}]"
 
 
 def curves(
