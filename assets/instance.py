@@ -7,6 +7,8 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
+from assets.partitions import POOL, WATCHED
+
 DEFAULT = ".opd/dagster"
 
 
@@ -41,3 +43,13 @@ def local_instance() -> dg.DagsterInstance:
     except Exception as error:  # YAML, configuration and database errors alike
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml") from None
+
+
+def limit_pools(instance: dg.DagsterInstance) -> None:
+    """Give our pools the limit that dagster.yaml has for all, unless one was set in the UI.
+
+    Dagster's queue does so too, but after it has read which limits there are: at its first look it would start as many
+    runs as may run of any kind.
+    """
+    for pool in (POOL, WATCHED):
+        instance.event_log_storage.initialize_concurrency_limit_to_default(pool)

@@ -14,6 +14,7 @@ from pipelines.studies.study import Study
 
 STUDIES = studies()
 POOL = "runs"  # of whatever trains or measures a run; dagster.yaml says how many at once
+WATCHED = "watched"  # the pool of what measures checkpoints as they appear
 SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from assets.instance import home
+from assets.instance import limit_pools, local_instance
 from assets.launch import shared
 from assets.metadata import PAGES, PAGES_PORT
 from assets.pages import served
@@ -16,7 +16,8 @@ from pipelines.store.objects import Store, default_uri
 
 def main() -> int:
     try:
-        home()
+        with local_instance() as instance:
+            limit_pools(instance)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

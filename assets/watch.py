@@ -11,8 +11,10 @@ import dagster as dg
 
 from assets import metadata, monitor, switches
 from assets.failures import explained
+from assets.partitions import WATCHED
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
+from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.runs import watchlist
 
@@ -22,8 +24,7 @@ checkpoints = dg.AssetSpec(
     "external",
     description="Checkpoints of a training run elsewhere, under a prefix that is watched; they stay where they are.",
     partitions_def=external,
-    group_name="trajectories",
-    kinds={"safetensors"},
+    **metadata.house("trajectories", "safetensors", version="made elsewhere"),
 )
 
 
@@ -37,8 +38,7 @@ class Arrived(dg.Config):
     name="monitor",
     partitions_def=external,
     deps=[checkpoints],
-    group_name="geometry",
-    kinds={"parquet", "polars"},
+    **metadata.house("geometry", "parquet", "polars", version=f"engine {VERSION}"),
     description=TABLES["monitor"].meaning,
     metadata={"dagster/column_schema": metadata.columns("monitor")},
     check_specs=[
@@ -48,7 +48,7 @@ class Arrived(dg.Config):
             description="The update of a watched run stays inside the band of the runs it is held against.",
         )
     ],
-    pool="watched",
+    pool=WATCHED,
 )
 def monitored(
     context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource

@@ -55,9 +55,13 @@ def state_file() -> Path:
 
 def up(state: Path, options: argparse.Namespace) -> int:
     """Start all three, and end them at Ctrl-C, SIGTERM, or when one of them ends."""
+    from assets.instance import limit_pools, local_instance
+
     if found := living(state):
         print(f"it is up: {found['url']}   Ray {found['ray_url']}   deploy/local/down ends it", file=sys.stderr)
         return 2
+    with local_instance() as instance:
+        limit_pools(instance)
     dagster = chosen(options.port, 3000)
     dashboard = chosen(options.ray_port, 8265)
     (gcs,) = processes.free_ports(1)

@@ -1,4 +1,4 @@
-"""Seconds of work: CPU seconds of this process, or seconds on a GPU between two of its own events."""
+"""Seconds of work: CPU seconds of this process, seconds that pass, or seconds between two of a GPU's own events."""
 
 import statistics
 import time
@@ -32,6 +32,13 @@ def cpu(call: Callable[[], Result], repeats: int = 1) -> Timed[Result]:
         spent.append(time.process_time() - begun)
         if len(spent) >= repeats or sum(spent) > PATIENCE:
             return Timed(result, statistics.median(spent), len(spent))
+
+
+def wall(call: Callable[[], Result]) -> Timed[Result]:
+    """Seconds that pass during `call`, waiting for a disk or for a core included."""
+    begun = time.perf_counter()
+    result = call()
+    return Timed(result, time.perf_counter() - begun, 1)
 
 
 def device(call: Callable[[], Result]) -> Timed[Result]:

@@ -97,7 +97,7 @@ def _ended(one: Examined, key: str) -> list[Finding]:
     end, found, trajectory = one.end or {}, [], one.trajectory
     try:
         step, said, steps = int(end["step"]), str(end["digest"]), [int(step) for step in end["snapshots"]]
-    except (LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         return [damaged(key, "names no step, digest and snapshots")]
     found += [missing(trajectory.snapshot(s).key, f"is named by {key}") for s in steps if s not in one.reads]
     if one.digest(step) not in (None, said):
@@ -158,7 +158,7 @@ def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inv
         try:
             tables, snapshot_stamps = vouched(item.name, facts)
             stamps = {int(step): stamp for step, stamp in snapshot_stamps.items()}
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             found.append(damaged(item.key, "does not say what it was made from", MEASURE))
             continue
         for table in tables:

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.lake.lake import partition_key
 from pipelines.store.checkpoints import Checkpoint
 from pipelines.store.document import facts
-from pipelines.store.names import shown
+from pipelines.store.names import LONGEST, escaped, shown
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 
@@ -115,7 +115,7 @@ def require_unchanged(step: int, recorded: Record, found: Checkpoint) -> None:
     """Errors: ValueError when a recorded snapshot is not what it was."""
     if found.stamp != recorded["stamp"]:
         raise ValueError(
-            f"{found} has changed since it was imported ({recorded['stamp'][:12]}, now {found.stamp[:12]}); "
+            f"{found} has changed since it was imported ({escaped(recorded['stamp'][:12])}, now {found.stamp[:12]}); "
             f"{remedy(step)}"
         )
 
@@ -126,4 +126,4 @@ def remedy(step: int) -> str:
 
 
 def _shown(recorded: Record) -> str:
-    return f"{recorded['ref']} ({recorded['stamp'][:12]})"
+    return escaped(f"{recorded['ref'][:LONGEST]} ({recorded['stamp'][:12]})")

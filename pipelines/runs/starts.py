@@ -89,7 +89,7 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
             if stored["kind"] == "fresh":
                 return None
             start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
-        except (LookupError, TypeError, AttributeError):
+        except (LookupError, TypeError, AttributeError, ValueError):
             raise ValueError(f"{trajectory.prefix}/run.json names no start: {shown(stored)}; {REMEDY}") from None
         if trajectory.prefix in passed:
             raise ValueError(f"{trajectory.prefix}/run.json says that it starts from itself; {REMEDY}")

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.store.document import count, facts
-from pipelines.store.names import escaped, inside, shown
+from pipelines.store.names import LONGEST, escaped, inside, shown
 from pipelines.store.objects import Store
 from pipelines.store.places import WEIGHTS, Place, locate
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot
@@ -236,7 +236,8 @@ def _header(store: Store, file: str, wanted: set[str] | None, own: bool) -> Head
         raise Incomplete(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
     place = Place(store, file)
     if lacking := sorted((wanted or set()) - found.tensors.keys()):
-        raise Incomplete(f"{place} lacks tensor {escaped(lacking[0])}, which {INDEX} places there; copy both again")
+        name = escaped(lacking[0][:LONGEST])
+        raise Incomplete(f"{place} lacks tensor {name}, which {INDEX} places there; copy both again")
     for name, ref in found.tensors.items():
         if (
             not own

@@ -6,6 +6,7 @@ from opd_ops.roles import PROJECTIONS
 from pipelines.store.checkpoints import Checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef
+from pipelines.store.names import shown
 
 NAMED = 5  # weights that a note names
 VOCABULARY = ("embed", "head")  # roles whose rows are tokens
@@ -78,7 +79,8 @@ def require_same_tokens(base: Checkpoint, other: Checkpoint) -> None:
         return
     token = min(differing, key=lambda token: (both[token], token))
     ids = [f"id {found[token]}" if token in found else "no id" for found in (before, after)]
-    raise ValueError(f"tokenizers differ: token {token!r} has {ids[0]} in {base} and {ids[1]} in {other}; {REMEDY}")
+    which = f"token {shown(token)} has {ids[0]} in {base} and {ids[1]} in {other}"
+    raise ValueError(f"tokenizers differ: {which}; {REMEDY}")
 
 
 def _without_tied_heads(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices) -> list[str]:

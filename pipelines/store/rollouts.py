@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.store.names import escaped
 from pipelines.store.objects import Store
 from pipelines.store.seal import REMEDY
 
@@ -135,8 +136,10 @@ class Rollouts:
         data = self.store.read(key)
         try:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.store.uri}/{key} cannot be read: {str(error).splitlines()[0]}; {REMEDY}") from None
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            said = escaped((str(error).splitlines() or [""])[0])
+            raise ValueError(f"{self.store.uri}/{key} cannot be read: {said}; {REMEDY}") from None
         if not table.schema.equals(SCHEMA):
             raise ValueError(f"{self.store.uri}/{key} has other columns than this version reads: {table.schema.names}")
         return table

@@ -55,8 +55,8 @@ def test_the_assets_are_the_models_the_run_its_tables_and_the_comparison():
 
 GROUPS = {
     "models": {"base", "teacher", "anchor"},
-    "trajectories": {"trajectory", "training", "evaluation", "transfer"},
-    "geometry": set(measuring.TABLES),
+    "trajectories": {"trajectory", "training", "evaluation", "transfer", "external"},
+    "geometry": {*measuring.TABLES, "monitor"},
     "verdicts": {"regime", "predictions", "verdicts", "report", *(item.key for item in ITEMS)},
 }
 

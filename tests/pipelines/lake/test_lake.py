@@ -2,6 +2,7 @@ import os
 import random
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import lake
@@ -106,6 +107,18 @@ def test_a_frame_of_the_declared_schema_is_taken_as_it_is(files):
     frame = lake.scan("training", files.uri).collect()
     write(files, frame.head(1))
     assert lake.scan("training", files.uri).collect().equals(frame.head(1))
+
+
+@pytest.mark.parametrize("other", [b"", b"sha257", b"sha256\xff"], ids=["no digest", "another key", "no text"])
+def test_a_column_that_was_renamed_in_a_stored_table_is_refused_with_or_without_its_digest(other, files):
+    """Of page, dictionary and footer only the pages have checksums; the digest covers the rest, its absence too."""
+    path = files.path(write(files, rows()))
+    stored = pq.read_table(path)
+    (kept,) = stored.schema.metadata.values()
+    renamed = stored.rename_columns([{"loss": "lost"}.get(name, name) for name in stored.column_names])
+    pq.write_table(renamed.replace_schema_metadata({other: kept} if other else None), path, store_schema=bool(other))
+    with pytest.raises(ValueError, match=r"part-0\.parquet (is not what was written there|cannot be read \(.+\)); .+"):
+        lake.written(files, "training", recipe="tiny.opd", seed=0)
 
 
 def test_a_crash_while_replacing_a_partition_leaves_the_old_rows(files, monkeypatch):

@@ -154,7 +154,9 @@ def norm_of(trajectory, step):
 
 
 def matched(arm, steps=40, **changes):
-    horizon = Horizon(steps=steps, snapshots=tuple(range(1, 41)), resume_every=2, until=NormOf(recipe="mini.teacher"))
+    horizon = Horizon(
+        steps=steps, snapshots=tuple(range(1, steps + 1)), resume_every=2, until=NormOf(recipe="mini.teacher")
+    )
     return arm("opd", horizon=horizon, optimizer=AdamW(learning_rate=5e-4), **changes)
 
 

@@ -209,22 +209,27 @@ with cluster(2):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Ray's memory monitor is there on Linux alone")
 def test_a_memory_monitor_that_kills_costs_the_work_of_what_it_killed(tmp_path, grown, contents):
-    command = [sys.executable, "-c", HUNGRY, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    # What else runs on the machine may take the two gigabytes, and then nothing of ours can live: tried three times.
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        done = subprocess.run([sys.executable, "-c", HUNGRY, folder], capture_output=True, text=True, timeout=500)
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     line = "gate needs 2.7 GB of memory and a worker can have 1.7 GB; leave out nulls, which is then 1.5 GB, or use a "
     assert told.pop("refused").startswith(line.rstrip())
     assert told == {"found": [0, 1, 4], "room": 1.7e9, "step": 7}
     # Two CPUs, but memory for one task of a gigabyte: between the begin of one and its end there is no other.
-    spans = [tuple(line.split()) for line in (tmp_path / "spans").read_text().splitlines()]
+    spans = [tuple(line.split()) for line in (folder / "spans").read_text().splitlines()]
     ended = [(before, now) for before, now in itertools.pairwise(spans) if now[1] == "end"]
     assert sorted(now[0] for _, now in ended) == ["0", "1", "2"]
     assert all(before == (now[0], "begin") for before, now in ended)
     assert spans.count(("1", "begin")) >= 2
-    said = (tmp_path / "said").read_text().splitlines()
+    said = (folder / "said").read_text().splitlines()
     assert any(line.startswith("matrix 1: killed by Ray's memory monitor with ") for line in said)
     assert any(line.startswith("mini.pre seed 0: its trainer was lost near step 0 (killed by Ray's") for line in said)
     of = lambda found: {key: data for key, data in found.items() if "mini.pre/" in key}
-    (tmp_path / "store/mark").unlink()
-    assert of(contents(Store(f"file://{tmp_path}/store"))) == of(contents(grown))
+    (folder / "store/mark").unlink()
+    assert of(contents(Store(f"file://{folder}/store"))) == of(contents(grown))
