@@ -160,12 +160,13 @@ def controlled(table: pl.DataFrame, suite: str = "core") -> list[str]:
 
 def places(points: Mapping[str, list[str]]) -> str:
     """ "unchanged weights (bf16) and spectral drift (bf16, master)" """
-    return listed([f"{name} ({', '.join(views)})" for name, views in points.items()], ", ")
+    told = [(name, ", ".join(filter(None, views))) for name, views in points.items()]
+    return listed([f"{name} ({views})" if views else name for name, views in told], ", ")
 
 
 def point(metric: Metric) -> str:
     """A metric without its view: "Sim_16 to the final step at 25 %"."""
-    return f"{metric.family}{'' if metric.at == END else f' at {100 * metric.at:g} %'}"
+    return f"{metric.family or metric.words}{'' if metric.at == END else f' at {100 * metric.at:g} %'}"
 
 
 def outcomes(table: pl.DataFrame, name: Section, suite: str) -> dict[str, list[str]]:

@@ -42,6 +42,8 @@ def strip(
         orient="row",
     )
     rows, color = named(found), looks(arms)["color"]
+    scale = alt.Scale(domain=[style(arm).label for arm in arms], range=[style(arm).color for arm in arms])
+    outline = alt.Stroke("label:N", scale=scale, legend=None)  # a pale bar alone does not stand out enough
     columns = [style(arm).label for arm in arms if arm in set(found["arm"])]
     x = alt.X("label:N", sort=columns, axis=None)
     ranged, single = pl.col("low") < pl.col("high"), pl.col("low") == pl.col("high")
@@ -50,7 +52,9 @@ def strip(
         return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color, description="told:N")
 
     layers = [
-        drawn(rows.filter(ranged), "low").mark_bar(width=SLOT * 0.5, fillOpacity=0.4).encode(y2="high:Q", stroke=color)
+        drawn(rows.filter(ranged), "low")
+        .mark_bar(width=SLOT * 0.5, fillOpacity=0.4)
+        .encode(y2="high:Q", stroke=outline)
     ]
     for shape in SHAPES.values():
         arrived = drawn(rows.filter(pl.col("shape") == shape), "end")

@@ -46,3 +46,9 @@ def test_controls_speak_of_the_items_own_tables(tiny):
     assert "unchanged weights" in told and "stable rank" not in told
     assert "do not tell OPD from its matched offline control" in told
     assert controls(decided.head(0), ["update_support"]) == ["No statement with a control rests on these numbers."]
+
+
+def test_accuracy_has_a_name_and_no_view(plant):
+    arms = ("opd-at20", "opd-at20-own16", "opd-at20-random16")
+    told = " ".join(controls(verdicts("tiny", plant(more=arms)), ["evaluation"], "interventions"))
+    assert "opd-at20-own16 follows opd-at20 in final accuracy at T=1." in told

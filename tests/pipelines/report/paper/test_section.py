@@ -1,5 +1,6 @@
 """The page's part and the pictures."""
 
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -116,3 +117,9 @@ def test_every_picture_fits_the_event_database(drawings):
 )
 def test_numbers_have_four_digits(value, text):
     assert short(value) == text
+
+
+def test_each_arm_of_a_panel_is_named_once_in_its_legend(drawings):
+    svg = render_svg(drawings["figure7"].chart)
+    named = Counter(re.findall(r">(opd-top50|opd-stale16|opd-mix-25)</text>", svg))
+    assert set(named.values()) == {1} and len(named) == 3
