@@ -52,7 +52,7 @@ def sources(package: str) -> str:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if entry.is_dir() and entry.name != "__pycache__":
                 add(entry)
-            elif entry.name.endswith((".py", ".css")):
+            elif entry.name.endswith((".py", ".css", ".js")):
                 found.update(entry.name.encode() + b"\0" + entry.read_bytes())
 
     add(files(package))

@@ -54,7 +54,7 @@ def monitored(
     context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource
 ) -> dg.MaterializeResult:
     """Measure the new checkpoints of one watched run, and judge all of them."""
-    from pipelines.runs import given, imports
+    from pipelines.runs import given, imports, reporting
     from pipelines.runs import monitor as runs
     from pipelines.studies.study import Measurement
 
@@ -68,9 +68,11 @@ def monitored(
         with cluster.session(needed=not imported.fresh):
             problems = imports.measure_import(imported, serial=cluster.serial, progress=tracker.measured)
         check, rows = monitor.judged(opened, watch.against, imported.recipe, 0, asset="monitor")
+        reporting.publish(opened, imported.recipe)
     made = metadata.part(opened, "monitor", recipe=imported.recipe, seed=0) if rows else None
     return dg.MaterializeResult(
         metadata=(made.facts() if made else {})
+        | metadata.report(imported.recipe)
         | {
             "prefix": watch.prefix,
             "steps": ", ".join(map(str, imported.steps)),

@@ -117,5 +117,8 @@ def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
 
 
 def _end(imported: "Import", problems: list[str]) -> int:
+    from pipelines.runs import reporting
+
+    print(f"report: {location(imported.store, reporting.publish(imported.store, imported.recipe))}")
     print(f"tables: {location(imported.store, 'lake')}   (filter recipe == {imported.recipe!r})")
     return 3 if problems else 0

@@ -1,4 +1,4 @@
-"""`opd report`: write a study's verdicts and report again, and the paper's figures from its runs."""
+"""`opd report`: write the report of a study, with its verdicts, or of an imported trajectory again."""
 
 import argparse
 
@@ -9,24 +9,27 @@ from pipelines.studies.catalog import find_study
 
 
 def register(commands: Commands) -> None:
-    top = commands.add_parser("report", help="write a study's verdicts and report again")
+    top = commands.add_parser("report", help="write the report of a study or an import again")
     top.description = (
-        "Decide a study's verdicts and write its report again, from the tables as they are, and on a page of their own "
-        "the table and figures of arXiv 2606.07082, drawn from its runs."
+        "Decide a study's verdicts and write its report again, from the tables as they are; or write the page of "
+        "imported checkpoints again, with their regime beside the reference runs that the store holds by now."
     )
-    top.add_argument("name", metavar="STUDY")
+    top.add_argument("name", metavar="NAME", help="a study, such as tiny, or an import, external.NAME")
     top.set_defaults(command=write_report)
 
 
 def write_report(given: argparse.Namespace) -> int:
-    from pipelines.runs import comparing
+    from pipelines.runs import comparing, reporting
 
-    study, store = find_study(given.name), Store(default_uri())
+    store = Store(default_uri())
+    if given.name.startswith(reporting.IMPORTED):
+        print(f"report: {location(store, reporting.publish(store, given.name))}")
+        return 0
+    study = find_study(given.name)
     complete, of = studies.progress(store, study)
     if not complete:
         raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `opd study run {study.name}`")
     store.require_writable()
     comparing.compare(store, study)
     print(f"{complete} of {of} runs; report: {location(store, comparing.publish(store, study))}")
-    print(f"the paper, figure by figure: {location(store, comparing.publish_paper(store, study))}")
     return 0

@@ -20,12 +20,15 @@ In reading order:
 - `inventory.py`  what is in the tables: runs, evaluations, values that do not exist
 - `bounds.py`     how large the stored error bounds are
 - `series.py`     what the charts draw, and `beside.py`: beside the null that never turns
-- `figures.py`    charts, and their SVG and PNG; `adaptive.py`: SVG that follows a dark or a light page
+- `figures.py`    charts, and their SVG and PNG; `adaptive.py`: SVG that follows a dark or a light page, by `tone.py`
+- `choices.py`    the roles, layers and cuts that a reader chooses of a chart
 - `captions.py`   what each chart means, how it is computed and what to be careful about
 - `paper/`        the paper's table and figures, item by item
-- `prose.py`      sentences generated from verdict rows
-- `page.py`       the self-contained HTML page, built with `findings.py`, `ledger.py`, `exhibits.py`, `markup.py` and
-                  `page.css`
+- `prose.py`      sentences generated from verdict rows; `controls.py`: what controls say about one item;
+                  `computed.py`: how its numbers were computed
+- `page.py`       the self-contained HTML page of a study, built with `findings.py`, `ledger.py`, `exhibits.py`,
+                  `markup.py`, `page.css` and `page.js`, without which it is whole
+- `imported.py`   the page of an imported trajectory, with its regime first
 
 To test another statement, add a `Claim` (and, if it needs one, a `Metric`); the page follows.
 """

@@ -1,4 +1,4 @@
-"""The arms a study compares, in the order and colours used everywhere (Okabe-Ito, safe for colour blindness).
+"""The arms a study compares, in the order and colours used everywhere: Okabe-Ito, its orange darkened to show on white.
 
 `ARMS` are those of the suite core: the headline and the figures are about them. `suites.py` has those of the others.
 """
@@ -27,7 +27,7 @@ ARMS = (
     Arm(
         key="sft",
         label="SFT",
-        color="#E69F00",
+        color="#c88500",
         dash=(1, 0),
         shape="square",
         meaning="supervised fine-tuning: cross-entropy on fixed answers",

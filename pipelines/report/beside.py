@@ -9,7 +9,7 @@ from statistics import fmean
 
 import polars as pl
 
-from pipelines.report.arms import ARMS, CORE
+from pipelines.report.arms import CORE, label
 from pipelines.report.numbers import quantity
 from pipelines.report.samples import NEARBY
 from pipelines.report.series import progress, shared_cut
@@ -58,14 +58,15 @@ def sentence(both: Beside, early: int, late: int) -> str | None:
     """What the null shows at two shares of the run (%), arm by arm, against what was measured; None without a null."""
     pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
     told = []
-    for arm in ARMS:
-        mine = pairs.filter(pl.col("arm") == arm.key)
+    known = set(pairs["arm"])
+    for key in (*sorted(known - set(CORE)), *(arm for arm in CORE if arm in known)):
+        mine = pairs.filter(pl.col("arm") == key)
         ends = [found for share in (early, late) if (found := at(mine, share)) is not None]
         if len(ends) == 2:
             null, seen = (
                 " and ".join(quantity(value, "") for value in both_ends) for both_ends in zip(*ends, strict=True)
             )
-            told.append(f"{arm.label} {null} (measured {seen})")
+            told.append(f"{label(key)} {null} (measured {seen})")
     if not told:
         return None
     return (

@@ -1,16 +1,16 @@
 """The page's tables and figures: headline numbers, charts, the other suites, weightings, accuracy, what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 import polars as pl
 
 from pipelines.report import beside, findings, grids, markup, means, power, prose
 from pipelines.report.adaptive import adaptive
-from pipelines.report.arms import BY_KEY
-from pipelines.report.captions import FIGURES
+from pipelines.report.arms import BY_KEY, CORE
+from pipelines.report.captions import FIGURES, Figure
 from pipelines.report.claims import NORMED, Section
-from pipelines.report.figures import render_svg
+from pipelines.report.figures import render_svg, role_numbers, spanned
 from pipelines.report.headline import grid
 from pipelines.report.numbers import PLUS_MINUS, quantity
 from pipelines.report.samples import table as rows_of
@@ -31,24 +31,54 @@ def numbers(table: pl.DataFrame) -> str:
     return f'<div class="numbers">{markup.table(MEANS, heading, lines)}</div>'
 
 
-def drawings(tables: Mapping[str, pl.LazyFrame]) -> str:
-    """Every figure whose tables have rows."""
+def drawings(
+    tables: Mapping[str, pl.LazyFrame],
+    figures: Sequence[Figure] = FIGURES,
+    arms: Collection[str] = CORE,
+    *,
+    level: int = 3,
+) -> str:
+    """Every one of `figures` whose tables have rows of `arms`."""
     drawn = []
-    for figure in FIGURES:
-        if any(rows_of(tables, name).head(1).collect().is_empty() for name in figure.needs):
+    for figure in figures:
+        if any(rows_of(tables, name, arms).head(1).collect().is_empty() for name in figure.needs):
             continue
         taken = figure.takes(tables)
-        notes = [("What it means.", figure.meaning), ("How it is computed.", figure.how), ("Careful.", figure.caveat)]
-        told, alt = None if figure.null is None else beside.sentence(figure.null(*taken), *figure.told), figure.alt
+        null = None if figure.null is None else figure.null(*taken, arms)
+        told = None if null is None else beside.sentence(null, *figure.told)
+        notes, alt = [("What it means.", figure.meaning), ("How it was computed.", figure.how)], figure.alt
         if told is not None:
             notes.insert(1, ("Beside a null.", told))
+        if null is not None and not null.null.is_empty():
             alt += " Thin dashed in bf16: the null, one line per arm."
-        drawn.append(markup.figure(figure.key, figure.title, adaptive(render_svg(figure.draw(*taken))), alt, notes))
-    return (
-        f'<div class="figures">{"".join(drawn)}</div>'
-        if drawn
-        else markup.paragraph("The tables hold nothing to draw.")
-    )
+        card = markup.card(adaptive(render_svg(figure.draw(*taken, arms))), figure.key, figure.title, alt)
+        notes.append(("Careful.", figure.caveat))
+        if figure.choice is None:
+            form, numbers = "", role_numbers(tables, arms)
+        else:
+            rows, first = figure.choice.rows(tables, arms), figure.choice.starts(tables, arms)
+            form, numbers = figure.choice.form(figure.key, rows, first), figure.choice.numbers(rows, first)
+        more = markup.details(f"Numbers of: {figure.title}", numbered(numbers))
+        drawn.append(markup.figure(figure.key, figure.title, form + card, notes, more, level=level))
+    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+
+
+def numbered(parts: Mapping[str, pl.DataFrame]) -> str:
+    """What a figure draws, as a table per axis title: a line for each place along the other axis, or each role."""
+    found = []
+    for caption, rows in parts.items():
+        keys = [name for name in rows.columns if name not in ("arm", "view", "value", "low", "high")]
+        views = [view for view in ("bf16", "master") if view in set(rows["view"])]
+        columns = [(arm, view) for arm in rows["arm"].unique(maintain_order=True) for view in views]
+        known = {(row["arm"], row["view"], row[keys[0]]): row for row in rows.iter_rows(named=True)}
+        lines = []
+        for place in rows[keys[0]].unique(maintain_order=True) if keys[0] == "role" else rows[keys[0]].unique().sort():
+            cells = [known.get((*column, place)) for column in columns]
+            words = ["-" if cell is None else spanned(cell["value"], cell["low"], cell["high"]) for cell in cells]
+            lines.append((place if isinstance(place, str) else f"{place:.4g}", *words))
+        heading = (keys[0], *(f"{arm}, {view}" for arm, view in columns))
+        found.append(f'<div class="numbers suite">{markup.table(caption, heading, lines)}</div>')
+    return "".join(found)
 
 
 def varied(suite: Suite, table: pl.DataFrame, decided: pl.DataFrame) -> str:

@@ -1,8 +1,13 @@
 """Small pieces of HTML: escaped text, tables in scrollable regions, figures with accessible inline SVG."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+
+TOLD = "told: "  # begins the description of a mark whose value the page shows
+VALUE, PARTS = re.compile(rf' aria-label="{TOLD}([^"]*)"'), re.compile(r' (?:aria-[a-z]+|role)="[^"]*"')
+
+IDS, LINKS = re.compile(r'\bid="([^"]+)"'), re.compile(r'(url\(|href=")#([^")]+)')
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -25,6 +30,16 @@ def details(summary: str, *parts: str, open: bool = False) -> str:
     return f"<details{' open' if open else ''}><summary>{escape(summary)}</summary>\n{body}\n</details>"
 
 
+def facts(told: Mapping[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in told.items()) + "</dl>"
+
+
+def contents(sections: Iterable[tuple[str, str]]) -> str:
+    """Links to sections as (anchor, title)."""
+    links = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title in sections)
+    return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
+
+
 def badge(word: str) -> str:
     """A verdict as a word on its colour; the word carries the meaning."""
     return f'<span class="badge {word.replace(" ", "-")}">{escape(word)}</span>'
@@ -44,18 +59,30 @@ def table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]], *
     )
 
 
-def figure(key: str, title: str, svg: str, alt: str, notes: Iterable[tuple[str, str]]) -> str:
-    """An inline SVG with a text alternative, and under it the notes as (lead, text)."""
+def figure(key: str, title: str, drawing: str, notes: Iterable[tuple[str, str]], *more: str, level: int = 3) -> str:
+    """A figure with its heading, under it the notes as (lead, text), then `more`. drawing: what `card` gives, or ""."""
     words = "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in notes)
-    return (
-        f'<figure id="{key}"><h3>{escape(title)}</h3><div class="card">{inline(svg, key, alt)}</div>'
-        f"<figcaption>{words}</figcaption></figure>"
-    )
+    heading = f"<h{level}>{escape(title)}</h{level}>"
+    top = f'<div class="picture">{heading}{drawing}</div>'
+    return f'<figure id="{key}">{top}<figcaption>{words}</figcaption>{"".join(more)}</figure>'
+
+
+def card(svg: str, key: str, title: str, alt: str) -> str:
+    """A picture in its frame, which scrolls sideways where it is narrow and takes the keyboard."""
+    name = escape(f"{title}: picture")
+    return f'<div class="card" role="group" tabindex="0" aria-label="{name}">{inline(svg, key, alt)}</div>'
 
 
 def inline(svg: str, key: str, alt: str) -> str:
-    """`svg` for use inside a page: ids made unique by `key`, role and label on the root, width left to the page."""
-    svg = re.sub(r'\bid="', f'id="{key}-', svg)
-    svg = svg.replace("url(#", f"url(#{key}-").replace('href="#', f'href="#{key}-')
+    """`svg` for use inside a page: ids unique by `key`, the same from run to run; role, label and a limit of width.
+
+    What the renderer says of its parts is dropped, but for the values of marks (`figures.told`): data-told.
+    """
+    svg = VALUE.sub(r' data-told="\1"', svg)
+    svg = PARTS.sub("", svg)
+    # The renderer numbers ids through all that one process draws, so that they would differ from run to run.
+    numbers = {name: f"{key}-{place}" for place, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
+    svg = IDS.sub(lambda found: f'id="{numbers[found[1]]}"', svg)
+    svg = LINKS.sub(lambda found: f"{found[1]}#{numbers[found[2]]}", svg)
     svg = re.sub(r"<svg\b", f'<svg role="img" aria-label="{escape(alt)}"', svg, count=1)
-    return re.sub(r'(<svg\b[^>]*?) width="([\d.]+)" height="[\d.]+"', r'\1 style="max-width:\2px"', svg, count=1)
+    return re.sub(r'(<svg\b[^>]*?) width="([\d.]+)" height="[\d.]+"', r'\1 style="--width:\2px"', svg, count=1)

@@ -72,3 +72,8 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def short(value: float) -> str:
+    """Four significant digits, with a power of ten where a plain number would be long."""
+    return f"{value:.2e}" if 0 < abs(value) < 1e-2 else fixed(value, decimals(value, 4))

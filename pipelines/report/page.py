@@ -1,4 +1,4 @@
-"""One study as a self-contained HTML page: no script, no request, readable on paper, a phone or a wide screen."""
+"""One study as a self-contained HTML page: no request, whole without its script, on paper, a phone or a wide screen."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,18 +7,22 @@ from importlib.resources import files
 import polars as pl
 
 from pipelines.report import bounds, exhibits, grids, inventory, markup, power, prose, questions
+from pipelines.report.adaptive import tones
 from pipelines.report.arms import ARMS, BY_KEY
 from pipelines.report.findings import findings
 from pipelines.report.headline import headline
 from pipelines.report.ledger import ledger
 from pipelines.report.means import means
+from pipelines.report.paper.section import section
 from pipelines.report.suites import SUITES
 from pipelines.report.verdicts import verdicts
+from pipelines.store.objects import Store
 
 SECTIONS = (
     ("findings", "Findings"),
+    ("arms", "The arms"),
     ("headline", "Headline numbers"),
-    ("figures", "Figures"),
+    ("figures", "Table 1 and Figures 2 to 9 of the paper, from these runs"),
     *((suite.name, suite.title) for suite in SUITES),
     ("regimes", "Which regime each run is in"),
     ("predictions", "Does early locking predict accuracy?"),
@@ -31,6 +35,7 @@ SECTIONS = (
     ("limits", "How to read this, and limits"),
     ("provenance", "Provenance"),
 )
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 LIMITS = """\
 Intervals are 95 % Student-t intervals over seeds, paired by seed where two arms are compared. They are not corrected
 for the number of statements: about one in twenty would exclude zero by chance. The percentile bootstrap over seeds is
@@ -51,22 +56,22 @@ falling stable rank and a gradual locking.
 
 The models are far smaller than the paper's 8B and train for far fewer steps: orders are compared, not levels.
 """
-PAPER = (
-    'The paper\'s own table and figures, drawn from these runs: <a href="paper.html">paper.html</a>, which '
-    "<code>opd report {study}</code> writes."
-)
 
 
-def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str]) -> str:
-    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text.
+def page(
+    study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str], store: Store | None = None
+) -> str:
+    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text;
+    `store`: where the weights are that figure 3 maps.
 
     Every conclusion is generated from the verdict rows of the same tables.
     """
     decided = verdicts(study, tables)
     bodies = {
         "findings": findings(decided),
+        "arms": arms(tables),
         "headline": exhibits.numbers(headline(study, tables)),
-        "figures": exhibits.drawings(tables) + f"<p>{PAPER.format(study=escape(study))}</p>",
+        "figures": section(tables, decided, store),
         **{suite.name: exhibits.varied(suite, grids.rows(study, suite, tables), decided) for suite in SUITES},
         "regimes": questions.regimes(tables["regime"]) if "regime" in tables else "",
         "predictions": questions.predicted(tables["predictions"].collect()) if "predictions" in tables else "",
@@ -77,9 +82,7 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
         "missing": exhibits.missing(inventory.missing(tables)),
         "bounds": exhibits.exactness(bounds.relative(tables)),
         "limits": markup.items(" ".join(text.split()) for text in LIMITS.split("\n\n")),
-        "provenance": "<dl>"
-        + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance.items())
-        + "</dl>",
+        "provenance": markup.facts(provenance),
     }
     title = f"Weight geometry of SFT, OPD and RLVR: study {study}"
     shown = [(key, name) for key, name in SECTIONS if bodies[key]]
@@ -87,26 +90,20 @@ def page(study: str, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[
     return document(title, introduction(tables, provenance, shown), main)
 
 
-def redrawn(study: str, body: str) -> str:
-    """The page of the paper's own table and figures, drawn from the runs of `study`; body: `paper.section.section`."""
-    title = f"arXiv 2606.07082, figure by figure: study {study}"
-    lead = (
-        'Drawn from the runs of this study, with the paper\'s values beside them. <a href="index.html">The report</a>'
-    )
-    return document(title, f'<p class="lead">{lead}</p>', markup.section("paper", "Table 1 and Figures 2 to 9", body))
-
-
 def document(title: str, header: str, main: str) -> str:
-    """A self-contained HTML document."""
-    css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
+    """A self-contained HTML document: it may run what it brings, and ask for nothing."""
+    css, script = (
+        files("pipelines.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
-{css}</style>
+{css}{tones(main)}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>
@@ -114,9 +111,11 @@ def document(title: str, header: str, main: str) -> str:
 <h1>{escape(title)}</h1>
 {header}
 </header>
-<main id="main">
+<main id="main" tabindex="-1">
 {main}
 </main>
+<script>
+{script}</script>
 </body>
 </html>
 """
@@ -125,24 +124,31 @@ def document(title: str, header: str, main: str) -> str:
 def introduction(
     tables: Mapping[str, pl.LazyFrame], provenance: Mapping[str, str], sections: Sequence[tuple[str, str]]
 ) -> str:
-    """What was run: a paragraph, the sections, and a table of the arms."""
-    nav = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in sections)
-    contents = f'<nav aria-label="Sections"><ul>{nav}</ul></nav>'
-    ran, same = inventory.runs(tables), inventory.starts(tables)
+    """What was run, in a paragraph, and the sections."""
+    contents = markup.contents(sections)
+    ran = inventory.runs(tables)
     if ran.is_empty():
         told = "The tables hold no runs of the arms that are put beside the paper: " + prose.listed(
             [arm.label for arm in ARMS], ", "
         )
         return markup.paragraph(f"{told}.", "lead") + contents
     names = [f"{BY_KEY[row['arm']].label} ({row['run_steps']} steps)" for row in ran.iter_rows(named=True)]
-    arms = prose.listed(names, ", ")
+    named = prose.listed(names, ", ")
     seeds = prose.listed(sorted({seed for text in ran["seeds"] for seed in text.split(", ")}, key=int), ", ")
     plural = "seed" if seeds.isdigit() else "seeds"
     commit = f" at commit {provenance['commit']}" if "commit" in provenance else ""
     lead = (
-        f"{arms} were trained with {plural} {seeds}{commit}, and every weight matrix was compared with its start. "
+        f"{named} were trained with {plural} {seeds}{commit}, and every weight matrix was compared with its start. "
         "This page puts the result beside the 8B runs of arXiv 2606.07082."
     )
+    return markup.paragraph(lead, "lead") + contents
+
+
+def arms(tables: Mapping[str, pl.LazyFrame]) -> str:
+    """A table of the arms; nothing without runs."""
+    ran, same = inventory.runs(tables), inventory.starts(tables)
+    if ran.is_empty():
+        return ""
     heading = ("arm", "what it is", "same start as OPD", "seeds", "steps", "learning rate", "optimizer")
     lines = [
         (
@@ -157,4 +163,4 @@ def introduction(
         for row in ran.iter_rows(named=True)
     ]
     arms_table = markup.table("The arms of this study", heading, lines)
-    return markup.paragraph(lead, "lead") + contents + f'<div class="arms">{arms_table}</div>'
+    return f'<div class="arms">{arms_table}</div>'

@@ -142,10 +142,10 @@ def control(table: pl.DataFrame) -> str:
     return f"{text}; they do on {listed(apart)}." if apart else f"{text}."
 
 
-def controlled(table: pl.DataFrame) -> list[str]:
+def controlled(table: pl.DataFrame, suite: str = "core") -> list[str]:
     """What the controls say of the paper's statements that hold, one sentence per reading and control."""
     found: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
-    for claim, row in section(table, "paper"):
+    for claim, row in section(table, "paper", suite):
         if row["control_says"] is not None:
             points = found.setdefault((row["control_says"], row["control"]), {}).setdefault(claim.statement, {})
             points.setdefault(point(claim.metric), []).append(claim.metric.view or "")
@@ -160,12 +160,13 @@ def controlled(table: pl.DataFrame) -> list[str]:
 
 def places(points: Mapping[str, list[str]]) -> str:
     """ "unchanged weights (bf16) and spectral drift (bf16, master)" """
-    return listed([f"{name} ({', '.join(views)})" for name, views in points.items()], ", ")
+    told = [(name, ", ".join(filter(None, views))) for name, views in points.items()]
+    return listed([f"{name} ({views})" if views else name for name, views in told], ", ")
 
 
 def point(metric: Metric) -> str:
     """A metric without its view: "Sim_16 to the final step at 25 %"."""
-    return f"{metric.family}{'' if metric.at == END else f' at {100 * metric.at:g} %'}"
+    return f"{metric.family or metric.words}{'' if metric.at == END else f' at {100 * metric.at:g} %'}"
 
 
 def outcomes(table: pl.DataFrame, name: Section, suite: str) -> dict[str, list[str]]:

@@ -13,7 +13,8 @@ LABELS = {key: arm.label for key, arm in BY_KEY.items()}
 
 
 def labelled() -> pl.Expr:
-    return pl.col("arm").replace_strict(LABELS, return_dtype=pl.String())
+    """The name of an arm; an arm outside core goes by its key."""
+    return pl.col("arm").replace(LABELS)
 
 
 def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
@@ -34,19 +35,21 @@ def shared_cut(name: str, frame: pl.LazyFrame, cut: str, arms: Collection[str] =
     return None if best.is_empty() else best.item()
 
 
-def progress(name: str, frame: pl.LazyFrame, column: str, arms: Collection[str] = CORE) -> pl.DataFrame:
+def progress(
+    name: str, frame: pl.LazyFrame, column: str, arms: Collection[str] = CORE, *, weight: str | None = None
+) -> pl.DataFrame:
     """`column` of every run of `arms` against the share of it: columns arm, seed, view, progress in %, value.
 
-    Step 0 is left out. The unweighted mean over projection matrices. Where a table compares two steps, the later is the
-    last.
+    Step 0 is left out. The mean over projection matrices, by `weight` if given. Where a table compares two steps, the
+    later is the last.
     """
     rows = table({name: frame}, name, arms).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
         rows = rows.filter(pl.col("step_other") == pl.col("final"))
-    rows = rows.filter(pl.col("step") > 0)
+    rows = rows.filter(pl.col("step") > 0, pl.col(column).is_not_null())
     share = 100 * pl.col("step") / pl.col("final")
     keys = ("arm", "seed", "view", "progress")
-    runs = rows.with_columns(progress=share).group_by(keys).agg(value=mean(column, "matrix"))
+    runs = rows.with_columns(progress=share).group_by(keys).agg(value=mean(column, "matrix", weight))
     return runs.drop_nulls("value").sort(keys).collect()
 
 
@@ -75,12 +78,12 @@ def pooled(runs: pl.DataFrame) -> pl.DataFrame:
     return over_seeds(aligned(runs).lazy(), "view", "progress")
 
 
-def profile(rotation: pl.LazyFrame) -> pl.DataFrame:
+def profile(rotation: pl.LazyFrame, arms: Collection[str] = CORE) -> pl.DataFrame:
     """Final principal angles by index (columns arm, view, index from 1, value, low, high in degrees), input side.
 
     The dimension k is the largest with the fewest missing rows; per run the mean over projection matrices.
     """
-    rows = at("rotation", table({"rotation": rotation}, "rotation").filter(pl.col("side") == "input"), 1.0)
+    rows = at("rotation", table({"rotation": rotation}, "rotation", arms).filter(pl.col("side") == "input"), 1.0)
     rows = largest(rows, "k", "mean_deg").filter(pl.col("angles_deg").list.len() > 0)
     angles = rows.with_columns(index=pl.int_ranges(1, pl.col("angles_deg").list.len() + 1)).explode(
         "angles_deg", "index"
@@ -89,9 +92,11 @@ def profile(rotation: pl.LazyFrame) -> pl.DataFrame:
     return over_seeds(runs.filter(pl.col("value") > 0), "view", "index")
 
 
-def by_role(name: str, frame: pl.LazyFrame, column: str, *, weight: str | None = None) -> pl.DataFrame:
+def by_role(
+    name: str, frame: pl.LazyFrame, column: str, arms: Collection[str] = CORE, *, weight: str | None = None
+) -> pl.DataFrame:
     """The final value of `column` in the bf16 view by role (columns arm, role, value, low, high)."""
-    rows = table({name: frame}, name).filter(pl.col("view") == "bf16")
+    rows = table({name: frame}, name, arms).filter(pl.col("view") == "bf16")
     if "side" in TABLES[name].schema:
         rows = rows.filter(pl.col("side") == "input")
     rows = at(name, rows, 1.0)

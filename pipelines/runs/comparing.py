@@ -113,19 +113,10 @@ def publish(store: Store, study: Study) -> str:
         "settings": ", ".join(f"{name} {cuts}" for name, cuts in vars(study.measurement).items() if name != "tables"),
     }
     made_from = inputs(store, study)
-    store.write(report_key(study), page(study.name, tables(store, study), provenance=shown).encode())
+    text = page(study.name, tables(store, study), provenance=shown, store=store)
+    store.write(report_key(study), text.encode())
     store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
     return report_key(study)
-
-
-def publish_paper(store: Store, study: Study) -> str:
-    """Write the paper's table and figures as drawn from the study's runs, beside the report; returns the key."""
-    from pipelines.report.page import redrawn
-    from pipelines.report.paper.section import section
-
-    key = f"reports/{study.name}/paper.html"
-    store.write(key, redrawn(study.name, section(tables(store, study), store)).encode())
-    return key
 
 
 def headline(store: Store, study: Study) -> str:

@@ -143,6 +143,9 @@ def test_a_watched_run_is_held_against_its_references_as_it_grows(store, elsewhe
     (made,) = result.get_asset_materialization_events()
     facts = made.materialization.metadata
     assert facts["dagster/partition_row_count"].value == rows.height and facts["steps"].value == "1, 2, 4, 8"
+    assert facts["report"].value.endswith("/external.mine/index.html")
+    page = store.read("reports/external.mine/index.html").decode()
+    assert 'id="stable-rank"' in page and "At step 8</caption>" in page and "outside</td>" in page
 
 
 def test_a_run_without_references_is_measured_and_passes(store, elsewhere, monitored):

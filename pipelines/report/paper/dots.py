@@ -6,10 +6,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import PAPER, QUIET
+from pipelines.report.figures import PAPER, QUIET, told
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import looks, named, styled
-from pipelines.report.paper.published import Published
+from pipelines.report.paper.published import Published, in_words
 
 LINE, WIDTH = 25, 420  # px
 
@@ -34,21 +34,23 @@ def beside(
 
     look = looks(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
-    ours = alt.Chart(named(found)).encode(y=y)
-    rows = [{"label": _name(one.arm, arms), "value": one.low, "whose": THEIRS} for one in published]
+    ours = alt.Chart(told(named(found))).encode(y=y)
+    rows = [
+        {"label": _name(one.arm, arms), "value": one.low, "whose": THEIRS, "told": in_words(one)} for one in published
+    ]
     theirs = alt.Chart(pl.DataFrame(rows)).encode(y=y)
-    told = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]))
+    whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]))
     chart = alt.layer(
         ours.mark_rule(strokeWidth=2.5).encode(x=x("low"), x2="high:Q", color=quiet["color"]),
         theirs.mark_point(size=120, filled=True, fill=PAPER, stroke=QUIET, strokeWidth=2, opacity=1).encode(
-            x=x("value"), shape=told
+            x=x("value"), shape=whose, description="told:N"
         ),
-        ours.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), **quiet),
+        ours.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), description="told:N", **quiet),
     ).resolve_scale(shape="independent")
     return styled(chart.properties(width=WIDTH, height=LINE * len(order)))
 
 
-THEIRS = "the paper's (hollow); ours filled, with the 95 % interval over seeds"
+THEIRS = "hollow: the paper's; filled: ours"
 
 
 def _name(arm: str, arms: Sequence[str]) -> str:

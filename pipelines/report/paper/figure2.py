@@ -84,6 +84,7 @@ ITEM = Item(
     not_shown="The singular values themselves, which the paper overlays (3.5 to 6 over its leading 512): the tables "
     "keep how far each moved. Our k is smaller than its 512, and the last angle depends on the gap at that cut. "
     "Matrices run by layer and then by role (q k v o gate up down); the paper does not state its order.",
+    speaks=("rotation", "spectral_drift"),
     published=FIGURE2,
     draw=draw,
 )

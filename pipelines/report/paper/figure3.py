@@ -60,6 +60,7 @@ ITEM = Item(
     not_shown="How large the changes are. bf16's grid is finer at small weights, so a small weight shows changes that "
     "a large one hides: that alone favours the low-magnitude mask. The paper's matrix has 4096 columns, and its global "
     "numbers may be of that matrix alone; its masks hold 30 % of the weights, which its own counts require.",
+    speaks=("localization",),
     published=FIGURE3,
     draw=draw,
 )

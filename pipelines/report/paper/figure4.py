@@ -62,6 +62,7 @@ ITEM = Item(
     not_shown="The paper's levels: its means are over the attention matrices of an 8B model, ours over all projection "
     "matrices, and the rank of small ones has a ceiling; its Hill k is not given, ours is the smallest that all "
     "matrices share. In bf16 the beginning is rounding: compare with the thin dashed null, which never turns.",
+    speaks=("update_norm", "hill"),
     published=FIGURE4,
     draw=draw,
 )

@@ -60,6 +60,7 @@ ITEM = Item(
     not_shown="Locking as such: chance is 16 over a matrix's inputs, higher for a small model than for the paper's "
     "4096, and in bf16 the thin dashed null, an update that never turns, rises too. Read the masters. The paper's "
     "first OPD checkpoint is 21 % into its run.",
+    speaks=("locking",),
     published=FIGURE5,
     draw=draw,
 )

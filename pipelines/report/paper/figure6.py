@@ -38,6 +38,8 @@ ITEM = Item(
     not_shown="Equal severity: 16 directions are a larger part of a small model's inputs than of the paper's 4096, and "
     "they cut more from an update that is spread wider. Gradients are confined, steps are not: Adam's scaling lets "
     "some of the update leave the subspace. The paper's numbers are AIME 2024, from comments in its source.",
+    speaks=("evaluation",),
+    suite="interventions",
     published=FIGURE6,
     draw=draw,
 )

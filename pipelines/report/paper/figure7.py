@@ -31,6 +31,8 @@ ITEM = Item(
     not_shown="The paper's arms exactly: it varies the sampled token's policy gradient, which is opd-pg here; token "
     "and rollout arms here have the exact reverse KL, mixes RLVR's batch. Every panel has an axis of its own: the "
     "paper's levels belong to 4096 columns.",
+    speaks=("update_norm",),
+    suite="objectives",
     published=FIGURE7,
     draw=draw,
 )

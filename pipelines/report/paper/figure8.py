@@ -39,6 +39,8 @@ ITEM = Item(
     "benchmarks below.",
     not_shown="Five benchmarks: our task has one set of held-out problems, sampled in two ways. The paper's ranges say "
     "where its curves run and no more; its figure mixes avg@32, avg@8 and avg@4.",
+    speaks=("evaluation",),
+    suite="interventions",
     published=FIGURE8,
     draw=draw,
 )

@@ -35,6 +35,8 @@ ITEM = Item(
     not_shown="Equal training: an arm that keeps a quarter of the tokens has a noisier gradient, and its update "
     "differs in size for that reason alone. Every panel has an axis of its own. The paper's Hill k is not given, and "
     "early Hill in bf16 is rounding; read the masters.",
+    speaks=("update_norm", "hill"),
+    suite="objectives",
     published=FIGURE9,
     draw=draw,
 )

@@ -45,6 +45,8 @@ class Item:
     needs: tuple[str, ...]  # tables
     shows: str  # one plain sentence
     not_shown: str  # what must not be read off it
+    speaks: tuple[str, ...]  # tables whose verdicts are about it
+    suite: str = "core"  # whose verdicts
     published: tuple[Published, ...]  # drawn beside our runs
     draw: Callable[[Tables, Store | None], Drawing]  # the store is asked for weights, where tables do not suffice
 

@@ -6,11 +6,11 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import PAPER, QUIET
+from pipelines.report.figures import PAPER, QUIET, told
 from pipelines.report.paper.blocks import MAPS
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import Axis, apart, level, looks, named, styled
-from pipelines.report.paper.published import DENSITY, LOW_MAGNITUDE, PRINCIPAL, Published, of
+from pipelines.report.paper.published import DENSITY, LOW_MAGNITUDE, PRINCIPAL, Published, in_words, of
 
 SIDE, HEIGHT, ROOM = 165, 150, 46  # px of a map, of a panel of dots, and of the labels to their left
 KINDS: dict[str, str] = dict(zip(MAPS, (DENSITY, PRINCIPAL, LOW_MAGNITUDE), strict=True))  # quantity by map
@@ -85,15 +85,19 @@ def _dots(
     )
     look = looks(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
-    ours = alt.Chart(named(rows)).encode(x=x)
-    theirs = named(pl.DataFrame([{"arm": one.arm, "value": one.low, "whose": "the paper's"} for one in reported]))
-    hollow = alt.Chart(theirs.filter(pl.col("label").is_in(labels))).encode(x=x, y=axis.y(labels=first))
+    ours = alt.Chart(told(named(rows))).encode(x=x)
+    theirs = named(pl.DataFrame([{"arm": one.arm, "value": one.low, "told": in_words(one)} for one in reported]))
+    hollow = alt.Chart(theirs.filter(pl.col("label").is_in(labels))).encode(
+        x=x, y=axis.y(labels=first), description="told:N"
+    )
     layers = [] if chance is None else level(chance, f"chance {chance:g} %", axis, labels=first, below=26)
     layers += [
         ours.mark_rule(strokeWidth=2.5, xOffset=-9).encode(
             y=axis.y("low", labels=first), y2="high:Q", color=quiet["color"]
         ),
-        ours.mark_point(size=100, filled=True, opacity=1, xOffset=-9).encode(y=axis.y(labels=first), **quiet),
+        ours.mark_point(size=100, filled=True, opacity=1, xOffset=-9).encode(
+            y=axis.y(labels=first), description="told:N", **quiet
+        ),
         hollow.mark_point(
             shape="diamond", size=110, filled=False, fill=PAPER, stroke=QUIET, strokeWidth=2, opacity=1, xOffset=9
         ),

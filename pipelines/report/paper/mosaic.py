@@ -7,12 +7,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import INK, QUIET
+from pipelines.report.figures import INK, QUIET, told
 from pipelines.report.paper.palette import style
-from pipelines.report.paper.panels import TEXT, Axis, shared, styled
+from pipelines.report.paper.panels import TEXT, Axis, named, shared, styled
 from pipelines.report.paper.published import Published
 
-WIDTH, HEIGHT, ROOM = 150, 135, 52  # px of a panel, and of the labels to its left
+WIDTH, HEIGHT, ROOM = 150, 135, 62  # px of a panel, and of the labels to its left
 SIDES = {"input": "input side (right)", "output": "output side (left)"}
 
 
@@ -51,6 +51,8 @@ def panel(column: Column, arm: str, *, last: bool) -> Any:
     layers.append(banded.encode(x=x, y=axis.y("low"), y2="high:Q", detail="side:N"))
     line = alt.Chart(rows).mark_line(strokeWidth=2, color=look.color).encode(x=x, y=axis.y())
     layers.append(line.encode(strokeDash=dash) if column.sides else line)
+    spots = told(named(rows), *(["side"] if column.sides else []), "index")
+    layers.append(alt.Chart(spots).mark_point(size=30, opacity=0).encode(x=x, y=axis.y(), description="told:N"))
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
@@ -70,7 +72,7 @@ def mosaic(columns: Sequence[Column], arms: Sequence[str]) -> Any:
     for arm in arms:
         panels = [panel(column, arm, last=arm == arms[-1]) for column in columns]
         look = style(arm)
-        title = alt.TitleParams(look.label, anchor="start", fontWeight="bold", color=look.color)
+        title = alt.TitleParams(look.label, anchor="start", fontWeight="bold", color=INK)
         rows.append(alt.hconcat(*panels, spacing=8, title=title))
     # Equal room for labels keeps a column's panels below each other.
     return styled(alt.vconcat(*rows, spacing=6), room=ROOM)

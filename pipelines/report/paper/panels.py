@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import GRID, INK, NULL, PAPER, QUIET, SHARES, THIN, THIN_DASH, explained
+from pipelines.report.figures import GRID, INK, NULL, PAPER, QUIET, SHARES, THIN, THIN_DASH, explained, told
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.published import Published
 
@@ -123,11 +123,11 @@ def curves(
     x = alt.X("progress:Q", scale=scale, axis=ticks, title=PERCENT_OF_RUN if along else None)
     base = alt.Chart(named(data, arms)).encode(x=x)
     banded = alt.Chart(named(data.drop_nulls("low"), arms)).mark_area(opacity=0.2, clip=True)
-    marked = alt.Chart(named(marks(data), arms)).mark_point(size=55, filled=True, opacity=1)
+    marked = alt.Chart(told(named(marks(data), arms), "view", "progress")).mark_point(size=55, filled=True, opacity=1)
     layers = [
         banded.encode(x=x, y=axis.y("low", labels=labels), y2="high:Q", color=look["color"]),
         base.mark_line(strokeWidth=2.2).encode(y=y, color=look["color"], strokeDash=look["strokeDash"]),
-        marked.encode(x=x, y=y, color=look["color"], shape=look["shape"]),
+        marked.encode(x=x, y=y, color=look["color"], shape=look["shape"], description="told:N"),
     ]
     if null is not None and not null.is_empty():
         dashed = alt.Chart(named(null).with_columns(series=pl.lit(NULL))).encode(x=x, y=y, color=look["color"])
@@ -162,12 +162,12 @@ def styled(chart: Any, *, columns: int = 4, room: int | None = None) -> Any:
         "labelLimit": 0,
         "symbolSize": 110,
         "symbolOpacity": 1,
+        "columnPadding": 22,
     }
     # Set at once: every call of configure_* copies the whole chart, panel by panel.
     chart.config = alt.Config(
         background=PAPER,
         padding=8,
-        aria=False,  # the page names each figure as one image
         font="sans-serif",
         axis=alt.AxisConfig(labelFontSize=TEXT - 2, gridColor=GRID, domainColor=QUIET, tickColor=QUIET, **text),
         axisY=alt.Undefined if room is None else alt.AxisConfig(minExtent=room, maxExtent=room),

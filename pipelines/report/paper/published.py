@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.report.arms import label
+from pipelines.report.markup import TOLD
+
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -26,6 +29,11 @@ class Published:
         """The words with how they are known, unless the paper states them."""
         hows = {"stated": "", "source": " (LaTeX source)", "axis": " (axis ticks)"}
         return self.words + hows[self.known]
+
+
+def in_words(one: Published) -> str:
+    """What the page shows of a mark of the paper's."""
+    return f"{TOLD}the paper, {label(one.arm)}: {one.told}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"

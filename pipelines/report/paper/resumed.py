@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.figures import INK, QUIET
+from pipelines.report.figures import INK, QUIET, told
 from pipelines.report.paper.confinement import EVERY, Family
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import HEIGHT, TEXT, WIDTH, Axis, looks, named, styled
@@ -40,7 +40,7 @@ def figure(
 
 
 def _panel(found: pl.DataFrame, family: Family, axis: Axis, *, headed: bool, last: bool, labels: bool) -> Any:
-    words = {arm: told for told, arm in family.arms.items()}
+    words = {arm: kind for kind, arm in family.arms.items()}
     arms = [arm for arm in family.arms.values() if arm in set(found["arm"])]
     longest = float(found["step"].max())  # type: ignore[arg-type]
     shifts = {arm: place * APART * longest for place, arm in enumerate(arms)}
@@ -60,7 +60,7 @@ def _panel(found: pl.DataFrame, family: Family, axis: Axis, *, headed: bool, las
         legend=legend,
     )
     y = axis.y(labels=labels)
-    continued = alt.Chart(named(rows.filter(own), arms)).encode(x=x, y=y, color=color)
+    continued = alt.Chart(told(named(rows.filter(own), arms), "point")).encode(x=x, y=y, color=color)
     stop = alt.Chart(named(rows.filter(own, pl.col("point") == "end"), arms)).encode(x=x, color=color)
     whole = alt.Chart(named(rows.filter(pl.col("arm") == family.parent))).encode(x=x, y=y, color=color)
     begin = alt.Chart(pl.DataFrame({"step": [family.begin]})).encode(x=x)
@@ -72,7 +72,7 @@ def _panel(found: pl.DataFrame, family: Family, axis: Axis, *, headed: bool, las
         ),
         continued.mark_line(strokeWidth=2.2),
         stop.mark_rule(strokeWidth=2.5).encode(y=axis.y("low", labels=labels), y2="high:Q"),
-        continued.mark_point(size=90, filled=True, opacity=1).encode(shape=shape),
+        continued.mark_point(size=90, filled=True, opacity=1).encode(shape=shape, description="told:N"),
     ]
     title = {"title": style(family.parent).label} if headed else {}
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, **title)

@@ -12,10 +12,17 @@ import polars as pl
 from pipelines.report.figures import PAPER
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.panels import HEIGHT, Axis, looks, named
-from pipelines.report.paper.published import Published
+from pipelines.report.paper.published import Published, in_words
 
 SLOT = 20  # px of one arm
-SCHEMA = {"arm": pl.String(), "low": pl.Float64(), "high": pl.Float64(), "end": pl.Float64(), "shape": pl.String()}
+SCHEMA = {
+    "arm": pl.String(),
+    "low": pl.Float64(),
+    "high": pl.Float64(),
+    "end": pl.Float64(),
+    "shape": pl.String(),
+    "told": pl.String(),
+}
 SHAPES = {"high": "triangle-up", "low": "triangle-down"}
 
 
@@ -25,9 +32,9 @@ def strip(
     """On `axis`, which the panels to the left share; labels: written out, for an axis of its own."""
     found = pl.DataFrame(
         [
-            (one.arm, one.low, one.high, getattr(one, one.ends), SHAPES[one.ends])
+            (one.arm, one.low, one.high, getattr(one, one.ends), SHAPES[one.ends], in_words(one))
             if one.ends
-            else (one.arm, one.low, one.high, None, None)
+            else (one.arm, one.low, one.high, None, None, in_words(one))
             for one in reported
             if one.arm in arms
         ],
@@ -35,14 +42,20 @@ def strip(
         orient="row",
     )
     rows, color = named(found), looks(arms)["color"]
+    scale = alt.Scale(domain=[style(arm).label for arm in arms], range=[style(arm).color for arm in arms])
+    outline = alt.Stroke("label:N", scale=scale, legend=None)  # a pale bar alone does not stand out enough
     columns = [style(arm).label for arm in arms if arm in set(found["arm"])]
     x = alt.X("label:N", sort=columns, axis=None)
     ranged, single = pl.col("low") < pl.col("high"), pl.col("low") == pl.col("high")
 
     def drawn(part: pl.DataFrame, column: str) -> Any:
-        return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color)
+        return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color, description="told:N")
 
-    layers = [drawn(rows.filter(ranged), "low").mark_bar(width=SLOT * 0.5, opacity=0.4).encode(y2="high:Q")]
+    layers = [
+        drawn(rows.filter(ranged), "low")
+        .mark_bar(width=SLOT * 0.5, fillOpacity=0.4)
+        .encode(y2="high:Q", stroke=outline)
+    ]
     for shape in SHAPES.values():
         arrived = drawn(rows.filter(pl.col("shape") == shape), "end")
         layers.append(arrived.mark_point(shape=shape, size=90, filled=True, opacity=1))

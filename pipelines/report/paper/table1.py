@@ -42,6 +42,7 @@ ITEM = Item(
     not_shown="How far the other weights moved, or whether an unchanged weight was trained: its master moves below "
     "what bf16 resolves. The share falls with the learning rate and the number of steps, so levels of a model with "
     "other ones are not comparable with the paper's; the order of arms that share them is.",
+    speaks=("update_support",),
     published=TABLE1,
     draw=draw,
 )

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import cli
+from pipelines.runs import reporting
 
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 
@@ -79,7 +80,13 @@ def prefix(tmp_path):
 
 
 @pytest.fixture
-def measure(opd, folders):
+def unpublished(monkeypatch):
+    """No page is drawn, which takes longer than to measure weights as small as these."""
+    monkeypatch.setattr(reporting, "publish", lambda store, recipe: reporting.report_key(recipe))
+
+
+@pytest.fixture
+def measure(opd, folders, unpublished):
     """measure(*arguments, steps=(100, 200)): `opd measure` of the folders in this process, named mine."""
 
     def run(*arguments, steps=(100, 200)):

@@ -38,7 +38,7 @@ from pipelines.cli import study
         ),
         ("plan", ["--base", "--trajectory PREFIX", "nothing is written", "Example:"]),
         ("tables", ["TABLE", "--out"]),
-        ("report", ["STUDY", "verdicts"]),
+        ("report", ["NAME", "verdicts"]),
         ("weights", ["SmolLM2", "93 MB"]),
     ],
 )

@@ -25,6 +25,22 @@ def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_p
         assert lake.scan(table, str(out)).collect().height > 0, table
 
 
+def test_what_is_measured_has_a_page_that_is_written_again_as_it_was(opd, folders, here):
+    given = ("--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", 0)
+    code, told, err = opd("measure", *given)
+    page = here / ".opd" / "store" / "reports" / "external.mine" / "index.html"
+    assert (code, err) == (0, "") and f"report: {page}\n" in told
+    before = page.read_text()
+    assert "No regime: this store holds no study" in before and 'id="stable-rank"' in before
+    page.unlink()
+    assert opd("report", "external.mine") == (0, f"report: {page}\n", "")
+    assert page.read_text() == before
+
+
+def test_a_page_of_what_was_never_imported_is_refused(refused):
+    assert "holds no import 'external.other'; `opd measure --name` makes one" in refused("report", "external.other")
+
+
 def test_a_second_call_measures_nothing_and_a_new_snapshot_joins(measure, monkeypatch):
     measure(steps=(100,))
     with monkeypatch.context() as patched:

@@ -114,15 +114,15 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
     calls = []
     monkeypatch.setattr(study, "progress", lambda store, study: (3, 12))
-    for name, page in (("compare", None), ("publish", "index"), ("publish_paper", "paper")):
+    for name, page in (("compare", None), ("publish", "index")):
         answer = page and f"reports/tiny/{page}.html"
         told = lambda store, study, name=name, answer=answer: calls.append((name, study.name)) or answer
         monkeypatch.setattr(comparing, name, told)
     code, told, err = opd("report", "tiny")
     assert (code, err) == (0, "")
-    assert calls == [("compare", "tiny"), ("publish", "tiny"), ("publish_paper", "tiny")]
+    assert calls == [("compare", "tiny"), ("publish", "tiny")]
     reports = f"{here}/.opd/store/reports/tiny"
-    assert told == (f"3 of 12 runs; report: {reports}/index.html\nthe paper, figure by figure: {reports}/paper.html\n")
+    assert told == f"3 of 12 runs; report: {reports}/index.html\n"
 
 
 def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):

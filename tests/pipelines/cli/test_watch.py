@@ -10,6 +10,7 @@ from pipelines import lake
 from pipelines.runs import watching
 from tests.pipelines.cli.conftest import NORM, save, weights
 
+pytestmark = pytest.mark.usefixtures("unpublished")
 SOON = ("--watch", "--interval", 0.05, "--name", "mine", "--workers", 0)
 
 

@@ -10,6 +10,7 @@ from pipelines.report.arms import ARMS, EVERY
 from pipelines.report.paper import confinement, variants
 from pipelines.report.paper.palette import style
 from pipelines.report.paper.trajectories import RUNS
+from pipelines.report.tone import lifted
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear sRGB.
 VISION = {
@@ -29,8 +30,8 @@ PANELS = {  # arms that one legend tells apart
         for family in confinement.FAMILIES
     },
 }
-LEAST, FAINTEST = 9.0, 1.7  # CIE Lab; contrast ratio
-DARK = "#14181d"  # --ground of page.css on dark
+LEAST, FAINTEST = 9.0, 3.0  # CIE Lab; contrast ratio (WCAG 2.2, 1.4.11)
+PAGES = {"white": ("#ffffff", str), "dark": ("#14181d", lifted)}  # --ground of page.css, and what arms become on it
 
 
 def linear(color):
@@ -54,10 +55,12 @@ def test_white_is_white_and_black_on_it_has_a_contrast_of_21():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
 
 
+@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("panel", PANELS)
-def test_any_two_arms_of_a_panel_differ(panel, vision):
-    seen = {arm: lab(np.array(VISION[vision]) @ linear(style(arm).color)) for arm in PANELS[panel]}
+def test_any_two_arms_of_a_panel_differ(panel, vision, page):
+    shown = PAGES[page][1]
+    seen = {arm: lab(np.array(VISION[vision]) @ linear(shown(style(arm).color))) for arm in PANELS[panel]}
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[one] - seen[other]) >= LEAST, (one, other)
 
@@ -68,10 +71,21 @@ def test_shape_repeats_what_colour_says(panel):
     assert len(set(shapes)) == len(shapes)
 
 
-@pytest.mark.parametrize("arm", sorted({arm for arms in PANELS.values() for arm in arms}))
-def test_a_line_shows_on_white_and_on_the_dark_page(arm):
-    assert contrast(style(arm).color, "#ffffff") >= FAINTEST
-    assert contrast(style(arm).color, DARK) >= FAINTEST
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("arm", sorted({*EVERY, *(arm for arms in PANELS.values() for arm in arms)}))
+def test_a_line_shows_on_white_and_on_the_dark_page(arm, page):
+    ground, shown = PAGES[page]
+    assert contrast(shown(style(arm).color), ground) >= FAINTEST
+
+
+def test_a_dark_page_lifts_colours_and_keeps_their_hue():
+    for color in ("#6b6b6b", "#7c5b1c", "#663c54"):  # whose lifted colours a screen can show
+        (before, *hue), (after, *same) = (lab(linear(one)) for one in (color, lifted(color)))
+        assert (after, *same) == pytest.approx((before + 22, *hue), abs=0.5), "as far as eight bits go"
+    for arm in ARMS:
+        (before, *hue), (after, *same) = (lab(linear(color)) for color in (arm.color, lifted(arm.color)))
+        assert after > before and np.dot(hue, same) > 0.9 * np.linalg.norm(hue) * np.linalg.norm(same)
+    assert lifted("#000000") == lifted("#101010"), "never darker than a dark page shows"
 
 
 def test_core_arms_keep_their_look_and_every_arm_has_one():
@@ -85,7 +99,7 @@ def test_core_arms_keep_their_look_and_every_arm_has_one():
 def test_a_continued_arm_has_the_colour_of_its_parent_and_confinement_moves_it():
     free, own, random = (style(f"opd-at20{end}").color for end in ("", "-own16", "-random16"))
     assert free == style("opd").color == style("opd-at5").color
-    light = [float(XYZ[1] @ linear(color)) for color in (own, free, random)]
+    light = [float(XYZ[1] @ linear(color)) for color in (random, own, free)]
     assert light == sorted(light) and len(set(light)) == 3
     assert style("sft-matched-at20-own16").color != style("sft-at20-own16").color
 

@@ -1,5 +1,6 @@
 """The page's part and the pictures."""
 
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -11,9 +12,13 @@ import pytest
 
 from pipelines.report.adaptive import VARIABLES, adaptive
 from pipelines.report.figures import GRID, INK, PAPER, QUIET, render_png, render_svg
+from pipelines.report.numbers import short
 from pipelines.report.paper import section
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.paper.png import packed
+from pipelines.report.verdicts import verdicts
+
+NOTES = [("What the controls say.", "Nothing."), ("How it was computed.", "By hand.")]
 
 
 class Reader(HTMLParser):
@@ -38,7 +43,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(drawings):
-    return "".join(section.shown(item, drawings[item.key]) for item in ITEMS)
+    return "".join(section.shown(item, drawings[item.key], NOTES) for item in ITEMS)
 
 
 def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
@@ -47,6 +52,7 @@ def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
     assert not reader.open
     assert all(count == 1 for count in reader.ids.values())
     text = " ".join(reader.texts)
+    assert text.count("What the controls say.") == text.count("How it was computed.") == len(ITEMS)
     for item in ITEMS:
         assert reader.ids[f"paper-{item.key}"] == 1
         assert item.title in text and item.shows in text and item.not_shown in text
@@ -55,7 +61,7 @@ def test_the_section_has_every_item_with_what_it_shows_and_what_not(html):
 
 
 def test_a_study_without_runs_has_sentences_and_no_picture():
-    html = section.section({})
+    html = section.section({}, verdicts("tiny", {}))
     assert html.count("<figure") == len(ITEMS) and "<svg" not in html
     assert html.count("Left out.") >= len(ITEMS)
 
@@ -110,4 +116,10 @@ def test_every_picture_fits_the_event_database(drawings):
     ("value", "text"), [(0.0, "0"), (12.3456, "12.35"), (0.05, "0.05000"), (0.001234, "1.23e-03"), (-3.0, "-3.000")]
 )
 def test_numbers_have_four_digits(value, text):
-    assert section.number(value) == text
+    assert short(value) == text
+
+
+def test_each_arm_of_a_panel_is_named_once_in_its_legend(drawings):
+    svg = render_svg(drawings["figure7"].chart)
+    named = Counter(re.findall(r">(opd-top50|opd-stale16|opd-mix-25)</text>", svg))
+    assert set(named.values()) == {1} and len(named) == 3

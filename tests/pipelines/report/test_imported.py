@@ -1,0 +1,88 @@
+"""The page of an imported trajectory: its regime first, then its figures beside the references."""
+
+import re
+
+import polars as pl
+import pytest
+
+from pipelines.report.imported import page
+from pipelines.report.paper.section import whole
+from pipelines.runs import judging
+from tests.pipelines.report import conftest as planted
+from tests.pipelines.report.regime.conftest import Planted, references, tables
+from tests.pipelines.report.test_page import Outline
+
+RECIPE = "external.my.run"
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """Rows of tiny's OPD as an import of one seed, with nothing of a study."""
+    found = {}
+    for name, rows in planted.plant_study("tiny").items():
+        mine = rows.filter(pl.col("recipe") == "tiny.opd", pl.col("seed") == 0)
+        found[name] = mine.with_columns(recipe=pl.lit(RECIPE), study=pl.lit("external"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(imported):
+    return page(RECIPE, imported, {}, provenance={"base": "s3://b/<base>"})
+
+
+def outline(text: str) -> Outline:
+    found = Outline()
+    found.feed(text)
+    return found
+
+
+def test_without_references_it_says_so_first_and_how_to_get_them(alone):
+    assert re.findall(r'<section id="(\w+)"', alone) == ["verdict", "figures", "limits", "provenance"]
+    assert "No regime: this store holds no study with measured runs" in alone
+    assert "opd report external.my.run writes this page again" in alone
+
+
+def test_it_is_well_formed_escaped_and_named(alone):
+    found = outline(alone)
+    assert found.open == [] and len(found.ids) == len(set(found.ids))
+    assert found.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(found.levels, found.levels[1:], strict=False))
+    assert {link[1:] for link in found.links} <= set(found.ids)
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in found.svgs)
+    assert "4 weight matrices at 5 steps (5 to 100)" in alone
+    assert "s3://b/&lt;base&gt;" in alone and "my.run (imported)" in alone
+
+
+def test_figures_are_those_of_the_tables_that_are_there(imported, alone):
+    assert {"unchanged", "stable-rank", "locking", "angles"} <= set(outline(alone).ids)
+    few = {name: rows for name, rows in imported.items() if name in ("update_norm", "hill")}
+    found = outline(page(RECIPE, few, {}, provenance={}))
+    assert {"stable-rank", "norm", "hill"} <= set(found.ids) and "locking" not in found.ids
+
+
+def test_the_same_tables_give_the_same_page(imported):
+    few = {"update_norm": imported["update_norm"]}
+    assert page(RECIPE, few, {}, provenance={}) == page(RECIPE, few, {}, provenance={})
+
+
+def test_its_regime_comes_first_with_the_distances_beside_it():
+    run = Planted(recipe=RECIPE, kind=1.0)
+    from pipelines.report.regime.profile import profiles
+
+    known = tables([*references(), run])
+    found = profiles(whole(known), [(RECIPE, 0), *((one.recipe, one.seed) for one in references())])
+    judged = {"tiny": judging.judge(found, RECIPE, 0, "tiny")}
+    text = page(RECIPE, {"update_norm": known["update_norm"].filter(pl.col("step") < 0)}, judged, provenance={})
+    assert re.findall(r'<section id="(\w+)"', text)[:2] == ["verdict", "diagnostics"]
+    assert ">OPD-like</span> beside the runs of study tiny." in text
+    assert text.count("root mean square</th>") == 2, "a table per view"
+
+
+def test_readings_against_a_band_are_told_at_the_last_step(imported):
+    row = {"study": "external", "recipe": RECIPE, "seed": 0, "view": "bf16", "quantity": "stable_rank", "value": 4.0}
+    from pipelines.lake.schemas import TABLES
+
+    rows = [row | {"step": 50, "inside": True}, row | {"step": 100, "inside": False, "low": 5.0, "high": 6.0}]
+    band = pl.DataFrame(rows, schema=TABLES["monitor"].schema).lazy()
+    text = page(RECIPE, {"monitor": band}, {}, provenance={})
+    assert "<td>4.000</td><td>5.000</td><td>6.000</td><td>outside</td>" in text and "inside</td>" not in text
