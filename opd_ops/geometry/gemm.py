@@ -1,15 +1,18 @@
-"""The f32 matrix product this process uses: probed for accuracy and speed, never assumed.
+"""The f32 matrix product that the engine uses: probed for accuracy and speed, never assumed.
 
     error  = max_j ||fl(A b_j) - A b_j||_2 / ||A b_j||_2      over Gaussian A [512, 2048], b [2048, 64], against float64
 
 "highest" is what torch calls plain f32. A faster path ("high", "medium": TF32 on GPUs, oneDNN or AMX on CPUs) may be
 f32 in truth on one machine and bfloat16 on the next, so it is taken only where its error is below LIMIT, and refused
 by name otherwise. Not measured: products whose columns cancel, which lose more, in any arithmetic.
+torch keeps the path for a whole process, in which models may be trained and sampled from too, whose bytes it would
+change: it is entered for the engine's products alone, and left after them.
 Source: torch.set_float32_matmul_precision; error model: Higham and Mary, SIAM J. Sci. Comput. 41 (2019).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,18 +45,18 @@ class Probe:
 
 
 def probe(path: str = "highest", device: str = "cpu", product: Product = torch.mm) -> Probe:
-    """Accuracy and speed of one path; leaves the process on it. Errors: ReducedPrecision above LIMIT."""
-    torch.set_float32_matmul_precision(path)
+    """Accuracy and speed of one path. Errors: ReducedPrecision above LIMIT."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(512, 2048, generator=generator).to(device)
     b = torch.randn(2048, 64, generator=generator).to(device)
-    found, seconds = product(a, b), []
-    for _ in range(5):
-        begun = time.perf_counter()
-        found = product(a, b)
-        if found.is_cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
+    with on(path):
+        found, seconds = product(a, b), []
+        for _ in range(5):
+            begun = time.perf_counter()
+            found = product(a, b)
+            if found.is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begun)
     exact = a.double() @ b.double()
     error = float(((found.double() - exact).norm(dim=0) / exact.norm(dim=0)).max())
     if not error < LIMIT:
@@ -66,7 +69,7 @@ def probe(path: str = "highest", device: str = "cpu", product: Product = torch.m
 
 @cache
 def choose(device: str = "cpu") -> Probe:
-    """The path to use on a device: "highest", or the fastest accurate one that is FASTER; leaves the process on it."""
+    """The path to use on a device: "highest", or the fastest accurate one that is FASTER."""
     best = probe("highest", device)
     for path in PATHS[1:]:
         try:
@@ -76,10 +79,21 @@ def choose(device: str = "cpu") -> Probe:
         # The same error to the last bit is the same kernel, and its speed is noise.
         if found.error != best.error and found.gflops > FASTER * best.gflops:
             best = found
-    return use(best.path, device)
+    return best
 
 
 @cache
-def use(path: str, device: str = "cpu") -> Probe:
-    """Put this process on a path, as chosen elsewhere, checking its accuracy here. Errors: ReducedPrecision."""
+def checked(path: str, device: str = "cpu") -> Probe:
+    """A path that was chosen elsewhere, as accurate here. Errors: ReducedPrecision."""
     return probe(path, device)
+
+
+@contextmanager
+def on(path: str) -> Iterator[None]:
+    """The block's f32 products take this path."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(path)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

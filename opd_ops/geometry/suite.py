@@ -217,8 +217,9 @@ class Matrix:
         if not settings.wants("rotation", "singular_shift", "spectral_drift"):
             return {}
         if not start.dense:
-            tuned = Tuned(after, start.base, update, gemm.use(self.gemm_path, self.device))
-            return leading.certified(start.base, tuned, update, settings, view)
+            tuned = Tuned(after, start.base, update, gemm.checked(self.gemm_path, self.device))
+            with gemm.on(self.gemm_path):
+                return leading.certified(start.base, tuned, update, settings, view)
         # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
         tuned = start.factors if update.zero else factor(after, max((*settings.k, 0)))
         return leading.dense(start.factors, tuned, update, settings, view)

@@ -21,7 +21,7 @@ def tuned(w0, w, q):
     """The engine on matrices far smaller than those it is chosen for."""
     update = Update(w - w0)
     update.small = False
-    return Tuned(w, factorise(w0, q), update, gemm.use("highest"))
+    return Tuned(w, factorise(w0, q), update, gemm.checked("highest"))
 
 
 def truth(w0, w, k):
@@ -109,7 +109,7 @@ def test_a_known_rotation_is_found(degrees, side, shape, planted):
     w0, w = given_factors.weight, given_factors.turned(side, 15, 150, degrees)
     update = Update((w - w0).float())
     update.small = False
-    found = Tuned(w.float(), factorise(w0, 60), update, gemm.use("highest")).solve((16,))[0][16]
+    found = Tuned(w.float(), factorise(w0, 60), update, gemm.checked("highest")).solve((16,))[0][16]
     other = SIDES[1 - SIDES.index(side)]
     assert float(found.angles[side][-1]) == pytest.approx(degrees, rel=2e-5)
     assert abs(float(found.angles[side][-1]) - degrees) <= found.error_deg[side]

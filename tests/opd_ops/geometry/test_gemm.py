@@ -33,15 +33,28 @@ def test_a_product_of_nan_is_rejected():
 
 def test_the_choice_is_accurate_and_kept(monkeypatch):
     gemm.choose.cache_clear()
-    gemm.use.cache_clear()
+    gemm.checked.cache_clear()
     chosen = gemm.choose()
     assert chosen.error < gemm.LIMIT
-    assert torch.get_float32_matmul_precision() == chosen.path
+    assert chosen.path in gemm.PATHS and gemm.choose() is chosen
+
+
+@pytest.mark.parametrize("path", gemm.PATHS)
+def test_a_path_is_left_after_the_block_and_after_a_probe_whatever_happens_there(path):
+    before = torch.get_float32_matmul_precision()
+    with gemm.on(path):
+        assert torch.get_float32_matmul_precision() == path
+    with pytest.raises(ZeroDivisionError), gemm.on(path):
+        raise ZeroDivisionError
+    with pytest.raises(gemm.ReducedPrecision):
+        gemm.probe(path, product=lambda a, b: 2 * (a @ b))
+    gemm.probe("highest")
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 def test_an_inaccurate_fast_path_is_never_chosen(monkeypatch):
     gemm.choose.cache_clear()
-    gemm.use.cache_clear()
+    gemm.checked.cache_clear()
     plain = gemm.Probe("highest", 3e-7, 50.0)
 
     def probe(path, device="cpu"):
@@ -54,15 +67,15 @@ def test_an_inaccurate_fast_path_is_never_chosen(monkeypatch):
     monkeypatch.setattr(gemm, "probe", probe)
     assert gemm.choose().path == "medium"
     gemm.choose.cache_clear()
-    gemm.use.cache_clear()
+    gemm.checked.cache_clear()
     monkeypatch.setattr(
         gemm, "probe", lambda path, device="cpu": gemm.Probe(path, 3e-7, 50.0 if path == "highest" else 99.0)
     )
     gemm.choose.cache_clear()
-    gemm.use.cache_clear()
+    gemm.checked.cache_clear()
     assert gemm.choose().path == "highest"  # one kernel under three names
     monkeypatch.setattr(gemm, "probe", probe)
     monkeypatch.setattr(gemm, "FASTER", 10.0)
     assert gemm.choose() == plain
     gemm.choose.cache_clear()
-    gemm.use.cache_clear()
+    gemm.checked.cache_clear()

@@ -124,6 +124,7 @@ def test_an_actor_killed_while_it_draws_is_replaced_with_the_weights_of_now(remo
     expected = local.generate(requests(24), long, version=1)
     replaced, started = remote.crew.replaced, len(remote.pids)
     pid = remote.crew.first("pid")
+    os.kill(pid, signal.SIGSTOP)  # so that it cannot have answered when it is killed
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
     found = remote.generate(requests(24), long, version=1)
