@@ -43,12 +43,12 @@ def start(
 
 def born(pid: int) -> str:
     """When a process started, in ticks; empty when there is none, since its number may be another's one day."""
-    return _stat(pid).get("born", "")
+    return stat(pid).get("born", "")
 
 
 def alive(pid: int, birth: str) -> bool:
     """Whether a process is still the one that it was, and not a dead one that nobody has asked about."""
-    found = _stat(pid)
+    found = stat(pid)
     return found.get("born") == birth and found["state"] != "Z"
 
 
@@ -56,7 +56,7 @@ def descendants(roots: Iterable[int]) -> dict[int, str]:
     """Process ids and births of all that `roots` started, and what those started, `roots` themselves included."""
     children: dict[int, list[tuple[int, str]]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found["state"] != "Z":
+        if entry.name.isdigit() and (found := stat(int(entry.name))) and found["state"] != "Z":
             children.setdefault(int(found["parent"]), []).append((int(entry.name), found["born"]))
     known = {pid: born(pid) for pid in roots if born(pid)}
     front = list(known)
@@ -135,7 +135,8 @@ def _send(processes: Mapping[int, str], number: int) -> int:
     return sent
 
 
-def _stat(pid: int) -> dict[str, str]:
+def stat(pid: int) -> dict[str, str]:
+    """Of a process that is there: its state, its parent, and when it was born."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.processes import stat
+
 
 @dataclass(frozen=True)
 class Process:
@@ -17,7 +19,7 @@ class Process:
     @property
     def title(self) -> str:
         """What it calls itself; empty when it is gone."""
-        if _stat(self.pid).get("born") != self.born:
+        if stat(self.pid).get("born") != self.born:
             return ""
         try:
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -37,14 +39,14 @@ class Process:
 
 def process(pid: int) -> Process:
     """The process that has this number now."""
-    return Process(pid, _stat(pid).get("born", ""))
+    return Process(pid, stat(pid).get("born", ""))
 
 
 def descendants(root: Process) -> list[Process]:
     """All that a process started, and what those started, the nearest first."""
     children: dict[int, list[Process]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found["state"] != "Z":
+        if entry.name.isdigit() and (found := stat(int(entry.name))) and found["state"] != "Z":
             children.setdefault(int(found["parent"]), []).append(Process(int(entry.name), found["born"]))
     found, front = [], [root]
     while front:
@@ -59,12 +61,3 @@ def left(of: list[Process], within: float) -> list[Process]:
     while (found := [one for one in of if one.title]) and time.monotonic() < end:
         time.sleep(0.1)
     return found
-
-
-def _stat(pid: int) -> dict[str, str]:
-    """Of a process that is there: its state, its parent, and when it was born."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return {}
-    return {"state": fields[0], "parent": fields[1], "born": fields[19]}
