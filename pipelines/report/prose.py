@@ -137,7 +137,8 @@ def control(table: pl.DataFrame) -> str:
     if len(single) == len(rows):
         return f"The control was run with one seed: {len(rows)} differences are listed, none is decided."
     known = len(rows) - len(single)
-    same = known - len(apart)
+    if not (same := known - len(apart)):
+        return f"These seeds tell OPD from its matched offline control on each of {known} metrics: {listed(apart)}."
     text = f"On {same} of {known} metrics these seeds do not tell OPD from its matched offline control"
     return f"{text}; they do on {listed(apart)}." if apart else f"{text}."
 

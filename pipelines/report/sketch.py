@@ -9,7 +9,7 @@ from html import escape
 
 Point = tuple[float, float]
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 250, 74, 16, 34, 44  # px; the last four are margins
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe-Ito
+COLORS = ("#0072B2", "#c88500", "#009E73", "#b0309a", "#379cd0", "#D55E00")  # each at least 3 against white
 DASHES = ("", "6 3", "2 2")  # a second way to tell lines apart, and what is left once the colours are used up
 INK, QUIET, GRID = "#1a1a1a", "#555555", "#e3e3e3"
 TICKS = 5

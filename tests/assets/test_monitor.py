@@ -7,6 +7,7 @@ import pytest
 from assets import monitor
 from assets.partitions import STUDIES, run_key
 from pipelines import lake
+from pipelines.runs.measuring import measure_run
 
 TINY = STUDIES["tiny"]
 
@@ -26,10 +27,13 @@ def scaled(store, name, seed, column, factor):
 
 
 @pytest.fixture
-def alike(whole):
+def alike(whole, settle):
     """The whole store with the same norms at the same steps in every run of opd and opd-pg."""
     for name in ("opd", "opd-pg"):
         for seed in TINY.seeds:
+            if name == "opd-pg":
+                settle(whole, arm(name), seed)
+                measure_run(whole, arm(name), seed, TINY.measurement, serial=True)
             rows = lake.written(whole, "update_norm", recipe=f"tiny.{name}", seed=seed)
             norms = rows.with_columns(relative_norm=0.01 * pl.col("step").cast(pl.Float64()))
             lake.write(whole, "update_norm", norms, recipe=f"tiny.{name}", seed=seed)
