@@ -57,7 +57,7 @@ SERVICE = shape(
         "restart": {"enum": ["unless-stopped", "always", "on-failure", "no"]},
     },
     {
-        "build": shape({"context": TEXT, "dockerfile": TEXT, "target": TEXT}),
+        "build": shape({"context": TEXT, "dockerfile": TEXT, "target": TEXT, "args": shape({"TORCH_INDEX": TEXT})}),
         "entrypoint": WORDS,
         "command": WORDS,
         "init": SWITCH,
