@@ -1,22 +1,19 @@
-"""Ray: attach to RAY_ADDRESS or start a private local cluster, lend actors, fan tasks out with a serial twin.
+"""Ray: attach to RAY_ADDRESS or start a private local cluster, lend actors, attend to calls.
 
 `ray.init()` without an address would join any cluster found on the host, so the address is always explicit.
 `ray stop` is host-wide and never called: shutting down ends what this process started.
 """
 
-import functools
 import logging
 import math
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pipelines.runs import room
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -133,53 +130,6 @@ def one_thread() -> None:
 
     os.environ.update(THREADS)
     torch.set_num_threads(1)
-
-
-def fan_out(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    serial: bool,
-    done: Callable[[int], None] = lambda count: None,
-    cost: Callable[[Item], int] = lambda item: 1,
-    memory: Callable[[Item], int] = lambda item: 0,
-    name: Callable[[Item], str] = str,
-    smaller: Callable[[Item], Item] = lambda item: item,
-) -> list[Result]:
-    """function(item) for every item, in the order of `items`; the first error propagates.
-
-    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished (or
-    what they cost together), at least every second on Ray; an exception it raises cancels the rest. memory: bytes that
-    a task will hold, of which Ray starts no more than a node has. An item whose process is lost is done again, as
-    `Fan` has it; name: what it is called then; smaller: what is done in its place where memory was short.
-    """
-    if not serial:
-        from pipelines.runs.fan import Fan
-
-        task = _interruptible(function)
-        return Fan(task, items, done=done, cost=cost, memory=memory, name=name, smaller=smaller).results()
-    results: list[Any] = []
-    finished = 0
-    for item in items:
-        results.append(function(item))
-        finished += cost(item)
-        done(finished)
-    return results
-
-
-def _interruptible(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """`function` as a task that `ray.cancel` can end, which it does by KeyboardInterrupt from SIGINT's handler.
-
-    A process that ignores SIGINT, as a shell's background job does, starts workers that ignore it and have no handler.
-    """
-
-    @functools.wraps(function)
-    def task(item: Item) -> Result:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        return function(item)
-
-    return task
 
 
 def attend(reference: Any, beat: Callable[[], None]) -> Any:

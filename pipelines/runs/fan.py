@@ -1,10 +1,12 @@
-"""Independent tasks on Ray, each of which may be done again, since its result depends on its item alone.
+"""Independent tasks, one by one here or many on Ray; each may be done again, since its result is of its item alone.
 
 Ray itself would repeat a task that its memory monitor killed for ever, beside the same neighbours. Here a task whose
 process is lost is done again at once, and one for which memory was short once no other of this call is left: alone, and
 with twice the memory reserved each time, as far as the largest node has it. The other tasks go on meanwhile.
 """
 
+import functools
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -14,11 +16,42 @@ from pipelines.runs.cluster import BEAT, unwrap
 from pipelines.runs.deaths import RETRIES, Died, lost, reason, starved, tell
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 MORE = "use fewer workers or a machine with more memory, and start it again: what was measured is kept"
 
 
+def fan_out(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    serial: bool,
+    done: Callable[[int], None] = lambda count: None,
+    cost: Callable[[Item], int] = lambda item: 1,
+    memory: Callable[[Item], int] = lambda item: 0,
+    name: Callable[[Item], str] = str,
+    smaller: Callable[[Item], Item] = lambda item: item,
+) -> list[Result]:
+    """function(item) for every item, in the order of `items`; the first error propagates.
+
+    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished (or
+    what they cost together), at least every second on Ray; an exception it raises cancels the rest. memory: bytes that
+    a task will hold, of which Ray starts no more than a node has. An item whose process is lost is done again, as
+    `Fan` has it; name: what it is called then; smaller: what is done in its place where memory was short.
+    """
+    if not serial:
+        task = _interruptible(function)
+        return Fan(task, items, done=done, cost=cost, memory=memory, name=name, smaller=smaller).results()
+    results: list[Any] = []
+    finished = 0
+    for item in items:
+        results.append(function(item))
+        finished += cost(item)
+        done(finished)
+    return results
+
+
 class Fan(Generic[Item]):
-    """The tasks of one call, as `cluster.fan_out` has them. Errors: Died, in one line, after RETRIES repetitions."""
+    """The tasks of one call, as `fan_out` has them. Errors: Died, in one line, after RETRIES repetitions."""
 
     def __init__(
         self,
@@ -99,3 +132,18 @@ class Fan(Generic[Item]):
         else:
             tell(f"{name}: its worker is gone ({reason(death)}); it is done again, time {deaths} of {RETRIES}")
             self._submit(place)
+
+
+def _interruptible(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """`function` as a task that `ray.cancel` can end, which it does by KeyboardInterrupt from SIGINT's handler.
+
+    A process that ignores SIGINT, as a shell's background job does, starts workers that ignore it and have no handler.
+    """
+
+    @functools.wraps(function)
+    def task(item: Item) -> Result:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return function(item)
+
+    return task

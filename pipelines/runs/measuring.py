@@ -17,7 +17,8 @@ from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import estimates, proof, records, room
 from pipelines.runs.clock import Clock, write_timing
-from pipelines.runs.cluster import fan_out, one_thread
+from pipelines.runs.cluster import one_thread
+from pipelines.runs.fan import fan_out
 from pipelines.runs.fitting import asked, fitted, smaller
 from pipelines.runs.tasks import MatrixTask, Pair, Source
 from pipelines.runs.worker import Found, measure_matrix

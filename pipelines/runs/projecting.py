@@ -15,7 +15,8 @@ from opd_ops.geometry import VERSION
 from opd_ops.recipe.reaction import earlier
 from pipelines.report.readings import RANK, ordered
 from pipelines.runs import estimates, records
-from pipelines.runs.cluster import fan_out, one_thread
+from pipelines.runs.cluster import one_thread
+from pipelines.runs.fan import fan_out
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
 

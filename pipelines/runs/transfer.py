@@ -15,7 +15,7 @@ from opd_ops.recipe import FinalOf, Recipe
 from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import memory, proof, records
-from pipelines.runs.cluster import fan_out
+from pipelines.runs.fan import fan_out
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.families import EVALUATION, Family, families

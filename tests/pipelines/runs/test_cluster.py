@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.runs import cluster as room
-from pipelines.runs.cluster import actor, attend, cluster, fan_out, unwrap
+from pipelines.runs.cluster import actor, attend, cluster, unwrap
+from pipelines.runs.fan import fan_out
 from tests.pipelines.runs.conftest import gone
 
 both = pytest.mark.parametrize("serial", [True, False])
@@ -88,7 +89,8 @@ def test_a_listener_that_raises_stops_the_work(serial, workers):
 
 BACKGROUND = """
 import time
-from pipelines.runs.cluster import cluster, fan_out
+from pipelines.runs.cluster import cluster
+from pipelines.runs.fan import fan_out
 
 def endless(item):
     while True:

@@ -157,7 +157,8 @@ os.environ["RAY_memory_monitor_refresh_ms"] = "100"
 
 import logging
 from pipelines.runs import room, training
-from pipelines.runs.cluster import cluster, fan_out
+from pipelines.runs.cluster import cluster
+from pipelines.runs.fan import fan_out
 from pipelines.runs.measuring import measure
 from pipelines.runs.training import train
 from pipelines.store.objects import Store
