@@ -11,9 +11,9 @@ from assets import following, geometry, models, notify, paper, switches, traject
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.runs import comparing
-from pipelines.runs.measuring import measured
-from pipelines.runs.training import complete, parents
+from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.trajectories.training import complete, parents
+from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study

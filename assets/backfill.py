@@ -13,8 +13,8 @@ from typing import Any
 
 from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
-from pipelines.runs.measuring import TABLES, measured
-from pipelines.runs.training import parents, references
+from pipelines.runs.geometry.measuring import TABLES, measured
+from pipelines.runs.trajectories.training import parents, references
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe, find_study

@@ -13,7 +13,7 @@ import dagster as dg
 from assets import switches
 from assets.partitions import STUDIES
 from assets.resources import StoreResource
-from pipelines.runs import comparing
+from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 
 MORNING = "0 7 * * *"  # after the night of the sweep

@@ -17,7 +17,7 @@ from assets.trajectories import addressed
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
 from pipelines.lake import TABLES as DECLARED
-from pipelines.runs.measuring import TABLES, measure_run, measured
+from pipelines.runs.geometry.measuring import TABLES, measure_run, measured
 
 SHOWN = {  # the column whose mean over projections stands in an asset's metadata
     "update_support": "unchanged",

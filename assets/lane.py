@@ -23,8 +23,8 @@ from assets import failures, progress
 from assets.definitions import defs
 from assets.instance import local_instance
 from assets.progress import Stopped
-from pipelines.runs.cluster import cluster, warm
-from pipelines.runs.training import Host
+from pipelines.runs.cluster.attach import cluster, warm
+from pipelines.runs.trajectories.training import Host
 
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

@@ -28,8 +28,9 @@ from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
 from pipelines.progress import Board, duration
-from pipelines.runs import comparing, needs
-from pipelines.runs.cluster import cluster
+from pipelines.runs.cluster.attach import cluster
+from pipelines.runs.resources import needs
+from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_study

@@ -11,8 +11,8 @@ from assets.partitions import POOL, STUDIES, anchored, by_study, every, seed_of
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe, Weights, opd_of
-from pipelines.runs import needs
-from pipelines.runs.training import complete, require_parents, train
+from pipelines.runs.resources import needs
+from pipelines.runs.trajectories.training import complete, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import folder
 from pipelines.studies.study import Study
@@ -82,7 +82,7 @@ def _model(
     for recipe in study.models:
         if recipe.arm == arm:
             return _train(context, store, cluster, recipe, 0)
-    from pipelines.runs import starts
+    from pipelines.runs.trajectories import starts
 
     weights, source = given(study, arm)
     with explained():

@@ -37,7 +37,7 @@ def judged(
     """
     from pipelines.report import bands
     from pipelines.report.readings import QUANTITIES
-    from pipelines.runs import monitor
+    from pipelines.runs.geometry import monitor
 
     try:
         guardrails = monitor.calibrated(store, references, without=(recipe, seed), projected=False)

@@ -9,7 +9,7 @@ from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
 from pipelines.report.paper.item import Item
 from pipelines.report.paper.items import ITEMS
-from pipelines.runs import comparing
+from pipelines.runs.verdicts import comparing
 
 GROUP = "verdicts"
 CODE = metadata.sources("pipelines.report")

@@ -8,7 +8,7 @@ from functools import cache
 
 import dagster as dg
 
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies.catalog import studies
 from pipelines.studies.study import Study
 

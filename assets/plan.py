@@ -6,8 +6,8 @@ from assets.automation import anchors_job, comparison_job, models_job, runs_job
 from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
-from pipelines.runs.measuring import measured
-from pipelines.runs.training import complete, parents, references
+from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.trajectories.training import complete, parents, references
 from pipelines.store.objects import Store
 from pipelines.studies.catalog import find_recipe
 from pipelines.studies.study import Study

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from pipelines.progress import duration
-from pipelines.runs.training import Progress
+from pipelines.runs.trajectories.training import Progress
 
 # recipe, seed, phase, share done in [0, 1], wall seconds of work so far in this process
 Listener = Callable[[str, int, str, float, float], None]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from pipelines.runs.cluster import cluster, described
+from pipelines.runs.cluster.attach import cluster, described
 from pipelines.store.objects import Store, default_uri, normalise
 
 

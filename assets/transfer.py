@@ -10,9 +10,9 @@ from assets.partitions import STUDIES, by_study, every, runs
 from assets.resources import ClusterResource, StoreResource
 from assets.trajectories import addressed
 from pipelines.lake import TABLES
-from pipelines.runs import judging
-from pipelines.runs.predicting import READ, predict
-from pipelines.runs.transfer import VERSION, evaluate_transfers, transferred
+from pipelines.runs.verdicts import judging
+from pipelines.runs.verdicts.predicting import READ, predict
+from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, transferred
 
 ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources("pipelines.report"))
 

@@ -10,8 +10,8 @@ from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
 from pipelines.report.claims import CLAIMS
-from pipelines.runs import comparing
-from pipelines.runs.measuring import TABLES
+from pipelines.runs.geometry.measuring import TABLES
+from pipelines.runs.verdicts import comparing
 
 GROUP = "verdicts"
 CODE = metadata.sources("pipelines.report")

@@ -16,7 +16,7 @@ from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
-from pipelines.runs import watchlist
+from pipelines.runs.external import watchlist
 
 external = dg.DynamicPartitionsDefinition(name="external")
 
@@ -54,8 +54,9 @@ def monitored(
     context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource
 ) -> dg.MaterializeResult:
     """Measure the new checkpoints of one watched run, and judge all of them."""
-    from pipelines.runs import given, imports, reporting
-    from pipelines.runs import monitor as runs
+    from pipelines.runs.external import given, imports
+    from pipelines.runs.geometry import monitor as runs
+    from pipelines.runs.verdicts import reporting
     from pipelines.studies.study import Measurement
 
     opened = store.open()
@@ -140,7 +141,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
 
 def _looked(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The state after a look, and the steps from 1 up that became ready, which wait for a base. Errors: as `look`."""
-    from pipelines.runs.watching import look
+    from pipelines.runs.external.watching import look
 
     told = dict(state["told"])
     ready, seen = look(watch.prefix, told, {int(step): stamp for step, stamp in state["seen"].items()})

@@ -273,7 +273,7 @@ def conclude(items: Items, dagster: Dagster, ray: Ray, kept: Kept) -> bool:
 
 def undisturbed(items: Items, name: str) -> bool:
     """Whether the arm's final weights are those that one process makes, over a store in memory."""
-    from pipelines.runs.training import train
+    from pipelines.runs.trajectories.training import train
     from pipelines.store.objects import Store
     from pipelines.store.trajectory import Trajectory
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from opd_ops import models
 from opd_ops.recipe import Recipe
 from opd_ops.tasks import chains
-from pipelines.runs.starts import Model
+from pipelines.runs.trajectories.starts import Model
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study

@@ -13,7 +13,7 @@ from pipelines.bench.row import Row
 from pipelines.bench.sizes import FULL, QUICK, Sizes
 from pipelines.progress import Board
 from pipelines.report.numbers import aligned
-from pipelines.runs.cluster import THREADS
+from pipelines.runs.cluster.attach import THREADS
 from pipelines.store.objects import Store, default_uri, normalise
 
 HEADING = ["case", "quantity", "value", "goal", "", "note"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.runs.cluster import THREADS
+from pipelines.runs.cluster.attach import THREADS
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project, where environments are kept
 TORCH = "torch>=2.13,<2.14"  # a later torch would be a CUDA build

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.bench.load import Load
-from pipelines.runs.cluster import WORKER
+from pipelines.runs.cluster.attach import WORKER
 
 
 class Worker:

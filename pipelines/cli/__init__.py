@@ -28,8 +28,8 @@ from pipelines.cli import (
     weights,
 )
 from pipelines.cli.options import Parser
-from pipelines.runs.cluster import THREADS
-from pipelines.runs.deaths import Died
+from pipelines.runs.cluster.attach import THREADS
+from pipelines.runs.cluster.deaths import Died
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, Unwritable, default_uri, normalise
 

@@ -11,7 +11,7 @@ from pipelines.cli import request
 from pipelines.cli.options import Commands, location, session, store_of
 
 if TYPE_CHECKING:
-    from pipelines.runs.imports import Import
+    from pipelines.runs.external.imports import Import
 
 DEFERRED = "nulls"  # needs the final step, so it waits for the end of a run that is watched
 
@@ -51,8 +51,8 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
 
 def _watch(given: argparse.Namespace) -> int:
     """Measure what is there and what appears, until --until or an interrupt."""
-    from pipelines.runs import imports
-    from pipelines.runs.watching import INTERVAL, arrivals
+    from pipelines.runs.external import imports
+    from pipelines.runs.external.watching import INTERVAL, arrivals
     from pipelines.store.series import Empty, open_trajectory
 
     interval = INTERVAL if given.interval is None else given.interval
@@ -95,7 +95,7 @@ def _watch(given: argparse.Namespace) -> int:
 def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
     """Measure with notes and a progress line; returns the problems, and says those that were not told before."""
     from pipelines.progress import Board
-    from pipelines.runs import imports
+    from pipelines.runs.external import imports
 
     for note in imported.notes:
         if note not in told:
@@ -117,7 +117,7 @@ def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
 
 
 def _end(imported: "Import", problems: list[str]) -> int:
-    from pipelines.runs import reporting
+    from pipelines.runs.verdicts import reporting
 
     print(f"report: {location(imported.store, reporting.publish(imported.store, imported.recipe))}")
     print(f"tables: {location(imported.store, 'lake')}   (filter recipe == {imported.recipe!r})")

@@ -12,7 +12,7 @@ from pipelines.store.objects import Store
 if TYPE_CHECKING:
     import polars as pl
 
-    from pipelines.runs.monitor import Guardrails, Watched
+    from pipelines.runs.geometry.monitor import Guardrails, Watched
 
 LEFT = 4  # exit code of a run that left its band
 EXIT_CODES = (
@@ -100,7 +100,7 @@ def _asked(given: argparse.Namespace) -> Asked:
 
 
 def _once(asked: Asked, recipe: str, seed: int) -> int:
-    from pipelines.runs.monitor import calibrated, judge, keep, watched
+    from pipelines.runs.geometry.monitor import calibrated, judge, keep, watched
 
     run = watched(asked.store, recipe, seed, serial=asked.serial)
     guardrails = calibrated(asked.store, asked.against, without=(run.recipe, run.seed), serial=asked.serial)
@@ -113,8 +113,8 @@ def _once(asked: Asked, recipe: str, seed: int) -> int:
 def _follow(asked: Asked, given: argparse.Namespace) -> int:
     """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
     from pipelines.report.bands import trips
-    from pipelines.runs.imports import measure_import, plan
-    from pipelines.runs.monitor import TABLES, calibrated, judge, keep, watched
+    from pipelines.runs.external.imports import measure_import, plan
+    from pipelines.runs.geometry.monitor import TABLES, calibrated, judge, keep, watched
     from pipelines.studies.study import Measurement
 
     asked.store.require_writable()
@@ -138,8 +138,8 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
 
 def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Base and snapshots (step, ref) from 1 up: all at once, or as they become ready."""
-    from pipelines.runs.given import under
-    from pipelines.runs.watching import INTERVAL, arrivals
+    from pipelines.runs.external.given import under
+    from pipelines.runs.external.watching import INTERVAL, arrivals
 
     if not given.watch:
         found = under(given.trajectory, given.base)

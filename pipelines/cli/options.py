@@ -40,7 +40,7 @@ def require_workers(given: argparse.Namespace) -> None:
 
 def session(given: argparse.Namespace) -> AbstractContextManager[None]:
     """A Ray of --workers cores for the block; nothing for 0."""
-    from pipelines.runs.cluster import cluster
+    from pipelines.runs.cluster.attach import cluster
 
     return cluster(given.workers) if given.workers else nullcontext()
 
@@ -60,6 +60,6 @@ def store_at(uri: str | None) -> Store:
 
 def location(store: Store, key: str) -> str:
     """A key as a person opens it."""
-    from pipelines.runs import comparing
+    from pipelines.runs.verdicts import comparing
 
     return comparing.location(store, key)

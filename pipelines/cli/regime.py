@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
 
 def show_regime(given: argparse.Namespace) -> int:
     from pipelines.report.regime.words import terminal
-    from pipelines.runs import judging
+    from pipelines.runs.verdicts import judging
 
     store = Store(default_uri())
     recipe = _recipe(store, given.name, given.seed)
@@ -46,7 +46,7 @@ def show_regime(given: argparse.Namespace) -> int:
 
 def _recipe(store: Store, name: str, seed: int) -> str:
     """The measured recipe of that name. Errors: ValueError naming those there are."""
-    from pipelines.runs import judging
+    from pipelines.runs.verdicts import judging
 
     known = judging.known(store)
     for recipe in (name, f"external.{name}"):

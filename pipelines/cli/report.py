@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
 
 
 def write_report(given: argparse.Namespace) -> int:
-    from pipelines.runs import comparing, reporting
+    from pipelines.runs.verdicts import comparing, reporting
 
     store = Store(default_uri())
     if given.name.startswith(reporting.IMPORTED):

@@ -9,8 +9,8 @@ from pipelines.cli.options import add_workers, require_workers, store_of
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
-    from pipelines.runs.given import Given
-    from pipelines.runs.imports import Import
+    from pipelines.runs.external.given import Given
+    from pipelines.runs.external.imports import Import
 
 REF = (
     "REF is a Hugging Face folder with safetensors, sharded or not, or one .safetensors file, by path or s3:// URI; "
@@ -50,14 +50,14 @@ def measurement(given: argparse.Namespace) -> Measurement:
 
 
 def roles(given: argparse.Namespace) -> tuple[str, ...] | None:
-    from pipelines.runs.imports import ROLES
+    from pipelines.runs.external.imports import ROLES
 
     return None if given.roles is None else _words("--roles", given.roles, ROLES)
 
 
 def snapshots(given: argparse.Namespace) -> "Given":
     """Base and snapshots as given, or as found under --trajectory."""
-    from pipelines.runs.given import Given, under
+    from pipelines.runs.external.given import Given, under
 
     if given.trajectory is not None:
         return under(given.trajectory, given.base)
@@ -70,7 +70,7 @@ def snapshots(given: argparse.Namespace) -> "Given":
 
 def planned(given: argparse.Namespace) -> "Import":
     """The import a command asks for, checked, with the notes of what is left out."""
-    from pipelines.runs import imports
+    from pipelines.runs.external import imports
 
     asked, found = measurement(given), snapshots(given)
     imported = imports.plan(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))

@@ -72,8 +72,8 @@ def list_studies(_: argparse.Namespace) -> int:
 
 def show_study(given: argparse.Namespace) -> int:
     from pipelines.report.numbers import aligned
-    from pipelines.runs.measuring import measured
-    from pipelines.runs.training import complete
+    from pipelines.runs.geometry.measuring import measured
+    from pipelines.runs.trajectories.training import complete
 
     study, store = find_study(given.name), Store(default_uri())
     arms = study.every_arm()
@@ -99,7 +99,7 @@ def show_study(given: argparse.Namespace) -> int:
 def show_plans(study: Study, gpu: str) -> None:
     """What each run of a study for GPUs takes."""
     from pipelines.cli.budget import assumptions, plan_text, plans
-    from pipelines.runs.gpu_plan import GPUS
+    from pipelines.runs.resources.gpu_plan import GPUS
 
     for plan in plans(study, GPUS[gpu]):
         print(f"\n{plan_text(plan)}")
@@ -134,7 +134,7 @@ def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
 
 def progress(store: Store, study: Study) -> tuple[int, int]:
     """Measured runs of the suites that were begun, and all of these."""
-    from pipelines.runs import comparing
+    from pipelines.runs.verdicts import comparing
 
     found = by_suite(store, study)
     counts = [found[suite] for suite in comparing.begun(store, study)]
@@ -143,7 +143,7 @@ def progress(store: Store, study: Study) -> tuple[int, int]:
 
 def by_suite(store: Store, study: Study) -> dict[str, tuple[int, int]]:
     """Measured runs of each suite, and all of it."""
-    from pipelines.runs import comparing
+    from pipelines.runs.verdicts import comparing
 
     found = {}
     for suite, arms in study.suites.items():

@@ -27,9 +27,9 @@ def register(commands: Commands) -> None:
 def evaluate(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
     from pipelines.report.prediction.words import sentence, terminal
-    from pipelines.runs.cluster import cluster, one_thread
-    from pipelines.runs.predicting import predict
-    from pipelines.runs.transfer import evaluate_transfers, transferred
+    from pipelines.runs.cluster.attach import cluster, one_thread
+    from pipelines.runs.verdicts.predicting import predict
+    from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred
 
     require_workers(given)
     study, store = find_study(given.name), Store(default_uri())
@@ -59,7 +59,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:
     """The complete runs asked for, or all there are. Errors: ValueError for unknown names, and for none."""
-    from pipelines.runs.training import complete
+    from pipelines.runs.trajectories.training import complete
 
     families(study.name)
     known = {recipe.name: recipe for recipe in study.every_arm()}

@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
 
 
 def watch(given: argparse.Namespace) -> int:
-    from pipelines.runs import watchlist
+    from pipelines.runs.external import watchlist
 
     store = store_of(given)
     said = [option for option in ("trajectory", "base", "against") if getattr(given, option)]

@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
 
 
 def fetch_weights(_: argparse.Namespace) -> int:
-    from pipelines.runs.weights import fetch_smollm
+    from pipelines.runs.trajectories.weights import fetch_smollm
 
     store = Store(default_uri())
     store.require_writable()

@@ -121,7 +121,7 @@ def _file(weights: "dict[str, Tensor]", dtype: str) -> bytes:
 
 def _tokenizer(store: Store, recipe: str, seed: int, place: Path) -> None:
     """Copy the files of the tokenizer, where the run has one and it is at hand: weights are whole without it."""
-    from pipelines.runs.starts import tokenizer_folder
+    from pipelines.runs.trajectories.starts import tokenizer_folder
 
     try:
         folder = tokenizer_folder(store, FinalOf(recipe=recipe, seed=seed), seed)

@@ -23,7 +23,7 @@ from pipelines.store.snapshot import NEWER, digest
 from pipelines.store.trajectory import RECORD, Trajectory
 
 STATE, FACTS = "state.safetensors", "facts.json"  # of moments and of resume states
-IMPORT_LAYOUT = 2  # of import.json (`pipelines.runs.records`)
+IMPORT_LAYOUT = 2  # of import.json (`pipelines.runs.geometry.records`)
 MEASURE = "measure the run again: opd study run STUDY, or opd measure for imported checkpoints"
 
 

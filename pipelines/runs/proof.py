@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.runs.fan import fan_out
+from pipelines.runs.cluster.fan import fan_out
 from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef

@@ -14,7 +14,7 @@ from assets.partitions import STUDIES
 from assets.plan import Item, plan
 from opd_ops.recipe import Recipe
 from pipelines import lake
-from pipelines.runs.measuring import measure_run
+from pipelines.runs.geometry.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study

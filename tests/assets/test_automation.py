@@ -11,8 +11,8 @@ from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import AdamW
-from pipelines.runs import comparing
-from pipelines.runs.measuring import measure_run
+from pipelines.runs.geometry.measuring import measure_run
+from pipelines.runs.verdicts import comparing
 from pipelines.store.trajectory import Trajectory
 
 TINY = STUDIES["tiny"]
@@ -139,7 +139,7 @@ def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_r
 
 def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):
     compare(whole)
-    monkeypatch.setattr("pipelines.runs.measuring.VERSION", "another")
+    monkeypatch.setattr("pipelines.runs.geometry.measuring.VERSION", "another")
     assert requested() == {"runs": runs(ARMS)}
 
 

@@ -15,8 +15,8 @@ from dagster_graphql.cli import execute_query
 
 from assets import backfill
 from assets.partitions import STUDIES, anchor_key, run_key
-from pipelines.runs import comparing
-from pipelines.runs.measuring import TABLES, measure_run
+from pipelines.runs.geometry.measuring import TABLES, measure_run
+from pipelines.runs.verdicts import comparing
 
 TINY = STUDIES["tiny"]
 SFT, OPD = TINY.arms("core")[:2]

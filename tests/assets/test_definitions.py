@@ -13,8 +13,8 @@ from assets.partitions import STUDIES, anchor_key, grid, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.report.paper.items import ITEMS
-from pipelines.runs import measuring
-from pipelines.runs.training import parents
+from pipelines.runs.geometry import measuring
+from pipelines.runs.trajectories.training import parents
 from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,9 @@ from assets.automation import wanted
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
 from assets.resources import StoreResource
-from pipelines.runs import comparing, measuring
-from pipelines.runs.measuring import TABLES, measure_run
+from pipelines.runs.geometry import measuring
+from pipelines.runs.geometry.measuring import TABLES, measure_run
+from pipelines.runs.verdicts import comparing
 from pipelines.store.trajectory import Trajectory
 
 TINY = STUDIES["tiny"]

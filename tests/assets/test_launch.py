@@ -14,7 +14,7 @@ from assets.launch import Account, Launch
 from assets.partitions import STUDIES
 from assets.plan import Item, measure_share
 from pipelines import lake
-from pipelines.runs import comparing
+from pipelines.runs.verdicts import comparing
 from tests.assets.conftest import everything, named
 
 TINY, SMOLLM = STUDIES["tiny"], STUDIES["smollm"]

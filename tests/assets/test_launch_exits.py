@@ -12,7 +12,7 @@ from assets import launch
 from assets.launch import Account, Launch
 from assets.partitions import STUDIES
 from opd_ops.recipe import AdamW
-from pipelines.runs.needs import declared
+from pipelines.runs.resources.needs import declared
 
 TINY, SMOLLM, QWEN = STUDIES["tiny"], STUDIES["smollm"], STUDIES["qwen3-8b"]
 OPD = TINY.every_arm()[1]
@@ -75,7 +75,7 @@ def test_absent_weights_are_refused_with_the_command_that_makes_them(told):
 
 
 def test_a_study_that_this_machine_cannot_run_is_refused_before_any_work(told, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    monkeypatch.setattr("pipelines.runs.resources.needs.present", lambda: 0.0)
     err = told("qwen3-8b")
     most = max(map(declared, QWEN.every_arm()))
     assert f"qwen3-8b cannot run here: {most:g} GPUs are needed and 0 found" in err and "opd study show" in err
@@ -84,7 +84,7 @@ def test_a_study_that_this_machine_cannot_run_is_refused_before_any_work(told, m
 
 
 def test_what_is_trained_already_needs_nothing_of_this_machine(store, settle, ended_on, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    monkeypatch.setattr("pipelines.runs.resources.needs.present", lambda: 0.0)
     for recipe in QWEN.every_arm():
         settle(store, recipe)
     done = ended_on(store, "qwen3-8b")

@@ -15,9 +15,9 @@ from assets.metadata import PAGES_PORT
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.runs.measuring import TABLES, measured
-from pipelines.runs.needs import declared
-from pipelines.runs.starts import folder_digest
+from pipelines.runs.geometry.measuring import TABLES, measured
+from pipelines.runs.resources.needs import declared
+from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.studies import qwen3
 from tests.assets.conftest import checks, shown
 
@@ -148,7 +148,7 @@ def test_the_checks_of_a_good_run_pass(ready, opd):
 def test_a_second_materialization_measures_nothing(store, ready, opd, monkeypatch):
     ready()
     before = shown(opd())
-    monkeypatch.setattr("pipelines.runs.measuring.measure", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("pipelines.runs.geometry.measuring.measure", lambda *_, **__: pytest.fail("measured again"))
     assert {k: v["dagster/uri"] for k, v in shown(opd()).items()} == {k: v["dagster/uri"] for k, v in before.items()}
 
 
@@ -240,7 +240,7 @@ def test_a_seed_that_the_study_lacks_fails_in_one_line(job, partition, study, st
     ("job", "partition"), [("anchors", anchor_key("qwen3-8b", 0)), ("runs", run_key("qwen3-8b.sft", 0))]
 )
 def test_a_run_that_this_machine_cannot_make_fails_in_one_line(job, partition, store, execute, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.needs.present", lambda: 0.0)
+    monkeypatch.setattr("pipelines.runs.resources.needs.present", lambda: 0.0)
     monkeypatch.setattr(models, "train", lambda *_, **__: pytest.fail("trained"))
     result = execute(job, partition)
     assert not result.success
@@ -251,7 +251,7 @@ def test_a_run_that_this_machine_cannot_make_fails_in_one_line(job, partition, s
 
 
 def test_a_complete_run_needs_nothing_of_this_machine(store, settle, execute, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.needs.present", lambda: pytest.fail("looked for"))
+    monkeypatch.setattr("pipelines.runs.resources.needs.present", lambda: pytest.fail("looked for"))
     settle(store, qwen3.sft())
     assert execute("anchors", anchor_key("qwen3-8b", 0)).success
 

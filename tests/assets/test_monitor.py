@@ -7,7 +7,7 @@ import pytest
 from assets import monitor
 from assets.partitions import STUDIES, run_key
 from pipelines import lake
-from pipelines.runs.measuring import measure_run
+from pipelines.runs.geometry.measuring import measure_run
 
 TINY = STUDIES["tiny"]
 
@@ -84,7 +84,7 @@ def test_at_norms_that_no_reference_reached_only_the_norm_is_judged(alike):
 
 
 def test_a_model_of_another_size_has_no_reference(alike, monkeypatch):
-    from pipelines.runs import monitor as runs
+    from pipelines.runs.geometry import monitor as runs
 
     watched = runs.watched
 

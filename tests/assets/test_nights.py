@@ -12,8 +12,8 @@ from assets.automation import SCHEDULES
 from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
-from pipelines.runs.comparing import inputs
-from pipelines.runs.measuring import measure_run
+from pipelines.runs.geometry.measuring import measure_run
+from pipelines.runs.verdicts.comparing import inputs
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Measurement
 
@@ -135,7 +135,7 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     assert made == {str(key) for key in runs(0, 1, 2)}
     assert nights.night(4) == []
     # Another version of the engine makes all tables stale, and with them the comparison.
-    monkeypatch.setattr("pipelines.runs.measuring.VERSION", "another")
+    monkeypatch.setattr("pipelines.runs.geometry.measuring.VERSION", "another")
     assert nights.night(5) == [("runs", runs(0, 1, 2)), ("comparison", {"tiny"})]
 
 

@@ -14,7 +14,7 @@ from assets.partitions import STUDIES
 from assets.resources import StoreResource
 from pipelines.report.paper.items import ITEMS
 from pipelines.report.suites import OBJECTIVES
-from pipelines.runs import measuring
+from pipelines.runs.geometry import measuring
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFS = dg.Definitions(assets=paper.ASSETS, resources={"store": StoreResource()})

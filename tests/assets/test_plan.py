@@ -7,7 +7,7 @@ import pytest
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.plan import Item, cost, outlook, plan
 from opd_ops.recipe import AdamW, Guard, Reaction
-from pipelines.runs.measuring import measure_run
+from pipelines.runs.geometry.measuring import measure_run
 from tests.assets.conftest import everything, named
 
 TINY = STUDIES["tiny"]

@@ -6,7 +6,7 @@ import pytest
 
 from assets import progress
 from assets.progress import Stopped, Tracker
-from pipelines.runs.training import Progress
+from pipelines.runs.trajectories.training import Progress
 
 
 class Clock:

@@ -13,7 +13,7 @@ from assets.partitions import STUDIES, run_key, runs
 from assets.resources import ClusterResource, StoreResource
 from pipelines import lake
 from pipelines.lake import TABLES
-from pipelines.runs import judging
+from pipelines.runs.verdicts import judging
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = (transfer.transfer, transfer.regime, transfer.predictions)

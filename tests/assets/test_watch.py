@@ -11,9 +11,9 @@ from assets.definitions import defs
 from assets.lane import reason
 from assets.resources import StoreResource
 from pipelines import lake
-from pipelines.runs import watchlist
-from pipelines.runs.measuring import measure, tasks
-from pipelines.runs.monitor import TABLES
+from pipelines.runs.external import watchlist
+from pipelines.runs.geometry.measuring import measure, tasks
+from pipelines.runs.geometry.monitor import TABLES
 from pipelines.studies.study import Measurement
 from tests.pipelines.runs.planted import STEPS, plant, weights
 

@@ -7,9 +7,9 @@ as each is whole.
 import sys
 
 from opd_ops.recipe import Recipe, Resources, Rollout, Workers
-from pipelines.runs.cluster import cluster
-from pipelines.runs.measuring import measure_run
-from pipelines.runs.training import train
+from pipelines.runs.cluster.attach import cluster
+from pipelines.runs.geometry.measuring import measure_run
+from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 from tests.pipelines.runs import mini

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.runs.measuring import measure_run
-from pipelines.runs.training import train
+from pipelines.runs.geometry.measuring import measure_run
+from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from tests.chaos import driver
 from tests.chaos.processes import Process, descendants, left, process

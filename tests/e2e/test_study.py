@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines.runs.measuring import TABLES
+from pipelines.runs.geometry.measuring import TABLES
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from tests.e2e import small

@@ -21,7 +21,9 @@ from pipelines.keeping.exporting import restored
 from pipelines.keeping.inventory import classify, parse_run
 from pipelines.lake.lake import damaged as damaged_table
 from pipelines.lake.lake import partition_key
-from pipelines.runs import imports, measuring, parts, records, starts
+from pipelines.runs.external import imports
+from pipelines.runs.geometry import measuring, parts, records
+from pipelines.runs.trajectories import starts
 from pipelines.store import codec, seal
 from pipelines.store.bases import BaseCache
 from pipelines.store.checkpoints import open_checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.runs.cluster import THREADS
+from pipelines.runs.cluster.attach import THREADS
 from pipelines.store.objects import Store
 from tests.pipelines import seaweed
 

@@ -54,8 +54,8 @@ def _recipes() -> list[Row]:
     from opd_ops import recipe as r
     from opd_ops.tasks.examples import read
     from opd_ops.tasks.registry import build
-    from pipelines.runs import bases
-    from pipelines.runs.training import train
+    from pipelines.runs.trajectories import bases
+    from pipelines.runs.trajectories.training import train
     from tests.pipelines.runs.mini import arm
 
     two, one = r.Resources(workers=2), r.Constraint(basis=r.Random(), rank=1)
@@ -236,7 +236,7 @@ def _stored() -> list[Row]:
     drawn, told = f"{RUN}/rollouts/steps-00000001-00000007.parquet", f"{RUN}/measured.json"
 
     def problems(place: Place) -> object:
-        from pipelines.runs.measuring import problems
+        from pipelines.runs.geometry.measuring import problems
 
         return problems(place.store, opd(place))
 
@@ -344,7 +344,7 @@ def _other(place: Place) -> None:
 
 def _tokenizer(place: Place) -> object:
     from opd_ops.recipe import FinalOf
-    from pipelines.runs.starts import tokenizer_folder
+    from pipelines.runs.trajectories.starts import tokenizer_folder
 
     start = {"kind": "final", "recipe": "tiny.opd", "seed": 0}
     looped = Store(f"{place.store.uri}-looped")

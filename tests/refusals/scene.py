@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import cli
-from pipelines.runs import imports
+from pipelines.runs.external import imports
 from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise

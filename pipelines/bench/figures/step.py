@@ -24,8 +24,8 @@ from pipelines.bench.row import Row, row
 from pipelines.bench.seconds import cpu
 from pipelines.bench.sizes import Sizes
 from pipelines.runs.clock import Clock
-from pipelines.runs.run import TrainingRun
-from pipelines.runs.training import train
+from pipelines.runs.trajectories.run import TrainingRun
+from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.studies import tiny
 

@@ -9,7 +9,7 @@ from pipelines.bench import __main__ as bench
 from pipelines.bench.ledger import keep, where
 from pipelines.bench.row import row
 from pipelines.lake import TABLES
-from pipelines.runs.cluster import THREADS
+from pipelines.runs.cluster.attach import THREADS
 from pipelines.store.objects import Store
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import cli
-from pipelines.runs import reporting
+from pipelines.runs.verdicts import reporting
 
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 

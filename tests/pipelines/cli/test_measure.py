@@ -44,7 +44,7 @@ def test_a_page_of_what_was_never_imported_is_refused(refused):
 def test_a_second_call_measures_nothing_and_a_new_snapshot_joins(measure, monkeypatch):
     measure(steps=(100,))
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.runs.imports.measure", lambda *_, **__: pytest.fail("measured again"))
+        patched.setattr("pipelines.runs.external.imports.measure", lambda *_, **__: pytest.fail("measured again"))
         code, told, err = measure(steps=(100,))
         assert (code, err) == (0, "") and "steps 100 were measured already" in told
     assert "steps 100, 200 measured" in measure(steps=(200,))[1]
@@ -78,9 +78,9 @@ def test_workers_are_a_ray_session_and_none_is_none(measure, monkeypatch):
         asked.append(cpus)
         yield
 
-    monkeypatch.setattr("pipelines.runs.cluster.cluster", session)
+    monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", session)
     monkeypatch.setattr(
-        "pipelines.runs.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
+        "pipelines.runs.external.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
     )
     measure("--workers", 3)
     measure("--workers", 1)

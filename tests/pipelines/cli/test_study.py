@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import options, study
-from pipelines.runs import budget, comparing
+from pipelines.runs.resources import budget
+from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies import qwen3

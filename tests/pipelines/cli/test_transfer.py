@@ -3,8 +3,9 @@
 import pytest
 
 from pipelines.cli import transfer
-from pipelines.runs import predicting, training
-from pipelines.runs import transfer as evaluating
+from pipelines.runs.trajectories import training
+from pipelines.runs.verdicts import predicting
+from pipelines.runs.verdicts import transfer as evaluating
 from pipelines.studies import tiny
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipelines import lake
-from pipelines.runs import watching
+from pipelines.runs.external import watching
 from tests.pipelines.cli.conftest import NORM, save, weights
 
 pytestmark = pytest.mark.usefixtures("unpublished")

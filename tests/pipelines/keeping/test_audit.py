@@ -17,7 +17,7 @@ from pipelines.keeping.audit import audit, drawn
 from pipelines.keeping.finding import KINDS
 from pipelines.keeping.inventory import classify
 from pipelines.keeping.others import check
-from pipelines.runs.starts import folder_digest
+from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.scores import ScoreCache, pack

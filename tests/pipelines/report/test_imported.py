@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.report.imported import page
 from pipelines.report.paper.section import whole
-from pipelines.runs import judging
+from pipelines.runs.verdicts import judging
 from tests.pipelines.report import conftest as planted
 from tests.pipelines.report.regime.conftest import Planted, references, tables
 from tests.pipelines.report.test_page import Outline

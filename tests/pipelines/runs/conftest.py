@@ -13,9 +13,9 @@ import torch
 
 from opd_ops.recipe import Recipe
 from pipelines import lake
-from pipelines.runs.cluster import cluster
-from pipelines.runs.imports import measure_import, plan
-from pipelines.runs.training import train
+from pipelines.runs.cluster.attach import cluster
+from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 from pipelines.studies.study import TABLES, Measurement

@@ -1,7 +1,7 @@
 """The controls differ from the arm they are beside in what their name says."""
 
 from opd_ops.recipe import Mix, NormOf, differences
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies import tiny
 
 ARMS = {recipe.arm: recipe for recipe in tiny.controls()}

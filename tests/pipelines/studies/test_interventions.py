@@ -3,7 +3,7 @@
 import pytest
 
 from opd_ops.recipe import Constraint, Random, SnapshotOf, UpdateOf, WeightsOf, differences
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies import smollm, tiny
 from pipelines.studies.catalog import find_recipe
 

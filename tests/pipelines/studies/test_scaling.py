@@ -4,7 +4,7 @@ import pytest
 
 from opd_ops.models import configuration, initialise
 from opd_ops.recipe import differences, opd_of
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies import tiny
 from pipelines.studies.catalog import find_recipe
 from pipelines.studies.tiny.scaling import SIZES, helpers

@@ -1,7 +1,7 @@
 """The steered arms are RLVR with one guard, and differ in what is done after it trips."""
 
 from opd_ops.recipe import differences
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies import tiny
 
 ARMS = {recipe.arm: recipe for recipe in tiny.steering()}

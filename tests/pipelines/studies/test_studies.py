@@ -7,7 +7,7 @@ import pytest
 
 from opd_ops.recipe import FinalOf, Opd, Weights, differences, opd_of
 from opd_ops.tasks.registry import build
-from pipelines.runs.training import parents
+from pipelines.runs.trajectories.training import parents
 from pipelines.studies import smollm, tiny
 from pipelines.studies.catalog import find_recipe, find_study, studies
 

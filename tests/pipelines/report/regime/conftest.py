@@ -15,7 +15,7 @@ import pytest
 from pipelines.lake.schemas import TABLES
 from pipelines.report.regime.judging import Comparison
 from pipelines.report.regime.references import ARMS
-from pipelines.runs import judging
+from pipelines.runs.verdicts import judging
 
 UNIT = 1e-3  # the norm where the lines cross their levels
 NOISE = 0.02  # of one offset

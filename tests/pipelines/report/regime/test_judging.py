@@ -7,7 +7,7 @@ import pytest
 from pipelines.report.regime.judging import CANNOT_TELL, overall
 from pipelines.report.regime.profile import profiles
 from pipelines.report.regime.references import ARMS, LABELS
-from pipelines.runs.judging import judge
+from pipelines.runs.verdicts.judging import judge
 
 KINDS = {"sft": 0.0, "opd": 1.0, "rlvr": 2.0}
 

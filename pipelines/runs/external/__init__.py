@@ -1,0 +1,1 @@
+"""Checkpoints trained elsewhere: named, planned, measured, watched while they appear."""

@@ -1,0 +1,236 @@
+"""Measure checkpoints trained elsewhere, wherever they lie: they become the recipe external.<name>, seed 0.
+
+Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
+same name and base join the recorded ones and cost themselves, besides locking (every pair, from kept subspaces) and
+nulls (every step again where the final one is new). Tables hold the roles of the latest call.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from opd_ops.geometry import VERSION
+from opd_ops.roles import PROJECTIONS
+from pipelines import lake
+from pipelines.runs.clock import Clock, write_timing
+from pipelines.runs.geometry import records
+from pipelines.runs.geometry.measuring import Progress, book, forget, largest_first, measure
+from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.runs.provenance import provenance
+from pipelines.store.checkpoints import Checkpoint, open_checkpoint
+from pipelines.store.matrices import matrices
+from pipelines.store.matrix import MatrixRef
+from pipelines.store.objects import Store
+from pipelines.store.pairing import Pairing, pair
+from pipelines.studies.study import Measurement
+
+STUDY = "external"
+ROLES = (*PROJECTIONS, "embed", "head", "norm", "bias", "other")
+_NAME = re.compile(r"[a-z0-9._-]{1,100}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """A checked import, ready to be measured."""
+
+    store: Store
+    recipe: str  # external.<name>
+    steps: tuple[int, ...]  # all snapshots, recorded and given
+    fresh: bool  # the tables are already of these snapshots, settings and engine: there is nothing to measure
+    work: list[MatrixTask]  # empty where fresh
+    record: dict[str, Any]  # import.json as it will be, but for the tables
+    tables: dict[str, dict[str, Any]]  # what each table asked for is made from
+    notes: tuple[str, ...]  # what is left out, cut or taken as the same
+
+
+def plan(
+    store: Store,
+    base: str,
+    snapshots: Sequence[tuple[int, str]],
+    measurement: Measurement,
+    name: str | None = None,
+    roles: Sequence[str] | None = None,
+) -> Import:
+    """Check everything about an import of `snapshots` (step, ref) of `base`, before any work; writes nothing.
+
+    name: [a-z0-9._-], or None for the first 12 hex digits of the base's stamp. roles: of the matrices; all where None.
+    Errors: ValueError in one line with the value and the remedy, for names, steps, roles, tables, and for checkpoints
+    that cannot be read or do not fit each other or what is recorded under the name.
+    """
+    from opd_ops.geometry.suite import Settings
+
+    if name is not None:
+        require_name(name)
+    Settings(**asdict(measurement))
+    wanted = _roles(roles)
+    _require_steps([step for step, _ in snapshots])
+    start = open_checkpoint("base", base)
+    given = {step: open_checkpoint(f"snapshot {step}", ref) for step, ref in snapshots}
+    pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
+    recipe = f"{STUDY}.{name or start.stamp[:12]}"
+    stored = records.read(store, recipe)
+    if stored is not None:
+        records.require_extends(stored, recipe, start, given)
+    kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
+    held = matrices(start)
+    described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
+    steps = tuple(sorted(described))
+    record = {
+        "layout": records.LAYOUT,
+        "base": {"ref": start.ref, "stamp": start.stamp},
+        "snapshots": {str(step): described[step] for step in steps},
+    }
+    made_from = records.of_table(record, measurement, VERSION, wanted)
+    tables = dict.fromkeys(measurement.tables, made_from)
+    fresh = stored is not None and all(records.vouches(stored, store, recipe, table, made_from) for table in tables)
+    work = []
+    if not fresh:
+        pairings |= {step: pair(start, found) for step in kept if (found := _reopened(step, kept, given))}
+        work = _tasks(store, recipe, start, described, pairings, measurement, wanted)
+        _require_kept(work, described)
+    notes = dict.fromkeys(note for step in steps for note in described[step]["notes"])
+    return Import(
+        store=store,
+        recipe=recipe,
+        steps=steps,
+        fresh=fresh,
+        work=work,
+        record=record | {"tables": stored["tables"] if stored else {}},
+        tables=tables,
+        notes=tuple(notes),
+    )
+
+
+def measure_import(imported: Import, *, serial: bool = False, progress: Progress = lambda done, of: None) -> list[str]:
+    """Measure, replace the tables asked for and write the record; returns problems (non-finite weights by name).
+
+    A fresh import measures nothing and returns the problems on record. Errors: ValueError, before any work, for a store
+    that cannot be written.
+    """
+    store, recipe, record = imported.store, imported.recipe, imported.record
+    if imported.fresh:
+        return list(dict.fromkeys(p for table in imported.tables for p in record["tables"][table]["problems"]))
+    store.require_writable()
+    clock = Clock()
+    with clock.phase("measure"):
+        found = measure(imported.work, serial=serial, progress=progress)
+    book(clock, found)
+    record = record | {"provenance": provenance()}
+    others = {table: made for table, made in record["tables"].items() if table not in imported.tables}
+    if others != record["tables"]:
+        # Stopped between two tables, the record must not vouch for a mixture.
+        records.write(store, recipe, record | {"tables": others})
+    for table in imported.tables:
+        lake.write(store, table, found.rows[table], recipe=recipe, seed=0)
+    write_timing(store, STUDY, recipe, 0, imported.steps[-1], clock)
+    written = {table: made | {"problems": found.problems} for table, made in imported.tables.items()}
+    records.write(store, recipe, record | {"tables": others | written})
+    forget(store, found.stale)
+    return found.problems
+
+
+def require_name(name: str) -> None:
+    """Errors: ValueError for a name that an import cannot have."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} does not fit: use up to 100 of a-z, 0-9, dot, underscore and hyphen")
+
+
+def _roles(roles: Sequence[str] | None) -> tuple[str, ...] | None:
+    """In the order of ROLES. Errors: ValueError for an unknown one, or none."""
+    if roles is None:
+        return None
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise ValueError(f"unknown role {unknown[0]!r}; known: {', '.join(ROLES)}")
+    if not roles:
+        raise ValueError(f"no roles to measure; known: {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in roles)
+
+
+def _require_steps(steps: list[int]) -> None:
+    if not steps:
+        raise ValueError("no snapshots to measure; give at least one --snapshot STEP=REF")
+    for step in steps:
+        if type(step) is not int or step not in range(1, 2**63):
+            raise ValueError(f"step {step!r} is not a whole number from 1 up; step 0 is the base itself")
+        if steps.count(step) > 1:
+            raise ValueError(f"step {step} is given {steps.count(step)} times; give each step one checkpoint")
+
+
+def _described(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pairing) -> dict[str, Any]:
+    """What the record says of a snapshot. held: the weights of the base."""
+    absent = sorted(held.keys() - pairing.pairs.keys())
+    return {"ref": checkpoint.ref, "stamp": checkpoint.stamp, "notes": list(pairing.notes), "absent": absent}
+
+
+def _reopened(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:
+    """A recorded snapshot that is not given, or None where it is gone. Errors: ValueError where it has changed."""
+    if step in given:
+        return None
+    try:
+        found = open_checkpoint(f"recorded snapshot {step}", kept[step]["ref"])
+    except ValueError:
+        return None
+    records.require_unchanged(step, kept[step], found)
+    return found
+
+
+def _tasks(
+    store: Store,
+    recipe: str,
+    start: Checkpoint,
+    described: dict[int, dict],
+    pairings: dict[int, Pairing],
+    measurement: Measurement,
+    roles: tuple[str, ...] | None,
+) -> list[MatrixTask]:
+    """Errors: ValueError when roles and tables leave nothing."""
+    found, held = [], matrices(start)
+    for name, ref in held.items():
+        pairs = []
+        for step in sorted(described):
+            stamp = described[step]["stamp"]
+            if step not in pairings:
+                if name not in described[step]["absent"]:
+                    pairs.append(Pair(step, Source(start.stamp, None), Source(stamp, None)))
+            elif both := pairings[step].pairs.get(name):
+                pairs.append(Pair(step, Source(start.stamp, both[0]), Source(stamp, both[1])))
+        if pairs and (roles is None or ref.role in roles):
+            keys = {"matrix": name, "layer": ref.layer, "role": ref.role}
+            found.append(
+                MatrixTask(
+                    store=store,
+                    prefix=records.prefix(recipe),
+                    name=name,
+                    role=ref.role,
+                    shape=ref.shape,
+                    dtype=ref.ref.dtype,
+                    pairs=tuple(pairs),
+                    columns={"study": STUDY, "recipe": recipe, "seed": 0} | keys,
+                    measurement=measurement,
+                )
+            )
+    if not any(task.tables for task in found):
+        there = ", ".join(role for role in ROLES if any(ref.role == role for ref in held.values()))
+        raise ValueError(
+            f"nothing to measure of roles {', '.join(roles or ROLES)} in tables {', '.join(measurement.tables)}; "
+            f"{start} has roles {there}, and only update_support has rows of other roles than projections"
+        )
+    return largest_first(task for task in found if task.tables)
+
+
+def _require_kept(work: list[MatrixTask], described: dict[int, dict]) -> None:
+    """Errors: ValueError for a snapshot that is gone and of which not everything asked for is kept."""
+    for task in work:
+        gone = [one.step for one in task.pairs if one.after.ref is None]
+        missing = lacking(task, peek(task)) if gone else {}
+        if any("nulls" in tables for tables in missing.values()):
+            missing.setdefault(task.final.step, ("nulls",))  # which is read for those of any step
+        for step in gone:
+            if step in missing:
+                nulls = " or leave nulls out, which compare with the final step;"
+                raise ValueError(
+                    f"recorded snapshot {step} is gone from {described[step]['ref']} and {task.name} of it must be "
+                    f"read;{nulls if missing[step] == ('nulls',) else ''} {records.remedy(step)}"
+                )

@@ -1,0 +1,106 @@
+"""What an import will read, compute and keep, by role, without doing any of it (`opd plan`)."""
+
+from dataclasses import dataclass, fields
+
+from pipelines.runs.external.imports import Import
+from pipelines.runs.geometry import estimates
+from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.tasks import UNIT, MatrixTask
+from pipelines.store.bases import known
+from pipelines.store.objects import Store
+
+
+@dataclass
+class Line:
+    """Of one role: matrices, bytes to read, bytes of base factors in all and kept already, CPU seconds for all."""
+
+    matrices: int = 0
+    read: int = 0
+    base: int = 0
+    base_kept: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: "Line") -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """by_role: in the order of first matrices. measured: steps that lack nothing. peak: bytes of a worker at most."""
+
+    by_role: dict[str, Line]
+    measured: tuple[int, ...]
+    waiting: tuple[int, ...]
+    peak: int
+
+    @property
+    def total(self) -> Line:
+        total = Line()
+        for line in self.by_role.values():
+            total.add(line)
+        return total
+
+
+def outline(imported: Import, gflops: float) -> Outline:
+    """gflops: the rate of a large f32 product on the machine that will measure."""
+    by_role: dict[str, Line] = {}
+    work = sorted(imported.work, key=lambda task: task.name)
+    wanted = [lacking(task, peek(task)) for task in work]
+    kept = _Kept(imported.store, work)
+    for task, missing in zip(work, wanted, strict=True):
+        by_role.setdefault(task.role, Line()).add(_line(task, missing, kept, gflops))
+    waiting = {step for missing in wanted for step in missing}
+    return Outline(
+        by_role,
+        tuple(step for step in imported.steps if step not in waiting),
+        tuple(sorted(waiting)),
+        max(
+            (task.memory_of(_asked(missing)) for task, missing in zip(work, wanted, strict=True) if missing), default=0
+        ),
+    )
+
+
+class _Kept:
+    """Which base weights, by identity, have their factors and their masks in the cache."""
+
+    def __init__(self, store: Store, work: list[MatrixTask]) -> None:
+        from opd_ops.geometry.suite import Settings
+
+        sources = {pair.before.identity for task in work for pair in task.pairs if task.projection and pair.before.ref}
+        q = estimates.width(work[0].measurement.k) if work else 0
+        self.factors = known(store, f"factors-{q}", sources)
+        self.masks = known(store, "masks-" + "-".join(f"{alpha:g}" for alpha in Settings().alpha), sources)
+
+
+def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gflops: float) -> Line:
+    line = Line(matrices=1)
+    pairs = [pair for pair in task.pairs if pair.step in missing and pair.before.ref and pair.after.ref]
+    if not pairs:
+        return line
+    source, k = pairs[0].before.identity, task.measurement.k
+    asked = _asked(missing)
+    if task.projection:
+        for size, needs, there in (
+            (estimates.base_bytes, estimates.BASED, kept.factors),
+            (estimates.mask_bytes, {"localization"}, kept.masks),
+        ):
+            if not asked.isdisjoint(needs):
+                line.base += task.starts * size(task.shape, task.dtype, k)
+                line.base_kept += task.starts * size(task.shape, task.dtype, k) * (source in there)
+    # W0 once; with every snapshot where blocks are compared; and all a second time for nulls.
+    bases = [pair.before.weight.nbytes for pair in pairs]
+    line.read = sum(pair.after.weight.nbytes for pair in pairs) + (sum(bases) if _blocks(task) else bases[0])
+    if nulls := [pair.after.weight.nbytes for pair in pairs if "nulls" in missing[pair.step]]:
+        line.read += bases[0] + sum(nulls)
+    line.seconds = task.cost_of(missing, base_known=source in kept.factors) * UNIT / (gflops * 1e9)
+    return line
+
+
+def _blocks(task: MatrixTask) -> bool:
+    """Whether W0 is read again for every snapshot."""
+    return not task.projection and any(pair.after.ref and pair.after.ref.nbytes > task.at_once for pair in task.pairs)
+
+
+def _asked(missing: dict[int, tuple[str, ...]]) -> set[str]:
+    return {table for tables in missing.values() for table in tables}

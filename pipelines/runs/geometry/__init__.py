@@ -1,0 +1,1 @@
+"""Trajectories measured, one Ray task a matrix: a serial twin gives the same rows."""

@@ -1,0 +1,65 @@
+"""Which measuring tasks fit into a worker's memory, made smaller where that changes no row, and else refused in a line.
+
+What is no projection is compared in smaller blocks, down to SMALLEST. A projection is held whole, and what a table
+takes of it is fixed by the algorithm: where the tables that no part holds yet do not fit, the line says which to leave
+out. How many workers there are at once is Ray's business, which is told what each will hold.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from pipelines.runs.cluster.deaths import tell
+from pipelines.runs.cluster.room import gb
+from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.tasks import MatrixTask
+
+GRAIN = 2**26  # bytes in which memory is asked for: tasks that ask for the same share their workers' leases
+SMALLEST = 2**20  # bytes of the smallest block
+LARGE = (("nulls",), ("nulls", "locking"), ("nulls", "locking", "spectral_drift"))  # tables in the order of their need
+
+
+def fitted(work: Sequence[MatrixTask], room: float) -> list[MatrixTask]:
+    """The tasks as they are done where a worker has `room` bytes. Errors: ValueError naming a matrix that has not."""
+    return [task if task.memory <= room else _fitted(task, room) for task in work]
+
+
+def asked(task: MatrixTask) -> int:
+    """Bytes that Ray is asked for."""
+    return -(-task.memory // GRAIN) * GRAIN
+
+
+def smaller(task: MatrixTask) -> MatrixTask:
+    """The task with a quarter of its block, where it has blocks; counts, and so its rows, are the same."""
+    if task.projection or task.at_once <= SMALLEST:
+        return task
+    return replace(task, block=max(SMALLEST, task.at_once // 4), needs=0)
+
+
+def _fitted(task: MatrixTask, room: float) -> MatrixTask:
+    missing = {table for tables in lacking(task, peek(task)).values() for table in tables}
+    needs = task.memory_of(missing)
+    if needs <= room:  # the rest was measured before
+        return replace(task, needs=needs)
+    tried = task
+    while not task.projection and tried.at_once > SMALLEST:
+        tried = smaller(tried)
+        if (less := tried.memory_of(missing)) <= room:
+            tell(
+                f"{task.name}: {gb(needs)} of memory are needed and a worker can have {gb(room)}; it is compared in "
+                f"blocks of {gb(tried.at_once)}, which need {gb(less)}"
+            )
+            return replace(tried, needs=less)
+    raise ValueError(
+        f"{task.name} needs {gb(needs)} of memory and a worker can have {gb(room)}; "
+        f"{_without(task, missing, room)}use a machine with more memory (RAY_ADDRESS names a cluster)"
+    )
+
+
+def _without(task: MatrixTask, missing: Collection[str], room: float) -> str:
+    """Which tables to leave out, where that is enough."""
+    for tables in LARGE:
+        rest = [table for table in missing if table not in tables]
+        if rest and task.projection and (needs := task.memory_of(rest)) <= room:
+            left = " and ".join(table for table in tables if table in missing)
+            return f"leave out {left}, which is then {gb(needs)}, or "
+    return ""

@@ -1,0 +1,215 @@
+"""Measure trajectories: one task per matrix over all its snapshots, on Ray or one after the other, with the same rows.
+
+Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors. What is
+measured is kept in parts as it comes (`parts`), so a call that was stopped goes on, and new snapshots cost themselves.
+Before the first task the files of committed snapshots are shown to be what was committed (`proof`).
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from typing import Any
+
+from opd_ops.geometry import VERSION
+from opd_ops.recipe import Recipe
+from opd_ops.roles import role
+from pipelines import lake
+from pipelines.lake.lake import partition_key
+from pipelines.runs import proof
+from pipelines.runs.clock import Clock, write_timing
+from pipelines.runs.cluster import room
+from pipelines.runs.cluster.attach import one_thread
+from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.geometry import estimates, records
+from pipelines.runs.geometry.fitting import asked, fitted, smaller
+from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.runs.geometry.worker import Found, measure_matrix
+from pipelines.store.document import facts as facts_of
+from pipelines.store.matrix import MatrixRef
+from pipelines.store.names import shown
+from pipelines.store.objects import Store
+from pipelines.store.tensors import TensorRef
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import TABLES as TABLES  # the tables a measurement can fill
+from pipelines.studies.study import Measurement
+
+PHASES = ("measure", "base")
+Progress = Callable[[int, int], None]  # work done and in all, in one unit
+
+
+def largest_first(work: Iterable[MatrixTask]) -> list[MatrixTask]:
+    return sorted(work, key=lambda task: (-task.cost, task.name))
+
+
+def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
+    """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first.
+
+    Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
+    is not what was committed.
+    """
+    of = sum(task.cost for task in work)
+    fitting = fitted(work, room.here() if serial else room.largest())
+    sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
+    refs = (source.ref.ref for source in sources if source.ref)
+    proving = proof.prove(proof.files(refs), serial=serial, done=lambda count: progress(0, of))
+    path = gemm_path(work)
+    results = fan_out(
+        measure_matrix,
+        [replace(task, gemm_path=path) for task in fitting],
+        serial=serial,
+        done=lambda cost: progress(cost, of),
+        cost=lambda task: task.cost,
+        memory=asked,
+        name=lambda task: task.name,
+        smaller=smaller,
+    )
+    ordered = [results[index] for index in sorted(range(len(work)), key=lambda index: work[index].name)]
+    tables = work[0].measurement.tables if work else ()
+    seconds = {
+        phase: [sum(found.seconds[phase][i] for found in ordered if phase in found.seconds) for i in range(2)]
+        for phase in PHASES
+    }
+    seconds["measure"] = [total + more for total, more in zip(seconds["measure"], proving, strict=True)]
+    return Found(
+        {table: [row for found in ordered for row in found.rows[table]] for table in tables},
+        [problem for found in ordered for problem in found.problems],
+        seconds,
+        [key for found in ordered for key in found.stale],
+    )
+
+
+def gemm_path(work: list[MatrixTask]) -> str:
+    """The f32 product that all workers use, probed in this process where any matrix is large enough to need it."""
+    if all(not task.projection or estimates.dense(task.shape, task.dtype, task.measurement.k) for task in work):
+        return "highest"
+    from opd_ops.geometry import gemm
+
+    one_thread()
+    return gemm.choose("cpu").path
+
+
+def book(clock: Clock, found: Found) -> None:
+    """Replace the CPU seconds of this process by those of the workers; base factors are a phase of their own too."""
+    clock.seconds["measure"][1] = found.seconds["measure"][1]
+    if any(found.seconds["base"]):
+        clock.seconds["base"] = found.seconds["base"]
+
+
+def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
+    """The columns that say whose rows these are and what they depend on."""
+    return {
+        "study": recipe.study,
+        "recipe": recipe.name,
+        "seed": seed,
+        "objective": recipe.objective.kind,
+        "optimizer": recipe.optimizer.name,
+        "learning_rate": recipe.optimizer.learning_rate,
+        "weight_decay": recipe.optimizer.weight_decay,
+        "run_steps": steps,
+    }
+
+
+def tasks(
+    trajectory: Trajectory, steps: list[int], columns: dict[str, Any], measurement: Measurement
+) -> list[MatrixTask]:
+    """Tasks of all tensors of a run that tables were asked for of, the most expensive first."""
+    base, held = trajectory.digest(0), trajectory.refs(0)
+    stamps = {step: trajectory.digest(step) for step in steps}
+    refs = {step: trajectory.refs(step) for step in steps}
+    work = []
+    for source, ref in held.items():
+        start = _whole(ref)
+        pairs = (Pair(step, Source(base, start), Source(stamps[step], _whole(refs[step][source]))) for step in steps)
+        work.append(
+            MatrixTask(
+                store=trajectory.store,
+                prefix=trajectory.prefix,
+                name=start.name,
+                role=start.role,
+                shape=start.shape,
+                dtype=ref.dtype,
+                pairs=tuple(pairs),
+                columns=columns | {"matrix": start.name, "layer": start.layer, "role": start.role},
+                measurement=measurement,
+            )
+        )
+    return largest_first(task for task in work if task.tables)
+
+
+def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
+    """What a measurement of this run would say it was made from."""
+    trajectory = Trajectory(store, recipe.name, seed)
+    end = trajectory.end()
+    assert end is not None
+    return {
+        "engine": VERSION,
+        "settings": {key: list(value) for key, value in asdict(measurement).items()},
+        "snapshots": {str(step): trajectory.digest(step) for step in end["snapshots"]},
+    }
+
+
+def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> bool:
+    """True when the run's tables exist and were made from its snapshots with these settings and this engine."""
+    trajectory = Trajectory(store, recipe.name, seed)
+    key = f"{trajectory.prefix}/measured.json"
+    if trajectory.end() is None or not store.exists(key):
+        return False
+    if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in measurement.tables):
+        return False
+    return records.kept(store, key).get("from") == expected(store, recipe, seed, measurement)
+
+
+def measure_run(
+    store: Store,
+    recipe: Recipe,
+    seed: int,
+    measurement: Measurement,
+    *,
+    serial: bool = False,
+    progress: Progress = lambda done, of: None,
+) -> list[str]:
+    """Measure a complete run and write its tables; returns problems (non-finite weights by name)."""
+    trajectory = Trajectory(store, recipe.name, seed)
+    end = trajectory.end()
+    if end is None:
+        raise ValueError(f"{trajectory.prefix} is not complete: train it before measuring")
+    key = f"{trajectory.prefix}/measured.json"
+    if measured(store, recipe, seed, measurement):
+        return problems(store, trajectory)
+    clock = Clock()
+    with clock.phase("measure"):
+        steps = [step for step in end["snapshots"] if step > 0]
+        work = tasks(trajectory, steps, facts(recipe, seed, end["step"]), measurement)
+        found = measure(work, serial=serial, progress=progress)
+        for table in measurement.tables:
+            lake.write(store, table, found.rows.get(table, []), recipe=recipe.name, seed=seed)
+    book(clock, found)
+    write_timing(store, recipe.study, recipe.name, seed, end["step"], clock)
+    description = {"from": expected(store, recipe, seed, measurement), "problems": found.problems}
+    store.write(key, json.dumps(description, sort_keys=True).encode())
+    forget(store, found.stale)
+    return found.problems
+
+
+def problems(store: Store, trajectory: Trajectory) -> list[str]:
+    """What the measurement of a run told of; nothing before it. Errors: ValueError where that is damaged."""
+    key, remedy = f"{trajectory.prefix}/measured.json", "delete it, and measure the run again"
+    if not store.exists(key):
+        return []
+    found = facts_of(store.read(key), key, remedy).require({"problems": list})["problems"]
+    if not all(isinstance(problem, str) for problem in found):
+        raise ValueError(f"{key} has problems {shown(found)}, which are no texts; {remedy}")
+    return found
+
+
+def forget(store: Store, keys: Iterable[str]) -> None:
+    """Delete parts that nothing needs any more."""
+    for key in keys:
+        store.remove(key)
+
+
+def _whole(ref: TensorRef) -> MatrixRef:
+    """A stored tensor as it is: own runs store no fused weights."""
+    layer, part = role(ref.name)
+    name = ref.name.removesuffix(".weight")
+    return MatrixRef(name=name, source=ref.name, layer=layer, role=part, ref=ref, shape=ref.shape)

@@ -1,0 +1,219 @@
+"""What is measured of one matrix, kept as it comes: objects of a few snapshots each, never changed.
+
+    runs/<recipe>/seed-<n>/measured/<matrix>/<SHA-256 of the object, 24 digits>.safetensors
+
+The header's metadata holds the rows and what they were made from; the tensors are the leading subspaces of the updates,
+from which locking is made for any pair of snapshots. A damaged object does not fit its name and is measured again.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runs.geometry.tasks import MatrixTask, Pair
+from pipelines.store.document import count, parsed
+from pipelines.store.objects import Store
+from pipelines.store.tensors import read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from opd_ops.geometry.update import Subspaces
+
+FLUSH = 10.0  # wall seconds of work after which a part is written
+END, PART = ".safetensors", "part"
+SIDES = ("output", "input")
+
+Rows = dict[str, list[dict[str, Any]]]  # by table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One snapshot's rows of some tables. before, after: identities of W0 and W_t. dtype: what the snapshot stores.
+
+    final: step and identity of the weight that nulls compare with. problems: non-finite weights. made_from: engine and
+    settings. subspaces: by view, where locking is among the tables; left out where only rows were asked for.
+    """
+
+    step: int
+    before: str
+    after: str
+    tables: tuple[str, ...]
+    rows: Rows
+    made_from: dict[str, Any]
+    dtype: str = ""
+    final: tuple[int, str] | None = None
+    problems: tuple[str, ...] = ()
+    subspaces: "dict[str, Subspaces]" = field(default_factory=dict)
+
+    def serves(self, task: MatrixTask, pair: Pair, table: str) -> bool:
+        """Whether it holds a table of a snapshot of the task, made from the same weights, settings and engine."""
+        last = task.final
+        return (
+            self.step == pair.step
+            and table in self.tables
+            and self.made_from == task.made_from
+            and pair.before.matches(self.before)
+            and pair.after.matches(self.after)
+            and (
+                table != "nulls"
+                or (self.final is not None and self.final[0] == last.step and last.after.matches(self.final[1]))
+            )
+        )
+
+
+def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
+    """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
+    found = {}
+    for pair in task.pairs:
+        tables = tuple(t for t in task.tables if not any(entry.serves(task, pair, t) for entry in entries))
+        if tables:
+            found[pair.step] = tables
+    return found
+
+
+def peek(task: MatrixTask) -> list[Entry]:
+    """All entries of the task's matrix without their subspaces, from headers alone."""
+    found: list[Entry] = []
+    for key in _keys(task.store, task.folder):
+        try:
+            found += _entries(parsed(read_header(task.store, key).data), None)
+        except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
+            continue
+    return found
+
+
+class Parts:
+    """The parts of one task's matrix: those found, and those being added."""
+
+    def __init__(self, task: MatrixTask) -> None:
+        self.task = task
+        self.entries: list[Entry] = []
+        self.stale: list[str] = []  # keys of parts that serve nothing and never will
+        self.pending: list[Entry] = []
+        self.flushed = time.perf_counter()
+        steps = {pair.step: pair for pair in task.pairs}
+        for key in _keys(task.store, task.folder):
+            entries = _read(task.store, key)
+            self.entries += entries
+            known = [entry for entry in entries if entry.made_from == task.made_from]
+            if not any(
+                entry.step not in steps or any(entry.serves(task, steps[entry.step], table) for table in entry.tables)
+                for entry in known
+            ):
+                self.stale.append(key)
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry, and write what is pending where enough work went into it."""
+        self.entries.append(entry)
+        self.pending.append(entry)
+        if time.perf_counter() - self.flushed >= FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.pending:
+            data = _serialised(self.pending, self.task.gemm_path)
+            key = f"{self.task.folder}/{_name(data)}"
+            self.task.store.write(key, data)
+            # A damaged part may have been made whole again under its own name.
+            self.stale = [stale for stale in self.stale if stale != key]
+        self.pending, self.flushed = [], time.perf_counter()
+
+    @contextmanager
+    def saved(self) -> Iterator[None]:
+        """Write what is pending at the end of the block, and also before its error propagates."""
+        try:
+            yield
+        finally:
+            self.flush()
+
+    def serving(self, pair: Pair, table: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.serves(self.task, pair, table)), None)
+
+
+def _name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:24]}{END}"
+
+
+def _keys(store: Store, folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in store.list(folder) if name.endswith(END)]
+
+
+def _read(store: Store, key: str) -> list[Entry]:
+    """The entries of a part; none where it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = store.read(key)
+    if not key.endswith(f"/{_name(data)}"):
+        return []
+    length = int.from_bytes(data[:8], "little")
+    try:
+        return _entries(parsed(data[8 : 8 + length]), load(data))
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+        return []
+
+
+def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
+    from safetensors.torch import save
+
+    tensors, held = {}, []
+    for i, entry in enumerate(entries):
+        facts = vars(entry) | {"subspaces": {}}
+        for view, found in entry.subspaces.items():
+            tensors |= {f"{i}.{view}.{side}": found.side(side).contiguous() for side in SIDES}
+            errors = [None if math.isinf(error) else error for error in found.errors]
+            facts["subspaces"][view] = {
+                "cuts": found.cuts,
+                "errors": errors,
+                "reasons": found.reasons,
+                "method": found.method,
+            }
+        held.append(facts)
+    # One item, since safetensors writes several in any order and equal parts should have equal names.
+    return save(tensors, metadata={PART: json.dumps({"gemm_path": gemm_path, "entries": held}, allow_nan=False)})
+
+
+def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> list[Entry]:
+    found = []
+    for i, facts in enumerate(parsed(header["__metadata__"][PART].encode())["entries"]):
+        subspaces = {} if tensors is None else _subspaces(i, facts["subspaces"], tensors)
+        facts |= {
+            "tables": tuple(facts["tables"]),
+            "problems": tuple(facts["problems"]),
+            "final": tuple(facts["final"]) if facts["final"] else None,
+            "subspaces": subspaces,
+        }
+        found.append(_checked(Entry(**facts)))
+    return found
+
+
+def _checked(entry: Entry) -> Entry:
+    """Itself. Errors: TypeError where a field cannot be what was written."""
+    texts = (entry.before, entry.after, entry.dtype, *entry.tables, *entry.problems)
+    rows = isinstance(entry.rows, dict) and all(isinstance(found, list) for found in entry.rows.values())
+    final = entry.final is None or (len(entry.final) == 2 and isinstance(entry.final[1], str))
+    if not (count(entry.step) and all(isinstance(text, str) for text in texts) and rows and final):
+        raise TypeError("no entry of a part")
+    return entry
+
+
+def _subspaces(place: int, views: dict[str, dict[str, Any]], tensors: "dict[str, Tensor]") -> "dict[str, Subspaces]":
+    from opd_ops.geometry.update import Subspaces
+
+    return {
+        view: Subspaces(
+            output=tensors[f"{place}.{view}.output"],
+            input=tensors[f"{place}.{view}.input"],
+            cuts=tuple(facts["cuts"]),
+            errors=tuple(math.inf if error is None else error for error in facts["errors"]),
+            reasons=tuple(facts["reasons"]),
+            method=facts["method"],
+        )
+        for view, facts in views.items()
+    }

@@ -1,0 +1,202 @@
+"""What a worker does with one matrix: measure what no part holds yet, keep it as it comes, and return all rows.
+
+Held at once are W0, one W_t and, for nulls, the final weight. What is no projection and larger than a block is compared
+in blocks of rows, whose counts add.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runs.clock import Clock
+from pipelines.runs.cluster.attach import one_thread
+from pipelines.runs.geometry.parts import Entry, Parts, Rows, lacking
+from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.store.bases import BaseCache
+
+if TYPE_CHECKING:
+    from opd_ops.geometry.suite import Matrix, Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """rows by table; problems: non-finite weights by name; seconds: [wall, CPU] by phase of this call.
+
+    phases: measure, and base, the part of it that went into base factors. stale: parts that nothing needs any more.
+    """
+
+    rows: Rows
+    problems: list[str]
+    seconds: dict[str, list[float]]
+    stale: list[str]
+
+
+def measure_matrix(task: MatrixTask) -> Found:
+    """All tables of one matrix. Errors: ValueError naming file and tensor where bytes are missing."""
+    one_thread()
+    clock = Clock()
+    with clock.phase("measure"):
+        parts = Parts(task)
+        work = _Work(task, parts)
+        with parts.saved():
+            work.snapshots()
+            work.nulls()
+        rows, problems = _assembled(task, parts)
+    if any(work.base):
+        clock.seconds["base"] = work.base
+    return Found(rows, problems, clock.seconds, parts.stale)
+
+
+class _Work:
+    """The measuring of what a task lacks."""
+
+    def __init__(self, task: MatrixTask, parts: Parts) -> None:
+        self.task, self.parts = task, parts
+        self.wanted = lacking(task, parts.entries)
+        self.base = [0.0, 0.0]  # wall and CPU seconds of base factors
+
+    def snapshots(self) -> None:
+        """Every table but nulls and locking; for locking, the subspaces."""
+        groups: dict[tuple[str, tuple[str, ...]], list[Pair]] = {}
+        for pair in self.task.pairs:
+            if tables := tuple(table for table in self.wanted.get(pair.step, ()) if table != "nulls"):
+                groups.setdefault((_readable(pair.before, pair).identity, tables), []).append(pair)
+        for (_, tables), pairs in groups.items():
+            if not self.task.projection and max(_nbytes(pair) for pair in pairs) > self.task.at_once:
+                for pair in pairs:
+                    self.parts.add(self._by_rows(pair, tables))
+            else:
+                self._against(pairs, tables)
+
+    def _against(self, pairs: list[Pair], tables: tuple[str, ...]) -> None:
+        """Snapshots that share W0 and what they lack."""
+        with self._matrix(pairs[0].before, tables) as matrix:
+            for pair in pairs:
+                self.parts.add(self._snapshot(matrix, pair, tables))
+
+    def nulls(self) -> None:
+        """The rows of `nulls`, of snapshots against the last one."""
+        pairs = [pair for pair in self.task.pairs if "nulls" in self.wanted.get(pair.step, ())]
+        if not pairs:
+            return
+        from opd_ops.geometry.views import dtype_name
+
+        last = self.task.final
+        final = _readable(last.after, last).weight.read()
+        with self._matrix(_readable(pairs[0].before, pairs[0]), ("nulls",)) as matrix:
+            for pair in pairs:
+                weight = final if pair is last else _readable(pair.after, pair).weight.read()
+                rows = matrix.nulls(pair.step, weight, last.step, final)
+                self.parts.add(
+                    self._entry(
+                        pair,
+                        ("nulls",),
+                        rows={"nulls": rows},
+                        dtype=dtype_name(weight.dtype),
+                        final=(last.step, last.after.identity),
+                    )
+                )
+
+    @contextmanager
+    def _matrix(self, before: Source, tables: tuple[str, ...]) -> "Iterator[Matrix]":
+        from opd_ops.geometry.suite import Matrix
+
+        cache = BaseCache(self.task.store, before.identity)
+        try:
+            yield Matrix(
+                before.weight.read(),
+                settings=self._settings(tables),
+                projection=self.task.projection,
+                cache=cache,
+                gemm_path=self.task.gemm_path,
+            )
+        except RuntimeError as error:  # a number that is none, or LAPACK's
+            raise RuntimeError(f"{self.task.name}: {error}") from error
+        self.base = [total + more for total, more in zip(self.base, cache.seconds, strict=True)]
+
+    def _settings(self, tables: tuple[str, ...]) -> "Settings":
+        from opd_ops.geometry.suite import Settings
+
+        return Settings(**asdict(replace(self.task.measurement, tables=tables)))
+
+    def _snapshot(self, matrix: "Matrix", pair: Pair, tables: tuple[str, ...]) -> Entry:
+        found = matrix.snapshot(pair.step, _readable(pair.after, pair).weight.read())
+        return self._entry(
+            pair,
+            tables,
+            rows={table: found.rows[table] for table in tables if table != "locking"},
+            dtype=found.dtype,
+            problems=tuple(problem for problem in (matrix.problem, found.problem) if problem),
+            subspaces=found.subspaces,
+        )
+
+    def _by_rows(self, pair: Pair, tables: tuple[str, ...]) -> Entry:
+        """Support alone, a block of rows after the other."""
+        from opd_ops.geometry.suite import Matrix
+        from opd_ops.geometry.views import dtype_name, nonfinite
+
+        before, after = pair.before.weight, _readable(pair.after, pair).weight
+        rows = max(1, self.task.at_once * before.shape[0] // max(_nbytes(pair), 1))
+        merged: dict[str, dict[str, Any]] = {}
+        broken, dtype = [0, 0], ""
+        for begin in range(0, before.shape[0], rows):
+            end = min(begin + rows, before.shape[0])
+            base, weight = before.read_rows(begin, end), after.read_rows(begin, end)
+            matrix = Matrix(base, settings=self._settings(tables), projection=False)
+            broken = [broken[0] + matrix.broken, broken[1] + nonfinite(weight)]
+            dtype = dtype_name(weight.dtype)
+            for row in matrix.snapshot(pair.step, weight).rows["update_support"]:
+                whole = merged.setdefault(row["view"], row | {"numel": 0, "unchanged": 0})
+                whole["numel"] += row["numel"]
+                whole["unchanged"] += round(row["unchanged"] * row["numel"])
+        found = [row | {"unchanged": row["unchanged"] / row["numel"]} for row in merged.values()]
+        told = zip(("base", f"step {pair.step}"), broken, strict=True)
+        problems = tuple(f"{who}: {count} non-finite weights" for who, count in told if count)
+        return self._entry(pair, tables, rows={"update_support": found}, dtype=dtype, problems=problems)
+
+    def _entry(self, pair: Pair, tables: tuple[str, ...], *, rows: Rows, dtype: str, **facts: Any) -> Entry:
+        if _readable(pair.after, pair).weight.ref.view is not None:
+            dtype = f"{dtype}-update-bf16"  # the master is what an update in bf16 gave back
+            rows = {table: [row | {"dtype": dtype} for row in found] for table, found in rows.items()}
+        return Entry(
+            step=pair.step,
+            before=pair.before.identity,
+            after=pair.after.identity,
+            tables=tables,
+            made_from=self.task.made_from,
+            rows=rows,
+            dtype=dtype,
+            **facts,
+        )
+
+
+def _readable(source: Source, pair: Pair) -> Source:
+    """Errors: ValueError for a snapshot that is gone."""
+    if source.ref is None:
+        raise ValueError(f"snapshot {pair.step} is gone and must be read; give it again where it lies now")
+    return source
+
+
+def _nbytes(pair: Pair) -> int:
+    """Bytes of the larger of both weights."""
+    return max(source.ref.nbytes for source in (pair.before, pair.after) if source.ref)
+
+
+def _assembled(task: MatrixTask, parts: Parts) -> tuple[Rows, list[str]]:
+    """Rows of all tables in order of steps, whichever parts they lie in, and what is said of non-finite weights."""
+    from opd_ops.geometry.suite import Snapshot, pairs
+
+    rows: Rows = {table: [] for table in task.measurement.tables}
+    problems: dict[str, None] = {}
+    for pair in task.pairs:
+        for table in task.tables:
+            entry = parts.serving(pair, table)
+            assert entry is not None
+            rows[table] += entry.rows.get(table, [])
+            problems |= dict.fromkeys(entry.problems)
+    if "locking" in task.tables:
+        held = [entry for pair in task.pairs if (entry := parts.serving(pair, "locking"))]
+        rows["locking"] = pairs([Snapshot(entry.step, entry.dtype, {}, entry.subspaces) for entry in held])
+    found = {table: [task.columns | row for row in each] for table, each in rows.items()}
+    return found, [f"{task.name}: {problem}" for problem in problems]

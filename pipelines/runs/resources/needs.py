@@ -1,0 +1,77 @@
+"""What a run needs of the machine and of its user, looked for before any work: GPUs, weights, files of problems."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from opd_ops.recipe import Recipe, Weights, opd_of
+
+
+def require(recipes: Sequence[Recipe]) -> None:
+    """Errors: ValueError saying in one line all that is lacking. What lies in the store is not looked for here."""
+    lacking = _gpus(recipes)
+    if weights := [ref for ref in _refs(recipes) if not _there(ref)]:
+        lacking.append(f"no weights {', '.join(weights)} (neither a folder nor in the hub's cache)")
+    if files := [path for path in _files(recipes) if not Path(path).exists()]:
+        lacking.append(f"no files {', '.join(files)}")
+    if lacking:
+        study = recipes[0].study
+        raise ValueError(f"{study} cannot run here: {'; '.join(lacking)}; `opd study show {study}` says what it takes")
+
+
+def declared(recipe: Recipe) -> float:
+    """GPUs of a run's actors together."""
+    where = recipe.resources
+    return where.workers * where.gpus + sum(workers.actors * workers.gpus for workers in (where.rollout, where.teacher))
+
+
+def present() -> float:
+    """GPUs of the Ray cluster at RAY_ADDRESS, or of this machine."""
+    if (os.environ.get("RAY_ADDRESS") or "local") != "local":
+        import ray
+
+        from pipelines.runs.cluster.attach import cluster
+
+        with cluster():
+            return ray.cluster_resources().get("GPU", 0.0)
+    import torch
+
+    return float(torch.cuda.device_count())
+
+
+def _gpus(recipes: Sequence[Recipe]) -> list[str]:
+    wanted = max(map(declared, recipes), default=0.0)
+    if not wanted:
+        return []
+    found = present()
+    reasons = [f"{wanted:g} GPUs are needed and {found:g} found"] if found < wanted else []
+    if any(recipe.resources.gpus > 1 for recipe in recipes):
+        reasons.append("a trainer's process works on one GPU, and resources.gpus is more: set gpus=1 and workers")
+    return reasons
+
+
+def _refs(recipes: Sequence[Recipe]) -> list[str]:
+    """Weights from outside the store, each once."""
+    teachers = [opd.teacher for recipe in recipes if (opd := opd_of(recipe.objective))]
+    starts = [*(recipe.start for recipe in recipes), *teachers]
+    found = [start.ref for start in starts if isinstance(start, Weights) and not start.ref.startswith("models/")]
+    return list(dict.fromkeys(found))
+
+
+def _there(ref: str) -> bool:
+    """Whether weights are a folder, or in the hub's cache: workers never download."""
+    if Path(ref).expanduser().exists():
+        return True
+    from transformers.utils.hub import cached_file
+
+    try:
+        return cached_file(ref, "config.json", local_files_only=True) is not None
+    except OSError:
+        return False
+
+
+def _files(recipes: Sequence[Recipe]) -> list[str]:
+    """Files of problems that the recipes name, each once."""
+    tasks = [recipe.task.options for recipe in recipes if recipe.task.name == "jsonl"]
+    named = [options.get(name) for options in tasks for name in ("path", "held_out")]
+    return list(dict.fromkeys(path for path in named if isinstance(path, str)))

@@ -1,0 +1,238 @@
+"""Where a run's processes stand: one Ray placement group for the trainer, its rollout actors and its teacher actors.
+
+All of them are reserved at once or not at all, so that no run waits for its teacher while it holds the trainer's GPU. A
+recipe without actors needs no group for its processes: everything is in the trainer's. On a cluster of one node the
+group then only holds the memory that the trainer will take, and the trainer may be an actor that was there before.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from opd_ops.recipe import Resources, Workers
+from pipelines.runs.cluster import room
+from pipelines.runs.cluster.deaths import tell
+from pipelines.runs.cluster.room import gb, nodes
+from pipelines.runs.resources.memory import Memory
+
+CPU = 0.01  # of every bundle: a place on a node that has CPUs; what is computed there is not rationed
+WAIT = 600.0  # seconds for GPUs that other work holds; for memory there is no limit
+QUIET = 10.0  # seconds after which a wait for memory is told
+BEAT = 1.0  # seconds between two chances to stop
+REMEDY = "lower Resources.gpus or join a bigger cluster with RAY_ADDRESS"
+SMALLER = (
+    "set resources.checkpoint_activations, give the arm a new name with a smaller precision.micro_batch, or join a "
+    "bigger cluster with RAY_ADDRESS"
+)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Room for one actor: a bundle of a placement group, or, without a group, wherever Ray finds it.
+
+    memory: bytes to ask for, where it has a GPU and no group. cpus: of its bundle.
+    """
+
+    gpus: float = 0.0
+    group: Any = None
+    bundle: int = 0
+    memory: int = 0
+    cpus: float = CPU
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `ray.remote` that start an actor here. Without group and GPUs it holds no CPU while it lives."""
+        if self.group is None:
+            memory = {"memory": self.memory} if self.memory else {}
+            return {"num_gpus": self.gpus} | memory if self.gpus else {}
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle)
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": strategy}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Room for a run, which can be pickled. Without spots of a kind, that work is done in the trainer's process.
+
+    following: of the trainer's processes past the first.
+    """
+
+    trainer: Spot
+    rollout: tuple[Spot, ...] = ()
+    teacher: tuple[Spot, ...] = ()
+    following: tuple[Spot, ...] = ()
+
+
+@contextmanager
+def placed(
+    resources: Resources,
+    memory: Memory | None = None,
+    *,
+    wait: float | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Iterator[Placement]:
+    """Room for a run while the block lasts, of so much memory for each process; its actors end with the block.
+
+    beat is called every second while other work holds what is needed, and may stop the wait by raising. wait: seconds,
+    by default WAIT for GPUs and no limit for the rest. Errors: ValueError naming what the cluster does not have;
+    TimeoutError naming what was not free within `wait` seconds.
+    """
+    memory = memory or Memory()
+    require(resources, memory)
+    alone = not resources.rollout.actors and not resources.teacher.actors and resources.workers == 1
+    if alone and (resources.gpus or not memory.trainer):
+        yield Placement(Spot(resources.gpus, memory=memory.trainer))
+        return
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    gpus, cpus, apart = _bundles(resources), _cpus(resources), alone and len(nodes()) == 1
+    bundles = [
+        ({} if apart else {"CPU": cpu}) | ({"GPU": gpu} if gpu else {}) | ({"memory": size} if size else {})
+        for gpu, cpu, size in zip(gpus, cpus, _memory(resources, memory), strict=True)
+    ]
+    group = placement_group(bundles, strategy="PACK")
+    try:
+        _await(group, resources, memory, (WAIT if sum(gpus) else math.inf) if wait is None else wait, beat)
+        if apart:
+            yield Placement(Spot())
+            return
+        spots = [Spot(gpu, group, bundle, cpus=cpu) for bundle, (gpu, cpu) in enumerate(zip(gpus, cpus, strict=True))]
+        first = resources.workers
+        second = first + resources.rollout.actors
+        yield Placement(spots[0], tuple(spots[first:second]), tuple(spots[second:]), tuple(spots[1:first]))
+    finally:
+        remove_placement_group(group)
+
+
+def _await(group: Any, resources: Resources, memory: Memory, wait: float, beat: Callable[[], None]) -> None:
+    """Errors: TimeoutError naming what was not free."""
+    begun, told = time.monotonic(), False
+    while not group.wait(min(BEAT, wait)):
+        waited = time.monotonic() - begun
+        if waited >= wait:
+            raise TimeoutError(_taken(resources, memory, wait))
+        if memory.trainer and not told and waited >= QUIET:
+            told = True
+            tell(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
+        beat()
+
+
+def require(resources: Resources, memory: Memory | None = None) -> None:
+    """Errors: ValueError for resources that no cluster could give, or that are more than this one has, free or not."""
+    for what, gpus in _kinds(resources):
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise ValueError(f"{what} asks for {gpus:g} GPUs: a fraction is of one GPU, and above 1 they are whole")
+    for what, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
+        if workers.actors < 0:
+            raise ValueError(f"Resources.{what}.actors is not negative, got {workers.actors}")
+    gpus, memory = _bundles(resources), memory or Memory()
+    held = _memory(resources, memory)
+    if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
+        return
+    there = nodes()
+    remedy = REMEDY if resources.workers == 1 else REMEDY.replace("gpus", "workers")
+    asked = [("GPU", "GPUs", gpus)] + ([("CPU", "CPUs", _cpus(resources))] if len(gpus) > 1 or sum(gpus) else [])
+    for name, unit, needed in asked:
+        has = [float(node.get(name, 0)) for node in there]
+        if sum(needed) > sum(has):
+            wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({_times(needed)})"
+            raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {remedy}")
+        if max(needed) > max(has, default=0.0):
+            raise ValueError(
+                f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
+                f"{max(has):g}; {remedy}"
+            )
+    if not (has := room.sizes()):
+        return
+    if sum(held) > sum(has):
+        raise ValueError(f"the run needs {_sizes(resources, memory)} and the cluster has {gb(sum(has))}; {SMALLER}")
+    if max(held) > max(has):
+        raise ValueError(
+            f"one process of the run needs {gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
+            f"largest node has {gb(max(has))}; {SMALLER}"
+        )
+
+
+def roomier(resources: Resources, memory: Memory, times: int) -> Memory:
+    """So many times the memory for each process, or as much less as the cluster has."""
+    for factor in range(times, 1, -1):
+        try:
+            require(resources, memory.times(factor))
+        except ValueError:
+            continue
+        return memory.times(factor)
+    return memory
+
+
+def _kinds(resources: Resources) -> list[tuple[str, float]]:
+    """(name, GPUs of each) of the kinds of processes that a recipe asks for."""
+    workers = (("rollout", resources.rollout), ("teacher", resources.teacher))
+    return [("trainer", resources.gpus), *((name, w.gpus) for name, w in workers if w.actors)]
+
+
+def _bundles(resources: Resources) -> list[float]:
+    """GPUs of each of the trainer's workers, then of each rollout actor, then of each teacher actor."""
+
+    def each(workers: Workers) -> list[float]:
+        return [workers.gpus] * workers.actors
+
+    return [resources.gpus] * resources.workers + [*each(resources.rollout), *each(resources.teacher)]
+
+
+def _cpus(resources: Resources) -> list[float]:
+    """CPUs of the processes in the order of `_bundles`: a whole one for each of several workers without a GPU."""
+    several = resources.workers > 1 and not resources.gpus
+    beside = resources.rollout.actors + resources.teacher.actors
+    return [1.0 if several else CPU] * resources.workers + [CPU] * beside
+
+
+def _times(needed: list[float]) -> str:
+    return " + ".join(f"{needed.count(size)} x {size:g}" for size in dict.fromkeys(needed))
+
+
+def _needs(resources: Resources) -> str:
+    times = "" if resources.workers == 1 else f"{resources.workers} x "
+    parts = [f"trainer {times}{resources.gpus:g}"]
+    for name, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
+        if workers.actors:
+            parts.append(f"{name} {workers.actors} x {workers.gpus:g}")
+    return f"{sum(_bundles(resources)):g} GPUs ({', '.join(parts)})"
+
+
+def _memory(resources: Resources, memory: Memory) -> list[int]:
+    """Bytes of the processes in the order of `_bundles`."""
+    beside = [memory.rollout] * resources.rollout.actors + [memory.teacher] * resources.teacher.actors
+    return [memory.trainer, *[memory.worker] * (resources.workers - 1), *beside]
+
+
+def _sizes(resources: Resources, memory: Memory) -> str:
+    parts = [f"trainer {gb(memory.trainer)}"]
+    for name, workers, size in (
+        ("worker", Workers(actors=resources.workers - 1), memory.worker),
+        ("rollout", resources.rollout, memory.rollout),
+        ("teacher", resources.teacher, memory.teacher),
+    ):
+        if workers.actors:
+            parts.append(f"{name} {workers.actors} x {gb(size)}")
+    return f"{gb(sum(_memory(resources, memory)))} of memory ({', '.join(parts)})"
+
+
+def _free() -> str:
+    """What is free now of what the cluster has."""
+    import ray
+
+    free: Mapping[str, float] = ray.available_resources()
+    total: Mapping[str, float] = ray.cluster_resources()
+    held = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
+    return ", ".join([*held, f"{gb(free.get('memory', 0))} of {gb(total.get('memory', 0))} of memory free"])
+
+
+def _taken(resources: Resources, memory: Memory, wait: float) -> str:
+    sizes = f", {_sizes(resources, memory)}" if memory.trainer else ""
+    return (
+        f"the run needs {_needs(resources)}{sizes} and {_times(_cpus(resources))} CPUs, which were not free "
+        f"together within {wait:g} s ({_free()}); wait for the other work to end, or {REMEDY}"
+    )

@@ -1,0 +1,155 @@
+"""A teacher in actors of its own: it reads micro-batches while the trainer works on others, with the same bits.
+
+Each actor reads the teacher's weights from the store by itself, so the trainer never holds them. What comes back are
+the positions under the mask; the others are 0.
+"""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from opd_ops.batch import Batch
+from opd_ops.recipe import Start
+from opd_ops.teacher.scores import Scores, Support
+from pipelines.runs.resources.placement import Spot
+from pipelines.runs.trajectories.crew import RETRIES, Call, Crew
+from pipelines.store.objects import Store
+from pipelines.store.scores import Packed, key, pack, setting, unpack
+
+AHEAD = 4  # micro-batches in work per actor: full-vocabulary scores of a whole step need not fit into memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec:
+    """Which model teaches and how it computes; as `Precision` and `Resources` have it.
+
+    vocabulary: tokens that student and teacher share; None is all of the teacher's.
+    """
+
+    store: Store
+    start: Start
+    seed: int
+    vocabulary: int | None = None
+    compute: Literal["fp32", "autocast", "bf16"] = "fp32"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What an actor says when it has loaded the teacher. setting: for a cache of scores."""
+
+    digest: str
+    vocabulary: int
+    setting: str
+    pid: int
+
+
+class TeacherActor:
+    """The Ray actor of a teacher."""
+
+    def begin(self, spec: TeacherSpec, device: str) -> Standing:
+        """Load the teacher."""
+        from opd_ops.models import assemble
+        from opd_ops.teacher.local import LocalTeacher
+        from opd_ops.training.student import DTYPES, arithmetic
+        from pipelines.runs.trajectories import starts
+
+        torch.set_num_threads(spec.threads)
+        found = starts.load(spec.store, spec.start, spec.seed)
+        model: Any = assemble(found.config, found.weights, DTYPES[spec.compute])
+        self.model, self.device = model.to(device), device
+        digest = found.digest if spec.compute == "fp32" else f"{found.digest}-{spec.compute}"
+        self.teacher = LocalTeacher(self.model, digest, spec.vocabulary, lambda: arithmetic(spec.compute, device))
+        return Standing(
+            digest=digest,
+            vocabulary=self.teacher.vocabulary,
+            setting=setting(spec.compute, device),
+            pid=os.getpid(),
+        )
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def score(self, part: Batch, support: Support, candidates: Tensor | None) -> Packed:
+        self.model.to(self.device)
+        device = torch.device(self.device)
+        candidates = None if candidates is None else candidates.to(device)
+        return pack(self.teacher.score(part.to(device), support, candidates), part.mask)
+
+    def sleep(self) -> None:
+        """Give the device's memory back until the next score."""
+        self.model.to("cpu")
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+
+class RemoteTeacher:
+    """A `Scorer` that is one actor per spot. An actor that dies is replaced, and its micro-batches are read again.
+
+    Errors: ValueError of loading the teacher; Died, in one line, when an actor dies again and again.
+    """
+
+    def __init__(self, spec: TeacherSpec, spots: Sequence[Spot], *, retries: int = RETRIES) -> None:
+        self.spec, self.device = spec, "cuda" if spots[0].gpus else "cpu"
+        self.digest, self.vocabulary, self.setting = "", 0, ""
+        self.pids: list[int] = []  # of every actor that has started
+        self._ahead: dict[str, list[Call]] = {}  # in work, by what was asked
+        self._later: deque[tuple[str, Batch, Support]] = deque()
+        self.crew = Crew("teacher actor", TeacherActor, spots, self._begin, self._begun, retries=retries)
+        self.crew.wait()
+
+    def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
+        """Start on these micro-batches, in order. Those of `candidates` cannot be: they come with the question."""
+        for calls in self._ahead.values():
+            for call in calls:
+                self.crew.discard(call)
+        self._ahead = {}
+        self._later = deque((key(self, part, support), part, support) for part in parts if support.kind != "candidates")
+        self._advance()
+
+    def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:
+        """Scores of a micro-batch, on its device."""
+        call = self._taken(key(self, part, support, candidates))
+        if call is None:
+            call = self._ask(part, support, candidates)
+        self._advance()
+        return unpack(self.crew.collect(call), part.mask)
+
+    def sleep(self) -> None:
+        """Give the device's memory back until the next score."""
+        self.crew.each("sleep")
+
+    def close(self) -> None:
+        self.crew.close()
+
+    def _taken(self, name: str) -> Call | None:
+        """The call that was made ahead for this question, if any."""
+        self._later = deque(waiting for waiting in self._later if waiting[0] != name)
+        calls = self._ahead.get(name)
+        return calls.pop(0) if calls else None
+
+    def _advance(self) -> None:
+        limit = AHEAD * len(self.crew.members)
+        while self._later and sum(map(len, self._ahead.values())) < limit:
+            name, part, support = self._later.popleft()
+            self._ahead.setdefault(name, []).append(self._ask(part, support, None))
+
+    def _ask(self, part: Batch, support: Support, candidates: Tensor | None) -> Call:
+        question = replace(part, rewards=None, groups=None, behaviour=None).to(torch.device("cpu"))
+        return self.crew.submit("score", question, support, None if candidates is None else candidates.cpu())
+
+    def _begin(self, handle: Any) -> Any:
+        return handle.begin.remote(self.spec, self.device)
+
+    def _begun(self, standing: Standing) -> None:
+        if self.pids and standing.digest != self.digest:
+            raise ValueError(
+                f"the teacher is not the same in every actor: {self.digest[:12]} and {standing.digest[:12]}"
+            )
+        self.digest, self.vocabulary, self.setting = standing.digest, standing.vocabulary, standing.setting
+        self.pids.append(standing.pid)

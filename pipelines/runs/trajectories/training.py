@@ -1,0 +1,172 @@
+"""Train one run: a trainer actor on Ray, or the same object in this process, which gives the same bytes."""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
+from pipelines.runs.cluster.attach import BEAT, actor, release
+from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, tell
+from pipelines.runs.provenance import provenance
+from pipelines.runs.resources.memory import memory
+from pipelines.runs.resources.placement import Placement, placed, roomier
+from pipelines.runs.trajectories.group import Apart, Member, grouped
+from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+
+PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
+
+
+class Host(Member):
+    """The Ray actor of a run: at most one at a time. It leads where the trainer has several workers."""
+
+    def __init__(self) -> None:
+        import opd_ops.training.loop  # noqa: F401  # five seconds, which an actor made ahead of its run spends early
+
+        self.run: TrainingRun | None = None
+
+    def begin(self, store: Store, recipe: Recipe, seed: int, provenance: dict[str, Any], placement: Placement) -> None:
+        self.run = TrainingRun(store, recipe, seed, provenance, placement, self.ranks)
+
+    def work(self, steps: int) -> Progress:
+        assert self.run is not None
+        state = self.run.work(steps, settled=False)
+        if state.finished:
+            # An actor that waits for its next run holds no model; a run is in cycles, which are seldom looked for.
+            self.run = None
+            gc.collect()
+        return state
+
+
+def complete(store: Store, recipe: Recipe, seed: int) -> bool:
+    """True when the run is in the store, whole, and of this very recipe.
+
+    Errors: ValueError naming the fields in which a stored run differs.
+    """
+    trajectory = Trajectory(store, recipe.name, seed)
+    if not trajectory.registered():
+        return False
+    trajectory.require_same(trajectory.run(), recipe.identity(), recipe.fingerprint())
+    return trajectory.end() is not None
+
+
+def train(
+    store: Store,
+    recipe: Recipe,
+    seed: int,
+    *,
+    serial: bool = False,
+    progress: Callable[[Progress], None] = lambda p: None,
+) -> dict[str, Any]:
+    """Train the run to its end (or find it complete) and return end.json.
+
+    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for, and
+    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. Several
+    workers (`Resources.workers`) are as many actors, which only Ray has, and whose bytes are those of one but for the
+    order of fp32 sums: the same number of them repeats them, another number does not. `progress`
+    is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
+    does another actor where one dies, and with more memory reserved where memory was why.
+
+    Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met, or workers without Ray;
+    StepFailed for a step that could not be made, a diverged loss among them; Died where one actor after the other dies.
+    """
+    trajectory = Trajectory(store, recipe.name, seed)
+    if not complete(store, recipe, seed):
+        state = Progress(0, recipe.horizon.steps, False, 0.0)
+        if serial:
+            run = TrainingRun(store, recipe, seed, _facts(recipe))
+            while not state.finished:
+                state = run.work(settled=False)
+                progress(state)
+        else:
+            _on_ray(store, recipe, seed, state, progress)
+    end = trajectory.end()
+    assert end is not None
+    return end
+
+
+def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: Callable[[Progress], None]) -> None:
+    """Train on an actor; where it dies, go on from the store on another. Errors: Died after RETRIES without a step."""
+    deaths, short, furthest = 0, 0, -1
+    needs = memory(store, recipe, seed)
+
+    def beat() -> None:
+        progress(state)
+
+    while not state.finished:
+        try:
+            with (
+                placed(recipe.resources, roomier(recipe.resources, needs, 2**short), beat=beat) as placement,
+                actor(Host, placement.trainer.options()) as host,
+                grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
+            ):
+                group.attend(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
+                while not state.finished:
+                    state = group.attend(host.work.remote(CHUNK), beat)
+                    beat()
+        except (*lost(), Apart) as death:
+            deaths = deaths + 1 if state.step <= furthest else 1
+            furthest = max(furthest, state.step)
+            line = f"{recipe.name} seed {seed}: its trainer"
+            if deaths > RETRIES:
+                raise Died(
+                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory or a "
+                    "smaller batch, and start it again: it goes on"
+                ) from None
+            if starved(death):
+                short = min(short + 1, RETRIES)
+                tell(
+                    f"{line} was lost near step {state.step} ({reason(death)}); another goes on from the store with "
+                    f"{2**short} times the memory reserved, or all there is"
+                )
+                release()
+                _pause(PAUSE * 2 ** (deaths - 1), beat)
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """Provenance, with the number of workers, on which the last digits depend."""
+    return provenance() | {"workers": recipe.resources.workers}
+
+
+def _pause(seconds: float, beat: Callable[[], None]) -> None:
+    """Give whatever took the memory time to end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        beat()
+        time.sleep(min(BEAT, left))
+
+
+def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
+    """The runs, as (recipe, seed), that must be complete before this one."""
+    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    needed: list[Any] = [
+        recipe.start,
+        recipe.rollout.source,
+        opd.teacher if opd else None,
+        constraint.basis if constraint else None,
+        recipe.horizon.until,
+    ]
+    found = [
+        (source.recipe, seed if source.seed is None else source.seed)
+        for source in needed
+        if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
+    ]
+    found += references(recipe, seed)
+    return [run for run in dict.fromkeys(found) if run != (recipe.name, seed)]
+
+
+def references(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
+    """Those of its parents that must be measured, too: what a guard's band is made of."""
+    guard = recipe.reaction and recipe.reaction.guard
+    if guard is None or (name := guard.reference) is None:
+        return []
+    return [(name, number) for number in guard.seeds if (name, number) != (recipe.name, seed)]
+
+
+def require_parents(store: Store, recipe: Recipe, seed: int) -> None:
+    """Errors: ValueError naming a run that must be trained first."""
+    for name, number in parents(recipe, seed):
+        if Trajectory(store, name, number).end() is None:
+            raise ValueError(f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete")

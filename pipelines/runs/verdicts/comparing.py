@@ -1,0 +1,174 @@
+"""Compare the runs of a study: verdicts into the lake, the report beside it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines import lake
+from pipelines.runs.geometry import records
+from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.provenance import provenance
+from pipelines.runs.trajectories.training import complete
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study
+
+
+def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
+    """The lake's tables with the rows of one study: those of runs, and what was predicted from them."""
+    return {
+        name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
+        for name, table in lake.TABLES.items()
+        if "recipe" in table.by or name == "predictions"
+    }
+
+
+def unmeasured(store: Store, study: Study, suite: str) -> list[str]:
+    """Runs of a suite that are not complete and measured, as `recipe seed n`."""
+    return [
+        f"{recipe.name} seed {seed}"
+        for recipe in study.arms(suite)
+        for seed in study.seeds
+        if not (complete(store, recipe, seed) and measured(store, recipe, seed, study.measurement))
+    ]
+
+
+def begun(store: Store, study: Study) -> list[str]:
+    """The suites that a comparison waits for: core, and each other one of which a run is in the store."""
+    return [
+        suite
+        for suite, arms in study.suites.items()
+        if suite == "core"
+        or any(Trajectory(store, recipe.name, seed).registered() for recipe in arms for seed in study.seeds)
+    ]
+
+
+def missing(store: Store, study: Study) -> list[str]:
+    """Runs that a comparison made now would lack, as `recipe seed n`."""
+    return [run for suite in begun(store, study) for run in unmeasured(store, study, suite)]
+
+
+def decide(store: Store, study: Study) -> pl.DataFrame:
+    """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
+    from pipelines.report.means import means
+    from pipelines.report.scaling import scaling
+    from pipelines.report.verdicts import verdicts
+
+    found = tables(store, study)
+    rows = verdicts(study.name, found)
+    lake.write(store, "means", means(study.name, found), study=study.name)
+    lake.write(store, "scaling", scaling(study.name, found), study=study.name)
+    lake.write(store, "verdicts", rows, study=study.name)
+    return rows
+
+
+def compare(store: Store, study: Study) -> None:
+    """All that is said across the runs of a study: regimes, predictions, means, sizes and verdicts."""
+    from pipelines.runs.verdicts.judging import judge_study
+    from pipelines.runs.verdicts.predicting import predict
+
+    judge_study(store, study.name)
+    predict(store, study)
+    decide(store, study)
+
+
+def inputs(store: Store, study: Study) -> dict[str, Any]:
+    """What a comparison made now would be made from: every run's measurement and transfer, and the claims."""
+    from pipelines.report.claims import CLAIMS
+
+    found, there = {}, set(store.list("runs"))
+    for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
+        for seed in study.seeds:
+            for name in ("measured", "transfer"):
+                key = f"{Trajectory(store, recipe.name, seed).prefix}/{name}.json"
+                if store.exists(key):
+                    found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
+    return {"claims": [claim.text for claim in CLAIMS], "runs": found}
+
+
+def compared(store: Store, study: Study) -> bool:
+    """True when the report was made from the runs as they are now."""
+    key = f"reports/{study.name}/inputs.json"
+    return records.kept(store, key) == inputs(store, study)
+
+
+def report_key(study: Study) -> str:
+    return f"reports/{study.name}/index.html"
+
+
+def publish(store: Store, study: Study) -> str:
+    """Write the report; returns its key."""
+    from pipelines.report.page import page
+
+    facts = provenance()
+    shown = {
+        "commit": facts["commit"],
+        "packages": ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
+        "python": facts["python"],
+        "machine": facts["machine"],
+        "made": facts["time"],
+        "settings": ", ".join(f"{name} {cuts}" for name, cuts in vars(study.measurement).items() if name != "tables"),
+    }
+    made_from = inputs(store, study)
+    text = page(study.name, tables(store, study), provenance=shown, store=store)
+    store.write(report_key(study), text.encode())
+    store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
+    return report_key(study)
+
+
+def headline(store: Store, study: Study) -> str:
+    """The headline table as Markdown."""
+    from pipelines.report import headline as table
+
+    return table.markdown(table.headline(study.name, tables(store, study)))
+
+
+def varied(store: Store, study: Study) -> dict[str, str]:
+    """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
+    from pipelines.report import grids
+    from pipelines.report.suites import SUITES
+
+    found = tables(store, study)
+    rows = {suite: grids.rows(study.name, suite, found) for suite in SUITES}
+    return {suite.name: grids.markdown(suite, table) for suite, table in rows.items() if not table.is_empty()}
+
+
+def terminal(store: Store, study: Study, suite: str = "core") -> str:
+    """What a person reads after a suite: its table, what was decided about it, and the power of its evaluations."""
+    from pipelines.report import grids, power, scaling, verdicts
+    from pipelines.report import headline as table
+    from pipelines.report.claims import BY_TEXT
+
+    found = tables(store, study)
+    about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
+    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name, pl.col("claim").is_in(about))
+    arms = [recipe.arm for recipe in study.arms(suite)]
+    parts = (
+        table.terminal(table.headline(study.name, found)) if suite == "core" else "",
+        grids.terminal(study.name, suite, found),
+        scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
+        verdicts.terminal(decided.collect()),
+        power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
+    )
+    return "\n\n".join(filter(None, parts))
+
+
+def pictures(store: Store, study: Study) -> dict[str, bytes]:
+    """The report's figures as PNG, by name."""
+    from pipelines.report import figures
+
+    found = tables(store, study)
+    charts = {
+        "stable_rank": lambda: figures.stable_rank(found["update_norm"], found["nulls"]),
+        "norm": lambda: figures.frobenius_norm(found["update_norm"]),
+        "locking": lambda: figures.locking(found["locking"], found["nulls"]),
+    }
+    return {name: figures.render_png(chart(), scale=1.0) for name, chart in charts.items()}
+
+
+def location(store: Store, key: str) -> str:
+    """A key as a person opens it: a path on files, a URI elsewhere."""
+    return str(Path(store.path(key))) if store.local else f"{store.uri}/{key}"

@@ -1,0 +1,243 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines.runs.cluster import attach
+from pipelines.runs.cluster.attach import actor, attend, cluster, unwrap
+from pipelines.runs.cluster.fan import fan_out
+from tests.pipelines.runs.conftest import gone
+
+both = pytest.mark.parametrize("serial", [True, False])
+
+
+LISTENING = """
+import os, psutil
+from pipelines.runs.cluster.attach import cluster
+with cluster(1):
+    import ray
+    ray.get(ray.remote(lambda: os.getpid()).remote())
+    here = psutil.Process().children(recursive=True) + [psutil.Process()]
+    found = {it.laddr.ip for one in here for it in one.net_connections("tcp") if it.status == psutil.CONN_LISTEN}
+    print(ray.get_runtime_context().gcs_address, *sorted(found))
+"""
+
+
+class Odd(Exception):
+    pass
+
+
+@both
+def test_results_come_in_the_order_of_the_items(serial, workers):
+    def slow_first(item):
+        time.sleep(0.05 * (3 - item) if not serial else 0)
+        return 10 * item
+
+    assert fan_out(slow_first, [0, 1, 2, 3], serial=serial) == [0, 10, 20, 30]
+    assert fan_out(slow_first, [], serial=serial) == []
+
+
+@both
+def test_every_finished_item_is_counted_once(serial, workers):
+    heard = []
+    fan_out(lambda item: item, "abcde", serial=serial, done=heard.append)
+    assert heard == sorted(heard) and set(heard) - {0} == {1, 2, 3, 4, 5}
+    assert len(heard) == 5 or not serial  # on Ray a count is repeated every second
+
+
+@both
+def test_equal_items_are_separate_work(serial, workers):
+    assert fan_out(lambda item: item + 1, [1, 1, 1], serial=serial) == [2, 2, 2]
+
+
+@both
+def test_the_error_of_a_task_arrives_as_itself(serial, workers):
+    def check(item):
+        if item == 2:
+            raise ValueError(f"item {item} is even")
+        return item
+
+    with pytest.raises(ValueError, match=r"^item 2 is even$") as caught:
+        fan_out(check, [1, 2, 3], serial=serial)
+    assert type(caught.value) is ValueError
+
+
+@both
+def test_a_listener_that_raises_stops_the_work(serial, workers):
+    def stop(count):
+        raise Odd
+
+    if serial:
+        with pytest.raises(Odd):
+            fan_out(lambda item: item, [1, 2], serial=True, done=stop)
+        return
+
+    def endless(item):
+        while True:  # Ray interrupts between two bytecodes, so not one long sleep
+            time.sleep(0.05)
+
+    begun = time.monotonic()
+    with pytest.raises(Odd):
+        fan_out(endless, [0, 1], serial=False, done=stop)
+    assert fan_out(lambda item: item, [1, 2], serial=False) == [1, 2], "the CPUs are free again"
+    assert time.monotonic() - begun < 60
+
+
+BACKGROUND = """
+import time
+from pipelines.runs.cluster.attach import cluster
+from pipelines.runs.cluster.fan import fan_out
+
+def endless(item):
+    while True:
+        time.sleep(0.05)
+
+def double(item):
+    return 2 * item
+
+def stop(count):
+    raise KeyError("stop")
+
+with cluster(2):
+    fan_out(double, [1, 2], serial=False)  # both workers have started
+    try:
+        fan_out(endless, [1, 2], serial=False, done=stop)
+    except KeyError as error:
+        print(error, fan_out(double, [1, 2], serial=False))
+"""
+
+
+def test_work_is_stopped_where_interrupts_are_ignored_as_in_a_shells_background():
+    done = subprocess.run(
+        [sys.executable, "-c", BACKGROUND],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.stdout, done.returncode) == ("'stop' [2, 4]\n", 0), done.stderr
+
+
+def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
+    import ray
+
+    class Slow:
+        def nap(self, seconds):
+            time.sleep(seconds)
+            if seconds == 0:
+                raise ValueError("no nap")
+            return seconds
+
+    def stop():
+        raise Odd
+
+    beats = []
+    with actor(Slow, {}) as slow:
+        assert attend(slow.nap.remote(1.5), lambda: beats.append(1)) == 1.5
+        assert beats
+        with pytest.raises(ValueError, match=r"^no nap$"):
+            attend(slow.nap.remote(0), lambda: None)
+    with pytest.raises(Odd), actor(Slow, {}) as slow:
+        attend(slow.nap.remote(600), stop)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(slow.nap.remote(1))  # behind the nap of 600 seconds
+
+
+def test_work_runs_in_other_processes_with_one_blas_thread(workers):
+    found = fan_out(lambda _: (os.getpid(), os.environ["OMP_NUM_THREADS"]), [0, 1], serial=False)
+    assert os.getpid() not in {pid for pid, _ in found}
+    assert {threads for _, threads in found} == {"1"}
+    assert fan_out(lambda _: os.getpid(), [0], serial=True) == [os.getpid()]
+
+
+def test_an_actors_error_arrives_as_itself(workers):
+    import ray
+
+    class Fails:
+        def work(self):
+            raise KeyError("step-3")
+
+    with pytest.raises(KeyError, match="step-3") as caught, actor(Fails, {}) as handle:
+        unwrap(lambda: ray.get(handle.work.remote()))
+    assert type(caught.value) is KeyError
+    assert unwrap(lambda: 3) == 3
+    with pytest.raises(Odd):
+        unwrap(lambda: (_ for _ in ()).throw(Odd()))
+
+
+def test_an_actor_serves_one_block_after_another_until_one_fails(workers):
+    import ray
+
+    class Counter:
+        count = 0
+
+        def add(self):
+            self.count += 1
+            return self.count
+
+    class Other:
+        def add(self):
+            return "other"
+
+    with actor(Counter, {}) as one, actor(Counter, {}) as two:
+        assert [ray.get(handle.add.remote()) for handle in (one, two, one)] == [1, 1, 2]
+    with actor(Other, {}) as handle:
+        assert ray.get(handle.add.remote()) == "other"
+    with pytest.raises(Odd), actor(Counter, {}) as used:
+        assert ray.get(used.add.remote()) > 1
+        raise Odd
+    gone(used.add)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments of ray.init, which is not run, and whether the session was shut down."""
+    import ray
+
+    seen = SimpleNamespace(init=[], down=0, up=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: seen.up)
+    monkeypatch.setattr(ray, "init", lambda **arguments: seen.init.append(arguments))
+    monkeypatch.setattr(ray, "shutdown", lambda: setattr(seen, "down", seen.down + 1))
+    monkeypatch.setattr(attach, "_idle", {})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return seen
+
+
+def test_without_an_address_the_session_is_private_and_ends_with_the_block(calls):
+    with pytest.raises(Odd), cluster(3):
+        assert calls.down == 0
+        raise Odd
+    (arguments,) = calls.init
+    assert (arguments["address"], arguments["num_cpus"], arguments["include_dashboard"]) == ("local", 3, False)
+    assert arguments["dashboard_host"] == "127.0.0.1"  # should anybody ask for one
+    assert arguments["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "1"
+    assert calls.down == 1
+
+
+def test_the_address_in_the_environment_is_honoured(calls, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
+    with cluster(3):
+        pass
+    (arguments,) = calls.init
+    assert arguments["address"] == "ray.example:6379"
+    assert "num_cpus" not in arguments  # Ray refuses it on a cluster that exists
+
+
+def test_a_session_of_this_process_is_joined_and_outlives_the_block(calls):
+    calls.up = True
+    with cluster(3):
+        pass
+    assert (calls.init, calls.down) == ([], 0)
+
+
+def test_what_a_private_ray_opens_is_on_loopback_alone():
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", LISTENING], env=clean, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    address, *found = done.stdout.split()
+    assert address.startswith("127.0.0.1:") and found
+    assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

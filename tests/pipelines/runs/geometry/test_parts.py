@@ -1,0 +1,180 @@
+"""Measuring that is stopped goes on: what is kept, when, and what is believed of it."""
+
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from opd_ops.geometry.suite import Matrix
+from opd_ops.geometry.update import Subspaces
+from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.geometry import parts
+from pipelines.runs.geometry.parts import Entry, Parts, lacking, peek
+from pipelines.store.objects import Store
+from tests.pipelines.runs.conftest import CUTS, Q, everything, objects, run, same
+
+PROJECTIONS, STEPS = 4, (1, 2)
+
+
+@pytest.fixture
+def given(folders):
+    return folders["base"], [(1, folders["one"]), (2, folders["two"])]
+
+
+@pytest.fixture
+def task(given, store):
+    """The task of q."""
+    return next(task for task in plan(store, *given, CUTS, "x").work if task.name == Q)
+
+
+def kept(store):
+    return sorted(key for key in objects(store) if "/measured/" in key)
+
+
+def entry(task, step=1, tables=("hill",), **changes):
+    pair = next(pair for pair in task.pairs if pair.step == step)
+    facts = {"step": step, "before": pair.before.identity, "after": pair.after.identity, "tables": tables}
+    return Entry(**facts | {"rows": {}, "made_from": task.made_from} | changes)
+
+
+@contextmanager
+def killed(self):
+    """`Parts.saved` of a process that ends without another word."""
+    yield
+    self.flush()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9, 18])
+@pytest.mark.parametrize(("flush", "saved"), [(0.0, Parts.saved), (10.0, Parts.saved), (10.0, killed)])
+def test_what_was_kept_before_a_stop_is_not_measured_again(
+    stop, flush, saved, given, tmp_path, store, monkeypatch, taken
+):
+    at_once = Store(f"file://{tmp_path}/at-once")
+    run(at_once, *given)
+    taken.clear()
+    with monkeypatch.context() as patch:
+        snapshot = Matrix.snapshot
+
+        def stopping(self, step, weight):
+            if len(taken) >= stop:
+                raise KeyboardInterrupt
+            return snapshot(self, step, weight)
+
+        patch.setattr(parts, "FLUSH", flush)
+        patch.setattr(Parts, "saved", saved)
+        patch.setattr(Matrix, "snapshot", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(store, *given)
+    assert "lake" not in store.list("")
+    run(store, *given)
+    # Six matrices at two steps, and nulls of four of them. Killed, the parts of one matrix are lost at most.
+    lost = len(taken) - (6 * 2 + PROJECTIONS * 2)
+    assert lost == 0 if saved is not killed else 0 <= lost <= 3
+    assert same(everything(store), everything(at_once))
+
+
+def test_the_part_of_a_small_matrix_is_one_object(given, store):
+    run(store, *given)
+    assert len(kept(store)) == 6
+
+
+def test_parts_are_written_as_work_accumulates(given, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "FLUSH", 0.0)
+    run(store, *given)
+    assert len(kept(store)) == PROJECTIONS * 2 * 2 + 2 * 2  # snapshots and nulls, and support of what is no projection
+    monkeypatch.undo()
+    other = Store(f"file://{tmp_path}/other")
+    run(other, *given)
+    assert same(everything(store), everything(other))
+
+
+def test_an_entry_comes_back_as_it_was(task):
+    wide = Subspaces(torch.eye(5, 2), torch.eye(3, 2), (2, 9), (0.25, math.inf), (None, "too wide"), "gram-f64")
+    none = Subspaces(torch.zeros(5, 0), torch.zeros(3, 0), (2, 9), (math.inf,) * 2, ("zero", "zero"), "equality")
+    rows = {"hill": [{"k": 4, "hill": 0.1 + 0.2, "reason": None}]}
+    first = entry(task, rows=rows, problems=("step 1: 2 non-finite weights",), dtype="bf16")
+    second = entry(task, 2, ("locking", "nulls"), final=(2, "x"), subspaces={"bf16": wide, "master": none})
+    kept = Parts(task)
+    with kept.saved():
+        kept.add(first)
+        kept.add(second)
+    again, bare = Parts(task).entries, peek(task)
+    assert again[0] == first and bare[0] == first
+    for view in ("bf16", "master"):
+        one, two = second.subspaces[view], again[1].subspaces[view]
+        assert torch.equal(one.output, two.output) and torch.equal(one.input, two.input)
+        assert vars(one) | {"output": 0, "input": 0} == vars(two) | {"output": 0, "input": 0}
+    assert again[1].final == (2, "x") and bare[1].subspaces == {}
+
+
+def test_only_what_is_of_these_weights_settings_and_engine_serves(task):
+    pair, last = task.pairs[0], task.final
+    assert entry(task).serves(task, pair, "hill")
+    assert not entry(task).serves(task, pair, "locking")
+    assert not entry(task, 2).serves(task, pair, "hill")
+    for changes in (
+        {"after": "other"},
+        {"before": f"{pair.before.identity}[0]"},
+        {"made_from": task.made_from | {"engine": -1}},
+        {"made_from": task.made_from | {"settings": {"k": [5], "hill_k": [4]}}},
+    ):
+        assert not entry(task, **changes).serves(task, pair, "hill")
+    nulls = entry(task, tables=("nulls",), final=(last.step, last.after.identity))
+    assert nulls.serves(task, pair, "nulls")
+    for final in (None, (1, last.after.identity), (last.step, "other")):
+        assert not entry(task, tables=("nulls",), final=final).serves(task, pair, "nulls")
+
+
+def test_what_is_lacking_is_said_by_step(task):
+    others = tuple(table for table in task.tables if table != "hill")
+    assert lacking(task, []) == dict.fromkeys(STEPS, task.tables)
+    assert lacking(task, [entry(task)]) == {1: others, 2: task.tables}
+    final = (task.final.step, task.final.after.identity)
+    everything = [entry(task, step, task.tables, final=final) for step in STEPS]
+    assert lacking(task, everything) == {}
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
+def test_a_damaged_part_is_measured_again_and_removed(damage, given, tmp_path, store, taken):
+    run(store, *given)
+    first, before = everything(store), kept(store)
+    (key,) = (key for key in before if "/measured/model.layers.0.self_attn.q_proj/" in key)
+    data = store.read(key)
+    flipped = data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+    store.write(key, {"truncated": data[:-5], "flipped": flipped, "emptied": b""}[damage])
+    store.remove("lake/hill")
+    taken.clear()
+    run(store, *given)
+    assert len(taken) == 4  # q at two steps, and its nulls
+    assert same(everything(store), first)
+    assert kept(store) == before and store.read(key) == data, "equal parts have equal names"
+
+
+def test_parts_of_a_step_that_is_not_asked_for_stay(task, store):
+    earlier = Parts(task)
+    with earlier.saved():
+        earlier.add(entry(task, after="other weights at this step"))
+    with earlier.saved():
+        earlier.add(entry(task, 2, made_from=task.made_from | {"engine": -1}))
+    with earlier.saved():
+        earlier.add(entry(task, 1))
+    with earlier.saved():
+        earlier.add(Entry(**vars(entry(task, 1)) | {"step": 77}))
+    stale = Parts(task).stale
+    assert len(stale) == 2
+    for key in stale:
+        store.remove(key)
+    assert {found.step for found in Parts(task).entries} == {1, 77}
+
+
+def test_ray_takes_up_what_a_serial_call_left(given, tmp_path, store, monkeypatch, workers):
+    at_once = Store(f"file://{tmp_path}/at-once")
+    run(at_once, *given)
+    with monkeypatch.context() as patch:
+        patch.setattr(Matrix, "nulls", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(store, *given)
+    assert kept(store)
+    measure_import(plan(store, *given, CUTS, "x"))
+    assert same(everything(store), everything(at_once))
