@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import FinalOf
-from pipelines.store import payload
 from pipelines.store.objects import Store
 from pipelines.store.seal import REMEDY
+from pipelines.store.tensors import sha256
 from pipelines.store.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
         weights = {name: ref.read() for name, ref in refs.items()}
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"{error}; {REMEDY}") from None
-    if payload.digest(weights) != run.digest(step):
+    if sha256(weights) != run.digest(step):
         raise ValueError(f"{run.snapshot(step).folder} holds other weights than were committed; see opd verify")
     return weights
 

@@ -15,7 +15,8 @@ from pipelines.store.manifest import malformed
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
-from pipelines.store.tensors import read_header, serialise
+from pipelines.store.tensors import read_header
+from pipelines.store.tensors import sha256 as weights_sha256
 
 CHUNK = 16 * 2**20  # bytes read at a time
 
@@ -161,8 +162,8 @@ def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...
 def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
     key = f"{snapshot.folder}/{WEIGHTS}"
     try:
-        plain = serialise({name: ref.read() for name, ref in snapshot.refs().items()})
+        sha = weights_sha256({name: ref.read() for name, ref in snapshot.refs().items()})
     except ValueError as error:
         return [damaged(key, f"does not decode: {str(error).splitlines()[0]}")]
-    sha, said = hashlib.sha256(plain).hexdigest(), digest(dict(manifest))
+    said = digest(dict(manifest))
     return [] if sha == said else [damaged(key, f"decodes to weights {sha[:12]}, and its manifest says {said[:12]}")]

@@ -62,8 +62,10 @@ def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "T
     found = np.empty(end - begin, UNSIGNED[planes.width])
     others = None if base is None else _bits(base).view(found.dtype)
     for at, zigzag in planes.chunks(begin, end):
-        part = found[at : at + len(zigzag)]
-        np.bitwise_xor(zigzag >> 1, np.negative(zigzag & 1), out=part)
+        part, sign = found[at : at + len(zigzag)], zigzag & 1
+        np.negative(sign, out=sign)
+        np.right_shift(zigzag, 1, out=part)
+        np.bitwise_xor(part, sign, out=part)
         if others is not None:
             part += others[at : at + len(zigzag)]
     return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)

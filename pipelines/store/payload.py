@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.store.tensors import DTYPES, TensorRef, serialise
+from pipelines.store.tensors import DTYPES, TensorRef, serialise, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ def beside(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payloa
         if len(code) < tensors[name].nbytes:
             codes[name] = _plain(code)
     facts = {name: {"code": codec.DELTA} for name in codes}
-    return Payload({WEIGHTS: serialise(tensors | codes)}, digest(tensors), facts)
+    return Payload({WEIGHTS: serialise(tensors | codes)}, sha256(tensors), facts)
 
 
 def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
@@ -79,16 +79,11 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         facts[name] = {"code": codec.UPDATE, "error": error / moved if moved else 0.0}
     return Payload(
         files={WEIGHTS: serialise(tensors | codes), VIEWS: serialise(views)},
-        digest=digest(kept),
+        digest=sha256(kept),
         facts=facts,
         views={"code": codec.DELTA},
         precision={"kept": "bf16-update", "bound": codec.BOUND},
     )
-
-
-def digest(tensors: "dict[str, Tensor]") -> str:
-    """SHA-256 of tensors as one plain safetensors file."""
-    return hashlib.sha256(serialise(tensors)).hexdigest()
 
 
 def dtype(tensor: "Tensor") -> str:

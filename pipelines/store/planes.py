@@ -2,7 +2,7 @@
 
     code  = magic, width (8-byte little-endian), one 4-byte length for each plane of each chunk, the planes
     chunk = CHUNK entries (the last one fewer); its plane i is byte i of every entry, lowest first, compressed by
-            zstd at its level 1, or as it is where that is no smaller, which its length tells
+            zstd at its level 1, or as it is where that saves less than a tenth, which its length tells
 
 How many entries there are is not kept: who asks for them knows, and nothing is allocated before magic, width and
 lengths agree with that.
@@ -19,6 +19,7 @@ import pyarrow as pa
 MAGIC = b"opdp"
 CHUNK = 1 << 18  # entries: a chunk stays in the cache, and its planes are long enough to compress
 LEVEL = 1
+WORTH = 0.9  # of a plane's bytes: packed ones are to be fewer, since what saves little costs as long to read
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _FIXED = len(MAGIC) + 8
 
@@ -27,11 +28,9 @@ def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> b
     """The code of `count` entries of `width` bytes, of which `entries(begin, end)` gives a part."""
     codec, lengths, planes = pa.Codec("zstd", compression_level=LEVEL), [], []
     for begin in range(0, count, CHUNK):
-        part = entries(begin, min(begin + CHUNK, count)).view(np.uint8).reshape(-1, width)
-        for index in range(width):
-            plain = np.ascontiguousarray(part[:, index])
+        for plain in _apart(entries(begin, min(begin + CHUNK, count)).view(UNSIGNED[width])):
             packed = codec.compress(plain, asbytes=True)
-            planes.append(packed if len(packed) < plain.nbytes else plain.tobytes())
+            planes.append(packed if len(packed) < WORTH * len(plain) else plain.data)
             lengths.append(len(planes[-1]))
     return b"".join([MAGIC, struct.pack(f"<Q{len(lengths)}I", width, *lengths), *planes])
 
@@ -69,13 +68,13 @@ class Planes:
         codec, at = pa.Codec("zstd"), 0
         for chunk in range(first, last):
             start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, self.count)
-            found = np.empty((stop - start, self.width), np.uint8)
+            planes = []
             for index in range(self.width):
                 length = int(lengths[chunk * self.width + index])
-                found[:, index] = self._plane(codec, data[at : at + length], stop - start, index)
+                planes.append(self._plane(codec, data[at : at + length], stop - start, index))
                 at += length
             inside = slice(max(begin, start) - start, min(end, stop) - start)
-            yield max(begin, start) - begin, found.reshape(-1).view(UNSIGNED[self.width])[inside]
+            yield max(begin, start) - begin, _together(planes)[inside]
 
     @cached_property
     def index(self) -> tuple[np.ndarray, int]:
@@ -103,3 +102,24 @@ class Planes:
             return np.frombuffer(plain, np.uint8, count)
         except (OSError, ValueError) as error:
             raise NoCode(f"a code whose plane {index} does not decompress ({error})") from None
+
+
+def _apart(entries: np.ndarray) -> list[np.ndarray]:
+    """The bytes of unsigned numbers, lowest first: halves of halves, each of which numpy takes apart in one pass."""
+    parts = [entries]
+    while parts[0].itemsize > 1:
+        half = UNSIGNED[parts[0].itemsize // 2]
+        parts = [part.astype(half) for both in parts for part in (both, both >> (8 * half().itemsize))]
+    return parts
+
+
+def _together(planes: list[np.ndarray]) -> np.ndarray:
+    """The inverse of `_apart`."""
+    while len(planes) > 1:
+        size = planes[0].itemsize
+        wide = [high.astype(UNSIGNED[2 * size]) for high in planes[1::2]]
+        for low, high in zip(planes[::2], wide, strict=True):
+            high <<= 8 * size
+            high |= low
+        planes = wide
+    return planes[0]

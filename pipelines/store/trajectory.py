@@ -25,9 +25,8 @@ from pipelines.store.document import Facts, count
 from pipelines.store.names import require_name, shown
 from pipelines.store.objects import Store
 from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
-from pipelines.store.payload import digest as payload_digest
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot, digest, folder
-from pipelines.store.tensors import TensorRef, header, read_header, serialise
+from pipelines.store.tensors import TensorRef, header, read_header, serialise, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +118,7 @@ class Trajectory:
         base, deltas = self._base(parent) if kept == "exact" or parent is None else (0, 1)
         code = beside if kept == "exact" else updates
         if snapshot.committed() and code is beside:  # told without coding anything
-            return self._require(step, self.digest(step), payload_digest(tensors))
+            return self._require(step, self.digest(step), sha256(tensors))
         payload = whole(tensors) if base is None else code(tensors, self.refs(base))
         if snapshot.committed():
             return self._require(step, self.digest(step), payload.digest)

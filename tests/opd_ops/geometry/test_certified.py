@@ -47,7 +47,7 @@ def require_within_bounds(found, shift, w0, w, k):
             assert abs(float(summary(here) - summary(true))) <= found.error_deg[side] + blur
 
 
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     spectrum=st.sampled_from(SPECTRA),
     kind=st.sampled_from(UPDATES),

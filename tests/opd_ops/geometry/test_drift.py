@@ -41,7 +41,7 @@ def test_a_zero_start_has_no_scale(pair):
     assert (row["nss"], row["mirsky"], row["reason"]) == (None, None, "W0 is zero")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**20),
     m=st.integers(2, 24),

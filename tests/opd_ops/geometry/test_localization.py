@@ -59,7 +59,7 @@ wide = st.floats(-60000, 60000, width=16)  # what every dtype holds, to the subn
     alphas=st.lists(st.floats(0.01, 0.99), max_size=3),
     size=st.integers(8, 70),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(values=[0.0] * 9, alphas=[0.3, 0.5], size=4)
 @example(values=[0.0, -0.0, 0.0, 1.0, -1.0], alphas=[0.5, 0.5], size=2)
 @example(values=[-7.0] * 10, alphas=[0.1, 0.9], size=10)

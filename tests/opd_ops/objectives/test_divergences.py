@@ -66,7 +66,7 @@ def test_the_direction_decides_where_a_narrow_student_goes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 64), scale=st.sampled_from([0.1, 1.0, 5.0]))
 def test_value_and_gradient_are_the_closed_forms(name, seed, size, scale, logits):
     student, teacher = (logits(2, 3, size, seed=i, scale=scale).double() for i in (seed, seed + 1))

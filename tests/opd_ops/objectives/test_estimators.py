@@ -41,7 +41,7 @@ def exact(spec, student, teacher):
 
 
 @pytest.mark.parametrize(("estimator", "divergence"), PAIRS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), temperature=st.sampled_from([0.7, 1.0, 1.5]))
 def test_the_expected_gradient_is_the_declared_divergences(
     estimator, divergence, seed, temperature, logits, spec, expected

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from opd_ops.objectives import importance
@@ -43,7 +43,6 @@ def test_effective_sample_size_by_hand():
     assert importance.effective(w, torch.zeros(1, 4)) == 0.0
 
 
-@settings(deadline=None)
 @given(w=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20), scale=st.floats(1e-3, 1e3))
 def test_effective_sample_size_lies_between_one_of_n_and_all_and_has_no_scale(w, scale):
     mask = torch.ones(1, len(w))

@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from opd_ops.objectives import mix
 
 
-@settings(deadline=None)
 @given(alpha=st.floats(0, 1), opd=st.floats(0, 10), rlvr=st.floats(0, 10))
 def test_raw_coefficients_do_not_look_at_the_signals(alpha, opd, rlvr):
     assert mix.coefficients(alpha, "raw", opd, rlvr) == (alpha, 1 - alpha)
@@ -24,7 +23,6 @@ def test_a_term_without_signal_has_no_coefficient():
     assert mix.coefficients(1.0, "rms", 0.5, 0.0) == pytest.approx((2.0, 0.0))
 
 
-@settings(deadline=None)
 @given(scale=st.floats(1e-3, 1e3), alpha=st.floats(0, 1))
 def test_scaled_by_rms_a_signal_has_size_alpha_whatever_its_units(scale, alpha):
     gap, mask = scale * torch.tensor([[1.0, -2.0, 0.5]]), torch.ones(1, 3)

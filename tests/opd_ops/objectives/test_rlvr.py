@@ -40,7 +40,7 @@ def test_groups_need_not_be_contiguous_or_numbered_from_zero():
     assert torch.equal(kept, rlvr.kept(REWARDS, GROUPS)[order])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(reward=st.floats(-10, 10, width=32), size=st.integers(1, 9), std=st.sampled_from(STDS))
 def test_a_flat_group_has_exactly_no_gradient_and_is_not_kept(reward, size, std):
     rewards = torch.tensor([reward] * size + [0.0, 1.0])
@@ -55,7 +55,7 @@ def test_a_flat_group_has_exactly_no_gradient_and_is_not_kept(reward, size, std)
     assert not gradient(z, torch.zeros(size + 2, 2, dtype=torch.long), advantage, weight)[:size].any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rewards=st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=12), std=st.sampled_from(["group", "none"]))
 def test_advantages_of_a_group_sum_to_zero_and_do_not_see_a_constant(rewards, std):
     r, groups = torch.tensor(rewards), torch.zeros(len(rewards), dtype=torch.long)

@@ -75,7 +75,7 @@ def step(seed, lengths, width):
     return {"mask": mask} | {name: torch.rand(len(lengths), width, generator=generator) for name in names}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     by=st.sampled_from(RANKINGS),
     keep=st.floats(0.01, 1),
@@ -95,14 +95,14 @@ def test_factors_of_a_response_add_up_to_its_length_whatever_its_padding_and_mic
     assert torch.equal(torch.cat(parts), found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(by=st.sampled_from(RANKINGS), lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6))
 def test_keeping_all_changes_nothing(by, lengths):
     columns = step(0, lengths, 12)
     assert torch.equal(selection.factors(Selection(by=by, keep=1.0), **columns), columns["mask"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(keep=st.floats(0.1, 0.9), length=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_what_is_kept_ranks_above_what_is_not(keep, length, seed):
     columns = step(seed, [length], length)

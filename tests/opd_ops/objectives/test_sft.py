@@ -21,7 +21,7 @@ def test_three_tokens_by_hand():
     assert found[0].tolist() == pytest.approx([math.log(4), math.log(1.25)], abs=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 32))
 def test_the_gradient_is_p_minus_onehot(seed, size, logits):
     z = logits(2, 3, size, seed=seed, scale=2.0)

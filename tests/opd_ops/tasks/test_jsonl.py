@@ -29,7 +29,7 @@ def path(tmp_path):
 
 
 @given(questions=st.sets(st.text("abcdefgh ", min_size=1).map(str.strip).filter(bool), min_size=40, max_size=80))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_splits_are_disjoint_whole_and_do_not_depend_on_the_order_of_the_file(tmp_path, folder, questions):
     rows = [{"prompt": q, "label": "1"} for q in sorted(questions)]
     forth = Jsonl(folder, write(tmp_path / "a.jsonl", rows), held_out=2)

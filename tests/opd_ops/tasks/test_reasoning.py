@@ -19,7 +19,7 @@ def task(folder):
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_splits_never_share_a_prompt_whatever_the_seed(task, seed, count):
     found = {
         split: [tuple(p.prompt) for p in task.problems(split, count, rng(seed))] for split in ("train", "held_out")

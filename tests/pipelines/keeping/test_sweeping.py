@@ -162,7 +162,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(NAMES), st.sampled_from(["finished", "all", "keep"]))
 def test_whatever_lies_there_nothing_that_is_kept_goes(names, policy):
     store = Store(f"memory://{uuid.uuid4().hex}")

@@ -49,7 +49,7 @@ def test_every_bit_comes_back(dtype, shape, based):
     assert found.dtype == dtype and torch.equal(bits(found), bits(tensor))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays("int32", 24, elements=st.integers(-(2**31), 2**31 - 1)), arrays("int32", 24))
 def test_differences_wrap_around(one, other):
     tensor, base = (torch.from_numpy(x.copy()).view(torch.float32) for x in (one, other))
@@ -109,7 +109,7 @@ def restored(w, base):
     return codec.apply(r, v, 0, w.numel(), base.reshape(-1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(arrays("int32", 16, elements=st.integers(-(2**31), 2**31 - 1)), arrays("int32", 16), st.floats(0, 1))
 def test_the_view_of_an_update_is_exact_for_every_pattern(one, other, share):
     w, base = (torch.from_numpy(x.copy()).view(torch.float32) for x in (one, other))
@@ -120,7 +120,7 @@ def test_the_view_of_an_update_is_exact_for_every_pattern(one, other, share):
     assert torch.isnan(found[~number]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     arrays("float32", 16, elements=st.floats(-4, 4, width=32)),
     arrays("float32", 16, elements=st.floats(-1, 1, width=32)),

@@ -67,7 +67,7 @@ def drawn(draw):
 
 
 @given(given_rows=drawn())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_was_appended_is_what_is_read(given_rows):
     store = Store("memory://rollouts-round-trip")
     store.remove(RUN)

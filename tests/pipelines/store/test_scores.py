@@ -112,7 +112,7 @@ FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
     k=st.integers(1, 4),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_bit_of_a_number_survives(mask, k, data):
     n = int(mask.sum())
     packed = Packed(

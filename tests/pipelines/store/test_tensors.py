@@ -1,3 +1,4 @@
+import hashlib
 import json
 import struct
 import uuid
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pipelines.store.objects import Store
-from pipelines.store.tensors import header, read_header, serialise
+from pipelines.store.tensors import header, read_header, serialise, sha256
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -67,6 +68,25 @@ def test_equal_tensors_give_equal_bytes(memory):
     assert serialise(one) == serialise(other)
     other["d"] = -other["d"]
     assert serialise(one) != serialise(other)
+
+
+NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12).filter(
+    lambda name: name != "__metadata__"
+)
+SHAPES = st.lists(st.integers(0, 3), max_size=3)
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(NAMES, st.tuples(st.sampled_from(list(DTYPES)), SHAPES), max_size=6))
+def test_the_digest_is_that_of_the_file_which_is_not_made(kinds):
+    whole = {"BF16": torch.int16, "F16": torch.int16, "F32": torch.int32, "F64": torch.int64}
+    tensors = {
+        name: torch.randint(-(2**15), 2**15, shape, dtype=whole[dtype]).view(DTYPES[dtype])
+        for name, (dtype, shape) in kinds.items()
+    }
+    assert sha256(tensors) == hashlib.sha256(serialise(tensors)).hexdigest()
+    turned = {name: tensor.T.contiguous().T if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
+    assert sha256(turned) == sha256(tensors)
 
 
 def test_a_read_touches_the_tensors_own_bytes_only(memory, monkeypatch):
