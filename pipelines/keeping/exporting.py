@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from opd_ops.recipe import FinalOf
 from pipelines.store.objects import Store
 from pipelines.store.seal import REMEDY
-from pipelines.store.tensors import sha256
+from pipelines.store.tensors import read, sha256
 from pipelines.store.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
     """A snapshot's weights, whose digest is that which was committed. Errors: ValueError where it is not."""
     refs = run.refs(step)
     try:
-        weights = {name: ref.read() for name, ref in refs.items()}
+        weights = read(refs)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"{error}; {REMEDY}") from None
     if sha256(weights) != run.digest(step):

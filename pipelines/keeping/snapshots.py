@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.keeping.finding import Finding, damaged, missing
-from pipelines.store import seal
+from pipelines.store import seal, tensors
 from pipelines.store.manifest import malformed
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
 from pipelines.store.tensors import read_header
-from pipelines.store.tensors import sha256 as weights_sha256
 
 CHUNK = 16 * 2**20  # bytes read at a time
 
@@ -162,7 +161,7 @@ def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...
 def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
     key = f"{snapshot.folder}/{WEIGHTS}"
     try:
-        sha = weights_sha256({name: ref.read() for name, ref in snapshot.refs().items()})
+        sha = tensors.sha256(tensors.read(snapshot.refs()))
     except ValueError as error:
         return [damaged(key, f"does not decode: {str(error).splitlines()[0]}")]
     said = digest(dict(manifest))

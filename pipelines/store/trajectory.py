@@ -26,7 +26,7 @@ from pipelines.store.names import require_name, shown
 from pipelines.store.objects import Store
 from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot, digest, folder
-from pipelines.store.tensors import TensorRef, header, read_header, serialise, sha256
+from pipelines.store.tensors import TensorRef, header, read, read_header, serialise, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -257,7 +257,7 @@ class Trajectory:
         if said not in (None, total.hexdigest()):
             raise ValueError(f"{key} is not what was written there; {remedy}")
         try:
-            return facts, {name: ref.read() for name, ref in header(self.store, key).items()}
+            return facts, read(header(self.store, key))
         except ValueError as error:
             raise ValueError(f"{error}; {remedy}") from None
 

@@ -25,6 +25,7 @@ from pipelines.bench.row import Row, row
 from pipelines.bench.seconds import cpu, wall
 from pipelines.bench.sizes import Sizes
 from pipelines.store.objects import Store, default_uri
+from pipelines.store.tensors import read
 from pipelines.store.trajectory import Kept, Trajectory
 
 LAYERS = 4
@@ -66,8 +67,7 @@ class _Kept:
         return Trajectory(self.store, way, 0).manifest(step)["files"][file]["size"]
 
     def read(self, way: str) -> None:
-        for ref in Trajectory(self.store, way, 0).refs(self.last).values():
-            ref.read()
+        read(Trajectory(self.store, way, 0).refs(self.last))
 
     def forget(self, way: str) -> None:
         """Take the files of a run out of the page cache; without a system that can, they stay there."""
@@ -154,7 +154,7 @@ def _one_matrix(store: Store, steps: Steps, sizes: Sizes) -> Row:
 def _ends(trajectory: Trajectory) -> Steps:
     """All of a trajectory's first and last snapshot."""
     steps = trajectory.steps()
-    return {step: {name: ref.read() for name, ref in trajectory.refs(step).items()} for step in (0, steps[-1])}
+    return {step: read(trajectory.refs(step)) for step in (0, steps[-1])}
 
 
 def _stored(trajectory: Trajectory) -> Steps:
@@ -163,7 +163,7 @@ def _stored(trajectory: Trajectory) -> Steps:
     wanted = [steps[0], *steps[1 :: max(1, (len(steps) - 1) // 2)][-2:], steps[-1]]
     inside = tuple(f".layers.{layer}." for layer in range(LAYERS))
     return {
-        step: {name: ref.read() for name, ref in trajectory.refs(step).items() if any(part in name for part in inside)}
+        step: read({name: ref for name, ref in trajectory.refs(step).items() if any(part in name for part in inside)})
         for step in dict.fromkeys(wanted)
     }
 

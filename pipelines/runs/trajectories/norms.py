@@ -13,7 +13,7 @@ from opd_ops.recipe import NormOf
 from opd_ops.roles import PROJECTIONS, role
 from pipelines.runs import proof
 from pipelines.store.objects import Store
-from pipelines.store.tensors import TensorRef
+from pipelines.store.tensors import TensorRef, read
 from pipelines.store.trajectory import Trajectory
 
 
@@ -22,7 +22,7 @@ class Reach:
 
     def __init__(self, norm: float, begin: Mapping[str, TensorRef]) -> None:
         self.norm = norm
-        self.begin = {name: ref.read() for name, ref in sorted(begin.items()) if role(name)[1] in PROJECTIONS}
+        self.begin = read({name: ref for name, ref in sorted(begin.items()) if role(name)[1] in PROJECTIONS})
 
     def distance(self, weights: Mapping[str, Tensor]) -> float:
         """||W - W_0||_F over the projections."""
@@ -47,5 +47,5 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():
         return known
-    weights = {name: ref.read() for name, ref in proof.proven(trajectory, end["step"]).items()}
+    weights = read(proof.proven(trajectory, end["step"]))
     return digests | {"norm": Reach(0.0, proof.proven(trajectory, 0)).distance(weights)}

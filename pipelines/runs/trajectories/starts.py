@@ -17,7 +17,7 @@ from pipelines.runs import proof
 from pipelines.store.names import shown
 from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY
-from pipelines.store.tensors import header
+from pipelines.store.tensors import header, read
 from pipelines.store.trajectory import Trajectory
 
 
@@ -58,7 +58,7 @@ def load(store: Store, start: Start, seed: int) -> Model:
             trajectory.require(start.step)
             step, digest = start.step, trajectory.digest(start.step)
         config = models.configuration_from(trajectory.run()["model"])
-        weights = {name: ref.read() for name, ref in proof.proven(trajectory, step).items()}
+        weights = read(proof.proven(trajectory, step))
         return Model(config=config, weights=weights, folder=tokenizer_folder(store, start, seed), digest=digest)
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)

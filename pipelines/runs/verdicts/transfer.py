@@ -19,6 +19,7 @@ from pipelines.runs.cluster.fan import fan_out
 from pipelines.runs.geometry import records
 from pipelines.runs.resources import memory
 from pipelines.store.objects import Store
+from pipelines.store.tensors import read
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.families import EVALUATION, Family, families
 
@@ -128,7 +129,7 @@ def _served(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
 
     torch.set_num_threads(recipe.resources.threads)
     trajectory = Trajectory(store, recipe.name, seed)
-    weights = {name: ref.read() for name, ref in proof.proven(trajectory, step).items()}
+    weights = read(proof.proven(trajectory, step))
     model: Any = assemble(configuration_from(trajectory.run()["model"]), weights, DTYPES[recipe.precision.compute])
     folder = tokenizer_folder(store, FinalOf(recipe=recipe.name, seed=seed), seed)
     return Served(model=model.to("cuda" if recipe.resources.gpus else "cpu"), step=step, folder=folder)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pipelines.store.objects import Store
-from pipelines.store.tensors import header, read_header, serialise, sha256
+from pipelines.store.tensors import header, read, read_header, serialise, sha256
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -45,6 +45,25 @@ def test_tensors_come_back_bit_for_bit_by_name(any_store):
         assert refs[name].shape == tuple(tensor.shape)
         assert DTYPES[refs[name].dtype] == tensor.dtype
         assert torch.equal(refs[name].read(), tensor)
+
+
+def test_tensors_read_side_by_side_are_those_read_one_by_one(any_store):
+    tensors = {f"{n}.weight": torch.full((3, n), float(n)) for n in range(1, 40)}
+    any_store.write("x/w.safetensors", serialise(tensors))
+    refs = header(any_store, "x/w.safetensors")
+    found = read(refs)
+    assert list(found) == list(refs)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_of_tensors_read_side_by_side_the_first_that_fails_is_named(any_store):
+    tensors = {f"{n}.weight": torch.full((8,), float(n)) for n in range(10, 40)}
+    whole = serialise(tensors)
+    any_store.write("w", whole)
+    refs = header(any_store, "w")
+    any_store.write("w", whole[: refs["20.weight"].begin])  # cut short after its header was read
+    with pytest.raises(ValueError, match=r"tensor 20\.weight has 0 of 32 bytes"):
+        read(refs)
 
 
 def test_what_was_read_may_be_written_to(memory):
