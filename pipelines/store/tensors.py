@@ -194,5 +194,5 @@ def sha256(tensors: dict[str, "Tensor"]) -> str:
     head += b" " * (-len(head) % 8)
     total = hashlib.sha256(struct.pack("<Q", len(head)) + head)
     for name in entries:
-        total.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        total.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
