@@ -71,8 +71,11 @@ def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "T
     return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)
 
 
-def update(tensor: "Tensor", base: "Tensor") -> tuple[bytes, bytes]:
-    """The codes of r and of v. Errors: ValueError where the tensor is not fp32, or as `delta`."""
+def update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
+    """The codes of r and of v, and w', which `apply` makes of them.
+
+    Errors: ValueError where the tensor is not fp32, or as `delta`.
+    """
     import torch
 
     if (tensor.dtype, base.dtype, base.shape) != (torch.float32, torch.float32, tensor.shape):
@@ -81,13 +84,18 @@ def update(tensor: "Tensor", base: "Tensor") -> tuple[bytes, bytes]:
             "both are to be fp32"
         )
     w, b = (x.detach().cpu().contiguous().reshape(-1) for x in (tensor, base))
-    r = (w - b).bfloat16()
+    r, view = (w - b).bfloat16(), w.bfloat16()
     bits = _bits(r).view(np.uint16)
 
     def rotated(begin: int, end: int) -> np.ndarray:
         return (bits[begin:end] << 1) | (bits[begin:end] >> 15)
 
-    return pack(rotated, w.numel(), 2), delta(w.bfloat16(), _near(b, r).bfloat16())
+    found = _near(b, r)
+    served = found.bfloat16()
+    codes = pack(rotated, w.numel(), 2), delta(view, served)
+    places = torch.from_numpy(np.flatnonzero(_bits(view) != _bits(served)))
+    found[places] = _held(found[places], view[places])
+    return *codes, found.reshape(tensor.shape)
 
 
 def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") -> "Tensor":
@@ -104,7 +112,7 @@ def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") ->
         near = found[at : at + len(rotated)]
         near.copy_(_near(base[at : at + len(rotated)], r))
         # Where the difference is zero, the sum rounds to v as it is.
-        if len(others := np.flatnonzero(zigzag)):
+        if len(others := np.flatnonzero(zigzag != 0)):
             places, steps = torch.from_numpy(others), zigzag[others]
             difference = torch.from_numpy(((steps >> 1) ^ np.negative(steps & 1)).view(np.int16))
             served = (near[places].bfloat16().view(torch.int16) + difference).view(torch.bfloat16)
@@ -128,7 +136,9 @@ def _held(near: "Tensor", view: "Tensor") -> "Tensor":
 
 def _near(base: "Tensor", r: "Tensor") -> "Tensor":
     """base + r, without NaN, whose bits would be the machine's."""
-    near = base + r.float()
+    import torch
+
+    near = torch.add(base, r)  # in fp32
     if math.isfinite(float(near.sum())):
         return near
     return near.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)

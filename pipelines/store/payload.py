@@ -60,7 +60,6 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
     import torch
 
     from pipelines.store import codec
-    from pipelines.store.planes import Planes
 
     codes, views, kept, facts = {}, {}, dict(tensors), {}
     for name, other in _alike(tensors, others):
@@ -68,12 +67,10 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         if tensor.dtype != torch.float32:
             continue
         base = other.read()
-        code, view = codec.update(tensor, base)
+        code, view, found = codec.update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
-        r, v = (Planes.of(data, tensor.numel(), 2) for data in (code, view))
-        found = codec.apply(r, v, 0, tensor.numel(), base.reshape(-1))
-        kept[name], codes[name], views[name] = found.reshape(tensor.shape), _plain(code), _plain(view)
+        kept[name], codes[name], views[name] = found, _plain(code), _plain(view)
         moved = float(torch.linalg.vector_norm(tensor - base, dtype=torch.float64))
         error = float(torch.linalg.vector_norm(kept[name] - tensor, dtype=torch.float64))
         facts[name] = {"code": codec.UPDATE, "error": error / moved if moved else 0.0}
