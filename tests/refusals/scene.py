@@ -129,7 +129,11 @@ class Place:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """In the folder, with the place's environment and none of this process's."""
+        """In the folder, with the place's environment and none of this process's.
+
+        Only what differs is set and taken back: a thread of a library that asks C for a variable while the whole
+        environment is made anew has crashed the process.
+        """
         before, where = dict(os.environ), Path.cwd()
         for name in HIDDEN:
             os.environ.pop(name, None)
@@ -139,8 +143,9 @@ class Place:
             yield
         finally:
             os.chdir(where)
-            os.environ.clear()
-            os.environ.update(before)
+            for name in os.environ.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
 
 
 def flipped(data: bytes) -> bytes:
