@@ -63,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(error).__module__.startswith("polars"):  # whose scans read when somebody asks for rows
             return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
         raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Polars, which is no Exception
+            raise
+        said = (str(error).strip().splitlines() or ["a panic"])[0]
+        return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
 
 
 def _refused(line: str, code: int = 2) -> int:

@@ -152,7 +152,7 @@ def damaged(store: Store) -> str:
                 versions.read([io.BytesIO(data)], TABLES[table]).collect()
             except ValueError as error:
                 return f"{store.uri}/{key} {error}; {REMEDY}"
-            except pl.exceptions.PolarsError as error:  # of what Arrow reads, and Polars does not
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # where Arrow finds nothing
                 return f"{store.uri}/{key} cannot be read ({escaped(str(error).splitlines()[0])}); {REMEDY}"
     return ""
 

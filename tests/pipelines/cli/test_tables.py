@@ -1,5 +1,7 @@
 """`opd tables`: rows and columns, and stores that cannot be reached."""
 
+import polars as pl
+
 from pipelines import lake
 
 
@@ -35,6 +37,19 @@ def test_a_store_without_credentials_is_one_line(opd, monkeypatch, tmp_path):
     code, out, err = opd("tables")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1 and "s3://bucket/prefix-without-credentials" in err and "check OPD_STORE" in err
+
+
+def test_a_panic_of_polars_is_one_line(opd, measure, monkeypatch):
+    """No Exception, it is raised by what Arrow finds nothing wrong with."""
+    measure()
+
+    def panic(*_, **__):
+        raise pl.exceptions.PanicException("assertion failed\n  left: 50\n right: 3118")
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", panic)
+    code, out, err = opd("tables")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 and ".parquet cannot be read (assertion failed); " in err
 
 
 def test_the_dictionary_is_printed_whole(opd, refused):
