@@ -54,20 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `opd tables | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except BaseException as error:  # a panic of Polars is no Exception
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if isinstance(error, Unwritable):
             return _refused(said, 1)
         if _unreachable(error):
             return _refused(f"{said}; check OPD_STORE ({default_uri()}), its address and credentials")
-        if type(error).__module__.startswith("polars"):  # whose scans read when somebody asks for rows
+        # Polars' scans read when somebody asks for rows.
+        if type(error).__module__.startswith("polars") or type(error).__name__ == "PanicException":
             return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
         raise
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Polars, which is no Exception
-            raise
-        said = (str(error).strip().splitlines() or ["a panic"])[0]
-        return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
 
 
 def _refused(line: str, code: int = 2) -> int:
@@ -82,7 +78,7 @@ def _damaged(given: argparse.Namespace) -> str:
     return damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
 
 
-def _unreachable(error: Exception) -> bool:
+def _unreachable(error: BaseException) -> bool:
     """Whether an error comes from the file system or the object store, not from this program."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
 

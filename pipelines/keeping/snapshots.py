@@ -15,7 +15,6 @@ from pipelines.store.manifest import malformed
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
-from pipelines.store.tensors import read_header
 
 CHUNK = 16 * 2**20  # bytes read at a time
 
@@ -130,7 +129,7 @@ def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
     for file in manifest["files"]:
         key = f"{snapshot.folder}/{file}"
         try:
-            for name, ref in read_header(snapshot.store, key).tensors.items():
+            for name, ref in tensors.read_header(snapshot.store, key).tensors.items():
                 stored[file, name] = (ref.begin, ref.end, ref.dtype, list(ref.shape))
         except ValueError as error:
             return [damaged(key, f"is not read: {str(error).splitlines()[0]}")]
