@@ -10,7 +10,7 @@ Not measured: anything of W_t. Sizes: 8 Q (m + n) + 8 m + 2 G m bytes. Source: G
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -88,6 +88,10 @@ class BaseFactors:
         parts = {name: tensors[name] for name in ("u", "s", "v", "guard")}
         return BaseFactors(**parts, residual=residual, turned=bool(turned))
 
+    def scaled(self, factor: float) -> "BaseFactors":
+        """The factors of A * factor, a power of two."""
+        return self if factor == 1.0 else replace(self, s=self.s * factor, residual=self.residual * factor)
+
     def to(self, device: str) -> "BaseFactors":
         return BaseFactors.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
@@ -101,22 +105,22 @@ def factorise(w0: Tensor, q: int) -> BaseFactors:
     u = vectors[:, -q:].flip(1).contiguous()
     guard = vectors[:, max(0, len(a) - q - len(a) // GUARD) : max(0, len(a) - q)].flip(1).to(torch.bfloat16)
     del vectors
-    v, triangle = torch.linalg.qr(_far(a, u))
+    v, triangle = torch.linalg.qr(far_product(a, u))
     v = v * torch.where(triangle.diagonal() < 0, -1.0, 1.0)
-    image = _near(a, v)
+    image = near_product(a, v)
     s[: u.shape[1]] = (u * image).sum(0)
     top = s[: u.shape[1]]
-    residual = torch.hypot(vector_norm(image - u * top), vector_norm(_far(a, u) - v * top))
+    residual = torch.hypot(vector_norm(image - u * top), vector_norm(far_product(a, u) - v * top))
     allowance = rounding(len(a), a.shape[1], torch.float64) * float(vector_norm(top))
     return BaseFactors(u, s, v, guard, float(residual) + allowance, turned)
 
 
-def _far(a: Tensor, u: Tensor) -> Tensor:
+def far_product(a: Tensor, u: Tensor) -> Tensor:
     """A' u in float64, block by block."""
     return torch.cat([block.to(torch.float64).T @ u for block in a.split(COLUMNS, dim=1)])
 
 
-def _near(a: Tensor, v: Tensor) -> Tensor:
+def near_product(a: Tensor, v: Tensor) -> Tensor:
     """A v in float64, block by block."""
     blocks = zip(a.split(COLUMNS, dim=1), v.split(COLUMNS), strict=True)
     return sum((block.to(torch.float64) @ rows for block, rows in blocks), torch.zeros(len(a), v.shape[1]).to(v))

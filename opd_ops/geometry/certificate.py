@@ -20,6 +20,12 @@ vectors taken out, whose chance of missing a larger value is known; or from the 
 known, sigma_{j+1}(W_t) + c.
 Where delta <= c^2 / gamma the certificate is undefined, which this module says rather than guesses.
 
+What this assumes is measured, and what is met is added. [U, X] and [V, Y] miss being orthonormal by the spectral norm
+`defect`, which turns computed vectors by at most defect times their part in X or Y, and adds sigma_1 times that to the
+part of U_j outside. The residuals of the wanted triplets come from their vectors in float64 (`drr`, step 4): their part
+inside the computed spaces counts as a perturbation nu where it is more than the allowance for rounding, their part
+outside as rho where it is more than the compressed one.
+
 Norms from random starts hold but for a probability of 1e-10 each; rounding is allowed for by the probed
 noise of f32 products. Everything else is deterministic.
 Source: Nakatsukasa, Math. Comp. 89 (2020), theorem 3.1, for single vectors; Wedin, BIT 12 (1972); Weyl.
@@ -137,25 +143,27 @@ def _weyl(ritz: Ritz, base: BaseFactors, j: int, norm: float) -> Outer:
 def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> Certificate:
     last = float(ritz.values[k - 1])
     gap = last - float(ritz.values[k])
-    delta = last - outer.tau - 2 * ritz.noise
+    noise = max(ritz.noise, _length(ritz.inside, k))
+    delta = last - outer.tau - 2 * noise
     close, gamma = 0.0, math.inf
     if outer.split > k:
-        close, gamma = _spectral(ritz, k, outer.split, sharp), gap - 2 * ritz.noise
+        close, gamma = _spectral(ritz, k, outer.split, sharp), gap - 2 * noise
     room = delta - close**2 / gamma if gamma > 0 else -math.inf
     if room <= 0:
         return Certificate(None, OFF, delta, gap, math.inf, outer.source)
     rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
-    rho += float(vector_norm(ritz.residual_noise[:k]))
+    rho = max(rho + float(vector_norm(ritz.residual_noise[:k])), _length(ritz.outside, k))
     outside = rho / room
     # What separates the two spectra once the close ones are dressed by what is outside.
     apart = min(delta, gamma * room / delta)
     before = _sigma(base.s, k - 1) - _sigma(base.s, k)
-    turned = [_wedin(ritz.noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
+    turned = [_wedin(noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
+    turned.append(_asin(ritz.defect * ritz.tilt(k)))
     far = _spectral(ritz, outer.split, len(ritz.values), sharp)
     beyond = last - float(ritz.values[outer.split])
     spread = close / gamma + (min(1.0, far / beyond) if beyond > 0 else 1.0)
     linear = sum(turned) + _asin(outside * spread)
-    shift = min(rho, rho**2 / room) + ritz.noise + base.residual
+    shift = min(rho, rho**2 / room) + noise + base.residual
     defined = outside < 1.0 and linear < OFF
     return Certificate(outside if defined else None, linear, delta, gap, shift, outer.source)
 
@@ -163,7 +171,8 @@ def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> 
 def _spill(ritz: Ritz, base: BaseFactors, j: int) -> float:
     """||S_j U_j' (everything but the j leading Ritz vectors)||_2, the smaller of both sides."""
     s = base.s[:j, None]
-    return min(float(matrix_norm(s * side[:j, j:], 2)) for side in (ritz.near, ritz.far))
+    spill = min(float(matrix_norm(s * side[:j, j:], 2)) for side in (ritz.near, ritz.far))
+    return spill + float(base.s[0]) * ritz.defect * ritz.tilt(j)
 
 
 def _spectral(ritz: Ritz, begin: int, end: int, sharp: bool = True) -> float:
@@ -175,6 +184,11 @@ def _spectral(ritz: Ritz, begin: int, end: int, sharp: bool = True) -> float:
     if not sharp:
         return max(float(vector_norm(gram)) for gram in grams) ** 0.5 + noise
     return max(float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0)) for gram in grams) ** 0.5 + noise
+
+
+def _length(norms: Tensor | None, k: int) -> float:
+    """Of the k leading columns with these norms, together."""
+    return 0.0 if norms is None else float(vector_norm(norms[:k]))
 
 
 def _sigma(s: Tensor, index: int) -> float:

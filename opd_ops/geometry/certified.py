@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from opd_ops.geometry import krylov
+from opd_ops.geometry import krylov, scale
 from opd_ops.geometry.base import BaseFactors, factorise
 from opd_ops.geometry.certificate import Certificate, Outer, certify
 from opd_ops.geometry.drift import Shift
@@ -31,6 +31,7 @@ from opd_ops.geometry.update import Update
 POOR = 0.25  # of the largest angle
 LOOSE = 0.1  # of the largest angle in Frobenius norm over k; what is outside enters an angle in quadrature
 TIGHT = 1e-2  # relative residual of the tail equation after step 3
+APART = 2.0**-46  # ratio of ||E||_F and sigma_1(W0), or its inverse, past which f32 squares of one lose the other
 LONGEST = 80  # Lanczos steps, past which a spectrum costs no more
 
 
@@ -38,14 +39,29 @@ class Tuned:
     """W_t [out, in] f32 against base factors of W0. Everything is computed at first use and kept."""
 
     def __init__(self, weight: Tensor, base: BaseFactors, update: Update, probe: Probe) -> None:
-        self.weight, self.base, self.update, self.probe = weight, base, update, probe
-        self.near = weight.T if base.turned else weight
+        """Everything is divided by `unit`, 1 but for weights at extreme scales; cuts and shifts are in weight units."""
+        power = scale.exponent(float(base.s[0]))
+        self.unit = scale.unit(power)
+        self.weight, self.base = scale.multiply(weight, -power), base.scaled(scale.unit(-power))
+        self.update, self.probe = update, probe
+        self.e = scale.multiply(update.e, update.exponent - power)
+        self.near = self.weight.T if base.turned else self.weight
         self.path = "" if probe.path == "highest" else f".{probe.path}"
 
     @cached_property
     def spectrum(self) -> Spectrum:
-        """All singular values of W_t, float64."""
+        """All singular values of W_t / unit, float64."""
         return self.base.spectrum if self.update.zero else spectrum(self.near, torch.float64)
+
+    @property
+    def frobenius(self) -> float:
+        """||E||_F in units of `unit`."""
+        return self.update.frobenius / self.unit
+
+    @property
+    def norm_bound(self) -> float:
+        """`Update.norm_bound` in units of `unit`."""
+        return self.update.norm_bound / self.unit
 
     @cached_property
     def factors(self) -> BaseFactors:
@@ -62,10 +78,24 @@ class Tuned:
     def solve(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
         """Cuts and shifts at every k that W_t has a top-k subspace at; all ks are defined for W0."""
         if self.update.zero:
-            return {k: self._still(k) for k in ks}, {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
-        e = self.update.e.T if self.base.turned else self.update.e
+            cuts = {k: self._still(k) for k in ks}
+            shifts = {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
+        else:
+            cuts, shifts = self._moved(ks)
+        if self.unit == 1.0:
+            return cuts, shifts
+        return (
+            {k: cut.scaled(self.unit) for k, cut in cuts.items()},
+            {k: shift.scaled(self.unit) for k, shift in shifts.items()},
+        )
+
+    def _moved(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
+        """`solve` of an update that is not zero, divided by `unit`. Errors: OutOfRange."""
+        if not APART < self.frobenius / float(self.base.s[0]) < 1 / APART:
+            raise scale.OutOfRange("W0 and its update are too far apart for f32")
+        e = self.e.T if self.base.turned else self.e
         solver = Solver(self.base, self.near, e, max(ks), self.probe.noise)
-        large = self.update.frobenius > LOOSE * float(self.base.s[max(ks) - 1])
+        large = self.frobenius > LOOSE * float(self.base.s[max(ks) - 1])
         if large:
             solver.refine(TIGHT if self._hopeless(max(ks)) else TAIL_TOLERANCE)
         ritz, found, why, outer = solver.ritz(), {}, None, None
@@ -79,9 +109,9 @@ class Tuned:
             return [k for k in ks if self._poor(ritz, found[k], k)]
 
         known = self.__dict__.get("spectrum")
-        poor = again(self.update.frobenius, None, thorough=False)
+        poor = again(self.frobenius, None, thorough=False)
         if poor:
-            poor = again(self.update.norm_bound, known)
+            poor = again(self.norm_bound, known)
         if poor:
             if not large or any(found[k].defined for k in poor):
                 solver.refine(TIGHT)
@@ -89,11 +119,11 @@ class Tuned:
             undefined = [k for k in poor if not found[k].defined]
             if undefined and known is None:
                 outer = self._outer(solver, ritz, max(undefined))
-            poor = again(self.update.norm_bound, known)
+            poor = again(self.norm_bound, known)
         if poor and known is None:
             worst = min(poor, key=lambda k: found[k].delta)
             why = f"bound at k={worst} was {_said(found[worst])}: leaned on the float64 spectrum of W_t"
-            again(self.update.norm_bound, self.spectrum)
+            again(self.norm_bound, self.spectrum)
         cuts, shifts = {}, {}
         for k in ks:
             source = found[k].source
@@ -134,11 +164,12 @@ class Tuned:
         )
         missed = krylov.missed(len(self.near), 1, found.dimension)
         value = (1.0 + 1e-5) * float(found.values[0]) ** 0.5
-        return Outer(split, value / (1.0 - missed) ** 0.5, "lanczos")
+        slack = 2 * ritz.defect * float(ritz.values[0])  # of vectors taken out that are not orthonormal
+        return Outer(split, value / (1.0 - missed) ** 0.5 + slack, "lanczos")
 
     def _hopeless(self, k: int) -> bool:
         """Whether Weyl's bound can give no margin at cut k."""
-        return float(self.base.s[k - 1]) < float(self.base.s[self.base.width]) + self.update.norm_bound
+        return float(self.base.s[k - 1]) < float(self.base.s[self.base.width]) + self.norm_bound
 
     def _loose(self, ritz: Ritz, k: int) -> bool:
         """Whether solving for W0 instead of W_t left more than LOOSE of the largest angle outside, by the residuals."""

@@ -12,12 +12,12 @@ belongs to, since values are compared by rank order. nss_k is no proxy for nss: 
 Source: arXiv 2606.07082, section 3.1 and appendix C.3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from opd_ops.geometry.gram import Spectrum
+from opd_ops.geometry.scale import frobenius
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,16 @@ class Shift:
     base: Tensor
     method: str
 
+    def scaled(self, unit: float) -> "Shift":
+        """The same of weights `unit` times as large."""
+        return replace(self, values=self.values * unit, error=self.error * unit, base=self.base * unit)
+
     def row(self, view: str) -> dict:
-        scale = float(vector_norm(self.base))
         return {
             "view": view,
             "k": self.k,
             "shifts": self.values.tolist(),
-            "nss_k": float(vector_norm(self.values)) / scale,
+            "nss_k": frobenius(self.values) / frobenius(self.base),
             "largest": float(self.values.abs().max()),
             "error": self.error,
             "reason": None,
@@ -45,16 +48,19 @@ class Shift:
 
 def nss(before: Tensor, after: Tensor) -> float:
     """Normalised spectral shift of two descending spectra [r] of the same length; `before` is not zero."""
-    return float(vector_norm(after - before) / vector_norm(before))
+    return frobenius(after - before) / frobenius(before)
 
 
-def rows(base: Spectrum, tuned: Spectrum, frobenius: float, view: str) -> list[dict]:
-    """One row; frobenius is ||W_t - W0||_F. Equal spectra objects (nothing moved) give exact zeros."""
+def rows(base: Spectrum, tuned: Spectrum, update_norm: float, view: str) -> list[dict]:
+    """One row; update_norm is ||W_t - W0||_F in the units of the spectra.
+
+    Equal spectra objects (nothing moved) give exact zeros.
+    """
     if float(base.values[0]) == 0.0:
         return missing(view, "W0 is zero")
-    scale = vector_norm(base.values)
-    error = 0.0 if tuned is base else float(vector_norm(base.noise + tuned.noise) / scale)
-    values = {"nss": nss(base.values, tuned.values), "mirsky": float(frobenius / scale), "error": error}
+    size = frobenius(base.values)
+    error = 0.0 if tuned is base else frobenius(base.noise + tuned.noise) / size
+    values = {"nss": nss(base.values, tuned.values), "mirsky": update_norm / size, "error": error}
     return [{"view": view, **values, "reason": None}]
 
 

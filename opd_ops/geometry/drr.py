@@ -9,8 +9,14 @@ its digits in f32. A = W_t or W_t' with m <= n; primes below on W: the part outs
                   conjugate gradients on that of W_t, preconditioned by the same
     3. Ritz       svd in float64 of W_t compressed to [U, X] and [V, Y], assembled from differences
 
+    4. check      of the leading triplets, in float64: R1 = A v - s u, R2 = A'u - s v from the vectors themselves, and
+                  how far [U, X] and [V, Y] are from orthonormal
+
     Output: W_t's triplets as coefficients in [U, X] and [V, Y]; sines of angles are singular values of near[k:, :k].
-    Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) + 4 m^2 (k + 8)(1 + iterations) f32 operations, Q = base width.
+    Columns of the tail that vanish, or lie in span U, are replaced by random directions outside it: axis-aligned U and
+    a sparse E have such tails.
+    Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) + 4 m^2 (k + 8)(1 + iterations) f32 operations, and
+    4 m n k in float64, Q = base width.
 
 Not measured: singular values past k + 8, and directions that [U, X] misses; `certificate` bounds those.
 Source: Sternheimer's equation with Rayleigh-Ritz; Nakatsukasa, Math. Comp. 89 (2020), for why residuals outside matter.
@@ -23,10 +29,14 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from opd_ops.geometry.base import EXTRA, BaseFactors
+from opd_ops.geometry.base import EXTRA, BaseFactors, far_product, near_product
+from opd_ops.geometry.gram import rounding
+from opd_ops.geometry.scale import OutOfRange
 
 TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the angle's error is about its square
 MOST = 12  # conjugate gradient steps
+LEAST = 1e-7  # of the largest singular value: what the tail equation takes for a smaller one
+ATTEMPTS = 4  # at a basis outside another
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,11 @@ class Ritz:
     values [p] descending; near, far [p, p] orthogonal: coefficients in [U, X] and [V, Y], column i of triplet i.
     near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces, from
     the vectors themselves, where converged parts cancel in f32 and not in its squares; residual_noise [p]: what that
-    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. iterations: conjugate
-    gradient steps.
+    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. defect: spectral norm by
+    which [U, X] and [V, Y] miss being orthonormal, measured. iterations: conjugate gradient steps.
+
+    Of the leading triplets, from their vectors in float64: inside, outside [columns], the norms of the residuals
+    (A v - s u, A'u - s v) in the spaces [U, X] and [V, Y] and outside of them.
     """
 
     values: Tensor
@@ -49,6 +62,14 @@ class Ritz:
     width: int
     noise: float
     iterations: int
+    defect: float = 0.0
+    inside: Tensor | None = None
+    outside: Tensor | None = None
+
+    def tilt(self, k: int) -> float:
+        """How much of the k leading vectors lies in X or Y, 0 to 1."""
+        sides = (side[self.width :, :k] for side in (self.near, self.far))
+        return min(1.0, max(float(torch.linalg.matrix_norm(side, 2)) for side in sides))
 
     def sines(self, k: int, far: bool) -> Tensor:
         """sin of the k principal angles to W0's top-k subspace, ascending; k <= width."""
@@ -67,8 +88,11 @@ class Solver:
     """DRR of one snapshot. `refine` solves the tail further; `ritz` gives the triplets of what is solved so far."""
 
     def __init__(self, base: BaseFactors, w: Tensor, e: Tensor, k: int, gemm_noise: float) -> None:
-        """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width."""
-        self.w, self.e, self.s, self.gemm_noise = w, e, base.s, gemm_noise
+        """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width.
+
+        base.s[0] lies between 2^-40 and 2^40, and the largest entry of e within 2^46 of it (`scale`).
+        """
+        self.base, self.w, self.e, self.gemm_noise, self.k = base, w, e, gemm_noise, k
         self.q, self.columns = base.width, min(k + EXTRA, base.width)
         self.u, self.v, self.guard = base.frames
         near, far = e @ self.v, e.T @ self.u
@@ -81,7 +105,8 @@ class Solver:
         left, values, right = torch.linalg.svd(self.core)
         dressed = slice(0, self.columns)
         self.right_side = self.r @ left[:, dressed].float()
-        self.values = values[dressed].float()
+        # A rank-deficient core has values near 0, whose tails would be infinite; any tail is a valid one.
+        self.values = values[dressed].clamp(min=LEAST * float(values[0])).float()
         shift = self.values**2
         inside = base.s[self.q : self.q + self.guard.shape[1]].float() ** 2
         # W' may reach past a value where the update is large; the preconditioner stays positive there.
@@ -116,8 +141,7 @@ class Solver:
         solved = self._outside_u(self.x + self.z)
         image = self._back(solved)
         y = (self.right_side + image) / self.values
-        # Twice: a tail that is zero gets an arbitrary basis, which must still be outside.
-        x, y = _basis(self._outside_u(_basis(solved))), _basis(self._outside_v(_basis(y)))
+        x, y = _basis_outside(solved, self._outside_u), _basis_outside(y, self._outside_v)
         forth, back = self.w @ y, self._image_of(x, solved, image)
         self.basis = x, y
         q, p = self.q, self.q + self.columns
@@ -134,8 +158,11 @@ class Solver:
         left = left - x @ (x.T @ left)
         right = self._outside_v(torch.cat([self.r, back], 1))
         right = right - y @ (y.T @ right)
+        defect = max(_defect(self.base.u, x), _defect(self.base.v, y))
         tilt = max(float(torch.linalg.matrix_norm(side[q:, : self.columns], 2)) for side in (near, far))
         size = max(float(vector_norm(forth)), float(vector_norm(back)))
+        moved = float(vector_norm(self.p)) + float(vector_norm(self.r))
+        inside, outside = self._residuals(values, near, far)
         return Ritz(
             values=values,
             near=near,
@@ -144,9 +171,29 @@ class Solver:
             far_residual=_gram(right @ near.float()),
             residual_noise=self.gemm_noise * (_lengths(left, far) + _lengths(right, near)),
             width=q,
-            noise=self.noise + self.gemm_noise * size * min(1.0, tilt),
+            noise=self.noise + (self.gemm_noise + defect) * size * min(1.0, tilt) + defect * moved,
             iterations=self.iterations,
+            defect=defect,
+            inside=inside,
+            outside=outside,
         )
+
+    def _residuals(self, values: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+        """`Ritz.inside` and `Ritz.outside` of the k leading triplets."""
+        assert self.basis is not None
+        k, s = self.k, values[: self.k]
+        near_space, far_space = (
+            torch.cat([frame, part.double()], 1)
+            for frame, part in zip((self.base.u, self.base.v), self.basis, strict=True)
+        )
+        u, v = near_space @ near[:, :k], far_space @ far[:, :k]
+        inside, outside = torch.zeros_like(s), torch.zeros_like(s)
+        pairs = ((near_product(self.w, v) - u * s, near_space), (far_product(self.w, u) - v * s, far_space))
+        for residual, space in pairs:
+            coefficients = space.T @ residual
+            inside += vector_norm(coefficients, dim=0)
+            outside = torch.hypot(outside, vector_norm(residual - space @ coefficients, dim=0))
+        return inside + rounding(self.w.shape[0], self.w.shape[1], torch.float64) * float(values[0]), outside
 
     def outside(self, ritz: Ritz, j: int) -> Callable[[Tensor], Tensor]:
         """z -> B B' z [m, b], B = W_t with the j leading Ritz vectors of `ritz`, the last ones found, taken out."""
@@ -167,7 +214,7 @@ class Solver:
         length = vector_norm(solved, dim=0).clamp(min=torch.finfo(x.dtype).tiny)
         mixing = (x.T @ (solved / length)).double()
         spread = torch.linalg.svdvals(mixing)
-        if float(spread[-1]) < 1e-2 * float(spread[0]):
+        if float(spread[-1]) <= 1e-2 * float(spread[0]):
             return self._back(x)
         return torch.linalg.solve(mixing, (image / length).double(), left=False).to(x.dtype)
 
@@ -204,3 +251,28 @@ def _lengths(parts: Tensor, coefficients: Tensor) -> Tensor:
 def _basis(x: Tensor) -> Tensor:
     """An orthonormal basis of span x, columns scaled first: tails differ in size by orders of magnitude."""
     return torch.linalg.qr(x / vector_norm(x, dim=0).clamp(min=torch.finfo(x.dtype).tiny)).Q
+
+
+def _basis_outside(x: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
+    """An orthonormal basis [m, c] of what `project` leaves, which holds span x [m, c] as far as that is outside.
+
+    Errors: OutOfRange where there is none after ATTEMPTS.
+    """
+    generator, basis = torch.Generator().manual_seed(len(x)), _basis(x)
+    for _ in range(ATTEMPTS):
+        x = project(basis)
+        energy, mixing = torch.linalg.eigh((x.T @ x).double())
+        gone = energy < 0.25  # an arbitrary direction of QR, of which projecting leaves little
+        if not bool(gone.any()):
+            return _basis(x)
+        x = x @ mixing.to(x.dtype)
+        x[:, gone] = project(torch.randn(len(x), int(gone.sum()), generator=generator).to(x))
+        basis = _basis(x)
+    raise OutOfRange("no basis outside the leading subspaces of W0 was met")
+
+
+def _defect(frame: Tensor, x: Tensor) -> float:
+    """Bound on the spectral norm of [frame, x]'[frame, x] - 1, frame [m, q] orthonormal on float64."""
+    x = x.double()
+    across = torch.linalg.matrix_norm(frame.T @ x, 2)
+    return float(across + torch.linalg.matrix_norm(x.T @ x - torch.eye(x.shape[1]).to(x), 2))

@@ -12,12 +12,13 @@ its root). Not measured: error already in A, and anything past `vectors` leading
 Source: Golub and Van Loan, Matrix Computations, 8.6; Bjorck and Golub, Math. Comp. 27 (1973).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from opd_ops.geometry import scale
 from opd_ops.geometry.gram import Spectrum, noise
 
 EPS = torch.finfo(torch.float64).eps
@@ -71,6 +72,9 @@ def factor(a: Tensor, vectors: int) -> Factors:
     """
     if a.ndim != 2 or a.dtype != torch.float64:
         raise ValueError(f"factor takes a float64 matrix, got {a.dtype} of shape {tuple(a.shape)}")
+    if power := scale.exponent(scale.largest(a)):
+        found = factor(scale.multiply(a, -power), vectors)
+        return replace(found, s=found.s * scale.unit(power))
     if min(a.shape) <= SVD_LIMIT:
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
         # Clones, so that the dropped vectors can be freed.

@@ -40,8 +40,9 @@ def certified(base: BaseFactors, tuned: Tuned, update: Update, settings: Setting
     tables: Tables = {}
     method = base.spectrum.method
     if settings.wants("spectral_drift"):
-        spectrum = base.spectrum if update.zero else tuned.spectrum
-        tables["spectral_drift"] = tagged(method, drift.rows(base.spectrum, spectrum, update.frobenius, view))
+        start = tuned.base.spectrum
+        spectrum = start if update.zero else tuned.spectrum
+        tables["spectral_drift"] = tagged(method, drift.rows(start, spectrum, tuned.frobenius, view))
     if not settings.wants("rotation", "singular_shift"):
         return tables
     reasons = {k: tuned.undefined(k) for k in settings.k}

@@ -14,9 +14,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
-from opd_ops.geometry import spectrum
+from opd_ops.geometry import scale, spectrum
 from opd_ops.geometry.exact import SIDES
 from opd_ops.geometry.locking import similarities
 from opd_ops.geometry.nulls import fixed_direction, shuffled
@@ -57,9 +56,9 @@ class Reference:
 
     def rows(self, update: Tensor, final_step: int, view: str) -> list[tuple[str, dict]]:
         """(method, row) of each null at one step; update [out, in] is W_t - W0 of the view."""
-        norm, found = float(vector_norm(update)), []
+        norm, found = scale.frobenius(update), []
         for null in names(view):
-            if norm == 0.0 or float(vector_norm(self.direction)) == 0.0:
+            if norm == 0.0 or scale.largest(self.direction) == 0.0:
                 found.append(("equality", _row(null, final_step, view, reason="zero update")))
                 continue
             if null == "shuffled":

@@ -23,7 +23,7 @@ Source: arXiv 2606.07082, section 3.1 and appendix C.3.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -48,6 +48,10 @@ class Cut:
     delta: float | None = None
     iterations: int | None = None
     fallback: str | None = None
+
+    def scaled(self, unit: float) -> "Cut":
+        """The same of weights `unit` times as large."""
+        return replace(self, gap=self.gap * unit, delta=None if self.delta is None else self.delta * unit)
 
     def row(self, side: str, view: str) -> dict:
         """The row of one side. A side whose whole space is the subspace has angles and error 0."""

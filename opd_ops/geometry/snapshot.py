@@ -47,14 +47,14 @@ def whole(step: int, columns: dict, stored: str, method: str) -> dict:
     return {"step": step, **columns, "dtype": stored, "method": f"{method}/{VERSION}"}
 
 
-def require_finite(rows: dict[str, list[dict]]) -> None:
-    """Errors: RuntimeError naming the first value of whole rows that is NaN or infinite."""
-    for table, found in rows.items():
-        for row in found:
+def require_finite(tables: Tables) -> None:
+    """Errors: ArithmeticError naming the first value that is NaN or infinite."""
+    for table, rows in tables.items():
+        for _, row in rows:
             for column, value in row.items():
                 if isinstance(value, list):
                     finite = all(math.isfinite(number) for number in value if isinstance(number, float))
                 else:
                     finite = not isinstance(value, float) or math.isfinite(value)
                 if not finite:
-                    raise RuntimeError(f"{table}.{column} is not finite at step {row['step']}: {value}")
+                    raise ArithmeticError(f"{table}.{column} is not finite: {value}")

@@ -3,17 +3,17 @@
 Matrix-major: what is needed of W0 is computed once (and kept in a cache under W0's digest, for every run that starts
 there); a snapshot costs what its tables ask for and nothing else. Up to min(m, n) = 512 everything is dense float64;
 above, rotation comes from `certified`, spectra of W_t from float64 and of W_t - W0 from f32 Gram matrices (`update`).
+What the f32 routes cannot compute is computed in float64; what that cannot is null rows with the reason (`attempts`).
 Nothing is averaged over matrices here. Not measured: fused weights as such (split q, k, v before; the subspaces of a
 stack are not those of its parts) and steps the trajectory does not hold.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from opd_ops.geometry import (
     TABLES,
@@ -24,9 +24,11 @@ from opd_ops.geometry import (
     null_rows,
     nulls,
     rotation,
+    scale,
     spectrum,
     support,
 )
+from opd_ops.geometry.attempts import attempt
 from opd_ops.geometry.base import BaseFactors, Cache, certifiable, digest, factorise, width
 from opd_ops.geometry.certified import Tuned
 from opd_ops.geometry.exact import Factors, factor
@@ -60,7 +62,7 @@ class Start:
     @cached_property
     def norm(self) -> float:
         """||W0||_F."""
-        return sum(float(vector_norm(rows.double())) ** 2 for rows in self.weight.split(256)) ** 0.5
+        return scale.frobenius(self.weight)
 
     @cached_property
     def factors(self) -> Factors:
@@ -123,7 +125,7 @@ class Matrix:
         self.cache, self.device, self.gemm_path = cache, device, gemm_path
         self.broken = nonfinite(weight)
         self.starts: dict[str, Start] = {}
-        self.references: dict[str, null_rows.Reference] = {}
+        self.references: dict[tuple[str, bool], null_rows.Reference] = {}
         self.buffers: dict[str, Tensor] = {}
 
     @property
@@ -144,8 +146,8 @@ class Matrix:
     def snapshot(self, step: int, weight: Tensor) -> Snapshot:
         """Rows of one step for all tables asked for but locking (pairs) and nulls (which need the final step).
 
-        Errors: ValueError where shapes differ; RuntimeError where a row comes out non-finite (weights whose squares
-        leave float64). NaN and Inf weights give null rows with the reason, and a problem.
+        NaN and Inf weights give null rows with the reason, and a problem; so does whatever is raised while rows are
+        computed, but for what is the machine's (`attempts`). Errors: ValueError where shapes differ.
         """
         if weight.shape != self.weight.shape:
             raise ValueError(f"step {step} has shape {tuple(weight.shape)}, W0 has {tuple(self.weight.shape)}")
@@ -153,46 +155,78 @@ class Matrix:
         reason = self._unmeasurable(broken)
         rows: dict[str, list[dict]] = {table: [] for table in TABLES}
         subspaces: dict[str, Subspaces] = {}
+        problems = {f"step {step}: {broken} non-finite weights": None} if broken else {}
         for view in views(weight.dtype):
-            for table, found in self._view(view, weight, reason, subspaces).items():
-                rows[table] += [whole(step, row, stored, method) for method, row in found]
-        require_finite(rows)
-        return Snapshot(step, stored, rows, subspaces, f"step {step}: {broken} non-finite weights" if broken else None)
+            changes = support.changes(self.weight, weight, view)
+            tables = self._support(view, changes)
+            if self.projection and self.settings.wants(*FACTORED):
+                found, why = (None, reason) if reason else self._factored(view, weight, changes, subspaces)
+                if found is None:
+                    assert why is not None
+                    found = self._missing(view, why, subspaces)
+                    problems |= {} if reason else {f"step {step}: {why}": None}
+                tables |= found
+            for table, columns in tables.items():
+                rows[table] += [whole(step, row, stored, method) for method, row in columns]
+        return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
 
-    def nulls(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> list[dict]:
-        """Rows of `nulls` for one step, given the trajectory's final weight; the same object for every step."""
+    def nulls(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> tuple[list[dict], str | None]:
+        """Rows of `nulls` for one step, given the trajectory's final weight, the same object for every step; and what
+        was raised while they were computed."""
         if not self.projection or not self.settings.wants("nulls"):
-            return []
+            return [], None
         reason = self._unmeasurable(nonfinite(weight))
         if reason is None and (broken := nonfinite(final)):
             reason = f"W_{final_step} has {broken} non-finite weights"
-        stored, rows = dtype_name(weight.dtype), []
+        stored, rows, problem = dtype_name(weight.dtype), [], None
         for view in views(weight.dtype):
-            if reason is None:
-                reference = self._reference(view, final)  # first: it uses the buffers too
-                found = reference.rows(self._delta(view, weight)[1], final_step, view)
-            else:
-                found = tagged(support.METHOD, null_rows.missing(final_step, view, reason))
+            route = partial(self._null_rows, view, weight, final_step, final)
+            found, why = (None, reason) if reason else attempt(route, partial(route, dense=True))
+            if found is None:
+                assert why is not None
+                found = tagged(support.METHOD, null_rows.missing(final_step, view, why))
+                problem = problem if reason else f"step {step}: nulls: {why}"
             rows += [whole(step, row, stored, method) for method, row in found]
+        return rows, problem
+
+    def _null_rows(
+        self, view: str, weight: Tensor, final_step: int, final: Tensor, dense: bool = False
+    ) -> list[tuple[str, dict]]:
+        reference = self._reference(view, final, dense)  # first: it uses the buffers too
+        rows = reference.rows(self._delta(view, weight, dense)[1], final_step, view)
         require_finite({"nulls": rows})
         return rows
 
-    def _view(self, view: str, weight: Tensor, reason: str | None, subspaces: dict[str, Subspaces]) -> Tables:
-        """The rows of one view, each with its method; what locking needs goes into `subspaces`."""
-        settings = self.settings
-        changes = support.changes(self.weight, weight, view)
-        tables: Tables = {}
-        if settings.wants("update_support"):
-            scope = "projection" if self.projection else "other"
-            tables["update_support"] = tagged(support.METHOD, support.rows(changes, view, scope))
-        if not self.projection or not settings.wants(*FACTORED):
-            return tables
-        if reason is not None:
-            if settings.wants("locking"):
-                subspaces[view] = no_subspaces(self.weight.shape, settings.locking_k, reason)
-            return tables | self._missing(view, reason)
-        start = self._start(view)
-        after, e = self._delta(view, weight)
+    def _support(self, view: str, changes: support.Changes) -> Tables:
+        if not self.settings.wants("update_support"):
+            return {}
+        scope = "projection" if self.projection else "other"
+        return {"update_support": tagged(support.METHOD, support.rows(changes, view, scope))}
+
+    def _factored(
+        self, view: str, weight: Tensor, changes: support.Changes, subspaces: dict[str, Subspaces]
+    ) -> tuple[Tables | None, str | None]:
+        """The rows of FACTORED of one view, by the route of its size or else in float64; or None and the reason."""
+        first = attempt(partial(self._rows, view, weight, changes, subspaces))
+        if first[0] is not None or self._start(view).dense:
+            return first
+        found, why = attempt(partial(self._rows, view, weight, changes, subspaces, dense=True))
+        for _, row in (found or {}).get("rotation", ()):
+            row["fallback"] = f"{first[1]}: dense float64 factors" if row["reason"] is None else None
+        return found, why
+
+    def _rows(
+        self,
+        view: str,
+        weight: Tensor,
+        changes: support.Changes,
+        subspaces: dict[str, Subspaces],
+        dense: bool = False,
+    ) -> Tables:
+        """The rows of FACTORED of one view, each with its method; what locking needs goes into `subspaces`."""
+        settings, tables = self.settings, Tables()
+        start = self._start(view, dense)
+        after, e = self._delta(view, weight, dense)
         update = Update(e, start.dense, max(settings.locking_k, default=0))
         # Spectra before what can lean on them: a known spectrum gives norms and certificates for nothing.
         if settings.wants("update_spectrum"):
@@ -205,11 +239,13 @@ class Matrix:
         if settings.wants("update_norm"):
             rounding = nulls.rounding_norm(after, torch.bfloat16 if view == "bf16" else weight.dtype)
             rows = spectrum.norm_rows(update, start.norm, rounding, view)
-            tables["update_norm"] = tagged(update.norm_method, rows)
+            tables["update_norm"] = tagged(update.spectrum.method, rows)
         if settings.wants("localization"):
             method = start.factors.method if start.dense else "factors-f64"
             tables["localization"] = tagged(method, localization.rows(start.masks, changes, view))
-        return tables | self._leading(start, after, update, view)
+        tables |= self._leading(start, after, update, view)
+        require_finite(tables)
+        return tables
 
     def _leading(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
         """Rotation, singular shifts and drift, as far as they are asked for."""
@@ -224,9 +260,11 @@ class Matrix:
         tuned = start.factors if update.zero else factor(after, max((*settings.k, 0)))
         return leading.dense(start.factors, tuned, update, settings, view)
 
-    def _missing(self, view: str, reason: str) -> Tables:
-        """Null rows of every table asked for."""
+    def _missing(self, view: str, reason: str, subspaces: dict[str, Subspaces]) -> Tables:
+        """Null rows of every table asked for, and no subspaces."""
         settings, shape = self.settings, self.weight.shape
+        if settings.wants("locking"):
+            subspaces[view] = no_subspaces(shape, settings.locking_k, reason)
         rows = {
             "rotation": [row for k in settings.k for row in rotation.missing(k, view, reason)],
             "singular_shift": [row for k in settings.k for row in drift.missing_shift(k, view, reason)],
@@ -238,28 +276,35 @@ class Matrix:
         }
         return settings.asked(**{table: tagged(support.METHOD, found) for table, found in rows.items()})
 
-    def _reference(self, view: str, final: Tensor) -> null_rows.Reference:
+    def _reference(self, view: str, final: Tensor, dense: bool) -> null_rows.Reference:
         """What the nulls of a view need of the final step, kept while that is the same object."""
-        if view not in self.references or self.references[view].final is not final:
+        key = (view, dense)
+        if key not in self.references or self.references[key].final is not final:
             wide = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
-            start = self._start(view)
-            self.references[view] = null_rows.Reference(
+            start = self._start(view, dense)
+            self.references[key] = null_rows.Reference(
                 final=final,
                 start=start.weight.to(self.device, torch.float32),
-                direction=self._delta(wide, final)[1].float().clone(),
-                update=self._delta(view, final)[1].float().clone(),
+                direction=self._delta(wide, final, dense)[1].float().clone(),
+                update=self._delta(view, final, dense)[1].float().clone(),
                 settings=self.settings,
                 dense=start.dense,
             )
-        return self.references[view]
+        return self.references[key]
 
     def _unmeasurable(self, broken: int) -> str | None:
         if self.broken:
             return f"W0 has {self.broken} non-finite weights"
         return f"W_t has {broken} non-finite weights" if broken else None
 
-    def _start(self, view: str) -> Start:
-        """W0 of the view; the same object for both views where W0 is representable in bf16."""
+    def _start(self, view: str, dense: bool = False) -> Start:
+        """W0 of the view; the same object for both views where W0 is representable in bf16. dense: in float64."""
+        if dense and not self._start(view).dense:
+            key = f"{view} dense"
+            if key not in self.starts:
+                settings = replace(self.settings, dense=True)
+                self.starts[key] = Start(self._start(view).weight, settings, self.cache, self.device)
+            return self.starts[key]
         if view not in self.starts:
             narrow = self.weight.to(torch.bfloat16)
             if view == "bf16" or self.weight.dtype == torch.bfloat16 or _equal(narrow, self.weight):
@@ -271,9 +316,9 @@ class Matrix:
             self.starts[view] = self.starts[key]
         return self.starts[view]
 
-    def _delta(self, view: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _delta(self, view: str, weight: Tensor, dense: bool = False) -> tuple[Tensor, Tensor]:
         """W_t of the view and E = W_t - W0: float64 where dense, else f32 (exact for nearby weights) on the device."""
-        start = self._start(view)
+        start = self._start(view, dense)
         if start.dense:
             after = as_view(weight, view)
             return after, after - start.weight
@@ -329,7 +374,9 @@ def measure(
     rows["locking"] = pairs(taken)
     if final is not None and settings.wants("nulls"):
         for step, weight in snapshots:
-            rows["nulls"] += matrix.nulls(step, weight, last, final) if step else []
+            found, problem = matrix.nulls(step, weight, last, final) if step else ([], None)
+            rows["nulls"] += found
+            problems += [problem] if problem else []
     return Measurement(rows, problems)
 
 

@@ -1,10 +1,10 @@
 """The update E = W_t - W0 of one matrix, factored as far as is asked for: norms, spectrum, leading subspaces.
 
     r <= 512    exact float64 factors
-    otherwise   spectrum: f32 Gram matrix and eigvalsh; leading vectors: block Lanczos on that Gram matrix;
-                ||E||_2 alone: block Lanczos on E itself
+    otherwise   spectrum: f32 Gram matrix and eigvalsh; leading vectors: block Lanczos on that Gram matrix
 
-E is f32 (exact for two bf16 weights within 2^16 of each other). Not measured: what made E. Rounding is that of `gram`.
+E is f32 (exact for two bf16 weights within 2^16 of each other), divided by a power of two where its scale would leave
+the range of f32 squares (`scale`). Not measured: what made E. Rounding is that of `gram`.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from opd_ops.geometry import krylov
+from opd_ops.geometry import krylov, scale
 from opd_ops.geometry.base import EXACT
 from opd_ops.geometry.exact import Factors, factor
 from opd_ops.geometry.gram import Spectrum, gram, spectrum
@@ -59,26 +59,42 @@ def no_subspaces(
 
 
 class Update:
-    """E [out, in] f32, or float64 where the exact route is taken. Everything is computed at first use and kept."""
+    """E [out, in] f32, or float64 where the exact route is taken. Everything is computed at first use and kept.
+
+    e: E / unit, of largest entry between 2^-40 and 2^40. unit: a power of two, 1 but at extreme scales. spectrum and
+    factors are those of e; frobenius, norm and norm_bound are in weight units.
+    """
 
     def __init__(self, e: Tensor, dense: bool = False, vectors: int = 64) -> None:
-        """dense: take the exact route whatever the size, as the start does. vectors: the largest cut of `subspaces`."""
-        self.e, self.vectors = e, vectors
+        """dense: take the exact route whatever the size, as the start does. vectors: the largest cut of `subspaces`.
+
+        Errors: OutOfRange where E has entries that are not finite, as the difference of two f32 may.
+        """
+        size = scale.largest(e)
+        if not math.isfinite(size):
+            raise scale.OutOfRange("W_t - W0 exceeds the largest f32")
+        self.exponent = scale.exponent(size)
+        self.e, self.unit, self.vectors = scale.multiply(e, -self.exponent), scale.unit(self.exponent), vectors
         self.small = dense or min(e.shape) <= EXACT
-        self.near = e if e.shape[0] <= e.shape[1] else e.T
+        self.near = self.e if e.shape[0] <= e.shape[1] else self.e.T
 
     @cached_property
+    def _size(self) -> float:
+        """||e||_F."""
+        return scale.frobenius(self.e)
+
+    @property
     def frobenius(self) -> float:
         """||E||_F, accumulated in float64."""
-        return sum(float(vector_norm(rows, dtype=torch.float64)) ** 2 for rows in self.e.split(256)) ** 0.5
+        return self.unit * self._size
 
     @property
     def zero(self) -> bool:
-        return self.frobenius == 0.0
+        return self._size == 0.0
 
     @cached_property
     def factors(self) -> Factors:
-        """Exact factors; exact route only."""
+        """Exact factors of e; exact route only."""
         return factor(self.e.double(), self.vectors)
 
     @cached_property
@@ -92,53 +108,29 @@ class Update:
         return lower + lower.tril(-1).T
 
     def _square(self, x: Tensor) -> Tensor:
-        """E E' x."""
+        """e e' x."""
         return self.near @ (self.near.T @ x)
 
     @cached_property
     def spectrum(self) -> Spectrum:
-        """All singular values."""
+        """All singular values of e."""
         if self.small:
             return self.factors.spectrum
         return spectrum(self.near, torch.float32, self._gram)
 
-    @cached_property
-    def _norm(self) -> tuple[float, float, float]:
-        """||E||_2: estimate, bound on its error where the leading value was met, and upper bound (see `krylov`)."""
-        if self.small or "spectrum" in self.__dict__:
-            value, noise = float(self.spectrum.values[0]), float(self.spectrum.noise[0])
-            return value, noise, value + noise
-        size = len(self.near)
-
-        def enough(values: Tensor, residuals: Tensor) -> bool:
-            return float(residuals[0]) <= 1e-4 * float(values[0])
-
-        # One vector: matrix-vector products run at memory speed, and a block of sixteen costs six times as much.
-        found = krylov.leading(self._square, size, 1, device=self.e.device, block=1, enough=enough, first=8, most=60)
-        value, residual = float(found.values[0]) ** 0.5, float(found.residuals[0])
-        missed = 0.0 if found.dimension == size else krylov.missed(size, 1, found.dimension)
-        error = residual / (2 * value) + 1e-6 * value if value else 0.0
-        upper = self.frobenius if missed >= 1.0 else min(self.frobenius, (value + error) / (1.0 - missed) ** 0.5)
-        return value, error, upper
-
     @property
     def norm(self) -> tuple[float, float]:
         """||E||_2 and a bound on its error."""
-        return self._norm[:2]
+        return self.unit * float(self.spectrum.values[0]), self.unit * float(self.spectrum.noise[0])
 
     @cached_property
     def norm_bound(self) -> float:
         """Upper bound on ||E||_2, certain but for a probability of krylov.MISS; no closer than a factor of two or so
         unless the spectrum was asked for before."""
         if self.small or "spectrum" in self.__dict__:
-            return self._norm[2]
+            return sum(self.norm)
         square = krylov.norm_bound(self._square, len(self.near), self.e.device)
-        known = self._norm[2] if "_norm" in self.__dict__ else self.frobenius
-        return min(known, 1.001 * square**0.5)
-
-    @property
-    def norm_method(self) -> str:
-        return self.spectrum.method if self.small or "spectrum" in self.__dict__ else "lanczos-f32"
+        return self.unit * min(self._size, 1.001 * square**0.5)
 
     def undefined(self, k: int) -> str | None:
         """Why there is no top-k subspace, or None where there is."""

@@ -36,7 +36,7 @@ Rows = dict[str, list[dict[str, Any]]]  # by table
 class Entry:
     """One snapshot's rows of some tables. before, after: identities of W0 and W_t. dtype: what the snapshot stores.
 
-    final: step and identity of the weight that nulls compare with. problems: non-finite weights. made_from: engine and
+    final: step and identity of the weight that nulls compare with. problems: why rows are null. made_from: engine and
     settings. subspaces: by view, where locking is among the tables; left out where only rows were asked for.
     """
 

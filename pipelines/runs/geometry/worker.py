@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """rows by table; problems: non-finite weights by name; seconds: [wall, CPU] by phase of this call.
+    """rows by table; seconds: [wall, CPU] by phase of this call.
 
-    phases: measure, and base, the part of it that went into base factors. stale: parts that nothing needs any more.
+    problems: by name, weights that are not finite and what could not be computed. phases: measure, and base, the part
+    of it that went into base factors. stale: parts that nothing needs any more.
     """
 
     rows: Rows
@@ -87,7 +88,7 @@ class _Work:
         with self._matrix(_readable(pairs[0].before, pairs[0]), ("nulls",)) as matrix:
             for pair in pairs:
                 weight = final if pair is last else _readable(pair.after, pair).weight.read()
-                rows = matrix.nulls(pair.step, weight, last.step, final)
+                rows, problem = matrix.nulls(pair.step, weight, last.step, final)
                 self.parts.add(
                     self._entry(
                         pair,
@@ -95,6 +96,7 @@ class _Work:
                         rows={"nulls": rows},
                         dtype=dtype_name(weight.dtype),
                         final=(last.step, last.after.identity),
+                        problems=(problem,) if problem else (),
                     )
                 )
 
@@ -111,7 +113,7 @@ class _Work:
                 cache=cache,
                 gemm_path=self.task.gemm_path,
             )
-        except RuntimeError as error:  # a number that is none, or LAPACK's
+        except RuntimeError as error:  # of the machine: what a matrix raises becomes its reason
             raise RuntimeError(f"{self.task.name}: {error}") from error
         self.base = [total + more for total, more in zip(self.base, cache.seconds, strict=True)]
 

@@ -1,4 +1,5 @@
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -210,7 +211,63 @@ def test_empty_settings_measure_what_needs_none(trajectory):
     assert rows["spectral_drift"] == run(base, snapshots).rows["spectral_drift"]
 
 
-def test_a_number_that_left_float64_is_an_error_not_a_row():
+def test_weights_whose_squares_leave_float64_are_measured():
     tiny = torch.full((4, 4), 1e-200, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match=r"^\w+\.\w+ is not finite at step 1: nan"):
-        run(tiny, [(1, 2 * tiny)])
+    rows = run(tiny, [(1, 2 * tiny)]).rows
+    norm = next(row for row in rows["update_norm"] if row["view"] == "master")
+    assert norm["stable_rank"] == pytest.approx(1.0) and norm["relative_norm"] == pytest.approx(1.0)
+    assert norm["frobenius"] == pytest.approx(4e-200)
+
+
+@pytest.mark.parametrize("where", ["leading", "localization"])
+def test_what_is_raised_for_a_matrix_is_the_reason_of_its_rows(where, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(suite, where, SimpleNamespace(**vars(getattr(suite, where)) | FAILING[where](fail)))
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(20, 30, generator=generator)
+    found = run(base, [(1, base + 1e-3), (2, base + 2e-3)])
+    why = "not computable (ZeroDivisionError: float division by zero)"
+    assert found.problems[:2] == [f"step 1: {why}", f"step 2: {why}"]
+    for table in ("rotation", "singular_shift", "spectral_drift", "update_norm", "update_spectrum", "hill"):
+        assert {row["reason"] for row in found.rows[table]} == {why}
+    assert {row["reason"] for row in found.rows["locking"]} == {f"{why} (step 1)"}
+    assert {row["unchanged"] for row in found.rows["update_support"] if row["view"] == "master"} == {0.0}
+
+
+FAILING = {"leading": lambda fail: {"dense": fail}, "localization": lambda fail: {"rows": fail}}
+
+
+def test_what_f32_cannot_compute_is_computed_in_float64(monkeypatch):
+    """The certified route fails, and every row is that of float64 factors; rotation says why."""
+
+    def fail(*_, **__):
+        raise torch.linalg.LinAlgError("linalg.svd: did not converge\nmore")
+
+    monkeypatch.setattr(suite.leading, "certified", fail)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(520, 530, generator=generator)
+    found = run(base, [(1, base + 1e-3 * torch.randn(520, 530, generator=generator))])
+    assert found.problems == []
+    said = "not computable (LinAlgError: linalg.svd: did not converge): dense float64 factors"
+    assert {(row["method"], row["fallback"]) for row in found.rows["rotation"]} == {(f"gram-f64/{VERSION}", said)}
+    assert all(row["max_deg"] > 0 for row in found.rows["rotation"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(28, "No space left on device"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_is_the_machines_is_raised(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(suite.leading, "dense", fail)
+    with pytest.raises(type(error)):
+        run(torch.eye(4), [(1, 2 * torch.eye(4))])

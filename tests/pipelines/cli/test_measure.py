@@ -69,6 +69,62 @@ def test_a_weight_that_is_not_finite_is_named_and_the_others_are_measured(measur
     assert (again[0], again[2]) == (3, err) and "measured already" in again[1]
 
 
+def test_a_matrix_that_cannot_be_computed_ends_nothing(opd, unpublished, tmp_path, monkeypatch):
+    """Whatever the engine raises for one matrix is its reason and a named problem; the other matrix has its rows."""
+    from opd_ops.geometry import leading
+
+    dense = leading.dense
+
+    def failing(base, *rest):
+        if len(base.s) == 7:
+            raise torch.linalg.LinAlgError("linalg.eigh: did not converge")
+        return dense(base, *rest)
+
+    monkeypatch.setattr(leading, "dense", failing)
+    other = Q.replace("q_proj", "k_proj")
+    before, after = (
+        save(tmp_path / f"odd-{step}", {**weights(step), other: weights(step)[Q][:7].clone()}) for step in (0, 5)
+    )
+    code, _, err = opd("measure", "--base", before, "--snapshot", f"5={after}", "--name", "odd", "--workers", 0)
+    why = "not computable (LinAlgError: linalg.eigh: did not converge)"
+    assert (code, err) == (3, f"error: {other.removesuffix('.weight')}: step 5: {why}\n")
+    rows = lake.scan("rotation").collect()
+    assert set(rows.filter(matrix=other.removesuffix(".weight"))["reason"]) == {why}
+    assert rows.filter(matrix=Q.removesuffix(".weight"))["max_deg"].null_count() == 0
+
+
+@pytest.mark.parametrize("kind", ["axis-aligned", "proportional", "1e-39", "2e-21", "2e20"])
+def test_odd_matrices_are_measured_beside_a_healthy_one(kind, opd, unpublished, tmp_path):
+    """Finite weights above the size of dense factors, each of which once ended the command with a traceback."""
+    generator = torch.Generator().manual_seed(0)
+    diagonal = torch.zeros(520, 560)
+    diagonal.diagonal().copy_(torch.arange(1, 521) ** -0.7)
+    if kind == "axis-aligned":
+        after = diagonal.clone()
+        after[3, 3] *= 1.01
+        after[100, 5] += 1e-3
+        odd = (diagonal, after)
+    elif kind == "proportional":
+        odd = (diagonal, 1.5 * diagonal)
+    else:
+        draw = torch.randn(520, 560, generator=generator)
+        odd = (float(kind) * draw, float(kind) * (draw + 1e-3 * draw.roll(1, 0)))
+    name = Q.replace("q_proj", "up_proj")
+    folders = [save(tmp_path / f"w{i}", {**weights(10 * i), name: w}) for i, w in enumerate(odd)]
+    given = ("--base", folders[0], "--snapshot", f"10={folders[1]}", "--name", "odd", "--workers", 0)
+    assert opd("measure", *given, "--diagnostics", "rotation,update_norm,singular_shift")[::2] == (0, "")
+    for table in ("rotation", "update_norm", "singular_shift"):
+        rows = lake.scan(table).collect()
+        assert rows["matrix"].n_unique() == 2 and rows["reason"].null_count() == rows.height
+    rotation = lake.scan("rotation").filter(matrix=name.removesuffix(".weight"), side="output", view="master").collect()
+    error = rotation["error_deg"][0]
+    assert error < 0.2 and rotation["max_deg"][0] == pytest.approx(RIGHT[kind], abs=max(error, 1e-3))
+
+
+# Degrees at k = 16 on the output side, from float64 LAPACK of the weights rescaled by powers of two.
+RIGHT = {"axis-aligned": 0.2052, "proportional": 0.0, "1e-39": 0.54935, "2e-21": 0.54929, "2e20": 0.54928}
+
+
 def test_workers_are_a_ray_session_and_none_is_none(measure, monkeypatch):
     """Ray gives the rows of one process (see tests/pipelines/runs); here, that it is asked for."""
     asked = []
