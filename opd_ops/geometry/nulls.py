@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opd_ops.geometry import scale
+
 CHUNK = 1 << 18  # entries taken at once: a few f32 temporaries of them fit the cache
 BUCKET = 1 << 18  # entries shuffled at once, on average
 MOST = 256  # buckets: their numbers take one byte an entry
@@ -30,12 +32,13 @@ def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tens
 
     base_view: W0 of the bf16 view; final_delta: the direction D, of any norm but zero; both f32.
     """
-    squares = sum(float(torch.dot(d, d)) for d in (chunk.double() for chunk in _chunks(final_delta)))
-    if squares == 0.0:
+    power = scale.exponent(scale.largest(final_delta))
+    size = scale.frobenius(final_delta) / scale.unit(power)
+    if size == 0.0:
         raise ValueError("a zero update has no direction")
     found = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)
     for out, w, d in zip(_chunks(found), _chunks(base_view), _chunks(final_delta), strict=True):
-        torch.mul(d, norm / math.sqrt(squares), out=out)
+        torch.mul(scale.multiply(d, -power), norm / size, out=out)
         out.copy_(out.add_(w).to(torch.bfloat16)).sub_(w)
     return found
 

@@ -181,7 +181,8 @@ class Matrix:
         stored, rows, problem = dtype_name(weight.dtype), [], None
         for view in views(weight.dtype):
             route = partial(self._null_rows, view, weight, final_step, final)
-            found, why = (None, reason) if reason else attempt(route, partial(route, dense=True))
+            routes = (partial(route, dense=_wide(view, weight)), partial(route, dense=True))
+            found, why = (None, reason) if reason else attempt(*routes)
             if found is None:
                 assert why is not None
                 found = tagged(support.METHOD, null_rows.missing(final_step, view, why))
@@ -192,7 +193,7 @@ class Matrix:
     def _null_rows(
         self, view: str, weight: Tensor, final_step: int, final: Tensor, dense: bool = False
     ) -> list[tuple[str, dict]]:
-        reference = self._reference(view, final, dense)  # first: it uses the buffers too
+        reference = self._reference(view, final, dense or _wide(view, final))  # first: it uses the buffers too
         rows = reference.rows(self._delta(view, weight, dense)[1], final_step, view)
         require_finite({"nulls": rows})
         return rows
@@ -207,13 +208,14 @@ class Matrix:
         self, view: str, weight: Tensor, changes: support.Changes, subspaces: dict[str, Subspaces]
     ) -> tuple[Tables | None, str | None]:
         """The rows of FACTORED of one view, by the route of its size or else in float64; or None and the reason."""
-        first = attempt(partial(self._rows, view, weight, changes, subspaces))
-        if first[0] is not None or self._start(view).dense:
-            return first
-        found, why = attempt(partial(self._rows, view, weight, changes, subspaces, dense=True))
-        for _, row in (found or {}).get("rotation", ()):
-            row["fallback"] = f"{first[1]}: dense float64 factors" if row["reason"] is None else None
-        return found, why
+        route = partial(self._rows, view, weight, changes, subspaces)
+        rows, why = attempt(partial(route, dense=_wide(view, weight)))
+        if rows is not None or self._start(view).dense:
+            return rows, why
+        rows, last = attempt(partial(route, dense=True))
+        for _, row in (rows or {}).get("rotation", ()):
+            row["fallback"] = f"{why}: dense float64 factors" if row["reason"] is None else None
+        return rows, last
 
     def _rows(
         self,
@@ -382,3 +384,8 @@ def measure(
 
 def _equal(narrow: Tensor, wide: Tensor) -> bool:
     return all(torch.equal(a.to(b.dtype), b) for a, b in zip(narrow.split(256), wide.split(256), strict=True))
+
+
+def _wide(view: str, weight: Tensor) -> bool:
+    """Whether f32 does not hold the view of a weight."""
+    return view == "master" and weight.dtype == torch.float64

@@ -205,3 +205,10 @@ def test_rounding_norm_predicts_the_noise_of_storage():
     noise = (values.to(torch.bfloat16).double() - values).norm()
     # 90 000 nearly uniform errors: the sum of squares is good to 0.3 %.
     assert rounding_norm(values, torch.bfloat16) == pytest.approx(float(noise), rel=0.01)
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 1e30])
+def test_the_fixed_direction_of_any_scale_has_the_norm_asked_for(size):
+    direction = size * torch.ones(8, 9)
+    made = fixed_direction(torch.zeros(8, 9), direction, 3.0)
+    assert float(made.norm()) == pytest.approx(3.0, rel=1e-2)

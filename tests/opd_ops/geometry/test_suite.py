@@ -271,3 +271,12 @@ def test_what_is_the_machines_is_raised(error, monkeypatch):
     monkeypatch.setattr(suite.leading, "dense", fail)
     with pytest.raises(type(error)):
         run(torch.eye(4), [(1, 2 * torch.eye(4))])
+
+
+def test_a_float64_snapshot_of_a_bf16_start_is_not_rounded_to_f32():
+    """W0 in bf16 is stored so; an update of 1e-12 of it is below f32 and must be seen all the same."""
+    base = torch.full((520, 530), 0.5, dtype=torch.float64)
+    rows = run(base, [(1, base + 1e-12)]).rows
+    norm = next(row for row in rows["update_norm"] if row["view"] == "master")
+    assert norm["frobenius"] == pytest.approx(1e-12 * (520 * 530) ** 0.5, rel=1e-3)
+    assert next(row for row in rows["nulls"] if row["view"] == "master")["reason"] is None
