@@ -224,8 +224,10 @@ UPDATES: dict[str, Callable[[Draw, Tensor], Tensor]] = {
 
 
 def sides(draw: Draw, regime: str) -> tuple[int, int]:
+    """[out, in]; one in four is three times as tall or wide."""
     low, high = {"dense": (1, 90), "lowered": (228, 330), "certified": (514, 600)}[regime]
-    return draw.integer(low, high), draw.integer(low, high)
+    m, n = draw.integer(low, high), draw.integer(low, high)
+    return draw.choice(((m, n), (m, n), (m, n), (m, n), (m, n), (m, n), (3 * m, n), (m, 3 * n)))
 
 
 def stored(w: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
