@@ -78,8 +78,11 @@ def settle() -> Callable[..., Trajectory]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"file://{tmp_path}/store")
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store of the test's own, at OPD_STORE."""
+    made = Store(f"file://{tmp_path}/store")
+    monkeypatch.setenv("OPD_STORE", made.uri)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +137,7 @@ def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.Exec
             raise_on_error=False,
             run_config=(config or {})
             | {
-                "resources": {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}},
+                "resources": {"cluster": {"config": {"serial": True}}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
         )

@@ -12,6 +12,7 @@ from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, grid, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
+from pipelines.report import markdown
 from pipelines.report.paper.items import ITEMS
 from pipelines.runs.geometry import measuring
 from pipelines.runs.trajectories.training import parents
@@ -111,7 +112,7 @@ def test_a_table_carries_its_declared_schema(table):
     assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
     assert node(table).description == TABLES[table].meaning or table == "verdicts"
     for column, mine in zip(declared, shown, strict=True):
-        assert metadata.plain(column.meaning) in mine.description
+        assert markdown.escape(column.meaning) in mine.description
         assert not column.unit or f"[{column.unit}]" in mine.description
 
 

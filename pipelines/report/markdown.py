@@ -1,0 +1,20 @@
+"""Markdown of texts that others wrote: names, labels, units. Dagster's UI shows it, with links and remote images."""
+
+import re
+from collections.abc import Sequence
+
+from pipelines.store.names import escaped
+
+
+def escape(text: str) -> str:
+    """One line that Markdown shows as it is written: no tag, link, image, emphasis, code, entity or table cell.
+
+    An address stays text; the UI may link it to itself.
+    """
+    return re.sub(r"([\\`*_\[\]<>&|~])", r"\\\1", escaped(text))
+
+
+def table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
+    """Rows of text cells, the first a heading, as a Markdown table; `rule` aligns its columns."""
+    heading, *body = [[escape(text) for text in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])
