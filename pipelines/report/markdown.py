@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from pipelines.store.names import escaped
 
+# `<` opens a tag before a letter and these signs only, `_` emphasis outside a word only.
+SPECIAL = re.compile(r"[\\`*\[\]&|~]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
 
 def escape(text: str) -> str:
     """One line that Markdown shows as it is written: no tag, link, image, emphasis, code, entity or table cell.
 
     An address stays text; the UI may link it to itself.
     """
-    return re.sub(r"([\\`*_\[\]<>&|~])", r"\\\1", escaped(text))
+    return SPECIAL.sub(r"\\\g<0>", escaped(text))
 
 
 def table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
