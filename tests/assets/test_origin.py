@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from assets import backfill, origin, ui, webserver
+from assets import backfill, origin, webserver
 from assets.pages import served
 from tests.assets.conftest import SET_LIMIT
 
@@ -252,8 +252,3 @@ def test_reports_are_for_their_own_host(store):
             status, headers, text = ask(address, "GET", "/tiny/index.html", **other)
             assert (status, headers["content-type"]) == (403, "text/plain; charset=utf-8")
             assert text.startswith("error: ") and "report</p>" not in text
-
-
-def test_the_ui_starts_the_webserver_that_is_guarded():
-    command = ui.services(3000)["webserver"]
-    assert command[1:3] == ["-m", "assets.webserver"] and command[command.index("-h") + 1] == "127.0.0.1"

@@ -161,6 +161,10 @@ def person(browser, served, tmp_path):
 
 def test_a_person_launches_a_partition_watches_it_and_opens_what_it_made(served, person):
     page = person.page
+    foreign = urllib.request.Request(f"{served.address}/", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as other:
+        urllib.request.urlopen(foreign, timeout=30)
+    assert other.value.code == 403
     refused = served.launch("qwen3-8b.opd", 2)  # that study has one seed
     person.goes("/asset-groups")
     for group in ("models", "trajectories", "geometry", "verdicts"):
