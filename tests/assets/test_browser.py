@@ -13,6 +13,8 @@ import pytest
 from tests.assets.conftest import SET_LIMIT
 from tests.browser import chromium
 
+pytestmark = pytest.mark.usefixtures("browser")  # before the webserver, which nothing is asked without one
+
 
 class Page(BaseHTTPRequestHandler):
     """An empty page, which the tests fill."""
@@ -37,7 +39,7 @@ def elsewhere():
     server.server_close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """In which the attacker's name evil.example resolves to this machine."""
     with chromium("--host-resolver-rules=MAP evil.example 127.0.0.1") as opened:
