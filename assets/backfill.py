@@ -8,6 +8,7 @@ from a failure is not begun. What the store holds is found and not made again. E
 import argparse
 import json
 import sys
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -93,6 +94,9 @@ def post(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             found = json.load(answer)
     except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == 403:
+            line = error.read().decode(errors="replace").partition("\n")[0]
+            raise ValueError(f"Dagster at {url} refuses: {line.removeprefix('error: ')}") from None
         raise ValueError(f"no Dagster answers at {url} ({error}); start it with `make ui`, or name its --url") from None
     if found.get("errors"):
         raise ValueError(f"Dagster at {url} refuses: {found['errors'][0]['message'].splitlines()[0]}")

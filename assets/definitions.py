@@ -25,7 +25,13 @@ defs = dg.Definitions(
     jobs=automation.JOBS,
     schedules=automation.SCHEDULES,
     sensors=automation.SENSORS,
-    resources={"store": StoreResource(), "cluster": ClusterResource(), "hooks": notify.Hooks()},
+    resources={
+        "store": StoreResource(),
+        "cluster": ClusterResource(),
+        "hooks": notify.Hooks(),
+        # No asset hands a value to another; Dagster's own would write pickles to a folder that a run's config names.
+        "io_manager": dg.mem_io_manager,
+    },
     # Work is spread by Ray inside a step; a process per step would start a Ray of its own each time.
     executor=dg.in_process_executor,
 )

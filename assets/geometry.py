@@ -73,7 +73,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         check_name="weights_finite",
         asset_key="update_support",
         passed=not problems,
-        metadata={"problems": dg.MetadataValue.md("\n".join(problems) or "none")},
+        metadata={"problems": metadata.problems(problems)},
     )
     with explained():
         checks = {

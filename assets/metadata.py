@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,9 @@ import polars as pl
 
 from pipelines.lake import TABLES
 from pipelines.lake.lake import partition_key, stored
+from pipelines.report import markdown
 from pipelines.report.sketch import Point, sketch
+from pipelines.store.names import escaped
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT
 
@@ -66,16 +67,16 @@ def columns(table: str) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 str(column.dtype),
-                description=plain(f"{column.meaning} [{column.unit}]" if column.unit else column.meaning),
+                description=markdown.escape(column.meaning) + (f" [{column.unit}]" if column.unit else ""),
             )
             for column in TABLES[table].columns
         ]
     )
 
 
-def plain(text: str) -> str:
-    """Text that Markdown, which the UI takes it for, shows as it is: no tags, emphasis or cells of it."""
-    return re.sub(r"([\\<*|`])", r"\\\1", text)
+def problems(lines: Sequence[str]) -> dg.MetadataValue:
+    """What is wrong, a line each, or `none`: text, which the UI shows as it is, since names of tensors stand in it."""
+    return dg.MetadataValue.text("\n".join(map(escaped, lines)) or "none")
 
 
 def table_spec(table: str, group: str, version: str, **spec: Any) -> dg.AssetSpec:
@@ -125,8 +126,8 @@ def small_table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:
     """Rows as a Markdown table; numbers with four significant digits."""
     if not rows:
         return dg.MetadataValue.md("nothing")
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    return dg.MetadataValue.md(markdown.table(lines, ["---"] * len(rows[0])))
 
 
 def figure(png: bytes) -> dg.MetadataValue:
@@ -155,4 +156,4 @@ def _image(words: str, kind: str, data: bytes) -> dg.MetadataValue:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -65,13 +65,11 @@ Hook = Callable[[Event], object]
 
 
 class Hooks(dg.ConfigurableResource):
-    """Whom to tell. Empty names mean OPD_NOTIFY, and `log` where that is not set."""
-
-    names: str = ""
+    """Whom to tell: OPD_NOTIFY, and `log` where it is not set. A run's config, as for the store, names nobody."""
 
     def open(self, log: Callable[[str], None]) -> dict[str, Hook]:
         """By name. Errors: ValueError in one line, without what may be secret in it, for a hook that is none."""
-        words = [word.strip() for word in (self.names or os.environ.get("OPD_NOTIFY") or "log").split(",")]
+        words = [word.strip() for word in (os.environ.get("OPD_NOTIFY") or "log").split(",")]
         return {word: _hook(word, log) for word in words if word}
 
 

@@ -7,18 +7,26 @@ from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from assets import origin
 from pipelines.store.objects import Store
 
 PAGE = re.compile(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*)/([A-Za-z0-9_-]+\.html)")  # /STUDY/index.html
 
 
 class Pages(BaseHTTPRequestHandler):
-    """GET /STUDY/NAME.html is `reports/STUDY/NAME.html` of the store, / a list of them; nothing else is there."""
+    """GET /STUDY/NAME.html is `reports/STUDY/NAME.html` of the store, / a list of them; nothing else is there.
+
+    Requests that another page sends are refused, as the webserver's are.
+    """
 
     store: Store
+    allowed: frozenset[str]
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        address = self.connection.getsockname()[0]
+        if reason := origin.refuse("GET", query, self._values, address, self.allowed):
+            return self._send(403, f"error: {reason}\n", "text/plain")
         if path == "/":
             return self._send(200, listing(self.store))
         if not (asked := PAGE.fullmatch(path)):
@@ -28,10 +36,14 @@ class Pages(BaseHTTPRequestHandler):
         except FileNotFoundError:
             self._send(404, f"<p>No report of {asked[1]} yet: materialise the asset <code>report</code>.</p>")
 
-    def _send(self, status: int, html: str) -> None:
-        data = html.encode()
+    def _values(self, header: str) -> list[str]:
+        return self.headers.get_all(header, [])
+
+    def _send(self, status: int, text: str, kind: str = "text/html") -> None:
+        data = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -51,8 +63,12 @@ def listing(store: Store) -> str:
 
 @contextmanager
 def served(store: Store, port: int) -> Iterator[str]:
-    """Serve the reports on loopback for the block; the address of the server."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Served", (Pages,), {"store": store}))
+    """Serve the reports on loopback for the block; the address of the server.
+
+    Errors: ValueError in one line for an OPD_HOSTS that names no host.
+    """
+    facts = {"store": store, "allowed": origin.allowed_hosts()}
+    server = ThreadingHTTPServer(("127.0.0.1", port), type("Served", (Pages,), facts))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

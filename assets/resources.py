@@ -6,16 +6,17 @@ from contextlib import contextmanager
 import dagster as dg
 
 from pipelines.runs.cluster.attach import cluster, described
-from pipelines.store.objects import Store, default_uri, normalise
+from pipelines.store.objects import Store, default_uri
 
 
 class StoreResource(dg.ConfigurableResource):
-    """The object store. An empty uri means OPD_STORE, or .opd/store under the working directory."""
+    """The object store at OPD_STORE, or .opd/store under the working directory.
 
-    uri: str = ""
+    It has no field: a run's config, which whoever reaches the webserver may send, names no place to write.
+    """
 
     def open(self) -> Store:
-        return Store(normalise(self.uri) if self.uri else default_uri())
+        return Store(default_uri())
 
 
 class ClusterResource(dg.ConfigurableResource):

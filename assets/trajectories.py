@@ -127,7 +127,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
         check_name="snapshots_readable",
         asset_key="trajectory",
         passed=not problems,
-        metadata={"snapshots": len(steps), "problems": dg.MetadataValue.md("\n".join(problems) or "none")},
+        metadata={"snapshots": len(steps), "problems": metadata.problems(problems)},
     )
 
 

@@ -77,7 +77,7 @@ def monitored(
         | {
             "prefix": watch.prefix,
             "steps": ", ".join(map(str, imported.steps)),
-            "problems": dg.MetadataValue.md("\n".join(problems) or "none"),
+            "problems": metadata.problems(problems),
         },
         data_version=dg.DataVersion(digest(imported.record["snapshots"])),
         check_results=[check],

@@ -153,7 +153,7 @@ def services(gcs: int, dashboard: int, dagster: int, cpus: int | None) -> dict[s
     workspace = ["-w", str(ROOT / "workspace.yaml")]
     return {
         "ray": [str(programs / "ray"), *head],
-        "webserver": [str(programs / "dagster-webserver"), *workspace, "-h", "127.0.0.1", "-p", str(dagster)],
+        "webserver": [sys.executable, "-m", "assets.webserver", *workspace, "-h", "127.0.0.1", "-p", str(dagster)],
         "daemon": [str(programs / "dagster-daemon"), "run", *workspace],
     }
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from pipelines.report import markdown as md
 from pipelines.report.arms import label
-from pipelines.report.headline import ABSENT, cell, headline, marked
+from pipelines.report.headline import ABSENT, cell, headline
 from pipelines.report.metrics import (
     ACCURACY,
     ACCURACY_START,
@@ -86,4 +87,4 @@ def terminal(study: str, name: str, tables: Mapping[str, pl.LazyFrame]) -> str:
 def markdown(suite: Suite, table: pl.DataFrame) -> str:
     """The grid as a Markdown table."""
     lines = grid(suite, table)
-    return marked(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))
+    return md.table(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from pipelines.report import markdown as md
 from pipelines.report.arms import ARMS, BY_KEY, CORE
 from pipelines.report.intervals import interval
 from pipelines.report.metrics import (
@@ -124,10 +125,4 @@ def terminal(table: pl.DataFrame) -> str:
 def markdown(table: pl.DataFrame) -> str:
     """The grid as a Markdown table."""
     lines = grid(table)
-    return marked(lines, ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"])
-
-
-def marked(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
-    """Rows of text cells, the first a heading, as a Markdown table; `rule` aligns its columns."""
-    heading, *body = [[text.replace("|", "\\|") for text in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])
+    return md.table(lines, ["---"] + ["---:"] * (len(lines[0]) - 2) + ["---"])

@@ -1,7 +1,11 @@
 """Stores that hold runs of the real studies with miniature weights, as training and measuring would leave them."""
 
+import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +13,11 @@ import dagster as dg
 import pytest
 import torch
 
+from assets import backfill
 from assets.definitions import defs
 from assets.partitions import STUDIES
 from assets.plan import Item, plan
+from deploy import processes
 from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.geometry.measuring import measure_run
@@ -78,8 +84,11 @@ def settle() -> Callable[..., Trajectory]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"file://{tmp_path}/store")
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store of the test's own, at OPD_STORE."""
+    made = Store(f"file://{tmp_path}/store")
+    monkeypatch.setenv("OPD_STORE", made.uri)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +143,7 @@ def execute(store: Store, instance: dg.DagsterInstance) -> Callable[..., dg.Exec
             raise_on_error=False,
             run_config=(config or {})
             | {
-                "resources": {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}},
+                "resources": {"cluster": {"config": {"serial": True}}},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             },
         )
@@ -150,3 +159,37 @@ def shown(result):
     """Metadata of what was materialized, by asset."""
     events = result.get_asset_materialization_events()
     return {event.asset_key.to_user_string(): event.materialization.metadata for event in events}
+
+
+@pytest.fixture(scope="session")
+def webserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a webserver of ours, as a process of its own, without a code location. OPD_HOSTS: ui.example."""
+    home = tmp_path_factory.mktemp("webserver")
+    (home / "dagster.yaml").write_text(files("assets").joinpath("dagster.yaml").read_text())
+    (port,) = processes.free_ports(1)
+    command = [sys.executable, "-m", "assets.webserver", "--empty-workspace", "-h", "127.0.0.1", "-p", str(port)]
+    environment = os.environ | {"DAGSTER_HOME": str(home), "OPD_HOSTS": "ui.example"}
+    process = processes.start(command, home / "log", environment)
+    try:
+        limit = time.monotonic() + 120
+        while not processes.answers(port):
+            assert process.poll() is None and time.monotonic() < limit, (home / "log").read_text()
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        processes.stop([process])
+
+
+SET_LIMIT = 'mutation {setConcurrencyLimit(concurrencyKey: "%s", limit: 7)}'
+
+
+@pytest.fixture
+def limits(webserver: str) -> Callable[[], dict[str, int]]:
+    """limits(): the concurrency limits of the webserver's instance, which `SET_LIMIT` changes."""
+    query = "{instance {concurrencyLimits {concurrencyKey slotCount}}}"
+
+    def read() -> dict[str, int]:
+        instance = backfill.post(webserver, query, {})["instance"]
+        return {limit["concurrencyKey"]: limit["slotCount"] for limit in instance["concurrencyLimits"]}
+
+    return read

@@ -31,7 +31,7 @@ def sweep(store, instance):
             context = dg.build_schedule_context(
                 instance=instance,
                 scheduled_execution_time=time,
-                resources={"store": StoreResource(uri=store.uri)},
+                resources={"store": StoreResource()},
                 repository_def=defs.get_repository_def(),
             )
             found = schedule.evaluate_tick(context)

@@ -12,6 +12,7 @@ from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, grid, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
+from pipelines.report import markdown
 from pipelines.report.paper.items import ITEMS
 from pipelines.runs.geometry import measuring
 from pipelines.runs.trajectories.training import parents
@@ -111,7 +112,7 @@ def test_a_table_carries_its_declared_schema(table):
     assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
     assert node(table).description == TABLES[table].meaning or table == "verdicts"
     for column, mine in zip(declared, shown, strict=True):
-        assert metadata.plain(column.meaning) in mine.description
+        assert markdown.escape(column.meaning) in mine.description
         assert not column.unit or f"[{column.unit}]" in mine.description
 
 
@@ -220,3 +221,46 @@ def test_every_job_that_the_core_needs_has_a_nightly_schedule():
         "watched",
     }
     assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in SCHEDULES)
+
+
+PLACES = {
+    "a store": {"resources": {"store": {"config": {"uri": "file:///elsewhere"}}}},
+    "a Ray": {"resources": {"cluster": {"config": {"address": "10.0.0.1:6379"}}}},
+    "a function to call": {"resources": {"hooks": {"config": {"names": "os:abort"}}}},
+}
+
+
+@pytest.mark.parametrize("job", [job.name for job in JOBS])
+def test_a_runs_config_names_no_place_and_no_code(job):
+    """Whoever reaches the webserver may send one. All that it can say of the resources is `serial`, a truth value."""
+    schema = defs.resolve_job_def(job).run_config_schema.run_config_schema_type
+    resources = schema.fields["resources"].config_type.fields
+    named = {
+        name: getattr(field.config_type.fields["config"].config_type, "fields", {})
+        for name, field in resources.items()
+        if "config" in field.config_type.fields
+    }
+    assert {name: set(fields) for name, fields in named.items() if fields} == {"cluster": {"serial"}}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_whose_config_names_a_place_is_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPD_STORE", str(tmp_path / "store"))
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        defs.resolve_job_def("comparison").execute_in_process(partition_key="tiny", run_config=PLACES[place])
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_a_runs_config_names_is_not_made(tmp_path):
+    """Dagster ignores what is said of a resource that takes nothing."""
+    said = {"resources": {"io_manager": {"config": {"base_dir": str(tmp_path / "pickles")}}}}
+
+    @dg.asset
+    def number():
+        return 1
+
+    made = dg.Definitions(
+        [number], resources=defs.resources, executor=defs.executor
+    ).resolve_implicit_global_asset_job_def()
+    assert made.execute_in_process(run_config=said).output_for_node("number") == 1
+    assert not (tmp_path / "pickles").exists()

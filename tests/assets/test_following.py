@@ -106,7 +106,7 @@ def test_making_one_run_again_makes_again_what_depends_on_it_alone(
 
 
 def test_a_report_that_was_left_behind_is_found_whatever_its_age(store, instance, measured):
-    check = lambda: following.current(StoreResource(uri=store.uri))
+    check = lambda: following.current(StoreResource())
     assert check().passed, "nothing is there"
     measured(OPD, 0)
     found = check()

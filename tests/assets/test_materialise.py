@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from assets import geometry, models
 from assets.lane import reason
-from assets.metadata import PAGES_PORT
+from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
+from pipelines.report.markdown import escape
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
@@ -180,6 +181,25 @@ def test_an_unreadable_snapshot_blocks_the_measurement(damage, store, ready, opd
     assert "geometry" not in {event.step_key for event in result.all_events if event.is_step_start}
 
 
+HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](http://a/b.png)", "`a` | b", "a\nb\x1b[2J")
+
+
+def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
+    ready()
+    monkeypatch.setattr("pipelines.runs.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
+    found = checks(opd())["snapshots_readable"].metadata["problems"]
+    assert isinstance(found, dg.TextMetadataValue)
+    assert found.value.split("\n") == [*HOSTILE[:4], "a\\nb\\x1b[2J"]
+
+
+def test_markdown_is_made_of_escaped_tables_and_own_words_alone():
+    """Everything else that Dagster shows is text; `metadata` escapes what it puts into a table."""
+    sources = {path.name: path.read_text() for path in Path(geometry.__file__).parent.glob("*.py")}
+    assert {name for name, text in sources.items() if "MetadataValue.md(" in text} == {"metadata.py", "verdicts.py"}
+    table = small_table([{"name": name} for name in HOSTILE]).value.splitlines()[2:]
+    assert table == [f"| {escape(name)} |" for name in HOSTILE]
+
+
 def test_a_snapshot_that_was_damaged_since_its_run_was_found_whole_is_not_measured(store, ready, execute):
     """The tables alone are asked for, so nobody looks at the trajectory again but who measures it."""
     trajectory = ready()
@@ -221,7 +241,8 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
     assert result.success
     check = checks(result)["weights_finite"]
     assert not check.passed
-    assert "model.norm" in check.metadata["problems"].value
+    problems = check.metadata["problems"]
+    assert isinstance(problems, dg.TextMetadataValue) and "model.norm" in problems.value
     assert set(shown(result)) >= set(TABLES)
 
 

@@ -58,7 +58,7 @@ class Nights:
         context = dg.build_schedule_context(
             instance=self.instance,
             scheduled_execution_time=time,
-            resources={"store": StoreResource(uri=self.store.uri)},
+            resources={"store": StoreResource()},
             repository_def=defs.get_repository_def(),
         )
         return schedule.evaluate_tick(context).run_requests

@@ -56,12 +56,13 @@ def end(instance):
 
 
 @pytest.fixture
-def tick(instance):
+def tick(instance, monkeypatch):
     """tick(cursor, names): one tick of a daemon that knows nothing but the cursor; (cursor, what it says of itself)."""
 
     def evaluate(cursor, names="log"):
+        monkeypatch.setenv("OPD_NOTIFY", names)
         context = dg.build_sensor_context(
-            instance=instance, cursor=cursor, resources={"hooks": Hooks(names=names)}, definitions=DEFS
+            instance=instance, cursor=cursor, resources={"hooks": Hooks()}, definitions=DEFS
         )
         found = sensor.evaluate_tick(context)
         return found.cursor, found.skip_message
@@ -227,9 +228,10 @@ def test_without_a_setting_the_log_is_told(end, tick, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["nothing.there:hook", "json:nothing", "json", "json:__name__", ":x"])
-def test_a_hook_that_is_none_is_named_in_one_line(name):
+def test_a_hook_that_is_none_is_named_in_one_line(name, monkeypatch):
+    monkeypatch.setenv("OPD_NOTIFY", name)
     with pytest.raises(ValueError, match=r"^OPD_NOTIFY names '.*', which is (no function|not there)") as caught:
-        Hooks(names=name).open(print)
+        Hooks().open(print)
     assert "\n" not in str(caught.value)
 
 

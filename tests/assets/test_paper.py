@@ -28,7 +28,7 @@ def materialise(store):
 
     def run(key):
         (asset,) = [asset for asset in paper.ASSETS if asset.key == dg.AssetKey(key)]
-        resources = {"store": StoreResource(uri=store.uri)}
+        resources = {"store": StoreResource()}
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize([asset], partition_key="tiny", resources=resources, instance=instance)
             records = instance.all_logs(result.run_id)

@@ -25,7 +25,7 @@ def make(asset, partition, store, instance):
         selection=[asset],
         partition_key=partition,
         instance=instance,
-        resources={"store": StoreResource(uri=store.uri), "cluster": ClusterResource(serial=True)},
+        resources={"store": StoreResource(), "cluster": ClusterResource(serial=True)},
         raise_on_error=False,
     )
 

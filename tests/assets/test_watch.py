@@ -47,7 +47,7 @@ def look(store, instance):
     """look(cursor): one tick of the sensor, whose dynamic partitions the daemon adds."""
 
     def tick(cursor=None):
-        resources = {"store": StoreResource(uri=store.uri)}
+        resources = {"store": StoreResource()}
         context = dg.build_sensor_context(
             instance_ref=instance.get_ref(), cursor=cursor, resources=resources, definitions=defs
         )

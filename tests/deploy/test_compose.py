@@ -129,11 +129,22 @@ def test_all_images_come_from_one_dockerfile(compose):
         assert base in known, f"{name} is built on {base}, which does not stand above it"
         known.add(name)
     copied = re.findall(r"^COPY((?: --\S+)*) ([^-\n][^\n]*) \S+$", text, re.M)
-    assert len(copied) == 8
+    assert len(copied) == 9
     for flags, sources in copied:
         origin = re.search(r"--from=(\S+)", flags)
         assert origin[1] in names if origin else all((DEPLOY.parent / path).exists() for path in sources.split())
     assert re.search(r"^USER 1000:1000$", text, re.M) and re.search(r"^ARG PYTHON=3\.11$", text, re.M)
+
+
+def test_every_webserver_of_an_image_is_the_one_that_refuses_other_pages(compose):
+    """The chart's command line says `dagster-webserver`, which the image leads to ours."""
+    assert services(compose)["webserver"]["command"][:3] == ["python", "-m", "assets.webserver"]
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert re.search(r"^ENV PATH=/opt/bin:/opt/venv/bin:\$PATH ", text, re.M)
+    assert re.search(r"^FROM system AS runtime\n(?:COPY.*\n)*COPY deploy/bin /opt/bin$", text, re.M)
+    program = DEPLOY / "bin/dagster-webserver"
+    assert program.read_text().endswith('\nexec python -m assets.webserver "$@"\n') and program.stat().st_mode & 0o111
+    assert "OPD_HOSTS" in services(compose)["proxy"]["environment"]
 
 
 def test_keys_of_the_object_store_are_written_for_the_server_alone(compose):

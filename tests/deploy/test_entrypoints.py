@@ -73,6 +73,15 @@ def test_the_code_server_serves_the_assets_and_the_instance_is_ours(dagster):
     assert dagster.environment["DAGSTER_PG_PASSWORD"] not in instance["info"]
 
 
+def test_the_webserver_refuses_other_pages(dagster):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{dagster.ports['webserver']}/", headers={"Host": "evil.example"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 403 and b"set OPD_HOSTS=evil.example" in refused.value.read()
+
+
 def test_a_run_that_cannot_be_launched_says_so(dagster):
     """There is no Ray at the address: the queue takes the run, the launcher fails, and the run ends with the reason."""
     run = dagster.launch("comparison", ["verdicts"], {"dagster/partition": "tiny", "dagster/max_retries": "0"})
@@ -100,7 +109,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, compose):
-    """get(which, password): status and body through the proxy, started by its own command line."""
+    """get(which, password, headers): status and body through the proxy, started by its own command line."""
     folder = tmp_path_factory.mktemp("proxy")
     behind = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) for _ in range(2)]
     for server in behind:
@@ -110,20 +119,27 @@ def proxy(tmp_path_factory, compose):
     given |= {
         f"OPD_{n}_UPSTREAM": f"127.0.0.1:{s.server_port}" for n, s in zip(("DAGSTER", "RAY"), behind, strict=True)
     }
-    given |= {"OPD_USER": "opd", "OPD_PASSWORD": PASSWORD, "RAY_AUTH_TOKEN": TOKEN, "HOME": str(folder)}
+    given |= {
+        "OPD_HOSTS": "ui.example,10.0.0.7",
+        "OPD_USER": "opd",
+        "OPD_PASSWORD": PASSWORD,
+        "RAY_AUTH_TOKEN": TOKEN,
+        "HOME": str(folder),
+    }
     words = [word.replace("$$", "$") for word in compose["services"]["proxy"]["command"]]
     words[-1] = words[-1].replace("/etc/caddy/Caddyfile", str(DEPLOY / "compose/Caddyfile"))
     running = processes.start(words, folder / "log", given | {"PATH": f"{BIN}{os.pathsep}{os.defpath}"}, folder=folder)
 
-    def get(which: str, password: str | None = None) -> tuple[int, str]:
-        request = urllib.request.Request(f"http://127.0.0.1:{ports[which]}/")
+    def get(which: str, password: str | None = None, **headers: str) -> tuple[int, str]:
+        names = {name.replace("_", "-"): value.format(port=ports[which]) for name, value in headers.items()}
+        request = urllib.request.Request(f"http://127.0.0.1:{ports[which]}/", headers=names)
         if password is not None:
             request.add_header("Authorization", "Basic " + base64.b64encode(f"opd:{password}".encode()).decode())
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code, ""
+            return error.code, error.read().decode()
 
     limit = time.monotonic() + 60
     while not processes.answers(ports["HEALTH"]):
@@ -145,3 +161,32 @@ def test_the_proxy_adds_rays_token_and_keeps_the_password_to_itself(proxy):
     assert proxy("RAY", PASSWORD)[1].endswith(f"Bearer {TOKEN}")
     assert proxy("DAGSTER", PASSWORD)[1].endswith("None")
     assert proxy("HEALTH")[0] == 200
+
+
+LINK = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+
+
+@pytest.mark.parametrize("which", ["DAGSTER", "RAY"])
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({"Origin": "http://127.0.0.1:{port}", "Sec_Fetch_Site": "same-origin"}, True),
+        ({"Host": "localhost:{port}", "Origin": "https://localhost:{port}"}, True),
+        ({"Host": "[::1]:{port}"}, True),
+        ({"Host": "ui.example", "Origin": "https://ui.example"}, True),
+        ({"Host": "10.0.0.7:8080"}, True),
+        (LINK, True),
+        (LINK | {"Sec_Fetch_Dest": "iframe"}, False),
+        ({"Sec_Fetch_Site": "same-site"}, False),
+        ({"Host": "evil.example"}, False),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, False),
+        ({"Origin": "http://127.0.0.1:1"}, False),
+        ({"Origin": "http://localhost:{port}"}, False),
+        ({"Origin": "null"}, False),
+    ],
+)
+def test_the_proxy_refuses_other_pages_though_the_browser_sends_the_password(proxy, which, headers, passes):
+    status, text = proxy(which, PASSWORD, **headers)
+    assert status == (200 if passes else 403)
+    assert passes or (text.startswith("error: ") and text.count("\n") == 1)
+    assert proxy(which, **headers)[0] == (401 if passes else 403)

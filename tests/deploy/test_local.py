@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,11 @@ def test_up_is_one_group_on_loopback_and_down_ends_it_also_after_up_was_killed(l
     assert {port, ray_port} <= places.pop("127.0.0.1")
     # Ray's exporter of metrics, one per agent, cannot be bound to an address.
     assert set(places) <= {"0.0.0.0"} and len(places.get("0.0.0.0", set())) <= 2
+
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Origin": "http://127.0.0.1:1"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 403, "another page"
 
     again = local.call("up")
     assert again.returncode == 2 and f"it is up: http://127.0.0.1:{port}" in again.stderr

@@ -6,7 +6,6 @@ Screenshots go to the folder OPD_SCREENSHOTS, to be looked at. `make browser` in
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,24 +18,12 @@ import pytest
 
 from assets.ui import free_port
 from pipelines.store.objects import Store
+from tests.browser import chromium
 from tests.e2e import small
 from tests.e2e.small import ARM
 
-REMEDY = "`make browser` installs it"
-sync_api = pytest.importorskip("playwright.sync_api", reason=f"no Playwright: {REMEDY}")
 ROOT = Path(__file__).resolve().parents[2]
 LONG = 120_000  # ms: longer than anything takes on a machine that is busy with other tests
-QUIET = (  # nothing is asked of the network
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-default-apps"),
-)
-
-
-def executable(playwright) -> str | None:
-    """The machine's Chromium, or else the one that Playwright keeps."""
-    named = [os.environ.get("OPD_BROWSER"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
-    kept = playwright.chromium.executable_path
-    return next((path for path in (*named, kept) if path and Path(path).exists()), None)
 
 
 class Served:
@@ -142,7 +129,13 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def served(browser, tmp_path_factory):
     home = tmp_path_factory.mktemp("ui")
     store = Store(f"file://{home}/store")
     small.plant(store)
@@ -159,20 +152,19 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture
-def person(served, tmp_path):
-    with sync_api.sync_playwright() as playwright:
-        if not (found := executable(playwright)):
-            pytest.skip(f"no Chromium: {REMEDY}")
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        served.wait()
-        folder = Path(os.environ.get("OPD_SCREENSHOTS") or tmp_path)
-        folder.mkdir(parents=True, exist_ok=True)
-        yield Person(browser.new_page(viewport={"width": 1440, "height": 900}), served.address, folder)
-        browser.close()
+def person(browser, served, tmp_path):
+    served.wait()
+    folder = Path(os.environ.get("OPD_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield Person(browser.new_page(viewport={"width": 1440, "height": 900}), served.address, folder)
 
 
 def test_a_person_launches_a_partition_watches_it_and_opens_what_it_made(served, person):
     page = person.page
+    foreign = urllib.request.Request(f"{served.address}/", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as other:
+        urllib.request.urlopen(foreign, timeout=30)
+    assert other.value.code == 403
     refused = served.launch("qwen3-8b.opd", 2)  # that study has one seed
     person.goes("/asset-groups")
     for group in ("models", "trajectories", "geometry", "verdicts"):

@@ -6,6 +6,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def mounted(folder: Path, kib: int) -> Iterator[Path]:
     """A real file system of so many KiB, in memory. Skips the test where nothing may be mounted."""
     folder.mkdir()
     size = ["-o", f"size={kib}k"]
-    if subprocess.run(["mount", "-t", "tmpfs", *size, "tmpfs", str(folder)], capture_output=True).returncode:
+    if not (mount := shutil.which("mount")):
+        pytest.skip("no program `mount`")
+    if subprocess.run([mount, "-t", "tmpfs", *size, "tmpfs", str(folder)], capture_output=True).returncode:
         pytest.skip("no right to mount a file system")
     try:
         yield folder

@@ -344,6 +344,9 @@ LINES = {
         "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
         "to one that can"
     ),
+    "environment: OPD_HOSTS that names no host": (
+        "OPD_HOSTS names 'https://a.example', which is no host; give names, as in OPD_HOSTS=a.example,b.example"
+    ),
     "environment: HF_HUB_CACHE without the model": (
         "error: base: org/model is neither a folder here nor in the hub cache HERE; fetch it with `hf "
         "download org/model`, or name its folder"

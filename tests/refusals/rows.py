@@ -318,6 +318,8 @@ def _stored() -> list[Row]:
                 "AWS_SECRET_ACCESS_KEY": "y",
             }
 
+    from assets.origin import allowed_hosts
+
     def environment(**values: str) -> Make:
         return lambda p: p.environment.update(
             {name: value.replace("HERE", str(p.root)) for name, value in values.items()}
@@ -330,6 +332,7 @@ def _stored() -> list[Row]:
         ("OPD_STORE with a control character", "verify", environment(OPD_STORE="HERE/a\x07b")),
         ("OPD_STORE under a file", "weights", environment(OPD_STORE="HERE/one/config.json/store")),
         ("HF_HUB_CACHE without the model", hub, environment(HF_HUB_CACHE="HERE")),
+        ("OPD_HOSTS that names no host", lambda p: allowed_hosts({"OPD_HOSTS": "https://a.example"}), nothing),
     ]
     return found + [Row(group="environment", kind=k, door=d, make=m) for k, d, m in variables]
 

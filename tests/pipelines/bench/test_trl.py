@@ -38,7 +38,7 @@ def installed() -> bool:
         return False
 
 
-needs_trl = pytest.mark.skipif(not installed(), reason="no .venv-trl here")
+needs_trl = pytest.mark.skipif(not installed(), reason="TRL is not installed: `make bench` installs it into .venv-trl")
 
 
 @pytest.fixture(scope="module")

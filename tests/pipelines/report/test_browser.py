@@ -8,9 +8,8 @@ import pytest
 from pipelines.report.captions import FIGURES
 from pipelines.report.exhibits import drawings
 from pipelines.report.page import document, page
-from tests.e2e.test_browser import QUIET, REMEDY, executable
+from tests.browser import chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason=f"no Playwright: {REMEDY}")
 WIDTHS = (360, 800, 1440)
 
 
@@ -23,12 +22,8 @@ def written(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        if not (found := executable(playwright)):
-            pytest.skip(f"no Chromium: {REMEDY}")
-        opened = playwright.chromium.launch(executable_path=found, args=QUIET)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""Markdown of texts that others wrote: names, labels, units. Dagster's UI shows it, with links and remote images."""
+
+import re
+from collections.abc import Sequence
+
+from pipelines.store.names import escaped
+
+# `<` opens a tag before a letter and these signs only, `_` emphasis outside a word only.
+SPECIAL = re.compile(r"[\\`*\[\]&|~]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def escape(text: str) -> str:
+    """One line that Markdown shows as it is written: no tag, link, image, emphasis, code, entity or table cell.
+
+    An address stays text; the UI may link it to itself.
+    """
+    return SPECIAL.sub(r"\\\g<0>", escaped(text))
+
+
+def table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
+    """Rows of text cells, the first a heading, as a Markdown table; `rule` aligns its columns."""
+    heading, *body = [[escape(text) for text in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])
