@@ -1,7 +1,9 @@
 """How much memory there is for work: of Ray's nodes, of which tasks and actors reserve what they will need, or here."""
 
+import resource
 from pathlib import Path
 
+ADDRESSES = 80e9  # bytes of addresses that a process reserves to draw a figure, of which it uses little; Ray takes less
 SHARE = 0.9  # of the memory that is free when a private Ray starts, which its work may reserve
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +33,16 @@ def here(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> float:
         _left(cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"),
         _left(old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat"),
     )
+
+
+def require_addresses() -> None:
+    """Errors: ValueError where this process may not reserve ADDRESSES: what needs them would crash, not raise."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        raise ValueError(
+            f"the address space of a process is limited to {gb(limit)} here (ulimit -v), and drawing and Ray reserve up "
+            f"to {gb(ADDRESSES)}, of which little is used; lift the limit (ulimit -v unlimited), and the same command goes on"
+        )
 
 
 def gb(count: float) -> str:

@@ -1,0 +1,94 @@
+"""RAY_ADDRESS: whether a Ray of this version answers there, and takes this process's token, told within seconds."""
+
+import os
+import time
+from typing import Any
+
+from pipelines.runs.cluster import token
+
+LOCAL = "local"  # a private Ray on this machine
+LIMIT = 15.0  # seconds for an answer; a cluster that is starting has them too
+REMEDY = "start that cluster, name another, or unset RAY_ADDRESS for a Ray of this machine's own"
+PAUSE = 0.5  # seconds between two questions
+
+
+def given() -> str:
+    """RAY_ADDRESS, or `local` where it is not set."""
+    return os.environ.get("RAY_ADDRESS") or LOCAL
+
+
+def require(address: str, limit: float = LIMIT) -> None:
+    """Errors: ValueError in one line that names RAY_ADDRESS where no such Ray has answered within `limit` seconds."""
+    from ray import __version__
+
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"RAY_ADDRESS {address} is of Ray's dashboard and jobs; give HOST:PORT of the cluster's head (ray status "
+            "there tells it; 6379 by default)"
+        )
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"RAY_ADDRESS {address} is of a Ray Client, by which this program does not work; give HOST:PORT of the "
+            "cluster's head, from one of its machines"
+        )
+    token.of(os.environ)
+    version = _version(address, _resolved(address), limit)
+    if version != __version__:
+        raise ValueError(
+            f"RAY_ADDRESS {address} is a Ray {version}, and this environment has Ray {__version__}; install that "
+            "version here, or name a cluster of this one"
+        )
+
+
+def _resolved(address: str) -> str:
+    """HOST:PORT; of `auto`, that of the Ray that runs on this machine."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        resolved = canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError, OSError) as error:
+        reason = "there is none on this machine" if address == "auto" else " ".join(str(error).split())
+        raise ValueError(f"RAY_ADDRESS {address} names no Ray ({reason}); {REMEDY}") from None
+    assert resolved is not None  # only `local` has none
+    return resolved
+
+
+def _version(address: str, resolved: str, limit: float) -> str:
+    """The version of the Ray at `resolved`, asked again and again where nobody answers yet."""
+    import grpc
+    from ray._private.gcs_utils import create_gcs_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    end = time.monotonic() + limit
+    channel = create_gcs_channel(resolved)
+    head: Any = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    question = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
+    try:
+        while True:
+            try:
+                return head.CheckAlive(question, timeout=max(end - time.monotonic(), PAUSE)).ray_version
+            except grpc.RpcError as error:
+                code, said = error.code(), " ".join(error.details().split())  # type: ignore[attr-defined]
+            if code != grpc.StatusCode.UNAVAILABLE or time.monotonic() + PAUSE > end:
+                break
+            time.sleep(PAUSE)
+    finally:
+        channel.close()
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        raise ValueError(f"RAY_ADDRESS {address} {_locked()}")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        why = f"what listens there has not answered within {limit:g} s"
+    elif code == grpc.StatusCode.UNAVAILABLE:
+        why = f"tried for {limit:g} s: {said.rpartition('last error: ')[2]}"
+    else:
+        why = f"what answers there is no Ray: {said}"
+    raise ValueError(f"RAY_ADDRESS {address} cannot be reached ({why}); {REMEDY}")
+
+
+def _locked() -> str:
+    """Why a cluster that asks for a token let nobody in."""
+    mode, value, file = token.MODE, token.TOKEN, token.FILE
+    if not token.asked(os.environ):
+        return f"asks for a token; set {mode}=token, and {value} to the cluster's token or {file} to its file"
+    source = next((name for name in (value, file) if os.environ.get(name)), f"~/{token.DEFAULT}")
+    return f"refuses the token of {source}; set {value} to the token that the cluster was started with"
