@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from typing import Any
 
+from assets import failures
 from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry.measuring import TABLES, measured
@@ -130,4 +131,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(failures.ended(lambda: main(sys.argv[1:])))

@@ -7,8 +7,11 @@ from typing import Any
 from pipelines.runs.cluster import token
 
 LOCAL = "local"  # a private Ray on this machine
-LIMIT = 15.0  # seconds for an answer; a cluster that is starting has them too
-REMEDY = "start that cluster, name another, or unset RAY_ADDRESS for a Ray of this machine's own"
+CLIENT = "ray://"  # what the address of a Ray Client's server begins with
+LOOPBACK = "127.0.0.1"
+LIMIT = 10.0  # seconds for an answer; a cluster that is starting has them too
+_OTHERWISE = "unset RAY_ADDRESS for a Ray of this machine's own"
+REMEDY = f"start that cluster, name another, or {_OTHERWISE}"
 PAUSE = 0.5  # seconds between two questions
 
 
@@ -17,8 +20,16 @@ def given() -> str:
     return os.environ.get("RAY_ADDRESS") or LOCAL
 
 
+def bind(address: str) -> None:
+    """Keep a Ray of this machine on loopback. To be called before Ray is imported, which reads it."""
+    if address == LOCAL or address.startswith(f"{LOOPBACK}:"):
+        # This node's address is then the loopback one, and its servers listen there alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
 def require(address: str, limit: float = LIMIT) -> None:
     """Errors: ValueError in one line that names RAY_ADDRESS where no such Ray has answered within `limit` seconds."""
+    bind(address)
     from ray import __version__
 
     if address.startswith(("http://", "https://")):
@@ -26,12 +37,10 @@ def require(address: str, limit: float = LIMIT) -> None:
             f"RAY_ADDRESS {address} is of Ray's dashboard and jobs; give HOST:PORT of the cluster's head (ray status "
             "there tells it; 6379 by default)"
         )
-    if address.startswith("ray://"):
-        raise ValueError(
-            f"RAY_ADDRESS {address} is of a Ray Client, by which this program does not work; give HOST:PORT of the "
-            "cluster's head, from one of its machines"
-        )
     token.of(os.environ)
+    if address.startswith(CLIENT):
+        _connect(address, limit)
+        return
     version = _version(address, _resolved(address), limit)
     if version != __version__:
         raise ValueError(
@@ -44,13 +53,30 @@ def _resolved(address: str) -> str:
     """HOST:PORT; of `auto`, that of the Ray that runs on this machine."""
     from ray._private.services import canonicalize_bootstrap_address
 
+    host, _, port = address.rpartition(":")
+    plain = host.strip("[]") and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+    if address != "auto" and not plain:
+        raise ValueError(f"RAY_ADDRESS {address!r} is no HOST:PORT; write it as 10.0.0.1:6379, or {_OTHERWISE}")
     try:
-        resolved = canonicalize_bootstrap_address(address)
+        resolved, reason = canonicalize_bootstrap_address(address), "there is none on this machine"
     except (ConnectionError, ValueError, OSError) as error:
-        reason = "there is none on this machine" if address == "auto" else " ".join(str(error).split())
-        raise ValueError(f"RAY_ADDRESS {address} names no Ray ({reason}); {REMEDY}") from None
-    assert resolved is not None  # only `local` has none
+        resolved, reason = None, " ".join(str(error).split())
+    if resolved is None:
+        raise ValueError(f"RAY_ADDRESS {address} names no Ray ({reason}); {REMEDY}")
     return resolved
+
+
+def _connect(address: str, limit: float) -> None:
+    """Whether the server of Ray Client listens; its version is compared when it is joined."""
+    import grpc
+
+    channel = grpc.insecure_channel(address.removeprefix(CLIENT))
+    try:
+        grpc.channel_ready_future(channel).result(limit)
+    except grpc.FutureTimeoutError:
+        raise ValueError(f"RAY_ADDRESS {address} cannot be reached (tried for {limit:g} s); {REMEDY}") from None
+    finally:
+        channel.close()
 
 
 def _version(address: str, resolved: str, limit: float) -> str:
@@ -69,6 +95,8 @@ def _version(address: str, resolved: str, limit: float) -> str:
                 return head.CheckAlive(question, timeout=max(end - time.monotonic(), PAUSE)).ray_version
             except grpc.RpcError as error:
                 code, said = error.code(), " ".join(error.details().split())  # type: ignore[attr-defined]
+            if "Failed parsing HTTP/2" in said:  # by what speaks another language
+                code = grpc.StatusCode.UNIMPLEMENTED
             if code != grpc.StatusCode.UNAVAILABLE or time.monotonic() + PAUSE > end:
                 break
             time.sleep(PAUSE)
@@ -79,10 +107,15 @@ def _version(address: str, resolved: str, limit: float) -> str:
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         why = f"what listens there has not answered within {limit:g} s"
     elif code == grpc.StatusCode.UNAVAILABLE:
-        why = f"tried for {limit:g} s: {said.rpartition('last error: ')[2]}"
+        why = f"tried for {limit:g} s: {_last(said)}"
     else:
-        why = f"what answers there is no Ray: {said}"
+        why = f"what listens there is no Ray: {_last(said)}"
     raise ValueError(f"RAY_ADDRESS {address} cannot be reached ({why}); {REMEDY}")
+
+
+def _last(details: str) -> str:
+    """What gRPC says of its last attempt, without its own words around it."""
+    return details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ").removeprefix("UNAVAILABLE: ")
 
 
 def _locked() -> str:

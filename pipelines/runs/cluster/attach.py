@@ -21,7 +21,6 @@ Result = TypeVar("Result")
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
 _lock = threading.Lock()
-LOOPBACK = "127.0.0.1"
 _TOO_LONG = re.compile(r"AF_UNIX path length cannot exceed (\d+) bytes: (\S.*)")
 BEAT = 1.0  # seconds between two chances to stop
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
@@ -31,12 +30,10 @@ WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.g
 def cluster(cpus: int | None = None) -> Iterator[None]:
     """A Ray session for the block; joins the one this process already has. What it starts listens on loopback.
 
-    Errors: ValueError, as `address.require` has it, or where TMPDIR cannot take Ray's sockets; Died where it does not start.
+    Errors: ValueError as `address.require` has it, and where TMPDIR cannot take Ray's sockets; Died where none starts.
     """
     where = address.given()
-    if where == address.LOCAL or where.startswith(f"{LOOPBACK}:"):
-        # Read when Ray is imported: this node's address is then the loopback one, and its servers listen there alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    address.bind(where)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -58,7 +55,8 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
 @contextmanager
 def _private(cpus: int | None) -> Iterator[None]:
     """A Ray of this process's own, which asks for a token."""
-    own: dict[str, Any] = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "dashboard_host": LOOPBACK}
+    own: dict[str, Any] = {"num_cpus": cpus or os.cpu_count()}
+    own |= {"include_dashboard": False, "dashboard_host": address.LOOPBACK}
     # Ray's own share leaves a third of what is free to its object store, where little is kept here.
     own |= {"_memory": int(room.SHARE * free)} if math.isfinite(free := room.here()) else {}
     room.require_addresses()
@@ -85,9 +83,7 @@ def _joined(where: str) -> Iterator[None]:
 def _init(where: str, **own: Any) -> None:
     import ray
 
-    ray.init(
-        address=where, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": WORKER}, **own
-    )
+    ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": WORKER}, **own)
 
 
 def _unstarted(error: Exception) -> Exception:

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 DEFAULT = ".ray/auth_token"  # Ray's own file, under the home folder
 
 
 def asked(environment: Mapping[str, str], default: str = "disabled") -> bool:
-    """Whether a Ray in `environment` asks for a token. Errors: ValueError for a RAY_AUTH_MODE that Ray does not know."""
+    """Whether a Ray in `environment` asks for a token. Errors: ValueError for an unknown RAY_AUTH_MODE."""
     mode = environment.get(MODE) or default
     if mode.lower() not in ("token", "disabled"):
         raise ValueError(f"{MODE} {mode!r} is unknown, and Ray would ask for no token; set it to token or disabled")
@@ -83,7 +84,8 @@ def required() -> Iterator[None]:
 def _read_again() -> None:
     """Ray keeps what it read of the environment when it was imported, and the token that it used first."""
     if "ray" in sys.modules:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        import ray._raylet
 
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        core: Any = ray._raylet
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
