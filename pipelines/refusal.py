@@ -8,6 +8,7 @@ import errno
 from pipelines.runs.cluster.deaths import Died, shortage, starved
 from pipelines.store.objects import Refused, Unwritable, default_uri
 
+OTHER = "check that address, and the right and the credentials to use it"
 REMEDIES = {
     errno.EMFILE: "raise the number of files that a process may open (ulimit -n)",
     errno.ENOSPC: "make room there",
@@ -53,7 +54,7 @@ def _remedy(uri: str) -> str:
         own = False
     if own:
         return f"check OPD_STORE ({uri}), its address and credentials"
-    return "check that address, and the right and the credentials to use it"
+    return OTHER
 
 
 def _first(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ REMEDIES = {
     errno.EFBIG: "raise the largest size of a file there (ulimit -f), and the same command goes on",
     errno.EROFS: "mount it writable, or set OPD_STORE to a store that is, and the same command goes on",
 }
+_ONE_SLASH = re.compile(r"(s3a?|file|memory|gs|https?|hdfs):/(?!/)", re.IGNORECASE)
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
 _MEMORY = threading.RLock()
 
@@ -65,10 +67,12 @@ def default_uri() -> str:
 def normalise(uri: str) -> str:
     """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials or control characters in it.
+    Errors: ValueError for one with credentials or control characters in it, or one slash where two belong.
     """
     if unspeakable(uri):
         raise ValueError(f"the address {shown(uri)} has control characters; write it without")
+    if slipped := _ONE_SLASH.match(uri):
+        raise ValueError(f"the address {uri} has one slash after {slipped[1]}:, and would be a folder here; write two")
     if "://" not in uri:
         uri = f"file://{Path(uri).expanduser().absolute()}"
     _require_no_credentials(uri)
@@ -285,6 +289,9 @@ class Store:
                 yield
         except Exception as error:
             if not _outside(error):
+                if str(error).startswith("Invalid endpoint: "):
+                    endpoint = str(error).partition(": ")[2]
+                    raise ValueError(f"AWS_ENDPOINT_URL {endpoint} is no URL; write it as http://HOST:PORT") from error
                 raise
             refused = self._refused(f"{self.uri}/{key}".rstrip("/"), error)
             refused.uri = self.uri

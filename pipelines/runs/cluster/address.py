@@ -57,6 +57,8 @@ def _resolved(address: str) -> str:
     plain = host.strip("[]") and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
     if address != "auto" and not plain:
         raise ValueError(f"RAY_ADDRESS {address!r} is no HOST:PORT; write it as 10.0.0.1:6379, or {_OTHERWISE}")
+    if host == LOOPBACK:
+        return address
     try:
         resolved, reason = canonicalize_bootstrap_address(address), "there is none on this machine"
     except (ConnectionError, ValueError, OSError) as error:
