@@ -344,9 +344,6 @@ LINES = {
         'error: s3://other/run: Could not connect to the endpoint URL: "http://* check that address, and the right and '
         "the credentials to use it"
     ),
-    "environment: AWS_ENDPOINT_URL that is no URL": (
-        "error: AWS_ENDPOINT_URL x is no URL; write it as http://HOST:PORT"
-    ),
     "environment: OPD_STORE with one slash": (
         "error: the address s3:/bucket/x has one slash after s3:, and would be a folder here; write two"
     ),
