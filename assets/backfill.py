@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from assets import failures
 from assets.partitions import anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry.measuring import TABLES, measured
@@ -134,4 +135,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(failures.ended(lambda: main(sys.argv[1:])))

@@ -1,13 +1,14 @@
-"""A step that fails says why in one line: on top of its traceback, and wherever a failed run is told of."""
+"""What fails says why in one line: a step on top of its traceback, a failed run wherever it is told of, a program."""
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
+from assets.instance import unrecorded
 from assets.progress import Stopped
-
-PLAIN = (ValueError, FloatingPointError, OSError)  # whose messages are written for a person who can act on them
+from pipelines import refusal
 
 
 @contextmanager
@@ -20,13 +21,28 @@ def explained() -> Iterator[None]:
         yield
     except (dg.Failure, Stopped):
         raise
-    except PLAIN as error:
-        raise dg.Failure(description=" ".join(str(error).split()), allow_retries=False) from error
     except Exception as error:
-        raise dg.Failure(description=unforeseen(error), allow_retries=False) from error
+        raise dg.Failure(description=foreseen(error) or unforeseen(error), allow_retries=False) from error
 
 
-def unforeseen(error: Exception) -> str:
+def ended(main: Callable[[], int]) -> int:
+    """The exit code of `main`, which ends with one line on stderr where an error was foreseen."""
+    try:
+        return main()
+    except Exception as error:
+        if (line := foreseen(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return refusal.code(error)
+
+
+def foreseen(error: BaseException) -> str | None:
+    """What is wrong and what to do, in one line; None where nobody foresaw it."""
+    line = unrecorded(error) or refusal.line(error)
+    return None if line is None else " ".join(line.split())
+
+
+def unforeseen(error: BaseException) -> str:
     """Kind and message in one line: of several the first that says something, as what follows is a traceback."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,6 +1,7 @@
 """DAGSTER_HOME: where Dagster keeps its record of runs, and an instance for runs inside this process."""
 
 import os
+import sqlite3
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from dagster._core.instance.ref import InstanceRef
 from assets.partitions import POOL, WATCHED
 
 DEFAULT = ".opd/dagster"
+ANEW = (
+    "the store has all results, so delete that folder or move it away (keep its dagster.yaml if it is your own): a new "
+    "one is made"
+)
+ELSEWHERE = "set DAGSTER_HOME to another folder, since the store has all results"
+REMEDIES = {  # by the words of SQLite
+    "is locked": f"end the process that locks it, or {ELSEWHERE}",
+    "is full": "make room there",
+    "readonly": f"give the right to write it, or {ELSEWHERE}",
+    "unable to open": f"give the right to write it, or {ELSEWHERE}",
+}
 
 
 def home() -> Path:
@@ -40,9 +52,30 @@ def local_instance() -> dg.DagsterInstance:
     folder = home()
     try:
         return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": silent}))
-    except Exception as error:  # YAML, configuration and database errors alike
+    except Exception as error:  # YAML and configuration errors alike
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml") from None
+        line = unrecorded(error) or f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml"
+        raise ValueError(line) from error
+
+
+def unrecorded(error: BaseException | None) -> str | None:
+    """The line, with its remedy, for an error of Dagster's database or for one that it led to; None for another."""
+    from sqlalchemy.exc import DBAPIError
+
+    while error is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    reason, folder = " ".join(str(error.orig).split()), os.environ.get("DAGSTER_HOME", DEFAULT)
+    if not isinstance(error.orig, sqlite3.Error):
+        return (
+            f"the database that DAGSTER_HOME {folder} names in its dagster.yaml cannot be used ({reason}); start it, "
+            "or mend its address there, and the same command goes on"
+        )
+    remedy = next((remedy for words, remedy in REMEDIES.items() if words in reason), ANEW)
+    return (
+        f"Dagster's record in DAGSTER_HOME {folder} cannot be used ({reason}); {remedy}, and the same command goes on"
+    )
 
 
 def limit_pools(instance: dg.DagsterInstance) -> None:

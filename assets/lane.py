@@ -9,8 +9,9 @@ import os
 import signal
 import threading
 import time
+import traceback
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.queues import Queue
@@ -21,11 +22,12 @@ import dagster as dg
 
 from assets import failures, progress
 from assets.definitions import defs
-from assets.instance import local_instance
+from assets.instance import home, local_instance
 from assets.progress import Stopped
 from pipelines.runs.cluster.attach import cluster, warm
 from pipelines.runs.trajectories.training import Host
 
+_unopened: list[Exception] = []  # why this process could not join Ray
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -70,7 +72,11 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
         os._exit(1)  # there is none: the launch is ending
     os.environ["RAY_ADDRESS"] = ray
     session = ExitStack()
-    session.enter_context(cluster())
+    try:
+        session.enter_context(cluster())
+    except Exception as error:  # raised here it would end this process, and be told as a death
+        _unopened.append(error)
+        return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         warm(Host)
@@ -89,8 +95,19 @@ def ready() -> None:
 
 
 def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
-    """One Dagster run of `assets` (all of the job's when empty) for one partition."""
+    """One Dagster run of `assets` (all of the job's when empty) for one partition; what it raises is its failure."""
     begun = time.perf_counter()
+    try:
+        failure, problems = _executed(job, partition, assets)
+    except BaseException as error:  # a panic of Polars is no Exception
+        failure, problems = _explained(error), []
+    return Outcome(failure, time.perf_counter() - begun, problems)
+
+
+def _executed(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str | None, list[str]]:
+    """Why the run failed, if it did, and what its checks found non-finite."""
+    if _unopened:
+        raise _unopened[0]
     result = defs.resolve_job_def(job).execute_in_process(
         instance=_instance(),
         partition_key=partition,
@@ -104,7 +121,17 @@ def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
         if check.check_name == "weights_finite" and not check.passed
         for line in str(check.metadata["problems"].value).splitlines()
     ]
-    return Outcome(None if result.success else reason(result), time.perf_counter() - begun, problems)
+    return None if result.success else reason(result), problems
+
+
+def _explained(error: BaseException) -> str:
+    """An error in one line; of one that nobody foresaw the traceback is kept beside Dagster's record."""
+    if line := failures.foreseen(error):
+        return line
+    log = home() / "unforeseen.log"
+    with suppress(OSError), open(log, "a") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return f"{failures.unforeseen(error)}; its traceback is in {log}, and the same command goes on from here"
 
 
 @cache

@@ -7,7 +7,6 @@ store already holds is reused. Exit codes: 0 done, 1 a run failed, 2 bad input, 
 import argparse
 import logging
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -16,18 +15,19 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 
 import dagster as dg
 
-from assets import lane
+from assets import failures, lane
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
 from pipelines.progress import Board, duration
+from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster
 from pipelines.runs.resources import needs
 from pipelines.runs.verdicts import comparing
@@ -78,22 +78,22 @@ class Launch:
         spawn = multiprocessing.get_context("spawn")
         events, stop = spawn.Queue(), spawn.Event()
         trains = any(item.trains for item in self.items)
-        address = spawn.Queue()
+        addresses = spawn.Queue()
         listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
         listening.start()
         try:
-            with ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, address, trains)) as lanes:
+            with keyed(), ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, addresses, trains)) as lanes:
                 try:
                     for _ in range(LANES):  # a process starts with its first call: both import while Ray starts
                         lanes.submit(lane.ready)
                     with shared() as ray, terminable():
                         for _ in range(LANES):
-                            address.put(ray)
+                            addresses.put(ray)
                         self.account.all += time.process_time() + time.perf_counter() - begun  # imports, Ray's start
                         self._work(lanes, stop)
                 finally:
                     for _ in range(LANES):  # a lane that still waits for an address ends
-                        address.put("")
+                        addresses.put("")
         finally:
             events.put(None)
             listening.join()
@@ -186,11 +186,25 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def keyed() -> AbstractContextManager[None]:
+    """What is needed before those who are to join Ray start: a token for one of our own, an answer from another.
+
+    Errors: ValueError as `address.require` has it.
+    """
+    if (given := address.given()) == address.LOCAL:
+        return token.required()
+    address.require(given)
+    return nullcontext()
+
+
 @contextmanager
 def shared() -> Iterator[str]:
-    """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already."""
-    given = os.environ.get("RAY_ADDRESS")
-    if given and given != "local":
+    """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already.
+
+    Errors: as `cluster` has them.
+    """
+    if (given := address.given()) != address.LOCAL:
+        address.require(given)
         yield given
         return
     with cluster():
@@ -212,6 +226,7 @@ def summarise(store: Store, study: Study, suites: list[str], account: Account) -
 def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
+        room.require_addresses()
         study, store = find_study(name), Store(default_uri())
         arms, numbers = study.select(suites, recipes, seeds)
         store.require_writable()
@@ -259,4 +274,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(failures.ended(lambda: main(sys.argv[1:])))

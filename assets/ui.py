@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from assets import failures
 from assets.instance import limit_pools, local_instance
 from assets.launch import shared
 from assets.metadata import PAGES, PAGES_PORT
@@ -100,4 +101,4 @@ def free_port(wanted: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(failures.ended(main))

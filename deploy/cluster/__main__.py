@@ -24,6 +24,7 @@ from pathlib import Path
 from deploy.cluster import postgres, study
 from deploy.cluster.dagster import ENDED, Dagster, last
 from deploy.cluster.nodes import Node, Ray
+from pipelines.runs.cluster import token
 from tests.pipelines import seaweed
 
 LIMIT = 1800.0  # seconds for all runs
@@ -92,7 +93,7 @@ def demo(folder: Path) -> bool:
         environment = ambient() | QUICK | dict(objects.environment) | database
         environment |= {"OPD_STORE": f"s3://{seaweed.BUCKET}/store", "OPD_LOGS_BUCKET": seaweed.BUCKET}
         environment |= {"OPD_CONCURRENT_RUNS": str(sum(int(given["run_worker"]) for given in NODES.values()))}
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment |= token.variables(environment)
         ray = Ray(folder / "ray", environment)
         ray.folder.mkdir()
         environment["OPD_RAY_JOBS"] = ray.jobs

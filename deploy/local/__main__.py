@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 a service ended or did not come up, 2 it is up already (or
 import argparse
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -39,8 +38,13 @@ def main(arguments: list[str]) -> int:
         if options.verb == "down":
             return down(state)
         return detached(state, arguments) if options.detach else up(state, options)
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        from assets import failures
+
+        line = str(error) if isinstance(error, RuntimeError) else failures.foreseen(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         return 1
 
 
@@ -160,6 +164,7 @@ def services(gcs: int, dashboard: int, dagster: int, cpus: int | None) -> dict[s
 
 def surroundings(gcs: int) -> dict[str, str]:
     """What all three and all runs know: where Ray is, what opens it, and where the store is."""
+    from pipelines.runs.cluster import token
     from pipelines.store.objects import default_uri
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -167,8 +172,7 @@ def surroundings(gcs: int) -> dict[str, str]:
         "PATH": path,
         "OPD_STORE": default_uri(),
         "RAY_ADDRESS": f"127.0.0.1:{gcs}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+        **token.variables(os.environ),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Else Ray takes 127.0.0.1 to mean the machine's outer address, and listens there.
@@ -185,9 +189,11 @@ def wait_for(
     environment: Mapping[str, str],
 ) -> None:
     """Until the service answers. Errors: RuntimeError with its last lines."""
+    from pipelines.runs.cluster import token
+
     page = {"webserver": f"{urls['url']}/server_info", "ray": f"{urls['ray_url']}/api/version"}.get(name)
     limit = time.monotonic() + UP
-    while page and not answers(page, environment["RAY_AUTH_TOKEN"] if name == "ray" else ""):
+    while page and not answers(page, token.of(environment) if name == "ray" else ""):
         if running[name].poll() is not None or time.monotonic() > limit:
             lines = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
             raise RuntimeError(f"the {name} did not come up: {lines}")

@@ -7,47 +7,34 @@ everything else is measured · 4 the monitored run left its band · 5 the verifi
 130 interrupted, and the same command continues.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipelines.cli import (
-    export,
-    gc,
-    measure,
-    monitor,
-    plan,
-    regime,
-    report,
-    study,
-    tables,
-    transfer,
-    verify,
-    watch,
-    weights,
-)
-from pipelines.cli.options import Parser
-from pipelines.runs.cluster.attach import THREADS
-from pipelines.runs.cluster.deaths import Died
+from pipelines import refusal
 from pipelines.store.names import escaped
-from pipelines.store.objects import Store, Unwritable, default_uri, normalise
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pipelines.cli.options import Parser
 
 EXIT_CODES = (__doc__ or "")[(__doc__ or "").index("Exit codes") :]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = parser().parse_args(arguments)
-    os.environ.update(THREADS)  # as in workers: another number of BLAS threads rounds otherwise
+    given: argparse.Namespace | None = None
     try:
+        from pipelines.runs.cluster import attach, room
+
+        room.require_addresses(room.LIBRARIES)
+        given = parser().parse_args(arguments)
+        os.environ.update(attach.THREADS)  # as in workers: another number of BLAS threads rounds otherwise
         code = given.command(given)
         sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
         return code
-    except ValueError as error:
-        return _refused(str(error))
-    except Died as error:
-        return _refused(str(error), 1)
     except KeyboardInterrupt:
         print("interrupted: earlier results are untouched, the same command continues", file=sys.stderr)
         return 130
@@ -55,15 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:  # a panic of Polars is no Exception
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if isinstance(error, Unwritable):
-            return _refused(said, 1)
-        if _unreachable(error):
-            return _refused(f"{said}; check OPD_STORE ({default_uri()}), its address and credentials")
-        # Polars' scans read when somebody asks for rows.
-        if type(error).__module__.startswith("polars") or type(error).__name__ == "PanicException":
-            return _refused(_damaged(given) or f"the tables cannot be read ({said}); see `opd verify`")
-        raise
+        if (line := refusal.line(error)) is None:
+            raise
+        return _refused(_damaged(given, error) or line, refusal.code(error))
 
 
 def _refused(line: str, code: int = 2) -> int:
@@ -71,20 +52,35 @@ def _refused(line: str, code: int = 2) -> int:
     return code
 
 
-def _damaged(given: argparse.Namespace) -> str:
-    """Which table cannot be read, where one cannot."""
+def _damaged(given: "argparse.Namespace | None", error: BaseException) -> str:
+    """Which table cannot be read, where that was the error."""
+    if not refusal.of_tables(error):
+        return ""
     from pipelines.lake.lake import damaged
+    from pipelines.store.objects import Store, default_uri, normalise
 
     return damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
 
 
-def _unreachable(error: BaseException) -> bool:
-    """Whether an error comes from the file system or the object store, not from this program."""
-    return isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
-
-
-def parser() -> Parser:
+def parser() -> "Parser":
     """The whole command line."""
+    from pipelines.cli import (
+        export,
+        gc,
+        measure,
+        monitor,
+        plan,
+        regime,
+        report,
+        study,
+        tables,
+        transfer,
+        verify,
+        watch,
+        weights,
+    )
+    from pipelines.cli.options import Parser
+
     top = Parser(
         prog="opd",
         description="Where in parameter space does post-training go? Train SFT, OPD and RLVR runs, or take checkpoints "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.cli import request
 from pipelines.cli.options import Commands, location, session, store_of
+from pipelines.runs.cluster import room
 
 if TYPE_CHECKING:
     from pipelines.runs.external.imports import Import
@@ -34,6 +35,7 @@ def register(commands: Commands) -> None:
 
 
 def measure_checkpoints(given: argparse.Namespace) -> int:
+    room.require_addresses()
     if given.watch:
         return _watch(given)
     for option in ("interval", "until"):

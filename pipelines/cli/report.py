@@ -4,6 +4,7 @@ import argparse
 
 from pipelines.cli import study as studies
 from pipelines.cli.options import Commands, location
+from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
 
@@ -21,6 +22,7 @@ def register(commands: Commands) -> None:
 def write_report(given: argparse.Namespace) -> int:
     from pipelines.runs.verdicts import comparing, reporting
 
+    room.require_addresses()
     store = Store(default_uri())
     if given.name.startswith(reporting.IMPORTED):
         print(f"report: {location(store, reporting.publish(store, given.name))}")

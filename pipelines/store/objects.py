@@ -4,17 +4,18 @@ Nothing is ever streamed into its final name. On files a write is a temporary fi
 `os.link` where the name must be new); on S3 it is one PUT, with `If-None-Match: *` where it must be new, or from
 `2 * PART` bytes on a multipart upload that one request completes.
 
-What the file system or the server refuses is an OSError whose one line names the object; FileNotFoundError and
-FileExistsError stay what they are. Where there is no room, or nothing may be written at all, it is Unwritable, and the
-line ends with the remedy; what was half written is taken away again. A request to S3 is sent ATTEMPTS times at most
-(twice that, where the server has closed connections that were kept open), and an answer that breaks off is asked for
-READS times at most.
+What the file system or the server refuses is a Refused, an OSError that has the store's address and names the object in
+its one line; as Absent, Taken and Forbidden it is a FileNotFoundError, a FileExistsError and a PermissionError too.
+Where there is no room, or nothing may be written at all, it is Unwritable, and the line ends with the remedy; what was
+half written is taken away again. A request to S3 is sent ATTEMPTS times at most (twice that, where the server has
+closed connections that were kept open), and an answer that breaks off is asked for READS times at most.
 """
 
 import contextlib
 import errno
 import os
 import posixpath
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ REMEDIES = {
     errno.EFBIG: "raise the largest size of a file there (ulimit -f), and the same command goes on",
     errno.EROFS: "mount it writable, or set OPD_STORE to a store that is, and the same command goes on",
 }
+_ONE_SLASH = re.compile(r"(s3a?|file|memory|gs|https?|hdfs):/(?!/)", re.IGNORECASE)
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
 _MEMORY = threading.RLock()
 
@@ -65,10 +67,12 @@ def default_uri() -> str:
 def normalise(uri: str) -> str:
     """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials or control characters in it.
+    Errors: ValueError for one with credentials or control characters in it, or one slash where two belong.
     """
     if unspeakable(uri):
         raise ValueError(f"the address {shown(uri)} has control characters; write it without")
+    if slipped := _ONE_SLASH.match(uri):
+        raise ValueError(f"the address {uri} has one slash after {slipped[1]}:, and would be a folder here; write two")
     if "://" not in uri:
         uri = f"file://{Path(uri).expanduser().absolute()}"
     _require_no_credentials(uri)
@@ -76,7 +80,25 @@ def normalise(uri: str) -> str:
     return f"{scheme}://{rest.rstrip('/')}"
 
 
-class Unwritable(OSError):
+class Refused(OSError):
+    """What the file system or the server of a store refused. uri: the address of the store."""
+
+    uri = ""
+
+
+class Absent(Refused, FileNotFoundError):
+    """An object that is not there."""
+
+
+class Taken(Refused, FileExistsError):
+    """An object that is there already."""
+
+
+class Forbidden(Refused, PermissionError):
+    """An object that may not be read or written with these rights."""
+
+
+class Unwritable(Refused):
     """A store that is full or read-only. What was committed is there, and what was being written is not."""
 
 
@@ -267,16 +289,24 @@ class Store:
                 yield
         except Exception as error:
             if not _outside(error):
+                if str(error).startswith("Invalid endpoint: "):
+                    endpoint = str(error).partition(": ")[2]
+                    raise ValueError(f"AWS_ENDPOINT_URL {endpoint} is no URL; write it as http://HOST:PORT") from error
                 raise
-            name = f"{self.uri}/{key}".rstrip("/")
-            if isinstance(error, FileNotFoundError | NotADirectoryError):
-                raise FileNotFoundError(f"{name} does not exist") from error
-            if isinstance(error, FileExistsError):
-                raise FileExistsError(f"{name} exists already") from error
-            if remedy := REMEDIES.get(getattr(error, "errno", None) or 0):
-                raise Unwritable(f"{name}: {_reason(error)}; {remedy}") from error
-            kind = type(error) if isinstance(error, OSError) and type(error).__module__ == "builtins" else OSError
-            raise kind(f"{name}: {_reason(error)}") from error
+            refused = self._refused(f"{self.uri}/{key}".rstrip("/"), error)
+            refused.uri = self.uri
+            raise refused from error
+
+    def _refused(self, name: str, error: Exception) -> Refused:
+        """What is raised of an object's name for what the file system or the server raised."""
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return Absent(f"{name} does not exist")
+        if isinstance(error, FileExistsError):
+            return Taken(f"{name} exists already")
+        if remedy := REMEDIES.get(getattr(error, "errno", None) or 0):
+            return Unwritable(f"{name}: {_reason(error)}; {remedy}")
+        kind = Forbidden if isinstance(error, PermissionError) else Refused
+        return kind(f"{name}: {_reason(error)}")
 
     def _put(self, path: str, data: bytes, create: bool = False) -> None:
         fs, mark = self._opened[0], uuid.uuid4().hex

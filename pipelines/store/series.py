@@ -46,6 +46,7 @@ def open_trajectory(prefix: str, besides: Container[int] = ()) -> Series:
 
 def _children(prefix: str) -> dict[int, str]:
     """URIs by step."""
+    normalise(prefix)
     if ("://" not in prefix or prefix.startswith("file://")) and not _path(prefix).is_dir():
         raise ValueError(f"{prefix} is not a folder; name the folder or URI prefix that holds the checkpoints")
     store = Store(normalise(prefix))

@@ -3,8 +3,9 @@
 import dagster as dg
 import pytest
 
-from assets.failures import explained
+from assets.failures import ended, explained
 from assets.progress import Stopped
+from pipelines.runs.cluster.deaths import Died
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,18 @@ def test_a_failure_and_a_stop_pass_as_they_are(error):
     with pytest.raises(type(error)) as caught, explained():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "code"),
+    [
+        (ValueError("TMPDIR is too long;\nset RAY_TMPDIR"), "error: TMPDIR is too long; set RAY_TMPDIR\n", 2),
+        (Died("Ray did not start"), "error: Ray did not start\n", 1),
+    ],
+)
+def test_a_program_ends_with_one_line_for_what_was_foreseen(error, told, code, capsys):
+    assert ended(lambda: (_ for _ in ()).throw(error)) == code
+    assert capsys.readouterr().err == told
+    assert ended(lambda: 3) == 3
+    with pytest.raises(KeyError):
+        ended(lambda: {}["q"])

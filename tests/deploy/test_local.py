@@ -81,6 +81,10 @@ def test_up_is_one_group_on_loopback_and_down_ends_it_also_after_up_was_killed(l
     record = local.record()
     leader = record["started"]["ray"][0]
     members = group(leader)
+    for headers, code in (({}, 401), ({"Authorization": "Bearer another"}, 403)):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{ray_port}/api/jobs/", headers=headers))
+        assert caught.value.code == code
     assert record["ready"] and {pid for pid, _ in record["started"].values()} <= set(members)
     assert leader != os.getpgrp()
     places = listening(set(members))

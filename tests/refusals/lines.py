@@ -70,6 +70,9 @@ LINES = {
         "error: an s3:// address with credentials in it is not taken: give s3://BUCKET/PREFIX, and the "
         "keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the AWS credentials file"
     ),
+    "store: an address with one slash": (
+        "error: the address s3:/bucket/run has one slash after s3:, and would be a folder here; write two"
+    ),
     "store: a control character in the address": (
         "error: the address 'memory://a\\x00b' has control characters; write it without"
     ),
@@ -336,6 +339,13 @@ LINES = {
     "environment: OPD_STORE of a server that does not answer": (
         'error: s3://bucket/x: Could not connect to the endpoint URL: "http://* check OPD_STORE '
         "(s3://bucket/x), its address and credentials"
+    ),
+    "environment: a trajectory of a server that does not answer": (
+        'error: s3://other/run: Could not connect to the endpoint URL: "http://* check that address, and the right and '
+        "the credentials to use it"
+    ),
+    "environment: OPD_STORE with one slash": (
+        "error: the address s3:/bucket/x has one slash after s3:, and would be a folder here; write two"
     ),
     "environment: OPD_STORE with a control character": (
         "error: the address 'HERE/a\\x07b' has control characters; write it without"

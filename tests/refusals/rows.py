@@ -123,6 +123,7 @@ def _commands() -> list[Row]:
         ("store", "nothing is there", "verify memory://nothing"),
         ("store", "an unknown scheme", "tables --out zzz://bucket"),
         ("store", "credentials in the address", "verify s3://key:secret@bucket/x"),
+        ("store", "an address with one slash", "measure --trajectory s3:/bucket/run"),
         ("store", "a control character in the address", "verify memory://a\x00b"),
         ("store", "a store that cannot be written", f"{ONE} --name new --workers 0 "
          "--out HERE/one/config.json/store"),
@@ -320,6 +321,11 @@ def _stored() -> list[Row]:
 
     from assets.origin import allowed_hosts
 
+    def elsewhere(place: Place) -> None:
+        store = place.environment["OPD_STORE"]
+        nobody(place)
+        place.environment["OPD_STORE"] = store
+
     def environment(**values: str) -> Make:
         return lambda p: p.environment.update(
             {name: value.replace("HERE", str(p.root)) for name, value in values.items()}
@@ -329,6 +335,8 @@ def _stored() -> list[Row]:
     variables = [
         ("OPD_STORE with credentials", "verify", credentials),
         ("OPD_STORE of a server that does not answer", "verify", nobody),
+        ("a trajectory of a server that does not answer", "measure --trajectory s3://other/run", elsewhere),
+        ("OPD_STORE with one slash", "tables", environment(OPD_STORE="s3:/bucket/x")),
         ("OPD_STORE with a control character", "verify", environment(OPD_STORE="HERE/a\x07b")),
         ("OPD_STORE under a file", "weights", environment(OPD_STORE="HERE/one/config.json/store")),
         ("HF_HUB_CACHE without the model", hub, environment(HF_HUB_CACHE="HERE")),

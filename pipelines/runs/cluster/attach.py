@@ -7,31 +7,33 @@
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import address, room, token
+from pipelines.runs.cluster.deaths import Died
 
 Result = TypeVar("Result")
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 _idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
 _lock = threading.Lock()
-LOOPBACK = "127.0.0.1"
+_TOO_LONG = re.compile(r"AF_UNIX path length cannot exceed (\d+) bytes: (\S.*)")
 BEAT = 1.0  # seconds between two chances to stop
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
 
 
 @contextmanager
 def cluster(cpus: int | None = None) -> Iterator[None]:
-    """A Ray session for the block; joins the one this process already has. What it starts listens on loopback."""
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local" or address.startswith(f"{LOOPBACK}:"):
-        # Read when Ray is imported: this node's address is then the loopback one, and its servers listen there alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    """A Ray session for the block; joins the one this process already has. What it starts listens on loopback.
+
+    Errors: ValueError as `address.require` has it, and where TMPDIR cannot take Ray's sockets; Died where none starts.
+    """
+    where = address.given()
+    address.bind(where)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -42,23 +44,64 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own: dict[str, Any] = {}
-    if address == "local":
-        own = {"num_cpus": cpus or os.cpu_count(), "include_dashboard": False, "dashboard_host": LOOPBACK}
-        # Ray's own share leaves a third of what is free to its object store, where little is kept here.
-        own |= {"_memory": int(room.SHARE * free)} if math.isfinite(free := room.here()) else {}
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": WORKER},
-        **own,
-    )
-    try:
+    with _private(cpus) if where == address.LOCAL else _joined(where):
+        try:
+            yield
+        finally:
+            _idle.clear()
+            ray.shutdown()
+
+
+@contextmanager
+def _private(cpus: int | None) -> Iterator[None]:
+    """A Ray of this process's own, which asks for a token."""
+    own: dict[str, Any] = {"num_cpus": cpus or os.cpu_count()}
+    own |= {"include_dashboard": False, "dashboard_host": address.LOOPBACK}
+    # Ray's own share leaves a third of what is free to its object store, where little is kept here.
+    own |= {"_memory": int(room.SHARE * free)} if math.isfinite(free := room.here()) else {}
+    room.require_addresses()
+    with token.required():
+        try:
+            _init(address.LOCAL, **own)
+        except Exception as error:
+            raise _unstarted(error) from error
         yield
-    finally:
-        _idle.clear()
-        ray.shutdown()
+
+
+@contextmanager
+def _joined(where: str) -> Iterator[None]:
+    """The cluster at an address, with the user's own setting of its token."""
+    address.require(where)
+    try:
+        _init(where)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(f"RAY_ADDRESS {where} cannot be joined ({reason}); {address.REMEDY}") from error
+    yield
+
+
+def _init(where: str, **own: Any) -> None:
+    import ray
+
+    ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": WORKER}, **own)
+
+
+def _unstarted(error: Exception) -> Exception:
+    """What is said where a private Ray does not start."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "RAY_TMPDIR")
+    folder = os.environ.get(name) or "/tmp"
+    if too_long := _TOO_LONG.search(reason):
+        most = len(os.fsencode(folder)) + int(too_long[1]) - len(os.fsencode(too_long[2])) - 2  # of a longer process id
+        return ValueError(
+            f"{name} {folder} is too long for the sockets of Ray, which lie below it; set RAY_TMPDIR to a folder whose "
+            f"path has at most {most} letters, such as /tmp"
+        )
+    if isinstance(error, OSError) and error.filename:
+        why = f"{error.filename}: {error.strerror}"
+        return ValueError(f"Ray cannot write below {name} {folder} ({why}); set RAY_TMPDIR to a folder that it can")
+    logs = f"{folder}/ray/session_latest/logs"
+    return Died(f"Ray did not start on this machine ({reason}); its logs lie in {logs}, and the same command goes on")
 
 
 @contextmanager

@@ -4,11 +4,18 @@ Ray's memory monitor kills workers of a node that is nearly full: the newest fir
 needed, whoever holds the memory. So a death by it is no fault of what was being done, and is repeated with more room.
 """
 
+import errno
 import logging
 import re
 
+from pipelines.runs.cluster import room
+
 RETRIES = 3  # of a call whose process died
 log = logging.getLogger("opd")
+# As torch, the loader of libraries, Python and Polars have it.
+_SHORT = re.compile(
+    r"(?i)can.?t allocate memory|cannot allocate memory|failed to map segment|n.t (start|spawn) .*thread"
+)
 _USED = re.compile(r"was ([\d.]+ ?GB used / [\d.]+ ?GB) limit")
 
 
@@ -27,7 +34,7 @@ def starved(error: BaseException) -> bool:
     """Whether memory was the reason: the memory monitor's, or what could not be allocated."""
     import sys
 
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _SHORT.search(str(error)):
         return True
     if (torch := sys.modules.get("torch")) is not None and isinstance(error, torch.OutOfMemoryError):
         return True
@@ -48,6 +55,18 @@ def reason(death: Exception) -> str:
         return f"out of memory: {next(filter(None, lines), type(death).__name__)}"[:200]
     found = [line for line in lines if "dead because" in line or "exit" in line.lower()] or lines or [""]
     return found[0].split(". ")[0][:200] or type(death).__name__
+
+
+def shortage(error: BaseException) -> str:
+    """What is said where memory was short for this process itself: why, and how much there is."""
+    why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    limits = [f"limited to {room.gb(limit)} ({words})" for words, limit in room.limits().items()]
+    free = room.here()
+    facts = [why[:200], *[f"{room.gb(free)} are free"] * (free < float("inf")), *limits]
+    return (
+        f"memory is short here ({'; '.join(facts)}); free some, lift the limits, use fewer --workers or a larger "
+        "machine, and the same command goes on"
+    )
 
 
 def tell(line: str) -> None:

@@ -1,7 +1,10 @@
 """How much memory there is for work: of Ray's nodes, of which tasks and actors reserve what they will need, or here."""
 
+import resource
 from pathlib import Path
 
+# Bytes of addresses that a process reserves to import Arrow and Polars, and to draw a figure; Ray takes less than that.
+LIBRARIES, DRAWING = 1.5e9, 80e9
 SHARE = 0.9  # of the memory that is free when a private Ray starts, which its work may reserve
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,6 +34,22 @@ def here(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> float:
         _left(cgroup / "memory.max", cgroup / "memory.current", cgroup / "memory.stat"),
         _left(old / "memory.limit_in_bytes", old / "memory.usage_in_bytes", old / "memory.stat"),
     )
+
+
+def require_addresses(least: float = DRAWING) -> None:
+    """Errors: ValueError where a process may not reserve `least` bytes, since the libraries that do would end it."""
+    if (limit := limits().get("ulimit -v", least)) < least:
+        raise ValueError(
+            f"the address space of a process is limited to {gb(limit)} here (ulimit -v), and this command reserves "
+            f"{gb(least)}, of which it uses little; lift the limit (ulimit -v unlimited), and give the command again"
+        )
+
+
+def limits() -> dict[str, float]:
+    """Bytes that this process may have at most, by the words that lift the limit; nothing where there is none."""
+    kinds = {"ulimit -v": resource.RLIMIT_AS, "ulimit -d": resource.RLIMIT_DATA}
+    soft = {words: resource.getrlimit(kind)[0] for words, kind in kinds.items()}
+    return {words: float(limit) for words, limit in soft.items() if limit != resource.RLIM_INFINITY}
 
 
 def gb(count: float) -> str:

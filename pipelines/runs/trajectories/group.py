@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe
-from pipelines.runs.cluster.attach import BEAT, LOOPBACK, actor, attend, unwrap
+from pipelines.runs.cluster.address import LOOPBACK
+from pipelines.runs.cluster.attach import BEAT, actor, attend, unwrap
 from pipelines.runs.cluster.deaths import lost
 from pipelines.runs.resources.placement import Placement
 

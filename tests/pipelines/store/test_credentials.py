@@ -81,7 +81,13 @@ def test_keys_that_are_refused_are_not_told(variable, s3, monkeypatch, capfd):
         Store(s3.uri).read("a")
     assert str(caught.value).startswith(f"{s3.uri}/a: ")
     assert main(["tables"]) == 2
-    for text in (str(caught.value), *capfd.readouterr()):
+    told = capfd.readouterr()
+    assert f"check OPD_STORE ({s3.uri}), its address and credentials" in told.err
+    monkeypatch.setenv("OPD_STORE", "memory://elsewhere")
+    assert main(["measure", "--trajectory", f"{s3.uri}/run"]) == 2
+    again = capfd.readouterr()
+    assert again.err.startswith(f"error: {s3.uri}/run: ") and "OPD_STORE" not in again.err
+    for text in (str(caught.value), *told, *again):
         assert secrets(text) == [] and "another-word-8d1f" not in text
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines.runs.cluster import attach
+from pipelines.runs.cluster import address, attach, room
 from pipelines.runs.cluster.attach import actor, attend, cluster, unwrap
 from pipelines.runs.cluster.fan import fan_out
 from tests.pipelines.runs.conftest import gone
@@ -15,16 +16,39 @@ from tests.pipelines.runs.conftest import gone
 both = pytest.mark.parametrize("serial", [True, False])
 
 
-LISTENING = """
-import os, psutil
+JOINING = """
+from pipelines.runs.cluster.attach import cluster
+try:
+    with cluster():
+        import ray
+        print("joined", ray.get(ray.remote(lambda: 7).remote()), flush=True)
+except ValueError as error:
+    print(error, flush=True)
+"""
+LISTENING = (
+    f"JOINING = {JOINING!r}"
+    + """
+import os, psutil, subprocess, sys
+from pathlib import Path
 from pipelines.runs.cluster.attach import cluster
 with cluster(1):
     import ray
     ray.get(ray.remote(lambda: os.getpid()).remote())
     here = psutil.Process().children(recursive=True) + [psutil.Process()]
     found = {it.laddr.ip for one in here for it in one.net_connections("tcp") if it.status == psutil.CONN_LISTEN}
-    print(ray.get_runtime_context().gcs_address, *sorted(found))
+    where = ray.get_runtime_context().gcs_address
+    print(where, *sorted(found))
+    secret = os.environ["RAY_AUTH_TOKEN"]
+    arguments = [word for one in here for word in one.cmdline()]
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()).rglob("*")
+    kept = [path.read_text(errors="replace") for path in logs if path.is_file()]
+    print(len(secret), len(arguments) > 9, len(kept) > 9, any(secret in text for text in arguments + kept), flush=True)
+    for setting in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, {"RAY_AUTH_MODE": "token"}):
+        mine = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_AUTH_") or setting}
+        subprocess.run([sys.executable, "-c", JOINING], env=mine | {"RAY_ADDRESS": where} | setting, check=True)
+print("RAY_AUTH_MODE" in os.environ, "RAY_AUTH_TOKEN" in os.environ)
 """
+)
 
 
 class Odd(Exception):
@@ -219,11 +243,13 @@ def test_without_an_address_the_session_is_private_and_ends_with_the_block(calls
 
 
 def test_the_address_in_the_environment_is_honoured(calls, monkeypatch):
+    asked = []
     monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
+    monkeypatch.setattr(address, "require", asked.append)
     with cluster(3):
         pass
     (arguments,) = calls.init
-    assert arguments["address"] == "ray.example:6379"
+    assert arguments["address"] == "ray.example:6379" and asked == ["ray.example:6379"]
     assert "num_cpus" not in arguments  # Ray refuses it on a cluster that exists
 
 
@@ -234,10 +260,57 @@ def test_a_session_of_this_process_is_joined_and_outlives_the_block(calls):
     assert (calls.init, calls.down) == ([], 0)
 
 
-def test_what_a_private_ray_opens_is_on_loopback_alone():
+def test_what_a_private_ray_opens_is_on_loopback_alone_and_asks_for_a_token_that_nobody_else_has():
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", LISTENING], env=clean, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", LISTENING], env=clean, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    address, *found = done.stdout.split()
-    assert address.startswith("127.0.0.1:") and found
+    places, told, without, another, right, after = done.stdout.splitlines()
+    where, *found = places.split()
+    assert where.startswith("127.0.0.1:") and found
     assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert told == "64 True True False", "a token of 32 bytes, in no argument and no file of the session"
+    assert without.startswith(f"RAY_ADDRESS {where} asks for a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to")
+    assert another.startswith(f"RAY_ADDRESS {where} refuses the token of RAY_AUTH_TOKEN; set RAY_AUTH_TOKEN to the")
+    assert right == "joined 7"
+    assert after == "False False", "the setting is taken back with the block"
+
+
+SHORT = """
+import os, sys
+from pipelines.runs.cluster.attach import cluster
+for name, value in [word.split("=", 1) for word in sys.argv[1:]]:
+    os.environ[name] = value
+    try:
+        with cluster(1):
+            print("started")
+    except ValueError as error:
+        print(error)
+    del os.environ[name]
+"""
+
+
+def test_a_private_ray_that_cannot_start_says_which_variable_to_set(tmp_path):
+    long, file = tmp_path / ("x" * 100), tmp_path / "file"
+    file.write_text("")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "TMPDIR"}
+    wrong = [f"TMPDIR={long}", f"RAY_TMPDIR={long}", f"RAY_TMPDIR={file}"]
+    wrong += ["RAY_AUTH_MODE=of", f"RAY_AUTH_TOKEN_PATH={tmp_path}/absent"]
+    done = subprocess.run([sys.executable, "-c", SHORT, *wrong], env=clean, capture_output=True, text=True, timeout=120)
+    told = done.stdout.splitlines()
+    assert len(told) == len(wrong), done.stderr
+    for line, name in zip(told, ("TMPDIR", "RAY_TMPDIR"), strict=False):
+        assert line.startswith(f"{name} {long} is too long for the sockets of Ray") and "; set RAY_TMPDIR to a" in line
+        most = int(re.search(r"at most (\d+) letters", line)[1])
+        assert 30 <= most <= 45, "a path of Ray's own takes the rest of 107"
+    assert told[2].startswith(f"Ray cannot write below RAY_TMPDIR {file} ({file}/ray: Not a directory); set RAY_TMPDIR")
+    assert told[3] == "RAY_AUTH_MODE 'of' is unknown, and Ray would ask for no token; set it to token or disabled"
+    assert told[4].startswith(
+        f"Ray's token is to be read from {tmp_path}/absent, which holds none (No such file or directory);"
+    )
+
+
+def test_an_address_space_in_which_ray_would_hang_is_refused(calls, monkeypatch):
+    monkeypatch.setattr(room, "limits", lambda: {"ulimit -v": 8e9})
+    with pytest.raises(ValueError, match=r"8\.0 GB here \(ulimit -v\).*lift the limit \(ulimit -v unl"), cluster(1):
+        pass
+    assert calls.init == []

@@ -1,0 +1,61 @@
+"""What is said of an error that a person can act on: one line, which ends with what to do.
+
+An error carries what it is about from where it is raised; nothing is guessed here from its kind alone.
+"""
+
+import errno
+
+from pipelines.runs.cluster.deaths import Died, shortage, starved
+from pipelines.store.objects import Refused, Unwritable, default_uri
+
+OTHER = "check that address, and the right and the credentials to use it"
+REMEDIES = {
+    errno.EMFILE: "raise the number of files that a process may open (ulimit -n)",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "mount it writable, or name another place",
+    errno.EACCES: "give the right to it, or name another place",
+    errno.EPERM: "give the right to it, or name another place",
+}
+
+
+def line(error: BaseException) -> str | None:
+    """The line; None for an error that nobody foresaw."""
+    if starved(error):
+        return shortage(error)
+    if isinstance(error, Refused) and not isinstance(error, Unwritable):
+        return f"{_first(error)}; {_remedy(error.uri)}"
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = REMEDIES.get(error.errno or 0)
+        return f"{error.filename}: {error.strerror}{f'; {remedy}' if remedy else ''}"
+    if isinstance(error, ValueError | FloatingPointError | Died | OSError):
+        return str(error) or type(error).__name__
+    if of_tables(error):
+        return f"the tables cannot be read ({_first(error)}); see `opd verify`"
+    return None
+
+
+def of_tables(error: BaseException) -> bool:
+    """Whether Polars could not read what a table holds; its scans read when somebody asks for rows."""
+    kind = type(error)
+    return not starved(error) and (kind.__module__.startswith("polars") or kind.__name__ == "PanicException")
+
+
+def code(error: BaseException) -> int:
+    """The exit code that goes with it: 1 where work was cut short, 2 for bad input."""
+    return 1 if isinstance(error, Died | Unwritable) or starved(error) else 2
+
+
+def _remedy(uri: str) -> str:
+    """What to look at where a store refused something."""
+    try:
+        own = uri == default_uri()
+    except ValueError:  # what OPD_STORE holds is no address
+        own = False
+    if own:
+        return f"check OPD_STORE ({uri}), its address and credentials"
+    return OTHER
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
