@@ -7,6 +7,7 @@ runs/<recipe>/seed-<n>/{resume,moments}/step-<8 digits>/...       resume, moment
 runs/<recipe>/seed-<n>/rollouts/steps-<8>-<8>.parquet             rollouts
 runs/<recipe>/seed-<n>/measured/<matrix>/<24 digits>.safetensors  part
 runs/<recipe>/seed-<n>/<measured,transfer,projected,import>.json  record
+runs/<recipe>/seed-<n>/import-<8 digits>.json                     record, which replaced the earlier import.json
 lake/<table>/<key>=<value>/.../part-0.parquet                     table
 models/<name>/<file>   bases/...   scores/...   reports/<study>/...   model, base, score, report
 watched/<name>.json                                               watch
@@ -29,7 +30,7 @@ _REST = tuple(
     for kind, pattern in (
         ("run", r"run\.json"),
         ("end", r"end\.json"),
-        ("record", r"(measured|transfer|projected|import)\.json"),
+        ("record", r"(measured|transfer|projected|import(-\d{8})?)\.json"),
         ("manifest", r"step-(?P<step>\d{8})/manifest\.json"),
         ("weights", rf"step-(?P<step>\d{{8}})/{NAME}\.safetensors"),
         ("resume", r"resume/step-(?P<step>\d{8})/(state\.safetensors|facts\.json)"),

@@ -22,7 +22,7 @@ from pipelines.store.names import escaped, require_name
 from pipelines.store.objects import Store, default_uri, normalise
 
 DIGEST = b"sha256"  # of what a table says, in its metadata; tables of earlier versions have none
-REMEDY = "measure the run again (`opd study run`), or bring the table back from a copy"
+REMEDY = "measure the run again (`opd study run`, `opd measure`), or bring the table back from a copy"
 
 
 def scan(table: str, store: str | None = None, **partition: str | int) -> pl.LazyFrame:
@@ -52,15 +52,20 @@ def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFram
 
     Errors: ValueError when the partition keys or the rows do not fit the declared schema.
     """
+    if table in TABLES and tuple(partition) != TABLES[table].by:
+        raise ValueError(f"table {table} is partitioned by {TABLES[table].by}, got {tuple(partition)}")
+    data, key = file_of(table, rows), partition_key(table, **partition)
+    store.write(key, data)
+    return key
+
+
+def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
+    """What `write` writes. Errors: ValueError when the rows do not fit the declared schema."""
     declared = _declared(table)
-    if tuple(partition) != declared.by:
-        raise ValueError(f"table {table} is partitioned by {declared.by}, got {tuple(partition)}")
     frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows)
     if frame.schema != declared.schema:
         raise ValueError(f"rows of {table} have schema {frame.schema}, declared is {declared.schema}")
-    key = partition_key(table, **partition)
-    store.write(key, encoded(frame))
-    return key
+    return encoded(frame)
 
 
 def encoded(frame: pl.DataFrame) -> bytes:

@@ -297,16 +297,16 @@ LINES = {
     ),
     "table: cut short": (
         "error: STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet cannot be read (*); measure the "
-        "run again (`opd study run`), or bring the table back from a copy"
+        "run again (`opd study run`, `opd measure`), or bring the table back from a copy"
     ),
     "table: other values": (
         "STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet cannot be read (*); measure the run "
-        "again (`opd study run`), or bring the table back from a copy"
+        "again (`opd study run`, `opd measure`), or bring the table back from a copy"
     ),
     "table: a column of another type": (
         "STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet has a column seed of type String, and "
-        "Int64 is declared: it is of another version; measure the run again (`opd study run`), or bring the table "
-        "back from a copy"
+        "Int64 is declared: it is of another version; measure the run again (`opd study run`, `opd measure`), or "
+        "bring the table back from a copy"
     ),
     "table: an unknown table": (
         "unknown table 'rotations'; known: training, positions, sync, timing, evaluation, update_support, "
