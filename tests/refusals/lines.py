@@ -73,6 +73,12 @@ LINES = {
     "store: a control character in the address": (
         "error: the address 'memory://a\\x00b' has control characters; write it without"
     ),
+    "store: a chain of file systems": (
+        "error: simplecache::memory://x is no address of a store (*); use file://, memory:// or s3://"
+    ),
+    "store: a protocol that is not installed": (
+        "error: abfs://x is no address of a store (*); use file://, memory:// or s3://"
+    ),
     "store: a store that cannot be written": (
         "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
         "to one that can"

@@ -138,6 +138,14 @@ def test_a_store_in_an_odd_place_is_read(tmp_path, monkeypatch):
     assert lake.scan("training", str(tmp_path / "run[1] 50%20 * größe")).collect().height == 3
 
 
+def test_a_store_with_colons_in_its_address_is_read(any_store):
+    one, two = (Store(f"{any_store.uri}/exp::{name}") for name in "ab")
+    write(one, rows(3))
+    write(two, rows(2))
+    assert lake.scan("training", one.uri).collect().height == 3
+    assert lake.scan("training", two.uri).filter(recipe="tiny.opd", seed=0).collect().height == 2
+
+
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_a_filter_on_the_keys_opens_only_its_partitions(kind, request):
     store = request.getfixturevalue("files" if kind == "file" else kind)
