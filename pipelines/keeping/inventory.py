@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pipelines.lake.lake import layout
 from pipelines.lake.schemas import TABLES
 from pipelines.store.names import NAME, inside, require_name, shown
 from pipelines.store.objects import Listed
@@ -114,11 +115,10 @@ def classify(key: str) -> Item:
                 step = found.groupdict().get("step")
                 return Item(key, kind, run, None if step is None else int(step))
         return Item(key, "foreign", run)
-    if (match := _TABLE.fullmatch(key)) and match["table"] in TABLES:
+    if (match := _TABLE.fullmatch(key)) and match["table"] in TABLES and layout(TABLES[match["table"]]).fullmatch(key):
         keys = dict(part.split("=", 1) for part in match["keys"].split("/"))
-        if tuple(keys) == TABLES[match["table"]].by:
-            of_run = "recipe" in keys and re.fullmatch(r"0|[1-9]\d*", keys["seed"], re.ASCII)
-            return Item(key, "table", (keys["recipe"], int(keys["seed"])) if of_run else None)
+        of_run = "recipe" in keys and not keys["seed"].startswith("-")
+        return Item(key, "table", (keys["recipe"], int(keys["seed"])) if of_run else None)
     for kind, pattern in _OTHERS:
         if pattern.fullmatch(key):
             return Item(key, kind)

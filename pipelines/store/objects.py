@@ -207,6 +207,10 @@ class Store:
         with self._asked(key):
             return bool(self._opened[0].exists(path))
 
+    def there(self) -> bool:
+        """Whether the store exists: its folder, or an object under its prefix."""
+        return os.path.isdir(self.path("")) if self.local else bool(self.list(""))
+
     def find(self, prefix: str) -> list[str]:
         """Keys of all objects under a prefix at any depth, sorted."""
         path = self.path(prefix)
