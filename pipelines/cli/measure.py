@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.cli import request
 from pipelines.cli.options import Commands, location, session, store_of
 from pipelines.runs.cluster import room
+from pipelines.store.objects import Unwritable
 
 if TYPE_CHECKING:
     from pipelines.runs.external.imports import Import
@@ -121,6 +122,11 @@ def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
 def _end(imported: "Import", problems: list[str]) -> int:
     from pipelines.runs.verdicts import reporting
 
-    print(f"report: {location(imported.store, reporting.publish(imported.store, imported.recipe))}")
+    try:
+        print(f"report: {location(imported.store, reporting.publish(imported.store, imported.recipe))}")
+    except (Unwritable, PermissionError) as error:
+        if not imported.fresh:
+            raise
+        print(f"note: the report is left as it is, since the store takes no writes ({error})")
     print(f"tables: {location(imported.store, 'lake')}   (filter recipe == {imported.recipe!r})")
     return 3 if problems else 0

@@ -105,7 +105,6 @@ def _once(asked: Asked, recipe: str, seed: int) -> int:
     run = watched(asked.store, recipe, seed, serial=asked.serial)
     guardrails = calibrated(asked.store, asked.against, without=(run.recipe, run.seed), serial=asked.serial)
     rows = judge(run, guardrails)
-    asked.store.require_writable()
     keep(asked.store, run, rows)
     return _end(asked, run, _deciding(asked, run, rows), guardrails)
 
@@ -117,7 +116,8 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
     from pipelines.runs.geometry.monitor import TABLES, calibrated, judge, keep, watched
     from pipelines.studies.study import Measurement
 
-    asked.store.require_writable()
+    if given.watch:
+        asked.store.require_writable()
     guardrails = calibrated(asked.store, asked.against, serial=asked.serial)  # before a checkpoint is waited for
     outcome = None
     for base, snapshots in _batches(given):

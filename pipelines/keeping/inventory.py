@@ -7,6 +7,7 @@ runs/<recipe>/seed-<n>/{resume,moments}/step-<8 digits>/...       resume, moment
 runs/<recipe>/seed-<n>/rollouts/steps-<8>-<8>.parquet             rollouts
 runs/<recipe>/seed-<n>/measured/<matrix>/<24 digits>.safetensors  part
 runs/<recipe>/seed-<n>/<measured,transfer,projected,import>.json  record
+runs/<recipe>/seed-<n>/import-<8 digits>.json                     record, which replaced the earlier import.json
 lake/<table>/<key>=<value>/.../part-0.parquet                     table
 models/<name>/<file>   bases/...   scores/...   reports/<study>/...   model, base, score, report
 watched/<name>.json                                               watch
@@ -19,6 +20,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pipelines.lake.lake import layout
 from pipelines.lake.schemas import TABLES
 from pipelines.store.names import NAME, inside, require_name, shown
 from pipelines.store.objects import Listed
@@ -29,7 +31,7 @@ _REST = tuple(
     for kind, pattern in (
         ("run", r"run\.json"),
         ("end", r"end\.json"),
-        ("record", r"(measured|transfer|projected|import)\.json"),
+        ("record", r"(measured|transfer|projected|import(-\d{8})?)\.json"),
         ("manifest", r"step-(?P<step>\d{8})/manifest\.json"),
         ("weights", rf"step-(?P<step>\d{{8}})/{NAME}\.safetensors"),
         ("resume", r"resume/step-(?P<step>\d{8})/(state\.safetensors|facts\.json)"),
@@ -113,11 +115,10 @@ def classify(key: str) -> Item:
                 step = found.groupdict().get("step")
                 return Item(key, kind, run, None if step is None else int(step))
         return Item(key, "foreign", run)
-    if (match := _TABLE.fullmatch(key)) and match["table"] in TABLES:
+    if (match := _TABLE.fullmatch(key)) and match["table"] in TABLES and layout(TABLES[match["table"]]).fullmatch(key):
         keys = dict(part.split("=", 1) for part in match["keys"].split("/"))
-        if tuple(keys) == TABLES[match["table"]].by:
-            of_run = "recipe" in keys and re.fullmatch(r"0|[1-9]\d*", keys["seed"], re.ASCII)
-            return Item(key, "table", (keys["recipe"], int(keys["seed"])) if of_run else None)
+        of_run = "recipe" in keys and not keys["seed"].startswith("-")
+        return Item(key, "table", (keys["recipe"], int(keys["seed"])) if of_run else None)
     for kind, pattern in _OTHERS:
         if pattern.fullmatch(key):
             return Item(key, kind)

@@ -20,11 +20,12 @@ from pipelines.keeping import others, snapshots
 from pipelines.keeping.audit import listed
 from pipelines.keeping.finding import Finding
 from pipelines.keeping.inventory import Inventory, Item, classify
-from pipelines.keeping.runs import FACTS, vouched
+from pipelines.keeping.runs import FACTS, IMPORT, import_key, vouched
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
 from pipelines.store.document import parsed
+from pipelines.store.generations import newest
 from pipelines.store.names import inside, require_name, shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import digest
@@ -89,17 +90,18 @@ def move(
 
 def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> None:
     """Errors: ValueError where what says which run it is is absent, damaged, or says another one at the target."""
-    name = next((n for n in ("run.json", "import.json") if f"{here.prefix}/{n}" in inventory.objects), None)
-    if name is None:
+    run, key = f"{here.prefix}/run.json", import_key(inventory.items)
+    key = run if run in inventory.objects else key
+    if key is None:
         raise ValueError(
             f"{here.store.uri}/{here.prefix} holds no run.json, so nothing says what it is; see opd verify"
         )
-    key = f"{here.prefix}/{name}"
-    said = _identity(seal.opened(here.store.read(key), f"{here.store.uri}/{key}"), name)
-    if not there.store.exists(key):
+    said = _identity(seal.opened(here.store.read(key), f"{here.store.uri}/{key}"), key)
+    place = _place_of(there.store, classify(key))
+    if not there.store.exists(place):
         return
     try:
-        stored = _identity(seal.opened(there.store.read(key), key), name)
+        stored = _identity(seal.opened(there.store.read(place), place), key)
     except ValueError:
         return  # damaged there, and replaced
     if changed := differences(stored, said):
@@ -109,9 +111,19 @@ def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> 
         )
 
 
-def _identity(facts: dict[str, Any], name: str) -> dict[str, Any]:
+def _identity(facts: dict[str, Any], key: str) -> dict[str, Any]:
     """What two runs of one name must agree about; of imports, which grow, the base."""
-    return {part: facts.get(part) for part in (("identity", "inputs") if name == "run.json" else ("layout", "base"))}
+    parts = ("identity", "inputs") if key.endswith("/run.json") else ("layout", "base")
+    return {part: facts.get(part) for part in parts}
+
+
+def _place_of(target: Store, item: Item) -> str:
+    """The key of an object at the target: its own, but that of the record which counts there for an import's."""
+    if not (item.kind == "record" and item.name.startswith(IMPORT)):
+        return item.key
+    folder = posixpath.dirname(item.key)
+    name = newest(target.list(folder), IMPORT)
+    return f"{folder}/{name}" if name else item.key
 
 
 def _require_whole(here: Trajectory, reads: Mapping[int, Read]) -> None:
@@ -140,7 +152,7 @@ def _work(
     here: Trajectory, inventory: Inventory, reads: Mapping[int, Read], moved: Moved, *, weights_only: bool
 ) -> list[Item]:
     """What is copied, in order; what is not is added to `left`."""
-    complete = f"{here.prefix}/end.json" in inventory.objects
+    complete, imported = f"{here.prefix}/end.json" in inventory.objects, import_key(inventory.items)
     resume = {item.step for item in inventory.of("resume") if item.name == FACTS and not complete}
     work = []
     for item in inventory.items:
@@ -151,6 +163,8 @@ def _work(
             wanted = named
         elif item.kind == "resume":
             wanted = item.step in resume and not weights_only
+        elif item.kind == "record" and item.name.startswith(IMPORT):
+            wanted = item.key == imported and not weights_only
         if wanted:
             work.append(item)
         elif not (weights_only and item.kind in (*DERIVED, "resume")):
@@ -161,7 +175,7 @@ def _work(
         snapshot = item.kind in ("weights", "manifest")
         read = reads.get(item.step or 0)
         beside = bool(snapshot and read and read.manifest and read.manifest.get("base"))
-        last = item.name in (FACTS, "import.json")
+        last = item.name == FACTS or item.key == imported
         return (
             ORDER.index("weights") if snapshot else ORDER.index(item.kind),
             beside,
@@ -184,8 +198,8 @@ def _pinned(here: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | No
 
 def _place(source: Store, target: Store, item: Item, pinned: str | None, moved: Moved) -> None:
     """Bring one object over. Errors: ValueError where it leaves or arrives as something else."""
-    key = item.key
-    before = snapshots.sha256(target, key)[1] if target.exists(key) else None
+    key, place = item.key, _place_of(target, item)
+    before = snapshots.sha256(target, place)[1] if target.exists(place) else None
     if pinned and before == pinned:
         moved.there.append(key)
         return
@@ -201,18 +215,18 @@ def _place(source: Store, target: Store, item: Item, pinned: str | None, moved: 
         raise ValueError(f"{source.uri}/{key} is damaged, and the copy ends before it; see opd verify")
     if before == sha:
         moved.there.append(key)
-    elif before and (_committed_otherwise(target, item, pinned) if pinned else _whole(target, item)):
+    elif before and (_committed_otherwise(target, item, pinned) if pinned else _whole(target, classify(place))):
         moved.kept.append(key)
     elif item.kind == "record" and _vouches_for_others(item, data, moved):
         moved.left.append(key)
     else:
         if before:
-            target.write(key, data)
+            target.write(place, data)
         else:
             with suppress(FileExistsError):  # a racing copy of the same run
-                target.create(key, data)
-        if snapshots.sha256(target, key)[1] != sha:
-            raise ValueError(f"{target.uri}/{key} did not arrive as it was sent; the same command goes on")
+                target.create(place, data)
+        if snapshots.sha256(target, place)[1] != sha:
+            raise ValueError(f"{target.uri}/{place} did not arrive as it was sent; the same command goes on")
         moved.copied.append(key)
         moved.nbytes += len(data)
 

@@ -4,7 +4,7 @@ moments    SHA-256 in facts.json, sealed        (without one, as earlier version
 resume     its header, facts.json
 rollouts   the format's page checksums, columns, and the steps in its name
 part       its name is its SHA-256
-table      the format, the declared columns, and the keys of its partition; nothing pins the numbers themselves
+table      the format, the declared columns, and the keys of its partition; of an import, the SHA-256 in its record
 base       size and SHA-256 in the .json beside it
 score      SHA-256 of its name, places and numbers, in its own header
 model      safetensors headers, JSON; its digest where a run began from it (`audit`)
@@ -13,17 +13,20 @@ model      safetensors headers, JSON; its digest where a run began from it (`aud
 import hashlib
 import posixpath
 from collections.abc import Callable
+from typing import Any
 
 from pipelines.keeping.finding import AGAIN, Finding, damaged
 from pipelines.keeping.inventory import Item
+from pipelines.keeping.runs import IMPORT
 from pipelines.keeping.snapshots import sha256
 from pipelines.lake.lake import REMEDY as TABLE
 from pipelines.store import seal
 from pipelines.store.document import parsed
+from pipelines.store.generations import Generations
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.tensors import read_header
-from pipelines.store.trajectory import RESUME
+from pipelines.store.trajectory import RESUME, Trajectory
 
 Heard = Callable[[int], None]  # hears the bytes that were read
 
@@ -62,16 +65,30 @@ def _part(store: Store, item: Item) -> str:
 def _table(store: Store, item: Item) -> str:
     from pipelines.lake.lake import opened
     from pipelines.lake.schemas import TABLES
+    from pipelines.lake.vouching import disagreement
 
     _, name, *keys, _ = item.key.split("/")
+    data = store.read(item.key)
     try:
-        frame = opened(store.read(item.key), TABLES[name])
+        frame = opened(data, TABLES[name])
     except ValueError as error:
         return str(error)
     for key, value in (part.split("=", 1) for part in keys):
         if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value, "None"}):
             return f"holds rows of {key} {min(others)}"
-    return ""
+    made = _vouched(store, item).get(name)
+    return disagreement(name, data, made) if made else ""
+
+
+def _vouched(store: Store, item: Item) -> dict[str, Any]:
+    """What the record of an import says of the tables of its recipe; nothing where there is none that can be read."""
+    if item.run is None:
+        return {}
+    try:
+        tables = parsed(Generations(store, f"{Trajectory(store, *item.run).prefix}/{IMPORT}").read()[1])["tables"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return {}
+    return tables if isinstance(tables, dict) else {}
 
 
 def _base(store: Store, item: Item) -> str:

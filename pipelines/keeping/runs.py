@@ -17,13 +17,14 @@ from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
 from pipelines.store.document import count, parsed
+from pipelines.store.generations import newest
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import NEWER, digest
 from pipelines.store.trajectory import RECORD, Trajectory
 
 STATE, FACTS = "state.safetensors", "facts.json"  # of moments and of resume states
-IMPORT_LAYOUT = 2  # of import.json (`pipelines.runs.geometry.records`)
+IMPORT, IMPORT_LAYOUT = "import", 2  # stem and layout of import.json (`pipelines.runs.geometry.records`)
 MEASURE = "measure the run again: opd study run STUDY, or opd measure for imported checkpoints"
 
 
@@ -60,11 +61,10 @@ def agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding
         if read.manifest:
             found += snapshots.relations(trajectory.snapshot(step), read.manifest, one.reads)
     own = [item for item in one.items if item.kind != "table"]
-    imported = f"{trajectory.prefix}/import.json"
     if "run" in by_kind:
         one.facts, said = _facts(store, by_kind["run"][0].key)
         found += said
-    elif own and imported not in inventory.objects:
+    elif own and import_key(one.items) is None:
         found.append(missing(f"{trajectory.prefix}/run.json", f"says what the {len(own)} objects beside it are of"))
     if "end" in by_kind:
         one.end, said = _facts(store, by_kind["end"][0].key)
@@ -144,14 +144,16 @@ def folders_of(items: Iterable[Item]) -> dict[int, dict[str, Item]]:
 
 def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inventory: Inventory) -> list[Finding]:
     """What measured.json, transfer.json and import.json vouch for, and is gone or of other weights."""
-    found = []
+    found, imported = [], import_key(one.items)
     recipe, seed = one.run
     for item in by_kind.get("record", []):
+        if item.name.startswith(IMPORT) and item.key != imported:
+            continue  # replaced by a newer one
         facts, said = _facts(store, item.key)
         if facts is None:
             found += [damaged(finding.key, finding.what, MEASURE) for finding in said]
             continue
-        if item.name == "import.json" and facts.get("layout") != IMPORT_LAYOUT:
+        if item.key == imported and facts.get("layout") != IMPORT_LAYOUT:
             what = f"has layout {facts.get('layout')!r}, and this version reads {IMPORT_LAYOUT}"
             found.append(Finding("layout", item.key, what, "import under another --name"))
             continue
@@ -176,7 +178,13 @@ def vouched(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]
         return list(facts["from"]["settings"]["tables"]), dict(facts["from"]["snapshots"])
     if name == "transfer.json":
         return ["transfer"], dict(facts["from"]["snapshots"])
-    return (list(facts["tables"]), {}) if name == "import.json" else ([], {})
+    return (list(facts["tables"]), {}) if name.startswith(IMPORT) else ([], {})
+
+
+def import_key(items: Iterable[Item]) -> str | None:
+    """The record that counts of an imported trajectory, among the objects of its folder; None where it is none."""
+    keys = {item.name: item.key for item in items if item.kind == "record"}
+    return keys.get(newest(keys, IMPORT) or "")
 
 
 def began(one: Examined) -> tuple[dict[str, Any], Any]:

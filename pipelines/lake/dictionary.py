@@ -15,8 +15,13 @@ A table is a folder of Parquet files, one a partition, under the store (`.opd/st
 partition stand in the path and as columns in the file. With this project, `pipelines.lake.scan("rotation")` is a Polars
 LazyFrame of all rows in the types below. Without it:
 
-    pl.scan_parquet(".opd/store/lake/rotation/**/*.parquet", hive_partitioning=True)               # polars
-    SELECT * FROM read_parquet('.opd/store/lake/rotation/**/*.parquet', hive_partitioning = true)  -- DuckDB
+    -- Polars
+    pl.scan_parquet(".opd/store/lake/rotation/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)
+    -- DuckDB
+    SELECT * FROM read_parquet('.opd/store/lake/rotation/recipe=*/seed=*/part-0.parquet', hive_partitioning = true)
+
+`scan` reads the partitions alone. These patterns leave out other files too, but not a folder `seed=0 copy` that was
+copied beside one: `opd verify` names what is no partition.
 
 Filters on the keys open only their partitions. Where files of several versions lie together, Polars wants
 `missing_columns="insert", extra_columns="ignore"`, DuckDB `union_by_name = true`; `scan` needs neither.

@@ -1,15 +1,17 @@
 """Hive-partitioned Parquet: one deterministic object per table and partition, so that a rerun is an upsert.
 
 `lake/<table>/recipe=<r>/seed=<n>/part-0.parquet`, and `lake/verdicts/study=<s>/part-0.parquet`. The keys also stand
-inside the files. `pl.scan_parquet("<store>/lake/rotation/**/*.parquet", hive_partitioning=True)` reads the same
-without this project. Files of older and newer versions are read as `versions.py` says.
+inside the files. `pl.scan_parquet("<store>/lake/rotation/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)`
+reads the same without this project. Files of older and newer versions are read as `versions.py` says.
 """
 
 import hashlib
 import io
+import logging
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -18,26 +20,33 @@ import pyarrow.parquet as pq
 
 from pipelines.lake import versions
 from pipelines.lake.schemas import TABLES, Table
-from pipelines.store.names import escaped, require_name
+from pipelines.store.names import escaped, require_name, shown
 from pipelines.store.objects import Store, default_uri, normalise
 
 DIGEST = b"sha256"  # of what a table says, in its metadata; tables of earlier versions have none
-REMEDY = "measure the run again (`opd study run`), or bring the table back from a copy"
+log = logging.getLogger("opd")
+_TEMPORARY = re.compile(r"/\.part-0\.parquet\.[0-9a-f]{32}$")  # of a write that goes on, or was killed
+_told: set[tuple[str, ...]] = set()
+REMEDY = "measure the run again (`opd study run`, `opd measure`), or bring the table back from a copy"
 
 
 def scan(table: str, store: str | None = None, **partition: str | int) -> pl.LazyFrame:
-    """All rows of a table as a LazyFrame; empty, with the schema, where nothing is written yet.
+    """All rows of a table as a LazyFrame; empty, with the schema, where a store has none of it yet.
 
     A filter on the partition's keys opens only the files of these partitions. `partition`, keys with one value each,
-    lists only them: `scan("rotation", recipe="tiny.opd")`.
+    lists only them: `scan("rotation", recipe="tiny.opd")`. Only partitions are read, by their names; what else lies
+    among them, such as a copy of one, is logged once.
 
-    store: a URI or path; None is OPD_STORE or its default. Errors: ValueError for an unknown table or key; from
-    collecting, pl.exceptions.SchemaError in one line where a file has a column of a type that is not the declared one.
+    store: a URI or path; None is OPD_STORE or its default. Errors: ValueError for an unknown table or key, and for a
+    store that does not exist; from collecting, pl.exceptions.SchemaError in one line where a file has a column of a
+    type that is not the declared one.
     """
     declared = _declared(table)
     root = Store(normalise(store) if store else default_uri())
     keys = _files(root, declared, partition)
     if not keys:
+        if not root.there():
+            raise ValueError(f"the store {root.uri} does not exist; name one that does, or set OPD_STORE to it")
         return pl.DataFrame(schema=declared.schema).lazy()
     return versions.read(
         [_source(root, key) for key in keys],
@@ -52,15 +61,20 @@ def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFram
 
     Errors: ValueError when the partition keys or the rows do not fit the declared schema.
     """
+    if table in TABLES and tuple(partition) != TABLES[table].by:
+        raise ValueError(f"table {table} is partitioned by {TABLES[table].by}, got {tuple(partition)}")
+    data, key = file_of(table, rows), partition_key(table, **partition)
+    store.write(key, data)
+    return key
+
+
+def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
+    """What `write` writes. Errors: ValueError when the rows do not fit the declared schema."""
     declared = _declared(table)
-    if tuple(partition) != declared.by:
-        raise ValueError(f"table {table} is partitioned by {declared.by}, got {tuple(partition)}")
     frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows)
     if frame.schema != declared.schema:
         raise ValueError(f"rows of {table} have schema {frame.schema}, declared is {declared.schema}")
-    key = partition_key(table, **partition)
-    store.write(key, encoded(frame))
-    return key
+    return encoded(frame)
 
 
 def encoded(frame: pl.DataFrame) -> bytes:
@@ -146,7 +160,7 @@ def damaged(store: Store) -> str:
     """The first object of a table that cannot be read, and why, in one line; empty where there is none."""
     for key in store.find("lake"):
         table = key.split("/")[1]
-        if table in TABLES and key.endswith(".parquet"):
+        if table in TABLES and layout(TABLES[table]).fullmatch(key):
             try:
                 opened(data := store.read(key), TABLES[table])
                 versions.read([io.BytesIO(data)], TABLES[table]).collect()
@@ -158,9 +172,19 @@ def damaged(store: Store) -> str:
 
 
 def partition_key(table: str, **partition: str | int) -> str:
-    """Errors: ValueError for a value that is no name of a folder."""
+    """Errors: ValueError for a value that is no name of a folder, or that a reader would take for none of these."""
+    if space := [value for value in partition.values() if re.search(r"\s", str(value))]:
+        raise ValueError(f"{shown(space[0])} has a space, which no key of a table has; leave it out")
     folders = "/".join(f"{name}={require_name(str(value), name)}" for name, value in partition.items())
     return f"lake/{table}/{folders}/part-0.parquet"
+
+
+@cache
+def layout(table: Table) -> re.Pattern[str]:
+    """What a key of one of the table's partitions is like. Copies are often named `... copy`: no name has a space."""
+    values = (r"(?:0|-?[1-9]\d{0,17})" if table.schema[name] == pl.Int64 else r"[^/\s]+" for name in table.by)
+    folders = "/".join(f"{name}={value}" for name, value in zip(table.by, values, strict=True))
+    return re.compile(rf"lake/{table.name}/{folders}/part-0\.parquet", re.ASCII)
 
 
 def s3_options() -> dict[str, str]:
@@ -206,8 +230,26 @@ def _files(root: Store, table: Table, partition: dict[str, str | int]) -> list[s
     folders = [f"{name}={partition[name]}" for name in table.by if name in partition]
     leading = [f"{name}={partition[name]}" for name in table.by[: len(folders)] if name in partition]
     prefix = "/".join(["lake", table.name, *(leading if leading == folders else [])])
-    found = (key for key in root.find(prefix) if key.endswith(".parquet"))
-    return [key for key in found if set(folders) <= set(key.split("/")[:-1])]
+    keys = [key for key in root.find(prefix) if set(folders) <= set(key.split("/")[:-1])]
+    partitions = [key for key in keys if layout(table).fullmatch(key)]
+    if len(partitions) < len(keys):
+        _tell(root.uri, table, sorted(set(keys).difference(partitions)))
+    return partitions
+
+
+def _tell(uri: str, table: Table, others: list[str]) -> None:
+    """Log, once, what lies among the partitions of a table and is not read; not what is being written."""
+    others = [key for key in others if not _TEMPORARY.search(key)]
+    if others and (uri, *others) not in _told:
+        _told.add((uri, *others))
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        log.warning(
+            "%s/%s%s %s no partition of the table %s and %s not read; move %s out of the store (`opd verify` names %s)",
+            uri,
+            escaped(others[0]),
+            more,
+            *(("are", table.name, "are", "them", "them") if more else ("is", table.name, "is", "it", "it")),
+        )
 
 
 def _keys_are_read_from_paths(root: Store, table: Table, keys: Sequence[str]) -> bool:
@@ -217,10 +259,7 @@ def _keys_are_read_from_paths(root: Store, table: Table, keys: Sequence[str]) ->
     """
     if root.uri.startswith("memory://") or "=" in root.uri:
         return False
-    values = (r"-?\d{1,18}" if table.schema[name] == pl.Int64 else "[^/=%]+" for name in table.by)
-    folders = "/".join(f"{name}={value}" for name, value in zip(table.by, values, strict=True))
-    layout = re.compile(f"lake/{table.name}/{folders}/[^/=]+", re.ASCII)
-    return all(map(layout.fullmatch, keys))
+    return all("%" not in key and key.count("=") == len(table.by) for key in keys)
 
 
 def _source(root: Store, key: str) -> Any:

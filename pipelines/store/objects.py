@@ -128,8 +128,12 @@ class Store:
     @cached_property
     def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(self.uri, **(S3 if self._s3 else {}))
-        except ValueError as error:
+            # By its protocol alone: fsspec would open an address with :: in it as a chain of file systems.
+            fs = fsspec.filesystem(self.uri.partition("://")[0], **(S3 if self._s3 else {}))
+            root = str(fs._strip_protocol(self.uri))
+            if isinstance(fs, MemoryFileSystem):  # which leaves out the slash where it sees a chain
+                root = f"/{root.lstrip('/')}"
+        except (ValueError, TypeError, ImportError) as error:  # a protocol that is unknown, or is not installed
             raise ValueError(
                 f"{self.uri} is no address of a store ({error}); use file://, memory:// or s3://"
             ) from None
@@ -224,6 +228,10 @@ class Store:
         path = self.path(key)
         with self._asked(key):
             return bool(self._opened[0].exists(path))
+
+    def there(self) -> bool:
+        """Whether the store exists: its folder, or an object under its prefix."""
+        return os.path.isdir(self.path("")) if self.local else bool(self.list(""))
 
     def find(self, prefix: str) -> list[str]:
         """Keys of all objects under a prefix at any depth, sorted."""

@@ -1,6 +1,6 @@
 """Two writers on one name, and two on one run, many times over on one backend: one wins, and nothing mixes.
 
-    python -m tests.chaos.races 1000
+    python -m tests.chaos.races 1000            and a fifth as many of `tests.chaos.measuring`
 
 Files and S3 are raced by two processes, memory by two threads, since no other process has it. `create` writes bytes
 that differ; `equal` commits the same weights to one run, where both must go on with one digest; `different` commits
@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.store.objects import Store
@@ -49,12 +50,15 @@ class Row:
 
 
 class Writers:
-    """Two processes, or for a store in memory two threads, that race as often as they are asked to."""
+    """Processes, or for a store in memory threads, that race as often as they are asked to."""
+
+    def __init__(self, count: int = WRITERS) -> None:
+        self.count = count
 
     def __enter__(self) -> "Writers":
         spawn = multiprocessing.get_context("spawn")
-        self._threads = ThreadPoolExecutor(WRITERS)
-        self._processes = ProcessPoolExecutor(WRITERS, spawn, _prepare, (spawn.Barrier(WRITERS),))
+        self._threads = ThreadPoolExecutor(self.count)
+        self._processes = ProcessPoolExecutor(self.count, spawn, _prepare, (spawn.Barrier(self.count),))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,20 +67,26 @@ class Writers:
 
     def race(self, store: Store, kind: str, races: int) -> Row:
         """Race `races` times in `store`, which the environment of this process opens."""
-        began, backend = time.monotonic(), store.uri.partition("://")[0]
-        place = f"{kind}-{uuid.uuid4().hex[:8]}"
-        memory = backend == "memory"
-        barrier = threading.Barrier(WRITERS) if memory else None
-        environment = {} if memory else {name: v for name, v in os.environ.items() if name.startswith("AWS_")}
-        pool = self._threads if memory else self._processes
-        asked = [
-            pool.submit(_write, barrier, environment, store, kind, place, races, writer) for writer in range(WRITERS)
-        ]
-        outcomes = list(zip(*(future.result() for future in asked), strict=True))
+        began, place = time.monotonic(), f"{kind}-{uuid.uuid4().hex[:8]}"
+        outcomes = self.together(store, _write, kind, place, races)
         check = _created if kind == "create" else _committed
         found = [check(store, kind, place, race, said) for race, said in enumerate(outcomes)]
         right, mixed = sum(right for right, _ in found), sum(mixed for _, mixed in found)
-        return Row(backend, kind, races, right, mixed, time.monotonic() - began)
+        return Row(store.uri.partition("://")[0], kind, races, right, mixed, time.monotonic() - began)
+
+    def together(self, store: Store, write: Callable[..., list[str]], *arguments: Any) -> list[tuple[str, ...]]:
+        """What all writers said of each race: `write(start, store, *arguments, writer)` runs in each, at once.
+
+        start() waits for the others.
+        """
+        memory = store.uri.startswith("memory://")
+        barrier = threading.Barrier(self.count) if memory else None
+        environment = {} if memory else {name: v for name, v in os.environ.items() if name.startswith("AWS_")}
+        pool = self._threads if memory else self._processes
+        said = [
+            pool.submit(_begin, barrier, environment, write, store, *arguments, writer) for writer in range(self.count)
+        ]
+        return list(zip(*(future.result() for future in said), strict=True))
 
 
 def payload(race: int, writer: int) -> bytes:
@@ -95,17 +105,15 @@ def _prepare(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _write(
-    barrier: threading.Barrier | None,
-    environment: dict[str, str],
-    store: Store,
-    kind: str,
-    place: str,
-    races: int,
-    writer: int,
+def _begin(
+    barrier: threading.Barrier | None, environment: dict[str, str], write: Callable[..., list[str]], *arguments: Any
 ) -> list[str]:
-    """What one writer said of each race: `won`, and the digest that it goes on with; or the error."""
     os.environ.update(environment)
+    return write(lambda: (barrier or _barrier).wait(PATIENCE), *arguments)
+
+
+def _write(start: Callable[[], object], store: Store, kind: str, place: str, races: int, writer: int) -> list[str]:
+    """What one writer said of each race: `won`, and the digest that it goes on with; or the error."""
     attempt: Callable[[int], str]
     if kind == "create":
         attempt = lambda race: store.create(f"{place}/{race}", payload(race, writer)) or "won"
@@ -117,7 +125,7 @@ def _write(
     said = []
     store.exists(place)  # connected before the first race
     for race in range(races):
-        (barrier or _barrier).wait(PATIENCE)
+        start()
         try:
             said.append(attempt(race))
         except Exception as error:
@@ -153,16 +161,24 @@ def _committed(store: Store, kind: str, place: str, race: int, said: tuple[str, 
 
 def main(arguments: list[str]) -> int:
     """Every kind on every backend; prints a table, returns 1 where a race was not clean."""
+    from tests.chaos import measuring
     from tests.pipelines import seaweed
 
     races = int(arguments[0]) if arguments else 1000
     print(" | ".join(field.name for field in fields(Row)))
     clean = True
-    with tempfile.TemporaryDirectory() as folder, seaweed.running() as server, Writers() as writers:
+    with tempfile.TemporaryDirectory() as folder, seaweed.running() as server, Writers() as two, Writers(3) as three:
         os.environ.update(server.environment)
         for uri in (f"file://{folder}", "memory://races", f"s3://{seaweed.BUCKET}/races"):
-            for kind in KINDS:
-                row = writers.race(Store(uri), kind, races)
+            store = Store(uri)
+            rows = [partial(two.race, store, kind, races) for kind in KINDS]
+            rows += [
+                partial(measuring.race, three if kind == "three" else two, store, kind, -(-races // 5))
+                for kind in measuring.KINDS
+                if kind != "watch" or not uri.startswith("memory://")  # whose threads share one terminal
+            ]
+            for race in rows:
+                row = race()
                 clean &= row.clean
                 print(" | ".join(f"{v:.1f}" if isinstance(v, float) else str(v) for v in astuple(row)), flush=True)
     return 0 if clean else 1

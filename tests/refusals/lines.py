@@ -76,6 +76,12 @@ LINES = {
     "store: a control character in the address": (
         "error: the address 'memory://a\\x00b' has control characters; write it without"
     ),
+    "store: a chain of file systems": (
+        "error: simplecache::memory://x is no address of a store (*); use file://, memory:// or s3://"
+    ),
+    "store: a protocol that is not installed": (
+        "error: abfs://x is no address of a store (*); use file://, memory:// or s3://"
+    ),
     "store: a store that cannot be written": (
         "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
         "to one that can"
@@ -300,16 +306,16 @@ LINES = {
     ),
     "table: cut short": (
         "error: STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet cannot be read (*); measure the "
-        "run again (`opd study run`), or bring the table back from a copy"
+        "run again (`opd study run`, `opd measure`), or bring the table back from a copy"
     ),
     "table: other values": (
         "STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet cannot be read (*); measure the run "
-        "again (`opd study run`), or bring the table back from a copy"
+        "again (`opd study run`, `opd measure`), or bring the table back from a copy"
     ),
     "table: a column of another type": (
         "STORE/lake/training/recipe=tiny.opd/seed=0/part-0.parquet has a column seed of type String, and "
-        "Int64 is declared: it is of another version; measure the run again (`opd study run`), or bring the table "
-        "back from a copy"
+        "Int64 is declared: it is of another version; measure the run again (`opd study run`, `opd measure`), or "
+        "bring the table back from a copy"
     ),
     "table: an unknown table": (
         "unknown table 'rotations'; known: training, positions, sync, timing, evaluation, update_support, "

@@ -125,6 +125,8 @@ def _commands() -> list[Row]:
         ("store", "credentials in the address", "verify s3://key:secret@bucket/x"),
         ("store", "an address with one slash", "measure --trajectory s3:/bucket/run"),
         ("store", "a control character in the address", "verify memory://a\x00b"),
+        ("store", "a chain of file systems", "verify simplecache::memory://x"),
+        ("store", "a protocol that is not installed", "verify abfs://x"),
         ("store", "a store that cannot be written", f"{ONE} --name new --workers 0 "
          "--out HERE/one/config.json/store"),
         ("monitor", "no such run", "monitor tiny.nobody --against tiny.opd"),

@@ -52,7 +52,7 @@ def asking(sizes: Sizes, tell: Tell) -> list[Row]:
 
 def readers(store: Store) -> dict[str, Ask | None]:
     """How to ask, by name: the columns step and similarity of the rows that have these values; None: not installed."""
-    files = f"{store.path('lake')}/{TABLE}/**/*.parquet"
+    files = f"{store.path('lake')}/{TABLE}/recipe=*/seed=*/part-0.parquet"
 
     def answered(rows: pl.LazyFrame, having: dict[str, str]) -> pl.DataFrame:
         chosen = rows.filter(view="master", side="input", k=16, **having)

@@ -12,7 +12,7 @@ def locking(store: str = ".opd/store") -> pl.LazyFrame:
     """Columns recipe, step, master, bf16, null, chance; fractions, null where a run has no such rows."""
 
     def table(name: str) -> pl.LazyFrame:
-        return pl.scan_parquet(f"{store}/lake/{name}/**/*.parquet", hive_partitioning=True)
+        return pl.scan_parquet(f"{store}/lake/{name}/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)
 
     def mean(rows: pl.LazyFrame, *columns: pl.Expr) -> pl.LazyFrame:
         by_run = rows.group_by("recipe", "seed", "step").agg(columns)

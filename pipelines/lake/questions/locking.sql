@@ -2,7 +2,7 @@
 -- DuckDB; SET VARIABLE store = '.opd/store' first.
 WITH ends AS (
     SELECT *
-    FROM read_parquet(getvariable('store') || '/lake/locking/**/*.parquet', hive_partitioning = true)
+    FROM read_parquet(getvariable('store') || '/lake/locking/recipe=*/seed=*/part-0.parquet', hive_partitioning = true)
     WHERE side = 'input' AND k = 16
     QUALIFY step_other = max(step_other) OVER (PARTITION BY recipe, seed)
 ), by_run AS (
@@ -13,7 +13,7 @@ WITH ends AS (
     FROM ends GROUP BY ALL
 ), still AS (
     SELECT recipe, seed, step, avg(similarity_input) AS similarity
-    FROM read_parquet(getvariable('store') || '/lake/nulls/**/*.parquet', hive_partitioning = true)
+    FROM read_parquet(getvariable('store') || '/lake/nulls/recipe=*/seed=*/part-0.parquet', hive_partitioning = true)
     WHERE "null" = 'fixed_direction' AND similarity_k = 16 GROUP BY ALL
 ), nulls AS (
     SELECT recipe, step, avg(similarity) AS similarity FROM still GROUP BY ALL

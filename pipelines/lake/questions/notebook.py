@@ -16,16 +16,21 @@ def _():
     import polars as pl
 
     from pipelines.lake import questions, scan
-    from pipelines.store.objects import default_uri, normalise
+    from pipelines.store.objects import Store, default_uri, normalise
 
     given = mo.cli_args().get("store")
     store = normalise(str(given)) if given else default_uri()
-    return Path, alt, mo, pl, questions, scan, store
+    return Path, Store, alt, mo, pl, questions, scan, store
 
 
 @app.cell
-def _(mo, pl, scan, store):
-    arms = scan("update_support", store).select(pl.col("recipe").unique().sort()).collect()["recipe"].to_list()
+def _(Store, mo, pl, scan, store):
+    _there = Store(store).there()
+    arms = (
+        scan("update_support", store).select(pl.col("recipe").unique()).collect()["recipe"].sort().to_list()
+        if _there
+        else []
+    )
     _advice = "`make demo` makes one in five minutes; OPD_STORE names another store."
     mo.stop(not arms, mo.md(f"**{store} holds no measured run.** {_advice}"))
     core = [arm for arm in arms if arm.rpartition(".")[2] in ("sft", "sft-matched", "opd", "rlvr")]

@@ -9,7 +9,7 @@ import polars as pl
 
 def rotating(store: str = ".opd/store") -> pl.LazyFrame:
     """Columns recipe, layer, role, degrees, error, runs; the most rotated of each arm first, degrees."""
-    rotation = pl.scan_parquet(f"{store}/lake/rotation/**/*.parquet", hive_partitioning=True)
+    rotation = pl.scan_parquet(f"{store}/lake/rotation/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)
     last = pl.col("step") == pl.col("step").max().over("recipe", "seed")
     ends = rotation.filter(last, pl.col("view") == "bf16", pl.col("side") == "input", pl.col("k") == 16)
     found = ends.group_by("recipe", "layer", "role").agg(

@@ -9,7 +9,7 @@ import polars as pl
 
 def unchanged(store: str = ".opd/store") -> pl.LazyFrame:
     """Columns recipe, runs, bf16, master; fractions."""
-    support = pl.scan_parquet(f"{store}/lake/update_support/**/*.parquet", hive_partitioning=True)
+    support = pl.scan_parquet(f"{store}/lake/update_support/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)
     run = ["recipe", "seed"]
     share = (pl.col("unchanged") * pl.col("numel")).sum() / pl.col("numel").sum()
     ends = support.filter(pl.col("scope") == "projection", pl.col("step") == pl.col("step").max().over(run))

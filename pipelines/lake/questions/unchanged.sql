@@ -2,7 +2,7 @@
 -- DuckDB; SET VARIABLE store = '.opd/store' first.
 WITH ends AS (
     SELECT recipe, seed, "view", numel, unchanged
-    FROM read_parquet(getvariable('store') || '/lake/update_support/**/*.parquet', hive_partitioning = true)
+    FROM read_parquet(getvariable('store') || '/lake/update_support/recipe=*/seed=*/part-0.parquet', hive_partitioning = true)
     WHERE scope = 'projection'
     QUALIFY step = max(step) OVER (PARTITION BY recipe, seed)
 ), by_run AS (

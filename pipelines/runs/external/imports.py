@@ -1,23 +1,31 @@
 """Measure checkpoints trained elsewhere, wherever they lie: they become the recipe external.<name>, seed 0.
 
+Several calls under one name may run at once, on any machines: the record is compared and set (`records.write`), the
+tables are written after it, and a call that finds a newer record, before or after that, plans anew upon it. So the last
+to write a table knows of all snapshots recorded before.
+
 Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
 same name and base join the recorded ones and cost themselves, besides locking (every pair, from kept subspaces) and
 nulls (every step again where the final one is new). Tables hold the roles of the latest call.
 """
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
-from pipelines import lake
+from pipelines.lake.lake import file_of, partition_key
+from pipelines.lake.vouching import SHA256
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import Progress, book, forget, largest_first, measure
 from pipelines.runs.geometry.parts import lacking, peek
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.runs.geometry.worker import Found
 from pipelines.runs.provenance import provenance
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
 from pipelines.store.matrices import matrices
@@ -28,6 +36,7 @@ from pipelines.studies.study import Measurement
 
 STUDY = "external"
 ROLES = (*PROJECTIONS, "embed", "head", "norm", "bias", "other")
+ATTEMPTS = 50  # at a record that others keep replacing
 _NAME = re.compile(r"[a-z0-9._-]{1,100}")
 
 
@@ -41,6 +50,9 @@ class Import:
     fresh: bool  # the tables are already of these snapshots, settings and engine: there is nothing to measure
     work: list[MatrixTask]  # empty where fresh
     record: dict[str, Any]  # import.json as it will be, but for the tables
+    stored: records.Record | None  # what the record says now
+    number: int  # of that record
+    anew: "Callable[[], Import]"  # the same import, planned on what the record says by then
     tables: dict[str, dict[str, Any]]  # what each table asked for is made from
     notes: tuple[str, ...]  # what is left out, cut or taken as the same
 
@@ -70,7 +82,7 @@ def plan(
     given = {step: open_checkpoint(f"snapshot {step}", ref) for step, ref in snapshots}
     pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
     recipe = f"{STUDY}.{name or start.stamp[:12]}"
-    stored = records.read(store, recipe)
+    number, stored = records.newest(store, recipe)
     if stored is not None:
         records.require_extends(stored, recipe, start, given)
     kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
@@ -98,37 +110,62 @@ def plan(
         fresh=fresh,
         work=work,
         record=record | {"tables": stored["tables"] if stored else {}},
+        stored=stored,
+        number=number,
+        anew=partial(plan, store, base, list(snapshots), measurement, name, roles),
         tables=tables,
         notes=tuple(notes),
     )
 
 
 def measure_import(imported: Import, *, serial: bool = False, progress: Progress = lambda done, of: None) -> list[str]:
-    """Measure, replace the tables asked for and write the record; returns problems (non-finite weights by name).
+    """Measure, write the record and replace the tables asked for; returns problems (non-finite weights by name).
 
     A fresh import measures nothing and returns the problems on record. Errors: ValueError, before any work, for a store
-    that cannot be written.
+    that cannot be written; after it, for what another call recorded meanwhile and this one does not extend.
     """
-    store, recipe, record = imported.store, imported.recipe, imported.record
-    if imported.fresh:
-        return list(dict.fromkeys(p for table in imported.tables for p in record["tables"][table]["problems"]))
-    store.require_writable()
-    clock = Clock()
-    with clock.phase("measure"):
-        found = measure(imported.work, serial=serial, progress=progress)
-    book(clock, found)
-    record = record | {"provenance": provenance()}
-    others = {table: made for table, made in record["tables"].items() if table not in imported.tables}
-    if others != record["tables"]:
-        # Stopped between two tables, the record must not vouch for a mixture.
-        records.write(store, recipe, record | {"tables": others})
-    for table in imported.tables:
-        lake.write(store, table, found.rows[table], recipe=recipe, seed=0)
-    write_timing(store, STUDY, recipe, 0, imported.steps[-1], clock)
-    written = {table: made | {"problems": found.problems} for table, made in imported.tables.items()}
-    records.write(store, recipe, record | {"tables": others | written})
-    forget(store, found.stale)
-    return found.problems
+    store, recipe, clock = imported.store, imported.recipe, Clock()
+    for _ in range(ATTEMPTS):
+        if imported.fresh:
+            return list(
+                dict.fromkeys(p for table in imported.tables for p in imported.record["tables"][table]["problems"])
+            )
+        store.require_writable()
+        earlier = clock.seconds.get("measure", [0.0, 0.0])[1]
+        with clock.phase("measure"):
+            measured = measure(imported.work, serial=serial, progress=progress)
+        book(clock, measured)
+        clock.seconds["measure"][1] += earlier
+        if _written(imported, measured):
+            write_timing(store, STUDY, recipe, 0, imported.steps[-1], clock)
+            forget(store, measured.stale)
+            return measured.problems
+        imported = imported.anew()
+    raise ValueError(
+        f"the record of {recipe} was replaced {ATTEMPTS} times by others meanwhile; the same command goes on"
+    )
+
+
+def _written(imported: Import, measured: Found) -> bool:
+    """Write the record, then the tables; False where another call's record came before or meanwhile.
+
+    A call that is killed between leaves tables that are not those of the record: the next one measures them again.
+    """
+    store, recipe = imported.store, imported.recipe
+    files = {table: file_of(table, measured.rows[table]) for table in imported.tables}
+    made = {
+        table: made_from | {"problems": measured.problems, SHA256: hashlib.sha256(files[table]).hexdigest()}
+        for table, made_from in imported.tables.items()
+    }
+    record, number = imported.record | {"tables": imported.record["tables"] | made}, imported.number
+    if imported.stored is None or any(imported.stored[part] != record[part] for part in record):
+        try:
+            number = records.write(store, recipe, record | {"provenance": provenance()}, number)
+        except FileExistsError:
+            return False
+    for table, data in files.items():
+        store.write(partition_key(table, recipe=recipe, seed=0), data)
+    return records.generations(store, recipe).newest() == number
 
 
 def require_name(name: str) -> None:

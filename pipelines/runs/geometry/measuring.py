@@ -181,6 +181,7 @@ def measure_run(
         steps = [step for step in end["snapshots"] if step > 0]
         work = tasks(trajectory, steps, facts(recipe, seed, end["step"]), measurement)
         found = measure(work, serial=serial, progress=progress)
+        store.remove(key)  # stopped between two tables, it must not vouch for a mixture
         for table in measurement.tables:
             lake.write(store, table, found.rows.get(table, []), recipe=recipe.name, seed=seed)
     book(clock, found)

@@ -162,7 +162,14 @@ def judge(run: Watched, rails: Guardrails) -> pl.DataFrame:
 
 
 def keep(store: Store, run: Watched, rows: pl.DataFrame) -> None:
-    """Write the run's partition of the table `monitor`."""
+    """Write the run's partition of the table `monitor`, where it is another than is there.
+
+    Errors: ValueError where it is, and the store takes no writes.
+    """
+    stored = lake.written(store, "monitor", recipe=run.recipe, seed=run.seed)
+    if stored is not None and stored.equals(rows):
+        return
+    store.require_writable()
     lake.write(store, "monitor", rows, recipe=run.recipe, seed=run.seed)
 
 

@@ -145,11 +145,14 @@ def _keys(store: Store, folder: str) -> list[str]:
 
 
 def _read(store: Store, key: str) -> list[Entry]:
-    """The entries of a part; none where it is damaged."""
+    """The entries of a part; none where it is damaged, or is gone since it was listed."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = store.read(key)
+    try:
+        data = store.read(key)
+    except FileNotFoundError:  # another call needed it no more
+        return []
     if not key.endswith(f"/{_name(data)}"):
         return []
     length = int.from_bytes(data[:8], "little")

@@ -1,9 +1,11 @@
 """import.json: what an imported trajectory is made of, and which of its tables are of which weights.
 
-runs/external.<name>/seed-0/import.json
+runs/external.<name>/seed-0/import.json, then import-<8 digits>.json (`pipelines.store.generations`)
   base        ref, stamp
   snapshots   step: ref, stamp, notes of pairing, absent (weights of the base that were not comparable)
-  tables      table: engine, settings, roles, steps (stamp by step), problems; exists if and only if the rows do
+  tables      table: engine, settings, roles, steps (stamp by step), problems, sha256 of its file
+
+The record is written before its tables, so a table whose SHA-256 is another is not yet of this record, or no more.
 """
 
 import json
@@ -13,8 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines.lake.lake import partition_key
+from pipelines.lake.vouching import disagreement
 from pipelines.store.checkpoints import Checkpoint
 from pipelines.store.document import facts
+from pipelines.store.generations import NONE, Generations
 from pipelines.store.names import LONGEST, escaped, shown
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
@@ -30,29 +34,45 @@ def prefix(recipe: str) -> str:
     return f"runs/{recipe}/seed-0"
 
 
-def key(recipe: str) -> str:
-    return f"{prefix(recipe)}/import.json"
+def generations(store: Store, recipe: str) -> Generations:
+    """The records of an imported trajectory, each replaced by the next."""
+    return Generations(store, f"{prefix(recipe)}/import")
 
 
-def write(store: Store, recipe: str, record: Record) -> None:
-    store.write(key(recipe), (json.dumps(record, indent=1) + "\n").encode())
+def write(store: Store, recipe: str, record: Record, after: int) -> int:
+    """Replace the record of number `after`; returns the new number. Errors: FileExistsError where one is newer."""
+    return generations(store, recipe).append((json.dumps(record, indent=1) + "\n").encode(), after)
 
 
 def read(store: Store, recipe: str) -> Record | None:
-    """Errors: ValueError for a record of another layout, or one that is not what was written."""
+    """The newest record, or None. Errors: as `newest`."""
+    return newest(store, recipe)[1]
+
+
+def newest(store: Store, recipe: str) -> tuple[int, Record | None]:
+    """The newest record and its number; NONE and None where there is none.
+
+    Errors: ValueError for a record of another layout, or one that is not what was written.
+    """
+    records = generations(store, recipe)
     try:
-        stored = facts(store.read(key(recipe)), key(recipe), ANOTHER)
+        number, data = records.read()
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return NONE, None
+    return number, _opened(data, records.key(number))
+
+
+def _opened(data: bytes, key: str) -> Record:
+    stored = facts(data, key, ANOTHER)
     if stored.get("layout") != LAYOUT:
         layout = shown(stored.get("layout"))
-        raise ValueError(f"{key(recipe)} has layout {layout} and this version reads {LAYOUT}; {ANOTHER}")
+        raise ValueError(f"{key} has layout {layout} and this version reads {LAYOUT}; {ANOTHER}")
     try:
         right = next((False for fits in _parts(stored) if not fits), True)
     except (LookupError, TypeError, AttributeError):
         right = False
     if not right:
-        raise ValueError(f"{key(recipe)} does not say what it was made from; {ANOTHER}")
+        raise ValueError(f"{key} does not say what it was made from; {ANOTHER}")
     return stored
 
 
@@ -92,7 +112,10 @@ def vouches(stored: Record, store: Store, recipe: str, table: str, made_from: Re
     found = stored["tables"].get(table)
     if found is None or {name: found[name] for name in made_from} != made_from:
         return False
-    return store.exists(partition_key(table, recipe=recipe, seed=0))
+    try:
+        return not disagreement(table, store.read(partition_key(table, recipe=recipe, seed=0)), found)
+    except FileNotFoundError:
+        return False
 
 
 def require_extends(stored: Record, recipe: str, start: Checkpoint, given: dict[int, Checkpoint]) -> None:

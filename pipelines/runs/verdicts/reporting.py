@@ -26,16 +26,16 @@ def references(store: Store) -> list[str]:
 
 
 def publish(store: Store, recipe: str) -> str:
-    """Write the page of the import `recipe` (external.NAME); returns its key.
+    """Write the page of the import `recipe` (external.NAME) where it is another than is there; returns its key.
 
-    The same record, tables and references give the same bytes. Errors: ValueError where nothing was imported so.
+    The same record, tables and references give the same bytes. Errors: ValueError where nothing was imported so;
+    Unwritable or PermissionError where the page is another, and the store takes no writes.
     """
     from pipelines.report.imported import page
 
     record = records.read(store, recipe)
     if record is None:
         raise ValueError(f"{store.uri} holds no import {recipe!r}; `opd measure --name` makes one")
-    store.require_writable()
     judged = {}
     if recipe in judging.known(store):
         for study in references(store):
@@ -47,8 +47,9 @@ def publish(store: Store, recipe: str) -> str:
         for name, table in lake.TABLES.items()
         if "recipe" in table.by
     }
-    key = report_key(recipe)
-    store.write(key, page(recipe, tables, judged, provenance=_facts(record)).encode())
+    key, data = report_key(recipe), page(recipe, tables, judged, provenance=_facts(record)).encode()
+    if not (store.exists(key) and store.read(key) == data):
+        store.write(key, data)
     return key
 
 

@@ -84,8 +84,9 @@ def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str,
         for name, family in families(recipe.study).items():
             keys = {"study": recipe.study, "recipe": recipe.name, "seed": seed, "step": step, "family": name}
             rows += [keys | row for row in _accuracy(recipe, family, served)]
-    lake.write(store, "transfer", rows, recipe=recipe.name, seed=seed)
     key = f"{trajectory.prefix}/transfer.json"
+    store.remove(key)  # stopped before the next one is written, it must not vouch for these rows
+    lake.write(store, "transfer", rows, recipe=recipe.name, seed=seed)
     store.write(key, json.dumps({"from": made_from}, sort_keys=True).encode())
     return rows
 

@@ -1,8 +1,12 @@
 """What every command says of itself, and what it refuses."""
 
+import shutil
+
 import pytest
 
 from pipelines.cli import study
+from pipelines.runs.external import watchlist
+from pipelines.store.objects import Store, default_uri
 
 
 @pytest.mark.parametrize(
@@ -131,3 +135,55 @@ def test_a_matrix_whose_workers_keep_dying_is_one_line_and_a_failed_run(opd, mon
     code, said, told = opd("study", "list")
     assert (code, said) == (1, "")
     assert told == "error: lm_head was lost 4 times (killed by Ray's memory monitor); use fewer workers\n"
+
+
+@pytest.mark.parametrize("where", ["working directory", "home", "OPD_STORE", "--out"])
+def test_colons_in_an_address_are_characters_wherever_it_enters(where, opd, here, prefix, monkeypatch, unpublished):
+    """Two stores of such names are two, and nothing lies beside them."""
+    names, root = ("exp::a", "exp::b"), here.resolve()
+    for name in names:
+        (here / name / "run").mkdir(parents=True)
+        for step in (0, 100):
+            shutil.copytree(prefix / f"checkpoint-{step}", here / name / "run" / f"checkpoint-{step}")
+        more = []
+        if where == "working directory":
+            monkeypatch.chdir(root / name)
+        elif where == "home":
+            monkeypatch.setenv("HOME", str(root / name))
+            more = ["--out", "~/.opd/store"]
+        elif where == "OPD_STORE":
+            monkeypatch.setenv("OPD_STORE", f"file://{root}/{name}/.opd/store")
+        else:
+            more = ["--out", f"{name}/.opd/store"]
+        run = root / name / "run"
+        code, _, err = opd("measure", "--trajectory", run, "--name", name[-1], "--workers", 0, *more)
+        assert (code, err) == (0, "")
+        base, snapshot = f"{run}/checkpoint-0", f"100=file://{run}/checkpoint-100"
+        code, out, err = opd("plan", "--base", base, "--snapshot", snapshot, "--name", name[-1], *more)
+        assert (code, err) == (0, "") and "measured already" in out
+    assert sorted(path.name for path in root.iterdir()) == list(names)
+    for name in names:
+        assert opd("verify", f"{root}/{name}/.opd/store")[0] == 0
+        assert [path.name for path in (root / name / ".opd/store/runs").iterdir()] == [f"external.{name[-1]}"]
+
+
+def test_colons_in_the_addresses_of_other_commands(opd, here, prefix, unpublished):
+    store, copy = f"{here}/exp::a/store", f"{here}/exp::c/store"
+    opd("measure", "--trajectory", prefix, "--name", "a", "--workers", 0, "--out", store)
+    assert opd("import", store, "external.a/0")[0] == 0
+    assert (
+        opd("export", "external.a/0", "--to", copy)[0] == opd("verify", copy)[0] == opd("tables", "--out", copy)[0] == 0
+    )
+    watching = (
+        "watch",
+        "x",
+        "--trajectory",
+        f"{here}/exp::a",
+        "--base",
+        prefix / "checkpoint-0",
+        "--against",
+        "tiny.opd",
+    )
+    assert opd(*watching)[0] == 0
+    assert watchlist.read(Store(default_uri()), "x").prefix == f"file://{here}/exp::a"
+    assert sorted(path.name for path in here.iterdir()) == [".opd", "exp::a", "exp::c"]

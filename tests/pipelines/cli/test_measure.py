@@ -1,5 +1,6 @@
 """`opd measure`: from checkpoints to tables."""
 
+import json
 from contextlib import contextmanager
 
 import polars as pl
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from pipelines import lake
+from pipelines.runs.geometry import records
+from pipelines.store.objects import Store, default_uri
 from pipelines.studies.study import TABLES
 from tests.pipelines.cli.conftest import NORM, Q, save, weights
 
@@ -19,7 +22,7 @@ def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_p
     ours = lake.scan("rotation", str(out)).filter(recipe="external.mine").collect()
     assert set(ours["step"]) == {100, 200}
     assert ours.filter(step=200)["mean_deg"].drop_nulls().mean() > ours.filter(step=100)["mean_deg"].mean() > 0
-    plain = pl.scan_parquet(f"{out}/lake/rotation/**/*.parquet").collect()
+    plain = pl.scan_parquet(f"{out}/lake/rotation/recipe=*/seed=*/part-0.parquet").collect()
     assert plain.select(ours.columns).equals(ours)
     for table in TABLES:
         assert lake.scan(table, str(out)).collect().height > 0, table
@@ -185,3 +188,31 @@ def test_progress_is_drawn_by_cost(measure, monkeypatch):
     measure()
     assert [words for _, words in drawn] == ["2 matrices"] * 2
     assert 0.5 < drawn[0][0] < drawn[1][0] == 1.0, "the projection is most of it, and comes first"
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["by this version", "by an earlier one, without SHA-256"])
+def test_a_table_that_is_not_its_records_is_told_by_verify_and_repaired_by_the_same_command(pinned, opd, measure, here):
+    """As two calls at once could leave it: one table of step 100 alone, the others and the record of both steps."""
+    store = Store(default_uri())
+    hill = "lake/hill/recipe=external.mine/seed=0/part-0.parquet"
+    measure(steps=(100,))
+    early = store.read(hill)
+    measure(steps=(200,))
+    if not pinned:
+        number, data = records.generations(store, "external.mine").read()
+        record = json.loads(data)
+        for made in record["tables"].values():
+            del made["sha256"]
+        store.write(records.generations(store, "external.mine").key(number), json.dumps(record).encode())
+    assert opd("verify")[0] == 0
+    assert "were measured already" in measure(steps=(200,))[1]
+    whole = store.read(hill)
+    store.write(hill, early)
+    code, out, err = opd("verify", "--run", "external.mine/0")
+    why = "is not the file that its record names" if pinned else "holds steps 100, and its record names 100, 200"
+    assert (code, err) == (5, "")
+    assert out.splitlines()[1] == (
+        f"  {hill} {why}: measure the run again (`opd study run`, `opd measure`), or bring the table back from a copy"
+    )
+    assert "steps 100, 200 measured" in measure(steps=(200,))[1]
+    assert store.read(hill) == whole and opd("verify")[0] == 0

@@ -52,5 +52,7 @@ def test_bad_input_is_one_line_with_a_remedy(filled, refused, command, words):
         assert word in err
 
 
-def test_an_empty_store_says_so(refused):
+def test_an_empty_store_says_so(refused, here):
+    assert f"the store file://{here}/.opd/store does not exist; name one that does" in refused("regime", "tiny.opd")
+    (here / ".opd/store").mkdir(parents=True)
     assert "holds no measured run 'tiny.opd'; it holds: none" in refused("regime", "tiny.opd")

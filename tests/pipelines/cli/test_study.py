@@ -162,6 +162,7 @@ def test_the_installed_command_is_this_one(here):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_leaves_early_is_no_error(unbuffered, here):
+    (here / ".opd/store").mkdir(parents=True)
     command = [sys.executable, "-m", "pipelines.cli", "tables"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

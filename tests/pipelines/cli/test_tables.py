@@ -3,9 +3,11 @@
 import polars as pl
 
 from pipelines import lake
+from pipelines.store.objects import default_uri
 
 
-def test_tables_are_listed_with_their_rows_and_explained_by_column(opd, measure):
+def test_tables_are_listed_with_their_rows_and_explained_by_column(opd, measure, here):
+    (here / ".opd/store").mkdir(parents=True)
     code, empty, err = opd("tables")
     assert (code, err) == (0, "")
     listed = {line.split()[0]: line.split()[1:3] for line in empty.splitlines()[1:] if line.strip()}
@@ -24,7 +26,9 @@ def test_another_store_is_listed_by_its_address(opd, measure, tmp_path):
     measure("--out", tmp_path / "elsewhere")
     line = lambda out: next(line for line in out.splitlines() if line.startswith("hill"))
     assert line(opd("tables", "--out", tmp_path / "elsewhere")[1]).split()[1] != "0"
-    assert line(opd("tables")[1]).split()[1] == "0"
+    code, out, err = opd("tables")
+    assert (code, out) == (2, "")
+    assert err == f"error: the store {default_uri()} does not exist; name one that does, or set OPD_STORE to it\n"
 
 
 def test_a_store_without_credentials_is_one_line(opd, monkeypatch, tmp_path):

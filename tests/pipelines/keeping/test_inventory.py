@@ -65,6 +65,8 @@ def test_what_the_project_writes_is_known_with_its_run_and_step(tmp_path):
         ("watched/mine.json", "watch"),
         (f"runs/a/seed-0/measured/model.layers.0%2Fq/{'0' * 24}.safetensors", "part"),
         ("runs/external.a/seed-0/import.json", "record"),
+        ("runs/external.a/seed-0/import-00000012.json", "record"),
+        ("runs/external.a/seed-0/import-12.json", "foreign"),
         ("lake/bench/commit=abc/part-0.parquet", "table"),
         (f".probe-{HEX}", "temporary"),
         (f"..probe-{HEX}.{HEX}", "temporary"),

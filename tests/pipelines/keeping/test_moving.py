@@ -242,6 +242,23 @@ def test_an_import_is_copied_with_its_record_last(memory, target):
     refused(memory, target, "holds another run of that name", "base.ref", recipe="external.x")
 
 
+def test_of_an_import_the_record_that_counts_is_copied_over_the_one_that_counts_there(memory, target):
+    """The record is a generation of its own on either side, whose numbers need not be the same."""
+    record = {"layout": 2, "base": {"ref": "a", "stamp": "s"}, "snapshots": {}, "tables": {}}
+    folder = "runs/external.x/seed-0"
+    memory.write(f"{folder}/import-00000001.json", b"{}")
+    memory.write(f"{folder}/import-00000002.json", json.dumps(record).encode())
+    moved = move(memory, target, "external.x", 0)
+    assert moved.copied == [f"{folder}/import-00000002.json"] and moved.left == [f"{folder}/import-00000001.json"]
+    target.write(f"{folder}/import-00000005.json", b"damaged")
+    assert move(memory, target, "external.x", 0).copied == [f"{folder}/import-00000002.json"]
+    assert target.read(f"{folder}/import-00000005.json") == json.dumps(record).encode(), "the one that counts there"
+    own = json.dumps(record | {"snapshots": {"1": {}}}).encode()
+    target.write(f"{folder}/import-00000005.json", own)
+    assert move(memory, target, "external.x", 0).kept == [f"{folder}/import-00000002.json"]
+    assert target.read(f"{folder}/import-00000005.json") == own
+
+
 def test_progress_ends_at_all_of_it(furnished, target):
     heard = []
     move(furnished, target, NAME, 0, progress=lambda done, of: heard.append((done, of)))

@@ -1,11 +1,13 @@
 import os
 import random
+import re
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines import lake
+from pipelines.keeping.audit import audit
 from pipelines.lake import TABLES
 from pipelines.store.objects import Store
 
@@ -21,6 +23,7 @@ def write(store, found, seed=0, recipe="tiny.opd", table="training"):
 
 @pytest.fixture
 def files(tmp_path):
+    (tmp_path / "store").mkdir()
     return Store(f"file://{tmp_path}/store")
 
 
@@ -41,20 +44,25 @@ def test_rows_come_back_from_every_store(any_store):
 def test_plain_polars_reads_the_same(files):
     for seed in (0, 1):
         write(files, rows(seed=seed), seed=seed)
-    plain = pl.scan_parquet(f"{files.path('lake/training')}/**/*.parquet").collect()
+    plain = pl.scan_parquet(f"{files.path('lake/training')}/recipe=*/seed=*/part-0.parquet").collect()
     assert plain.equals(lake.scan("training", files.uri).collect())
-    hive = pl.scan_parquet(f"{files.path('lake/training')}/**/*.parquet", hive_partitioning=True).collect()
+    hive = pl.scan_parquet(
+        f"{files.path('lake/training')}/recipe=*/seed=*/part-0.parquet", hive_partitioning=True
+    ).collect()
     assert hive.select(plain.columns).equals(plain), "the keys in the path are the keys inside"
 
 
 def test_plain_polars_reads_the_same_from_s3(s3):
     write(s3, rows())
-    plain = pl.scan_parquet(f"{s3.uri}/lake/training/**/*.parquet", storage_options=lake.lake.s3_options())
+    plain = pl.scan_parquet(
+        f"{s3.uri}/lake/training/recipe=*/seed=*/part-0.parquet", storage_options=lake.lake.s3_options()
+    )
     assert plain.collect().equals(lake.scan("training", s3.uri).collect())
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_without_rows_has_its_schema(table, any_store):
+    any_store.write("runs/x", b"")
     assert lake.scan(table, any_store.uri).collect_schema() == TABLES[table].schema
     assert lake.scan(table, any_store.uri).collect().is_empty()
 
@@ -136,6 +144,121 @@ def test_a_store_in_an_odd_place_is_read(tmp_path, monkeypatch):
     write(Store(lake.lake.default_uri()), rows())
     assert lake.scan("training").collect().height == 3
     assert lake.scan("training", str(tmp_path / "run[1] 50%20 * größe")).collect().height == 3
+
+
+# Beside partitions that hold rows of (tiny.opd, 0), (tiny.opd, 1) and (tiny.sft, 0).
+OTHERS = (
+    "recipe=tiny.opd/seed=0 copy/part-0.parquet",
+    "recipe=tiny.opd/seed=0.bak/part-0.parquet",
+    "recipe=tiny.opd/seed=0 (1)/part-0.parquet",
+    "recipe=tiny.opd/seed=00/part-0.parquet",
+    "recipe=tiny.opd/seed=-0/part-0.parquet",
+    "recipe=tiny.opd/seed=1e0/part-0.parquet",
+    "recipe=tiny.opd/seed=/part-0.parquet",
+    "recipe=tiny.opd/old/seed=0/part-0.parquet",
+    "recipe=tiny.opd/seed=0/seed=0/part-0.parquet",
+    "recipe=tiny.opd/seed=0/part-0 (1).parquet",
+    "recipe=tiny.opd/seed=0/part-0 copy.parquet",
+    "recipe=tiny.opd/seed=0/part-1.parquet",
+    "recipe=tiny.opd/seed=0/part-0.parquet.tmp",
+    "recipe=tiny.opd/seed=0/.part-0.parquet.0123",
+    "recipe=tiny.opd/part-0.parquet",
+    "recipe=tiny.opd copy/seed=0/part-0.parquet",
+    "Copy of recipe=tiny.opd/seed=0/part-0.parquet",
+    "recipe=/seed=0/part-0.parquet",
+    "seed=0/recipe=tiny.opd/part-0.parquet",
+    "study=tiny/part-0.parquet",
+    "training/recipe=tiny.opd/seed=0/part-0.parquet",
+    "part-0.parquet",
+    "x.parquet",
+)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_lies_beside_partitions_is_not_read_and_named_once(other, tmp_path, caplog):
+    store = Store(f"file://{tmp_path}/store")
+    data = store.read(write(store, rows()))
+    write(store, rows(2, seed=1), seed=1)
+    write(store, rows(1, recipe="tiny.sft"), recipe="tiny.sft")
+    before = lake.scan("training", store.uri).collect()
+    assert not caplog.records
+    store.write(f"lake/training/{other}", data)
+    for _ in range(2):
+        assert lake.scan("training", store.uri).collect().equals(before)
+        assert lake.scan("training", store.uri, recipe="tiny.opd", seed=0).collect().height == 3
+        assert lake.scan("training", store.uri).filter(seed=0).select(pl.len()).collect().item() == 4
+    (said,) = {record.getMessage() for record in caplog.records}
+    assert len([record for record in caplog.records if record.getMessage() == said]) == 1
+    assert said == (
+        f"{store.uri}/lake/training/{other} is no partition of the table training and is not read; move it out of the "
+        "store (`opd verify` names it)"
+    )
+    assert [(f.kind, f.key) for f in audit(store).findings] == [("foreign", f"lake/training/{other}")]
+
+
+def test_copies_among_many_partitions_are_one_line_and_none_on_s3(s3, caplog):
+    data = s3.read(write(s3, rows()))
+    for other in OTHERS[:3]:
+        s3.write(f"lake/training/{other}", data)
+    assert lake.scan("training", s3.uri).collect().height == lake.scan("training", s3.uri).collect().height == 3
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        " and 2 more are no partition of the table training and are not read; "
+        "move them out of the store (`opd verify` names them)"
+    )
+
+
+def test_a_table_of_a_study_is_read_the_same(files, caplog):
+    data = files.read(lake.write(files, "verdicts", [], study="tiny"))
+    for other in ("study=tiny copy/part-0.parquet", "study=tiny/part-0 (1).parquet", "study=tiny/x/part-0.parquet"):
+        files.write(f"lake/verdicts/{other}", b"no Parquet")
+    assert lake.scan("verdicts", files.uri).collect().is_empty() and data
+    assert len(caplog.records) == 1
+
+
+def test_what_is_being_written_beside_a_partition_is_not_spoken_of(files, caplog):
+    write(files, rows())
+    files.write(f"lake/training/recipe=tiny.opd/seed=0/.part-0.parquet.{'0' * 32}", b"half")
+    assert lake.scan("training", files.uri).collect().height == 3
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("other", [o for o in OTHERS if o.startswith("recipe=tiny.opd/seed=0/")])
+def test_the_patterns_for_other_readers_leave_out_files_beside_a_partition(other, files):
+    write(files, rows())
+    files.write(f"lake/training/{other}", b"no Parquet")
+    plain = pl.scan_parquet(
+        f"{files.path('lake/training')}/recipe=*/seed=*/part-0.parquet", hive_partitioning=True
+    ).collect()
+    assert plain.select(TABLES["training"].schema.names()).equals(lake.scan("training", files.uri).collect())
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "s3"])
+def test_a_store_that_does_not_exist_is_an_error_and_one_without_the_table_is_not(kind, request, tmp_path, monkeypatch):
+    uri = {"file": f"file://{tmp_path}/nothing", "memory": f"memory://{tmp_path}"}.get(kind)
+    uri = uri or f"{request.getfixturevalue('s3').uri}/nothing"
+    message = f"the store {uri} does not exist; name one that does, or set OPD_STORE to it"
+    for partition in ({}, {"recipe": "tiny.opd"}):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            lake.scan("training", uri, **partition)
+    monkeypatch.setenv("OPD_STORE", uri)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        lake.scan("training")
+    Store(uri).write("runs/x", b"")
+    assert lake.scan("training").collect().is_empty()
+
+
+def test_a_key_with_a_space_is_refused_since_copies_have_them(files):
+    with pytest.raises(ValueError, match=r"^'tiny\.opd copy' has a space, which no key of a table has; leave it out$"):
+        write(files, rows(), recipe="tiny.opd copy")
+
+
+def test_a_store_with_colons_in_its_address_is_read(any_store):
+    one, two = (Store(f"{any_store.uri}/exp::{name}") for name in "ab")
+    write(one, rows(3))
+    write(two, rows(2))
+    assert lake.scan("training", one.uri).collect().height == 3
+    assert lake.scan("training", two.uri).filter(recipe="tiny.opd", seed=0).collect().height == 2
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])

@@ -15,6 +15,7 @@ from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.cluster.attach import cluster
 from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.geometry import records
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
@@ -96,7 +97,7 @@ def same(one, other):
 
 
 def record(store, recipe="external.x"):
-    return json.loads(store.read(f"runs/{recipe}/seed-0/import.json"))
+    return json.loads(records.generations(store, recipe).read()[1])
 
 
 def objects(store):

@@ -16,7 +16,7 @@ from tests.pipelines.store.racing import race
 DATA = bytes(range(256)) * 3
 ODD = (
     "a space", "größe-漢字-é", "100%", "50%20", "a+b", "a#b", "a&b=c", "it's", 'a"b', "[1]", "star*", "what?", "{x}",
-    "~", "@at", "a,b;c:d", "..a", "$x", "!", "(1)", "a|b", "<x>", "^`",
+    "~", "@at", "a,b;c:d", "a::b", "memory::x", "..a", "$x", "!", "(1)", "a|b", "<x>", "^`",
 )  # fmt: skip
 
 
@@ -76,6 +76,17 @@ class Behaviour:
             store.create("c", b"created")
         assert (store.read("a/b"), store.read("c")) == (b"first", b"written")
         assert store.list("a") == ["b"]
+
+    @pytest.mark.parametrize("place", ["exp::a", "memory::x/c::d", "::"])
+    def test_colons_in_an_address_are_characters_of_it(self, place, store):
+        other, beside = Store(f"{store.uri}/{place}/store"), Store(f"{store.uri}/{place}b/store")
+        other.write("a/b", b"one")
+        beside.create("a/b", b"two")
+        assert (other.read("a/b"), beside.read("a/b", 1, 3)) == (b"one", b"wo")
+        assert other.find("") == ["a/b"] and other.list("") == ["a"] and list(other.listing("")) == ["a/b"]
+        assert store.find("") == sorted([f"{place}/store/a/b", f"{place}b/store/a/b"])
+        other.remove("a")
+        assert store.find("") == [f"{place}b/store/a/b"]
 
     def test_a_removed_name_is_new_again(self, store):
         store.create("a/b", b"first")

@@ -1,10 +1,13 @@
 """Two writers at once, some times on every backend; `python -m tests.chaos.races` does it a thousand times."""
 
 import uuid
+from contextlib import nullcontext
 
 import pytest
 
+from pipelines.store.generations import Generations
 from pipelines.store.objects import Store
+from tests.chaos import measuring
 from tests.chaos.races import KINDS, Writers, payload, weights
 
 
@@ -15,7 +18,7 @@ def writers():
 
 
 class Races:
-    """`store` is an empty one; `races` are as many as a test has time for."""
+    """`store` is an empty one; `races` are as many as a test has time for, `measuring` the kinds of calls."""
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_one_of_two_writers_wins_and_nothing_mixes(self, kind, store, writers):
@@ -23,9 +26,16 @@ class Races:
         assert (row.races, row.right, row.mixed) == (self.races, self.races, 0)
         assert row.clean and row.backend == store.uri.partition("://")[0]
 
+    def test_calls_that_measure_other_snapshots_of_one_name_lose_none(self, store, writers):
+        for kind in self.measuring:
+            with Writers(3) if kind == "three" else nullcontext(writers) as calls:
+                row = measuring.race(calls, store, kind, 2)
+            assert (kind, row.races, row.right, row.mixed) == (kind, 2, 2, 0)
+
 
 class TestFiles(Races):
     races = 50
+    measuring = ("two", "watch")
 
     @pytest.fixture
     def store(self, tmp_path):
@@ -34,6 +44,7 @@ class TestFiles(Races):
 
 class TestMemory(Races):
     races = 50
+    measuring = ("two", "three")
 
     @pytest.fixture
     def store(self):
@@ -42,6 +53,7 @@ class TestMemory(Races):
 
 class TestS3(Races):
     races = 25
+    measuring = ("two",)
 
     @pytest.fixture
     def store(self, s3):
@@ -59,6 +71,12 @@ def test_a_store_that_mixes_two_writers_is_found_out(monkeypatch, writers):
     monkeypatch.setattr(Store, "read", lambda self, key, *where: read(self, key, *where)[:-1] + b"?")
     row = writers.race(Store(f"memory://{uuid.uuid4().hex}"), "create", 5)
     assert (row.mixed, row.clean) == (5, False)
+
+
+def test_tables_of_another_call_are_found_out(monkeypatch, writers):
+    monkeypatch.setattr(Generations, "append", lambda self, data, after: self.store.write(self.key(0), data) or 0)
+    row = measuring.race(writers, Store(f"memory://{uuid.uuid4().hex}"), "two", 2)
+    assert row.mixed == 2 and not row.clean
 
 
 def test_writers_write_what_differs():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import lake
 from pipelines.runs.external import imports
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.store.objects import Store
@@ -190,25 +189,133 @@ def test_a_record_of_another_layout(folders, store):
     refused(store, folders["base"], [(1, folders["one"])], "layout 1 and this version reads 2", "another --name")
 
 
-class Stopping:
-    """The lake, interrupted at the table hill."""
+def stopped_at(patch, name):
+    """A write of an object whose key holds `name` is the last thing this process does."""
+    write = Store.write
 
-    def write(self, store: Store, table: str, found: list, **partition: str | int) -> str:
-        if table == "hill":
+    def stopping(store, key, data):
+        if name in key:
             raise KeyboardInterrupt
-        return lake.write(store, table, found, **partition)
+        write(store, key, data)
+
+    patch.setattr(Store, "write", stopping)
 
 
-def test_stopped_between_two_tables_it_vouches_for_nothing(folders, store, monkeypatch, taken):
+@pytest.mark.parametrize("table", ["update_support", "hill", "timing"], ids=["the first", "in between", "after all"])
+def test_stopped_between_two_writes_the_same_call_goes_on_from_what_was_measured(
+    table, folders, store, monkeypatch, taken
+):
     run(store, folders["base"], [(1, folders["one"])])
     with monkeypatch.context() as patch:
-        patch.setattr(imports, "lake", Stopping())
+        stopped_at(patch, f"lake/{table}")
         with pytest.raises(KeyboardInterrupt):
             run(store, folders["base"], [(2, folders["two"])])
     again = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
-    assert (again.fresh, again.steps) == (False, (1, 2))
+    assert (again.fresh, again.steps) == (table == "timing", (1, 2))
     taken.clear()
     measure_import(again, serial=True)
     assert taken == [], "everything was measured before the tables were written"
     assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
     assert {row["step"] for row in rows(store, "hill")} == {1, 2}
+
+
+def test_stopped_before_its_record_a_call_has_changed_nothing_but_what_it_measured(folders, store, monkeypatch):
+    run(store, folders["base"], [(1, folders["one"])])
+    before = objects(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "create", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(store, folders["base"], [(2, folders["two"])])
+    assert before.items() <= objects(store).items()
+    assert all("/measured/" in key for key in objects(store).keys() - before.keys())
+    assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+
+
+def test_a_table_of_another_call_is_not_taken_for_that_of_the_record(folders, store, taken):
+    """As two calls left it that wrote the same tables in turn: one of them is of fewer steps than the record says."""
+    run(store, folders["base"], [(1, folders["one"])])
+    early = {table: store.read(f"lake/{table}/recipe=external.x/seed=0/part-0.parquet") for table in TABLES}
+    run(store, folders["base"], [(2, folders["two"])])
+    whole = objects(store)
+    for table in ("hill", "locking"):
+        store.write(f"lake/{table}/recipe=external.x/seed=0/part-0.parquet", early[table])
+    taken.clear()
+    assert not plan(store, folders["base"], [(2, folders["two"])], CUTS, "x").fresh
+    run(store, folders["base"], [(2, folders["two"])])
+    aside = "lake/timing"
+    repaired = objects(store)
+    assert taken == [] and repaired.keys() == whole.keys()
+    assert all(repaired[key] == data for key, data in whole.items() if not key.startswith(aside))
+
+
+@pytest.mark.parametrize("steps", [[(2, "two")], [(1, "one"), (2, "two")]], ids=["another step", "both"])
+def test_what_is_recorded_while_a_call_measures_is_in_its_tables(steps, folders, tmp_path, store):
+    """Planned before the other call recorded anything, and written after it."""
+    late = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    run(store, folders["base"], [(step, folders[which]) for step, which in steps])
+    assert measure_import(late, serial=True) == []
+    at_once = Store(f"file://{tmp_path}/at-once")
+    run(at_once, folders["base"], [(1, folders["one"]), (2, folders["two"])])
+    assert same(everything(store), everything(at_once))
+    assert record(store)["snapshots"] == record(at_once)["snapshots"]
+
+
+@pytest.mark.parametrize("at", ["lake/hill", "lake/timing"], ids=["between two tables", "after the last"])
+def test_what_is_recorded_while_a_call_writes_is_in_all_tables_in_the_end(at, folders, tmp_path, store, monkeypatch):
+    """The other call begins and ends between two writes of this one, which then writes over its tables."""
+    write, other = Store.write, [(2, folders["two"])]
+
+    def interrupted(store, key, data):
+        if key.startswith(at) and other:
+            run(store, folders["base"], [other.pop()])
+        write(store, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", interrupted)
+        run(store, folders["base"], [(1, folders["one"])])
+    at_once = Store(f"file://{tmp_path}/at-once")
+    run(at_once, folders["base"], [(1, folders["one"]), (2, folders["two"])])
+    assert other == [] and same(everything(store), everything(at_once))
+    assert plan(store, folders["base"], [(1, folders["one"]), (2, folders["two"])], CUTS, "x").fresh
+
+
+def test_a_call_with_other_settings_meanwhile_leaves_the_tables_of_one_of_both(folders, store, monkeypatch):
+    write, others = Store.write, Measurement(k=(2,), hill_k=(4,))
+    waiting = [others]
+
+    def interrupted(store, key, data):
+        if key.startswith("lake/hill") and waiting:
+            run(store, folders["base"], [(2, folders["two"])], waiting.pop())
+        write(store, key, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", interrupted)
+        run(store, folders["base"], [(1, folders["one"])])
+    assert {row["k"] for row in rows(store, "rotation")} == {4}
+    for table in ("rotation", "hill", "update_norm"):
+        assert {row["step"] for row in rows(store, table)} == {1, 2}
+    assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+
+
+def test_another_base_or_other_weights_recorded_meanwhile_are_refused_and_left_as_they_are(folders, tmp_path, store):
+    late = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    weights = plan(store, folders["base"], [(2, folders["one"])], CUTS, "x")
+    other = save(tmp_path / "other", model(**{Q: turned(1.0)}))
+    base = plan(store, other, [(3, folders["one"])], CUTS, "x")
+    run(store, folders["base"], [(2, folders["two"])])
+    kept = {key: data for key, data in objects(store).items() if "/measured/" not in key}
+    for refused_late, words in ((base, "was imported with the base"), (weights, "has other weights at step 2")):
+        with pytest.raises(ValueError, match=words) as caught:
+            measure_import(refused_late, serial=True)
+        assert "\n" not in str(caught.value)
+        assert kept.items() <= objects(store).items()
+    assert measure_import(late, serial=True) == []
+
+
+def test_a_record_that_others_keep_replacing_is_given_up_in_one_line(folders, store, monkeypatch):
+    monkeypatch.setattr(imports, "ATTEMPTS", 2)
+    monkeypatch.setattr(imports.records, "write", lambda *_: (_ for _ in ()).throw(FileExistsError))
+    with pytest.raises(
+        ValueError, match=r"^the record of external\.x was replaced 2 times by others meanwhile; the same"
+    ):
+        run(store, folders["base"], [(1, folders["one"])])

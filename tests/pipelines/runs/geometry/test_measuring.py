@@ -267,6 +267,26 @@ def test_measuring_again_with_other_cuts_replaces_the_rows(arm, seeded):
         assert set(lake.scan("rotation", store.uri).collect()["k"]) == set(cuts)
 
 
+def test_stopped_between_two_tables_neither_the_old_nor_the_new_cuts_are_vouched_for(arm, seeded, monkeypatch):
+    store, recipe, others = seeded("pre"), arm("pre"), replace(CUTS, k=(8,))
+    measure_run(store, recipe, 0, CUTS, serial=True)
+    write = lake.write
+
+    def stopping(store, table, rows, **partition):
+        if table == "hill":
+            raise KeyboardInterrupt
+        return write(store, table, rows, **partition)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lake, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            measure_run(store, recipe, 0, others, serial=True)
+    assert set(lake.scan("rotation", store.uri).collect()["k"]) == {8}
+    assert not measured(store, recipe, 0, CUTS) and not measured(store, recipe, 0, others)
+    measure_run(store, recipe, 0, CUTS, serial=True)
+    assert set(lake.scan("rotation", store.uri).collect()["k"]) == {4}
+
+
 def test_timing_keeps_the_phases_of_training(arm, seeded):
     store = seeded("pre")
     before = lake.written(store, "timing", recipe="mini.pre", seed=0).to_dicts()

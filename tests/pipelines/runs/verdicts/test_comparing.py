@@ -71,6 +71,7 @@ def test_the_terminal_of_a_suite_is_about_it(store):
 
 def test_a_study_without_rows_has_no_suites_and_no_power(tmp_path):
     empty = Store(f"file://{tmp_path}/empty")
+    (tmp_path / "empty").mkdir()
     assert comparing.decide(empty, TINY).is_empty() and comparing.varied(empty, TINY) == {}
     assert "power" not in comparing.terminal(empty, TINY)
     assert pl.read_parquet(empty.path("lake/means/study=tiny/part-0.parquet")).is_empty()
