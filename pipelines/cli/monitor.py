@@ -177,9 +177,7 @@ def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardr
     from pipelines.report.bands import trips
     from pipelines.report.numbers import aligned
 
-    print(
-        f"{aligned(_lines(rows))}\n\nband in brackets, * outside; of {guardrails}; at most 5 % of healthy runs leave it"
-    )
+    print(f"{aligned(_lines(rows))}\n\nband in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}")
     if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
         print(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others")
     print(f"table: {location(asked.store, 'lake/monitor')}   (filter recipe == {run.recipe!r})")

@@ -7,8 +7,8 @@ logarithm on their way up, give the interval in which one more run stays,
 
 of logarithms where a quantity is positive, and within [0, 1] where it is a similarity. s^2 is the variance over the
 references, the larger of its mean over norms within a factor of two and its mean over the whole curve: few curves cross
-somewhere by accident, which is no evidence of a narrow band. Where fewer than two references reach there is no band, and
-no verdict.
+somewhere by accident, which is no evidence of a narrow band. Where fewer than two references reach there is no band,
+and no verdict.
 
 The level holds for a whole run: of healthy runs, at most 1 - level trip (`trips`) anywhere, in any of the B bands that
 decide together. With a = (1 - level) / B and S snapshots a curve,
@@ -189,7 +189,7 @@ def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | Non
     """Each reference judged by bands of the others: recipe, seed, view, quantity, snapshots, inside, tripped.
 
     snapshots: with a verdict; inside: how many of them. With three references the others are two, whose band has
-    c = 127 where ten bands decide, 64 where five do: what it says of the band of three is that it errs on the wide side.
+    c = 127 where ten bands decide, 64 where five do: that none leaves it says little of the band of three.
     """
     parts = []
     for run in references.partition_by(RUN, maintain_order=True):

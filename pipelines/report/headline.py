@@ -65,8 +65,8 @@ def headline(
     """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`.
 
     value: mean over seeds; low, high: 95 % Student-t interval over seeds, of fractions within [0, 1]; null for one
-    seed, and for seeds that are equal. Fractions stay fractions (unit "percent" says how to show them); paper: what arXiv 2606.07082 reports for its 8B run of that
-    arm, null for views other than bf16, which it does not have.
+    seed, and for seeds that are equal. Fractions stay fractions (unit "percent" says how to show them); paper: what
+    arXiv 2606.07082 reports for its 8B run of that arm, null for views other than bf16, which it does not have.
     """
     rows = []
     for metric, frame in samples(metrics, tables, arms).items():

@@ -189,10 +189,12 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
         mine = found.filter(pl.col("arm") == arm)
         if mine.is_empty():
             continue
-        side, seeds = _side(mine), mine.height
+        side, seeds, detected = _side(mine), mine.height, None
         parts, problems, samples = side.spread, side.problems, side.samples
         pairs = mine.join(base, on="seed", suffix="_reference")
-        differences = (pairs["accuracy"] - pairs["accuracy_reference"]).to_list()
+        if arm != reference and against is not None:
+            differences = (pairs["accuracy"] - pairs["accuracy_reference"]).to_list()
+            detected = pooled_detectable(differences, [side, against])
         told.append(
             {
                 "arm": arm,
@@ -206,9 +208,7 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
                 "half_seeds": parts.half_of_seeds(problems, samples, seeds),
                 "half": parts.half(problems, samples, seeds),
                 **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},
-                "detectable": None
-                if arm == reference or against is None
-                else pooled_detectable(differences, [side, against]),
+                "detectable": detected,
             }
         )
     return pl.DataFrame(told, schema=SCHEMA, orient="row")

@@ -109,7 +109,7 @@ def summary(table: pl.DataFrame) -> str:
     few = {words: counts[words] for words in FEW.values() if counts[words]}
     if sum(few.values()) == len(rows):
         toward = sum(standing(claim, row) == "toward" for claim, row in rows)
-        resting = f"All rest on {listed(few)}, so none gets a verdict, which takes three"
+        resting = f"A verdict takes three seeds; all rest on {listed(few)}, so none gets a verdict"
         return f"{text}{resting}; {toward} of {len(rows)} point the paper's way."
     words += [f"{count} rest on {seeds} and get no verdict" for seeds, count in few.items()]
     return f"{text}Over the seeds at hand, {', '.join(words[:-1])} and {words[-1]}."

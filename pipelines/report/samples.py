@@ -87,7 +87,7 @@ def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[st
     value = mean(metric.column, order, metric.weight)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
     more = [pl.col(name).first() for name in SAMPLED] if metric.table == "evaluation" else []
-    found = rows(metric, tables, arms).group_by("arm", "seed").agg(value=value, cut=cut, *more)
+    found = rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
     return found.filter(pl.col("value").is_finite())
 
 

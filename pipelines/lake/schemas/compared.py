@@ -23,8 +23,8 @@ TABLES = (
                 "low",
                 REAL,
                 "metric's",
-                "lower end of the 95 % Student-t interval over seeds, of accuracies over samples and problems too; null "
-                "for one seed, and for seeds that are equal up to rounding",
+                "lower end of the 95 % Student-t interval over seeds, of accuracies over samples and problems too; "
+                "null for one seed, and for seeds that are equal up to rounding",
             ),
             Column("high", REAL, "metric's", "upper end of it"),
             Column(
@@ -38,7 +38,7 @@ TABLES = (
                 "size",
                 REAL,
                 "",
-                "effect / standard deviation of the paired differences; null for one seed or equal ones",
+                "effect / standard deviation of the paired differences; null for one or equal seeds",
             ),
             Column(
                 "detectable", REAL, "metric's", "smallest effect these seeds find with 80 % power at 5 %; null like low"

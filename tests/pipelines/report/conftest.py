@@ -115,8 +115,9 @@ SIGNS = {"sft": (1, 0, -1), "opd": (0, 1, -1), "rlvr": (-1, 1, 0), "sft-matched"
 
 
 def signs(arm: str) -> tuple[float, ...]:
-    """An arm's residuals of seeds 0, 1, 2; of the other suites each arm has its own, so that no two have none."""
-    return SIGNS.get(arm) or tuple(np.random.default_rng(list(arm.encode())).uniform(-1, 1, 3))
+    """An arm's residuals of seeds 0, 1, 2, with sum 0; each arm has its own, so that differences keep a spread."""
+    drawn = np.random.default_rng(list(arm.encode())).uniform(-1, 1, 3)
+    return SIGNS.get(arm) or tuple(drawn - drawn.mean())
 
 
 MATRICES = (("q", 100), ("k", 100), ("gate", 300), ("embed", 1000))
