@@ -65,7 +65,7 @@ def statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     }
 
 
-def coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iterator[dict[str, object]]:
+def coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iterator[dict[str, str | float]]:
     """Rows of SCHEMA, shares of `draws`; power is that over normal differences of mean FOUND."""
     for n in seeds:
         generator = np.random.default_rng(seed)

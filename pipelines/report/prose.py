@@ -43,7 +43,7 @@ READINGS = {
 
 def status(row: Row) -> str:
     """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
-    return FEW.get(row["seeds"], row["status"])
+    return FEW[row["seeds"]] if row["seeds"] in FEW else row["status"]
 
 
 def standing(claim: Claim, row: Row) -> str:

@@ -168,9 +168,9 @@ def beside(claim: Claim, values: Values, effect: Interval, holds: bool | None) -
     if found is None:
         return {name: None for name in ("control", *CONTROL, "control_says")}
     low, high, says = found.effect.low, found.effect.high, None
-    known = holds and found.decides and effect.low is not None and effect.high is not None
-    if known and low is not None and high is not None:
-        says = claim.read(found.control, (effect.low, effect.high), (low, high), found.right)
+    own = None if effect.low is None or effect.high is None else (effect.low, effect.high)
+    if holds and own is not None and found.decides and low is not None and high is not None:
+        says = claim.read(found.control, own, (low, high), found.right)
     return {
         "control": found.control.words,
         "control_effect": found.effect.mean,

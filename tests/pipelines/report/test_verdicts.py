@@ -8,6 +8,8 @@ from pipelines.report.claims import CLAIMS
 from pipelines.report.suites import SOON
 from pipelines.report.verdicts import verdicts
 
+ACCURACY = "OPD differs from RLVR: final accuracy at T=1"
+
 
 def row(table: pl.DataFrame, claim: str) -> dict:
     return table.row(by_predicate=pl.col("claim") == claim, named=True)
@@ -327,15 +329,16 @@ def test_an_interval_of_accuracies_is_no_narrower_than_sampling_and_problems_mak
     nearly = scored_as(tiny, opd=1 / 32, rlvr=8 / 32)
     spread = pl.when(pl.col("recipe") == "tiny.opd").then(1e-4 * pl.col("seed")).otherwise(0.0)
     nearly["evaluation"] = nearly["evaluation"].with_columns(accuracy=pl.col("accuracy") + spread)
-    found = row(verdicts("tiny", nearly), "OPD differs from RLVR: final accuracy at T=1")
+    found = row(verdicts("tiny", nearly), ACCURACY)
     assert found["high"] - found["low"] > 0.2 and found["detectable"] > 0.15
-    assert -1 <= found["low"] and found["high"] <= 1
+    assert found["low"] >= -1 and found["high"] <= 1
 
 
-def test_an_interval_of_accuracies_stays_within_what_is_possible(plant):
-    arms = plant(wobble=0.9, opd={"accuracy": (0.5, 0.55)}, rlvr={"accuracy": (0.5, 0.05)})
-    found = row(verdicts("tiny", arms), "OPD differs from RLVR: final accuracy at T=1")
-    assert found["high"] == 1.0 and -1 <= found["low"] < 0
+def test_an_interval_of_accuracies_stays_within_what_is_possible(tiny):
+    opd = pl.col("seed").replace_strict([0, 1, 2], [1.0, 0.2, 0.6])
+    value = pl.when(pl.col("recipe") == "tiny.opd").then(opd).otherwise(0.05 * pl.col("seed"))
+    found = row(verdicts("tiny", changed(tiny, value.alias("accuracy"), "evaluation")), ACCURACY)
+    assert found["effect"] == pytest.approx(0.55) and found["high"] == 1.0 and -1 <= found["low"] < 0
 
 
 def test_a_run_whose_rows_end_early_is_named_and_no_end(tiny):
@@ -352,7 +355,7 @@ def test_an_evaluation_that_ends_before_the_run_is_no_final_one(tiny):
     late = pl.col("recipe").eq("tiny.opd") & pl.col("step").gt(0)
     tables = {**tiny, "evaluation": tiny["evaluation"].filter(~late)}
     found = verdicts("tiny", tables)
-    assert found.filter(claim="OPD differs from RLVR: final accuracy at T=1").is_empty(), "its start is not its end"
+    assert found.filter(claim=ACCURACY).is_empty(), "its start is not its end"
 
 
 def test_a_value_that_is_not_finite_leaves_its_run_out(tiny):
