@@ -36,7 +36,6 @@ def judged(
     An imported run's rows are kept in the table `monitor`. No weights are read.
     """
     from pipelines.report import bands
-    from pipelines.report.readings import QUANTITIES
     from pipelines.runs.geometry import monitor
 
     try:
@@ -55,7 +54,7 @@ def judged(
     found = {
         "verdict": first if decides or not known.is_empty() else "the references' bands do not reach its norms",
         "reference": str(guardrails),
-        "references_that_leave_the_others_band": guardrails.false_alarms(run.view, QUANTITIES),
+        "references_that_leave_the_others_band": guardrails.false_alarms(run.view),
         "view": run.view,
         "values_inside": int(known["inside"].sum()),
         "values": known.height,

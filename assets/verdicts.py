@@ -45,6 +45,9 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
             named = ", ".join(missing[:NAMED]) + (" and so on" if len(missing) > NAMED else "")
             context.log.warning(f"{len(missing)} runs are not measured yet, and left out: {named}")
         rows = comparing.decide(opened, study)
+        excluded = comparing.excluded(opened, study)
+        for line in excluded:
+            context.log.warning(f"left out of the verdicts: {line}")
     found = metadata.part(opened, "verdicts", study=study.name)
     assert found is not None
     return dg.MaterializeResult(
@@ -56,6 +59,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
                 ).to_dicts()
             ),
             "missing": missing,
+            "left_out": excluded,
         }
         | lineage.of("verdicts")
         | spent.alone()

@@ -103,7 +103,9 @@ def _once(asked: Asked, recipe: str, seed: int) -> int:
     from pipelines.runs.geometry.monitor import calibrated, judge, keep, watched
 
     run = watched(asked.store, recipe, seed, serial=asked.serial)
-    guardrails = calibrated(asked.store, asked.against, without=(run.recipe, run.seed), serial=asked.serial)
+    guardrails = calibrated(
+        asked.store, asked.against, without=(run.recipe, run.seed), quantities=asked.quantities, serial=asked.serial
+    )
     rows = judge(run, guardrails)
     keep(asked.store, run, rows)
     return _end(asked, run, _deciding(asked, run, rows), guardrails)
@@ -118,7 +120,8 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
 
     if given.watch:
         asked.store.require_writable()
-    guardrails = calibrated(asked.store, asked.against, serial=asked.serial)  # before a checkpoint is waited for
+    # Before a checkpoint is waited for.
+    guardrails = calibrated(asked.store, asked.against, quantities=asked.quantities, serial=asked.serial)
     outcome = None
     for base, snapshots in _batches(given):
         imported = plan(asked.store, base, snapshots, Measurement(tables=TABLES), given.name)
@@ -174,8 +177,8 @@ def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardr
     from pipelines.report.bands import trips
     from pipelines.report.numbers import aligned
 
-    print(f"{aligned(_lines(rows))}\n\nband of 95 % in brackets, * outside; of {guardrails}")
-    if (alarms := guardrails.false_alarms(asked.view or run.view, asked.quantities)) is not None:
+    print(f"{aligned(_lines(rows))}\n\nband in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}")
+    if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
         print(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others")
     print(f"table: {location(asked.store, 'lake/monitor')}   (filter recipe == {run.recipe!r})")
     for problem in run.problems:

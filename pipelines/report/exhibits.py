@@ -16,12 +16,12 @@ from pipelines.report.numbers import PLUS_MINUS, quantity
 from pipelines.report.samples import table as rows_of
 from pipelines.report.suites import Suite
 
-MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed"
+MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed, or for equal ones"
 OUTCOMES = {
     "holds": "What holds",
     "fails": "What fails",
     "undecided": "What these seeds do not decide",
-    "one seed": "What rests on one seed, and gets no verdict",
+    **{words: f"What rests on {words}, and gets no verdict" for words in prose.FEW.values()},
 }
 WHOSE: dict[Section, str] = {"paper": "What the paper says of them", "ours": "What is asked here besides"}
 
@@ -150,7 +150,8 @@ def accuracy(scores: pl.DataFrame, powers: pl.DataFrame) -> str:
             "How narrow that is at T=1, in points. Every run answers the same problems, so differences between arms "
             "carry little of the problems' spread, and more seeds do not make an accuracy on the whole task more "
             "certain than its problems allow. The last column is the smallest difference from OPD that these "
-            "seeds would show at 5 % in 80 % of cases, from the spread of the paired differences."
+            "seeds would show at 5 % in 80 % of cases, from the spread of the paired differences and the errors over "
+            "samples and problems."
         )
         caption = "Half-widths of 95 % intervals of the final accuracy, in points: as run, and with more seeds"
         parts += [

@@ -65,9 +65,9 @@ def headline(
 ) -> pl.DataFrame:
     """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`.
 
-    value: mean over seeds; low, high: 95 % Student-t interval over seeds, null for one seed. Fractions stay fractions
-    (unit "percent" says how to show them); paper: what arXiv 2606.07082 reports for its 8B run of that
-    arm, null for views other than bf16, which it does not have.
+    value: mean over seeds; low, high: 95 % Student-t interval over seeds, of fractions within [0, 1]; null for one
+    seed, and for seeds that are equal. Fractions stay fractions (unit "percent" says how to show them); paper: what
+    arXiv 2606.07082 reports for its 8B run of that arm, null for views other than bf16, which it does not have.
     """
     rows = []
     for metric, frame in samples(metrics, tables, arms).items():
@@ -76,6 +76,9 @@ def headline(
             if mine.is_empty():
                 continue
             found = interval(mine["value"].to_list())
+            low, high = found.low, found.high
+            if metric.unit == "percent" and low is not None and high is not None:
+                low, high = max(0.0, low), min(1.0, high)
             cut = "" if metric.cut is None or mine["cut"][0] is None else f", {metric.cut} {mine['cut'][0]}"
             rows.append(
                 {
@@ -84,8 +87,8 @@ def headline(
                     "unit": metric.unit,
                     "arm": arm,
                     "value": found.mean,
-                    "low": found.low,
-                    "high": found.high,
+                    "low": low,
+                    "high": high,
                     "seeds": found.n,
                     "paper": None if metric.view == "master" else dict(metric.paper).get(arm),
                 }
@@ -96,7 +99,8 @@ def headline(
 def grid(table: pl.DataFrame) -> list[list[str]]:
     """`headline` as text: a heading row, then one row per metric; arms without any row have no column.
 
-    A cell is "mean +- half-width of the 95 % interval"; without an interval (one seed) the mean alone.
+    A cell is "mean +- half-width of the 95 % interval", of a share that would leave 0 to 100 % "mean [low, high]";
+    without an interval (one seed, or seeds that are equal) the mean alone.
     """
     arms = [arm.key for arm in ARMS if arm.key in set(table["arm"])]
     names = "/".join(BY_KEY[key].label for key in ("sft", "opd", "rlvr"))
@@ -112,7 +116,7 @@ def grid(table: pl.DataFrame) -> list[list[str]]:
 def cell(row: Mapping[str, object]) -> str:
     value, low, high, unit = row["value"], row["low"], row["high"], row["unit"]
     assert isinstance(value, float)
-    half = (high - low) / 2 if isinstance(low, float) and isinstance(high, float) else None
+    half = max(high - value, value - low) if isinstance(low, float) and isinstance(high, float) else None
     shown: Unit = "percent" if unit == "percent" else "deg" if unit == "deg" else ""
     return quantity(value, shown, half)
 

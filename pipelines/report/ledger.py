@@ -28,10 +28,12 @@ HEADING = (
     "how to read it",
 )
 TOLD = (
-    "The Student-t interval over seeds decides. The percentile bootstrap over seeds stands beside it and decides "
-    "nothing: of three seeds it runs from the smallest to the largest difference and covers the mean in 75 % of "
-    "cases (83 % of five), where it says 95 %. Size is the mean difference over the standard deviation of the paired "
-    "differences. Found with 80 % power: the smallest difference that so many seeds with this spread would show at 5 %."
+    "The Student-t interval over seeds decides, of three seeds or more; that of an accuracy has the errors over "
+    "samples and problems in it too. Seeds that are equal up to rounding decide nothing. The percentile bootstrap over "
+    "seeds stands beside it and decides nothing: of three seeds it runs from the smallest to the largest difference "
+    "and covers the mean in 75 % of cases (83 % of five), where it says 95 %. Size is the mean difference over the "
+    "standard deviation of the paired differences. Found with 80 % power: the smallest difference that so many seeds "
+    "with this spread would show at 5 %."
 )
 
 

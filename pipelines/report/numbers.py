@@ -12,7 +12,10 @@ DIGITS_ALONE = 3
 
 
 def quantity(value: float, unit: Unit, half: float | None = None) -> str:
-    """`value`, with `half` (the interval's half-width) if given: "4.9 +- 0.3 %", "(3.31 +- 0.12)e-3", "0.014 deg"."""
+    """`value`, with `half` (the interval's half-width) if given: "4.9 +- 0.3 %", "(3.31 +- 0.12)e-3", "0.014 deg".
+
+    A share whose interval would leave 0 to 100 % has its ends within it: "3 [0, 43] %".
+    """
     scale, power = scaling(value, unit)
     shown = value * scale
     tail = f"e{power}" if power else ""
@@ -20,6 +23,9 @@ def quantity(value: float, unit: Unit, half: float | None = None) -> str:
         return f"{fixed(shown, decimals(shown, DIGITS_ALONE))}{tail}{SUFFIX[unit]}"
     places = supported(half * scale) if half else decimals(shown, DIGITS_ALONE)
     body = f"{fixed(shown, places)} {PLUS_MINUS} {fixed(half * scale, places)}"
+    if unit == "percent" and not half <= value <= 1 - half:
+        ends = (max(0.0, value - half), min(1.0, value + half))
+        body = f"{fixed(shown, places)} [{', '.join(fixed(end * scale, places) for end in ends)}]"
     return f"({body}){tail}{SUFFIX[unit]}" if tail else f"{body}{SUFFIX[unit]}"
 
 

@@ -4,6 +4,9 @@ A run's accuracy is a mean over P problems of m samples each. With p_i the chanc
 (between + within / m) / P, where between = Var(p_i) and within = E[p_i (1 - p_i)], which sum to p (1 - p) for mean p.
 The stored standard error and accuracy give both, if m > 1. All runs of a study answer the same problems, so the spread
 over seeds holds no variance between problems: s^2 = seeds + within / (P m).
+
+Verdicts on accuracies rest on all three (`pooled`): a spread over seeds that is small by accident, as equal differences
+of few samples are, is no smaller than what sampling alone makes.
 """
 
 import math
@@ -18,8 +21,9 @@ from scipy.stats import nct, norm
 from scipy.stats import t as student
 
 from pipelines.report.arms import EVERY, label
+from pipelines.report.copies import copies
 from pipelines.report.numbers import PLUS_MINUS, aligned
-from pipelines.report.samples import final_step, table
+from pipelines.report.samples import final_step, table, without
 
 POWER, LEVEL = 0.80, 0.95
 PLANNED = (5, 10)  # seeds that a reader may think of adding
@@ -88,6 +92,63 @@ def spread(accuracies: Sequence[float], stderrs: Sequence[float], problems: int,
     return Spread(within=within, between=between, seeds=seeds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What one side of a comparison was scored on: its variances, and the size of one evaluation."""
+
+    spread: Spread
+    problems: int
+    samples: int
+
+    @property
+    def sampling(self) -> float:
+        """Variance of one run's accuracy on these problems from sampling alone."""
+        return self.spread.within / (self.problems * self.samples)
+
+    @property
+    def drawing(self) -> float:
+        """Variance of any run's accuracy from which problems were drawn, which all seeds share."""
+        return self.spread.between / self.problems
+
+
+def scored(accuracies: Sequence[float], stderrs: Sequence[float | None], problems: int, samples: int) -> Scored:
+    """From one arm's evaluations, one a seed. Without a standard error all of p (1 - p) counts as between problems."""
+    known = [error for error in stderrs if error is not None]
+    parts = spread(accuracies, known, problems, samples if known else 1)
+    return Scored(spread=parts, problems=problems, samples=samples)
+
+
+def pooled(differences: Sequence[float], sides: Sequence[Scored], level: float = LEVEL) -> float | None:
+    """Half-width for the mean of paired differences of accuracies, over seeds, samples and problems.
+
+        sqrt(max(t s, z sqrt(within / (P m)))^2 / n + z^2 between / P)
+
+    s: over the n seeds, which holds sampling too, and is at least what sampling alone makes; within and between are
+    summed over the sides. The sides' problems are taken as independent, which is wide where both find the same ones
+    hard. None for one seed.
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    t, z = float(student.ppf((1 + level) / 2, n - 1)), float(norm.ppf((1 + level) / 2))
+    seeds = max(t * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
+    return math.hypot(seeds / math.sqrt(n), z * math.sqrt(sum(side.drawing for side in sides)))
+
+
+def pooled_detectable(differences: Sequence[float], sides: Sequence[Scored]) -> float | None:
+    """The smallest mean difference of accuracies that `pooled` finds with about 80 % power; None for one seed.
+
+    `detectable` of the spread over seeds, at least that of sampling, and the normal one of the problems, at right
+    angles.
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    z = float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))
+    over = max(distance(n, POWER, LEVEL) * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
+    return math.hypot(over / math.sqrt(n), z * math.sqrt(sum(side.drawing for side in sides)))
+
+
 SCHEMA = pl.Schema(
     {
         "arm": pl.String(),
@@ -111,7 +172,7 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
 
     within_sd, between_sd, seed_sd: square roots of `Spread`; half_problems: of one run, over problems (z); half_seeds:
     over seeds on these problems; half: both (`Spread.half`), and half_5, half_10 with as many seeds; detectable: the
-    smallest difference from `reference` that the seeds in common find with 80 % power.
+    smallest difference from `reference` that a verdict on the seeds in common finds with 80 % power (`pooled`).
     """
     rows = table(tables, "evaluation", EVERY).with_columns(final=final_step("evaluation"))
     frame = rows.filter(
@@ -120,16 +181,20 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
         pl.col("step") > 0,
         pl.col("stderr").is_not_null(),
     ).sort("arm", "seed")
-    found = frame.collect()
-    base = found.filter(pl.col("arm") == reference).select("seed", reference="accuracy")
+    found = without(frame.collect(), copies(tables, EVERY))
+    base = found.filter(pl.col("arm") == reference)
+    against = None if base.is_empty() else _side(base)
     told = []
     for arm in EVERY:
         mine = found.filter(pl.col("arm") == arm)
         if mine.is_empty():
             continue
-        problems, samples, seeds = mine["problems"][0], mine["samples"][0], mine.height
-        parts = spread(mine["accuracy"].to_list(), mine["stderr"].to_list(), problems, samples)
-        pairs = mine.join(base, on="seed").select(pl.col("accuracy") - pl.col("reference")).to_series().to_list()
+        side, seeds, detected = _side(mine), mine.height, None
+        parts, problems, samples = side.spread, side.problems, side.samples
+        pairs = mine.join(base, on="seed", suffix="_reference")
+        if arm != reference and against is not None:
+            differences = (pairs["accuracy"] - pairs["accuracy_reference"]).to_list()
+            detected = pooled_detectable(differences, [side, against])
         told.append(
             {
                 "arm": arm,
@@ -143,10 +208,15 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
                 "half_seeds": parts.half_of_seeds(problems, samples, seeds),
                 "half": parts.half(problems, samples, seeds),
                 **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},
-                "detectable": None if arm == reference or len(pairs) < 2 else detectable(stdev(pairs), len(pairs)),
+                "detectable": detected,
             }
         )
     return pl.DataFrame(told, schema=SCHEMA, orient="row")
+
+
+def _side(mine: pl.DataFrame) -> Scored:
+    """Of one arm's final evaluations."""
+    return scored(mine["accuracy"].to_list(), mine["stderr"].to_list(), mine["problems"][0], mine["samples"][0])
 
 
 def grid(table: pl.DataFrame) -> list[list[str]]:

@@ -7,17 +7,19 @@ import polars as pl
 
 from pipelines.report.arms import label
 from pipelines.report.claims import BY_TEXT, Claim, Section
+from pipelines.report.intervals import DECIDING
 from pipelines.report.metrics import END, Metric
 from pipelines.report.numbers import change, quantity
 
 Row = Mapping[str, Any]
-STATUSES = ("holds", "fails", "undecided", "one seed")
+FEW = {1: "one seed", 2: "two seeds"}
+STATUSES = ("holds", "fails", "undecided", *FEW.values())
 HEADINGS = {
     "holds": "What reproduces",
     "fails": "What does not reproduce",
     "undecided": "What these seeds do not decide",
-    "toward": "What points the paper's way, without a verdict (one seed)",
-    "away": "What points the other way, without a verdict (one seed)",
+    "toward": "What points the paper's way, without a verdict (fewer than three seeds)",
+    "away": "What points the other way, without a verdict (fewer than three seeds)",
 }
 WORDS = {
     "holds": "holds",
@@ -40,13 +42,13 @@ READINGS = {
 
 
 def status(row: Row) -> str:
-    """holds, fails or undecided; "one seed" where there is no interval to decide by."""
-    return "one seed" if row["low"] is None else row["status"]
+    """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
+    return FEW[row["seeds"]] if row["seeds"] in FEW else row["status"]
 
 
 def standing(claim: Claim, row: Row) -> str:
-    """The status or, for one seed, the way the numbers point: a key of `HEADINGS`."""
-    if row["low"] is not None:
+    """The status or, for fewer than three seeds, the way the numbers point: a key of `HEADINGS`."""
+    if row["seeds"] >= DECIDING:
         return status(row)
     return "toward" if claim.judge(row["effect"], row["effect"], row["right_value"]) else "away"
 
@@ -104,11 +106,12 @@ def summary(table: pl.DataFrame) -> str:
     counts = {name: sum(status(row) == name for _, row in rows) for name in STATUSES}
     words = [f"{counts['holds']} hold", f"{counts['fails']} fail", f"{counts['undecided']} stay undecided"]
     text = f"{len(rows)} statements of the paper on SFT, OPD and RLVR, split by view, are tested. "
-    if counts["one seed"] == len(rows):
+    few = {words: counts[words] for words in FEW.values() if counts[words]}
+    if sum(few.values()) == len(rows):
         toward = sum(standing(claim, row) == "toward" for claim, row in rows)
-        return f"{text}All rest on one seed, so none gets a verdict; {toward} of {len(rows)} point the paper's way."
-    if counts["one seed"]:
-        words.append(f"{counts['one seed']} rest on one seed and get no verdict")
+        resting = f"A verdict takes three seeds; all rest on {listed(few)}, so none gets a verdict"
+        return f"{text}{resting}; {toward} of {len(rows)} point the paper's way."
+    words += [f"{count} rest on {seeds} and get no verdict" for seeds, count in few.items()]
     return f"{text}Over the seeds at hand, {', '.join(words[:-1])} and {words[-1]}."
 
 
@@ -133,10 +136,11 @@ def control(table: pl.DataFrame) -> str:
     if not rows:
         return "This study has no matched offline control, so on-policy and offline training are not told apart by it."
     apart = [claim.metric.words for claim, row in rows if row["holds"]]
-    single = [claim.metric.words for claim, row in rows if status(row) == "one seed"]
-    if len(single) == len(rows):
-        return f"The control was run with one seed: {len(rows)} differences are listed, none is decided."
-    known = len(rows) - len(single)
+    few = [status(row) for _, row in rows if row["seeds"] < DECIDING]
+    if len(few) == len(rows):
+        seeds = listed(sorted(set(few)))
+        return f"The control was run with {seeds}: {len(rows)} differences are listed, none is decided."
+    known = len(rows) - len(few)
     if not (same := known - len(apart)):
         return f"These seeds tell OPD from its matched offline control on each of {known} metrics: {listed(apart)}."
     text = f"On {same} of {known} metrics these seeds do not tell OPD from its matched offline control"
@@ -198,7 +202,8 @@ def weighting(table: pl.DataFrame) -> str:
 
 def bootstrapped(table: pl.DataFrame) -> str:
     """One sentence: how many statements the bootstrap's narrower interval would decide otherwise."""
-    rows = [(BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True) if row["low"] is not None]
+    rows = [(BY_TEXT[row["claim"]], row) for row in table.iter_rows(named=True) if row["size"] is not None]
+    rows = [(claim, row) for claim, row in rows if row["seeds"] >= DECIDING]
     other = [c for c, r in rows if c.judge(r["boot_low"], r["boot_high"], r["right_value"]) is not r["holds"]]
     return f"By the bootstrap {len(other)} of {len(rows)} statements would come out otherwise."
 

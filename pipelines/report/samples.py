@@ -1,4 +1,8 @@
-"""One number per run: a metric read from the tables. Every plan of a report is collected in one pass."""
+"""One number per run: a metric read from the tables. Every plan of a report is collected in one pass.
+
+Runs that do not count (`exclusions`) have none: copies of another seed, and in a table whose rows end before the run
+does, the run at its end.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -7,22 +11,35 @@ import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.report.arms import CORE, tagged
+from pipelines.report.copies import copies
 from pipelines.report.metrics import END, PROJECTIONS, START, Metric
 
 # A snapshot stands for a share of the run when it is at most this far from it (share of the run's steps).
 NEARBY = 0.05
 RUN = ("recipe", "seed")
+SAMPLED = ("stderr", "problems", "samples")  # columns of an evaluation beside its accuracy
 
 
 def table(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str] = CORE) -> pl.LazyFrame:
-    """The rows of table `name` that belong to one of `arms` and to a decoder projection; empty without such a table."""
+    """The rows of table `name` that belong to one of `arms` and to a decoder projection; empty without such a table.
+
+    With a column run_steps in every table: those that have none take it from update_support, null where that has none.
+    """
     frame = tagged(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
+    if "run_steps" not in TABLES[name].schema:
+        known = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
+        frame = frame.join(known.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
     return frame.filter(pl.col("role").is_in(PROJECTIONS)) if "role" in TABLES[name].schema else frame
 
 
 def final_step(name: str) -> pl.Expr:
-    """The last step of each run in table `name`. A gated run ends before its horizon, so what was seen decides."""
-    return pl.col("step_other" if "step_other" in TABLES[name].schema else "step").max().over(RUN)
+    """The last step of each run in rows of `table(name)`: what the run says of itself, else the last that was seen."""
+    return pl.coalesce(pl.col("run_steps").max(), last_seen(name)).over(RUN)
+
+
+def last_seen(name: str) -> pl.Expr:
+    """The last step of a run that rows of table `name` are about."""
+    return pl.col("step_other" if "step_other" in TABLES[name].schema else "step").max()
 
 
 def at(name: str, frame: pl.LazyFrame, share: float) -> pl.LazyFrame:
@@ -57,7 +74,10 @@ def mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
 
 
 def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.LazyFrame:
-    """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut. Runs without a value are absent."""
+    """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut, of an accuracy `SAMPLED` too.
+
+    Runs without a finite value are absent.
+    """
     if metric.since is not None:
         end = plan(replace(metric, since=None), tables, arms)
         start = plan(replace(metric, since=None, at=metric.since), tables, arms)
@@ -66,7 +86,9 @@ def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[st
     order = "matrix" if "matrix" in TABLES[metric.table].schema else "step"
     value = mean(metric.column, order, metric.weight)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
-    return rows(metric, tables, arms).group_by("arm", "seed").agg(value=value, cut=cut)
+    more = [pl.col(name).first() for name in SAMPLED] if metric.table == "evaluation" else []
+    found = rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
+    return found.filter(pl.col("value").is_finite())
 
 
 def rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.LazyFrame:
@@ -90,7 +112,14 @@ def rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[st
 def samples(
     metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE
 ) -> dict[Metric, pl.DataFrame]:
-    """Each metric's values, columns arm, seed, value, cut, sorted by arm and seed."""
+    """Each metric's values, columns as in `plan`, sorted by arm and seed; copies of another seed are absent."""
     wanted = list(dict.fromkeys(metrics))
     frames = pl.collect_all([plan(metric, tables, arms).sort("arm", "seed") for metric in wanted])
-    return dict(zip(wanted, frames, strict=True))
+    same = copies(tables, arms)
+    return {metric: without(frame, same) for metric, frame in zip(wanted, frames, strict=True)}
+
+
+def without(frame: pl.DataFrame, runs: Collection[tuple[str, int]]) -> pl.DataFrame:
+    """The rows of a frame with columns arm and seed but for those of `runs`, in their order."""
+    gone = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
+    return frame.join(gone, on=("arm", "seed"), how="anti", maintain_order="left")

@@ -19,8 +19,14 @@ TABLES = (
             Column("left_value", REAL, "metric's", "mean over seeds on the left"),
             Column("right_value", REAL, "metric's", "mean over seeds on the right"),
             Column("effect", REAL, "metric's", "mean over seeds of left - right, paired by seed"),
-            Column("low", REAL, "metric's", "lower end of the 95 % Student-t interval over seeds; null for one seed"),
-            Column("high", REAL, "metric's", "upper end of the 95 % Student-t interval over seeds; null for one seed"),
+            Column(
+                "low",
+                REAL,
+                "metric's",
+                "lower end of the 95 % Student-t interval over seeds, of accuracies over samples and problems too; "
+                "null for one seed, and for seeds that are equal up to rounding",
+            ),
+            Column("high", REAL, "metric's", "upper end of it"),
             Column(
                 "boot_low",
                 REAL,
@@ -29,18 +35,23 @@ TABLES = (
             ),
             Column("boot_high", REAL, "metric's", "upper end; of three seeds the two ends cover 75 %"),
             Column(
-                "size", REAL, "", "effect / standard deviation of the paired differences; null for one seed or none"
+                "size",
+                REAL,
+                "",
+                "effect / standard deviation of the paired differences; null for one or equal seeds",
             ),
-            Column("detectable", REAL, "metric's", "smallest effect these seeds find with 80 % power at 5 %, paired t"),
-            Column("holds", FLAG, "", "true or false where the t interval decides; null is undecided"),
-            Column("status", TEXT, "", "holds, fails or undecided; undecided too for one seed"),
+            Column(
+                "detectable", REAL, "metric's", "smallest effect these seeds find with 80 % power at 5 %; null like low"
+            ),
+            Column("holds", FLAG, "", "true or false where the interval decides; null is undecided"),
+            Column("status", TEXT, "", "holds, fails or undecided; undecided too for fewer than three or equal seeds"),
             Column("seeds", INT, "", "number of paired seeds"),
             Column(
                 "control", TEXT, "", "the contrast that stands beside the effect, in words; null where there is none"
             ),
             Column("control_effect", REAL, "metric's", "the same difference in that contrast"),
-            Column("control_low", REAL, "metric's", "lower end of its 95 % Student-t interval; null for one seed"),
-            Column("control_high", REAL, "metric's", "upper end of its 95 % Student-t interval; null for one seed"),
+            Column("control_low", REAL, "metric's", "lower end of its interval; null like low"),
+            Column("control_high", REAL, "metric's", "upper end of its interval; null like low"),
             Column(
                 "control_says",
                 TEXT,
@@ -50,7 +61,7 @@ TABLES = (
             ),
             Column("same_sign_weighted", FLAG, "", "whether the other weighting (table means) has the effect's sign"),
             Column("paper", TEXT, "", "what arXiv 2606.07082 reports for its 8B runs"),
-            Column("note", TEXT, "", "how to read it"),
+            Column("note", TEXT, "", "why there is no verdict, which runs are left out and why, and how to read it"),
         ),
         by=("study",),
     ),

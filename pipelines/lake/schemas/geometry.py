@@ -214,7 +214,7 @@ TABLES = (
             Column("reference", TEXT, "", "the runs that the band is calibrated from"),
             Column("references", INT, "runs", "how many of them reach this norm"),
             REASON,
-            Column("method", TEXT, "", "version of the band and its level"),
+            Column("method", TEXT, "", "version of the band, and its level for a whole run in all that decide"),
         ),
     ),
 )

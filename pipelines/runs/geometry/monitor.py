@@ -14,7 +14,7 @@ import polars as pl
 from opd_ops.recipe.reaction import Guard, Rail
 from pipelines import lake
 from pipelines.report import bands
-from pipelines.report.readings import readings
+from pipelines.report.readings import QUANTITIES, readings
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import measure, tasks
 from pipelines.runs.geometry.measuring import problems as told
@@ -30,7 +30,7 @@ from pipelines.studies.study import Measurement
 
 TABLES = ("update_norm", "locking")  # what the readings come from
 EXTERNAL = "external."  # recipes of imported checkpoints
-METHOD = f"bands/1, level {bands.LEVEL:g}"
+METHOD = f"bands/2, level {bands.LEVEL:g}"
 _SEED = re.compile(r"seed-(\d+)")
 
 Shapes = dict[str, tuple[int, ...]]
@@ -58,22 +58,26 @@ class Watched:
 
 @dataclass(frozen=True, kw_only=True)
 class Guardrails:
-    """Bands by view and quantity, the matrices of the model that they hold for, and the references' own readings."""
+    """Bands by view and quantity, the matrices of the model that they hold for, and the references' own readings.
+
+    deciding: the quantities, in one view, by which a run trips; the bands' level is for these together.
+    """
 
     references: tuple[str, ...]
     shapes: Shapes
     bands: dict[bands.Key, bands.Band]
     readings: pl.DataFrame
+    deciding: tuple[str, ...]
 
     def __str__(self) -> str:
         return ", ".join(self.references)
 
-    def false_alarms(self, view: str, quantities: Sequence[str]) -> int | None:
+    def false_alarms(self, view: str) -> int | None:
         """How many references leave the band of the others, in a view; None for two, whose others are one run."""
         if len(self.references) < 3:
             return None
-        gone = bands.left_out(self.readings).filter(pl.col("tripped"), view=view)
-        gone = gone.filter(pl.col("quantity").is_in(quantities))
+        gone = bands.left_out(self.readings, deciding=len(self.deciding)).filter(pl.col("tripped"), view=view)
+        gone = gone.filter(pl.col("quantity").is_in(self.deciding))
         return gone.select("recipe", "seed").n_unique()
 
 
@@ -114,11 +118,13 @@ def calibrated(
     *,
     without: tuple[str, int] | None = None,
     among: Sequence[tuple[str, int]] | None = None,
+    quantities: Sequence[str] = QUANTITIES,
     projected: bool = True,
     serial: bool = True,
 ) -> Guardrails:
     """The bands of all complete runs of these recipes, imported ones too; of those `among` them, and but for `without`.
 
+    quantities: those that decide, in one view; at most 5 % of healthy runs trip in any of them.
     projected: with similarity_projected; without it no weights are read, and only measured runs count.
     Errors: ValueError in one line for fewer than two runs, or runs of models of several sizes.
     """
@@ -136,11 +142,13 @@ def calibrated(
     for other in held[1:]:
         require_shapes(other, held[0].shapes, str(held[0]))
     known = pl.concat([one.readings for one in held])
+    deciding = tuple(name for name in quantities if name in set(known["quantity"]))
     return Guardrails(
         references=tuple(str(one) for one in held),
         shapes=held[0].shapes,
-        bands=bands.calibrate(known),
+        bands=bands.calibrate(known, deciding=len(deciding)),
         readings=known,
+        deciding=deciding,
     )
 
 
@@ -216,7 +224,10 @@ def guarded(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[Rail, .
     for name, number in runs:
         if (name, number) != (recipe, seed) and _written(store, name, number) is None:
             raise ValueError(f"{recipe} is guarded by {name} seed {number}, which is not measured: run it first")
-    return rails(calibrated(store, [guard.reference], without=(recipe, seed), among=runs, projected=False), quantity)
+    known = calibrated(
+        store, [guard.reference], without=(recipe, seed), among=runs, quantities=(quantity,), projected=False
+    )
+    return rails(known, quantity)
 
 
 def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> Watched:

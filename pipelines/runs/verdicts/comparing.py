@@ -119,6 +119,13 @@ def publish(store: Store, study: Study) -> str:
     return report_key(study)
 
 
+def excluded(store: Store, study: Study) -> list[str]:
+    """Runs that verdicts leave out and why, one line each: copies of another seed, and runs whose rows end early."""
+    from pipelines.report.exclusions import exclusions
+
+    return [str(one) for one in exclusions(tables(store, study))]
+
+
 def headline(store: Store, study: Study) -> str:
     """The headline table as Markdown."""
     from pipelines.report import headline as table
@@ -141,6 +148,7 @@ def terminal(store: Store, study: Study, suite: str = "core") -> str:
     from pipelines.report import grids, power, scaling, verdicts
     from pipelines.report import headline as table
     from pipelines.report.claims import BY_TEXT
+    from pipelines.report.exclusions import exclusions, listed
 
     found = tables(store, study)
     about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
@@ -151,6 +159,7 @@ def terminal(store: Store, study: Study, suite: str = "core") -> str:
         grids.terminal(study.name, suite, found),
         scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
         verdicts.terminal(decided.collect()),
+        listed(exclusions(found, arms)),
         power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
     )
     return "\n\n".join(filter(None, parts))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy.stats import t as student
 
-from pipelines.report import bands
+from pipelines.report import bands, calibration
 from pipelines.report.readings import READINGS
 
 NORMS = tuple(0.001 * 1.5**i for i in range(12))
@@ -34,7 +34,9 @@ def test_the_band_is_the_prediction_interval_of_one_more_run(quantity, scale):
     values = (0.5, 0.52, 0.55, 0.51, 0.53)
     band = bands.calibrate(references(*values, quantity=quantity))["master", quantity]
     y = scale(np.array(values))
-    half = band.widen * student.ppf(0.975, 4) * y.std(ddof=1) * math.sqrt(1 + 1 / 5)
+    # One band of 12 snapshots: three looks with ten degrees of freedom ask for more than one with four.
+    critical = max(student.ppf(0.975, 4), student.ppf(1 - 0.025 / 3, 10))
+    half = band.widen * critical * y.std(ddof=1) * math.sqrt(1 + 1 / 5)
     low, high, count = band.at(NORMS[5])
     assert count == 5
     assert (scale(low), scale(high)) == pytest.approx((y.mean() - half, y.mean() + half))
@@ -91,10 +93,14 @@ def test_a_crossing_of_two_references_is_no_narrow_band():
     down = lambda n: 3 * (n / NORMS[6]) ** -tilt
     band = bands.calibrate(references(up, down))["master", "stable_rank"]
     at = band.at(NORMS[6])  # where both are 3
-    # Variance of two values +-d of a logarithm is 2 d^2, meaned over a factor of two to both sides of the crossing.
-    away = np.log(2) * np.linspace(-1, 1, 9) * tilt
+    # Variance of two values +-d of a logarithm is 2 d^2, meaned over the curves, which is more than about the crossing.
+    away = (np.log(NORMS) - np.log(NORMS[6])) * tilt
     expected = student.ppf(0.975, 1) * math.sqrt(np.mean(2 * away**2) * 1.5)
-    assert math.log(at.high / 3) == pytest.approx(expected, rel=0.05)  # the curves have corners at their snapshots
+    assert math.log(at.high / 3) == pytest.approx(expected)
+    # Where they are farther apart than on the whole, what is near counts: at the last norm, from half of it on.
+    near = np.log(2) * np.linspace(-1, 0, 5) + np.log(NORMS[11] / NORMS[6])
+    expected = student.ppf(0.975, 1) * math.sqrt(np.mean(2 * (near * tilt) ** 2) * 1.5)
+    assert math.log(band.at(NORMS[11]).high / 3) == pytest.approx(expected)
 
 
 def test_references_whose_seeds_disagree_beyond_students_t_widen_the_band():
@@ -128,6 +134,33 @@ def test_new_runs_lie_inside_at_about_the_nominal_rate():
     # Snapshots of a run are no independent trials: 60 runs know the rate to about 3 %.
     assert np.mean(inside) == pytest.approx(0.95, abs=0.05)
     assert tripped / worlds < 0.15
+
+
+@pytest.mark.parametrize("correlation", [0.9, 0.99])
+def test_of_healthy_runs_left_out_whole_at_most_one_in_twenty_trips(correlation):
+    # 5 quantities in 2 views, 20 correlated snapshots, bands of three references; 4 runs of 20 worlds, each left out.
+    generator = np.random.default_rng(7)
+    tripped = 0
+    for _ in range(20):
+        found = bands.left_out(calibration.readings(calibration.simulated(generator, 4, correlation)))
+        assert found.select("view", "quantity").n_unique() == 10 and set(found["snapshots"]) == {20}
+        tripped += found.filter("tripped")["seed"].n_unique()
+    assert tripped <= 0.05 * 80
+
+
+def test_a_level_is_shared_by_the_bands_that_decide():
+    three = calibration.readings(calibration.simulated(np.random.default_rng(8), 3, 0.9))
+    every, few = bands.calibrate(three), bands.calibrate(three, deciding=5)
+    assert {band.level for band in every.values()} == {1 - 0.05 / 10} and {b.level for b in few.values()} == {0.99}
+    one, other = (found["master", "stable_rank"].expected(np.log(calibration.NORMS))[1] for found in (every, few))
+    assert one / other == pytest.approx(student.ppf(1 - 0.0025, 2) / student.ppf(1 - 0.005, 2))
+
+
+def test_a_run_that_moves_far_enough_is_found():
+    rates = calibration.trip_rates(5, 0.9, runs=8)
+    assert rates["tripped"] == 0.0 and rates["found_40"] == 1.0
+    table = pl.DataFrame([{"references": 5, "correlation": 0.9, "runs": 8} | rates], schema=calibration.SCHEMA)
+    assert "100.0 %" in calibration.terminal(table)
 
 
 def test_references_left_out_are_judged_by_the_others():

@@ -79,3 +79,29 @@ def test_size_is_the_mean_in_units_of_the_spread():
     assert size([1.0, 2.0, 3.0]) == pytest.approx(2.0)
     assert size([-1.0, -2.0, -3.0]) == pytest.approx(-2.0)
     assert size([0.5, 0.5]) is None
+
+
+@pytest.mark.parametrize("values", [[0.1, float("nan"), 0.2], [float("inf"), float("-inf")], [0.1, float("inf"), 0.2]])
+def test_values_that_are_not_finite_have_no_interval(values):
+    found = interval(values)
+    assert np.isnan(found.mean) and (found.low, found.high, found.n) == (None, None, len(values))
+    assert bootstrap(values) is None and size(values) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([0.3, 0.3, 0.3], None),
+        ([0.1 + 0.2 - 0.3] * 3, None),
+        ([0.0, 5.6e-17, 1.1e-16], 0.3),
+        ([2.0, 2.0 + 1e-12], None),
+    ],
+)
+def test_equal_values_have_no_interval(values, scale):
+    found = interval(values, scale=scale)
+    assert (found.low, found.high) == (None, None) and found.mean == pytest.approx(np.mean(values), abs=1e-15)
+    assert size(values, scale) is None
+
+
+def test_a_small_spread_of_small_values_is_one():
+    assert interval([1e-20, 1.1e-20, 0.9e-20]).half == pytest.approx(4.302653 * 1e-21 / np.sqrt(3))

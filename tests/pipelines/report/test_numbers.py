@@ -39,3 +39,16 @@ def test_quantity(value, unit, half, text):
 )
 def test_change(effect, low, high, unit, text):
     assert change(effect, low, high, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "text"),
+    [
+        (0.03, 0.4, "3 [0, 43] %"),
+        (0.987, 0.05, "99 [94, 100] %"),
+        (0.5, 0.9, "50 [0, 100] %"),
+        (2e-6, 3e-6, "(2 [0, 5])e-4 %"),
+    ],
+)
+def test_a_share_stays_within_what_is_possible(value, half, text):
+    assert quantity(value, "percent", half) == text

@@ -146,6 +146,13 @@ def test_one_seed_and_no_control(smollm, undrawn):
     assert "with seed 0" in text
 
 
+def test_runs_that_are_left_out_are_named(plant, undrawn):
+    short = pl.col("recipe").eq("tiny.opd") & pl.col("seed").eq(1) & pl.col("step").gt(50)
+    tables = plant()
+    tables["rotation"] = tables["rotation"].filter(~short)
+    assert "Left out: opd seed 1 has rows of rotation up to step 50 of 100." in page("tiny", tables, provenance={})
+
+
 def test_empty_and_partial_studies_do_not_crash(tiny):
     empty = page("tiny", {}, provenance={})
     assert "no runs of the arms that are put beside the paper: SFT, OPD, RLVR and sft-matched." in empty

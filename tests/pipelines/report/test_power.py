@@ -5,7 +5,18 @@ import polars as pl
 import pytest
 from scipy.stats import ttest_1samp
 
-from pipelines.report.power import SCHEMA, Spread, detectable, grid, power, spread, terminal
+from pipelines.report.power import (
+    SCHEMA,
+    Spread,
+    detectable,
+    grid,
+    pooled,
+    pooled_detectable,
+    power,
+    scored,
+    spread,
+    terminal,
+)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -77,6 +88,35 @@ def test_more_of_anything_narrows_it_and_seeds_do_not_beat_the_problems():
     assert parts.half(100, 4, 10_000) > 1.95 * np.sqrt(0.04 / 100)
 
 
+def variances(p, problems=100, samples=4, stderr=0.02):
+    """within and between of an accuracy p with that standard error, solved by hand."""
+    between = max(0.0, (problems * stderr**2 - p * (1 - p) / samples) / (1 - 1 / samples))
+    return p * (1 - p) - between, between
+
+
+def test_a_pooled_half_width_in_closed_form():
+    sides = [scored([0.5, 0.5, 0.5], [0.05] * 3, 100, 1), scored([0.2, 0.2, 0.2], [None] * 3, 50, 4)]
+    assert [(side.sampling, side.drawing) for side in sides] == [(0.0, 0.0025), (0.0, pytest.approx(0.16 / 50))]
+    problems = 1.959964 * np.sqrt(0.0025 + 0.16 / 50)
+    assert pooled([0.3, 0.3, 0.3], sides) == pytest.approx(problems)
+    seeds = 4.302653 * 0.1 / np.sqrt(3)
+    assert pooled([0.2, 0.3, 0.4], sides) == pytest.approx(np.hypot(seeds, problems))
+    assert pooled([0.3], sides) is None and pooled_detectable([0.3], sides) is None
+
+
+def test_pooled_intervals_cover_the_task_where_seeds_alone_do_not():
+    generator = np.random.default_rng(6)
+    covered, alone = 0, 0
+    for _ in range(300):  # two arms of equal chances on the task, 3 seeds of 12 problems x 4 samples, no seed effect
+        chances = generator.beta(1, 1, size=(2, 12))
+        runs = [simulated(chance, 4, np.zeros(3), generator) for chance in chances]
+        sides = [scored(*run, problems=12, samples=4) for run in runs]
+        differences = [left - right for left, right in zip(runs[0][0], runs[1][0], strict=True)]
+        covered += abs(np.mean(differences)) <= pooled(differences, sides)
+        alone += abs(np.mean(differences)) <= 4.302653 * np.std(differences, ddof=1) / np.sqrt(3)
+    assert covered / 300 >= 0.93 and alone / 300 < 0.75
+
+
 def test_a_study_has_one_row_an_arm(tiny):
     table = power(tiny)
     assert table.schema == SCHEMA
@@ -86,7 +126,11 @@ def test_a_study_has_one_row_an_arm(tiny):
     assert row["half_problems"] == pytest.approx(1.959964 * 0.02)
     # Planted: OPD 0.86 (1 + 0.002 (0, 1, -1)), RLVR 0.70 (1 + 0.002 (-1, 1, 0)) for seeds 0, 1, 2.
     differences = 0.002 * (0.70 * np.array([-1, 1, 0]) - 0.86 * np.array([0, 1, -1]))
-    assert row["detectable"] == pytest.approx(3.264 * differences.std(ddof=1), rel=1e-3)
+    # The seeds spread by less than sampling makes: within / (P m) of both sides, then what the problems add.
+    within, between = (np.array(parts) for parts in zip(*(variances(p) for p in (0.86, 0.70)), strict=True))
+    assert differences.std(ddof=1) ** 2 < within.sum() / 400
+    expected = (1.959964 + 0.841621) * np.sqrt(within.sum() / 400 / 3 + between.sum() / 100)
+    assert row["detectable"] == pytest.approx(expected, rel=1e-3)
     assert table.filter(pl.col("arm") == "opd")["detectable"].to_list() == [None]
 
 

@@ -72,7 +72,7 @@ def test_statements_of_a_suite_are_told_by_status_with_their_control(every):
     told = prose.outcomes(verdicts("tiny", every), "paper", "interventions")
     (survives,) = [line for line in told["holds"] if "opd-at20-own16 follows opd-at20:" in line]
     assert "opd-at20-own16 86.0 %, opd-at20 86.0 %; difference" in survives
-    assert "Holds, and its control does not show it (a random basis in place of its own: -13." in survives
+    assert "Holds, and its control does not show it (a random basis in place of its own: -13 [" in survives
     assert survives.endswith("Paper: 64.2 against 63.3, AIME 2024 (in its LaTeX source, commented out).")
     assert len(told["holds"]) == 2
     ours = prose.outcomes(verdicts("tiny", every), "ours", "interventions")

@@ -263,8 +263,9 @@ def test_a_guard_brings_its_rails_or_takes_those_of_its_reference(references):
             lake.write(references, table, rows, recipe="s.ref", seed=seed)
     guard = Guard(quantity="similarity", reference="s.ref")
     rails = monitor.guarded(references, guard, "s.other", 0)
-    assert rails == monitor.rails(monitor.calibrated(references, ["s.ref"], projected=False), "similarity_previous")
-    two = monitor.calibrated(references, ["s.ref"], without=("s.ref", 0), projected=False)
+    deciding = {"quantities": ("similarity_previous",), "projected": False}  # it alone trips the guard
+    assert rails == monitor.rails(monitor.calibrated(references, ["s.ref"], **deciding), "similarity_previous")
+    two = monitor.calibrated(references, ["s.ref"], without=("s.ref", 0), **deciding)
     assert monitor.guarded(references, guard, "s.ref", 0) == monitor.rails(two, "similarity_previous")
 
 
