@@ -51,7 +51,7 @@ def assemble(
     """
     store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
     before = trajectory.run()["inputs"] if trajectory.registered() else {}
-    start = starts.load(store, recipe.start, seed)
+    start = starts.load(store, recipe.start, seed, recipe.task)
     inputs: dict[str, Any] = {"start": start.digest}
     subspaces, until, teacher, scorer, drawing = None, None, None, None, None
     if constraint and resumed:
@@ -64,14 +64,14 @@ def assemble(
         inputs["until"] = until
     opd = opd_of(recipe.objective)
     if opd:
-        teacher = teaching.source(store, opd, start, seed)
+        teacher = teaching.source(store, opd, start, seed, recipe.task)
         inputs |= {"teacher": teacher.digest} if opd.teacher else {}
     rails = ()
     if recipe.reaction:
         held = before.get("rails") or monitor.guarded(store, recipe.reaction.guard, recipe.name, seed)
         rails = tuple((float(norm), float(low), float(high)) for norm, low, high in held)
         inputs["rails"] = [list(rail) for rail in rails]
-    task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
+    task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds, recipe.task.overtime)
     inputs |= {"task": facts} if (facts := task.facts()) else {}
     moments = None if resumed else starts.moments(store, recipe.start, seed)
     trajectory.register(

@@ -15,6 +15,7 @@ from pipelines.runs.trajectories.group import Apart, Member, grouped
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import remedy
 
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
@@ -169,4 +170,6 @@ def require_parents(store: Store, recipe: Recipe, seed: int) -> None:
     """Errors: ValueError naming a run that must be trained first."""
     for name, number in parents(recipe, seed):
         if Trajectory(store, name, number).end() is None:
-            raise ValueError(f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete")
+            raise ValueError(
+                f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete: {remedy(name, number)}"
+            )
