@@ -44,9 +44,9 @@ def assemble(
     resumed: Mapping[str, Tensor] | None,
     ranks: Ranks | None = None,
 ) -> Assembled:
-    """Register the run and make its trainer. resumed: tensors of its resume state, if it has one. ranks: the processes
-    that train it together.
+    """Make the run's trainer, and register the run once that has succeeded.
 
+    resumed: tensors of its resume state, if it has one. ranks: the processes that train it together.
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
     store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
@@ -74,15 +74,15 @@ def assemble(
     task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds, recipe.task.overtime)
     inputs |= {"task": facts} if (facts := task.facts()) else {}
     moments = None if resumed else starts.moments(store, recipe.start, seed)
-    trajectory.register(
-        {
-            "identity": recipe.identity(),
-            "fingerprint": recipe.fingerprint(),
-            "inputs": inputs,
-            "model": start.plain_config(),
-            "provenance": provenance,
-        }
-    )
+    facts = {
+        "identity": recipe.identity(),
+        "fingerprint": recipe.fingerprint(),
+        "inputs": inputs,
+        "model": start.plain_config(),
+        "provenance": provenance,
+    }
+    if trajectory.registered():
+        trajectory.require_matching(trajectory.run(), facts)
     if teacher:
         scorer, drawing = teaching.build(store, recipe, seed, start, teacher, placement)
     trainer = (Trainer if ranks is None else partial(Leading, ranks))(
@@ -102,6 +102,7 @@ def assemble(
         device="cuda" if recipe.resources.gpus else "cpu",
         phase=phase,
     )
+    trajectory.register(facts)  # last, so that a recipe that is refused leaves no run behind
     return Assembled(trainer=trainer, task=task, until=until["norm"] if until else None)
 
 

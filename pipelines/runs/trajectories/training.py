@@ -44,12 +44,16 @@ class Host(Member):
 def complete(store: Store, recipe: Recipe, seed: int) -> bool:
     """True when the run is in the store, whole, and of this very recipe.
 
-    Errors: ValueError naming the fields in which a stored run differs.
+    A stored run of another recipe without a snapshot past step 0 gives way to this one, so it is none.
+    Errors: ValueError naming the fields in which any other stored run differs.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not trajectory.registered():
         return False
-    trajectory.require_same(trajectory.run(), recipe.identity(), recipe.fingerprint())
+    stored = trajectory.run()
+    if stored["fingerprint"] != recipe.fingerprint() and not trajectory.progressed():
+        return False
+    trajectory.require_same(stored, recipe.identity(), recipe.fingerprint())
     return trajectory.end() is not None
 
 
