@@ -102,12 +102,12 @@ def show_study(given: argparse.Namespace) -> int:
             limit = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
             rate = f"{recipe.optimizer.learning_rate:g}"
             lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
-    for line in changed:
-        print(f"error: {escaped(line)}", file=sys.stderr)
     time = f"   ({study.minutes} on two cores)" if study.minutes else ""
     print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}{time}")
     for suite in list(study.suites)[1:]:
         print(f"        opd study run {study.name} --suite {suite}")
+    for line in changed:
+        print(f"\n{escaped(line)}")
     if study.configs:
         show_plans(study, given.gpu)
     return 0

@@ -282,9 +282,9 @@ LINES = {
         "error: STORE/runs/tiny.opd/seed-0 holds no run.json, so nothing says what it is; see opd verify"
     ),
     "run record: another run of that name at the target": (
-        'error: STORE/runs/tiny.opd/seed-0 holds another run of that name (identity.arm: "tiny.opd" -> '
-        '"another"; identity.start: {"kind": "fresh"} -> null); use another store, or move that run '
-        "out of it"
+        'error: STORE/runs/tiny.opd/seed-0 holds another run of that name (identity.arm: "tiny.opd" -> "another"; '
+        'identity.start: {"kind": "fresh"} -> null); use another store, or move that run aside: opd rm tiny.opd/0 '
+        "--out STORE"
     ),
     "run record: end.json nested 10,000 deep": (
         "runs/tiny.opd/seed-0/end.json is not JSON (nested more than 100 deep); bring it back from a copy "

@@ -88,6 +88,11 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
     passed: set[str] = set()
     while isinstance(start, FinalOf | SnapshotOf):
         trajectory = _source(store, start, seed)
+        if not trajectory.registered():
+            raise ValueError(
+                f"{store.uri}/{trajectory.prefix} is not there, and says which tokenizer is meant; bring it back, "
+                "where `opd rm` lists it, or train it again"
+            )
         seed, stored = trajectory.seed, trajectory.run()["identity"]["start"]
         try:
             if stored["kind"] == "fresh":

@@ -117,8 +117,9 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
             line = f"{recipe.name} seed {seed}: its trainer"
             if deaths > RETRIES:
                 raise Died(
-                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory or a "
-                    "smaller batch, and start it again: it goes on"
+                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
+                    "start it again: it goes on; with a smaller batch it begins anew: "
+                    f"opd study run {recipe.study} --replace {recipe.arm}"
                 ) from None
             if starved(death):
                 short = min(short + 1, RETRIES)

@@ -61,9 +61,9 @@ def test_replace_moves_the_runs_of_one_arm_aside_and_then_the_study_runs(store, 
 
 def test_study_show_goes_on_past_a_run_of_another_recipe(store, capsys):
     assert cli.main(["study", "show", "tiny"]) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if line.startswith("tiny.opd ") and "another recipe" in line]
-    assert line.split()[1] == "0" and "opd rm tiny.opd/0" in err
+    assert line.split()[1] == "0" and "or move the stored run aside: opd rm tiny.opd/0\n" in out
     assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
     capsys.readouterr()
     assert cli.main(["study", "show", "tiny"]) == 0
