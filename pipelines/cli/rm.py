@@ -139,7 +139,7 @@ def show(store: Store) -> int:
     for one in found:
         listing = one.objects()
         nbytes = size(sum(facts.size for facts in listing.values()))
-        state = "" if one.whole() else "  (stopped on the way)"
+        state = "" if one.state() == "whole" else f"  ({one.state()})"
         print(f"{one.name:<28} {one.number:>3}  {len(listing):,} objects, {nbytes}{state}")
     if not found:
         print(f"{store.uri}: nothing was moved aside")

@@ -1,7 +1,7 @@
 """Runs that were moved aside: out of the way of others of their name, until they are brought back or deleted.
 
     removed/<recipe>/seed-<n>/<number>/<key>       an object of the run, under the key that it had
-    removed/<recipe>/seed-<n>/<number>/moved.json  exists if and only if the whole run lies there
+    removed/<recipe>/seed-<n>/<number>/moved.json  exists if and only if the whole run lies there, or is being deleted
 
 With run.json the run goes: a process that trains it ends at its next write (`Trajectory.owned`), and what it wrote in
 the meantime is moved, too. A move that was stopped is finished by the next one, and by the next start of the run; a
@@ -12,9 +12,11 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from opd_ops.recipe import Recipe
 from pipelines.lake.schemas import TABLES
+from pipelines.store.document import parsed
 from pipelines.store.names import require_name
 from pipelines.store.objects import Listed, Store
 from pipelines.store.trajectory import Trajectory
@@ -41,12 +43,16 @@ class Aside:
     def prefix(self) -> str:
         return f"{ROOT}/{self.recipe}/seed-{self.seed}/{self.number}"
 
-    def whole(self) -> bool:
-        """Whether the move is through, and nobody deletes it."""
-        return self.store.exists(f"{self.prefix}/{MARK}") and self.headed()
+    @property
+    def mark(self) -> str:
+        return f"{self.prefix}/{MARK}"
 
-    def headed(self) -> bool:
-        return any(self.store.exists(f"{self.prefix}/{_prefix(self.recipe, self.seed)}/{name}") for name in HEADS)
+    def state(self) -> Literal["whole", "stopped", "deleted in part"]:
+        """Whether the move is through; stopped: it, or the return, is not."""
+        try:
+            return "deleted in part" if parsed(self.store.read(self.mark)).get("deleted") else "whole"
+        except FileNotFoundError:
+            return "stopped"
 
     def location(self) -> str:
         return f"{self.store.uri}/{self.prefix}"
@@ -54,7 +60,7 @@ class Aside:
     def objects(self) -> dict[str, Listed]:
         """Its objects by the keys that they had."""
         found = self.store.listing(f"{self.prefix}/")
-        found.pop(f"{self.prefix}/{MARK}", None)
+        found.pop(self.mark, None)
         return {key.removeprefix(f"{self.prefix}/"): facts for key, facts in found.items()}
 
 
@@ -95,9 +101,9 @@ def objects(store: Store, recipe: str, seed: int) -> list[str]:
 
 
 def require_movable(store: Store, recipe: str, seed: int) -> None:
-    """Errors: ValueError where no such run is there, not even one whose move was stopped."""
+    """Errors: ValueError where nothing of such a run is there, not even one whose move was stopped."""
     there = asides(store, recipe, seed)
-    if not registered(store, recipe, seed) and not (there and there[-1].headed() and not there[-1].whole()):
+    if not objects(store, recipe, seed) and not (there and there[-1].state() == "stopped"):
         seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
         has = f"it has seed {', '.join(seeds)}" if seeds else f"it has {', '.join(store.list('runs')) or 'none'}"
         raise ValueError(f"{store.uri} holds no run {recipe} seed {seed}; {has}")
@@ -110,7 +116,7 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
     """
     require_movable(store, recipe, seed)
     there = asides(store, recipe, seed)
-    stopped = there[-1] if there and there[-1].headed() and not there[-1].whole() else None
+    stopped = there[-1] if there and there[-1].state() == "stopped" else None
     if stopped and registered(store, recipe, seed) and not _same_head(stopped):
         stopped = None
     aside = stopped or Aside(store, recipe, seed, max((one.number for one in there), default=0) + 1)
@@ -123,7 +129,7 @@ def settle(store: Store, recipe: str, seed: int) -> None:
     if registered(store, recipe, seed):
         return
     there = asides(store, recipe, seed)
-    if there and there[-1].headed() and not there[-1].whole():
+    if there and there[-1].state() == "stopped":
         _carry(there[-1])
 
 
@@ -133,14 +139,15 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
     Errors: ValueError where none is there, where it is being deleted, or where another run has its name by now.
     """
     aside = find_aside(store, recipe, seed, number)
-    if not aside.headed():
+    state = aside.state()
+    if state == "deleted in part":
         raise ValueError(f"{store.uri}/{aside.prefix} is deleted in part: opd rm {aside.name} --delete {aside.number}")
-    if registered(store, recipe, seed) or (aside.whole() and objects(store, recipe, seed)):
+    if registered(store, recipe, seed) or (state == "whole" and objects(store, recipe, seed)):
         raise ValueError(
             f"{store.uri} holds another run {recipe} seed {seed} by now; move it aside first: opd rm {aside.name}, and "
             f"then opd rm {aside.name} --undo {aside.number}"
         )
-    store.remove(f"{aside.prefix}/{MARK}")
+    store.remove(aside.mark)
     ours = set(aside.objects())
     last = [f"{_prefix(recipe, seed)}/{name}" for name in ("end.json", *HEADS)]
     for key in (*sorted(ours - set(last)), *(key for key in last if key in ours)):
@@ -149,9 +156,9 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
 
 
 def delete(aside: Aside) -> None:
-    """Delete what was moved aside, for good. The mark goes last: what is left of it is no move that was stopped."""
-    heads = [f"{_prefix(aside.recipe, aside.seed)}/{name}" for name in HEADS]
-    for key in sorted(aside.objects(), key=lambda key: key not in heads):
+    """Delete what was moved aside, for good. The mark says so first and goes last: it is no move that was stopped."""
+    aside.store.write(aside.mark, json.dumps({"deleted": True}).encode())
+    for key in aside.objects():
         aside.store.remove(f"{aside.prefix}/{key}")
     aside.store.remove(aside.prefix)
 
@@ -236,7 +243,7 @@ def _carry(aside: Aside) -> None:
         for key in left:
             with suppress(FileNotFoundError):  # a process that was training replaced its resume state
                 store.move(key, f"{aside.prefix}/{key}")
-    store.write(f"{aside.prefix}/{MARK}", json.dumps({"recipe": recipe, "seed": seed}).encode())
+    store.write(aside.mark, json.dumps({"recipe": recipe, "seed": seed}).encode())
 
 
 def _same_head(aside: Aside) -> bool:

@@ -32,7 +32,7 @@ def test_a_run_is_gone_from_every_reader_and_comes_back_to_the_byte(any_store):
     plant(store, "tiny.rlvr", 2, end=False)
     before = contents(store)
     moved = aside.move_aside(store, NAME, 0)
-    assert moved.prefix == "removed/tiny.opd/seed-0/1" and moved.whole()
+    assert moved.prefix == "removed/tiny.opd/seed-0/1" and moved.state() == "whole"
     assert {key for key in store.find("") if "tiny.opd" in key} == set(store.find("removed"))
     assert store.list("runs") == ["tiny.rlvr"]
     assert lake.scan("training", store.uri).select("recipe").collect()["recipe"].unique().to_list() == ["tiny.rlvr"]
@@ -85,7 +85,7 @@ def test_a_move_that_was_stopped_is_finished_by_the_next_one_or_the_next_start(s
             aside.move_aside(store, NAME, 0)
         go_on()
         if count:
-            assert aside.asides(store)[-1].whole() and aside.objects(store, NAME, 0) == []
+            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
             aside.bring_back(store, NAME, 0)
         elif aside.registered(store, NAME, 0):
             assert contents(store) == before  # nothing had begun
@@ -106,20 +106,41 @@ def test_a_return_that_was_stopped_is_finished_or_undone(store, monkeypatch, cou
         assert not Trajectory(store, NAME, 0).registered()
         if ending == "undone":
             aside.settle(store, NAME, 0)
-            assert aside.asides(store)[-1].whole() and aside.objects(store, NAME, 0) == []
+            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
         aside.bring_back(store, NAME, 0)
         assert contents(store) == before
 
 
-def test_what_was_deleted_in_part_is_no_run_and_can_be_deleted(store, monkeypatch):
+def test_what_was_deleted_in_part_is_no_stopped_move_and_can_be_deleted(store, monkeypatch):
     plant(store)
     moved = aside.move_aside(store, NAME, 0)
-    store.remove(f"{moved.prefix}/{RUN}/run.json")
-    with pytest.raises(ValueError, match=r"is deleted in part: opd rm tiny\.opd/0 --delete 1"):
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        remove, removed = Store.remove, []
+
+        def until(self, prefix):
+            if len(removed) == 3:
+                raise Stopped
+            removed.append(prefix)
+            remove(self, prefix)
+
+        patch.setattr(Store, "remove", until)
+        aside.delete(moved)
+    with pytest.raises(ValueError, match=r"is deleted in part: opd rm tiny\.opd/0 --delete 1$"):
         aside.bring_back(store, NAME, 0)
+    before = contents(store)
     aside.settle(store, NAME, 0)
+    assert contents(store) == before
     aside.delete(moved)
     assert contents(store) == {}
+
+
+def test_what_is_left_of_a_run_that_lost_its_run_json_can_be_moved_aside(store):
+    plant(store)
+    store.remove(f"{RUN}/run.json")
+    before = contents(store)
+    assert aside.move_aside(store, NAME, 0).state() == "whole" and aside.objects(store, NAME, 0) == []
+    aside.bring_back(store, NAME, 0)
+    assert contents(store) == before
 
 
 @pytest.mark.parametrize("moment", ["between two steps", "while a snapshot is written", "while a state is written"])
