@@ -23,7 +23,7 @@ def assembled(monkeypatch):
 
 def build(store, recipe):
     student = starts.load(store, recipe.start, 0, TASK)
-    teacher = teaching.source(store, recipe.objective, student, 0)
+    teacher = teaching.source(store, recipe.objective, student, 0, TASK)
     return teaching.build(store, recipe, 0, student, teacher, Placement(Spot()))
 
 
