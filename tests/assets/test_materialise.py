@@ -260,8 +260,7 @@ def test_a_run_without_its_parents_fails_in_one_line(store, execute):
     result = execute("runs", run_key("tiny.opd", 1))
     assert not result.success
     assert (
-        reason(result)
-        "tiny.opd seed 1 needs tiny.sft seed 1, which is not complete: "
+        reason(result) == "tiny.opd seed 1 needs tiny.sft seed 1, which is not complete: "
         "train it first: opd study run tiny --recipe tiny.sft --seed 1"
     )
     assert store.find("") == []
