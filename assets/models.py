@@ -10,7 +10,7 @@ from assets.failures import explained
 from assets.partitions import POOL, STUDIES, anchored, by_study, every, seed_of
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
-from opd_ops.recipe import Recipe, Weights, opd_of
+from opd_ops.recipe import FinalOf, Recipe, SnapshotOf, Start, Weights, opd_of
 from pipelines.runs.resources import needs
 from pipelines.runs.trajectories.training import complete, require_parents, train
 from pipelines.store.objects import Store
@@ -44,16 +44,30 @@ def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clu
     return _train(context, store, cluster, recipe, seed_of(study, keys["seed"]))
 
 
-def given(study: Study, arm: str) -> tuple[Weights, str]:
-    """The weights that are the base or the teacher of a study that trains neither, and what they are in words."""
+def given(study: Study, arm: str) -> tuple[Start, str]:
+    """What the base or the teacher of a study that trains neither is, and that in words.
+
+    Weights, or a run of another study, or random weights. A run of the study itself is neither.
+    """
     arms = study.every_arm()
-    start = arms[0].start
-    assert isinstance(start, Weights)
+    own = {recipe.name for recipe in arms}
+    starts = [recipe.start for recipe in arms if vars(recipe.start).get("recipe") not in own]
+    start = next((start for start in starts if isinstance(start, Weights)), starts[0] if starts else arms[0].start)
     teachers = [opd.teacher for recipe in arms if (opd := opd_of(recipe.objective))] if arm == "teacher" else []
-    for weights in teachers:
-        if isinstance(weights, Weights):
-            return weights, ELSEWHERE
-    return start, "the base itself, reading the privileged prompt" if teachers else ELSEWHERE
+    others = [model for model in teachers if model is not None and vars(model).get("recipe") not in own]
+    for model in sorted(others, key=lambda model: not isinstance(model, Weights)):
+        return model, ELSEWHERE if isinstance(model, Weights) else _origin(study, model)
+    if teachers and None in teachers:
+        return start, "the base itself, reading the privileged prompt"
+    return start, ELSEWHERE if isinstance(start, Weights) else _origin(study, start)
+
+
+def _origin(study: Study, start: Start) -> str:
+    """Where an arm that starts from no weights of its study starts, in words."""
+    if isinstance(start, FinalOf | SnapshotOf):
+        seed = "the same seed" if start.seed is None else f"seed {start.seed}"
+        return f"{start.recipe}, {seed}: a run of another study, since {study.name} trains no base"
+    return "random weights"
 
 
 def trained(
@@ -85,6 +99,8 @@ def _model(
     from pipelines.runs.trajectories import starts
 
     weights, source = given(study, arm)
+    if not isinstance(weights, Weights):
+        return dg.MaterializeResult(metadata={"source": source} | spent.alone() | metadata.report(study.name))
     with explained():
         place, digest = starts.fetch(store.open(), weights.ref)
     if digest == weights.ref:

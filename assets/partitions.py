@@ -34,6 +34,8 @@ def descended(study: Study) -> set[str]:
 
     @cache
     def comes(name: str) -> bool:
+        if name not in known:  # a run of another study
+            return False
         return name == anchor.name or any(comes(parent) for parent, _ in parents(known[name], 0))
 
     return {recipe.name for recipe in study.every_arm() if comes(recipe.name)}

@@ -9,7 +9,8 @@ from pipelines.progress import duration
 from pipelines.runs.geometry.measuring import measured
 from pipelines.runs.trajectories.training import complete, parents, references
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import find_recipe
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import find_recipe, find_study
 from pipelines.studies.study import Study
 
 LANES = 2  # runs at once
@@ -38,7 +39,8 @@ class Item:
 def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> list[Item]:
     """The models, the anchors, the arms with whatever other runs they descend from, and the comparison.
 
-    Errors: ValueError for a changed recipe.
+    A run of another study is planned where it is absent, or where a guard reads it and it is not measured.
+    Errors: ValueError for a changed recipe, or a run of another study that this study does not have.
     """
     items: list[Item] = []
     makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
@@ -50,23 +52,36 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         item.needs = tuple(dict.fromkeys(needed))
         item.run = (recipe, seed)
         item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
-        item.measures = measure and not measured(store, recipe, seed, study.measurement)
+        item.measures = measure and not _measured(store, study, recipe, seed)
         parts = item.trains, measure_share(recipe) * item.measures
         item.cost = 1 + cost(recipe) * sum(parts)
         item.split = item.trains / (sum(parts) or 1.0)
         makes.setdefault((recipe.name, seed), item.name)
         items.append(item)
 
-    def add_run(recipe: Recipe, seed: int) -> None:
-        """A run of the grid, behind the runs it descends from that nothing else of the plan makes."""
-        read = references(recipe, seed)
+    def add_run(recipe: Recipe, seed: int, *, read: bool = False) -> None:
+        """A run of the grid, behind the runs it descends from that nothing else of the plan makes.
+
+        read: by a guard, so it is measured, whatever study it is of.
+        """
+        references_of = references(recipe, seed)
         for name, number in parents(recipe, seed):
-            if (name, number) not in makes or (name, number) in read:
-                add_run(find_recipe(name), number)
+            is_read = (name, number) in references_of
+            if ((name, number) not in makes or is_read) and not _found(store, study, name, number, is_read):
+                add_run(find_recipe(name), number, read=is_read)
         name = item_name(recipe.name, seed)
         if name in {item.name for item in items}:
             return
-        measure = recipe.name in compared
+        home = study if recipe.study == study.name else find_study(recipe.study)
+        if home is not study and recipe in home.models:
+            add(Item(name, models_job.name, home.name, recipe.arm, (recipe.arm,)), recipe, seed, measure=False)
+            return
+        if home is not study and seed not in home.seeds:
+            has = ", ".join(map(str, home.seeds))
+            raise ValueError(
+                f"study {study.name} needs {recipe.name} seed {seed}, and study {home.name} has seeds {has}"
+            )
+        measure = recipe.name in compared or read
         shown = Item(name, runs_job.name, run_key(recipe.name, seed), "locking")
         if not measure:
             shown.asset, shown.assets = TRAINING[0], TRAINING
@@ -92,6 +107,23 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         )
     )
     return items
+
+
+def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool:
+    """Whether a run that an arm descends from is another study's, and there. read: and measured, for a guard."""
+    if Trajectory(store, name, seed).end() is None or name in {recipe.name for recipe in _own(study)}:
+        return False
+    return not read or _measured(store, study, find_recipe(name), seed)
+
+
+def _own(study: Study) -> tuple[Recipe, ...]:
+    return (*study.models, *study.helpers, *study.every_arm())
+
+
+def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:
+    """Whether a run is measured as its study asks."""
+    home = study if recipe.study == study.name else find_study(recipe.study)
+    return measured(store, recipe, seed, home.measurement)
 
 
 def item_name(recipe: str, seed: int) -> str:

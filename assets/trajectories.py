@@ -109,8 +109,8 @@ def table(store: Store, name: str, recipe: Recipe, seed: int) -> metadata.Part:
     if found is None:
         place = f"lake/{name}/recipe={recipe.name}/seed={seed}"
         raise dg.Failure(
-            f"{recipe.name} seed {seed} is complete and {store.uri}/{place} is gone: bring it back, or remove "
-            f"runs/{recipe.name}/seed-{seed} to train it again",
+            f"{recipe.name} seed {seed} is complete and {store.uri}/{place} is gone: bring it back, or "
+            f"move the run aside, to train it again: opd rm {recipe.name}/{seed}",
             allow_retries=False,
         )
     return found

@@ -24,8 +24,17 @@ EXTENTS = ("hidden_size", "intermediate_size", "vocab_size", "num_attention_head
 FAMILIES = {"qwen3": Qwen3Config, "llama": LlamaConfig}
 
 
-def configuration(architecture: Architecture, *, pad: int, bos: int, eos: int) -> PretrainedConfig:
-    """Configuration of a from-scratch decoder with tied embeddings and no dropout."""
+def configuration(architecture: Architecture, *, pad: int, bos: int | None, eos: int) -> PretrainedConfig:
+    """Configuration of a from-scratch decoder with tied embeddings and no dropout.
+
+    pad, bos, eos: tokens of the task. Errors: ValueError for one past the vocabulary.
+    """
+    for name, token in (("pad", pad), ("bos", bos), ("eos", eos)):
+        if token is not None and not 0 <= token < architecture.vocab_size:
+            raise ValueError(
+                f"the task's {name} token {token} is past the architecture's vocab_size of {architecture.vocab_size}: "
+                "raise start.architecture.vocab_size"
+            )
     sizes = {name: value for name, value in vars(architecture).items() if name != "family"}
     return FAMILIES[architecture.family](
         **sizes,

@@ -7,7 +7,7 @@ Plain dataclasses without a heavy import, so that the asset graph loads recipes 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from opd_ops.recipe.constraint import Basis, Constraint, Given, Random, UpdateOf, WeightsOf
 from opd_ops.recipe.later import LATER, plain
@@ -63,10 +63,19 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A registered task and its parameters."""
+    """A registered task and its parameters.
+
+    overtime: what happens to a response whose verification exceeds its limit of time or memory. `wrong` gives it the
+    reward 0.0, and the tables count it; `fail` ends the step. Errors: ValueError for another word.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    overtime: Literal["wrong", "fail"] = field(default="wrong", metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.overtime not in ("wrong", "fail"):
+            raise ValueError(f"task.overtime is wrong or fail, got {self.overtime!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-LATER = {"later": True}  # metadata of a field whose default is the behaviour from before it existed
+# Metadata of a field whose default describes every run that was completed before the field existed.
+LATER = {"later": True}
 
 
 def plain(value: Any) -> Any:

@@ -56,7 +56,7 @@ def _held_out(digits: np.ndarray, operators: np.ndarray) -> bool:
 class Chains:
     """Chains of `operations` steps behind the tag `M` (the target) or `C` (as in the corpus)."""
 
-    pad, eos = PAD, EOS
+    pad, bos, eos = PAD, BOS, EOS
     name, instant = "chains", True
 
     def __init__(self, operations: int = 3, tag: str = "M") -> None:

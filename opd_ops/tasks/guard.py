@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from opd_ops.tasks.helper import Died, Helper, Overtime
+from opd_ops.tasks.helper import Died, Helper, Killed, Overtime
 from opd_ops.tasks.task import Check, CheckedTask, Problem, Split, TaskLike, Tokens
 
 SECONDS = 10.0
@@ -22,8 +22,9 @@ class VerifierFailed(ValueError):
 class Guarded:
     """`task` with at most `seconds` for each response.
 
-    overtime: what a response that takes longer gets. `fail` raises; `wrong` gives it the reward 0.0 and counts it in
-    `overtimes`, so that a long run does not depend on what a model writes. The helper starts with the first reward.
+    overtime: what happens to a response that takes longer, needs more memory than the helper has, or crashes it twice.
+    `fail` raises; `wrong` gives it the reward 0.0 and counts it in `overtimes`, so that a long run does not depend on
+    what a model writes. A verifier that raises anything else fails either way. The helper starts with the first reward.
     Errors: ValueError for a task that is neither instant nor has checks.
     """
 
@@ -80,30 +81,37 @@ class Guarded:
         try:
             reply = self._ask(check)
         except Overtime:
-            self._helper = None
-            if self.overtime == "wrong":
-                self.overtimes += 1
-                return 0.0
-            what = f"took longer than {self.seconds:g} s"
-            remedy = "raise the limit, or count such responses as wrong (overtime='wrong')"
-            raise self._failed(what, problem, repr(shown), remedy) from None
+            return self._exceeded(f"took longer than {self.seconds:g} s", problem, repr(shown))
+        except Killed as error:
+            return self._exceeded(f"failed: {error}", problem, repr(shown))
         except Died as error:
-            self._helper = None
             raise self._failed(f"failed: {error}", problem, repr(shown)) from None
-        if "reward" not in reply:
-            raise self._failed(f"raised {reply['error']}", problem, repr(shown))
-        return float(reply["reward"])  # type: ignore[arg-type]
+        if "reward" in reply:
+            return float(reply["reward"])  # type: ignore[arg-type]
+        if str(reply["error"]).startswith("MemoryError"):
+            return self._exceeded(f"raised {reply['error']}", problem, repr(shown))
+        raise self._failed(f"raised {reply['error']}", problem, repr(shown))
+
+    def _exceeded(self, what: str, problem: Problem, shown: str) -> float:
+        """The reward of a response whose verification exceeded a limit. Errors: VerifierFailed where that fails."""
+        if self.overtime == "wrong":
+            self.overtimes += 1
+            return 0.0
+        remedy = "raise resources.verifier_seconds, or count such responses as wrong (task.overtime='wrong')"
+        raise self._failed(what, problem, shown, remedy)
 
     def _ask(self, check: Check) -> dict[str, object]:
-        """A helper that was ended from outside is replaced, and the check repeated once."""
-        module = check.function.partition(":")[0]
-        if self._helper is not None:
+        """The helper's reply. A helper that ended is replaced, and the check repeated once. Errors: Overtime, Died."""
+        for repeated in (False, True):
+            if self._helper is None:
+                self._helper = Helper(check.function.partition(":")[0])
             try:
                 return self._helper.ask(check, self.seconds)
-            except Died:
+            except (Overtime, Died) as error:
                 self._helper = None
-        self._helper = Helper(module)
-        return self._helper.ask(check, self.seconds)
+                if repeated or isinstance(error, Overtime):
+                    raise
+        raise AssertionError
 
     def _failed(self, what: str, problem: Problem, shown: str, remedy: str = "") -> VerifierFailed:
         remedy = remedy or "mend the verifier, or leave the problem out"

@@ -25,6 +25,10 @@ class Died(Exception):
     """The process ended by itself. The message says how."""
 
 
+class Killed(Died):
+    """A signal ended the process: memory ran out, or a library crashed."""
+
+
 class Helper:
     """The process for the checks of one module. Errors, on starting: Died where the module cannot be imported."""
 
@@ -87,4 +91,4 @@ class Helper:
     def _died(self) -> Died:
         status = self.process.wait()
         self.close()
-        return Died(f"its process ended with status {status}")
+        return (Killed if status < 0 else Died)(f"its process ended with status {status}")

@@ -19,11 +19,18 @@ for _name in ("math_verify.parser", "math_verify.grader", "math_verify.utils"):
 def verify_math(response: str, gold: str) -> float:
     """1.0 if the final answer equals the gold one as mathematics (1/2 = 0.5); one that cannot be read earns 0.0.
 
-    Errors: ValueError for a gold answer that cannot be read. No time limit of its own: works on any thread.
+    Where math-verify raises on the response (a million digits, nesting past the stack), it cannot be read.
+    Errors: ValueError for a gold answer that cannot be read, MemoryError. No time limit of its own: works on any
+    thread.
     """
     # Its own timeouts are signals, which only the main thread may use.
     wanted = parse(gold if "$" in gold or "\\boxed" in gold else f"${gold}$", parsing_timeout=None)  # type: ignore[arg-type]
     if not wanted:
         raise ValueError(f"math-verify cannot read the answer {gold!r}: mend it, or use the verifier exact")
-    found = parse(final(response), parsing_timeout=None)  # type: ignore[arg-type]
-    return float(bool(found) and verify(wanted, found, timeout_seconds=None))
+    try:
+        found = parse(final(response), parsing_timeout=None)  # type: ignore[arg-type]
+        return float(bool(found) and verify(wanted, found, timeout_seconds=None))
+    except MemoryError:
+        raise
+    except Exception:
+        return 0.0

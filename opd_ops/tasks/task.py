@@ -44,7 +44,11 @@ class Check:
 
 
 class TaskLike(Protocol):
-    """What the training loop needs of a task."""
+    """What the training loop needs of a task.
+
+    A task with an alphabet of its own, on which models train from random weights, may also say `bos`, the token that
+    begins its prompts.
+    """
 
     pad: int
     eos: int

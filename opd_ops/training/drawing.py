@@ -72,6 +72,7 @@ class Drawing:
             batch=spec.batch,
         )
         self.pending: deque[list[Response]] = deque()
+        self.exceeded: deque[int] = deque()  # verifications of each pending batch that exceeded their limit
         if isinstance(spec.source, Replay) and stored is None:
             raise ValueError(f"{recipe.name} replays {spec.source.recipe}, whose rollouts were not given")
 
@@ -85,13 +86,20 @@ class Drawing:
         ahead = source.lag if isinstance(source, Student) else 0
         last = min(step + ahead, self.recipe.horizon.steps)
         while len(self.pending) < last - step + 1:
-            self.pending.append(self._draw(step + len(self.pending), engine))
+            responses, exceeded = self._draw(step + len(self.pending), engine)
+            self.pending.append(responses)
+            self.exceeded.append(exceeded)
         return self.pending[0]
+
+    def overtimes(self) -> int | None:
+        """Responses of the step that `of` was last asked for whose verification exceeded its limit; None of others."""
+        return self.exceeded[0] if self.exceeded else None
 
     def done(self) -> None:
         """The step that `of` was last asked for has been made: its responses wait no more."""
         if self.pending:
             self.pending.popleft()
+            self.exceeded.popleft()
 
     def batches(self, responses: list[Response]) -> tuple[Batch, Batch]:
         """The student's batch, and the same responses behind the prompts that the teacher reads."""
@@ -114,15 +122,18 @@ class Drawing:
         """What waits, as JSON types."""
         return [[asdict(response) for response in batch] for batch in self.pending]
 
-    def restore(self, state: list[list[dict[str, Any]]]) -> None:
+    def restore(self, state: list[list[dict[str, Any]]], exceeded: Sequence[int] | None = None) -> None:
+        """exceeded: of each batch; none where it is None."""
         self.pending = deque([Response(**row) for row in batch] for batch in state)
+        self.exceeded = deque(exceeded or [0] * len(self.pending))
 
     def require_fit(self, problems: Sequence[Problem]) -> None:
         """Errors: ValueError for no problems, or one that leaves no room for a response."""
         spec = self.recipe.rollout
         require_fit(self.task, problems, self.window, spec.max_new_tokens, privileged=self.privileged)
 
-    def _draw(self, step: int, engine: Engine) -> list[Response]:
+    def _draw(self, step: int, engine: Engine) -> tuple[list[Response], int]:
+        """The responses of a step, and how many verifications exceeded their limit."""
         spec = self.recipe.rollout
         rng = np.random.default_rng((self.seed, PROMPTS, step))
         problems = self.task.problems("train", spec.prompts, rng)
@@ -140,8 +151,9 @@ class Drawing:
             drawn = engine.generate(requests, self.sampling, version=engine.version)
         with self.phase("verify"):
             answered = [(problems[p], x.tokens, x.truncated) for (p, _), x in zip(asked, drawn, strict=True)]
+            before = self.exceeded_so_far()
             rewards = self.scores(answered)
-        return [
+        responses = [
             Response(
                 step=step,
                 prompt_id=p,
@@ -157,6 +169,11 @@ class Drawing:
             )
             for (p, s), sampled, reward in zip(asked, drawn, rewards, strict=True)
         ]
+        return responses, self.exceeded_so_far() - before
+
+    def exceeded_so_far(self) -> int:
+        """Verifications of this process that exceeded their limit and counted as wrong."""
+        return getattr(self.task, "overtimes", 0)
 
     def scores(self, answered: Sequence[tuple[Problem, Tokens, bool]]) -> list[float]:
         """Rewards of (problem, tokens, truncated); a truncated response earns none."""

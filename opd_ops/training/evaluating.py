@@ -33,6 +33,7 @@ class Evaluator:
         sampling = replace(self.drawing.sampling, temperature=temperature, batch=self.spec.batch)
         drawn = engine.generate(requests, sampling, version=engine.version)
         answered = [(self.problems[p], x.tokens, x.truncated) for (p, _), x in zip(asked, drawn, strict=True)]
+        before = self.drawing.exceeded_so_far()
         scores = np.array(self.drawing.scores(answered)).reshape(len(self.problems), samples).mean(1)
         return {
             "temperature": temperature,
@@ -41,4 +42,5 @@ class Evaluator:
             "n": len(asked),
             "problems": len(self.problems),
             "samples": samples,
+            "overtimes": self.drawing.exceeded_so_far() - before,
         }

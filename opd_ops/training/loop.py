@@ -140,6 +140,7 @@ class Trainer:
                 rate = learning_rate(self.recipe.optimizer, step, self.recipe.horizon.steps)
                 moved = self._move(step, rate)
         self.step = step
+        overtimes = self.drawing.overtimes()
         self.drawing.done()
         row = {
             "step": step,
@@ -148,6 +149,7 @@ class Trainer:
             "tokens": int(terms.batch.mask.sum()),
             "learning_rate": rate,
             **_drawn(responses, step if self.recipe.rollout.source.kind == "student" else None),
+            "overtimes": overtimes,
             **({f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}),
             **gradients,
             **moved,
@@ -195,6 +197,7 @@ class Trainer:
             "optimizer_steps": self.optimizer.steps,
             "flat_steps": self.flat_steps,
             "pending": self.drawing.state(),
+            **({"exceeded": list(self.drawing.exceeded)} if any(self.drawing.exceeded) else {}),
             "rollout_version": self.engine.version,
             "probe": self.syncing.probe,
         }
@@ -209,7 +212,7 @@ class Trainer:
         self._restore(tensors, facts.get("optimizer_steps", step))
         if self.reacting:
             self.reacting.restore(tensors, facts["reaction"])
-        self.drawing.restore(facts["pending"])
+        self.drawing.restore(facts["pending"], facts.get("exceeded"))
         self.flat_steps, self.syncing.probe = facts["flat_steps"], facts["probe"]
         self.syncing.changed = True
         self.step = step

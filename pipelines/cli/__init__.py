@@ -88,6 +88,21 @@ def parser() -> "Parser":
         epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for room in (study, measure, plan, tables, regime, monitor, watch, transfer, report, weights, verify, gc, export):
+    for room in (
+        study,
+        measure,
+        plan,
+        tables,
+        regime,
+        monitor,
+        watch,
+        transfer,
+        report,
+        weights,
+        verify,
+        gc,
+        rm,
+        export,
+    ):
         room.register(commands)
     return top

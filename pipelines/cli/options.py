@@ -45,6 +45,15 @@ def session(given: argparse.Namespace) -> AbstractContextManager[None]:
     return cluster(given.workers) if given.workers else nullcontext()
 
 
+def confirmed(question: str, yes: bool) -> bool:
+    """Whether the answer is yes, which --yes gives. Errors: ValueError where nobody can be asked."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ValueError(f"{question} Nobody can answer here: add --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
 def store_of(given: argparse.Namespace) -> Store:
     """The store of --out, or the default one."""
     return Store(normalise(given.out) if given.out else default_uri())

@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 
+from pipelines.cli import rm
 from pipelines.cli.options import Commands, Parser
+from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study, studies
 from pipelines.studies.study import Study
@@ -33,6 +35,14 @@ def register(commands: Commands) -> None:
         "report. What the store holds already is reused.",
     )
     _add_selection(run)
+    run.add_argument(
+        "--replace",
+        action="append",
+        default=[],
+        metavar="ARM",
+        help="move the runs of this arm that are there aside first, as `opd rm` does, and make them again; repeatable",
+    )
+    run.add_argument("--yes", action="store_true", help="replace without asking")
     run.set_defaults(command=run_study)
     backfill = parts.add_parser(
         "backfill",
@@ -77,13 +87,18 @@ def show_study(given: argparse.Namespace) -> int:
 
     study, store = find_study(given.name), Store(default_uri())
     arms = study.every_arm()
+    changed = []
     lines = [["recipe", "seed", "objective", "starts from", "learning rate", "steps", "in the store"]]
     for recipe in (*study.models, *arms):
         for seed in study.seeds if recipe in arms else (0,):
             start = vars(recipe.start).get("recipe") or vars(recipe.start).get("ref") or "random weights"
-            trained = complete(store, recipe, seed)
-            seen = recipe in arms and measured(store, recipe, seed, study.measurement)
-            state = "measured" if seen else "trained" if trained else "absent"
+            try:
+                trained = complete(store, recipe, seed)
+                seen = recipe in arms and trained and measured(store, recipe, seed, study.measurement)
+                state = "measured" if seen else "trained" if trained else "absent"
+            except ValueError as error:
+                state = "another recipe"
+                changed.append(str(error))
             limit = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
             rate = f"{recipe.optimizer.learning_rate:g}"
             lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
@@ -91,6 +106,8 @@ def show_study(given: argparse.Namespace) -> int:
     print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}{time}")
     for suite in list(study.suites)[1:]:
         print(f"        opd study run {study.name} --suite {suite}")
+    for line in changed:
+        print(f"\n{escaped(line)}")
     if study.configs:
         show_plans(study, given.gpu)
     return 0
@@ -108,7 +125,29 @@ def show_plans(study: Study, gpu: str) -> None:
 
 def run_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
+    study = find_study(given.name)
+    _, seeds = study.select(given.suite or ["core"], given.recipe, given.seed)
+    replaced = replaceable(Store(default_uri()), study, given.replace, seeds)
+    if replaced and not rm.move(Store(default_uri()), replaced, given.yes):
+        return 1
     return _become("assets.launch", given, [])
+
+
+def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+    """The runs that are there of arms, by their name in the study or in full. Errors: ValueError for an unknown one."""
+    from pipelines.runs import aside
+
+    once = (*study.models, *study.helpers)
+    found = []
+    for arm in arms:
+        named = {recipe.name for recipe in (*once, *study.every_arm()) if arm in (recipe.arm, recipe.name)}
+        if not named:
+            known = dict.fromkeys(recipe.arm for recipe in (*once, *study.every_arm()))
+            raise ValueError(f"study {study.name} has no arm {arm!r}; it has: {', '.join(known)}")
+        (name,) = named
+        numbers = [0] if name in {recipe.name for recipe in once} else seeds
+        found += [(name, seed) for seed in numbers if aside.registered(store, name, seed)]
+    return list(dict.fromkeys(found))
 
 
 def backfill_study(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ runs/<recipe>/seed-<n>/import-<8 digits>.json                     record, which 
 lake/<table>/<key>=<value>/.../part-0.parquet                     table
 models/<name>/<file>   bases/...   scores/...   reports/<study>/...   model, base, score, report
 watched/<name>.json                                               watch
+removed/<recipe>/seed-<n>/<number>/<any of these>   moved.json    removed: of runs that were moved aside
 .probe-<32 digits>, and .<name>.<32 digits> beside any of these   temporary: what a killed write left
 anything else                                                     foreign
 """
@@ -54,6 +55,8 @@ _OTHERS = tuple(
 _TABLE = re.compile(rf"lake/(?P<table>\w+)/(?P<keys>\w+={NAME}(/\w+={NAME})*)/part-0\.parquet", re.ASCII)
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{32}", re.DOTALL)
 _PROBE = re.compile(r"\.probe-[0-9a-f]{32}(\.[0-9a-f]{32})?|\.\.probe-[0-9a-f]{32}\.[0-9a-f]{32}")
+
+_REMOVED = re.compile(rf"removed/{NAME}/seed-(0|[1-9]\d*)/[1-9]\d*/(?P<key>.+)", re.ASCII | re.DOTALL)
 
 Run = tuple[str, int]  # recipe and seed
 
@@ -101,6 +104,9 @@ def classify(key: str) -> Item:
     """What an object is. No name is an error: what the layout does not explain is foreign."""
     if not inside(key):
         return Item(key, "foreign")
+    if match := _REMOVED.fullmatch(key):
+        explained = match["key"] == "moved.json" or classify(match["key"]).kind != "foreign"
+        return Item(key, "removed" if explained else "foreign")
     folder, name = posixpath.split(key)
     if _PROBE.fullmatch(key):
         return Item(key, "temporary")

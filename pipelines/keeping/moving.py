@@ -107,7 +107,7 @@ def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> 
     if changed := differences(stored, said):
         raise ValueError(
             f"{there.store.uri}/{there.prefix} holds another run of that name ({'; '.join(changed)}); "
-            "use another store, or move that run out of it"
+            f"use another store, or move that run aside: opd rm {there.recipe}/{there.seed} --out {there.store.uri}"
         )
 
 

@@ -278,6 +278,28 @@ class Store:
                 for key in keys:
                     fs.rm_file(self.path(key))
 
+    def move(self, source: str, target: str) -> None:
+        """Give an object another name, replacing what has it; but on files it is copied, and then deleted.
+
+        Errors: FileNotFoundError.
+        """
+        before, after = self.path(source), self.path(target)
+        with self._asked(source):
+            if not self.local:
+                self._opened[0].cp_file(before, after)
+            else:
+                Path(after).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(before, after)
+                with contextlib.suppress(OSError):  # until a folder is not empty
+                    for folder in Path(before).parents:
+                        if folder == Path(self._opened[1]):
+                            break
+                        folder.rmdir()
+        if self._s3:  # and the folders that SeaweedFS would go on listing, where they are empty
+            self._delete([source], self.path(source.partition("/")[0]))
+        elif not self.local:
+            self.remove(source)
+
     def require_writable(self) -> None:
         """Errors: ValueError naming the store when a probe object cannot be written."""
         key = f".probe-{uuid.uuid4().hex}"

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,15 @@ from pipelines.store.tensors import TensorRef, header, read, read_header, serial
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Lost(ValueError):
+    """A run was moved aside, or gave way to another one, while it was being trained."""
+
+
+class OtherInputs(ValueError):
+    """A stored run was made from other models than those that are there now."""
+
 
 Kept = Literal["exact", "bf16-update"]
 RECORD = 1  # layout of run.json and end.json; those of earlier versions name none
@@ -60,7 +70,7 @@ class Trajectory:
         """Create run.json, or check that the stored run is the same one.
 
         facts: identity (canonical JSON), fingerprint, inputs (digests of the models it is made from), provenance.
-        Errors: ValueError naming the fields in which the stored identity, or the inputs, differ.
+        Errors: as `require_matching`.
         """
         key = f"{self.prefix}/run.json"
         try:
@@ -68,20 +78,25 @@ class Trajectory:
             return facts
         except FileExistsError:
             stored = self.run()
+        self.require_matching(stored, facts)
+        return stored
+
+    def require_matching(self, stored: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Errors: ValueError naming the fields in which the stored identity differs, OtherInputs for the inputs."""
         self.require_same(stored, facts["identity"], facts["fingerprint"])
         if changed := differences(stored["inputs"], facts["inputs"]):
-            raise ValueError(
+            raise OtherInputs(
                 f"{self.prefix} was made from other models ({'; '.join(changed)}); "
-                "bring them back, or use another OPD_STORE"
+                f"bring them back, or move this run aside: opd rm {self.recipe}/{self.seed}"
             )
-        return stored
 
     def require_same(self, stored: dict[str, Any], identity: dict[str, Any], fingerprint: str) -> None:
         if stored["fingerprint"] != fingerprint:
             changed = "; ".join(differences(stored["identity"], identity)) or "fingerprint"
             raise ValueError(
                 f"{self.prefix} holds a run of another recipe ({changed}); "
-                "restore the recipe, give the arm a new name, or use another OPD_STORE"
+                f"restore the recipe, give the arm a new name, or move the stored run aside: opd rm {self.recipe}/"
+                f"{self.seed}"
             )
 
     def run(self) -> dict[str, Any]:
@@ -94,6 +109,39 @@ class Trajectory:
 
     def registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
+
+    def progressed(self) -> bool:
+        """Whether the run is complete, or has a committed snapshot past step 0."""
+        return self.end() is not None or any(self.steps())
+
+    @contextlib.contextmanager
+    def owned(self, fingerprint: str, *written: str) -> Iterator[list[str | None]]:
+        """Write to a run only while its run.json is there and has this fingerprint.
+
+        written: prefixes of what the block writes, to which the block may add; they are removed where the run was lost
+        in the meantime. Errors: Lost, in one line.
+        """
+        self._require_owned(fingerprint)
+        prefixes: list[str | None] = [*written]
+        yield prefixes
+        try:
+            self._require_owned(fingerprint)
+        except Lost:
+            for prefix in filter(None, prefixes):
+                self.store.remove(prefix)
+            raise
+
+    def _require_owned(self, fingerprint: str) -> None:
+        try:
+            found = self.run()["fingerprint"]
+        except FileNotFoundError:
+            found = None
+        if found != fingerprint:
+            what = "was moved aside" if found is None else "gave way to a run of another recipe"
+            raise Lost(
+                f"{self.prefix} {what} while it was being trained here: the same command begins it anew; `opd rm` "
+                "lists what can be brought back"
+            )
 
     def steps(self) -> list[int]:
         """Committed snapshots in order, found by listing."""

@@ -18,6 +18,18 @@ def find_study(name: str) -> Study:
     return known[name]
 
 
+def remedy(name: str, seed: int) -> str:
+    """How to make a run that is absent: the command that trains it, where a study of the catalog has it."""
+    for study in studies().values():
+        for suite, arms in study.suites.items():
+            if name in {recipe.name for recipe in arms}:
+                named = "" if suite == "core" else f" --suite {suite}"
+                return f"train it first: opd study run {study.name}{named} --recipe {name} --seed {seed}"
+        if name in {recipe.name for recipe in (*study.models, *study.helpers)}:
+            return f"train it first: opd study run {study.name}"
+    return "train it first"
+
+
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name in any study (models and helpers included), or a ValueError that lists the known ones."""
     known = {r.name: r for s in studies().values() for r in (*s.models, *s.helpers, *s.every_arm())}

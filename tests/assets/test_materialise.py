@@ -280,7 +280,10 @@ def test_a_complete_run_needs_nothing_of_this_machine(store, settle, execute, mo
 def test_a_run_without_its_parents_fails_in_one_line(store, execute):
     result = execute("runs", run_key("tiny.opd", 1))
     assert not result.success
-    assert reason(result) == "tiny.opd seed 1 needs tiny.sft seed 1, which is not complete"
+    assert (
+        reason(result) == "tiny.opd seed 1 needs tiny.sft seed 1, which is not complete: "
+        "train it first: opd study run tiny --recipe tiny.sft --seed 1"
+    )
     assert store.find("") == []
 
 
@@ -292,7 +295,7 @@ def test_a_complete_run_whose_table_is_gone_fails_in_one_line(name, store, ready
     assert not result.success
     told = reason(result)
     assert told.startswith("tiny.opd seed 0 is complete and ") and "\n" not in told
-    assert f"lake/{name}/recipe=tiny.opd/seed=0 is gone: bring it back, or remove runs/tiny.opd/seed-0" in told
+    assert f"lake/{name}/recipe=tiny.opd/seed=0 is gone: bring it back, or move the run aside" in told
 
 
 def test_weights_that_are_absent_fail_in_one_line(store, execute):

@@ -193,7 +193,32 @@ LINES = {
     ),
     "recipe: a recipe that changed under its name": (
         'runs/tiny.opd/seed-0 holds a run of another recipe (start.kind: "fresh" -> "final"); restore '
-        "the recipe, give the arm a new name, or use another OPD_STORE"
+        "the recipe, give the arm a new name, or move the stored run aside: opd rm tiny.opd/0"
+    ),
+    "recipe: an overtime that is neither": "task.overtime is wrong or fail, got 'skip'",
+    "recipe: special tokens past the vocabulary": (
+        "the task's eos token 2 is past the architecture's vocab_size of 2: raise start.architecture.vocab_size"
+    ),
+    "rm: nobody can answer": "error: move it aside? Nobody can answer here: add --yes",
+    "rm: nobody can answer for a deletion": "error: delete for good? Nobody can answer here: add --yes",
+    "rm: a run that is not there": (
+        "error: STORE holds no run tiny.nobody seed 0; it has external.mine, tiny.opd, tiny.rlvr"
+    ),
+    "rm: a seed that is not there": "error: STORE holds no run tiny.opd seed 3; it has seed 0",
+    "rm: a recipe of which nothing is there": (
+        "error: STORE holds no run tiny.nobody; it has external.mine, tiny.opd, tiny.rlvr"
+    ),
+    "rm: a run that was not moved aside": (
+        "error: STORE holds no run tiny.opd seed 0 that was moved aside; it has: none"
+    ),
+    "rm: an option without a run": ("error: --undo and --delete go with a run; write opd rm RECIPE/SEED --undo"),
+    "rm: a run that leaves the store": "error: recipe '..' is no name: leave out /, \\, .., and control characters",
+    "rm: a name that is taken again": (
+        "error: STORE holds another run tiny.opd seed 0 by now; move it aside first: opd rm tiny.opd/0, and then "
+        "opd rm tiny.opd/0 --undo 1"
+    ),
+    "study: an arm to replace that the study has not": (
+        "error: study smollm has no arm 'odp'; it has: sft, opd, rlvr, *"
     ),
     "manifest: a flipped bit": (
         "error: runs/tiny.opd/seed-0/step-00000007/manifest.json is not what was written there; bring it "
@@ -266,9 +291,9 @@ LINES = {
         "error: STORE/runs/tiny.opd/seed-0 holds no run.json, so nothing says what it is; see opd verify"
     ),
     "run record: another run of that name at the target": (
-        'error: STORE/runs/tiny.opd/seed-0 holds another run of that name (identity.arm: "tiny.opd" -> '
-        '"another"; identity.start: {"kind": "fresh"} -> null); use another store, or move that run '
-        "out of it"
+        'error: STORE/runs/tiny.opd/seed-0 holds another run of that name (identity.arm: "tiny.opd" -> "another"; '
+        'identity.start: {"kind": "fresh"} -> null); use another store, or move that run aside: opd rm tiny.opd/0 '
+        "--out STORE"
     ),
     "run record: end.json nested 10,000 deep": (
         "runs/tiny.opd/seed-0/end.json is not JSON (nested more than 100 deep); bring it back from a copy "

@@ -3,12 +3,13 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
 
 from pipelines import lake
+from pipelines.runs.aside import move_aside
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from tests.refusals.lines import LINES
@@ -54,9 +55,9 @@ def _recipes() -> list[Row]:
     from opd_ops import recipe as r
     from opd_ops.tasks.examples import read
     from opd_ops.tasks.registry import build
-    from pipelines.runs.trajectories import bases
+    from pipelines.runs.trajectories import bases, starts
     from pipelines.runs.trajectories.training import train
-    from tests.pipelines.runs.mini import arm
+    from tests.pipelines.runs.mini import ARCHITECTURE, TASK, arm
 
     two, one = r.Resources(workers=2), r.Constraint(basis=r.Random(), rank=1)
     reaction = r.Reaction(guard=r.Guard(quantity="stable_rank", reference="mini.rlvr"), action="none")
@@ -72,6 +73,9 @@ def _recipes() -> list[Row]:
         ("a run of no steps", lambda p: r.Horizon(steps=0)),
         ("a snapshot after the end", lambda p: r.Horizon(steps=5, snapshots=(9,))),
         ("an evaluation of nothing", lambda p: r.Evaluation(problems=0)),
+        ("an overtime that is neither", lambda p: r.Task(name="chains", overtime="skip")),  # type: ignore[arg-type]
+        ("special tokens past the vocabulary", lambda p: starts.load(
+            p.store, r.Fresh(architecture=replace(ARCHITECTURE, vocab_size=2)), 0, TASK)),
         ("a sampling temperature that is NaN", rollout(temperature=float("nan"))),
         ("an estimator that has no gradient", lambda p: r.Opd(teacher=None, estimator="k1")),
         ("an unknown estimator", lambda p: r.Opd(teacher=None, estimator="k4")),
@@ -120,6 +124,7 @@ def _commands() -> list[Row]:
         ("study", "a seed that the study has not", "study run tiny --seed 7"),
         ("study", "a seed that is no number", "study run tiny --seed one"),
         ("study", "a report of nothing", "report smollm"),
+        ("study", "an arm to replace that the study has not", "study run smollm --replace odp"),
         ("store", "nothing is there", "verify memory://nothing"),
         ("store", "an unknown scheme", "tables --out zzz://bucket"),
         ("store", "credentials in the address", "verify s3://key:secret@bucket/x"),
@@ -148,6 +153,13 @@ def _commands() -> list[Row]:
         ("verify", "a sample of nothing", "verify --sample 0"),
         ("verify", "a seed without a sample", "verify --sample-seed 3"),
         ("verify", "a run without its seed", "verify --run tiny.opd"),
+        ("rm", "nobody can answer", "rm tiny.opd/0"),
+        ("rm", "a run that is not there", "rm tiny.nobody/0 --yes"),
+        ("rm", "a seed that is not there", "rm tiny.opd/3 --yes"),
+        ("rm", "a recipe of which nothing is there", "rm tiny.nobody --yes"),
+        ("rm", "a run that was not moved aside", "rm tiny.opd/0 --undo"),
+        ("rm", "an option without a run", "rm --undo"),
+        ("rm", "a run that leaves the store", "rm ../0 --yes"),
     ]  # fmt: skip
     return [Row(group=g, kind=k, door=d) for g, k, d in rows]
 
@@ -253,6 +265,12 @@ def _stored() -> list[Row]:
         pl.DataFrame({"recipe": ["tiny.opd"], "seed": ["0"]}).write_parquet(buffer)
         place.store.write(TABLE, buffer.getvalue())
 
+    def taken(place: Place) -> None:
+        before = {key: place.store.read(key) for key in place.store.find(RUN)}
+        move_aside(place.store, "tiny.opd", 0)
+        for key, data in before.items():
+            place.store.write(key, data)
+
     hill = lambda rows, **partition: lambda p: lake.write(p.store, "hill", rows, **partition)
     written = lambda p: lake.written(p.store, "training", recipe="tiny.opd", seed=0)
     parts = [
@@ -289,6 +307,9 @@ def _stored() -> list[Row]:
         ("resume state", "another state beside the facts", lambda p: going(p).load_resume(),
          change(state, flipped)),
         ("resume state", "moments that were not kept", lambda p: opd(p).load_moments(3), nothing),
+        ("rm", "nobody can answer for a deletion", "rm tiny.opd/0 --delete",
+         lambda p: move_aside(p.store, "tiny.opd", 0)),
+        ("rm", "a name that is taken again", "rm tiny.opd/0 --undo", taken),
         ("table", "cut short", "tables", change(TABLE, half)),
         ("table", "other values", written, change(TABLE, lambda data: data.replace(b"tiny.opd", b"tiny.sft"))),
         ("table", "a column of another type", written, narrow),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -120,7 +121,8 @@ class Place:
         """The exit code of a command, and what it says on stderr."""
         out, err = io.StringIO(), io.StringIO()
         given = [text.replace("HERE", str(self.root)).replace("STORE", self.store.uri) for text in arguments]
-        with self.inside(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        nobody = mock.patch("sys.stdin", io.StringIO())  # who answers no question
+        with self.inside(), nobody, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 code = cli.main(given)
             except SystemExit as ended:

@@ -162,6 +162,13 @@ TABLES = (
             Column("n", INT, "samples", "problems x samples"),
             Column("problems", INT, "problems", "held-out problems"),
             Column("samples", INT, "samples", "samples per problem"),
+            Column(
+                "overtimes",
+                INT,
+                "samples",
+                "samples that count as wrong because their verification exceeded its limit; null in runs of earlier "
+                "versions, which such a sample ended",
+            ),
         ),
     ),
     Table(

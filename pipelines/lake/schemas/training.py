@@ -24,6 +24,13 @@ TABLES = (
             Column("sequences", INT, "sequences", "sequences with a token under the loss mask"),
             Column("learning_rate", REAL, "", "learning rate of the step"),
             Column("truncated", REAL, "fraction", "rollouts that hit the length limit without EOS"),
+            Column(
+                "overtimes",
+                INT,
+                "responses",
+                "rollouts that count as wrong because their verification exceeded its limit of time or memory; null "
+                "without rollouts of its own, and in runs of earlier versions, which such a response ended",
+            ),
             Column("flat_groups", REAL, "fraction", "GRPO groups with zero reward variance"),
             *SIGNAL,
             Column("staleness", REAL, "optimizer steps", "mean age of the weights that drew the rollouts"),
@@ -115,6 +122,13 @@ TABLES = (
             Column("n", INT, "samples", "problems x samples"),
             Column("problems", INT, "problems", "held-out problems"),
             Column("samples", INT, "samples", "samples per problem"),
+            Column(
+                "overtimes",
+                INT,
+                "samples",
+                "samples that count as wrong because their verification exceeded its limit; null in runs of earlier "
+                "versions, which such a sample ended",
+            ),
         ),
     ),
 )

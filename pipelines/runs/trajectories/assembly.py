@@ -44,14 +44,14 @@ def assemble(
     resumed: Mapping[str, Tensor] | None,
     ranks: Ranks | None = None,
 ) -> Assembled:
-    """Register the run and make its trainer. resumed: tensors of its resume state, if it has one. ranks: the processes
-    that train it together.
+    """Make the run's trainer, and register the run once that has succeeded.
 
+    resumed: tensors of its resume state, if it has one. ranks: the processes that train it together.
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
     store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
     before = trajectory.run()["inputs"] if trajectory.registered() else {}
-    start = starts.load(store, recipe.start, seed)
+    start = starts.load(store, recipe.start, seed, recipe.task)
     inputs: dict[str, Any] = {"start": start.digest}
     subspaces, until, teacher, scorer, drawing = None, None, None, None, None
     if constraint and resumed:
@@ -64,25 +64,25 @@ def assemble(
         inputs["until"] = until
     opd = opd_of(recipe.objective)
     if opd:
-        teacher = teaching.source(store, opd, start, seed)
+        teacher = teaching.source(store, opd, start, seed, recipe.task)
         inputs |= {"teacher": teacher.digest} if opd.teacher else {}
     rails = ()
     if recipe.reaction:
         held = before.get("rails") or monitor.guarded(store, recipe.reaction.guard, recipe.name, seed)
         rails = tuple((float(norm), float(low), float(high)) for norm, low, high in held)
         inputs["rails"] = [list(rail) for rail in rails]
-    task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds)
+    task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds, recipe.task.overtime)
     inputs |= {"task": facts} if (facts := task.facts()) else {}
     moments = None if resumed else starts.moments(store, recipe.start, seed)
-    trajectory.register(
-        {
-            "identity": recipe.identity(),
-            "fingerprint": recipe.fingerprint(),
-            "inputs": inputs,
-            "model": start.plain_config(),
-            "provenance": provenance,
-        }
-    )
+    facts = {
+        "identity": recipe.identity(),
+        "fingerprint": recipe.fingerprint(),
+        "inputs": inputs,
+        "model": start.plain_config(),
+        "provenance": provenance,
+    }
+    if trajectory.registered():
+        trajectory.require_matching(trajectory.run(), facts)
     if teacher:
         scorer, drawing = teaching.build(store, recipe, seed, start, teacher, placement)
     trainer = (Trainer if ranks is None else partial(Leading, ranks))(
@@ -102,6 +102,7 @@ def assemble(
         device="cuda" if recipe.resources.gpus else "cpu",
         phase=phase,
     )
+    trajectory.register(facts)  # last, so that a recipe that is refused leaves no run behind
     return Assembled(trainer=trainer, task=task, until=until["norm"] if until else None)
 
 

@@ -169,7 +169,7 @@ class Crew:
         if member.deaths > self.retries:
             raise Died(
                 f"a {self.name} died {member.deaths} times at the same call, which was repeated {self.retries} times "
-                f"({reason(death)}); give it more memory or a smaller batch, and start the run again: it goes on"
+                f"({reason(death)}); give it more memory, and start the run again: it goes on"
             )
         ray.kill(member.handle)
         if starved(death) and len(self.members) > 1:

@@ -15,6 +15,7 @@ from pipelines.runs import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef, read
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import remedy
 
 
 class Reach:
@@ -43,7 +44,10 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     trajectory = Trajectory(store, until.recipe, seed if until.seed is None else until.seed)
     end = trajectory.end()
     if end is None:
-        raise ValueError(f"{trajectory.prefix} is not complete, and this run ends at its norm: train it first")
+        raise ValueError(
+            f"{trajectory.prefix} is not complete, and this run ends at its norm: "
+            f"{remedy(trajectory.recipe, trajectory.seed)}"
+        )
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():
         return known

@@ -6,23 +6,28 @@ evaluation that fails leaves the state before it, so that the run can go on once
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe, Replay
 from pipelines import lake
+from pipelines.lake.lake import partition_key
 from pipelines.runs.clock import Clock, write_timing
+from pipelines.runs.cluster.deaths import tell
 from pipelines.runs.resources.placement import Placement, Spot
 from pipelines.runs.trajectories.crew import Died
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.rollouts import Rollouts
-from pipelines.store.trajectory import Trajectory
+from pipelines.store.snapshot import folder
+from pipelines.store.trajectory import OtherInputs, Trajectory
 from pipelines.store.writer import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from opd_ops.training.drawing import Phase
     from opd_ops.training.ranks import Ranks
 
 CHUNK = 5  # optimizer steps between two progress reports
@@ -65,7 +70,7 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import proof
+        from pipelines.runs import aside, proof
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
 
@@ -80,21 +85,25 @@ class TrainingRun:
         self.writer = Writer(self._commit)
         self.clock = Clock(beside=lambda: self.writer.cpu)
         self.before = 0.0  # wall seconds of earlier processes
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.fingerprint = recipe, seed, recipe.fingerprint()
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
+        aside.settle(store, recipe.name, seed)
+        if line := aside.replace_start(self.trajectory, recipe):
+            tell(line)
         resumed = self.trajectory.load_resume()
         moved = self._moved(resumed)
         with self.clock.phase("start"):
-            made = assemble(
-                self.trajectory,
-                recipe,
-                provenance,
-                placement or Placement(Spot()),
-                lambda name: self.clock.phase(name),
-                resumed[1] if resumed else None,
-                ranks,
-            )
+            prepare = partial(assemble, self.trajectory, recipe, provenance, placement or Placement(Spot()))
+            phase: Phase = lambda name: self.clock.phase(name)  # noqa: E731
+            try:
+                made = prepare(phase, resumed[1] if resumed else None, ranks)
+            except OtherInputs:
+                if self.trajectory.progressed():
+                    raise
+                tell(aside.make_way(store, recipe.name, seed))
+                resumed, moved = None, False
+                made = prepare(phase, None, ranks)
         self.trainer, self.task = made.trainer, made.task
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
         self.parent: int | None = None
@@ -202,9 +211,14 @@ class TrainingRun:
             else:
                 self._save(last)
                 kept = f"the state after step {last} is kept"
+            anew = f"; {self._anew()}" if isinstance(error, FloatingPointError | ValueError) else ""
             raise StepFailed(
-                f"{line} ({self.recipe.name} seed {self.seed}: {kept}, its last snapshot is step {self.parent})"
+                f"{line} ({self.recipe.name} seed {self.seed}: {kept}, its last snapshot is step {self.parent}{anew})"
             ) from error
+
+    def _anew(self) -> str:
+        """The command that makes a change of the recipe possible."""
+        return f"a changed recipe begins anew: opd study run {self.recipe.study} --replace {self.recipe.arm}"
 
     def _evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
         with self._mendable(), self.clock.phase("evaluate"):
@@ -233,7 +247,11 @@ class TrainingRun:
         self.parent = step
 
     def _commit(self, step: int, weights: "dict[str, Tensor]", parent: int | None) -> None:
-        self.trajectory.commit(step, weights, parent, self.recipe.precision.snapshots)
+        with self._owned(self.trajectory.snapshot(step).folder):
+            self.trajectory.commit(step, weights, parent, self.recipe.precision.snapshots)
+
+    def _owned(self, *written: str) -> AbstractContextManager[list[str | None]]:
+        return self.trajectory.owned(self.fingerprint, *written)
 
     def _written(self) -> None:
         """Wait until every snapshot is committed. Errors: those of the store."""
@@ -252,9 +270,13 @@ class TrainingRun:
         accuracy = row["accuracy"]
         where = f"{self.recipe.name} seed {self.seed}: accuracy {accuracy:.3f} at T={gate.temperature:g} at step {step}"
         if accuracy > gate.high:
-            raise LearningFailed(f"{where} is past the gate [{gate.low}, {gate.high}]; lower the learning rate")
+            raise LearningFailed(
+                f"{where} is past the gate [{gate.low}, {gate.high}]; lower the learning rate ({self._anew()})"
+            )
         if accuracy < gate.low and limit:
-            raise LearningFailed(f"{where}, the limit, is below the gate [{gate.low}, {gate.high}]; raise the limit")
+            raise LearningFailed(
+                f"{where}, the limit, is below the gate [{gate.low}, {gate.high}]; raise the limit ({self._anew()})"
+            )
         return accuracy >= gate.low
 
     def _reached(self, step: int) -> bool:
@@ -266,14 +288,14 @@ class TrainingRun:
         if norm < wanted and step == self.recipe.horizon.steps:
             raise LearningFailed(
                 f"{self.recipe.name} seed {self.seed}: the update's norm {norm:.4g} at step {step}, the limit, is "
-                f"below the {wanted:.4g} of {until.recipe}; raise the limit or the learning rate"
+                f"below the {wanted:.4g} of {until.recipe}; raise the limit or the learning rate ({self._anew()})"
             )
         return norm >= wanted
 
     def _save(self, step: int) -> None:
         self._written()  # a resume state's parent is one that is there
-        with self._writing():
-            self.rollouts.flush()
+        with self._writing(), self._owned(f"{self.trajectory.prefix}/resume/{folder(step)}") as written:
+            written.append(self.rollouts.flush())
             tensors, facts = self.trainer.state()
             self.trajectory.save_resume(
                 step,
@@ -293,20 +315,22 @@ class TrainingRun:
         # The gate's one-sample reading of this step gives way to the full evaluation.
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final
         self.task.close()
-        self.rollouts.flush()
-        recipe, store = self.recipe, self.trajectory.store
-        keys = {"study": recipe.study, "recipe": recipe.name, "seed": self.seed}
-        for table, rows in self.tables.items():
-            lake.write(store, table, [keys | row for row in rows], recipe=recipe.name, seed=self.seed)
-        write_timing(store, recipe.study, recipe.name, self.seed, step, self.clock)
-        self.trajectory.finish(
-            {
-                "step": step,
-                "digest": self.trajectory.digest(step),
-                "snapshots": self.trajectory.steps(),
-                "evaluation": final,
-            }
-        )
+        recipe, store, prefix = self.recipe, self.trajectory.store, self.trajectory.prefix
+        keys, place = {"study": recipe.study}, {"recipe": recipe.name, "seed": self.seed}
+        partitions = [partition_key(table, **place) for table in (*self.tables, "timing")]
+        with self._owned(f"{prefix}/end.json", *partitions) as written:
+            written.append(self.rollouts.flush())
+            for table, rows in self.tables.items():
+                lake.write(store, table, [keys | place | row for row in rows], **place)
+            write_timing(store, recipe.study, recipe.name, self.seed, step, self.clock)
+            self.trajectory.finish(
+                {
+                    "step": step,
+                    "digest": self.trajectory.digest(step),
+                    "snapshots": self.trajectory.steps(),
+                    "evaluation": final,
+                }
+            )
 
 
 def _snapshots(recipe: Recipe) -> set[int]:

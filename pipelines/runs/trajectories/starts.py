@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from opd_ops import models
-from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Weights
-from opd_ops.tasks import chains
+from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Task, Weights
+from opd_ops.tasks.registry import build
 from opd_ops.training.optimizer import Moments
 from pipelines.runs import proof
 from pipelines.store.names import shown
@@ -19,6 +19,7 @@ from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import header, read
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,16 @@ class Model:
         return json.loads(self.config.to_json_string(use_diff=False))
 
 
-def load(store: Store, start: Start, seed: int) -> Model:
-    """The model a run starts from or learns from.
+def load(store: Store, start: Start, seed: int, task: Task) -> Model:
+    """The model a run starts from or learns from. task: says the special tokens of a model with random weights.
 
     Errors: ValueError naming the run or the weights that are absent, and the command that makes them, or the file that
     is not what was committed.
     """
     if isinstance(start, Fresh):
-        config = models.configuration(start.architecture, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
+        tokens = build(task, None)
+        bos = getattr(tokens, "bos", None)
+        config = models.configuration(start.architecture, pad=tokens.pad, bos=bos, eos=tokens.eos)
         weights = models.initialise(config, seed)
         return Model(config=config, weights=weights, folder=None, digest=f"fresh-{seed}")
     if isinstance(start, FinalOf | SnapshotOf):
@@ -51,7 +54,8 @@ def load(store: Store, start: Start, seed: int) -> Model:
             end = trajectory.end()
             if end is None:
                 raise ValueError(
-                    f"{trajectory.prefix} is not complete, and this run starts from its end: train it first"
+                    f"{trajectory.prefix} is not complete, and this run starts from its end: "
+                    f"{remedy(trajectory.recipe, trajectory.seed)}"
                 )
             step, digest = end["step"], end["digest"]
         else:
@@ -84,6 +88,11 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
     passed: set[str] = set()
     while isinstance(start, FinalOf | SnapshotOf):
         trajectory = _source(store, start, seed)
+        if not trajectory.registered():
+            raise ValueError(
+                f"{store.uri}/{trajectory.prefix} is not there, and says which tokenizer is meant; bring it back, "
+                "where `opd rm` lists it, or train it again"
+            )
         seed, stored = trajectory.seed, trajectory.run()["identity"]["start"]
         try:
             if stored["kind"] == "fresh":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from opd_ops.batch import Batch
-from opd_ops.recipe import Start
+from opd_ops.recipe import Start, Task
 from opd_ops.teacher.scores import Scores, Support
 from pipelines.runs.resources.placement import Spot
 from pipelines.runs.trajectories.crew import RETRIES, Call, Crew
@@ -28,12 +28,13 @@ AHEAD = 4  # micro-batches in work per actor: full-vocabulary scores of a whole 
 class TeacherSpec:
     """Which model teaches and how it computes; as `Precision` and `Resources` have it.
 
-    vocabulary: tokens that student and teacher share; None is all of the teacher's.
+    task: of the student. vocabulary: tokens that student and teacher share; None is all of the teacher's.
     """
 
     store: Store
     start: Start
     seed: int
+    task: Task
     vocabulary: int | None = None
     compute: Literal["fp32", "autocast", "bf16"] = "fp32"
     threads: int = 1
@@ -60,7 +61,7 @@ class TeacherActor:
         from pipelines.runs.trajectories import starts
 
         torch.set_num_threads(spec.threads)
-        found = starts.load(spec.store, spec.start, spec.seed)
+        found = starts.load(spec.store, spec.start, spec.seed, spec.task)
         model: Any = assemble(found.config, found.weights, DTYPES[spec.compute])
         self.model, self.device = model.to(device), device
         digest = found.digest if spec.compute == "fp32" else f"{found.digest}-{spec.compute}"

@@ -6,7 +6,7 @@ A teacher is always served rounded to bf16, whatever the precision of the studen
 from typing import Any
 
 from opd_ops.models import assemble
-from opd_ops.recipe import Opd, Recipe, opd_of
+from opd_ops.recipe import Opd, Recipe, Task, opd_of
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.tasks.text import load_tokenizer
 from opd_ops.teacher.local import LocalTeacher
@@ -21,14 +21,14 @@ from pipelines.store.scores import CachedScorer, ScoreCache, setting
 LIMIT = 64 * 2**20  # bytes of scores of one step that are kept
 
 
-def source(store: Store, objective: Opd, start: Model, seed: int) -> Model:
+def source(store: Store, objective: Opd, start: Model, seed: int, task: Task) -> Model:
     """The teacher's model; the student's start where the recipe names none.
 
     Errors: ValueError when its tokens are not the student's.
     """
     if objective.teacher is None:
         return start
-    teacher = load(store, objective.teacher, seed)
+    teacher = load(store, objective.teacher, seed, task)
     require_same_vocabulary(start, teacher)
     return teacher
 
@@ -55,6 +55,7 @@ def build(
             store=store,
             start=opd.teacher or recipe.start,
             seed=seed,
+            task=recipe.task,
             vocabulary=vocabulary,
             compute=compute,
             threads=recipe.resources.threads,

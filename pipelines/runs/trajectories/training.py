@@ -15,6 +15,7 @@ from pipelines.runs.trajectories.group import Apart, Member, grouped
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.catalog import remedy
 
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
@@ -43,12 +44,16 @@ class Host(Member):
 def complete(store: Store, recipe: Recipe, seed: int) -> bool:
     """True when the run is in the store, whole, and of this very recipe.
 
-    Errors: ValueError naming the fields in which a stored run differs.
+    A stored run of another recipe without a snapshot past step 0 gives way to this one, so it is none.
+    Errors: ValueError naming the fields in which any other stored run differs.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not trajectory.registered():
         return False
-    trajectory.require_same(trajectory.run(), recipe.identity(), recipe.fingerprint())
+    stored = trajectory.run()
+    if stored["fingerprint"] != recipe.fingerprint() and not trajectory.progressed():
+        return False
+    trajectory.require_same(stored, recipe.identity(), recipe.fingerprint())
     return trajectory.end() is not None
 
 
@@ -112,8 +117,9 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
             line = f"{recipe.name} seed {seed}: its trainer"
             if deaths > RETRIES:
                 raise Died(
-                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory or a "
-                    "smaller batch, and start it again: it goes on"
+                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
+                    "start it again: it goes on; with a smaller batch it begins anew: "
+                    f"opd study run {recipe.study} --replace {recipe.arm}"
                 ) from None
             if starved(death):
                 short = min(short + 1, RETRIES)
@@ -169,4 +175,6 @@ def require_parents(store: Store, recipe: Recipe, seed: int) -> None:
     """Errors: ValueError naming a run that must be trained first."""
     for name, number in parents(recipe, seed):
         if Trajectory(store, name, number).end() is None:
-            raise ValueError(f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete")
+            raise ValueError(
+                f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete: {remedy(name, number)}"
+            )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from opd_ops.recipe import FinalOf, Recipe
+from opd_ops.recipe.later import plain
 from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import proof
@@ -111,7 +112,7 @@ def expected(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
     described = {
         "version": VERSION,
         "evaluation": asdict(EVALUATION),
-        "families": {name: asdict(family) for name, family in asked.items()},
+        "families": {name: plain(family) for name, family in asked.items()},
         "snapshots": {str(step): trajectory.digest(step) for step in (0, end["step"])},
     }
     return json.loads(json.dumps(described))
@@ -153,7 +154,8 @@ def _accuracy(recipe: Recipe, family: Family, served: Served) -> list[dict[str, 
         evaluation=replace(EVALUATION, batch=recipe.evaluation.batch),
     )
     window = getattr(served.model.config, "max_position_embeddings", 1 << 30)
-    task = Guarded(build(family.task, served.folder), recipe.resources.verifier_seconds)
+    seconds, overtime = recipe.resources.verifier_seconds, family.task.overtime
+    task = Guarded(build(family.task, served.folder), seconds, overtime)
     try:
         # Nothing is trained: the seed, the phases and what a replay would read are never asked for.
         drawing = Drawing(asked, 0, task, task.rewards, lambda name: nullcontext(), window, lambda step: [])

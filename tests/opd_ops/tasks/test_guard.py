@@ -28,6 +28,7 @@ def run(response): subprocess.run(["true"]); return 1.0
 def shell(response): return float(os.system("true"))
 def connect(response): socket.create_connection(("127.0.0.1", 9)); return 1.0
 def process(response): return float(os.getpid())
+def crash(response): os.kill(os.getpid(), 11)
 """
 
 
@@ -146,13 +147,53 @@ def test_overtime_can_count_as_wrong_and_is_counted(guard, function, response):
 
 
 @pytest.mark.parametrize(
+    "function, reason", [("hoard", "raised MemoryError"), ("crash", "failed: its process ended with status -11")]
+)
+def test_what_takes_all_memory_or_crashes_the_process_is_treated_as_overtime(guard, function, reason):
+    with pytest.raises(VerifierFailed, match=rf"{reason}.*; raise resources\.verifier_seconds, or .*overtime='wrong'"):
+        guard(function).rewards(answered(""))
+    guarded = guard(function, overtime="wrong")
+    assert guarded.rewards(answered("")) == [0.0] and guarded.overtimes == 1
+
+
+@pytest.mark.parametrize("function", ["refuse", "leave", "text", "absent", "nowhere:verify"])
+def test_a_verifier_that_is_broken_never_counts_as_a_wrong_answer(guard, function):
+    guarded = guard(function, overtime="wrong")
+    with pytest.raises(VerifierFailed, match="mend the verifier"):
+        guarded.rewards(answered(""))
+    assert guarded.overtimes == 0
+
+
+NESTED = "\\frac{1}{" * 300 + "2" + "}" * 300
+STRANGE = {
+    "a tower of powers": "#### 9**9**9**9",
+    "a factorial of a factorial": r"\boxed{((9!)!)!}",
+    "nested fractions": f"\\boxed{{{NESTED}}}",
+    "nested parentheses": "#### " + "(" * 5000 + "1" + ")" * 5000,
+    "a million digits": "#### " + "9" * 10**6,
+    "a long run that a regular expression could retry": "#### " + "1," * 20_000 + "x",
+    "a long run of blanks": "#### 1" + " " * 50_000 + "x",
+    "a null character": "#### 4\x002",
+    "a lone surrogate": "#### \ud800",
+}
+
+
+def test_no_response_ends_a_run_on_mathematics(guard):
+    guarded = guard("opd_ops.tasks.mathematics:verify_math", seconds=0.5, overtime="wrong")
+    pairs = answered(*STRANGE.values(), gold="42")
+    assert guarded.rewards(pairs) == [0.0] * len(STRANGE)
+    assert 1 <= guarded.overtimes <= len(STRANGE)
+    guarded.seconds = 10.0
+    assert guarded.rewards(answered("#### 42", gold="42")) == [1.0]
+
+
+@pytest.mark.parametrize(
     "function, reason",
     [
         ("refuse", "raised LookupError: no such row"),
         ("leave", "failed: its process ended with status 3"),
         ("text", "raised ValueError: could not convert string to float"),
         ("absent", "raised AttributeError"),
-        ("hoard", "raised MemoryError"),
         ("nowhere:verify", "failed: ModuleNotFoundError: No module named 'nowhere'"),
     ],
 )

@@ -235,7 +235,7 @@ def test_training_columns_say_what_a_step_did(trainer):
     sft, opd, sampled, rlvr, mix = (trainer(name).advance().row for name in ("sft", "opd", "opd-pg", "rlvr", "mix"))
     filled = lambda row: {column for column, value in row.items() if value is not None}
     always = {"step", "loss", "grad_norm", "tokens", "sequences", "learning_rate", "entropy"}
-    rolled = always | {"reward", "truncated", "staleness", "mismatch_max", "mismatch_outside"}
+    rolled = always | {"reward", "truncated", "overtimes", "staleness", "mismatch_max", "mismatch_outside"}
     assert filled(sft) == always
     assert filled(sampled) == rolled | {"kl", "teacher_entropy"}
     assert filled(opd) == filled(sampled) | {"student_mass", "teacher_mass", "overlap"}

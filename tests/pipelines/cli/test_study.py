@@ -94,8 +94,9 @@ def test_a_smaller_gpu_is_planned_for_by_its_name(opd):
 def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused, monkeypatch):
     finish(TINY.every_arm()[1], 0)
     monkeypatch.setattr("opd_ops.recipe.Recipe.fingerprint", lambda recipe: "another")
-    for command in ("study show tiny", "report tiny"):
-        assert "runs/tiny.opd/seed-0 holds a run of another recipe" in refused(*command.split())
+    assert "runs/tiny.opd/seed-0 holds a run of another recipe" in refused("report", "tiny")
+    code, out, _ = opd("study", "show", "tiny")
+    assert code == 0 and "another recipe" in out and "\nruns/tiny.opd/seed-0 holds a run of another recipe" in out
 
 
 def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):

@@ -29,6 +29,7 @@ ARCHITECTURE = Architecture(
     num_key_value_heads=1,
     head_dim=16,
 )
+TASK = Task(name="chains", options={"operations": 1})
 PARENT = FinalOf(recipe="mini.pre", seed=0)
 ARMS: dict[str, dict[str, Any]] = {
     "pre": {"start": Fresh(architecture=ARCHITECTURE), "objective": Sft(stream="noisy")},
@@ -43,7 +44,7 @@ def arm(name: str, **changes: Any) -> Recipe:
     fields: dict[str, Any] = {
         "study": "mini",
         "arm": name,
-        "task": Task(name="chains", options={"operations": 1}),
+        "task": TASK,
         "optimizer": AdamW(learning_rate=1e-3, weight_decay=0.1),
         "horizon": Horizon(steps=7, snapshots=(1, 3), resume_every=2),
         "rollout": Rollout(prompts=2, samples=2, max_new_tokens=6),

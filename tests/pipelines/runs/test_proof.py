@@ -11,6 +11,7 @@ from pipelines.runs.trajectories import starts
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.runs.conftest import CUTS, drifted, model
+from tests.pipelines.runs.mini import TASK
 
 Q = b"self_attn.q_proj"
 # The snapshots of the run, and what each is kept beside: itself, where it is whole.
@@ -122,7 +123,7 @@ def test_nothing_is_trained_from_weights_that_are_not_what_was_committed(kind, f
     key = damage(run)
     start = kind(recipe=recipe.name) if kind is FinalOf else kind(recipe=recipe.name, step=3)
     with pytest.raises(ValueError) as error:
-        starts.load(run.store, start, 0)
+        starts.load(run.store, start, 0, TASK)
     told(error, key, words)
 
 

@@ -214,7 +214,8 @@ def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm,
     message = str(caught.value)
     assert message == (
         "mini.pre seed 0: its trainer died 4 times near step 0 (killed by Ray's memory monitor with 22.40GB used / "
-        "23.54GB); give it more memory or a smaller batch, and start it again: it goes on"
+        "23.54GB); give it more memory and start it again: it goes on; with a smaller batch it begins anew: opd "
+        "study run mini --replace pre"
     )
     assert [size // asked[0] for size in asked] == [1, 2, 4, 8] and len(freed) == 3
     lines = [record.getMessage() for record in caplog.records if record.name == "opd"]

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opd_ops.recipe import FinalOf, Fresh, Opd, Rlvr, Rollout, Weights
+from opd_ops.recipe import FinalOf, Fresh, Opd, Rlvr, Rollout, Weights, differences
 from opd_ops.tasks.chains import Chains
+from opd_ops.tasks.guard import Guarded
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.training.loop import Trainer
 from pipelines import lake
@@ -22,6 +23,7 @@ from pipelines.store.objects import Store, Unwritable
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.disks import Disk
 from tests.pipelines.runs.conftest import CUTS
+from tests.pipelines.runs.mini import TASK
 
 
 def fails_at(step, patch, error):
@@ -82,7 +84,7 @@ def test_a_teacher_of_other_tokens_is_refused(arm, seeded, monkeypatch):
     from pipelines.runs.trajectories import starts, teaching
 
     store = seeded("pre", "teacher")
-    student = starts.load(store, FinalOf(recipe="mini.pre", seed=0), 0)
+    student = starts.load(store, FinalOf(recipe="mini.pre", seed=0), 0, TASK)
     words = {"a": {"x": 0, "y": 1, "z": 2}, "b": {"x": 0, "z": 1, "y": 2}}
     monkeypatch.setattr(teaching, "_tokens", lambda folder: words[folder])
     of = lambda folder: replace(student, folder=folder)
@@ -128,7 +130,7 @@ def test_a_verifier_that_fails_ends_the_step(fault, arm, seeded, monkeypatch):
     def verify(self, problem, response):
         raise RuntimeError("no such operator")
 
-    recipe = arm("rlvr")
+    recipe = arm("rlvr", task=replace(TASK, overtime="fail"))
     with monkeypatch.context() as patch:
         run = TrainingRun(store, recipe, 0, {})
         run.work(2)
@@ -142,6 +144,45 @@ def test_a_verifier_that_fails_ends_the_step(fault, arm, seeded, monkeypatch):
             run.work(5)
     assert "\n" not in str(caught.value)
     assert TrainingRun(store, recipe, 0, {}).trainer.step == 2
+
+
+def test_a_response_that_hangs_the_verifier_counts_as_wrong_and_the_run_ends(arm, seeded, monkeypatch):
+    """One response of step 3, and one of the last evaluation; interrupted and resumed, the counts are the same."""
+    store = seeded("pre")
+    recipe = arm("rlvr")
+    late, checked = Chains.verify, []
+
+    def rewards(self, answered):
+        # By call: two temperatures at step 0, the steps 1 to 7, two temperatures at the end.
+        self.overtimes += 1 if len(checked) in (4, 9) else 0
+        checked.append(len(answered))
+        return [late(self.task, problem, tokens) for problem, tokens in answered]
+
+    monkeypatch.setattr(Guarded, "rewards", rewards)
+    TrainingRun(store, recipe, 0, {}).work(4)
+    assert TrainingRun(store, recipe, 0, {}).work(7).finished
+    training = lake.written(store, "training", recipe=recipe.name, seed=0)
+    evaluation = lake.written(store, "evaluation", recipe=recipe.name, seed=0)
+    assert training["overtimes"].to_list() == [0, 0, 1, 0, 0, 0, 0]
+    assert evaluation["overtimes"].sum() == 1 and evaluation.filter(step=0)["overtimes"].sum() == 0
+
+
+def test_a_hanging_response_goes_through_the_recipes_own_guard(arm, seeded):
+    store, recipe = seeded("pre"), arm("rlvr")
+    run = TrainingRun(store, recipe, 0, {})
+    run.work(2)
+    slow(run)
+    run.work(1)
+    assert run.trainer.step == 3 and run.tables["training"][-1]["overtimes"] >= 1
+    assert run.tables["training"][-1]["reward"] == 0.0
+
+
+def test_overtime_is_part_of_what_a_run_is_and_older_runs_stay_the_same(arm):
+    older, failing = arm("rlvr"), arm("rlvr", task=replace(TASK, overtime="fail"))
+    assert "overtime" not in older.identity()["task"]
+    assert differences(older.identity(), failing.identity()) == ['task.overtime: null -> "fail"']
+    with pytest.raises(ValueError, match=r"^task\.overtime is wrong or fail, got 'skip'$"):
+        replace(TASK, overtime="skip")
 
 
 def slow(run):

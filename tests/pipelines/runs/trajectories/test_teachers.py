@@ -17,7 +17,7 @@ from pipelines.runs.trajectories import starts, teachers
 from pipelines.runs.trajectories.crew import Died
 from pipelines.runs.trajectories.teachers import AHEAD, RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
-from tests.pipelines.runs.mini import ARCHITECTURE
+from tests.pipelines.runs.mini import ARCHITECTURE, TASK
 
 START = Fresh(architecture=ARCHITECTURE)
 VOCABULARY = 30  # the last two columns are padding
@@ -27,7 +27,9 @@ SUPPORTS = [FULL, Support(kind="full", temperature=0.7), Support(kind="top", k=3
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
-    return TeacherSpec(store=Store(f"file://{tmp_path_factory.mktemp('store')}"), start=START, seed=3, vocabulary=30)
+    return TeacherSpec(
+        store=Store(f"file://{tmp_path_factory.mktemp('store')}"), start=START, seed=3, task=TASK, vocabulary=30
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def remote(workers, spec):
 
 @pytest.fixture(scope="module")
 def local(spec):
-    found = starts.load(spec.store, spec.start, spec.seed)
+    found = starts.load(spec.store, spec.start, spec.seed, spec.task)
     return LocalTeacher(assemble(found.config, found.weights, torch.float32), found.digest, VOCABULARY)
 
 

@@ -7,6 +7,7 @@ from opd_ops.recipe import FinalOf, Opd, Precision, Rollout, Teacher
 from pipelines.runs.resources.placement import Placement, Spot
 from pipelines.runs.trajectories import starts, teaching
 from pipelines.runs.trajectories.run import TrainingRun
+from tests.pipelines.runs.mini import TASK
 
 TEACHER = Opd(teacher=FinalOf(recipe="mini.teacher", seed=0))
 DRAWN = Rollout(prompts=2, samples=2, max_new_tokens=6, source=Teacher())
@@ -21,8 +22,8 @@ def assembled(monkeypatch):
 
 
 def build(store, recipe):
-    student = starts.load(store, recipe.start, 0)
-    teacher = teaching.source(store, recipe.objective, student, 0)
+    student = starts.load(store, recipe.start, 0, TASK)
+    teacher = teaching.source(store, recipe.objective, student, 0, TASK)
     return teaching.build(store, recipe, 0, student, teacher, Placement(Spot()))
 
 
@@ -41,7 +42,7 @@ def test_a_teacher_that_only_scores_draws_nothing(arm, grown, assembled):
 @pytest.mark.parametrize("precision", [Precision(), Precision(weights="fp32")])
 def test_a_teacher_is_served_rounded_to_bf16(precision, arm, grown, assembled):
     build(grown, arm("opd", precision=precision))
-    weights = starts.load(grown, TEACHER.teacher, 0).weights
+    weights = starts.load(grown, TEACHER.teacher, 0, TASK).weights
     for name, parameter in assembled[0].named_parameters():
         assert torch.equal(parameter, weights[name].bfloat16().float())
     assert any(not torch.equal(w, w.bfloat16().float()) for w in weights.values())

@@ -326,7 +326,9 @@ def test_parents_are_the_runs_a_recipe_needs(arm):
 def test_a_parent_that_is_not_complete_is_asked_for(arm, seeded):
     store = seeded("pre")
     require_parents(store, arm("rlvr"), 0)
-    with pytest.raises(ValueError, match=r"^mini\.opd seed 0 needs mini\.teacher seed 0, which is not complete$"):
+    with pytest.raises(
+        ValueError, match=r"^mini\.opd seed 0 needs mini\.teacher seed 0, which is not complete: train it first$"
+    ):
         require_parents(store, arm("opd"), 0)
 
 

@@ -1,0 +1,146 @@
+"""`opd rm`: move a run aside, bring it back, or delete it."""
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from pipelines.cli.options import Commands, confirmed, store_of
+from pipelines.store.objects import Store
+
+if TYPE_CHECKING:
+    from pipelines.runs.aside import Aside
+
+NEWEST = 0  # of the runs of one name that were moved aside
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("rm", help="move a run aside, bring it back, or delete it")
+    top.description = (
+        "Move a run aside, with its snapshots, rollouts, tables and records, so that its name is free: to "
+        "removed/RECIPE/seed-N/K in the same store, where nothing reads it. A process that is training the run ends at "
+        "its next write. Without RUN: what was moved aside."
+    )
+    top.epilog = "Example: opd rm tiny.opd/0    opd rm tiny.opd/0 --undo    opd rm tiny.opd/0 --delete"
+    top.add_argument("run", nargs="?", metavar="RUN", help="RECIPE/SEED, or RECIPE for all its seeds")
+    which = top.add_mutually_exclusive_group()
+    help_of = "the one that was moved aside last, or the K-th"
+    which.add_argument("--undo", nargs="?", type=int, const=NEWEST, metavar="K", help=f"bring back {help_of}")
+    which.add_argument("--delete", nargs="?", type=int, const=NEWEST, metavar="K", help=f"delete for good {help_of}")
+    top.add_argument("--yes", action="store_true", help="do it without asking")
+    top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
+    top.set_defaults(command=remove)
+
+
+def remove(given: argparse.Namespace) -> int:
+    from pipelines.keeping.inventory import parse_run
+    from pipelines.runs import aside
+
+    store = store_of(given)
+    if given.run is None:
+        if given.undo is not None or given.delete is not None:
+            raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
+        return show(store)
+    recipe, seed = parse_run(given.run)
+    number = given.undo or given.delete or None
+    if given.undo is not None or given.delete is not None:
+        seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
+        if not seeds:
+            raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
+        found = [aside.find_aside(store, recipe, seed, number) for seed in seeds]
+        return bring_back(store, found) if given.undo is not None else delete(found, given.yes)
+    seeds = seeds_of(store, recipe) if seed is None else [seed]
+    if not seeds:
+        raise ValueError(f"{store.uri} holds no run {recipe}; it has {', '.join(store.list('runs')) or 'none'}")
+    return 0 if move(store, [(recipe, seed) for seed in seeds], given.yes) else 1
+
+
+def seeds_of(store: Store, recipe: str) -> list[int]:
+    """Seeds of the runs of a recipe that are there."""
+    from pipelines.runs import aside
+
+    numbers = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
+    return sorted(int(text) for text in numbers if text.isdecimal() and aside.registered(store, recipe, int(text)))
+
+
+def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
+    """Move runs aside after asking once; False where the answer was no. Errors: ValueError for an absent run."""
+    from pipelines.runs import aside
+
+    for recipe, seed in runs:
+        aside.require_movable(store, recipe, seed)
+        print(described(store, recipe, seed))
+    if not confirmed(f"move {'it' if len(runs) == 1 else f'these {len(runs)} runs'} aside?", yes):
+        print("nothing was changed")
+        return False
+    for recipe, seed in runs:
+        moved = aside.move_aside(store, recipe, seed)
+        print(
+            f"moved aside to {moved.location()}; bring it back: opd rm {moved.name} --undo; "
+            f"delete it: opd rm {moved.name} --delete",
+            flush=True,
+        )
+    studies = {recipe.partition(".")[0] for recipe, _ in runs}
+    for study in sorted(study for study in studies if store.list(f"lake/verdicts/study={study}")):
+        print(f"verdicts and report of {study} were made with it; make them again: opd report {study}")
+    return True
+
+
+def described(store: Store, recipe: str, seed: int) -> str:
+    """What a run is made of, when it was last written, and which runs were made from it."""
+    from pipelines.cli.plan import size
+    from pipelines.progress import duration
+    from pipelines.runs import aside
+
+    listing = store.listing(f"runs/{recipe}/seed-{seed}/")
+    nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
+    line = (
+        f"{recipe} seed {seed}: {len(listing):,} objects, {size(nbytes)}, last written "
+        f"{duration(max(0.0, time.time() - written))} ago"
+    )
+    if children := aside.children(store, recipe, seed):
+        line += (
+            f"\n  made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
+            "before; what is not goes on only once this run is back"
+        )
+    return line
+
+
+def bring_back(store: Store, found: "list[Aside]") -> int:
+    from pipelines.runs import aside
+
+    for one in found:
+        aside.bring_back(store, one.recipe, one.seed, one.number)
+        print(f"{one.recipe} seed {one.seed} is back")
+    return 0
+
+
+def delete(found: "list[Aside]", yes: bool) -> int:
+    from pipelines.cli.plan import size
+    from pipelines.runs import aside
+
+    for one in found:
+        listing = one.objects()
+        print(f"{one.location()}: {len(listing):,} objects, {size(sum(o.size for o in listing.values()))}")
+    if not confirmed("delete for good?", yes):
+        print("nothing was changed")
+        return 1
+    for one in found:
+        aside.delete(one)
+        print(f"deleted {one.location()}")
+    return 0
+
+
+def show(store: Store) -> int:
+    """What was moved aside."""
+    from pipelines.cli.plan import size
+    from pipelines.runs import aside
+
+    found = aside.asides(store)
+    for one in found:
+        listing = one.objects()
+        nbytes = size(sum(facts.size for facts in listing.values()))
+        state = "" if one.state() == "whole" else f"  ({one.state()})"
+        print(f"{one.name:<28} {one.number:>3}  {len(listing):,} objects, {nbytes}{state}")
+    if not found:
+        print(f"{store.uri}: nothing was moved aside")
+    return 0

@@ -1,0 +1,77 @@
+"""`opd rm` and `opd study run --replace`: they ask, they say what they do, and they never do it on their own."""
+
+import pytest
+
+from pipelines import cli
+from pipelines.cli import study as studies
+from pipelines.store.objects import Store
+from tests.pipelines.keeping.planted import facts, plant
+
+
+@pytest.fixture
+def store(here):
+    found = Store(f"file://{here}/.opd/store")
+    plant(found)
+    plant(found, "tiny.rlvr", 2, end=False, start=facts("tiny.rlvr", 2, kind="final", recipe="tiny.opd", seed=0))
+    return found
+
+
+def answering(monkeypatch, text):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: text)
+
+
+def test_it_says_what_goes_and_how_it_comes_back_and_lists_it(store, capsys):
+    before = store.find("")
+    assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert "tiny.opd seed 0: " in said and "last written" in said
+    assert "made from it: tiny.rlvr/2; they stay" in said
+    assert f"{store.uri}/removed/tiny.opd/seed-0/1; bring it back: opd rm tiny.opd/0 --undo; delete it: opd rm" in said
+    assert cli.main(["rm"]) == 0
+    assert capsys.readouterr().out.startswith("tiny.opd/0 ")
+    assert cli.main(["rm", "tiny.opd/0", "--undo"]) == 0
+    assert store.find("") == before
+    assert cli.main(["rm"]) == 0 and "nothing was moved aside" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer, goes", [("y", True), ("YES", True), ("", False), ("n", False), ("later", False)])
+def test_it_asks(store, monkeypatch, answer, goes):
+    answering(monkeypatch, answer)
+    before = store.find("")
+    assert cli.main(["rm", "tiny.opd"]) == (0 if goes else 1)
+    assert (store.find("") != before) == goes
+    if goes:
+        assert cli.main(["rm", "tiny.opd/0", "--delete"]) == 0
+        assert store.find("removed") == [] and cli.main(["verify"]) == 0
+
+
+def test_replace_moves_the_runs_of_one_arm_aside_and_then_the_study_runs(store, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(studies, "_become", lambda module, *rest: ran.append(module) or 0)
+    assert cli.main(["study", "run", "tiny", "--replace", "opd"]) == 2
+    assert "add --yes" in capsys.readouterr().err and ran == [] and store.exists("runs/tiny.opd/seed-0/run.json")
+    assert cli.main(["study", "run", "tiny", "--replace", "opd", "--seed", "1", "--yes"]) == 0
+    assert store.exists("runs/tiny.opd/seed-0/run.json")  # of another seed
+    assert cli.main(["study", "run", "tiny", "--replace", "tiny.opd", "--yes"]) == 0
+    assert store.find("runs/tiny.opd") == [] and len(ran) == 2
+    answering(monkeypatch, "n")
+    assert cli.main(["study", "run", "tiny", "--replace", "rlvr"]) == 1 and len(ran) == 2
+
+
+def test_study_show_goes_on_past_a_run_of_another_recipe(store, capsys):
+    assert cli.main(["study", "show", "tiny"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("tiny.opd ") and "another recipe" in line]
+    assert line.split()[1] == "0" and "or move the stored run aside: opd rm tiny.opd/0\n" in out
+    assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
+    capsys.readouterr()
+    assert cli.main(["study", "show", "tiny"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert not [line for line in out if line.startswith("tiny.opd ") and "another recipe" in line]
+
+
+def test_the_command_line_names_it(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "\n    rm " in capsys.readouterr().out

@@ -1,0 +1,245 @@
+"""A run moved aside is gone from everything that reads a store, and comes back as it was."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from opd_ops.recipe import AdamW, Horizon
+from pipelines import lake
+from pipelines.keeping.audit import audit
+from pipelines.keeping.inventory import classify
+from pipelines.keeping.sweeping import doomed
+from pipelines.runs import aside
+from pipelines.runs.provenance import provenance
+from pipelines.runs.trajectories.run import TrainingRun
+from pipelines.runs.trajectories.training import complete, train
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Lost, Trajectory
+from tests.pipelines.keeping.planted import plant
+
+NAME, RUN = "tiny.opd", "runs/tiny.opd/seed-0"
+SHORT = Horizon(steps=4, snapshots=(2,), resume_every=1)
+
+
+def contents(store):
+    return {key: store.read(key) for key in store.find("")}
+
+
+def test_a_run_is_gone_from_every_reader_and_comes_back_to_the_byte(any_store):
+    store = any_store
+    plant(store)
+    plant(store, "tiny.rlvr", 2, end=False)
+    before = contents(store)
+    moved = aside.move_aside(store, NAME, 0)
+    assert moved.prefix == "removed/tiny.opd/seed-0/1" and moved.state() == "whole"
+    assert {key for key in store.find("") if "tiny.opd" in key} == set(store.find("removed"))
+    assert store.list("runs") == ["tiny.rlvr"]
+    assert lake.scan("training", store.uri).select("recipe").collect()["recipe"].unique().to_list() == ["tiny.rlvr"]
+    assert [str(one) for one in audit(store).findings] == []
+    assert all(classify(key).kind == "removed" for key in store.find("removed"))
+    assert doomed(store, age=0.0, resume="all", now=float("inf")) == [
+        one for one in doomed(store, age=0.0, resume="all", now=float("inf")) if "removed" not in one.keys[0]
+    ]
+    aside.bring_back(store, NAME, 0)
+    assert contents(store) == before
+
+
+def test_two_of_one_name_are_kept_apart_and_deleted_one_by_one(store):
+    plant(store)
+    first = aside.move_aside(store, NAME, 0)
+    plant(store, steps=(0, 1))
+    second = aside.move_aside(store, NAME, 0)
+    assert [one.number for one in aside.asides(store)] == [1, 2]
+    assert aside.find_aside(store, NAME, 0) == second and aside.find_aside(store, NAME, 0, 1) == first
+    aside.delete(second)
+    assert aside.asides(store) == [first]
+    aside.bring_back(store, NAME, 0, 1)
+    assert Trajectory(store, NAME, 0).steps() == [0, 1, 3, 7]
+
+
+class Stopped(Exception):
+    """As a kill would."""
+
+
+def stopping(monkeypatch, count):
+    """The `count`-th object that is moved is the last one."""
+    move, moved = Store.move, []
+
+    def until(self, source, target):
+        if len(moved) == count:
+            raise Stopped
+        moved.append(source)
+        move(self, source, target)
+
+    return monkeypatch.setattr(Store, "move", until)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 13])
+def test_a_move_that_was_stopped_is_finished_by_the_next_one_or_the_next_start(store, monkeypatch, count):
+    plant(store)
+    before = contents(store)
+    for go_on in (lambda: aside.move_aside(store, NAME, 0), lambda: aside.settle(store, NAME, 0)):
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stopping(patch, count)
+            aside.move_aside(store, NAME, 0)
+        go_on()
+        if count:
+            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
+            aside.bring_back(store, NAME, 0)
+        elif aside.registered(store, NAME, 0):
+            assert contents(store) == before  # nothing had begun
+        else:
+            aside.bring_back(store, NAME, 0)
+        assert contents(store) == before
+
+
+@pytest.mark.parametrize("count", [0, 4, 12])
+def test_a_return_that_was_stopped_is_finished_or_undone(store, monkeypatch, count):
+    plant(store)
+    before = contents(store)
+    for ending in ("finished", "undone"):
+        aside.move_aside(store, NAME, 0)
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stopping(patch, count)
+            aside.bring_back(store, NAME, 0)
+        assert not Trajectory(store, NAME, 0).registered()
+        if ending == "undone":
+            aside.settle(store, NAME, 0)
+            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
+        aside.bring_back(store, NAME, 0)
+        assert contents(store) == before
+
+
+def test_what_was_deleted_in_part_is_no_stopped_move_and_can_be_deleted(store, monkeypatch):
+    plant(store)
+    moved = aside.move_aside(store, NAME, 0)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        remove, removed = Store.remove, []
+
+        def until(self, prefix):
+            if len(removed) == 3:
+                raise Stopped
+            removed.append(prefix)
+            remove(self, prefix)
+
+        patch.setattr(Store, "remove", until)
+        aside.delete(moved)
+    with pytest.raises(ValueError, match=r"is deleted in part: opd rm tiny\.opd/0 --delete 1$"):
+        aside.bring_back(store, NAME, 0)
+    before = contents(store)
+    aside.settle(store, NAME, 0)
+    assert contents(store) == before
+    aside.delete(moved)
+    assert contents(store) == {}
+
+
+def test_what_is_left_of_a_run_that_lost_its_run_json_can_be_moved_aside(store):
+    plant(store)
+    store.remove(f"{RUN}/run.json")
+    before = contents(store)
+    assert aside.move_aside(store, NAME, 0).state() == "whole" and aside.objects(store, NAME, 0) == []
+    aside.bring_back(store, NAME, 0)
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("moment", ["between two steps", "while a snapshot is written", "while a state is written"])
+def test_a_run_that_is_being_trained_is_not_torn(arm, store, monkeypatch, moment):
+    """It ends in one line, nothing of it stays behind, and brought back it goes on to the same end."""
+    recipe = arm("pre", horizon=SHORT)
+    whole = Store(f"{store.uri}-whole")
+    train(whole, recipe, 0, serial=True)
+    run = TrainingRun(store, recipe, 0, provenance())
+    run.work(1)
+    if moment == "between two steps":
+        aside.move_aside(store, recipe.name, 0)
+    else:
+        name = "commit" if "snapshot" in moment else "save_resume"
+        write = getattr(Trajectory, name)
+
+        def interrupted(self, *rest):
+            if self.registered():
+                aside.move_aside(store, recipe.name, 0)
+            return write(self, *rest)
+
+        monkeypatch.setattr(Trajectory, name, interrupted)
+    with pytest.raises(Lost, match=r"^runs/mini\.pre/seed-0 was moved aside while it was being trained here") as caught:
+        run.work(4)
+    assert "\n" not in str(caught.value)
+    assert aside.objects(store, recipe.name, 0) == []
+    monkeypatch.undo()
+    aside.bring_back(store, recipe.name, 0)
+    train(store, recipe, 0, serial=True)
+    assert Trajectory(store, recipe.name, 0).end()["digest"] == Trajectory(whole, recipe.name, 0).end()["digest"]
+    assert [str(one) for one in audit(store).findings] == []
+
+
+def test_a_process_whose_run_gave_way_to_another_recipe_ends_and_leaves_the_other_alone(arm, store):
+    recipe, changed = (arm("pre", horizon=SHORT, optimizer=AdamW(learning_rate=rate)) for rate in (1e-3, 2e-3))
+    run = TrainingRun(store, recipe, 0, {})
+    run.work(1)
+    other = TrainingRun(store, changed, 0, {})
+    with pytest.raises(Lost, match="gave way to a run of another recipe"):
+        run.work(4)
+    assert other.work(4).finished and complete(store, changed, 0)
+    assert [str(one) for one in audit(store).findings] == []
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_without_a_snapshot_past_step_0_gives_way_to_a_changed_recipe(arm, store, steps, caplog):
+    """Deleted where it was only begun, and moved aside where it had a resume state."""
+    recipe, changed = (arm("pre", horizon=SHORT, optimizer=AdamW(learning_rate=rate)) for rate in (1e-3, 2e-3))
+    run = TrainingRun(store, recipe, 0, {})
+    if steps:
+        run.work(steps)
+    assert not complete(store, changed, 0)
+    train(store, changed, 0, serial=True)
+    assert complete(store, changed, 0)
+    assert [one.number for one in aside.asides(store)] == [1] * steps
+    (line,) = [line for line in caplog.messages if line.startswith("mini.pre seed 0: the stored run is another one")]
+    assert ("opd rm mini.pre/0 --undo 1" in line) == bool(steps)
+
+
+def test_a_run_with_a_snapshot_never_gives_way_on_its_own(arm, store):
+    recipe = arm("pre", horizon=SHORT)
+    TrainingRun(store, recipe, 0, {}).work(2)
+    before = contents(store)
+    changed = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=5e-3))
+    for attempt in (lambda: complete(store, changed, 0), lambda: train(store, changed, 0, serial=True)):
+        with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.001 -> 0\.005\); .*: opd rm mini\.pre/0$"):
+            attempt()
+    assert contents(store) == before
+
+
+def test_a_start_from_another_end_of_its_parent_gives_way(arm, seeded):
+    """The teacher was made again with other weights: what was only begun with the old ones is begun with the new."""
+    store = seeded("pre", "teacher")
+    TrainingRun(store, arm("opd", horizon=SHORT), 0, {})
+    aside.move_aside(store, "mini.teacher", 0)
+    train(store, arm("teacher", optimizer=AdamW(learning_rate=5e-3)), 0, serial=True)
+    train(store, arm("opd", horizon=SHORT), 0, serial=True)
+    teacher = Trajectory(store, "mini.teacher", 0).end()["digest"]
+    assert Trajectory(store, "mini.opd", 0).run()["inputs"]["teacher"] == teacher
+
+
+def test_the_runs_that_were_made_from_one_are_named(grown, store):
+    assert aside.children(grown, "mini.pre", 0) == ["mini.opd/0", "mini.rlvr/0", "mini.teacher/0"]
+    assert aside.children(grown, "mini.teacher", 0) == ["mini.opd/0"]
+    assert aside.children(grown, "mini.pre", 1) == aside.children(grown, "mini.opd", 0) == []
+    identities = {
+        "a.replay": {"rollout": {"source": {"kind": "replay", "recipe": "p", "seed": None}}},
+        "a.guarded": {"reaction": {"guard": {"reference": "p", "seeds": [2, 3]}}},
+        "a.other": {"start": {"recipe": "p", "seed": 1}},
+    }
+    for name, identity in identities.items():
+        Trajectory(store, name, 3).register({"identity": identity, "fingerprint": "", "inputs": {}, "model": {}})
+    assert aside.children(store, "p", 3) == ["a.guarded/3", "a.replay/3"]
+    assert aside.children(store, "p", 1) == ["a.other/3"]
+
+
+def test_an_import_is_moved_with_its_watch(store):
+    plant(store, "external.mine", 0, end=False)
+    store.move("runs/external.mine/seed-0/run.json", "runs/external.mine/seed-0/import.json")
+    store.write("watched/mine.json", json.dumps({}).encode())
+    aside.move_aside(store, "external.mine", 0)
+    assert store.find("runs") == store.find("watched") == store.find("lake") == []
