@@ -72,6 +72,7 @@ def parser() -> "Parser":
         plan,
         regime,
         report,
+        rm,
         study,
         tables,
         transfer,

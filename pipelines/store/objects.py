@@ -279,7 +279,7 @@ class Store:
                     fs.rm_file(self.path(key))
 
     def move(self, source: str, target: str) -> None:
-        """Give an object another name, replacing what has it; but on files it is copied, and then deleted.
+        """Give an object another name, replacing what has it: a rename on files, elsewhere a copy and then a deletion.
 
         Errors: FileNotFoundError.
         """

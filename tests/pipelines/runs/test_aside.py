@@ -237,9 +237,19 @@ def test_the_runs_that_were_made_from_one_are_named(grown, store):
     assert aside.children(store, "p", 1) == ["a.other/3"]
 
 
-def test_an_import_is_moved_with_its_watch(store):
+@pytest.mark.parametrize(
+    "generations", [["import.json"], ["import-00000003.json"], ["import.json", "import-00000001.json"]]
+)
+def test_an_import_is_moved_with_its_watch_and_comes_back(store, generations):
     plant(store, "external.mine", 0, end=False)
-    store.move("runs/external.mine/seed-0/run.json", "runs/external.mine/seed-0/import.json")
+    folder = "runs/external.mine/seed-0"
+    for name in generations:
+        store.write(f"{folder}/{name}", name.encode())
+    store.remove(f"{folder}/run.json")
     store.write("watched/mine.json", json.dumps({}).encode())
-    aside.move_aside(store, "external.mine", 0)
+    before = {key: store.read(key) for key in store.find("")}
+    moved = aside.move_aside(store, "external.mine", 0)
     assert store.find("runs") == store.find("watched") == store.find("lake") == []
+    assert moved.state() == "whole" and not aside.registered(store, "external.mine", 0)
+    aside.bring_back(store, "external.mine", 0)
+    assert {key: store.read(key) for key in store.find("")} == before
