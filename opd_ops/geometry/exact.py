@@ -73,8 +73,8 @@ def factor(a: Tensor, vectors: int) -> Factors:
     if a.ndim != 2 or a.dtype != torch.float64:
         raise ValueError(f"factor takes a float64 matrix, got {a.dtype} of shape {tuple(a.shape)}")
     if power := scale.exponent(scale.largest(a)):
-        found = factor(scale.multiply(a, -power), vectors)
-        return replace(found, s=found.s * scale.unit(power))
+        scaled = factor(scale.multiply(a, -power), vectors)
+        return replace(scaled, s=scaled.s * scale.unit(power))
     if min(a.shape) <= SVD_LIMIT:
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
         # Clones, so that the dropped vectors can be freed.

@@ -8,6 +8,7 @@ Similarities compare a step with the final step of the same null. Not measured: 
 Source: `nulls`; the mechanism is this project's own check of the trajectory claims of arXiv 2606.07082, section 4.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -62,11 +63,13 @@ class Reference:
                 found.append(("equality", _row(null, final_step, view, reason="zero update")))
                 continue
             if null == "shuffled":
-                made = Update(shuffled(update.float(), SEED), self.dense, *self.settings.locking_k[:1])
+                entries = shuffled(update, SEED)
             else:
-                made = Update(
-                    fixed_direction(self.start, self.direction, norm), self.dense, *self.settings.locking_k[:1]
-                )
+                entries = fixed_direction(self.start, self.direction, norm)
+            if not math.isfinite(scale.largest(entries)):
+                found.append(("equality", _row(null, final_step, view, reason="the null exceeds the largest bf16")))
+                continue
+            made = Update(entries, self.dense, *self.settings.locking_k[:1])
             if made.zero:
                 found.append(("equality", _row(null, final_step, view, reason="the null rounds to a zero update")))
                 continue

@@ -30,7 +30,8 @@ MOST = 256  # buckets: their numbers take one byte an entry
 def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tensor:
     """The fixed direction null at Frobenius norm `norm`, f32 [m, n].
 
-    base_view: W0 of the bf16 view; final_delta: the direction D, of any norm but zero; both f32.
+    base_view: W0 of the bf16 view, f32; final_delta: the direction D, f32 or float64, of any norm but zero. Entries are
+    infinite where bf16 holds no such weight.
     """
     power = scale.exponent(scale.largest(final_delta))
     size = scale.frobenius(final_delta) / scale.unit(power)
@@ -38,7 +39,7 @@ def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tens
         raise ValueError("a zero update has no direction")
     found = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)
     for out, w, d in zip(_chunks(found), _chunks(base_view), _chunks(final_delta), strict=True):
-        torch.mul(scale.multiply(d, -power), norm / size, out=out)
+        torch.mul(scale.multiply(d, -power).float(), norm / size, out=out)
         out.copy_(out.add_(w).to(torch.bfloat16)).sub_(w)
     return found
 
@@ -46,10 +47,12 @@ def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tens
 def shuffled(delta: Tensor, seed: int) -> Tensor:
     """The entries of delta [m, n] in an order that depends on the seed and on m n alone, every one as likely; f32.
 
-    Each entry falls into a random bucket, and each bucket is shuffled: no permutation of the whole matrix is held,
-    only one byte an entry.
+    Entries of an extreme scale are divided by a power of two (`scale`), since f32 would lose their digits. Each entry
+    falls into a random bucket, and each bucket is shuffled: no permutation of the whole matrix is held, only one byte
+    an entry.
     """
-    flat = delta.detach().reshape(-1).to("cpu", torch.float32)
+    power = scale.exponent(scale.largest(delta))
+    flat = scale.multiply(delta.detach(), -power).reshape(-1).to("cpu", torch.float32)
     found = torch.empty_like(flat)
     buckets = min(MOST, -(-flat.numel() // BUCKET))
     generator = torch.Generator().manual_seed(seed)

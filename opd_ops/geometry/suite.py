@@ -160,12 +160,10 @@ class Matrix:
             changes = support.changes(self.weight, weight, view)
             tables = self._support(view, changes)
             if self.projection and self.settings.wants(*FACTORED):
-                found, why = (None, reason) if reason else self._factored(view, weight, changes, subspaces)
-                if found is None:
-                    assert why is not None
-                    found = self._missing(view, why, subspaces)
-                    problems |= {} if reason else {f"step {step}: {why}": None}
-                tables |= found
+                factored, why = (None, reason) if reason else self._factored(view, weight, changes, subspaces)
+                if why is not None and reason is None:
+                    problems[f"step {step}: {why}"] = None
+                tables |= self._missing(view, str(why), subspaces) if factored is None else factored
             for table, columns in tables.items():
                 rows[table] += [whole(step, row, stored, method) for method, row in columns]
         return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
@@ -182,12 +180,12 @@ class Matrix:
         for view in views(weight.dtype):
             route = partial(self._null_rows, view, weight, final_step, final)
             routes = (partial(route, dense=_wide(view, weight)), partial(route, dense=True))
-            found, why = (None, reason) if reason else attempt(*routes)
-            if found is None:
-                assert why is not None
-                found = tagged(support.METHOD, null_rows.missing(final_step, view, why))
-                problem = problem if reason else f"step {step}: nulls: {why}"
-            rows += [whole(step, row, stored, method) for method, row in found]
+            computed, why = (None, reason) if reason else attempt(*routes)
+            if why is not None and reason is None:
+                problem = f"step {step}: nulls: {why}"
+            if computed is None:
+                computed = tagged(support.METHOD, null_rows.missing(final_step, view, str(why)))
+            rows += [whole(step, row, stored, method) for method, row in computed]
         return rows, problem
 
     def _null_rows(
@@ -287,8 +285,8 @@ class Matrix:
             self.references[key] = null_rows.Reference(
                 final=final,
                 start=start.weight.to(self.device, torch.float32),
-                direction=self._delta(wide, final, dense)[1].float().clone(),
-                update=self._delta(view, final, dense)[1].float().clone(),
+                direction=self._delta(wide, final, dense)[1].clone(),
+                update=self._delta(view, final, dense)[1].clone(),
                 settings=self.settings,
                 dense=start.dense,
             )

@@ -1,8 +1,8 @@
 """`python -m tests.adversary`: weights on which linear algebra goes wrong, through the whole engine, against an oracle.
 
-Every number of every table but `nulls` is compared with float64 LAPACK on rescaled inputs: it lies within its own
-error bar, or is null for a reason that is true. Regime and number name a case; a failure prints the command that
-repeats it.
+Every number of every table (of `nulls` the shuffled stable rank alone) is compared with float64 LAPACK on rescaled
+inputs: it lies within its own error bar, or is null for a reason that is true. Regime and number name a case; a failure
+prints the command that repeats it.
 """
 
 import argparse
