@@ -72,4 +72,4 @@ def absent(tables: Tables, found: pl.DataFrame, parents: tuple[str, ...]) -> tup
     lacking = [arm for arm in arms if arm not in set(found["arm"])]
     if not lacking:
         return ()
-    return (f"Not measured: {', '.join(lacking)}; {to_run(tables, INTERVENTIONS.name)}.",)
+    return (f"Not measured: {', '.join(lacking)}; {to_run(tables, INTERVENTIONS.name, lacking)}.",)

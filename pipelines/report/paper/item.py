@@ -3,7 +3,7 @@
 Items import the drawing library where they draw, so that what only lists them (the asset graph) starts fast.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,16 @@ def nothing(*absent: str) -> Drawing:
     return Drawing(chart=None, numbers=pl.DataFrame(schema=NUMBERS), absent=absent)
 
 
-def to_run(tables: Tables, suite: str) -> str:
-    """The command that makes the runs of a suite, for the study of `tables`."""
+def to_run(tables: Tables, suite: str, arms: Sequence[str]) -> str:
+    """How to make arms of a suite: the command, where the study of `tables` has any of them, or that it has none."""
+    from pipelines.studies.catalog import studies
+
     rows = tables.get("evaluation")
     names = [] if rows is None else rows.select(pl.col("study").unique()).collect()["study"].to_list()
-    return f"opd study run {names[0] if len(names) == 1 else 'STUDY'} --suite {suite}"
+    if len(names) != 1:
+        return "the tables are not those of one study"
+    study = studies().get(names[0])
+    has = set() if study is None else {recipe.name for recipe in study.suites.get(suite, ())}
+    if has.isdisjoint(f"{names[0]}.{arm}" for arm in arms):
+        return f"the study {names[0]} has no such arms"
+    return f"opd study run {names[0]} --suite {suite}"

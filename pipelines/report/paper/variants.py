@@ -74,7 +74,7 @@ def absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
     lacking = {group.name: [arm for arm in group.arms if arm not in there] for group in GROUPS}
     return tuple(
         f"{name}: {', '.join(arms)} {'is' if len(arms) == 1 else 'are'} not measured; "
-        f"{to_run(tables, OBJECTIVES.name)}."
+        f"{to_run(tables, OBJECTIVES.name, arms)}."
         for name, arms in lacking.items()
         if arms
     )

@@ -1,5 +1,6 @@
 """What holds for every item: it is drawn, names its axes, keeps its colours, shows the paper, says what is missing."""
 
+import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
@@ -112,6 +113,17 @@ def test_a_suite_that_nobody_ran_leaves_its_items_out(core, key):
     assert drawing.chart is None
     assert len(drawing.absent) == 3  # groups
     assert all("opd study run tiny --suite objectives" in sentence for sentence in drawing.absent)
+
+
+@pytest.mark.parametrize("key", ["figure6", "figure7", "figure8", "figure9"])
+def test_a_study_without_such_arms_names_no_command(core, key):
+    """A command that the study cannot run would be a remedy that fails as printed."""
+    renamed = {
+        name: table.with_columns(study=pl.lit("mine")) if "study" in table.collect_schema() else table
+        for name, table in core.items()
+    }
+    for sentence in BY_KEY[key].draw(renamed, None).absent:
+        assert "the study mine has no such arms" in sentence and "opd study run" not in sentence
 
 
 def test_an_arm_that_is_missing_is_named_and_the_others_are_drawn(plant):
