@@ -112,12 +112,10 @@ def whole(_finished: Store, store: Store) -> Store:
 
 @pytest.fixture
 def plant(store: Store) -> Callable[..., None]:
-    """plant(more=, **changes): tables of two seeds per core arm (three of `more`) in the store's lake, and no runs."""
+    """plant(more=, **changes): tables of three seeds per arm in the store's lake, and no runs."""
 
     def make(more: tuple[str, ...] = (), **changes: dict[str, Any]) -> None:
-        seeds = {"seeds": (0, 1)}
-        arms = {name: seeds | changes.get(name, {}) for name in ("sft", "opd", "rlvr", "matched")}
-        for table, rows in plant_study("tiny", more=more, **arms).items():
+        for table, rows in plant_study("tiny", more=more, **changes).items():
             if table not in ("verdicts", "bench"):
                 for (recipe, seed), part in rows.collect().partition_by("recipe", "seed", as_dict=True).items():
                     lake.write(store, table, part, recipe=recipe, seed=seed)
