@@ -137,33 +137,32 @@ def _outers(ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectr
 
 
 def _weyl(ritz: Ritz, base: BaseFactors, j: int, norm: float) -> Outer:
-    return Outer(j, math.hypot(_sigma(base.s, j), _spill(ritz, base, j)) + norm + base.residual, "weyl")
+    return Outer(j, math.hypot(base.spectrum.after(j), _spill(ritz, base, j)) + norm + base.residual, "weyl")
 
 
 def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> Certificate:
     last = float(ritz.values[k - 1])
     gap = last - float(ritz.values[k])
-    noise = max(ritz.noise, _length(ritz.inside, k))
-    delta = last - outer.tau - 2 * noise
+    delta = last - outer.tau - 2 * ritz.noise
     close, gamma = 0.0, math.inf
     if outer.split > k:
-        close, gamma = _spectral(ritz, k, outer.split, sharp), gap - 2 * noise
+        close, gamma = _spectral(ritz, k, outer.split, sharp), gap - 2 * ritz.noise
     room = delta - close**2 / gamma if gamma > 0 else -math.inf
     if room <= 0:
         return Certificate(None, OFF, delta, gap, math.inf, outer.source)
     rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
-    rho = max(rho + float(vector_norm(ritz.residual_noise[:k])), _length(ritz.outside, k))
+    rho = max(rho + float(vector_norm(ritz.residual_noise[:k])), float(vector_norm(ritz.outside[:k])))
     outside = rho / room
     # What separates the two spectra once the close ones are dressed by what is outside.
     apart = min(delta, gamma * room / delta)
     before = _sigma(base.s, k - 1) - _sigma(base.s, k)
-    turned = [_wedin(noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
+    turned = [_wedin(ritz.noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
     turned.append(_asin(ritz.defect * ritz.tilt(k)))
     far = _spectral(ritz, outer.split, len(ritz.values), sharp)
     beyond = last - float(ritz.values[outer.split])
     spread = close / gamma + (min(1.0, far / beyond) if beyond > 0 else 1.0)
     linear = sum(turned) + _asin(outside * spread)
-    shift = min(rho, rho**2 / room) + noise + base.residual
+    shift = min(rho, rho**2 / room) + ritz.noise + base.residual
     defined = outside < 1.0 and linear < OFF
     return Certificate(outside if defined else None, linear, delta, gap, shift, outer.source)
 
@@ -184,11 +183,6 @@ def _spectral(ritz: Ritz, begin: int, end: int, sharp: bool = True) -> float:
     if not sharp:
         return max(float(vector_norm(gram)) for gram in grams) ** 0.5 + noise
     return max(float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0)) for gram in grams) ** 0.5 + noise
-
-
-def _length(norms: Tensor | None, k: int) -> float:
-    """Of the k leading columns with these norms, together."""
-    return 0.0 if norms is None else float(vector_norm(norms[:k]))
 
 
 def _sigma(s: Tensor, index: int) -> float:

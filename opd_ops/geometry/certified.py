@@ -31,7 +31,8 @@ from opd_ops.geometry.update import Update
 POOR = 0.25  # of the largest angle
 LOOSE = 0.1  # of the largest angle in Frobenius norm over k; what is outside enters an angle in quadrature
 TIGHT = 1e-2  # relative residual of the tail equation after step 3
-APART = 2.0**-46  # ratio of ||E||_F and sigma_1(W0), or its inverse, past which f32 squares of one lose the other
+LIMIT = 2.0**12  # of sigma_1(W0), past which everything is divided by a power of two
+APART = 2.0**-40  # ||E||_F / sigma_1(W0), or its inverse, past which f32 squares of one lose the other
 LONGEST = 80  # Lanczos steps, past which a spectrum costs no more
 
 
@@ -40,7 +41,7 @@ class Tuned:
 
     def __init__(self, weight: Tensor, base: BaseFactors, update: Update, probe: Probe) -> None:
         """Everything is divided by `unit`, 1 but for weights at extreme scales; cuts and shifts are in weight units."""
-        power = scale.exponent(float(base.s[0]))
+        power = scale.exponent(float(base.s[0]), LIMIT)
         self.unit = scale.unit(power)
         self.weight, self.base = scale.multiply(weight, -power), base.scaled(scale.unit(-power))
         self.update, self.probe = update, probe
@@ -161,6 +162,7 @@ class Tuned:
             enough=lambda values, residuals: True,
             first=steps,
             most=steps,
+            seed=self.update.seed,
         )
         missed = krylov.missed(len(self.near), 1, found.dimension)
         value = (1.0 + 1e-5) * float(found.values[0]) ** 0.5

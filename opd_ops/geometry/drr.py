@@ -49,8 +49,8 @@ class Ritz:
     cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. defect: spectral norm by
     which [U, X] and [V, Y] miss being orthonormal, measured. iterations: conjugate gradient steps.
 
-    Of the leading triplets, from their vectors in float64: inside, outside [columns], the norms of the residuals
-    (A v - s u, A'u - s v) in the spaces [U, X] and [V, Y] and outside of them.
+    Of the k leading triplets, from their vectors in float64: outside [k], norms of the residuals (A v - s u, A'u - s v)
+    outside of [U, X] and [V, Y]. Their part inside is in `noise`, where it is more than the allowance.
     """
 
     values: Tensor
@@ -62,9 +62,8 @@ class Ritz:
     width: int
     noise: float
     iterations: int
-    defect: float = 0.0
-    inside: Tensor | None = None
-    outside: Tensor | None = None
+    defect: float
+    outside: Tensor
 
     def tilt(self, k: int) -> float:
         """How much of the k leading vectors lies in X or Y, 0 to 1."""
@@ -90,7 +89,7 @@ class Solver:
     def __init__(self, base: BaseFactors, w: Tensor, e: Tensor, k: int, gemm_noise: float) -> None:
         """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width.
 
-        base.s[0] lies between 2^-40 and 2^40, and the largest entry of e within 2^46 of it (`scale`).
+        base.s[0] lies between 2^-12 and 2^12, and ||e||_F within 2^40 of it (`certified`).
         """
         self.base, self.w, self.e, self.gemm_noise, self.k = base, w, e, gemm_noise, k
         self.q, self.columns = base.width, min(k + EXTRA, base.width)
@@ -100,8 +99,8 @@ class Solver:
         self.core = torch.diag(base.s[: self.q]) + moved
         self.p, self.r = near - self.u @ moved.float(), far - self.v @ moved.T.float()
         # A product's rounding is relative to what it gives; E itself rounds once an entry where it is not exact.
-        rounded = 4 * 2.0**-24 * float(vector_norm(e)) / min(e.shape) ** 0.5
-        self.noise = gemm_noise * (float(vector_norm(near)) + float(vector_norm(far))) + rounded
+        rounded = 4 * 2.0**-24 * _norm(e) / min(e.shape) ** 0.5
+        self.noise = gemm_noise * (_norm(near) + _norm(far)) + rounded
         left, values, right = torch.linalg.svd(self.core)
         dressed = slice(0, self.columns)
         self.right_side = self.r @ left[:, dressed].float()
@@ -160,8 +159,8 @@ class Solver:
         right = right - y @ (y.T @ right)
         defect = max(_defect(self.base.u, x), _defect(self.base.v, y))
         tilt = max(float(torch.linalg.matrix_norm(side[q:, : self.columns], 2)) for side in (near, far))
-        size = max(float(vector_norm(forth)), float(vector_norm(back)))
-        moved = float(vector_norm(self.p)) + float(vector_norm(self.r))
+        size, moved = max(_norm(forth), _norm(back)), _norm(self.p) + _norm(self.r)
+        allowance = self.noise + (self.gemm_noise + defect) * size * min(1.0, tilt) + defect * moved
         inside, outside = self._residuals(values, near, far)
         return Ritz(
             values=values,
@@ -171,15 +170,14 @@ class Solver:
             far_residual=_gram(right @ near.float()),
             residual_noise=self.gemm_noise * (_lengths(left, far) + _lengths(right, near)),
             width=q,
-            noise=self.noise + (self.gemm_noise + defect) * size * min(1.0, tilt) + defect * moved,
+            noise=max(allowance, inside),
             iterations=self.iterations,
             defect=defect,
-            inside=inside,
             outside=outside,
         )
 
-    def _residuals(self, values: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-        """`Ritz.inside` and `Ritz.outside` of the k leading triplets."""
+    def _residuals(self, values: Tensor, near: Tensor, far: Tensor) -> tuple[float, Tensor]:
+        """Norm of the residuals of the k leading triplets inside the computed spaces, and `Ritz.outside`."""
         assert self.basis is not None
         k, s = self.k, values[: self.k]
         near_space, far_space = (
@@ -193,7 +191,8 @@ class Solver:
             coefficients = space.T @ residual
             inside += vector_norm(coefficients, dim=0)
             outside = torch.hypot(outside, vector_norm(residual - space @ coefficients, dim=0))
-        return inside + rounding(self.w.shape[0], self.w.shape[1], torch.float64) * float(values[0]), outside
+        rounded = rounding(self.w.shape[0], self.w.shape[1], torch.float64) * float(values[0])
+        return float(vector_norm(inside)) + rounded, outside
 
     def outside(self, ritz: Ritz, j: int) -> Callable[[Tensor], Tensor]:
         """z -> B B' z [m, b], B = W_t with the j leading Ritz vectors of `ritz`, the last ones found, taken out."""
@@ -239,13 +238,20 @@ class Solver:
         return x / self.shift + self.guard @ (self.gain * (self.guard.T @ x))
 
 
+def _norm(x: Tensor) -> float:
+    return float(vector_norm(x, dtype=torch.float64))
+
+
 def _gram(x: Tensor) -> Tensor:
-    return (x.T @ x).double()
+    """x'x of columns brought near 1 first, whose squares f32 would lose."""
+    size = float(vector_norm(x, torch.inf)) or 1.0
+    x = x / size
+    return (x.T @ x).double() * size**2
 
 
 def _lengths(parts: Tensor, coefficients: Tensor) -> Tensor:
     """sum_j |c_ji| ||part_j||, the size of what is added up in column i of parts @ coefficients."""
-    return vector_norm(parts, dim=0).double() @ coefficients.abs()
+    return vector_norm(parts, dim=0, dtype=torch.float64) @ coefficients.abs()
 
 
 def _basis(x: Tensor) -> Tensor:

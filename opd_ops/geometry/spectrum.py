@@ -76,7 +76,7 @@ def ranks(spectrum: Spectrum) -> dict[str, float]:
     """The columns RANKS of a spectrum that is not zero."""
     s, noise = spectrum.values, spectrum.noise
     squares, total = s.square(), float(s.square().sum())
-    square_noise = 2 * s * noise
+    square_noise = 2 * s * noise + noise.square()
     top, rest = squares[:16].sum() / total, squares[16:].sum() / total
     error = (rest * square_noise[:16].sum() + top * square_noise[16:].sum()) / total
     found = (
@@ -106,7 +106,7 @@ def hill(spectrum: Spectrum, k: int) -> tuple[float | None, float | None, str | 
     relative = noise[:k] / s[:k]
     error = float(relative[: k - 1].mean() + relative[k - 1])
     if spread <= error:
-        return None, None, f"the top {k} singular values are equal"
+        return None, None, f"the spread of the top {k} singular values is within their rounding"
     return 1.0 / spread, error / spread**2, None
 
 

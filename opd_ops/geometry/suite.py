@@ -130,7 +130,7 @@ class Matrix:
 
     @property
     def problem(self) -> str | None:
-        return f"base: {self.broken} non-finite weights" if self.broken else None
+        return f"base: {_said(self.weight, self.broken)}" if self.broken else None
 
     def prepare(self) -> None:
         """Compute, or load, what every snapshot needs of W0, for snapshots stored as W0 is."""
@@ -152,11 +152,11 @@ class Matrix:
         if weight.shape != self.weight.shape:
             raise ValueError(f"step {step} has shape {tuple(weight.shape)}, W0 has {tuple(self.weight.shape)}")
         stored, broken = dtype_name(weight.dtype), nonfinite(weight)
-        reason = self._unmeasurable(broken)
         rows: dict[str, list[dict]] = {table: [] for table in TABLES}
         subspaces: dict[str, Subspaces] = {}
-        problems = {f"step {step}: {broken} non-finite weights": None} if broken else {}
+        problems = {f"step {step}: {_said(weight, broken)}": None} if broken else {}
         for view in views(weight.dtype):
+            reason = self._unmeasurable(view, weight, broken)
             changes = support.changes(self.weight, weight, view)
             tables = self._support(view, changes)
             if self.projection and self.settings.wants(*FACTORED):
@@ -173,11 +173,12 @@ class Matrix:
         was raised while they were computed."""
         if not self.projection or not self.settings.wants("nulls"):
             return [], None
-        reason = self._unmeasurable(nonfinite(weight))
-        if reason is None and (broken := nonfinite(final)):
-            reason = f"W_{final_step} has {broken} non-finite weights"
         stored, rows, problem = dtype_name(weight.dtype), [], None
+        broken, last = nonfinite(weight), nonfinite(final)
         for view in views(weight.dtype):
+            reason = self._unmeasurable(view, weight, broken)
+            if reason is None and last and (view == "bf16" or nonfinite(final, view)):
+                reason = f"W_{final_step} has {_said(final, last)}"
             route = partial(self._null_rows, view, weight, final_step, final)
             routes = (partial(route, dense=_wide(view, weight)), partial(route, dense=True))
             computed, why = (None, reason) if reason else attempt(*routes)
@@ -292,10 +293,12 @@ class Matrix:
             )
         return self.references[key]
 
-    def _unmeasurable(self, broken: int) -> str | None:
-        if self.broken:
-            return f"W0 has {self.broken} non-finite weights"
-        return f"W_t has {broken} non-finite weights" if broken else None
+    def _unmeasurable(self, view: str, weight: Tensor, broken: int) -> str | None:
+        """Why a view is not measured: weights that are not finite in it. broken: of `weight`, in bf16."""
+        for name, w, count in (("W0", self.weight, self.broken), ("W_t", weight, broken)):
+            if count and (view == "bf16" or nonfinite(w, view)):
+                return f"{name} has {_said(w, count)}"
+        return None
 
     def _start(self, view: str, dense: bool = False) -> Start:
         """W0 of the view; the same object for both views where W0 is representable in bf16. dense: in float64."""
@@ -382,6 +385,13 @@ def measure(
 
 def _equal(narrow: Tensor, wide: Tensor) -> bool:
     return all(torch.equal(a.to(b.dtype), b) for a, b in zip(narrow.split(256), wide.split(256), strict=True))
+
+
+def _said(weight: Tensor, broken: int) -> str:
+    """What is wrong with a weight of which `broken` entries are not finite in bf16."""
+    if stored := nonfinite(weight, "master"):
+        return f"{stored} non-finite weights"
+    return f"{broken} weights beyond the largest bf16"
 
 
 def _wide(view: str, weight: Tensor) -> bool:

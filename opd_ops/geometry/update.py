@@ -8,6 +8,7 @@ the range of f32 squares (`scale`). Not measured: what made E. Rounding is that 
 """
 
 import math
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,7 +62,7 @@ def no_subspaces(
 class Update:
     """E [out, in] f32, or float64 where the exact route is taken. Everything is computed at first use and kept.
 
-    e: E / unit, of largest entry between 2^-40 and 2^40. unit: a power of two, 1 but at extreme scales. spectrum and
+    e: E / unit, of largest entry between 2^-24 and 2^24. unit: a power of two, 1 but at extreme scales. spectrum and
     factors are those of e; frobenius, norm and norm_bound are in weight units.
     """
 
@@ -87,6 +88,11 @@ class Update:
     def frobenius(self) -> float:
         """||E||_F, accumulated in float64."""
         return self.unit * self._size
+
+    @cached_property
+    def seed(self) -> int:
+        """Of random starts: from the digits of ||e||_F, since a fixed one could be known to whoever made E."""
+        return int.from_bytes(struct.pack("<d", self._size)[:6], "little")
 
     @property
     def zero(self) -> bool:
@@ -129,7 +135,9 @@ class Update:
         unless the spectrum was asked for before."""
         if self.small or "spectrum" in self.__dict__:
             return sum(self.norm)
-        square = krylov.norm_bound(self._square, len(self.near), self.e.device)
+        square = krylov.norm_bound(self._square, len(self.near), self.e.device, self.seed)
+        if square == 0.0 and not self.zero:
+            square = math.inf  # f32 has lost the product; the Frobenius norm bounds it all the same
         return self.unit * min(self._size, 1.001 * square**0.5)
 
     def undefined(self, k: int) -> str | None:

@@ -34,9 +34,11 @@ def as_view(w: Tensor, view: str) -> Tensor:
     return (w.to(torch.bfloat16) if view == "bf16" else w).to(torch.float64)
 
 
-def nonfinite(w: Tensor) -> int:
-    """Number of NaN and infinite weights, counted after rounding to bf16, where a wider dtype may overflow."""
+def nonfinite(w: Tensor, view: str = "bf16") -> int:
+    """Number of NaN and infinite weights of a view; rounding to bf16 may overflow where a wider dtype does not."""
     dtype_name(w.dtype)
+    if view == "master":
+        return sum(int((~torch.isfinite(chunk)).sum()) for chunk in w.detach().reshape(-1).split(CHUNK))
     found = 0
     for chunk in w.detach().reshape(-1).split(CHUNK):
         patterns = chunk.to(torch.bfloat16).view(torch.int16).numpy()

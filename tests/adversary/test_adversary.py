@@ -8,6 +8,7 @@ import torch
 
 from opd_ops.geometry import drr
 from opd_ops.geometry.suite import Settings, measure
+from opd_ops.geometry.update import Update
 from tests.adversary.checks import check
 from tests.adversary.families import STARTS, UPDATES, case, diagonal
 from tests.adversary.regime import lowered
@@ -23,7 +24,7 @@ CASES = {"dense": 152, "lowered": 152, "certified": 38}
 def test_every_number_is_within_its_error_bar_of_float64(regime, first):
     with lowered(regime):
         reports = [check(case(regime, number)) for number in range(first, first + SHARE)]
-    assert sum(report.count for report in reports) > 60 * SHARE
+    assert sum(report.count for report in reports) > 30 * SHARE
     assert [text for report in reports for text in report.violations] == []
 
 
@@ -95,3 +96,44 @@ def test_updates_from_zero_that_are_tiny_have_their_own_scale():
         norm = rows["update_norm"][1]
         assert abs(norm["stable_rank"] - float(s.square().sum() / s[0] ** 2)) <= norm["stable_rank_error"]
         assert norm["frobenius"] == pytest.approx(float(s.norm()) * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e10])
+def test_a_bound_from_random_starts_holds_at_every_scale(scale):
+    """||E||_2 came from f32 fourth powers, which are 0 or infinite here: 0.0 +- 0.001 degrees of a truth of 90."""
+    w0 = torch.diag(torch.linspace(1.5, 0.5, 560)) * scale
+    after = w0.clone()
+    after[500, 501] += 3 * scale
+    settings = Settings(k=(1,), tables=("rotation", "singular_shift"))
+    found = measure(w0, [(1, after)], settings=settings, projection=True)
+    assert found.problems == []
+    for row in found.rows["rotation"]:
+        assert abs(row["max_deg"] - 90) <= row["error_deg"] + 1e-9
+    shift = next(row for row in found.rows["singular_shift"] if row["view"] == "master")
+    s = torch.linalg.svdvals(after.double() / scale)[0] - 1.5
+    assert abs(shift["largest"] / scale - float(s)) <= shift["error"] / scale + 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-11, 1.0, 1e11])
+def test_leading_subspaces_are_within_their_errors_at_every_scale(scale):
+    """Lanczos residuals are fourth powers of an update's scale, which f32 once lost: .056 with an error of .001."""
+    generator = torch.Generator().manual_seed(0)
+    basis = [torch.linalg.qr(torch.randn(600, 600, generator=generator, dtype=torch.float64)).Q for _ in range(2)]
+    leading = 1.1**0.5 * (1 + 1e-3 * torch.arange(15, -1, -1, dtype=torch.float64))
+    s = torch.cat([leading, torch.linspace(1, 0, 584, dtype=torch.float64) ** 0.5])
+    e = (basis[0] * s) @ basis[1].T
+    e = (e / e.abs().max() * scale).float()
+    found = Update(e, vectors=16).subspaces((16,))
+    u = torch.linalg.svd(e.double() / scale)[0][:, :16]
+    missed = torch.linalg.matrix_norm(found.output.double() - u @ (u.T @ found.output.double()))
+    assert float(missed) <= found.errors[0]
+
+
+def test_the_probe_of_a_norm_is_not_known_to_the_update():
+    """An update that is orthogonal to the start of a fixed seed would have a bound of nothing."""
+    start = torch.randn(560, 16, generator=torch.Generator().manual_seed(561))
+    x = torch.randn(560, generator=torch.Generator().manual_seed(1))
+    q = torch.linalg.qr(start).Q
+    x = x - q @ (q.T @ x)
+    e = 3 * torch.outer(x / x.norm(), torch.ones(560) / 560**0.5)
+    assert Update(e).norm_bound >= 2.99

@@ -280,3 +280,14 @@ def test_a_float64_snapshot_of_a_bf16_start_is_not_rounded_to_f32():
     norm = next(row for row in rows["update_norm"] if row["view"] == "master")
     assert norm["frobenius"] == pytest.approx(1e-12 * (520 * 530) ** 0.5, rel=1e-3)
     assert next(row for row in rows["nulls"] if row["view"] == "master")["reason"] is None
+
+
+def test_a_weight_beyond_bf16_is_measured_in_the_view_that_holds_it():
+    largest = torch.finfo(torch.float32).max
+    base = torch.eye(6)
+    base[0, 0] = largest
+    found = run(base, [(1, base + torch.diag(torch.tensor([0.0, 1, 0, 0, 0, 0])))])
+    assert found.problems[0] == "base: 1 weights beyond the largest bf16"
+    for row in found.rows["rotation"]:
+        assert row["reason"] == (None if row["view"] == "master" else "W0 has 1 weights beyond the largest bf16")
+    assert next(row for row in found.rows["update_norm"] if row["view"] == "master")["frobenius"] == pytest.approx(1.0)
