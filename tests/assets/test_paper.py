@@ -96,5 +96,6 @@ def test_the_arms_of_a_suite_bring_its_figure(plant, materialise):
 
 
 def test_a_store_without_runs_has_sentences(store, materialise):
+    Path(store.path("")).mkdir(parents=True)
     metadata, _ = materialise("figure4")
     assert metadata["left_out"].value == ["No run of the suite core is measured."]
