@@ -212,6 +212,13 @@ LINES = {
         "error: STORE holds no run tiny.opd seed 0 that was moved aside; it has: none"
     ),
     "rm: an option without a run": ("error: --undo and --delete go with a run; write opd rm RECIPE/SEED --undo"),
+    "rm: a number below 1": (
+        "error: argument --undo: '0' is no number of a run that was moved aside; they start at 1; see `opd rm --help`"
+    ),
+    "rm: a number below 1 for a deletion": (
+        "error: argument --delete: '-1' is no number of a run that was moved aside; they start at 1; see "
+        "`opd rm --help`"
+    ),
     "rm: a run that leaves the store": "error: recipe '..' is no name: leave out /, \\, .., and control characters",
     "rm: a name that is taken again": (
         "error: STORE holds another run tiny.opd seed 0 by now; move it aside first: opd rm tiny.opd/0, and then "

@@ -159,6 +159,8 @@ def _commands() -> list[Row]:
         ("rm", "a recipe of which nothing is there", "rm tiny.nobody --yes"),
         ("rm", "a run that was not moved aside", "rm tiny.opd/0 --undo"),
         ("rm", "an option without a run", "rm --undo"),
+        ("rm", "a number below 1", "rm tiny.opd/0 --undo 0"),
+        ("rm", "a number below 1 for a deletion", "rm tiny.opd/0 --delete -1 --yes"),
         ("rm", "a run that leaves the store", "rm ../0 --yes"),
     ]  # fmt: skip
     return [Row(group=g, kind=k, door=d) for g, k, d in rows]
