@@ -26,6 +26,13 @@ LINES = {
     "command line: a snapshot without its step": (
         "error: --snapshot 'HERE/one' is not STEP=REF, such as 100=./step-100"
     ),
+    "command line: an empty address": (
+        "error: argument --trajectory: the address '' is empty; name a folder or a URI, or leave it out; see "
+        "`opd measure --help`"
+    ),
+    "command line: a snapshot with an empty address": (
+        "error: --snapshot '5=' is not STEP=REF (its address is empty), such as 100=./step-100"
+    ),
     "command line: the base as a snapshot": (
         "error: step 0 is not a whole number from 1 up; step 0 is the base itself"
     ),

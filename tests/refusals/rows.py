@@ -108,6 +108,8 @@ def _commands() -> list[Row]:
         ("command line", "no base", "measure"),
         ("command line", "no snapshot", "measure --base HERE/base"),
         ("command line", "a snapshot without its step", "measure --base HERE/base --snapshot HERE/one"),
+        ("command line", "an empty address", "measure --trajectory="),
+        ("command line", "a snapshot with an empty address", "measure --base HERE/base --snapshot 5="),
         ("command line", "the base as a snapshot", "measure --base HERE/base --snapshot 0=HERE/one"),
         ("command line", "a step given twice", f"{ONE} --snapshot 1=HERE/two"),
         ("command line", "two ways to name snapshots", "measure --snapshot 1=HERE/one --trajectory HERE"),
