@@ -67,7 +67,7 @@ def default_uri() -> str:
 def normalise(uri: str) -> str:
     """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials or control characters in it, or one slash where two belong.
+    Errors: ValueError for one with credentials or control characters in it, a bucket with ::, or one slash for two.
     """
     if unspeakable(uri):
         raise ValueError(f"the address {shown(uri)} has control characters; write it without")
@@ -428,7 +428,13 @@ def _require_no_credentials(uri: str) -> None:
     """Errors: ValueError, which says nothing of the address, since parts of it are secret."""
     scheme, _, rest = uri.partition("://")
     place = rest.split("/")[0]
-    if scheme in ("s3", "s3a") and not place.startswith("arn:") and (":" in place or "@" in place):
+    if scheme not in ("s3", "s3a") or place.startswith("arn:"):
+        return
+    if "::" in place and "@" not in rest:  # a secret may hold a slash
+        raise ValueError(
+            "an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
+        )
+    if ":" in place or "@" in place:
         raise ValueError(
             "an s3:// address with credentials in it is not taken: give s3://BUCKET/PREFIX, and the keys in "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the AWS credentials file"

@@ -389,6 +389,9 @@ LINES = {
         'error: s3://other/run: Could not connect to the endpoint URL: "http://* check that address, and the right and '
         "the credentials to use it"
     ),
+    "environment: OPD_STORE with two colons in its bucket": (
+        "error: an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
+    ),
     "environment: OPD_STORE with one slash": (
         "error: the address s3:/bucket/x has one slash after s3:, and would be a folder here; write two"
     ),

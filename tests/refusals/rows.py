@@ -363,6 +363,7 @@ def _stored() -> list[Row]:
         ("OPD_STORE with credentials", "verify", credentials),
         ("OPD_STORE of a server that does not answer", "verify", nobody),
         ("a trajectory of a server that does not answer", "measure --trajectory s3://other/run", elsewhere),
+        ("OPD_STORE with two colons in its bucket", "verify", environment(OPD_STORE="s3://a::b/c")),
         ("OPD_STORE with one slash", "tables", environment(OPD_STORE="s3:/bucket/x")),
         ("OPD_STORE with a control character", "verify", environment(OPD_STORE="HERE/a\x07b")),
         ("OPD_STORE under a file", "weights", environment(OPD_STORE="HERE/one/config.json/store")),
