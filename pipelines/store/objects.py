@@ -47,12 +47,13 @@ S3 = {
     },
 }
 # What a store that takes no more writes says, and what to do about it.
-ROOM = "make room there, or set OPD_STORE to a store that has room, and the same command goes on"
+INSTEAD = "set OPD_STORE, or --out where it was given, to"
+ROOM = f"make room there, or {INSTEAD} a store that has room, and the same command goes on"
 REMEDIES = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
     errno.EFBIG: "raise the largest size of a file there (ulimit -f), and the same command goes on",
-    errno.EROFS: "mount it writable, or set OPD_STORE to a store that is, and the same command goes on",
+    errno.EROFS: f"mount it writable, or {INSTEAD} a store that is, and the same command goes on",
 }
 _ONE_SLASH = re.compile(r"(s3a?|file|memory|gs|https?|hdfs):/(?!/)", re.IGNORECASE)
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
@@ -308,7 +309,7 @@ class Store:
             self.remove(key)
         except Exception as error:
             reason = _reason(error.__cause__ or error)
-            raise ValueError(f"store {self.uri} cannot be written ({reason}); set OPD_STORE to one that can") from None
+            raise ValueError(f"store {self.uri} cannot be written ({reason}); {INSTEAD} one that can") from None
 
     @contextlib.contextmanager
     def _asked(self, key: str) -> Iterator[None]:

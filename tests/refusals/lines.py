@@ -90,8 +90,8 @@ LINES = {
         "error: abfs://x is no address of a store (*); use file://, memory:// or s3://"
     ),
     "store: a store that cannot be written": (
-        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
-        "to one that can"
+        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE, "
+        "or --out where it was given, to one that can"
     ),
     "monitor: no such run": "error: there is no run tiny.nobody seed 0; runs lie under STORE/runs",
     "monitor: too few references": (
@@ -399,8 +399,8 @@ LINES = {
         "error: the address 'HERE/a\\x07b' has control characters; write it without"
     ),
     "environment: OPD_STORE under a file": (
-        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
-        "to one that can"
+        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE, "
+        "or --out where it was given, to one that can"
     ),
     "environment: OPD_HOSTS that names no host": (
         "OPD_HOSTS names 'https://a.example', which is no host; give names, as in OPD_HOSTS=a.example,b.example"
