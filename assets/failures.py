@@ -1,5 +1,6 @@
 """What fails says why in one line: a step on top of its traceback, a failed run wherever it is told of, a program."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,14 @@ def explained() -> Iterator[None]:
 
 
 def ended(main: Callable[[], int]) -> int:
-    """The exit code of `main`, which ends with one line on stderr where an error was foreseen."""
+    """The exit code of `main`. An error that was foreseen is one line on stderr; a closed pipe is none, and code 0."""
     try:
-        return main()
+        code = main()
+        sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
+        return code
+    except BrokenPipeError:  # `opd study run tiny | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if (line := foreseen(error)) is None:
             raise

@@ -57,9 +57,12 @@ def refuse(
         return f"the host {host!r} is not served here; if it is a name of this server, set {HOSTS}={name or 'NAME'}"
     for origin in values("origin"):
         if not _same(origin, host, allowed):
+            page = host_name(origin.rpartition("://")[2])
+            if origin == "null" or page in LOOPBACK:  # which no setting lets through
+                return f"a page of {origin!r} may not use this server: open http://{host} instead"
             return (
                 f"a page of {origin!r} may not use this server; if it is a page of this server, "
-                f"set {HOSTS}={host_name(origin.rpartition('://')[2]) or 'NAME'}"
+                f"set {HOSTS}={page or 'NAME'}"
             )
     if not set(values("sec-fetch-site")) <= {"same-origin", "none"} and not _follows_link(method, values):
         return f"another page may not use this server: open http://{host}, or let a program send the request"

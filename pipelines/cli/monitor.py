@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli.options import Commands, add_workers, location, require_workers, session, store_of
+from pipelines.cli.options import Commands, add_workers, address, location, require_workers, session, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -48,8 +48,12 @@ def register(commands: Commands) -> None:
     )
     top.add_argument("--view", choices=("bf16", "master"), help="what is shown and decides (default: the widest)")
     top.add_argument("--quantity", metavar="Q,Q", help="only these are shown and decide (default: all)")
-    top.add_argument("--trajectory", metavar="PREFIX", help="measure the checkpoints under a folder or URI prefix")
-    top.add_argument("--base", metavar="REF", help="with --trajectory, the weights it began with (default: its step 0)")
+    top.add_argument(
+        "--trajectory", type=address, metavar="PREFIX", help="measure the checkpoints under a folder or URI prefix"
+    )
+    top.add_argument(
+        "--base", type=address, metavar="REF", help="with --trajectory, the weights it began with (default: its step 0)"
+    )
     top.add_argument(
         "--watch", action="store_true", help="with --trajectory, wait for checkpoints until the run leaves its band"
     )

@@ -20,6 +20,13 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def address(text: str) -> str:
+    """An address that an option names. Errors: ArgumentTypeError for an empty one, such as of an unset variable."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"the address {text!r} is empty; name a folder or a URI, or leave it out")
+    return text
+
+
 def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> None:
     """--workers N; by default all cores."""
     words = "all cores" if default is None else "this process" if default == 0 else str(default)

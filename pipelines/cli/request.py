@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import TABLES
-from pipelines.cli.options import add_workers, require_workers, store_of
+from pipelines.cli.options import add_workers, address, require_workers, store_of
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
@@ -20,14 +20,20 @@ REF = (
 
 def add_options(top: argparse.ArgumentParser) -> None:
     top.add_argument(
-        "--base", metavar="REF", help="the weights that training started from (W0); default: step 0 of --trajectory"
+        "--base",
+        type=address,
+        metavar="REF",
+        help="the weights that training started from (W0); default: step 0 of --trajectory",
     )
     which = top.add_mutually_exclusive_group()
     which.add_argument(
         "--snapshot", action="append", default=[], metavar="STEP=REF", help="a checkpoint and its step; repeat for more"
     )
     which.add_argument(
-        "--trajectory", metavar="PREFIX", help="a folder or URI prefix of checkpoints with steps in their names"
+        "--trajectory",
+        type=address,
+        metavar="PREFIX",
+        help="a folder or URI prefix of checkpoints with steps in their names",
     )
     top.add_argument("--k", default="16", metavar="K,K", help="ranks of the subspaces compared (default: 16)")
     top.add_argument(
@@ -79,8 +85,9 @@ def planned(given: argparse.Namespace) -> "Import":
 
 def _snapshot(text: str) -> tuple[int, str]:
     step, separator, ref = text.partition("=")
-    if not separator or not (step.strip().isascii() and step.strip().isdecimal()) or not ref:
-        raise ValueError(f"--snapshot {text!r} is not STEP=REF, such as 100=./step-100")
+    if not separator or not (step.strip().isascii() and step.strip().isdecimal()) or not ref.strip():
+        empty = " (its address is empty)" if separator and not ref.strip() else ""
+        raise ValueError(f"--snapshot {text!r} is not STEP=REF{empty}, such as 100=./step-100")
     return int(step), ref
 
 

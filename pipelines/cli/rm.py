@@ -10,7 +10,8 @@ from pipelines.store.objects import Store
 if TYPE_CHECKING:
     from pipelines.runs.aside import Aside
 
-NEWEST = 0  # of the runs of one name that were moved aside
+NEWEST = 0  # of the runs of one name that were moved aside, which are numbered from 1
+DIGITS = 9  # of such a number, at most
 
 
 def register(commands: Commands) -> None:
@@ -24,11 +25,18 @@ def register(commands: Commands) -> None:
     top.add_argument("run", nargs="?", metavar="RUN", help="RECIPE/SEED, or RECIPE for all its seeds")
     which = top.add_mutually_exclusive_group()
     help_of = "the one that was moved aside last, or the K-th"
-    which.add_argument("--undo", nargs="?", type=int, const=NEWEST, metavar="K", help=f"bring back {help_of}")
-    which.add_argument("--delete", nargs="?", type=int, const=NEWEST, metavar="K", help=f"delete for good {help_of}")
+    which.add_argument("--undo", nargs="?", type=number, const=NEWEST, metavar="K", help=f"bring back {help_of}")
+    which.add_argument("--delete", nargs="?", type=number, const=NEWEST, metavar="K", help=f"delete for good {help_of}")
     top.add_argument("--yes", action="store_true", help="do it without asking")
     top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
     top.set_defaults(command=remove)
+
+
+def number(text: str) -> int:
+    """K of --undo and --delete. Errors: ArgumentTypeError for what is no whole number from 1 up."""
+    if not (text.isascii() and text.isdecimal() and text.strip("0")) or len(text) > DIGITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a run that was moved aside; they start at 1")
+    return int(text)
 
 
 def remove(given: argparse.Namespace) -> int:
@@ -41,12 +49,12 @@ def remove(given: argparse.Namespace) -> int:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
         return show(store)
     recipe, seed = parse_run(given.run)
-    number = given.undo or given.delete or None
+    chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
         seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
-        found = [aside.find_aside(store, recipe, seed, number) for seed in seeds]
+        found = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
         return bring_back(store, found) if given.undo is not None else delete(found, given.yes)
     seeds = seeds_of(store, recipe) if seed is None else [seed]
     if not seeds:

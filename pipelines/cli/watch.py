@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.cli.options import Commands, store_of
+from pipelines.cli.options import Commands, address, store_of
 
 
 def register(commands: Commands) -> None:
@@ -14,8 +14,8 @@ def register(commands: Commands) -> None:
     )
     top.epilog = "Example: opd watch mine --trajectory s3://bucket/run --base ./base --against tiny.opd"
     top.add_argument("name", nargs="?", metavar="NAME", help="what the run is called; without it all are listed")
-    top.add_argument("--trajectory", metavar="PREFIX", help="the folder or URI prefix of its checkpoints")
-    top.add_argument("--base", metavar="REF", help="the weights it began with (default: its step 0)")
+    top.add_argument("--trajectory", type=address, metavar="PREFIX", help="the folder or URI prefix of its checkpoints")
+    top.add_argument("--base", type=address, metavar="REF", help="the weights it began with (default: its step 0)")
     top.add_argument("--against", action="append", default=[], metavar="NAME", help="reference recipe; repeat for more")
     top.add_argument("--end", action="store_true", help="watch it no more; what was measured stays")
     top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")

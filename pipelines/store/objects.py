@@ -47,12 +47,13 @@ S3 = {
     },
 }
 # What a store that takes no more writes says, and what to do about it.
-ROOM = "make room there, or set OPD_STORE to a store that has room, and the same command goes on"
+INSTEAD = "set OPD_STORE, or --out where it was given, to"
+ROOM = f"make room there, or {INSTEAD} a store that has room, and the same command goes on"
 REMEDIES = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
     errno.EFBIG: "raise the largest size of a file there (ulimit -f), and the same command goes on",
-    errno.EROFS: "mount it writable, or set OPD_STORE to a store that is, and the same command goes on",
+    errno.EROFS: f"mount it writable, or {INSTEAD} a store that is, and the same command goes on",
 }
 _ONE_SLASH = re.compile(r"(s3a?|file|memory|gs|https?|hdfs):/(?!/)", re.IGNORECASE)
 # fsspec's memory looks before it creates, and all who read an object move one cursor.
@@ -67,7 +68,7 @@ def default_uri() -> str:
 def normalise(uri: str) -> str:
     """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials or control characters in it, or one slash where two belong.
+    Errors: ValueError for one with credentials or control characters in it, a bucket with ::, or one slash for two.
     """
     if unspeakable(uri):
         raise ValueError(f"the address {shown(uri)} has control characters; write it without")
@@ -308,7 +309,7 @@ class Store:
             self.remove(key)
         except Exception as error:
             reason = _reason(error.__cause__ or error)
-            raise ValueError(f"store {self.uri} cannot be written ({reason}); set OPD_STORE to one that can") from None
+            raise ValueError(f"store {self.uri} cannot be written ({reason}); {INSTEAD} one that can") from None
 
     @contextlib.contextmanager
     def _asked(self, key: str) -> Iterator[None]:
@@ -428,7 +429,13 @@ def _require_no_credentials(uri: str) -> None:
     """Errors: ValueError, which says nothing of the address, since parts of it are secret."""
     scheme, _, rest = uri.partition("://")
     place = rest.split("/")[0]
-    if scheme in ("s3", "s3a") and not place.startswith("arn:") and (":" in place or "@" in place):
+    if scheme not in ("s3", "s3a") or place.startswith("arn:"):
+        return
+    if "::" in place and "@" not in rest:  # a secret may hold a slash
+        raise ValueError(
+            "an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
+        )
+    if ":" in place or "@" in place:
         raise ValueError(
             "an s3:// address with credentials in it is not taken: give s3://BUCKET/PREFIX, and the keys in "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or in the AWS credentials file"

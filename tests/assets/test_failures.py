@@ -1,5 +1,7 @@
 """A step's failure is one line; what a launch stops with passes."""
 
+import os
+
 import dagster as dg
 import pytest
 
@@ -46,3 +48,13 @@ def test_a_program_ends_with_one_line_for_what_was_foreseen(error, told, code, c
     assert ended(lambda: 3) == 3
     with pytest.raises(KeyError):
         ended(lambda: {}["q"])
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_program_whose_output_nobody_reads_any_more_ends_in_silence(flush, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert ended(lambda: print("a line", flush=flush) or 1) == 0
+    assert capsys.readouterr().err == ""

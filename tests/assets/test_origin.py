@@ -36,6 +36,7 @@ PASSES = {  # method, query, headers
     "a report of an event without a body": ("POST", "description=x", {}),
 }
 OTHER = "this server"
+INSTEAD = f"may not use this server: open http://{HOST} instead"
 REFUSED = {
     "no host": ("GET", "", {"host": None}, "the host '' is not served here"),
     "a name that resolves to this address": ("GET", "", {"host": "evil.example"}, "set OPD_HOSTS=evil.example"),
@@ -48,10 +49,17 @@ REFUSED = {
         "POST",
         "",
         JSON | {"origin": "http://127.0.0.1:3001"},
-        "a page of 'http://127.0.0.1:3001'",
+        f"a page of 'http://127.0.0.1:3001' may not use this server: open http://{HOST} instead",
     ),
-    "localhost's page at 127.0.0.1": ("POST", "", JSON | {"origin": "http://localhost:3000"}, OTHER),
-    "a sandboxed page": ("POST", "", JSON | {"origin": "null"}, "a page of 'null' may not use this server"),
+    "localhost's page at 127.0.0.1": ("POST", "", JSON | {"origin": "http://localhost:3000"}, INSTEAD),
+    "the page of ::1 at 127.0.0.1": ("POST", "", JSON | {"origin": "http://[::1]:3000"}, INSTEAD),
+    "a sandboxed page": ("POST", "", JSON | {"origin": "null"}, f"a page of 'null' {INSTEAD}"),
+    "a sandboxed page, before a proxy": (
+        "POST",
+        "",
+        JSON | {"host": "ui.example", "origin": "null"},
+        "a page of 'null' may not use this server: open http://ui.example instead",
+    ),
     "two origins": (
         "POST",
         "",
@@ -100,6 +108,7 @@ def test_other_pages_are_refused_with_one_line(case):
     *request, words = REFUSED[case]
     reason = judged(*request)
     assert reason is not None and words in reason and reason.isprintable()
+    assert "instead" not in reason or "OPD_HOSTS" not in reason
 
 
 @pytest.mark.parametrize(

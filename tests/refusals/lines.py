@@ -26,6 +26,13 @@ LINES = {
     "command line: a snapshot without its step": (
         "error: --snapshot 'HERE/one' is not STEP=REF, such as 100=./step-100"
     ),
+    "command line: an empty address": (
+        "error: argument --trajectory: the address '' is empty; name a folder or a URI, or leave it out; see "
+        "`opd measure --help`"
+    ),
+    "command line: a snapshot with an empty address": (
+        "error: --snapshot '5=' is not STEP=REF (its address is empty), such as 100=./step-100"
+    ),
     "command line: the base as a snapshot": (
         "error: step 0 is not a whole number from 1 up; step 0 is the base itself"
     ),
@@ -83,8 +90,8 @@ LINES = {
         "error: abfs://x is no address of a store (*); use file://, memory:// or s3://"
     ),
     "store: a store that cannot be written": (
-        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
-        "to one that can"
+        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE, "
+        "or --out where it was given, to one that can"
     ),
     "monitor: no such run": "error: there is no run tiny.nobody seed 0; runs lie under STORE/runs",
     "monitor: too few references": (
@@ -212,6 +219,13 @@ LINES = {
         "error: STORE holds no run tiny.opd seed 0 that was moved aside; it has: none"
     ),
     "rm: an option without a run": ("error: --undo and --delete go with a run; write opd rm RECIPE/SEED --undo"),
+    "rm: a number below 1": (
+        "error: argument --undo: '0' is no number of a run that was moved aside; they start at 1; see `opd rm --help`"
+    ),
+    "rm: a number below 1 for a deletion": (
+        "error: argument --delete: '-1' is no number of a run that was moved aside; they start at 1; see "
+        "`opd rm --help`"
+    ),
     "rm: a run that leaves the store": "error: recipe '..' is no name: leave out /, \\, .., and control characters",
     "rm: a name that is taken again": (
         "error: STORE holds another run tiny.opd seed 0 by now; move it aside first: opd rm tiny.opd/0, and then "
@@ -375,6 +389,9 @@ LINES = {
         'error: s3://other/run: Could not connect to the endpoint URL: "http://* check that address, and the right and '
         "the credentials to use it"
     ),
+    "environment: OPD_STORE with two colons in its bucket": (
+        "error: an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
+    ),
     "environment: OPD_STORE with one slash": (
         "error: the address s3:/bucket/x has one slash after s3:, and would be a folder here; write two"
     ),
@@ -382,8 +399,8 @@ LINES = {
         "error: the address 'HERE/a\\x07b' has control characters; write it without"
     ),
     "environment: OPD_STORE under a file": (
-        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE "
-        "to one that can"
+        "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE, "
+        "or --out where it was given, to one that can"
     ),
     "environment: OPD_HOSTS that names no host": (
         "OPD_HOSTS names 'https://a.example', which is no host; give names, as in OPD_HOSTS=a.example,b.example"

@@ -108,6 +108,8 @@ def _commands() -> list[Row]:
         ("command line", "no base", "measure"),
         ("command line", "no snapshot", "measure --base HERE/base"),
         ("command line", "a snapshot without its step", "measure --base HERE/base --snapshot HERE/one"),
+        ("command line", "an empty address", "measure --trajectory="),
+        ("command line", "a snapshot with an empty address", "measure --base HERE/base --snapshot 5="),
         ("command line", "the base as a snapshot", "measure --base HERE/base --snapshot 0=HERE/one"),
         ("command line", "a step given twice", f"{ONE} --snapshot 1=HERE/two"),
         ("command line", "two ways to name snapshots", "measure --snapshot 1=HERE/one --trajectory HERE"),
@@ -159,6 +161,8 @@ def _commands() -> list[Row]:
         ("rm", "a recipe of which nothing is there", "rm tiny.nobody --yes"),
         ("rm", "a run that was not moved aside", "rm tiny.opd/0 --undo"),
         ("rm", "an option without a run", "rm --undo"),
+        ("rm", "a number below 1", "rm tiny.opd/0 --undo 0"),
+        ("rm", "a number below 1 for a deletion", "rm tiny.opd/0 --delete -1 --yes"),
         ("rm", "a run that leaves the store", "rm ../0 --yes"),
     ]  # fmt: skip
     return [Row(group=g, kind=k, door=d) for g, k, d in rows]
@@ -359,6 +363,7 @@ def _stored() -> list[Row]:
         ("OPD_STORE with credentials", "verify", credentials),
         ("OPD_STORE of a server that does not answer", "verify", nobody),
         ("a trajectory of a server that does not answer", "measure --trajectory s3://other/run", elsewhere),
+        ("OPD_STORE with two colons in its bucket", "verify", environment(OPD_STORE="s3://a::b/c")),
         ("OPD_STORE with one slash", "tables", environment(OPD_STORE="s3:/bucket/x")),
         ("OPD_STORE with a control character", "verify", environment(OPD_STORE="HERE/a\x07b")),
         ("OPD_STORE under a file", "weights", environment(OPD_STORE="HERE/one/config.json/store")),

@@ -35,6 +35,23 @@ def test_it_says_what_goes_and_how_it_comes_back_and_lists_it(store, capsys):
     assert cli.main(["rm"]) == 0 and "nothing was moved aside" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("text", ["0", "00", "-1", "1.5", "newest", "", "9" * 5000])
+@pytest.mark.parametrize("option", ["--undo", "--delete"])
+def test_numbers_of_what_was_moved_aside_start_at_1(store, option, text, capsys):
+    assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
+    before = store.find("")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["rm", "tiny.opd/0", option, text, "--yes"])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and err.startswith(f"error: argument {option}: {text!r} is no number of a run")
+    assert "they start at 1; " in err and err.count("\n") == 1 and store.find("") == before
+    assert cli.main(["rm", "tiny.opd/0", option, "2", "--yes"]) == 2
+    assert capsys.readouterr().err.endswith("as number 2; it has: 1\n")
+    assert cli.main(["rm", "tiny.opd/0", option, "01", "--yes"]) == 0
+    assert store.find("removed") == []
+
+
 @pytest.mark.parametrize("answer, goes", [("y", True), ("YES", True), ("", False), ("n", False), ("later", False)])
 def test_it_asks(store, monkeypatch, answer, goes):
     answering(monkeypatch, answer)

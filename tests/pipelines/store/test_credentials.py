@@ -91,7 +91,13 @@ def test_keys_that_are_refused_are_not_told(variable, s3, monkeypatch, capfd):
         assert secrets(text) == [] and "another-word-8d1f" not in text
 
 
-ADDRESSES = ("s3://{key}:{secret}@bucket/x", "s3://{key}@bucket", "s3a://{key}:{secret}@bucket", "s3://{key}:{secret}")
+ADDRESSES = (
+    "s3://{key}:{secret}@bucket/x",
+    "s3://{key}::{secret}@bucket/x",
+    "s3://{key}@bucket",
+    "s3a://{key}:{secret}@bucket",
+    "s3://{key}:{secret}",
+)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
@@ -109,6 +115,26 @@ def test_an_address_with_keys_is_refused_and_not_repeated(address, monkeypatch, 
     assert all("\n" not in line for line in said) and secrets(" ".join([*said, err])) == []
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/a@b:c/d", "file:///a@b:c", "memory://x@y"])
+@pytest.mark.parametrize("uri", ["s3://a::b/c", "s3a://a::b", "s3://::b", f"s3://{KEY}::{SECRET}/x"])
+def test_a_bucket_with_two_colons_is_refused_as_what_it_is(uri):
+    for attempt in (Store, normalise):
+        with pytest.raises(ValueError) as caught:
+            attempt(uri)
+        assert str(caught.value) == (
+            "an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
+        )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket",
+        "s3://bucket/a::b",
+        "s3://arn:aws:s3:::bucket/x",
+        "s3://bucket/a@b:c/d",
+        "file:///a@b:c",
+        "memory://x@y",
+    ],
+)
 def test_other_addresses_are_taken(uri):
     assert normalise(uri) == Store(uri).uri == uri

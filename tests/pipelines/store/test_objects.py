@@ -431,7 +431,9 @@ def test_a_store_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     Path(tmp_path, "file").write_text("")
     store = Store(f"file://{tmp_path}/file/store")
     with pytest.raises(
-        ValueError, match=rf"^store {store.uri} cannot be written \(.+\); set OPD_STORE to one that can$"
+        ValueError,
+        match=rf"^store {store.uri} cannot be written \(.+\); "
+        "set OPD_STORE, or --out where it was given, to one that can$",
     ):
         store.require_writable()
 
