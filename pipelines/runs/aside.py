@@ -81,16 +81,23 @@ def registered(store: Store, recipe: str, seed: int) -> bool:
     return any(HEAD.fullmatch(name) for name in store.list(_prefix(recipe, seed)))
 
 
+def listing(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
+    """All that is of a run: its folder, its tables, and of an import the watch and the page."""
+    facts = store.listing(f"{_prefix(recipe, seed)}/")
+    for name, table in TABLES.items():
+        if "recipe" in table.by:
+            facts |= store.listing(f"lake/{name}/recipe={recipe}/seed={seed}/")
+    study, _, name = recipe.partition(".")
+    if study == "external":
+        facts |= store.listing(f"reports/{recipe}/")
+        if store.exists(watched := f"watched/{name}.json"):
+            facts[watched] = store.stat(watched)
+    return facts
+
+
 def objects(store: Store, recipe: str, seed: int) -> list[str]:
     """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
     prefix = _prefix(recipe, seed)
-    found = store.find(f"{prefix}/")
-    for name, table in TABLES.items():
-        if "recipe" in table.by:
-            found += store.find(f"lake/{name}/recipe={recipe}/seed={seed}/")
-    study, _, name = recipe.partition(".")
-    if study == "external" and store.exists(watched := f"watched/{name}.json"):
-        found.append(watched)
 
     def place(key: str) -> tuple[int, str]:
         name = key.removeprefix(f"{prefix}/")
@@ -98,7 +105,7 @@ def objects(store: Store, recipe: str, seed: int) -> list[str]:
             return 3, key
         return 0 if HEAD.fullmatch(name) else 1 if name == "end.json" else 2, key
 
-    return sorted(found, key=place)
+    return sorted(listing(store, recipe, seed), key=place)
 
 
 def require_movable(store: Store, recipe: str, seed: int) -> None:
@@ -117,12 +124,25 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
     """
     require_movable(store, recipe, seed)
     there = asides(store, recipe, seed)
-    stopped = there[-1] if there and there[-1].state() == "stopped" else None
-    if stopped and registered(store, recipe, seed) and not _same_head(stopped):
-        stopped = None
-    aside = stopped or Aside(store, recipe, seed, max((one.number for one in there), default=0) + 1)
+    aside = stopped_move(store, recipe, seed) or Aside(
+        store, recipe, seed, max((one.number for one in there), default=0) + 1
+    )
     _carry(aside)
     return aside
+
+
+def stopped_move(store: Store, recipe: str, seed: int) -> Aside | None:
+    """The move, or the return, of a run that was stopped; None where none was, or where it is begun anew by now."""
+    there = asides(store, recipe, seed)
+    if not there or there[-1].state() != "stopped":
+        return None
+    return there[-1] if not registered(store, recipe, seed) or _same_head(there[-1]) else None
+
+
+def stopped_moves(store: Store) -> list[Aside]:
+    """The move, or the return, of every run of which one was stopped."""
+    runs = sorted({(aside.recipe, aside.seed) for aside in asides(store)})
+    return [aside for recipe, seed in runs if (aside := stopped_move(store, recipe, seed))]
 
 
 def settle(store: Store, recipe: str, seed: int) -> None:
@@ -143,7 +163,8 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
     state = aside.state()
     if state == "deleted in part":
         raise ValueError(f"{store.uri}/{aside.prefix} is deleted in part: opd rm {aside.name} --delete {aside.number}")
-    if registered(store, recipe, seed) or (state == "whole" and objects(store, recipe, seed)):
+    copied = state == "stopped" and _same_head(aside)  # stopped between the copy of run.json and its deletion
+    if (registered(store, recipe, seed) and not copied) or (state == "whole" and objects(store, recipe, seed)):
         raise ValueError(
             f"{store.uri} holds another run {recipe} seed {seed} by now; move it aside first: opd rm {aside.name}, and "
             f"then opd rm {aside.name} --undo {aside.number}"
