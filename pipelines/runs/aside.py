@@ -81,23 +81,26 @@ def registered(store: Store, recipe: str, seed: int) -> bool:
     return any(HEAD.fullmatch(name) for name in store.list(_prefix(recipe, seed)))
 
 
+def prefixes(recipe: str, seed: int) -> list[str]:
+    """Where all that is of a run lies: its folder and its tables, and of an import its page."""
+    tables = [f"lake/{name}/recipe={recipe}/seed={seed}/" for name, table in TABLES.items() if "recipe" in table.by]
+    return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _imported(recipe) else [])]
+
+
 def listing(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
-    """All that is of a run: its folder, its tables, and of an import the watch and the page."""
-    facts = store.listing(f"{_prefix(recipe, seed)}/")
-    for name, table in TABLES.items():
-        if "recipe" in table.by:
-            facts |= store.listing(f"lake/{name}/recipe={recipe}/seed={seed}/")
-    study, _, name = recipe.partition(".")
-    if study == "external":
-        facts |= store.listing(f"reports/{recipe}/")
-        if store.exists(watched := f"watched/{name}.json"):
-            facts[watched] = store.stat(watched)
+    """The objects of a run with their sizes, to be told of: of a run that is being trained some may be left out."""
+    facts = {key: listed for place in prefixes(recipe, seed) for key, listed in store.listing(place).items()}
+    if _imported(recipe) and store.exists(watched := _watched(recipe)):
+        facts[watched] = store.stat(watched)
     return facts
 
 
 def objects(store: Store, recipe: str, seed: int) -> list[str]:
     """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
     prefix = _prefix(recipe, seed)
+    found = [key for place in prefixes(recipe, seed) for key in store.find(place)]
+    if _imported(recipe) and store.exists(watched := _watched(recipe)):
+        found.append(watched)
 
     def place(key: str) -> tuple[int, str]:
         name = key.removeprefix(f"{prefix}/")
@@ -105,7 +108,7 @@ def objects(store: Store, recipe: str, seed: int) -> list[str]:
             return 3, key
         return 0 if HEAD.fullmatch(name) else 1 if name == "end.json" else 2, key
 
-    return sorted(listing(store, recipe, seed), key=place)
+    return sorted(found, key=place)
 
 
 def require_movable(store: Store, recipe: str, seed: int) -> None:
@@ -281,3 +284,12 @@ def _same_head(aside: Aside) -> bool:
 
 def _prefix(recipe: str, seed: int) -> str:
     return f"runs/{require_name(recipe, 'recipe')}/seed-{seed}"
+
+
+def _imported(recipe: str) -> bool:
+    return recipe.startswith("external.")
+
+
+def _watched(recipe: str) -> str:
+    """The key of what an import watches."""
+    return f"watched/{recipe.partition('.')[2]}.json"
