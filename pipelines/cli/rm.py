@@ -96,7 +96,7 @@ def remake(store: Store, name: str) -> str:
         measured = 0
     if measured:
         return f"make them again: opd report {name}"
-    return f"no measured run of it is left, so they stay as they are until runs are there again: opd study run {name}"
+    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {name}"
 
 
 def described(store: Store, recipe: str, seed: int) -> str:

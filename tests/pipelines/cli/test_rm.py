@@ -45,7 +45,7 @@ def test_a_report_is_made_again_by_a_command_that_has_a_measured_run(store, monk
     assert said == "verdicts and report of tiny were made with it; " + (
         "make them again: opd report tiny"
         if measured
-        else "no measured run of it is left, so they stay as they are until runs are there again: opd study run tiny"
+        else "no report can be made of the runs that are left, so both stay as they are until: opd study run tiny"
     )
 
 
