@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
+from opd_ops.recipe import Recipe
 from pipelines.cli import rm
 from pipelines.cli.options import Commands, Parser
 from pipelines.store.names import escaped
@@ -126,11 +128,27 @@ def show_plans(study: Study, gpu: str) -> None:
 def run_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
     study = find_study(given.name)
-    _, seeds = study.select(given.suite or ["core"], given.recipe, given.seed)
-    replaced = replaceable(Store(default_uri()), study, given.replace, seeds)
-    if replaced and not rm.move(Store(default_uri()), replaced, given.yes):
-        return 1
+    arms, seeds = study.select(given.suite or ["core"], given.recipe, given.seed)
+    store = Store(default_uri())
+    replaced = replaceable(store, study, given.replace, seeds)
+    if replaced:
+        require_recipes(store, study, arms, seeds, replaced)  # else the move would be for nothing
+        if not rm.move(store, replaced, given.yes):
+            return 1
     return _become("assets.launch", given, [])
+
+
+def require_recipes(
+    store: Store, study: Study, arms: Sequence[Recipe], seeds: list[int], replaced: list[tuple[str, int]]
+) -> None:
+    """Errors: ValueError for a run of the plan, but for those replaced, that is stored of another recipe."""
+    from pipelines.runs.trajectories.training import complete
+
+    runs = [(recipe, seed) for recipe in arms for seed in seeds]
+    runs += [(recipe, 0) for recipe in (*study.models, *study.helpers)]
+    for recipe, seed in runs:
+        if (recipe.name, seed) not in replaced:
+            complete(store, recipe, seed)
 
 
 def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:

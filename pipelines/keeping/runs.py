@@ -206,4 +206,9 @@ def beginning(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
     if source is None or not count(step) or source.digest(step) in (None, said):
         return []
     key, found = source.trajectory.snapshot(step).key, source.digest(step)
-    return [damaged(key, f"holds {str(found)[:12]}, and {one.run[0]} seed {one.run[1]} began from {str(said)[:12]}")]
+    name, number = one.run
+    remedy = (
+        f"bring back what it began from (opd rm {start['recipe']}/{seed} --undo, or `opd import`), or move the run "
+        f"aside and train it again: opd rm {name}/{number}"
+    )
+    return [damaged(key, f"holds {str(found)[:12]}, and {name} seed {number} began from {str(said)[:12]}", remedy)]

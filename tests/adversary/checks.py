@@ -171,10 +171,10 @@ class Check:
         k, s = row["k"], update.s
         name = f"{name} k={k} [{row['method']}]"
         if row["reason"] is not None:
-            equal = k <= len(s) and float(s[0]) <= 1.001 * float(s[k - 1])
-            self._lacking(row, k, update, name=name, also=equal and "rounding" in row["reason"])
+            close = k <= len(s) and "rounding" in row["reason"] and _spread(s, k) <= 1.01 * _rounding(row, update, k)
+            self._lacking(row, k, update, name=name, also=close)
             return
-        true = 1.0 / float((s[: k - 1] / s[k - 1]).log().mean())
+        true = 1.0 / _spread(s, k)
         self.report.within(row["hill"], true, row["error"] + 1e-6 * abs(true), name)
 
     def _locking(self, row: dict, name: str) -> None:
@@ -211,6 +211,18 @@ class Check:
         floor = NEARLY_ZERO["f32" if f32 else "f64"]
         zero = any(one.zero or (not past and float(one.s[k - 1]) <= floor * float(one.s[0])) for one in oracles)
         self.report.require(past or zero or also, f"{name} lacks a value: {row['reason']}")
+
+
+def _spread(s: torch.Tensor, k: int) -> float:
+    """Mean of log(s_i / s_k) over i < k."""
+    return float((s[: k - 1] / s[k - 1]).log().mean())
+
+
+def _rounding(row: dict, update: Oracle, k: int) -> float:
+    """What the rounding of the row's Gram matrix leaves of `_spread`: |d sigma_i| <= eta sigma_1^2 / sigma_i."""
+    eps = torch.finfo(torch.float32 if "f32" in row["method"] else torch.float64).eps
+    relative = 4 * max(update.weight.shape) ** 0.5 * eps * (update.s[0] / update.s[:k]) ** 2
+    return float(relative[: k - 1].mean() + relative[k - 1])
 
 
 def check(case: Case) -> Report:

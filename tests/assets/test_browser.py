@@ -39,7 +39,7 @@ def elsewhere():
     server.server_close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """In which the attacker's name evil.example resolves to this machine."""
     with chromium("--host-resolver-rules=MAP evil.example 127.0.0.1") as opened:

@@ -41,7 +41,7 @@ from assets.definitions import defs
 from assets.partitions import run_key
 
 store, instance = Store(sys.argv[1]), dg.DagsterInstance.ephemeral()
-resources = {"store": {"config": {"uri": store.uri}}, "cluster": {"config": {"serial": True}}}
+resources = {"cluster": {"config": {"serial": True}}}
 
 def execute(job, partition, assets=()):
     result = defs.resolve_job_def(job).execute_in_process(
@@ -72,7 +72,7 @@ def done(tmp_path_factory):
     """The store, and what the process said of its plans and runs."""
     store = Store(f"file://{tmp_path_factory.mktemp('elsewhere')}")
     inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "DAGSTER_HOME")}
-    environment = inherited | {"PYTHONPATH": os.getcwd()}
+    environment = inherited | {"PYTHONPATH": os.getcwd(), "OPD_STORE": store.uri}
     command = [sys.executable, "-c", SCRIPT, store.uri]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

@@ -136,7 +136,7 @@ def _write(start: Callable[[], object], store: Store, kind: str, place: str, rac
 def _created(store: Store, kind: str, place: str, race: int, said: tuple[str, ...]) -> tuple[bool, bool]:
     stored = store.read(f"{place}/{race}")
     writers = [writer for writer in range(WRITERS) if stored == payload(race, writer)]
-    lost = f"FileExistsError: {store.uri}/{place}/{race} exists already"
+    lost = f"Taken: {store.uri}/{place}/{race} exists already"
     right = len(writers) == 1 and all(s == ("won" if w in writers else lost) for w, s in enumerate(said))
     return right, not writers
 

@@ -62,7 +62,7 @@ def test_a_lost_run_is_noticed_and_made_again(reference):
 def test_the_command_lines_of_the_compose_file_are_taken_word_by_word(tmp_path):
     ports = {"code-server": 1234, "webserver": 2345}
     words = command("webserver", ports, tmp_path)
-    assert words[0].endswith("/dagster-webserver")
-    assert words[1:] == ["-w", f"{tmp_path}/workspace.yaml", "-h", "127.0.0.1", "-p", "2345"]
+    assert words[0].endswith("/python") and words[1:3] == ["-m", "assets.webserver"]
+    assert words[3:] == ["-w", f"{tmp_path}/workspace.yaml", "-h", "127.0.0.1", "-p", "2345"]
     assert command("code-server", ports, tmp_path)[1:4] == ["api", "grpc", "-m"]
     assert "1234" in command("code-server", ports, tmp_path)

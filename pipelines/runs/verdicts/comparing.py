@@ -12,18 +12,23 @@ from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import measured
 from pipelines.runs.provenance import provenance
 from pipelines.runs.trajectories.training import complete
+from pipelines.runs.verdicts.parents import orphans
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
 
 
 def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
-    """The lake's tables with the rows of one study: those of runs, and what was predicted from them."""
-    return {
+    """The lake's tables with the rows of one study: those of runs, but for `orphans`, and what was predicted."""
+    rows = {
         name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
         for name, table in lake.TABLES.items()
         if "recipe" in table.by or name == "predictions"
     }
+    for orphan in orphans(store, study):
+        other = (pl.col("recipe") != orphan.recipe) | (pl.col("seed") != orphan.seed)
+        rows |= {name: part.filter(other) for name, part in rows.items() if "recipe" in lake.TABLES[name].by}
+    return rows
 
 
 def unmeasured(store: Store, study: Study, suite: str) -> list[str]:
@@ -76,7 +81,8 @@ def compare(store: Store, study: Study) -> None:
 
 
 def inputs(store: Store, study: Study) -> dict[str, Any]:
-    """What a comparison made now would be made from: every run's measurement and transfer, and the claims."""
+    """What a comparison made now would be made from: every run's measurement and transfer, the claims, and who is left
+    out."""
     from pipelines.report.claims import CLAIMS
 
     found, there = {}, set(store.list("runs"))
@@ -86,7 +92,8 @@ def inputs(store: Store, study: Study) -> dict[str, Any]:
                 key = f"{Trajectory(store, recipe.name, seed).prefix}/{name}.json"
                 if store.exists(key):
                     found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
-    return {"claims": [claim.text for claim in CLAIMS], "runs": found}
+    gone = [str(orphan) for orphan in orphans(store, study)]
+    return {"claims": [claim.text for claim in CLAIMS], "runs": found} | ({"orphans": gone} if gone else {})
 
 
 def compared(store: Store, study: Study) -> bool:
@@ -112,6 +119,8 @@ def publish(store: Store, study: Study) -> str:
         "made": facts["time"],
         "settings": ", ".join(f"{name} {cuts}" for name, cuts in vars(study.measurement).items() if name != "tables"),
     }
+    if gone := orphans(store, study):
+        shown["left out"] = "; ".join(map(str, gone))
     made_from = inputs(store, study)
     text = page(study.name, tables(store, study), provenance=shown, store=store)
     store.write(report_key(study), text.encode())
@@ -120,10 +129,10 @@ def publish(store: Store, study: Study) -> str:
 
 
 def excluded(store: Store, study: Study) -> list[str]:
-    """Runs that verdicts leave out and why, one line each: copies of another seed, and runs whose rows end early."""
+    """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
     from pipelines.report.exclusions import exclusions
 
-    return [str(one) for one in exclusions(tables(store, study))]
+    return [*map(str, orphans(store, study)), *map(str, exclusions(tables(store, study)))]
 
 
 def headline(store: Store, study: Study) -> str:
@@ -154,11 +163,13 @@ def terminal(store: Store, study: Study, suite: str = "core") -> str:
     about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
     decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name, pl.col("claim").is_in(about))
     arms = [recipe.arm for recipe in study.arms(suite)]
+    names = {recipe.name for recipe in study.arms(suite)}
     parts = (
         table.terminal(table.headline(study.name, found)) if suite == "core" else "",
         grids.terminal(study.name, suite, found),
         scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
         verdicts.terminal(decided.collect()),
+        "\n".join(str(orphan) for orphan in orphans(store, study) if orphan.recipe in names),
         listed(exclusions(found, arms)),
         power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
     )

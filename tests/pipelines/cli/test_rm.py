@@ -63,14 +63,22 @@ def test_it_asks(store, monkeypatch, answer, goes):
 def test_replace_moves_the_runs_of_one_arm_aside_and_then_the_study_runs(store, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(studies, "_become", lambda module, *rest: ran.append(module) or 0)
-    assert cli.main(["study", "run", "tiny", "--replace", "opd"]) == 2
+    run = ("study", "run", "tiny", "--recipe")
+    assert cli.main([*run, "tiny.opd", "--replace", "opd"]) == 2
     assert "add --yes" in capsys.readouterr().err and ran == [] and store.exists("runs/tiny.opd/seed-0/run.json")
-    assert cli.main(["study", "run", "tiny", "--replace", "opd", "--seed", "1", "--yes"]) == 0
+    assert cli.main([*run, "tiny.opd", "--replace", "opd", "--seed", "1", "--yes"]) == 0
     assert store.exists("runs/tiny.opd/seed-0/run.json")  # of another seed
-    assert cli.main(["study", "run", "tiny", "--replace", "tiny.opd", "--yes"]) == 0
+    assert cli.main([*run, "tiny.opd", "--replace", "tiny.opd", "--yes"]) == 0
     assert store.find("runs/tiny.opd") == [] and len(ran) == 2
     answering(monkeypatch, "n")
-    assert cli.main(["study", "run", "tiny", "--replace", "rlvr"]) == 1 and len(ran) == 2
+    assert cli.main([*run, "tiny.rlvr", "--replace", "rlvr"]) == 1 and len(ran) == 2
+
+
+def test_replace_moves_nothing_where_another_run_of_the_plan_is_refused(store, capsys):
+    before = store.find("")
+    assert cli.main(["study", "run", "tiny", "--replace", "opd", "--yes"]) == 2
+    assert "runs/tiny.rlvr/seed-2 holds a run of another recipe" in capsys.readouterr().err
+    assert store.find("") == before
 
 
 def test_study_show_goes_on_past_a_run_of_another_recipe(store, capsys):
