@@ -6,7 +6,7 @@ An error carries what it is about from where it is raised; nothing is guessed he
 import errno
 
 from pipelines.runs.cluster.deaths import Died, shortage, starved
-from pipelines.store.objects import Refused, Unwritable, default_uri
+from pipelines.store.objects import Absent, Bucketless, Refused, Unwritable, default_uri
 
 OTHER = "check that address, and the right and the credentials to use it"
 REMEDIES = {
@@ -23,6 +23,8 @@ def line(error: BaseException) -> str | None:
     """The line; None for an error that nobody foresaw."""
     if starved(error):
         return shortage(error)
+    if isinstance(error, Absent) and not isinstance(error, Bucketless):
+        return f"{_first(error)}; see `opd verify {error.uri}`" if error.uri else _first(error)
     if isinstance(error, Refused) and not isinstance(error, Unwritable):
         return f"{_first(error)}; {_remedy(error.uri)}"
     if isinstance(error, OSError) and error.filename is not None:

@@ -89,8 +89,22 @@ def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
         )
     studies = {recipe.partition(".")[0] for recipe, _ in runs}
     for study in sorted(study for study in studies if store.list(f"lake/verdicts/study={study}")):
-        print(f"verdicts and report of {study} were made with it; make them again: opd report {study}")
+        print(f"verdicts and report of {study} were made with it; {remake(store, study)}")
     return True
+
+
+def remake(store: Store, name: str) -> str:
+    """How the verdicts and the report of a study are made again: from measured runs, where one is left."""
+    from pipelines.cli import study as studies
+    from pipelines.studies.catalog import find_study
+
+    try:
+        measured, _ = studies.progress(store, find_study(name))
+    except ValueError:  # a run that is left is of another recipe, or the catalog has no such study
+        measured = 0
+    if measured:
+        return f"make them again: opd report {name}"
+    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {name}"
 
 
 def described(store: Store, recipe: str, seed: int) -> str:
@@ -99,7 +113,7 @@ def described(store: Store, recipe: str, seed: int) -> str:
     from pipelines.progress import duration
     from pipelines.runs import aside
 
-    listing = store.listing(f"runs/{recipe}/seed-{seed}/")
+    listing = aside.listing(store, recipe, seed)
     nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
     line = (
         f"{recipe} seed {seed}: {len(listing):,} objects, {size(nbytes)}, last written "

@@ -17,6 +17,7 @@ from pipelines.keeping.inventory import Inventory, Item, Run, classify
 from pipelines.keeping.runs import Examined, agreement, began, beginning
 from pipelines.lake.lake import partition_key
 from pipelines.lake.schemas import TABLES
+from pipelines.runs import aside
 from pipelines.store.objects import Listed, Store
 from pipelines.store.snapshot import Snapshot
 from pipelines.store.trajectory import Trajectory
@@ -50,9 +51,13 @@ def audit(
     sample: how many objects to read again (snapshots and all else that is hashed), or which share below 1; None is all.
     deep: weights are decoded, too. Errors: ValueError for a run that is not there.
     """
-    inventory = listed(store, runs)
+    moves = {(move.recipe, move.seed): move for move in aside.stopped_moves(store)}
+    inventory = listed(store, None if runs is None else [run for run in runs if run not in moves])
     found = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
-    examined = {run: Examined(Trajectory(store, *run), items) for run, items in inventory.runs().items()}
+    found += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
+    examined = {
+        run: Examined(Trajectory(store, *run), items) for run, items in inventory.runs().items() if run not in moves
+    }
     for one in examined.values():
         found += agreement(store, one, inventory)
     for one in examined.values():
@@ -125,6 +130,11 @@ def _unexplained(item: Item) -> Finding:
     if item.kind == "temporary":
         return orphan(item.key, "is what a write that was killed left behind")
     return foreign(item.key, "is no object of this project")
+
+
+def _stopped(move: aside.Aside) -> Finding:
+    remedy = f"`opd rm {move.name}` finishes it, `opd rm {move.name} --undo` takes it back"
+    return Finding("orphan", move.prefix, f"holds a part of {move.name}: its move was stopped", remedy)
 
 
 def _targets(inventory: Inventory, examined: Mapping[Run, Examined]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@
                   keep      none
 
 Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
-and what is foreign.
+what is foreign, and anything of a run of which a part was moved aside (`opd rm`) when the move was stopped.
 
 The age is by the clock of whoever stamps the store's objects (`clock`), so a client whose clock is wrong sweeps nothing
 early; an object of the future has no age. A clock that jumps ahead makes everything old at once. So what looks old is
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pipelines.keeping.audit import listed
 from pipelines.keeping.inventory import Inventory, Item
 from pipelines.keeping.runs import FACTS, folders_of
+from pipelines.runs import aside
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -61,7 +62,10 @@ def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: flo
         _doomed(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
         for item in inventory.of("temporary")
     ]
+    moves = {(move.recipe, move.seed) for move in aside.stopped_moves(store)}
     for (recipe, seed), items in inventory.runs().items():
+        if (recipe, seed) in moves:
+            continue
         found += _of_run(Trajectory(store, recipe, seed), items, inventory, resume, now)
     return sorted((one for one in found if one.age >= age), key=lambda one: one.keys)
 

@@ -81,15 +81,25 @@ def registered(store: Store, recipe: str, seed: int) -> bool:
     return any(HEAD.fullmatch(name) for name in store.list(_prefix(recipe, seed)))
 
 
+def prefixes(recipe: str, seed: int) -> list[str]:
+    """Where all that is of a run lies: its folder and its tables, and of an import its page."""
+    tables = [f"lake/{name}/recipe={recipe}/seed={seed}/" for name, table in TABLES.items() if "recipe" in table.by]
+    return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _imported(recipe) else [])]
+
+
+def listing(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
+    """The objects of a run with their sizes, to be told of: of a run that is being trained some may be left out."""
+    facts = {key: listed for place in prefixes(recipe, seed) for key, listed in store.listing(place).items()}
+    if _imported(recipe) and store.exists(watched := _watched(recipe)):
+        facts[watched] = store.stat(watched)
+    return facts
+
+
 def objects(store: Store, recipe: str, seed: int) -> list[str]:
     """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
     prefix = _prefix(recipe, seed)
-    found = store.find(f"{prefix}/")
-    for name, table in TABLES.items():
-        if "recipe" in table.by:
-            found += store.find(f"lake/{name}/recipe={recipe}/seed={seed}/")
-    study, _, name = recipe.partition(".")
-    if study == "external" and store.exists(watched := f"watched/{name}.json"):
+    found = [key for place in prefixes(recipe, seed) for key in store.find(place)]
+    if _imported(recipe) and store.exists(watched := _watched(recipe)):
         found.append(watched)
 
     def place(key: str) -> tuple[int, str]:
@@ -117,12 +127,25 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
     """
     require_movable(store, recipe, seed)
     there = asides(store, recipe, seed)
-    stopped = there[-1] if there and there[-1].state() == "stopped" else None
-    if stopped and registered(store, recipe, seed) and not _same_head(stopped):
-        stopped = None
-    aside = stopped or Aside(store, recipe, seed, max((one.number for one in there), default=0) + 1)
+    aside = stopped_move(store, recipe, seed) or Aside(
+        store, recipe, seed, max((one.number for one in there), default=0) + 1
+    )
     _carry(aside)
     return aside
+
+
+def stopped_move(store: Store, recipe: str, seed: int) -> Aside | None:
+    """The move, or the return, of a run that was stopped; None where none was, or where it is begun anew by now."""
+    there = asides(store, recipe, seed)
+    if not there or there[-1].state() != "stopped":
+        return None
+    return there[-1] if not registered(store, recipe, seed) or _same_head(there[-1]) else None
+
+
+def stopped_moves(store: Store) -> list[Aside]:
+    """The move, or the return, of every run of which one was stopped."""
+    runs = sorted({(aside.recipe, aside.seed) for aside in asides(store)})
+    return [aside for recipe, seed in runs if (aside := stopped_move(store, recipe, seed))]
 
 
 def settle(store: Store, recipe: str, seed: int) -> None:
@@ -143,7 +166,8 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
     state = aside.state()
     if state == "deleted in part":
         raise ValueError(f"{store.uri}/{aside.prefix} is deleted in part: opd rm {aside.name} --delete {aside.number}")
-    if registered(store, recipe, seed) or (state == "whole" and objects(store, recipe, seed)):
+    copied = state == "stopped" and _same_head(aside)  # stopped between the copy of run.json and its deletion
+    if (registered(store, recipe, seed) and not copied) or (state == "whole" and objects(store, recipe, seed)):
         raise ValueError(
             f"{store.uri} holds another run {recipe} seed {seed} by now; move it aside first: opd rm {aside.name}, and "
             f"then opd rm {aside.name} --undo {aside.number}"
@@ -260,3 +284,12 @@ def _same_head(aside: Aside) -> bool:
 
 def _prefix(recipe: str, seed: int) -> str:
     return f"runs/{require_name(recipe, 'recipe')}/seed-{seed}"
+
+
+def _imported(recipe: str) -> bool:
+    return recipe.startswith("external.")
+
+
+def _watched(recipe: str) -> str:
+    """The key of what an import watches."""
+    return f"watched/{recipe.partition('.')[2]}.json"

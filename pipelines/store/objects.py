@@ -91,6 +91,10 @@ class Absent(Refused, FileNotFoundError):
     """An object that is not there."""
 
 
+class Bucketless(Absent):
+    """An object of a bucket that is not there."""
+
+
 class Taken(Refused, FileExistsError):
     """An object that is there already."""
 
@@ -331,6 +335,8 @@ class Store:
     def _refused(self, name: str, error: Exception) -> Refused:
         """What is raised of an object's name for what the file system or the server raised."""
         if isinstance(error, FileNotFoundError | NotADirectoryError):
+            if _code(error) == "NoSuchBucket":
+                return Bucketless(f"{name}: {_reason(error)}")
             return Absent(f"{name} does not exist")
         if isinstance(error, FileExistsError):
             return Taken(f"{name} exists already")

@@ -26,6 +26,25 @@ def test_what_a_store_refuses_is_told_of_that_store(monkeypatch):
     assert refusal.line(refused()) == f"s3://theirs/run/a: no; {refusal.OTHER}"
 
 
+def test_an_absent_object_is_no_matter_of_credentials(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPD_STORE", f"file://{tmp_path}")
+    with pytest.raises(Absent) as caught:
+        Store(f"file://{tmp_path}").read("a/run.json")
+    assert (
+        refusal.line(caught.value) == f"file://{tmp_path}/a/run.json does not exist; see `opd verify file://{tmp_path}`"
+    )
+
+
+def test_a_bucket_that_is_absent_is_a_matter_of_the_address(s3, monkeypatch):
+    monkeypatch.setenv("OPD_STORE", "s3://no-such-bucket/x")
+    with pytest.raises(FileNotFoundError) as caught:
+        Store("s3://no-such-bucket/x").read("a")
+    assert refusal.line(caught.value) == (
+        "s3://no-such-bucket/x/a: The specified bucket does not exist; check OPD_STORE (s3://no-such-bucket/x), its "
+        "address and credentials"
+    )
+
+
 def test_what_a_store_raises_keeps_its_kind_and_address_on_its_way_from_a_worker(tmp_path):
     store = Store(f"file://{tmp_path}")
     store.create("a", b"x")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, lake
 from pipelines.cli import study as studies
 from pipelines.store.objects import Store
 from tests.pipelines.keeping.planted import facts, plant
@@ -25,7 +25,8 @@ def test_it_says_what_goes_and_how_it_comes_back_and_lists_it(store, capsys):
     before = store.find("")
     assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
     said = capsys.readouterr().out
-    assert "tiny.opd seed 0: " in said and "last written" in said
+    count = len([key for key in before if "tiny.opd" in key])
+    assert f"tiny.opd seed 0: {count} objects, " in said and "last written" in said
     assert "made from it: tiny.rlvr/2; they stay" in said
     assert f"{store.uri}/removed/tiny.opd/seed-0/1; bring it back: opd rm tiny.opd/0 --undo; delete it: opd rm" in said
     assert cli.main(["rm"]) == 0
@@ -50,6 +51,19 @@ def test_numbers_of_what_was_moved_aside_start_at_1(store, option, text, capsys)
     assert capsys.readouterr().err.endswith("as number 2; it has: 1\n")
     assert cli.main(["rm", "tiny.opd/0", option, "01", "--yes"]) == 0
     assert store.find("removed") == []
+
+
+@pytest.mark.parametrize("measured", [0, 1])
+def test_a_report_is_made_again_by_a_command_that_has_a_measured_run(store, monkeypatch, capsys, measured):
+    lake.write(store, "verdicts", [], study="tiny")
+    monkeypatch.setattr(studies, "progress", lambda store, study: (measured, 9))
+    assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "verdicts and report of tiny were made with it; " + (
+        "make them again: opd report tiny"
+        if measured
+        else "no report can be made of the runs that are left, so both stay as they are until: opd study run tiny"
+    )
 
 
 @pytest.mark.parametrize("answer, goes", [("y", True), ("YES", True), ("", False), ("n", False), ("later", False)])

@@ -111,6 +111,46 @@ def test_a_return_that_was_stopped_is_finished_or_undone(store, monkeypatch, cou
         assert contents(store) == before
 
 
+@pytest.mark.parametrize("act", ["move", "return"])
+def test_a_stopped_move_is_all_that_verify_names_and_gc_leaves_its_run_alone(store, monkeypatch, act):
+    """Part of a run has lost its run.json and manifests, and is no orphan: either command goes on."""
+    plant(store)
+    plant(store, "tiny.rlvr", 2, end=False)
+    before = contents(store)
+    for count in (1, 2, 5, 12):
+        if act == "return":
+            aside.move_aside(store, NAME, 0)
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stopping(patch, count)
+            (aside.move_aside if act == "move" else aside.bring_back)(store, NAME, 0)
+        said = (
+            "removed/tiny.opd/seed-0/1 holds a part of tiny.opd/0: its move was stopped: `opd rm tiny.opd/0` finishes "
+            "it, `opd rm tiny.opd/0 --undo` takes it back"
+        )
+        assert [str(one) for one in audit(store).findings] == [said]
+        assert [str(one) for one in audit(store, runs=[(NAME, 0)]).findings] == [said]
+        assert audit(store, runs=[("tiny.rlvr", 2)]).findings == ()
+        assert [one for one in doomed(store, age=0.0, resume="all", now=float("inf")) if NAME in one.keys[0]] == []
+        aside.bring_back(store, NAME, 0)
+        assert contents(store) == before and audit(store).findings == ()
+
+
+def test_a_return_goes_on_from_a_run_json_that_lies_in_both_places(store):
+    """As a copy leaves it that was stopped before the deletion; another run.json there is another run."""
+    plant(store)
+    before = contents(store)
+    moved = aside.move_aside(store, NAME, 0)
+    store.remove(moved.mark)
+    store.write(f"{RUN}/run.json", store.read(f"{moved.prefix}/{RUN}/run.json"))
+    aside.bring_back(store, NAME, 0)
+    assert contents(store) == before
+    moved = aside.move_aside(store, NAME, 0)
+    store.remove(moved.mark)
+    store.write(f"{RUN}/run.json", b"{}")
+    with pytest.raises(ValueError, match=r"holds another run tiny\.opd seed 0 by now"):
+        aside.bring_back(store, NAME, 0)
+
+
 def test_what_was_deleted_in_part_is_no_stopped_move_and_can_be_deleted(store, monkeypatch):
     plant(store)
     moved = aside.move_aside(store, NAME, 0)
@@ -240,16 +280,20 @@ def test_the_runs_that_were_made_from_one_are_named(grown, store):
 @pytest.mark.parametrize(
     "generations", [["import.json"], ["import-00000003.json"], ["import.json", "import-00000001.json"]]
 )
-def test_an_import_is_moved_with_its_watch_and_comes_back(store, generations):
+def test_an_import_is_moved_with_its_watch_and_page_and_comes_back(store, generations):
     plant(store, "external.mine", 0, end=False)
     folder = "runs/external.mine/seed-0"
     for name in generations:
         store.write(f"{folder}/{name}", name.encode())
     store.remove(f"{folder}/run.json")
     store.write("watched/mine.json", json.dumps({}).encode())
+    store.write("reports/external.mine/index.html", b"<html>")
+    store.write("reports/external.mine2/index.html", b"<html>")
     before = {key: store.read(key) for key in store.find("")}
     moved = aside.move_aside(store, "external.mine", 0)
     assert store.find("runs") == store.find("watched") == store.find("lake") == []
+    assert store.find("reports") == ["reports/external.mine2/index.html"]
+    assert all(classify(key).kind == "removed" for key in store.find("removed"))
     assert moved.state() == "whole" and not aside.registered(store, "external.mine", 0)
     aside.bring_back(store, "external.mine", 0)
     assert {key: store.read(key) for key in store.find("")} == before
