@@ -8,6 +8,8 @@ It reads weights only; gradients, activations and losses are outside. Read `suit
     base         what is known of W0, computed once and kept
     certified    rotation and leading shifts of large matrices: `drr` solves, `certificate` bounds
     update       norms, spectrum and leading subspaces of W_t - W0
+    scale        powers of two that keep f32 work in range
+    attempts     what cannot be computed becomes the reason of null rows
     gram krylov gemm bitset nulls views    the kernels of these
 
 Source: arXiv 2606.07082, sections 3.1, 4.1, 4.2 and appendices C.3 and E.
