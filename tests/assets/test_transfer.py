@@ -57,7 +57,7 @@ def test_they_carry_their_declared_schema_and_stand_after_what_they_read():
 
 
 def test_predictions_and_regimes_of_a_planted_study_are_written(plant, store, instance):
-    plant()
+    plant(**{arm: {"seeds": (0, 1)} for arm in ("sft", "opd", "rlvr", "matched")})
     made = make(transfer.predictions, "tiny", store, instance)
     assert made.success and lake.written(store, "predictions", study="tiny").height > 0
     made = make(transfer.regime, "tiny", store, instance)

@@ -286,7 +286,8 @@ def test_a_weight_beyond_bf16_is_measured_in_the_view_that_holds_it():
     largest = torch.finfo(torch.float32).max
     base = torch.eye(6)
     base[0, 0] = largest
-    found = run(base, [(1, base + torch.diag(torch.tensor([0.0, 1, 0, 0, 0, 0])))])
+    moved = base + torch.diag(torch.tensor([0.0, 1, 0, 0, 0, 0]))
+    found = run(base, [(1, moved)], settings=Settings(k=(1,), hill_k=(4,), locking_k=(1,)))
     assert found.problems[0] == "base: 1 weights beyond the largest bf16"
     for row in found.rows["rotation"]:
         assert row["reason"] == (None if row["view"] == "master" else "W0 has 1 weights beyond the largest bf16")
