@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from pipelines import cli, lake
+from pipelines.cli import tables
 from pipelines.lake import TABLES, versions
 from pipelines.store.objects import Store
 
@@ -131,7 +132,7 @@ def test_another_type_is_refused_in_one_line(column, values, files):
 def test_the_command_line_says_it_in_one_line_and_verify_names_the_file(files, monkeypatch, capsys):
     key = put(files, loss=["low"])
     monkeypatch.setenv("OPD_STORE", files.uri)
-    monkeypatch.setattr(cli.tables, "show_tables", lambda given: read(files, "loss").height)
+    monkeypatch.setattr(tables, "show_tables", lambda given: read(files, "loss").height)
     assert cli.main(["tables"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {files.uri}/{key} has a column loss of type String, ")
