@@ -28,8 +28,8 @@ def verify_math(response: str, gold: str) -> float:
     if not wanted:
         raise ValueError(f"math-verify cannot read the answer {gold!r}: mend it, or use the verifier exact")
     try:
-        found = parse(final(response), parsing_timeout=None)  # type: ignore[arg-type]
-        return float(bool(found) and verify(wanted, found, timeout_seconds=None))
+        answer = parse(final(response), parsing_timeout=None)  # type: ignore[arg-type]
+        return float(bool(answer) and verify(wanted, answer, timeout_seconds=None))
     except MemoryError:
         raise
     except Exception:

@@ -54,8 +54,8 @@ def remove(given: argparse.Namespace) -> int:
         seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
-        found = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
-        return bring_back(store, found) if given.undo is not None else delete(found, given.yes)
+        moved_runs = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
+        return bring_back(store, moved_runs) if given.undo is not None else delete(moved_runs, given.yes)
     seeds = seeds_of(store, recipe) if seed is None else [seed]
     if not seeds:
         raise ValueError(f"{store.uri} holds no run {recipe}; it has {', '.join(store.list('runs')) or 'none'}")
@@ -127,26 +127,26 @@ def described(store: Store, recipe: str, seed: int) -> str:
     return line
 
 
-def bring_back(store: Store, found: "list[Aside]") -> int:
+def bring_back(store: Store, moved_runs: "list[Aside]") -> int:
     from pipelines.runs import aside
 
-    for one in found:
+    for one in moved_runs:
         aside.bring_back(store, one.recipe, one.seed, one.number)
         print(f"{one.recipe} seed {one.seed} is back")
     return 0
 
 
-def delete(found: "list[Aside]", yes: bool) -> int:
+def delete(moved_runs: "list[Aside]", yes: bool) -> int:
     from pipelines.cli.plan import size
     from pipelines.runs import aside
 
-    for one in found:
+    for one in moved_runs:
         listing = one.objects()
         print(f"{one.location()}: {len(listing):,} objects, {size(sum(o.size for o in listing.values()))}")
     if not confirmed("delete for good?", yes):
         print("nothing was changed")
         return 1
-    for one in found:
+    for one in moved_runs:
         aside.delete(one)
         print(f"deleted {one.location()}")
     return 0
@@ -157,12 +157,12 @@ def show(store: Store) -> int:
     from pipelines.cli.plan import size
     from pipelines.runs import aside
 
-    found = aside.asides(store)
-    for one in found:
+    moved_runs = aside.asides(store)
+    for one in moved_runs:
         listing = one.objects()
         nbytes = size(sum(facts.size for facts in listing.values()))
         state = "" if one.state() == "whole" else f"  ({one.state()})"
         print(f"{one.name:<28} {one.number:>3}  {len(listing):,} objects, {nbytes}{state}")
-    if not found:
+    if not moved_runs:
         print(f"{store.uri}: nothing was moved aside")
     return 0

@@ -100,8 +100,8 @@ def _bands() -> list[bands.Key]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.report.calibration", description=__doc__)
     parser.add_argument("--runs", type=int, default=400, metavar="N", help="of every row (default: 400)")
-    given = parser.parse_args()
-    print(terminal(pl.DataFrame(list(calibration(given.runs)), schema=SCHEMA, orient="row")))
+    args = parser.parse_args()
+    print(terminal(pl.DataFrame(list(calibration(args.runs)), schema=SCHEMA, orient="row")))
 
 
 if __name__ == "__main__":

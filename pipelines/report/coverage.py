@@ -91,8 +91,8 @@ def terminal(table: pl.DataFrame) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.report.coverage", description=__doc__)
     parser.add_argument("--draws", type=int, default=400_000, metavar="N", help="of every row (default: 400000)")
-    given = parser.parse_args()
-    print(terminal(pl.DataFrame(list(coverage(given.draws)), schema=SCHEMA, orient="row")))
+    args = parser.parse_args()
+    print(terminal(pl.DataFrame(list(coverage(args.draws)), schema=SCHEMA, orient="row")))
 
 
 if __name__ == "__main__":
