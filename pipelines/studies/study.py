@@ -6,15 +6,48 @@ from typing import Any
 
 from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
+from pipelines.studies.steps import ALL, FEW, choose
+
+SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whole spectra
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Which cuts the diagnostics use and which tables they fill. Fields of `opd_ops.geometry.suite.Settings`."""
+    """Which cuts the diagnostics use, which tables they fill, and for which steps.
+
+    k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls. spectra_at:
+    steps of the tables SPECTRA. locking_pairs: all pairs of snapshots, or few.
+    """
 
     k: tuple[int, ...] = (16,)
     hill_k: tuple[int, ...] = (16, 32, 64)
     tables: tuple[str, ...] = TABLES
+    nulls_at: str = FEW
+    spectra_at: str = ALL
+    locking_pairs: str = FEW
+
+    @property
+    def cuts(self) -> dict[str, Any]:
+        """What decides the values of a row."""
+        return {"k": self.k, "hill_k": self.hill_k}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which rows there are of a table, and their values; as JSON types."""
+        cuts = {name: list(values) for name, values in self.cuts.items()}
+        return cuts | {"nulls_at": self.nulls_at, "spectra_at": self.spectra_at, "locking_pairs": self.locking_pairs}
+
+    def tables_by_step(self, steps: Sequence[int]) -> dict[int, tuple[str, ...]]:
+        """The tables of each of the ascending steps of a trajectory."""
+        nulls, spectra = set(choose(steps, self.nulls_at)), set(choose(steps, self.spectra_at))
+        return {
+            step: tuple(
+                table
+                for table in self.tables
+                if (table != "nulls" or step in nulls) and (table not in SPECTRA or step in spectra)
+            )
+            for step in steps
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ nulls (every step again where the final one is new). Tables hold the roles of th
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -75,7 +75,7 @@ def plan(
 
     if name is not None:
         require_name(name)
-    Settings(**asdict(measurement))
+    Settings(**measurement.cuts, tables=measurement.tables)
     wanted = _roles(roles)
     _require_steps([step for step, _ in snapshots])
     start = open_checkpoint("base", base)

@@ -7,7 +7,7 @@ Before the first task the files of committed snapshots are shown to be what was 
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from opd_ops.geometry import VERSION
@@ -143,7 +143,7 @@ def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
     assert end is not None
     return {
         "engine": VERSION,
-        "settings": {key: list(value) for key, value in asdict(measurement).items()},
+        "settings": measurement.settings | {"tables": list(measurement.tables)},
         "snapshots": {str(step): trajectory.digest(step) for step in end["snapshots"]},
     }
 

@@ -11,7 +11,6 @@ The record is written before its tables, so a table whose SHA-256 is another is 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from pipelines.lake.lake import partition_key
@@ -101,7 +100,7 @@ def of_table(record: Record, measurement: Measurement, engine: int, roles: tuple
     """What a table made now, of all snapshots of a record, would be made from."""
     return {
         "engine": engine,
-        "settings": {name: list(value) for name, value in asdict(measurement).items() if name != "tables"},
+        "settings": measurement.settings,
         "roles": None if roles is None else list(roles),
         "steps": {step: found["stamp"] for step, found in record["snapshots"].items()},
     }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
@@ -96,7 +96,7 @@ class MatrixTask:
     @cached_property
     def made_from(self) -> dict[str, Any]:
         """What decides the rows besides the weights and the tables; as JSON types."""
-        cuts = {name: list(value) for name, value in asdict(self.measurement).items() if name != "tables"}
+        cuts = {name: list(values) for name, values in self.measurement.cuts.items()}
         return {"engine": self.engine, "settings": cuts}
 
     @property

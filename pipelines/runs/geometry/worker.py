@@ -6,7 +6,7 @@ in blocks of rows, whose counts add.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.clock import Clock
@@ -120,7 +120,7 @@ class _Work:
     def _settings(self, tables: tuple[str, ...]) -> "Settings":
         from opd_ops.geometry.suite import Settings
 
-        return Settings(**asdict(replace(self.task.measurement, tables=tables)))
+        return Settings(**self.task.measurement.cuts, tables=tables)
 
     def _snapshot(self, matrix: "Matrix", pair: Pair, tables: tuple[str, ...]) -> Entry:
         found = matrix.snapshot(pair.step, _readable(pair.after, pair).weight.read())
