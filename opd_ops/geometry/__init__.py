@@ -15,7 +15,7 @@ It reads weights only; gradients, activations and losses are outside. Read `suit
 Source: arXiv 2606.07082, sections 3.1, 4.1, 4.2 and appendices C.3 and E.
 """
 
-VERSION = 3  # part of every row's method; raise it when a number may change
+VERSION = 4  # part of every row's method; raise it when a number may change
 TABLES = (  # what can be measured of a matrix; one table each
     "update_support",
     "rotation",

@@ -159,7 +159,7 @@ class Tuned:
             1,
             device=self.near.device,
             block=1,
-            enough=lambda values, residuals: True,
+            enough=lambda leading: True,
             first=steps,
             most=steps,
             seed=self.update.seed,

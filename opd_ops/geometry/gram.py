@@ -61,14 +61,17 @@ def rounding(rows: int, columns: int, dtype: torch.dtype) -> float:
 def spectrum(a: Tensor, dtype: torch.dtype = torch.float64, formed: Tensor | None = None) -> Spectrum:
     """All singular values of A [m, n]; `formed` is gram of its smaller side where the caller has it."""
     near = a if a.shape[0] <= a.shape[1] else a.T
-    squares = _eigenvalues(gram(near, dtype) if formed is None else formed)
+    return from_squares(eigenvalues(gram(near, dtype) if formed is None else formed), a, dtype)
+
+
+def from_squares(squares: Tensor, a: Tensor, dtype: torch.dtype) -> Spectrum:
+    """The spectrum of A [m, n] from the eigenvalues of its Gram matrix, ascending, which was formed in `dtype`."""
     values = squares.flip(0).double().clamp(min=0.0).sqrt()
-    return Spectrum(
-        values, noise(values, rounding(len(a), a.shape[1], dtype)), f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
-    )
+    method = f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
+    return Spectrum(values, noise(values, rounding(len(a), a.shape[1], dtype)), method)
 
 
-def _eigenvalues(formed: Tensor) -> Tensor:
+def eigenvalues(formed: Tensor) -> Tensor:
     """Of a symmetric matrix, ascending. Where f32 fails it is done in float64.
 
     LAPACK's f32 divides by squares of off-diagonal entries that underflow to zero beside zero rows, which updates of

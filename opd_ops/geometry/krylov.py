@@ -40,14 +40,14 @@ def leading(
     *,
     device: str | torch.device = "cpu",
     block: int = BLOCK,
-    enough: Callable[[Tensor, Tensor], bool],
+    enough: Callable[[Leading], bool],
     first: int = STEPS,
     most: int = 48,
     seed: int = 0,
 ) -> Leading:
     """The k leading eigenpairs of A, given x -> A x on f32 blocks; k <= block <= size.
 
-    Checked after `first` steps and every quarter more thereafter: enough(values, residuals) ends it, as do `most`
+    Checked after `first` steps and every quarter more thereafter: enough(leading) ends it, as do `most`
     steps or a basis of the whole space. The start is drawn from the seed and the size, so results repeat.
     """
     generator = torch.Generator().manual_seed(size + seed)
@@ -60,7 +60,7 @@ def leading(
         full = left == 0
         if step >= check or step >= most or full:
             found = _ritz(basis, images, k)
-            if step >= most or full or enough(found.values, found.residuals):
+            if step >= most or full or enough(found):
                 return found
             check += max(2, check // 4)
         for _ in range(2):

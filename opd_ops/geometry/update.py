@@ -1,7 +1,10 @@
 """The update E = W_t - W0 of one matrix, factored as far as is asked for: norms, spectrum, leading subspaces.
 
-    r <= 512    exact float64 factors
-    otherwise   spectrum: f32 Gram matrix and eigvalsh; leading vectors: block Lanczos on that Gram matrix
+    r <= 512     exact float64 factors
+    r <= 3072    f32 Gram matrix, reduced to tridiagonal form once: spectrum and leading vectors (`tridiagonal`)
+    otherwise    spectrum: f32 Gram matrix and eigvalsh; leading vectors: block Lanczos on that Gram matrix
+
+Leading vectors of the last two are refined on E itself in float64, which also bounds their errors (`refined`).
 
 E is f32 (exact for two bf16 weights within 2^16 of each other), divided by a power of two where its scale would leave
 the range of f32 squares (`scale`). Not measured: what made E. Rounding is that of `gram`.
@@ -17,11 +20,17 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from opd_ops.geometry import krylov, scale
-from opd_ops.geometry.base import EXACT
+from opd_ops.geometry.base import EXACT, near_product
 from opd_ops.geometry.exact import Factors, factor
-from opd_ops.geometry.gram import Spectrum, gram, spectrum
+from opd_ops.geometry.gram import Spectrum, eigenvalues, from_squares, gram
+from opd_ops.geometry.refined import Refined, refine
+from opd_ops.geometry.tridiagonal import Tridiagonal
 
-CONVERGED = 1e-3  # of the gap below the last wanted value, for leading subspaces
+TRIDIAGONAL = 3072  # smaller side up to which the reduction costs less than eigvalsh and Lanczos, on the CPU
+EXTRA = 8  # vectors past the last wanted
+CONVERGED = 1e-3  # of the gap below the last wanted value: residual at which Lanczos ends
+NOISE = 8.0  # times the rounding of one f32 product: the same; combining the basis in f32 stalls at 3 to 5 of it
+STORED = 4e-7  # sines of a vector kept in f32
 
 
 @dataclass(frozen=True)
@@ -105,13 +114,18 @@ class Update:
 
     @cached_property
     def _gram(self) -> Tensor:
+        """The lower triangle of e e', f32; of the smaller side."""
         return gram(self.near, torch.float32)
 
     @cached_property
-    def _symmetric(self) -> Tensor:
-        """The Gram matrix with both triangles."""
-        lower = self._gram.tril()
-        return lower + lower.tril(-1).T
+    def _reduced(self) -> Tridiagonal | None:
+        """The Gram matrix in tridiagonal form, where that is the faster way to its spectrum and leading vectors."""
+        if self.e.is_cuda or len(self.near) > TRIDIAGONAL:
+            return None
+        try:
+            return Tridiagonal(gram(self.near, torch.float32))
+        except ArithmeticError:
+            return None
 
     def _square(self, x: Tensor) -> Tensor:
         """e e' x."""
@@ -122,7 +136,8 @@ class Update:
         """All singular values of e."""
         if self.small:
             return self.factors.spectrum
-        return spectrum(self.near, torch.float32, self._gram)
+        squares = eigenvalues(self._gram) if self._reduced is None else self._reduced.values()
+        return from_squares(squares, self.near, torch.float32)
 
     @property
     def norm(self) -> tuple[float, float]:
@@ -156,45 +171,49 @@ class Update:
         if not wanted:
             return no_subspaces(self.e.shape, cuts, reasons, self.spectrum.method)
         if self.small:
-            values, residuals, method = self.factors.s, torch.zeros(wanted), self.factors.method
-            output, given = self.factors.u[:, :wanted].clone(), self.factors.v[:, :wanted].clone()
+            leading, way = self._exact(wanted), ""
         else:
-            found = self._leading(cuts, wanted)
-            near = torch.linalg.qr(found.vectors).Q
-            far = torch.linalg.qr(self.near.T @ near).Q
-            values, residuals = found.values.sqrt(), found.residuals
-            output, given = (near, far) if self.near is self.e else (far, near)
-            method = f"lanczos-{self.spectrum.method}"
+            leading = refine(self.near, self._approximate(cuts, wanted))
+            way = "lanczos-" if self._reduced is None else "tridiagonal-"
+        output, given = (leading.near, leading.far) if self.near is self.e else (leading.far, leading.near)
+        output, given = (side[:, :wanted].to("cpu", None if self.small else torch.float32) for side in (output, given))
+        stored = 0.0 if self.small else STORED
         errors = tuple(
-            math.inf if why else self._error(k, values, residuals) for k, why in zip(cuts, reasons, strict=True)
+            math.inf if why else min(k**0.5, leading.error(k, self.spectrum, self._size) + stored * k**0.5)
+            for k, why in zip(cuts, reasons, strict=True)
         )
-        return Subspaces(output.cpu(), given.cpu(), cuts, errors, reasons, method)
+        return Subspaces(output.contiguous(), given.contiguous(), cuts, errors, reasons, f"{way}{self.spectrum.method}")
 
-    def _leading(self, cuts: tuple[int, ...], wanted: int) -> krylov.Leading:
+    def _exact(self, wanted: int) -> Refined:
+        """The exact route's factors, whose rounding in squared units stands for their residuals."""
+        known, noise = self.spectrum.values, self.spectrum.noise
+        rounding = 2 * float(noise[0]) * float(known[0])
+        u, v = self.factors.u[:, :wanted], self.factors.v[:, :wanted]
+        near, far = (u, v) if self.near is self.e else (v, u)
+        residuals = torch.zeros(wanted, dtype=torch.float64)
+        return Refined(near, far, known[:wanted].square(), residuals, rounding)
+
+    def _approximate(self, cuts: tuple[int, ...], wanted: int) -> Tensor:
+        """Leading vectors [m, wanted + EXTRA] of e e', f32, to what f32 allows; more than wanted, for the bounds."""
+        width = min(wanted + EXTRA, len(self.near))
+        if self._reduced is not None:
+            return self._reduced.leading(width)
         squares = self.spectrum.values.square()
         gaps = [(k, float(squares[k - 1]) - float(squares[k]) if k < len(squares) else math.inf) for k in cuts]
-        floor = 1e-6 * float(squares[0])  # f32: no iteration gets below it
+        lower = self._gram.tril()
+        symmetric = lower.add_(lower.tril(-1).T)
 
-        def enough(_: Tensor, residuals: Tensor) -> bool:
+        def enough(leading: krylov.Leading) -> bool:
+            # Below the rounding of the product itself no iteration gets; the step in float64 comes after it.
+            v = leading.vectors[:, :wanted]
+            noise = (symmetric @ v).double() - near_product(symmetric, v.double())
             return all(
-                float(vector_norm(residuals[:k])) <= max(CONVERGED * gap, floor) for k, gap in gaps if k <= wanted
+                float(vector_norm(leading.residuals[:k]))
+                <= max(CONVERGED * gap, NOISE * float(vector_norm(noise[:, :k])))
+                for k, gap in gaps
+                if k <= wanted
             )
 
         return krylov.leading(
-            lambda x: self._symmetric @ x, len(self.near), wanted, device=self.e.device, block=wanted + 8, enough=enough
-        )
-
-    def _error(self, k: int, values: Tensor, residuals: Tensor) -> float:
-        """Bound on the Frobenius norm of the sines between computed and true top-k subspace: rho / gap, in sigma^2.
-
-        Vacuous, sqrt(k), where nothing separates sigma_k from sigma_{k+1} or a leading value was not met.
-        """
-        known, noise = self.spectrum.values, self.spectrum.noise
-        rounding = 2 * float(noise[0]) * float(known[0])  # of the Gram matrix, in squared units
-        stored = 0.0 if self.small else 4e-7 * k**0.5  # of vectors kept in f32
-        rho = float(vector_norm(residuals[:k])) + rounding * k**0.5
-        above = max(0.0, float(known[k - 1] - noise[k - 1])) ** 2
-        below = self.spectrum.after(k) ** 2
-        met = float(values[k - 1]) ** 2 >= above - rho
-        apart = min(above, float(values[k - 1]) ** 2) - below - rho
-        return min(k**0.5, rho / apart + stored) if met and apart > 0 else k**0.5
+            lambda x: symmetric @ x, len(self.near), width, device=self.e.device, block=width, enough=enough
+        ).vectors
