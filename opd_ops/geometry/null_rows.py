@@ -1,17 +1,18 @@
-"""Nulls of a trajectory: what its spectra and its locking would show without structure, step by step.
+"""Nulls of a trajectory: what its spectra and its locking would show without structure, at a step.
 
-    fixed_direction   the final update rescaled to each step's norm and rounded to bf16 again: a trajectory that never
-                      turns. In the bf16 view what it shows is storage; in the master view it is constant, and left out
     shuffled          the step's update with its entries in one fixed random order: same magnitudes, no subspace
+    fixed_direction   the final update rescaled to the step's norm and rounded to bf16 again: a trajectory that never
+                      turns. In the bf16 view what it shows is storage; in the master view it is constant, and left out
 
-Similarities compare a step with the final step of the same null. Not measured: nulls for rotation and drift.
+Similarities compare a step with the final step: of the shuffled null by subspaces that are kept (`compare`), of the
+fixed direction with the final update. So a new final step changes every row of fixed_direction, and of shuffled the
+similarities alone. Not measured: nulls for rotation and drift.
 Source: `nulls`; the mechanism is this project's own check of the trajectory claims of arXiv 2606.07082, section 4.
 """
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from opd_ops.geometry.nulls import fixed_direction, shuffled
 from opd_ops.geometry.update import Subspaces, Update
 
 SEED = 0  # of the one order in which every step of a matrix is shuffled
+SHUFFLED, FIXED = "shuffled", "fixed_direction"
 COLUMNS = ("stable_rank", *spectrum.RANKS, "hill_k", "hill", "similarity_k", "similarity_output", "similarity_input")
 
 
@@ -34,76 +36,86 @@ class Cuts(Protocol):
 
 
 @dataclass(frozen=True)
-class Reference:
-    """final: the trajectory's last weight. start = W0 of the view, direction = its whole update (of the widest view),
-    update = its update in this view, all [out, in]."""
+class Null:
+    """One null at one step. method: how the row was made. subspaces: leading, at the first of locking_k; None where
+    there is no null, or no cut."""
 
-    final: Tensor
+    method: str
+    row: dict
+    subspaces: Subspaces | None = None
+
+
+def shuffled_null(update: Tensor, view: str, cuts: Cuts, dense: bool) -> Null:
+    """The shuffled null of update = W_t - W0 [out, in] of a view. dense: by float64 factors."""
+    if scale.frobenius(update) == 0.0:
+        return Null("equality", missing(SHUFFLED, None, view, "zero update"))
+    return _measured(SHUFFLED, shuffled(update, SEED), None, view, cuts, dense)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What fixed_direction takes of the final step. start = W0 of the bf16 view, direction = the whole final update (of
+    the widest view), both f32 or float64 [out, in]; last: leading subspaces of the final update in the bf16 view."""
+
+    step: int
     start: Tensor
     direction: Tensor
-    update: Tensor
-    settings: Cuts
-    dense: bool
+    last: Subspaces
 
-    @cached_property
-    def _last(self) -> dict[str, Subspaces]:
-        """Leading subspaces of each null at the final step."""
-        cuts = self.settings.locking_k[:1]
-        order = shuffled(self.update, SEED)
-        return {
-            "fixed_direction": Update(self.update, self.dense, *cuts).subspaces(cuts),
-            "shuffled": Update(order, self.dense, *cuts).subspaces(cuts),
-        }
+    def null(self, norm: float, cuts: Cuts, dense: bool) -> Null:
+        """The null of a step whose update in the bf16 view has Frobenius norm `norm`."""
+        view = "bf16"
+        if norm == 0.0 or scale.largest(self.direction) == 0.0:
+            return Null("equality", missing(FIXED, self.step, view, "zero update"))
+        entries = fixed_direction(self.start, self.direction, norm)
+        if not math.isfinite(scale.largest(entries)):
+            return Null("equality", missing(FIXED, self.step, view, "the null exceeds the largest bf16"))
+        null = _measured(FIXED, entries, self.step, view, cuts, dense)
+        return Null(null.method, compare(null.row, null.subspaces, self.last, self.step), null.subspaces)
 
-    def rows(self, update: Tensor, final_step: int, view: str) -> list[tuple[str, dict]]:
-        """(method, row) of each null at one step; update [out, in] is W_t - W0 of the view."""
-        norm, found = scale.frobenius(update), []
-        for null in names(view):
-            if norm == 0.0 or scale.largest(self.direction) == 0.0:
-                found.append(("equality", _row(null, final_step, view, reason="zero update")))
-                continue
-            if null == "shuffled":
-                entries = shuffled(update, SEED)
-            else:
-                entries = fixed_direction(self.start, self.direction, norm)
-            if not math.isfinite(scale.largest(entries)):
-                found.append(("equality", _row(null, final_step, view, reason="the null exceeds the largest bf16")))
-                continue
-            made = Update(entries, self.dense, *self.settings.locking_k[:1])
-            if made.zero:
-                found.append(("equality", _row(null, final_step, view, reason="the null rounds to a zero update")))
-                continue
-            cuts = spectrum.hill_cuts(self.settings.hill_k, len(made.spectrum.values))
-            values = {
-                "stable_rank": (made.frobenius / made.norm[0]) ** 2,
-                **spectrum.ranks(made.spectrum),
-                "hill_k": list(cuts),
-                "hill": [spectrum.hill(made.spectrum, k)[0] for k in cuts],
-                **self._similarity(made, null),
-            }
-            found.append((made.spectrum.method, _row(null, final_step, view, **values)))
-        return found
 
-    def _similarity(self, made: Update, null: str) -> dict:
-        cuts = self.settings.locking_k[:1]
-        if not cuts:
-            return {}
-        here, there = made.subspaces(cuts), self._last[null]
-        if here.reasons[0] or there.reasons[0]:
-            return {"similarity_k": cuts[0]}
-        both = {side: torch.stack([one.side(side)[:, : cuts[0]].double() for one in (here, there)]) for side in SIDES}
-        values = {f"similarity_{side}": float(similarities(bases)[0, 1]) for side, bases in both.items()}
-        return {"similarity_k": cuts[0], **values}
+def compare(row: dict, here: Subspaces | None, last: Subspaces | None, final_step: int) -> dict:
+    """The row with its similarities to the final step's subspaces, as far as both have them."""
+    row = row | {"final_step": final_step}
+    k = row["similarity_k"]
+    if k is None or here is None or last is None or k not in last.cuts:
+        return row
+    if here.reasons[here.cuts.index(k)] or last.reasons[last.cuts.index(k)]:
+        return row
+    for side in SIDES:
+        bases = torch.stack([each.side(side)[:, :k].double() for each in (here, last)])
+        row[f"similarity_{side}"] = float(similarities(bases)[0, 1])
+    return row
 
 
 def names(view: str) -> tuple[str, ...]:
     """The nulls of a view."""
-    return ("fixed_direction", "shuffled") if view == "bf16" else ("shuffled",)
+    return (FIXED, SHUFFLED) if view == "bf16" else (SHUFFLED,)
 
 
-def missing(final_step: int, view: str, reason: str) -> list[dict]:
-    return [_row(null, final_step, view, reason=reason) for null in names(view)]
+def missing(null: str, final_step: int | None, view: str, reason: str) -> dict:
+    return _row(null, final_step, view, reason=reason)
 
 
-def _row(null: str, final_step: int, view: str, reason: str | None = None, **values) -> dict:
+def _measured(null: str, entries: Tensor, final_step: int | None, view: str, cuts: Cuts, dense: bool) -> Null:
+    first = cuts.locking_k[:1]
+    made = Update(entries, dense, *first)
+    if made.zero:
+        return Null("equality", missing(null, final_step, view, "the null rounds to a zero update"))
+    hill_k = spectrum.hill_cuts(cuts.hill_k, len(made.spectrum.values))
+    ranks: dict[str, Any] = spectrum.ranks(made.spectrum)
+    row = _row(
+        null,
+        final_step,
+        view,
+        stable_rank=(made.frobenius / made.norm[0]) ** 2,
+        **ranks,
+        hill_k=list(hill_k),
+        hill=[spectrum.hill(made.spectrum, k)[0] for k in hill_k],
+        similarity_k=first[0] if first else None,
+    )
+    return Null(made.spectrum.method, row, made.subspaces(first) if first else None)
+
+
+def _row(null: str, final_step: int | None, view: str, reason: str | None = None, **values: Any) -> dict:
     return {"view": view, "null": null, "final_step": final_step, **dict.fromkeys(COLUMNS), **values, "reason": reason}

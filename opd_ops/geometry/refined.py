@@ -75,5 +75,5 @@ def refine(e: Tensor, approximate: Tensor) -> Refined:
     squares, rotation = squares.flip(0).clamp(min=0.0), rotation.flip(1)
     near, image = near @ rotation, image @ rotation
     residuals = vector_norm(image - near * squares, dim=0)
-    allowance = rounding(*e.shape, torch.float64) * float(squares[0])
+    allowance = rounding(len(e), e.shape[1], torch.float64) * float(squares[0])
     return Refined(near, torch.linalg.qr(far @ rotation).Q, squares, residuals, allowance)

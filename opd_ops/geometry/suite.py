@@ -8,7 +8,7 @@ Nothing is averaged over matrices here. Not measured: fused weights as such (spl
 stack are not those of its parts) and steps the trajectory does not hold.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -38,6 +38,15 @@ from opd_ops.geometry.update import Subspaces, Update, no_subspaces
 from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
 
 FACTORED = tuple(table for table in TABLES if table not in ("update_support", "nulls"))  # need W_t - W0 of this step
+
+
+@dataclass(frozen=True)
+class NullRows:
+    """Rows of `nulls` of one step; leading subspaces of the shuffled null by view; what was raised for it."""
+
+    rows: list[dict]
+    subspaces: dict[str, Subspaces]
+    problem: str | None
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Matrix:
         self.cache, self.device, self.gemm_path = cache, device, gemm_path
         self.broken = nonfinite(weight)
         self.starts: dict[str, Start] = {}
-        self.references: dict[tuple[str, bool], null_rows.Reference] = {}
+        self.directions: dict[bool, tuple[Tensor, null_rows.Direction]] = {}
         self.buffers: dict[str, Tensor] = {}
 
     @property
@@ -144,7 +153,7 @@ class Matrix:
                 _ = start.masks
 
     def snapshot(self, step: int, weight: Tensor) -> Snapshot:
-        """Rows of one step for all tables asked for but locking (pairs) and nulls (which need the final step).
+        """Rows of one step for all tables asked for but locking (pairs) and nulls (`shuffled`, `fixed_direction`).
 
         NaN and Inf weights give null rows with the reason, and a problem; so does whatever is raised while rows are
         computed, but for what is the machine's (`attempts`). Errors: ValueError where shapes differ.
@@ -168,34 +177,54 @@ class Matrix:
                 rows[table] += [whole(step, row, stored, method) for method, row in columns]
         return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
 
-    def nulls(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> tuple[list[dict], str | None]:
-        """Rows of `nulls` for one step, given the trajectory's final weight, the same object for every step; and what
-        was raised while they were computed."""
-        if not self.projection or not self.settings.wants("nulls"):
-            return [], None
-        stored, rows, problem = dtype_name(weight.dtype), [], None
-        broken, last = nonfinite(weight), nonfinite(final)
+    def shuffled(self, step: int, weight: Tensor) -> NullRows:
+        """The shuffled null of one step, whatever the final one is; its rows have no similarity yet (`compare`)."""
+        rows: list[dict] = []
+        subspaces: dict[str, Subspaces] = {}
+        stored, broken, problem = dtype_name(weight.dtype), nonfinite(weight), None
         for view in views(weight.dtype):
             reason = self._unmeasurable(view, weight, broken)
-            if reason is None and last and (view == "bf16" or nonfinite(final, view)):
-                reason = f"W_{final_step} has {_said(final, last)}"
-            route = partial(self._null_rows, view, weight, final_step, final)
-            routes = (partial(route, dense=_wide(view, weight)), partial(route, dense=True))
-            computed, why = (None, reason) if reason else attempt(*routes)
+            route = partial(self._shuffled, view, weight)
+            null, why = (None, reason) if reason else _nulls(route, _wide(view, weight))
             if why is not None and reason is None:
                 problem = f"step {step}: nulls: {why}"
-            if computed is None:
-                computed = tagged(support.METHOD, null_rows.missing(final_step, view, str(why)))
-            rows += [whole(step, row, stored, method) for method, row in computed]
-        return rows, problem
+            if null is None:
+                null = null_rows.Null(support.METHOD, null_rows.missing(null_rows.SHUFFLED, None, view, str(why)))
+            rows.append(whole(step, null.row, stored, null.method))
+            if null.subspaces is not None:
+                subspaces[view] = null.subspaces
+        return NullRows(rows, subspaces, problem)
 
-    def _null_rows(
-        self, view: str, weight: Tensor, final_step: int, final: Tensor, dense: bool = False
-    ) -> list[tuple[str, dict]]:
-        reference = self._reference(view, final, dense or _wide(view, final))  # first: it uses the buffers too
-        rows = reference.rows(self._delta(view, weight, dense)[1], final_step, view)
-        require_finite({"nulls": rows})
-        return rows
+    def fixed_direction(
+        self, step: int, weight: Tensor, final_step: int, final: Tensor, last: Subspaces | None = None
+    ) -> NullRows:
+        """The fixed direction null of one step, given the trajectory's final weight, the same object for every step.
+
+        last: leading subspaces of the final update in the bf16 view, where they are known.
+        """
+        view, stored, problem = "bf16", dtype_name(weight.dtype), None
+        broken, broken_last = nonfinite(weight), nonfinite(final)
+        reason = self._unmeasurable(view, weight, broken)
+        if reason is None and broken_last:
+            reason = f"W_{final_step} has {_said(final, broken_last)}"
+        route = partial(self._fixed_direction, weight, final_step, final, last)
+        null, why = (None, reason) if reason else _nulls(route, False)
+        if why is not None and reason is None:
+            problem = f"step {step}: nulls: {why}"
+        if null is None:
+            null = null_rows.Null(support.METHOD, null_rows.missing(null_rows.FIXED, final_step, view, str(why)))
+        return NullRows([whole(step, null.row, stored, null.method)], {}, problem)
+
+    def _shuffled(self, view: str, weight: Tensor, dense: bool) -> null_rows.Null:
+        e = self._delta(view, weight, dense)[1]
+        return null_rows.shuffled_null(e, view, self.settings, self._start(view, dense).dense)
+
+    def _fixed_direction(
+        self, weight: Tensor, final_step: int, final: Tensor, last: Subspaces | None, dense: bool
+    ) -> null_rows.Null:
+        direction = self._direction(final_step, final, last, dense or _wide("master", final))
+        norm = scale.frobenius(self._delta("bf16", weight, dense)[1])
+        return direction.null(norm, self.settings, self._start("bf16", dense).dense)
 
     def _support(self, view: str, changes: support.Changes) -> Tables:
         if not self.settings.wants("update_support"):
@@ -277,21 +306,18 @@ class Matrix:
         }
         return settings.asked(**{table: tagged(support.METHOD, found) for table, found in rows.items()})
 
-    def _reference(self, view: str, final: Tensor, dense: bool) -> null_rows.Reference:
-        """What the nulls of a view need of the final step, kept while that is the same object."""
-        key = (view, dense)
-        if key not in self.references or self.references[key].final is not final:
-            wide = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
-            start = self._start(view, dense)
-            self.references[key] = null_rows.Reference(
-                final=final,
-                start=start.weight.to(self.device, torch.float32),
-                direction=self._delta(wide, final, dense)[1].clone(),
-                update=self._delta(view, final, dense)[1].clone(),
-                settings=self.settings,
-                dense=start.dense,
-            )
-        return self.references[key]
+    def _direction(self, final_step: int, final: Tensor, last: Subspaces | None, dense: bool) -> null_rows.Direction:
+        """What the nulls need of the final step, kept while that is the same object."""
+        if dense not in self.directions or self.directions[dense][0] is not final:
+            start = self._start("bf16", dense)
+            widest = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
+            if last is None:
+                cuts = self.settings.locking_k[:1]
+                last = Update(self._delta("bf16", final, dense)[1], start.dense, *cuts).subspaces(cuts)
+            direction = self._delta(widest, final, dense)[1].clone()
+            held = start.weight.to(self.device, torch.float32)
+            self.directions[dense] = final, null_rows.Direction(final_step, held, direction, last)
+        return self.directions[dense][1]
 
     def _unmeasurable(self, view: str, weight: Tensor, broken: int) -> str | None:
         """Why a view is not measured: weights that are not finite in it. broken: of `weight`, in bf16."""
@@ -361,6 +387,7 @@ def measure(
     rows: dict[str, list[dict]] = {table: [] for table in TABLES}
     problems = [matrix.problem] if matrix.problem else []
     taken: list[Snapshot] = []
+    shuffled: list[NullRows] = []
     last, final = -1, None
     for step, weight in snapshots:
         if step <= last:
@@ -375,12 +402,35 @@ def measure(
         for table, found in one.rows.items():
             rows[table] += found
     rows["locking"] = pairs(taken)
-    if final is not None and settings.wants("nulls"):
+    if final is not None and projection and settings.wants("nulls"):
         for step, weight in snapshots:
-            found, problem = matrix.nulls(step, weight, last, final) if step else ([], None)
-            rows["nulls"] += found
-            problems += [problem] if problem else []
+            if step:
+                both = matrix.shuffled(step, weight), matrix.fixed_direction(step, weight, last, final)
+                shuffled.append(both[0])
+                rows["nulls"] += both[1].rows
+                problems += list(dict.fromkeys(null.problem for null in both if null.problem))
+        rows["nulls"] += compared(shuffled, last)
     return Measurement(rows, problems)
+
+
+def compared(shuffled: list[NullRows], final_step: int) -> list[dict]:
+    """Rows of the shuffled null of several steps, the final one last, with their similarities to that."""
+    return [
+        null_rows.compare(row, null.subspaces.get(row["view"]), shuffled[-1].subspaces.get(row["view"]), final_step)
+        for null in shuffled
+        for row in null.rows
+    ]
+
+
+def _nulls(route: Callable[..., null_rows.Null], wide: bool) -> tuple[null_rows.Null | None, str | None]:
+    """A finite null by the route of its size or else in float64; or None and the reason."""
+
+    def checked(dense: bool) -> null_rows.Null:
+        null = route(dense=dense)
+        require_finite({"nulls": [(null.method, null.row)]})
+        return null
+
+    return attempt(partial(checked, wide), partial(checked, True))
 
 
 def _equal(narrow: Tensor, wide: Tensor) -> bool:

@@ -10,6 +10,8 @@ error itself; residuals are the caller's.
 Source: Golub and Van Loan, Matrix Computations, 8.3; Dhillon and Parlett, SIAM J. Matrix Anal. Appl. 25 (2004).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,8 +26,7 @@ class Tridiagonal:
     """
 
     def __init__(self, formed: Tensor) -> None:
-        from scipy.linalg import lapack
-
+        lapack = _lapack()
         lower = formed.tril()
         matrix = lower.add_(lower.tril(-1).T).numpy().T  # symmetric, so this view in Fortran's order is the matrix
         work, _ = lapack.ssytrd_lwork(len(matrix), lower=1)
@@ -38,17 +39,14 @@ class Tridiagonal:
 
     def values(self) -> Tensor:
         """All eigenvalues, float64 [m] ascending."""
-        from scipy.linalg import lapack
-
-        values, info = lapack.dsterf(self.diagonal, self.beside)
+        values, info = _lapack().dsterf(self.diagonal, self.beside)
         if info:
             raise ArithmeticError(f"dsterf gave up ({info})")
         return torch.from_numpy(values)
 
     def leading(self, k: int) -> Tensor:
         """The k leading eigenvectors [m, k], f32, largest eigenvalue first."""
-        from scipy.linalg import lapack
-
+        lapack = _lapack()
         size = len(self.diagonal)
         beside = np.append(self.beside, 0.0)
         count, _, vectors, info = lapack.dstemr(self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size)
@@ -59,3 +57,10 @@ class Tridiagonal:
             rotated, _, _ = lapack.sormqr("L", "N", self.reflectors[1:, :-1], self.scales, wanted[1:], BLOCK * k)
             wanted[1:] = rotated
         return torch.from_numpy(wanted)
+
+
+def _lapack() -> Any:
+    """SciPy's LAPACK, whose stubs lack these routines; loaded at first use, so that threads can still be set."""
+    from scipy.linalg import lapack
+
+    return lapack

@@ -8,7 +8,7 @@ a large f32 product, which `gemm.choose` measures; what runs slower counts more 
       rotation, singular_shift                    6 m n (2 Q + 8 (k + 8))       with two conjugate gradient steps
       spectral_drift                              2 S                           S = m^2 n + 4 m^3
       update_spectrum, hill, locking              S                             together
-      locking                                     L = 50 m (48 * 24)^2          Lanczos on 24 columns, when all 48
+      locking, where m > 3072                     L = 50 m (48 * 24)^2          Lanczos on 24 columns, when all 48
                                                                                 steps are needed: where no gap is
       update_norm without one of those three      2500 m n
       nulls                                       S + L each                    two in the bf16 view, one in master
@@ -23,6 +23,7 @@ import math
 from collections.abc import Collection, Sequence
 
 EXACT, EXTRA, GUARD = 512, 8, 1  # as in opd_ops.geometry.base, whose import loads torch
+TRIDIAGONAL = 3072  # as in opd_ops.geometry.update
 KRYLOV = 48 * 24  # largest basis of block Lanczos for the default cut of locking
 MASTER = ("F16", "F32", "F64")  # dtypes, by safetensors' names, that have a view besides bf16
 ROTATION = frozenset(("rotation", "singular_shift"))
@@ -69,7 +70,7 @@ def per_snapshot(
     if dense(shape, dtype, k):
         factored = (not TUNED.isdisjoint(tables)) + (spectra or "update_norm" in tables)
         return (_factors(m, n) * factored + 60.0 * m * n) * views + _factors(m, n) * nulls
-    spectrum, lanczos = m * m * n + 4.0 * m**3, 50.0 * m * min(m, KRYLOV) ** 2
+    spectrum, lanczos = m * m * n + 4.0 * m**3, 50.0 * m * KRYLOV**2 * (m > TRIDIAGONAL)
     each = 60.0 * m * n
     if not ROTATION.isdisjoint(tables):
         each += 6.0 * m * n * (2 * width(k) + 8 * (max(k, default=0) + 8))

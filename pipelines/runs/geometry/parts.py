@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runs.geometry.tasks import MatrixTask, Pair
+from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, units
 from pipelines.store.document import count, parsed
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read_header
@@ -34,10 +34,12 @@ Rows = dict[str, list[dict[str, Any]]]  # by table
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One snapshot's rows of some tables. before, after: identities of W0 and W_t. dtype: what the snapshot stores.
+    """One snapshot's rows of some units of tables (`tasks.units`). before, after: identities of W0 and W_t. dtype: what
+    the snapshot stores.
 
-    final: step and identity of the weight that nulls compare with. problems: why rows are null. made_from: engine and
-    settings. subspaces: by view, where locking is among the tables; left out where only rows were asked for.
+    final: step and identity of the weight whose direction FIXED has. problems: why rows are null. made_from: engine and
+    settings. subspaces: by view, of the update where locking is among the units, of the null where SHUFFLED is; left
+    out where only rows were asked for.
     """
 
     step: int
@@ -51,17 +53,17 @@ class Entry:
     problems: tuple[str, ...] = ()
     subspaces: "dict[str, Subspaces]" = field(default_factory=dict)
 
-    def serves(self, task: MatrixTask, pair: Pair, table: str) -> bool:
-        """Whether it holds a table of a snapshot of the task, made from the same weights, settings and engine."""
+    def serves(self, task: MatrixTask, pair: Pair, unit: str) -> bool:
+        """Whether it holds a unit of a snapshot of the task, made from the same weights, settings and engine."""
         last = task.final
         return (
             self.step == pair.step
-            and table in self.tables
+            and unit in self.tables
             and self.made_from == task.made_from
             and pair.before.matches(self.before)
             and pair.after.matches(self.after)
             and (
-                table != "nulls"
+                unit != FIXED
                 or (self.final is not None and self.final[0] == last.step and last.after.matches(self.final[1]))
             )
         )
@@ -69,12 +71,21 @@ class Entry:
 
 def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
     """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
-    found = {}
+    missing = {
+        step: tuple(dict.fromkeys(table for table, _ in absent)) for step, absent in lacking_units(task, entries)
+    }
+    return {step: tables for step, tables in missing.items() if tables}
+
+
+def lacking_units(task: MatrixTask, entries: list[Entry]) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """For each step the (table, unit) that no entry holds."""
+    by_step: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_step.setdefault(entry.step, []).append(entry)
     for pair in task.pairs:
-        tables = tuple(t for t in task.tables if not any(entry.serves(task, pair, t) for entry in entries))
-        if tables:
-            found[pair.step] = tables
-    return found
+        there = by_step.get(pair.step, [])
+        wanted = [(table, unit) for table in task.tables_by_step[pair.step] for unit in units(table)]
+        yield pair.step, [it for it in wanted if not any(entry.serves(task, pair, it[1]) for entry in there)]
 
 
 def peek(task: MatrixTask) -> list[Entry]:
@@ -132,8 +143,8 @@ class Parts:
         finally:
             self.flush()
 
-    def serving(self, pair: Pair, table: str) -> Entry | None:
-        return next((entry for entry in self.entries if entry.serves(self.task, pair, table)), None)
+    def serving(self, pair: Pair, unit: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.serves(self.task, pair, unit)), None)
 
 
 def _name(data: bytes) -> str:

@@ -17,6 +17,7 @@ from pipelines.studies.study import Measurement
 UNIT = 10**6  # operations in a unit of cost
 BLOCK = 64 * 2**20  # bytes of a weight that is read at once where support alone is measured
 SUPPORT = ("update_support",)  # tables of what is no projection
+SHUFFLED, FIXED = "nulls:shuffled", "nulls:fixed_direction"  # the units of the table nulls; another table is one unit
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,15 @@ class MatrixTask:
         return tuple(table for table in self.measurement.tables if self.projection or table in SUPPORT)
 
     @cached_property
+    def tables_by_step(self) -> dict[int, tuple[str, ...]]:
+        """Those of each snapshot; the last one has nulls where any has, since they compare with it."""
+        steps = [pair.step for pair in self.pairs]
+        asked = self.measurement.tables_by_step(steps)
+        if "nulls" in self.measurement.tables:
+            asked[steps[-1]] += () if "nulls" in asked[steps[-1]] else ("nulls",)
+        return {step: tuple(t for t in tables if self.projection or t in SUPPORT) for step, tables in asked.items()}
+
+    @cached_property
     def made_from(self) -> dict[str, Any]:
         """What decides the rows besides the weights and the tables; as JSON types."""
         cuts = {name: list(values) for name, values in self.measurement.cuts.items()}
@@ -107,7 +117,7 @@ class MatrixTask:
     @cached_property
     def cost(self) -> int:
         """Of all its snapshots, in millions of operations."""
-        return self.cost_of({pair.step: self.tables for pair in self.pairs})
+        return self.cost_of(self.tables_by_step)
 
     def cost_of(self, wanted: dict[int, tuple[str, ...]], *, base_known: bool = False) -> int:
         """Of the tables wanted of each step, in millions of operations; at least 1."""
@@ -150,3 +160,8 @@ class MatrixTask:
         """Base factors it may need: one for each view, where W0 and a snapshot are both wider than bf16."""
         wide = any(pair.after.ref and pair.after.ref.ref.dtype in estimates.MASTER for pair in self.pairs)
         return 2 if wide and self.dtype in estimates.MASTER else 1
+
+
+def units(table: str) -> tuple[str, ...]:
+    """What an entry holds of a table: all of it, or of nulls each null, of which one depends on the final step."""
+    return (SHUFFLED, FIXED) if table == "nulls" else (table,)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pipelines.runs.clock import Clock
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.geometry.parts import Entry, Parts, Rows, lacking
-from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, units
 from pipelines.store.bases import BaseCache
 
 if TYPE_CHECKING:
-    from opd_ops.geometry.suite import Matrix, Settings
+    from torch import Tensor
+
+    from opd_ops.geometry.suite import Matrix, NullRows, Settings
 
 
 @dataclass(frozen=True)
@@ -77,28 +79,43 @@ class _Work:
                 self.parts.add(self._snapshot(matrix, pair, tables))
 
     def nulls(self) -> None:
-        """The rows of `nulls`, of snapshots against the last one."""
-        pairs = [pair for pair in self.task.pairs if "nulls" in self.wanted.get(pair.step, ())]
+        """The rows of `nulls`: each null of each step that lacks it."""
+        wanted = {
+            pair.step: [unit for unit in units("nulls") if self.parts.serving(pair, unit) is None]
+            for pair in self.task.pairs
+            if "nulls" in self.wanted.get(pair.step, ())
+        }
+        pairs = [pair for pair in self.task.pairs if wanted.get(pair.step)]
         if not pairs:
             return
-        from opd_ops.geometry.views import dtype_name
-
         last = self.task.final
-        final = _readable(last.after, last).weight.read()
+        final = _readable(last.after, last).weight.read() if any(FIXED in each for each in wanted.values()) else None
+        locked = self.parts.serving(last, "locking")
+        known = locked.subspaces.get("bf16") if locked else None
         with self._matrix(_readable(pairs[0].before, pairs[0]), ("nulls",)) as matrix:
             for pair in pairs:
-                weight = final if pair is last else _readable(pair.after, pair).weight.read()
-                rows, problem = matrix.nulls(pair.step, weight, last.step, final)
-                self.parts.add(
-                    self._entry(
-                        pair,
-                        ("nulls",),
-                        rows={"nulls": rows},
-                        dtype=dtype_name(weight.dtype),
-                        final=(last.step, last.after.identity),
-                        problems=(problem,) if problem else (),
-                    )
-                )
+                weight = final if pair is last and final is not None else _readable(pair.after, pair).weight.read()
+                if SHUFFLED in wanted[pair.step]:
+                    self._add_null(pair, SHUFFLED, weight, matrix.shuffled(pair.step, weight), None)
+                if FIXED in wanted[pair.step] and final is not None:
+                    null = matrix.fixed_direction(pair.step, weight, last.step, final, known)
+                    self._add_null(pair, FIXED, weight, null, (last.step, last.after.identity))
+
+    def _add_null(
+        self, pair: Pair, unit: str, weight: "Tensor", null: "NullRows", final: tuple[int, str] | None
+    ) -> None:
+        from opd_ops.geometry.views import dtype_name
+
+        entry = self._entry(
+            pair,
+            (unit,),
+            rows={"nulls": null.rows},
+            dtype=dtype_name(weight.dtype),
+            final=final,
+            problems=(null.problem,) if null.problem else (),
+            subspaces=null.subspaces,
+        )
+        self.parts.add(entry)
 
     @contextmanager
     def _matrix(self, before: Source, tables: tuple[str, ...]) -> "Iterator[Matrix]":
@@ -187,16 +204,23 @@ def _nbytes(pair: Pair) -> int:
 
 def _assembled(task: MatrixTask, parts: Parts) -> tuple[Rows, list[str]]:
     """Rows of all tables in order of steps, whichever parts they lie in, and what is said of non-finite weights."""
-    from opd_ops.geometry.suite import Snapshot, pairs
+    from opd_ops.geometry.suite import NullRows, Snapshot, compared, pairs
 
     rows: Rows = {table: [] for table in task.measurement.tables}
     problems: dict[str, None] = {}
+    shuffled: list[NullRows] = []
     for pair in task.pairs:
-        for table in task.tables:
-            entry = parts.serving(pair, table)
-            assert entry is not None
-            rows[table] += entry.rows.get(table, [])
-            problems |= dict.fromkeys(entry.problems)
+        for table in task.tables_by_step[pair.step]:
+            for unit in units(table):
+                entry = parts.serving(pair, unit)
+                assert entry is not None
+                problems |= dict.fromkeys(entry.problems)
+                if unit == SHUFFLED:
+                    shuffled.append(NullRows(entry.rows["nulls"], entry.subspaces, None))
+                else:
+                    rows[table] += entry.rows.get(table, [])
+    if shuffled:
+        rows["nulls"] += compared(shuffled, task.final.step)
     if "locking" in task.tables:
         held = [entry for pair in task.pairs if (entry := parts.serving(pair, "locking"))]
         rows["locking"] = pairs([Snapshot(entry.step, entry.dtype, {}, entry.subspaces) for entry in held])
