@@ -22,6 +22,7 @@ from pipelines.store.tensors import serialise
 from pipelines.studies.study import TABLES, Measurement
 from tests.pipelines.runs import mini
 
+NULLS = ("shuffled", "fixed_direction")  # methods of Matrix
 CUTS = Measurement(k=(4,), hill_k=(4,))
 M, N, K = 48, 32, 4  # out, in, the cut
 Q, KEY, V, OUT = (f"model.layers.0.self_attn.{part}_proj" for part in "qkvo")
@@ -164,22 +165,24 @@ def folders(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """(tables, step) of every snapshot that is measured from now on in this process, as it happens."""
+    """(tables, step) of every snapshot and (null, step) of every null that is measured from now on, in this process."""
     from opd_ops.geometry.suite import Matrix
 
     seen: list[tuple[str, int]] = []
-    snapshot, nulls = Matrix.snapshot, Matrix.nulls
+    snapshot = Matrix.snapshot
+    nulls = {name: getattr(Matrix, name) for name in NULLS}
 
     def measured(self: Matrix, step: int, weight: torch.Tensor) -> Any:
         seen.append((" ".join(self.settings.tables), step))
         return snapshot(self, step, weight)
 
-    def compared(self: Matrix, step: int, *rest: Any) -> Any:
-        seen.append(("nulls", step))
-        return nulls(self, step, *rest)
+    def compared(name: str, self: Matrix, step: int, *rest: Any) -> Any:
+        seen.append((name, step))
+        return nulls[name](self, step, *rest)
 
     monkeypatch.setattr(Matrix, "snapshot", measured)
-    monkeypatch.setattr(Matrix, "nulls", compared)
+    for name in NULLS:
+        monkeypatch.setattr(Matrix, name, lambda self, *rest, name=name: compared(name, self, *rest))
     return seen
 
 

@@ -49,14 +49,14 @@ def test_a_second_call_adds_its_snapshots(folders, tmp_path, store, taken):
     assert record(store)["snapshots"] == record(at_once)["snapshots"]
 
 
-def test_a_new_final_step_measures_the_nulls_of_all_again_and_nothing_else(folders, tmp_path, store, taken):
+def test_a_new_final_step_measures_what_compares_with_it_again_and_nothing_else(folders, tmp_path, store, taken):
     at_once = Store(f"file://{tmp_path}/at-once")
     run(at_once, folders["base"], [(1, folders["one"]), (2, folders["two"])])
     run(store, folders["base"], [(1, folders["one"])])
     taken.clear()
     run(store, folders["base"], [(2, folders["two"])])
-    assert {step for tables, step in taken if tables == "nulls"} == {1, 2}
-    assert {step for tables, step in taken if tables != "nulls"} == {2}
+    assert {step for tables, step in taken if tables == "fixed_direction"} == {1, 2}
+    assert {step for tables, step in taken if tables != "fixed_direction"} == {2}
     assert same(everything(store), everything(at_once))
 
 
@@ -78,7 +78,7 @@ def test_other_settings_or_engine_measure_everything_again(folders, store, monke
     others = Measurement(k=(2, 8), hill_k=(4,))
     taken.clear()
     run(store, folders["base"], [(1, folders["one"])], others)
-    assert len(taken) == 2 * (6 + 4)
+    assert len(taken) == 2 * (6 + 4 * 2)
     assert {(row["step"], row["k"]) for row in rows(store, "rotation", Q)} == {(t, k) for t in (1, 2) for k in (2, 8)}
     assert not before & objects(store).keys(), "parts of other settings are removed"
     monkeypatch.setattr(imports, "VERSION", imports.VERSION + 1)

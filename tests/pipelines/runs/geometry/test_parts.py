@@ -11,6 +11,7 @@ from opd_ops.geometry.update import Subspaces
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.geometry import parts
 from pipelines.runs.geometry.parts import Entry, Parts, lacking, peek
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, units
 from pipelines.store.objects import Store
 from tests.pipelines.runs.conftest import CUTS, Q, everything, objects, run, same
 
@@ -68,9 +69,9 @@ def test_what_was_kept_before_a_stop_is_not_measured_again(
             run(store, *given)
     assert "lake" not in store.list("")
     run(store, *given)
-    # Six matrices at two steps, and nulls of four of them. Killed, the parts of one matrix are lost at most.
-    lost = len(taken) - (6 * 2 + PROJECTIONS * 2)
-    assert lost == 0 if saved is not killed else 0 <= lost <= 3
+    # Six matrices at two steps, and two nulls of four of them. Killed, the parts of one matrix are lost at most.
+    lost = len(taken) - (6 * 2 + PROJECTIONS * 2 * 2)
+    assert lost == 0 if saved is not killed else 0 <= lost <= 5
     assert same(everything(store), everything(at_once))
 
 
@@ -82,7 +83,7 @@ def test_the_part_of_a_small_matrix_is_one_object(given, store):
 def test_parts_are_written_as_work_accumulates(given, store, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "FLUSH", 0.0)
     run(store, *given)
-    assert len(kept(store)) == PROJECTIONS * 2 * 2 + 2 * 2  # snapshots and nulls, and support of what is no projection
+    assert len(kept(store)) == PROJECTIONS * 2 * 3 + 2 * 2  # also support of what is no projection
     monkeypatch.undo()
     other = Store(f"file://{tmp_path}/other")
     run(other, *given)
@@ -94,7 +95,7 @@ def test_an_entry_comes_back_as_it_was(task):
     none = Subspaces(torch.zeros(5, 0), torch.zeros(3, 0), (2, 9), (math.inf,) * 2, ("zero", "zero"), "equality")
     rows = {"hill": [{"k": 4, "hill": 0.1 + 0.2, "reason": None}]}
     first = entry(task, rows=rows, problems=("step 1: 2 non-finite weights",), dtype="bf16")
-    second = entry(task, 2, ("locking", "nulls"), final=(2, "x"), subspaces={"bf16": wide, "master": none})
+    second = entry(task, 2, ("locking", FIXED), final=(2, "x"), subspaces={"bf16": wide, "master": none})
     kept = Parts(task)
     with kept.saved():
         kept.add(first)
@@ -120,10 +121,12 @@ def test_only_what_is_of_these_weights_settings_and_engine_serves(task):
         {"made_from": task.made_from | {"settings": {"k": [5], "hill_k": [4]}}},
     ):
         assert not entry(task, **changes).serves(task, pair, "hill")
-    nulls = entry(task, tables=("nulls",), final=(last.step, last.after.identity))
-    assert nulls.serves(task, pair, "nulls")
+    nulls = entry(task, tables=(SHUFFLED, FIXED), final=(last.step, last.after.identity))
+    assert nulls.serves(task, pair, SHUFFLED) and nulls.serves(task, pair, FIXED)
     for final in (None, (1, last.after.identity), (last.step, "other")):
-        assert not entry(task, tables=("nulls",), final=final).serves(task, pair, "nulls")
+        earlier = entry(task, tables=(SHUFFLED, FIXED), final=final)
+        assert earlier.serves(task, pair, SHUFFLED), "it does not depend on the final step"
+        assert not earlier.serves(task, pair, FIXED)
 
 
 def test_what_is_lacking_is_said_by_step(task):
@@ -131,8 +134,10 @@ def test_what_is_lacking_is_said_by_step(task):
     assert lacking(task, []) == dict.fromkeys(STEPS, task.tables)
     assert lacking(task, [entry(task)]) == {1: others, 2: task.tables}
     final = (task.final.step, task.final.after.identity)
-    everything = [entry(task, step, task.tables, final=final) for step in STEPS]
-    assert lacking(task, everything) == {}
+    whole = tuple(unit for table in task.tables for unit in units(table))
+    assert lacking(task, [entry(task, step, whole, final=final) for step in STEPS]) == {}
+    earlier = [entry(task, step, whole, final=(1, "earlier")) for step in STEPS]
+    assert lacking(task, earlier) == dict.fromkeys(STEPS, ("nulls",))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
@@ -146,7 +151,7 @@ def test_a_damaged_part_is_measured_again_and_removed(damage, given, tmp_path, s
     store.remove("lake/hill")
     taken.clear()
     run(store, *given)
-    assert len(taken) == 4  # q at two steps, and its nulls
+    assert len(taken) == 6  # q at two steps, and its two nulls
     assert same(everything(store), first)
     assert kept(store) == before and store.read(key) == data, "equal parts have equal names"
 
@@ -172,7 +177,7 @@ def test_ray_takes_up_what_a_serial_call_left(given, tmp_path, store, monkeypatc
     at_once = Store(f"file://{tmp_path}/at-once")
     run(at_once, *given)
     with monkeypatch.context() as patch:
-        patch.setattr(Matrix, "nulls", lambda *_: 1 / 0)
+        patch.setattr(Matrix, "shuffled", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(store, *given)
     assert kept(store)
