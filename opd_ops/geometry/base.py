@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
+from opd_ops.geometry.tridiagonal import Tridiagonal
 
 GUARD = 1  # one guard vector for every GUARD of A's rows, as far as there are any past Q: 1 keeps all of them
 EXTRA = 8  # columns solved past the largest cut
@@ -100,11 +101,8 @@ def factorise(w0: Tensor, q: int) -> BaseFactors:
     """Base factors of a weight [out, in] of any float dtype, with min(q, m) triplets."""
     turned = w0.shape[0] > w0.shape[1]
     a = w0.T if turned else w0
-    squares, vectors = torch.linalg.eigh(gram(a, torch.float64), UPLO="L")
-    s = squares.flip(0).clamp(min=0.0).sqrt()
-    u = vectors[:, -q:].flip(1).contiguous()
-    guard = vectors[:, max(0, len(a) - q - len(a) // GUARD) : max(0, len(a) - q)].flip(1).to(torch.bfloat16)
-    del vectors
+    squares, u, guard = _leading(gram(a, torch.float64), q)
+    s = squares.clamp(min=0.0).sqrt()
     v, triangle = torch.linalg.qr(far_product(a, u))
     v = v * torch.where(triangle.diagonal() < 0, -1.0, 1.0)
     image = near_product(a, v)
@@ -113,6 +111,20 @@ def factorise(w0: Tensor, q: int) -> BaseFactors:
     residual = torch.hypot(vector_norm(image - u * top), vector_norm(far_product(a, u) - v * top))
     allowance = rounding(len(a), a.shape[1], torch.float64) * float(vector_norm(top))
     return BaseFactors(u, s, v, guard, float(residual) + allowance, turned)
+
+
+def _leading(formed: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All eigenvalues descending, the first q eigenvectors (float64), and the guard after them (bf16)."""
+    size = len(formed)
+    end = min(size, q + size // GUARD)
+    if formed.is_cuda:
+        squares, vectors = torch.linalg.eigh(formed, UPLO="L")
+        squares, vectors = squares.flip(0), vectors.flip(1)
+        return squares, vectors[:, :q].contiguous(), vectors[:, q:end].to(torch.bfloat16)
+    reduced = Tridiagonal(formed)
+    u = reduced.vectors(min(q, size))
+    guard = reduced.vectors(end, torch.float32)[:, q:].to(torch.bfloat16) if end > q else u[:, :0].to(torch.bfloat16)
+    return reduced.values(), u, guard.contiguous()
 
 
 def far_product(a: Tensor, u: Tensor) -> Tensor:

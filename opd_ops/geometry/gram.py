@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opd_ops.geometry.tridiagonal import SIDE, Tridiagonal
+
 COLUMNS = 1024  # columns of A taken at once, so that no whole copy of A in another dtype exists
 
 
@@ -65,24 +67,27 @@ def spectrum(a: Tensor, dtype: torch.dtype = torch.float64, formed: Tensor | Non
 
 
 def from_squares(squares: Tensor, a: Tensor, dtype: torch.dtype) -> Spectrum:
-    """The spectrum of A [m, n] from the eigenvalues of its Gram matrix, ascending, which was formed in `dtype`."""
-    values = squares.flip(0).double().clamp(min=0.0).sqrt()
+    """The spectrum of A [m, n] from the eigenvalues of its Gram matrix, descending, which was formed in `dtype`."""
+    values = squares.double().clamp(min=0.0).sqrt()
     method = f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
     return Spectrum(values, noise(values, rounding(len(a), a.shape[1], dtype)), method)
 
 
 def eigenvalues(formed: Tensor) -> Tensor:
-    """Of a symmetric matrix, ascending. Where f32 fails it is done in float64.
+    """Of a symmetric matrix given by its lower triangle, descending. Where f32 fails it is done in float64.
 
     LAPACK's f32 divides by squares of off-diagonal entries that underflow to zero beside zero rows, which updates of
     few entries have: it gives up, or returns NaN.
     """
+    if not formed.is_cuda and 1 < len(formed) <= SIDE:
+        with suppress(ArithmeticError):
+            return Tridiagonal(formed).values()
     if formed.dtype != torch.float64:
         with suppress(RuntimeError):  # LinAlgError
             found = torch.linalg.eigvalsh(formed)
             if bool(torch.isfinite(found).all()):
-                return found
-    return torch.linalg.eigvalsh(formed.double())
+                return found.flip(0)
+    return torch.linalg.eigvalsh(formed.double()).flip(0)
 
 
 def noise(values: Tensor, eta: float) -> Tensor:

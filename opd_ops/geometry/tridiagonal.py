@@ -1,12 +1,12 @@
-"""All eigenvalues and the leading eigenvectors of a symmetric f32 matrix, from one reduction to tridiagonal form.
+"""Eigenvalues and eigenvectors of a symmetric matrix on the CPU, from one reduction to tridiagonal form.
 
-    A = Q T Q'                 LAPACK ssytrd in f32: 4/3 m^3 operations, nearly all of the work
-    values                     dsterf of T in float64
-    leading vectors            dstemr of T in float64, then Q times them (sormqr) in f32: 4 m^2 k operations
+    A = Q T Q'         LAPACK sytrd in A's dtype: 4/3 m^3 operations, nearly all of the work where few vectors are asked
+    values             dsterf of T in float64
+    vectors            dstemr of T in float64, then Q times them (ormqr), in A's dtype or in f32: 4 m^2 k operations
 
-A separate eigvalsh and block Lanczos would reduce A once more and iterate; a gap below the last wanted value is not
-needed here. Backward error: eigenvalues are those of A + D, ||D||_2 within the rounding of `gram`. Not measured: that
-error itself; residuals are the caller's.
+Values, leading vectors in float64 and all vectors in f32 share the reduction; eigh and block Lanczos would each do
+their own, and Lanczos needs a gap below the last wanted value. Backward error: values are those of A + D, ||D||_2
+within the rounding of `gram`. Not measured: that error itself; residuals are the caller's.
 Source: Golub and Van Loan, Matrix Computations, 8.3; Dhillon and Parlett, SIAM J. Matrix Anal. Appl. 25 (2004).
 """
 
@@ -16,51 +16,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SIDE = 3072  # up to which this costs less than eigvalsh (and Lanczos): beyond, MKL's reduction in two stages wins
 BLOCK = 64  # columns of LAPACK's blocked products
+PREFIX = {torch.float32: "s", torch.float64: "d"}
 
 
 class Tridiagonal:
-    """The reduction of a symmetric matrix whose lower triangle is `formed` [m, m], f32 on the CPU.
+    """The reduction of a symmetric matrix whose lower triangle is `formed` [m, m], f32 or float64.
 
-    Errors: ArithmeticError where f32 cannot hold the reduction, or LAPACK gives up.
+    Errors: ArithmeticError where its dtype cannot hold the reduction, or LAPACK gives up.
     """
 
     def __init__(self, formed: Tensor) -> None:
-        lapack = _lapack()
+        self.prefix = PREFIX[formed.dtype]
         lower = formed.tril()
         matrix = lower.add_(lower.tril(-1).T).numpy().T  # symmetric, so this view in Fortran's order is the matrix
-        work, _ = lapack.ssytrd_lwork(len(matrix), lower=1)
-        self.reflectors, diagonal, beside, self.scales, info = lapack.ssytrd(
-            matrix, lower=1, lwork=int(work), overwrite_a=1
-        )
+        work, _ = _routine(self.prefix, "sytrd_lwork")(len(matrix), lower=1)
+        reduced = _routine(self.prefix, "sytrd")(matrix, lower=1, lwork=int(work), overwrite_a=1)
+        self.reflectors, diagonal, beside, self.scales, info = reduced
         self.diagonal, self.beside = diagonal.astype(np.float64), beside.astype(np.float64)
         if info or not (np.isfinite(self.diagonal).all() and np.isfinite(self.beside).all()):
-            raise ArithmeticError("f32 does not hold the tridiagonal form")
+            raise ArithmeticError(f"{formed.dtype} does not hold the tridiagonal form")
 
     def values(self) -> Tensor:
-        """All eigenvalues, float64 [m] ascending."""
-        values, info = _lapack().dsterf(self.diagonal, self.beside)
+        """All eigenvalues, float64 [m] descending."""
+        values, info = _routine("d", "sterf")(self.diagonal, self.beside)
         if info:
             raise ArithmeticError(f"dsterf gave up ({info})")
-        return torch.from_numpy(values)
+        return torch.from_numpy(values).flip(0)
 
-    def leading(self, k: int) -> Tensor:
-        """The k leading eigenvectors [m, k], f32, largest eigenvalue first."""
-        lapack = _lapack()
-        size = len(self.diagonal)
+    def vectors(self, k: int, dtype: torch.dtype | None = None) -> Tensor:
+        """The k leading eigenvectors [m, k], largest eigenvalue first, in A's dtype; f32 as dtype costs half."""
+        size, prefix = len(self.diagonal), PREFIX[dtype] if dtype else self.prefix
         beside = np.append(self.beside, 0.0)
-        count, _, vectors, info = lapack.dstemr(self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size)
+        count, _, found, info = _routine("d", "stemr")(self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size)
         if info or count < k:
             raise ArithmeticError(f"dstemr gave up ({info})")
-        wanted = np.array(vectors[:, k - 1 :: -1] if k > 1 else vectors[:, :1], dtype=np.float32, order="F")
+        number = np.float32 if prefix == "s" else np.float64
+        wanted = np.array(found[:, :k][:, ::-1], dtype=number, order="F")
         if size > 1:
-            rotated, _, _ = lapack.sormqr("L", "N", self.reflectors[1:, :-1], self.scales, wanted[1:], BLOCK * k)
-            wanted[1:] = rotated
+            reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))
+            # Q leaves the first entry alone: its reflectors lie below the subdiagonal.
+            wanted[1:], _, _ = _routine(prefix, "ormqr")(
+                "L", "N", reflectors[1:, :-1], scales, np.asfortranarray(wanted[1:]), BLOCK * k, overwrite_c=1
+            )
         return torch.from_numpy(wanted)
 
 
-def _lapack() -> Any:
-    """SciPy's LAPACK, whose stubs lack these routines; loaded at first use, so that threads can still be set."""
+def _routine(prefix: str, name: str) -> Any:
+    """Of SciPy's LAPACK, loaded at first use, so that the number of threads can still be set before."""
     from scipy.linalg import lapack
 
-    return lapack
+    return getattr(lapack, prefix + name)

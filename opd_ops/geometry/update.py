@@ -24,9 +24,8 @@ from opd_ops.geometry.base import EXACT, near_product
 from opd_ops.geometry.exact import Factors, factor
 from opd_ops.geometry.gram import Spectrum, eigenvalues, from_squares, gram
 from opd_ops.geometry.refined import Refined, refine
-from opd_ops.geometry.tridiagonal import Tridiagonal
+from opd_ops.geometry.tridiagonal import SIDE, Tridiagonal
 
-TRIDIAGONAL = 3072  # smaller side up to which the reduction costs less than eigvalsh and Lanczos, on the CPU
 EXTRA = 8  # vectors past the last wanted
 CONVERGED = 1e-3  # of the gap below the last wanted value: residual at which Lanczos ends
 NOISE = 8.0  # times the rounding of one f32 product: the same; combining the basis in f32 stalls at 3 to 5 of it
@@ -120,7 +119,7 @@ class Update:
     @cached_property
     def _reduced(self) -> Tridiagonal | None:
         """The Gram matrix in tridiagonal form, where that is the faster way to its spectrum and leading vectors."""
-        if self.e.is_cuda or len(self.near) > TRIDIAGONAL:
+        if self.e.is_cuda or len(self.near) > SIDE:
             return None
         try:
             return Tridiagonal(gram(self.near, torch.float32))
@@ -197,7 +196,7 @@ class Update:
         """Leading vectors [m, wanted + EXTRA] of e e', f32, to what f32 allows; more than wanted, for the bounds."""
         width = min(wanted + EXTRA, len(self.near))
         if self._reduced is not None:
-            return self._reduced.leading(width)
+            return self._reduced.vectors(width)
         squares = self.spectrum.values.square()
         gaps = [(k, float(squares[k - 1]) - float(squares[k]) if k < len(squares) else math.inf) for k in cuts]
         lower = self._gram.tril()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opd_ops.geometry import TABLES
 from pipelines.cli.options import add_workers, address, require_workers, store_of
+from pipelines.studies.steps import FEW, MOST, require_choice
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
@@ -40,15 +41,26 @@ def add_options(top: argparse.ArgumentParser) -> None:
         "--roles", metavar="R,R", help="only these of q k v o gate up down embed head norm bias other (default: all)"
     )
     top.add_argument("--diagnostics", metavar="T,T", help=f"only these tables of {' '.join(TABLES)} (default: all)")
+    for option, what in (("--nulls-at", "nulls"), ("--spectra-at", "spectral_drift")):
+        top.add_argument(
+            option,
+            default=FEW,
+            metavar="STEPS",
+            help=f"steps of {what}: all, few ({MOST} at most, log-spaced, the first and the last among them) or S,S "
+            "(default: few)",
+        )
     top.add_argument("--name", help="name of the trajectory, a-z 0-9 . _ - (default: from the base's stamp)")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
     add_workers(top)
 
 
 def measurement(given: argparse.Namespace) -> Measurement:
-    """Errors: ValueError for ranks that are none, unknown tables and a negative number of workers."""
+    """Errors: ValueError for ranks or steps that are none, unknown tables and a negative number of workers."""
     require_workers(given)
-    found = Measurement(k=_ranks(given.k))
+    nulls_at, spectra_at = (
+        require_choice(f"--{name}-at", getattr(given, f"{name}_at")) for name in ("nulls", "spectra")
+    )
+    found = Measurement(k=_ranks(given.k), nulls_at=nulls_at, spectra_at=spectra_at)
     if given.diagnostics is None:
         return found
     names = _words("--diagnostics", given.diagnostics, TABLES)

@@ -8,7 +8,7 @@ from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
 from pipelines.studies.steps import ALL, FEW, choose
 
-SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whole spectra
+SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whole spectra: of W_t, and of W_t - W0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,8 @@ class Measurement:
     """Which cuts the diagnostics use, which tables they fill, and for which steps.
 
     k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls. spectra_at:
-    steps of the tables SPECTRA. locking_pairs: all pairs of snapshots, or few.
+    steps of whole spectra, which are most of the cost: of spectral_drift, and of update_spectrum and hill where no
+    locking is filled, which needs theirs anyway. locking_pairs: all pairs of snapshots, or few.
     """
 
     k: tuple[int, ...] = (16,)
@@ -39,15 +40,10 @@ class Measurement:
 
     def tables_by_step(self, steps: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The tables of each of the ascending steps of a trajectory."""
-        nulls, spectra = set(choose(steps, self.nulls_at)), set(choose(steps, self.spectra_at))
-        return {
-            step: tuple(
-                table
-                for table in self.tables
-                if (table != "nulls" or step in nulls) and (table not in SPECTRA or step in spectra)
-            )
-            for step in steps
-        }
+        at = {"nulls": set(choose(steps, self.nulls_at))}
+        for table in SPECTRA[:1] if "locking" in self.tables else SPECTRA:
+            at[table] = set(choose(steps, self.spectra_at))
+        return {step: tuple(t for t in self.tables if t not in at or step in at[t]) for step in steps}
 
 
 @dataclass(frozen=True, kw_only=True)
