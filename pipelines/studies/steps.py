@@ -16,6 +16,15 @@ def require_choice(option: str, text: str) -> str:
     return ",".join(parts)
 
 
+def require_known(option: str, choice: str, steps: Sequence[int]) -> None:
+    """Errors: ValueError for a named step that is none of these."""
+    if choice not in (ALL, FEW):
+        for part in choice.split(","):
+            if int(part) not in steps:
+                there = ", ".join(map(str, steps))
+                raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {there}")
+
+
 def choose(steps: Sequence[int], choice: str) -> tuple[int, ...]:
     """Those of the ascending `steps`, from 1 up, that a choice takes.
 

@@ -38,6 +38,25 @@ class Measurement:
         cuts = {name: list(values) for name, values in self.cuts.items()}
         return cuts | {"nulls_at": self.nulls_at, "spectra_at": self.spectra_at, "locking_pairs": self.locking_pairs}
 
+    @property
+    def choices(self) -> dict[str, str]:
+        """Which steps, by the option that says so."""
+        return {"--nulls-at": self.nulls_at, "--spectra-at": self.spectra_at}
+
+    def left_out(self, steps: Sequence[int]) -> tuple[str, ...]:
+        """A line for each table that not all of the ascending steps have."""
+        by_step = self.tables_by_step(steps)
+        lines = []
+        for option, tables in (("--nulls-at", ("nulls",)), ("--spectra-at", SPECTRA)):
+            for table in tables:
+                held = [step for step in steps if table in by_step[step]]
+                if table in self.tables and len(held) < len(steps):
+                    shown = ", ".join(map(str, held)) or "none"
+                    lines.append(
+                        f"{table} at {len(held)} of {len(steps)} steps ({shown}); {option} all takes every step"
+                    )
+        return tuple(lines)
+
     def tables_by_step(self, steps: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The tables of each of the ascending steps of a trajectory."""
         at = {"nulls": set(choose(steps, self.nulls_at))}

@@ -143,10 +143,15 @@ def _rows(tables: Mapping[str, pl.LazyFrame], name: str, runs: set[Run]) -> pl.L
 
 
 def _shuffled(spectrum: pl.LazyFrame, nulls: pl.LazyFrame) -> pl.LazyFrame:
-    """With the effective rank of the same update's shuffled entries beside each row."""
+    """With the effective rank of the same update's shuffled entries beside each row.
+
+    Nulls are measured at few steps; between them it is interpolated linearly in log(step), and there is none before the
+    first or after the last.
+    """
     keys = (*KEYS, "step", "matrix")
     null = nulls.filter(pl.col("null") == "shuffled").select(*keys, shuffled="effective_rank")
-    return spectrum.join(null, on=keys)
+    between = pl.col("shuffled").interpolate_by(pl.col("step").log()).over(*KEYS, "matrix")
+    return spectrum.join(null, on=keys, how="left").with_columns(between).filter(pl.col("shuffled").is_not_null())
 
 
 def _averaged(diagnostic: Diagnostic, frame: pl.LazyFrame) -> pl.LazyFrame:

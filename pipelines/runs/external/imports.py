@@ -32,6 +32,7 @@ from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
 from pipelines.store.pairing import Pairing, pair
+from pipelines.studies.steps import require_known
 from pipelines.studies.study import Measurement
 
 STUDY = "external"
@@ -89,6 +90,8 @@ def plan(
     held = matrices(start)
     described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
     steps = tuple(sorted(described))
+    for option, choice in measurement.choices.items():
+        require_known(option, choice, steps)
     record = {
         "layout": records.LAYOUT,
         "base": {"ref": start.ref, "stamp": start.stamp},
@@ -103,6 +106,7 @@ def plan(
         work = _tasks(store, recipe, start, described, pairings, measurement, wanted)
         _require_kept(work, described)
     notes = dict.fromkeys(note for step in steps for note in described[step]["notes"])
+    notes |= dict.fromkeys(measurement.left_out(steps))
     return Import(
         store=store,
         recipe=recipe,
