@@ -4,14 +4,15 @@
     fixed_direction   the final update rescaled to the step's norm and rounded to bf16 again: a trajectory that never
                       turns. In the bf16 view what it shows is storage; in the master view it is constant, and left out
 
-Similarities compare a step with the final step: of the shuffled null by subspaces that are kept (`compare`), of the
-fixed direction with the final update. So a new final step changes every row of fixed_direction, and of shuffled the
-similarities alone. Not measured: nulls for rotation and drift.
+Similarities compare a step with the final step of the same null. A new final step changes every row of fixed_direction,
+and of shuffled the similarities alone, which come from subspaces that are kept (`compare`). Not measured: nulls for
+rotation and drift.
 Source: `nulls`; the mechanism is this project's own check of the trajectory claims of arXiv 2606.07082, section 4.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -54,24 +55,37 @@ def shuffled_null(update: Tensor, view: str, cuts: Cuts, dense: bool) -> Null:
 
 @dataclass(frozen=True)
 class Direction:
-    """What fixed_direction takes of the final step. start = W0 of the bf16 view, direction = the whole final update (of
-    the widest view), both f32 or float64 [out, in]; last: leading subspaces of the final update in the bf16 view."""
+    """The fixed direction of a trajectory, of its final step.
+
+    start = W0 of the bf16 view, direction = the whole final update (of the widest view), both f32 or float64 [out, in];
+    norm: Frobenius norm of the final update in the bf16 view. dense: nulls by float64 factors.
+    """
 
     step: int
     start: Tensor
     direction: Tensor
-    last: Subspaces
+    norm: float
+    cuts: Cuts
+    dense: bool
 
-    def null(self, norm: float, cuts: Cuts, dense: bool) -> Null:
+    @cached_property
+    def last(self) -> Null:
+        """The null of the final step, which the others are compared with."""
+        return self._null(self.norm)
+
+    def null(self, norm: float) -> Null:
         """The null of a step whose update in the bf16 view has Frobenius norm `norm`."""
+        null = self.last if norm == self.norm else self._null(norm)
+        return Null(null.method, compare(null.row, null.subspaces, self.last.subspaces, self.step), null.subspaces)
+
+    def _null(self, norm: float) -> Null:
         view = "bf16"
         if norm == 0.0 or scale.largest(self.direction) == 0.0:
             return Null("equality", missing(FIXED, self.step, view, "zero update"))
         entries = fixed_direction(self.start, self.direction, norm)
         if not math.isfinite(scale.largest(entries)):
             return Null("equality", missing(FIXED, self.step, view, "the null exceeds the largest bf16"))
-        null = _measured(FIXED, entries, self.step, view, cuts, dense)
-        return Null(null.method, compare(null.row, null.subspaces, self.last, self.step), null.subspaces)
+        return _measured(FIXED, entries, self.step, view, self.cuts, self.dense)
 
 
 def compare(row: dict, here: Subspaces | None, last: Subspaces | None, final_step: int) -> dict:

@@ -195,19 +195,14 @@ class Matrix:
                 subspaces[view] = null.subspaces
         return NullRows(rows, subspaces, problem)
 
-    def fixed_direction(
-        self, step: int, weight: Tensor, final_step: int, final: Tensor, last: Subspaces | None = None
-    ) -> NullRows:
-        """The fixed direction null of one step, given the trajectory's final weight, the same object for every step.
-
-        last: leading subspaces of the final update in the bf16 view, where they are known.
-        """
+    def fixed_direction(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> NullRows:
+        """The fixed direction null of one step, given the trajectory's final weight, the same object for every step."""
         view, stored, problem = "bf16", dtype_name(weight.dtype), None
         broken, broken_last = nonfinite(weight), nonfinite(final)
         reason = self._unmeasurable(view, weight, broken)
         if reason is None and broken_last:
             reason = f"W_{final_step} has {_said(final, broken_last)}"
-        route = partial(self._fixed_direction, weight, final_step, final, last)
+        route = partial(self._fixed_direction, weight, final_step, final)
         null, why = (None, reason) if reason else _nulls(route, False)
         if why is not None and reason is None:
             problem = f"step {step}: nulls: {why}"
@@ -219,12 +214,9 @@ class Matrix:
         e = self._delta(view, weight, dense)[1]
         return null_rows.shuffled_null(e, view, self.settings, self._start(view, dense).dense)
 
-    def _fixed_direction(
-        self, weight: Tensor, final_step: int, final: Tensor, last: Subspaces | None, dense: bool
-    ) -> null_rows.Null:
-        direction = self._direction(final_step, final, last, dense or _wide("master", final))
-        norm = scale.frobenius(self._delta("bf16", weight, dense)[1])
-        return direction.null(norm, self.settings, self._start("bf16", dense).dense)
+    def _fixed_direction(self, weight: Tensor, final_step: int, final: Tensor, dense: bool) -> null_rows.Null:
+        direction = self._direction(final_step, final, dense or _wide("master", final))
+        return direction.null(scale.frobenius(self._delta("bf16", weight, dense)[1]))
 
     def _support(self, view: str, changes: support.Changes) -> Tables:
         if not self.settings.wants("update_support"):
@@ -306,17 +298,23 @@ class Matrix:
         }
         return settings.asked(**{table: tagged(support.METHOD, found) for table, found in rows.items()})
 
-    def _direction(self, final_step: int, final: Tensor, last: Subspaces | None, dense: bool) -> null_rows.Direction:
+    def _direction(self, final_step: int, final: Tensor, dense: bool) -> null_rows.Direction:
         """What the nulls need of the final step, kept while that is the same object."""
         if dense not in self.directions or self.directions[dense][0] is not final:
             start = self._start("bf16", dense)
             widest = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
-            if last is None:
-                cuts = self.settings.locking_k[:1]
-                last = Update(self._delta("bf16", final, dense)[1], start.dense, *cuts).subspaces(cuts)
-            direction = self._delta(widest, final, dense)[1].clone()
-            held = start.weight.to(self.device, torch.float32)
-            self.directions[dense] = final, null_rows.Direction(final_step, held, direction, last)
+            norm = scale.frobenius(self._delta("bf16", final, dense)[1])
+            self.directions[dense] = (
+                final,
+                null_rows.Direction(
+                    step=final_step,
+                    start=start.weight.to(self.device, torch.float32),
+                    direction=self._delta(widest, final, dense)[1].clone(),
+                    norm=norm,
+                    cuts=self.settings,
+                    dense=start.dense,
+                ),
+            )
         return self.directions[dense][1]
 
     def _unmeasurable(self, view: str, weight: Tensor, broken: int) -> str | None:

@@ -90,15 +90,13 @@ class _Work:
             return
         last = self.task.final
         final = _readable(last.after, last).weight.read() if any(FIXED in each for each in wanted.values()) else None
-        locked = self.parts.serving(last, "locking")
-        known = locked.subspaces.get("bf16") if locked else None
         with self._matrix(_readable(pairs[0].before, pairs[0]), ("nulls",)) as matrix:
             for pair in pairs:
                 weight = final if pair is last and final is not None else _readable(pair.after, pair).weight.read()
                 if SHUFFLED in wanted[pair.step]:
                     self._add_null(pair, SHUFFLED, weight, matrix.shuffled(pair.step, weight), None)
                 if FIXED in wanted[pair.step] and final is not None:
-                    null = matrix.fixed_direction(pair.step, weight, last.step, final, known)
+                    null = matrix.fixed_direction(pair.step, weight, last.step, final)
                     self._add_null(pair, FIXED, weight, null, (last.step, last.after.identity))
 
     def _add_null(

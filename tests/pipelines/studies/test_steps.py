@@ -30,7 +30,7 @@ def test_all_and_named_steps():
 
 @pytest.mark.parametrize("text", ["", "some", "0", "1,,2", "-1", "1.5", "²", "9" * 30])
 def test_what_names_no_steps_is_refused_with_its_value(text):
-    with pytest.raises(ValueError, match="--nulls-at .* is not all, few or steps from 1 up") as refusal:
+    with pytest.raises(ValueError, match=r"--nulls-at .* is not all, few or steps from 1 up") as refusal:
         require_choice("--nulls-at", text)
     assert repr(text) in str(refusal.value)
     assert require_choice("--nulls-at", " 1, 20 ") == "1,20"

@@ -1,0 +1,64 @@
+"""One reduction gives what float64 eigh gives, to the rounding of its dtype, on matrices with and without structure."""
+
+import pytest
+import torch
+
+from opd_ops.geometry import tridiagonal
+from opd_ops.geometry.gram import eigenvalues, gram
+from opd_ops.geometry.tridiagonal import Tridiagonal
+
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-13}
+
+
+def planted(kind, m, orthonormal):
+    generator = torch.Generator().manual_seed(m)
+    u = orthonormal(m, m, 1)
+    values = {
+        "spread": torch.logspace(0, -6, m, dtype=torch.float64),
+        "clusters": torch.tensor([1.0, 1.0, 1.0, 0.5] * (m // 4) + [0.25] * (m % 4), dtype=torch.float64),
+        "low rank": torch.cat([torch.linspace(2, 1, 3), torch.zeros(m - 3)]).double(),
+        "identity": torch.ones(m, dtype=torch.float64),
+    }
+    if kind == "zero rows":
+        a = torch.randn(m, 40, generator=generator, dtype=torch.float64)
+        a[::2] = 0
+        return a @ a.T
+    if kind == "diagonal":
+        return torch.diag(values["spread"])
+    return (u * values[kind]) @ u.T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("m", [4, 5, 64, 130])
+@pytest.mark.parametrize("kind", ["spread", "clusters", "low rank", "identity", "zero rows", "diagonal"])
+def test_values_and_vectors_are_those_of_the_matrix(kind, m, dtype, orthonormal):
+    matrix = planted(kind, m, orthonormal).to(dtype)
+    reduced = Tridiagonal(matrix.tril())  # the lower triangle is all that is read
+    exact = torch.linalg.eigvalsh(matrix.double()).flip(0)
+    bound = TOLERANCE[dtype] * float(exact[0])
+    assert float((reduced.values() - exact).abs().max()) <= bound
+    for k in {1, min(3, m), m}:
+        for wanted in (None, torch.float32):
+            vectors = reduced.vectors(k, wanted).double()
+            assert vectors.shape == (m, k)
+            limit = bound if wanted is None else max(bound, TOLERANCE[torch.float32] * float(exact[0]))
+            residual = matrix.double() @ vectors - vectors * reduced.values()[:k]
+            assert float(residual.norm(dim=0).max()) <= limit
+            # Of one cluster, dstemr keeps vectors orthogonal to some hundred eps.
+            assert float((vectors.T @ vectors - torch.eye(k)).abs().max()) <= 10 * limit / float(exact[0])
+
+
+def test_f32_that_overflows_is_refused_and_values_come_from_float64():
+    matrix = torch.full((6, 6), 3e38)
+    with pytest.raises(ArithmeticError, match="does not hold"):
+        Tridiagonal(matrix)
+    assert float(eigenvalues(matrix)[0]) == pytest.approx(6 * float(matrix[0, 0]), rel=1e-6)
+
+
+def test_spectra_are_the_same_by_either_way(monkeypatch):
+    a = torch.randn(90, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here = eigenvalues(gram(a, torch.float64))
+    monkeypatch.setattr("opd_ops.geometry.gram.SIDE", 0)
+    there = eigenvalues(gram(a, torch.float64))
+    assert float((here - there).abs().max()) < 1e-13 * float(here[0])
+    assert tridiagonal.SIDE > 2048, "the sides of common models up to 2048 take the reduction"
