@@ -55,7 +55,8 @@ class Tridiagonal:
         number = np.float32 if prefix == "s" else np.float64
         wanted = np.array(found[:, :k][:, ::-1], dtype=number, order="F")
         if size > 1:
-            reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))
+            with np.errstate(over="ignore"):  # reflectors are at most 1; of T, which lies beside them, nothing is read
+                reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))
             # Q leaves the first entry alone: its reflectors lie below the subdiagonal.
             wanted[1:], _, _ = _routine(prefix, "ormqr")(
                 "L", "N", reflectors[1:, :-1], scales, np.asfortranarray(wanted[1:]), BLOCK * k, overwrite_c=1
