@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
 from pipelines.report.regime.diagnostics import DIAGNOSTICS
@@ -56,6 +57,17 @@ def test_a_size_is_where_it_was_first_reached(planted, plant):
     frame = type(tables["update_norm"].collect())(fallen, schema=tables["update_norm"].collect_schema()).lazy()
     run = profiles(tables | {"update_norm": frame}, [("tiny.opd", 0)])["tiny.opd", 0, "master"]
     assert run.at(1.28e-3).step < 16 and run.at(3.3e-3) is None
+
+
+def test_nulls_of_few_steps_give_what_those_of_all_give_where_they_are_straight(planted, plant, run):
+    """It is interpolated linearly in log(step): one that is constant is met exactly."""
+    tables = plant([planted(recipe="tiny.opd", kind=1.0, objective="opd")])
+    few = tables | {"nulls": tables["nulls"].filter(pl.col("step").is_in([1, 4, 64]))}
+    thinned = profiles(few, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
+    assert thinned.values["effective_rank"] == pytest.approx(run.values["effective_rank"])
+    late = tables | {"nulls": tables["nulls"].filter(pl.col("step") >= 4)}
+    cut = profiles(late, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
+    assert np.isnan(cut[:2]).all() and np.isfinite(cut[2:]).all(), "before its first step there is no null"
 
 
 def test_similarities_are_to_the_budget_and_need_a_snapshot_near_the_share(run):
