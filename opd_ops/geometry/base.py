@@ -122,6 +122,7 @@ def _leading(formed: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
         squares, vectors = squares.flip(0), vectors.flip(1)
         return squares, vectors[:, :q].contiguous(), vectors[:, q:end].to(torch.bfloat16)
     reduced = Tridiagonal(formed)
+    del formed  # m x m float64, which the vectors below need the room of
     u = torch.linalg.qr(reduced.vectors(min(q, size))).Q  # dstemr's vectors of close values are so to 1e-13 alone
     guard = reduced.vectors(end, torch.float32)[:, q:].to(torch.bfloat16) if end > q else u[:, :0].to(torch.bfloat16)
     return reduced.values(), u, guard.contiguous()

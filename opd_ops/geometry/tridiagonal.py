@@ -54,6 +54,7 @@ class Tridiagonal:
             raise ArithmeticError(f"dstemr gave up ({info})")
         number = np.float32 if prefix == "s" else np.float64
         wanted = np.array(found[:, :k][:, ::-1], dtype=number, order="F")
+        del found
         if size > 1:
             with np.errstate(over="ignore"):  # reflectors are at most 1; of T, which lies beside them, nothing is read
                 reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))

@@ -12,7 +12,7 @@ a large f32 product, which `gemm.choose` measures; what runs slower counts more 
                                                                                 steps are needed: where no gap is
       update_norm without one of those three      2500 m n
       nulls                                       S + L each                    two in the bf16 view, one in master
-      once per base                               2 m^2 n + 24 m^3 + 12 Q m n   where rotation, drift or masks need it
+      once per base                               2 m^2 n + 14 m^3 + 12 Q m n   where rotation, drift or masks need it
     smaller, or float64                           F = 10 m^2 n + 30 m^3         for each of W0 (once), W_t, E, nulls
     besides                                       60 m n, and 30 m n for what is no projection
 
@@ -52,7 +52,7 @@ def per_base(shape: Sequence[int], dtype: str, tables: Collection[str], k: Seque
     m, n = sorted(shape)
     if dense(shape, dtype, k):
         return _factors(m, n)
-    return 2.0 * m * m * n + 24.0 * m**3 + 12.0 * width(k) * m * n
+    return 2.0 * m * m * n + 14.0 * m**3 + 12.0 * width(k) * m * n
 
 
 def per_snapshot(
@@ -99,7 +99,7 @@ def peak_bytes(
 ) -> int:
     """Highest memory of a worker on a projection. dtype: of W0; stored: bytes of the weight as stored.
 
-    W0 and W_t as stored, and the largest of: eigh of the base (four float64 m x m), W_t and E in f32 beside the largest
+    W0 and W_t as stored, and the largest of: the base's eigenvectors (four float64 m x m), W_t and E in f32 beside the largest
     Gram matrix and its copy, or beside what a weight takes while it is read (`read` bytes), and for nulls the final
     weight, seven f32 copies and a byte a weight. Dense: five float64 copies and three Gram matrices. SLACK is what
     `make bench` (figure 4) saw beyond these sums: workspaces, and pages that the allocator keeps.
