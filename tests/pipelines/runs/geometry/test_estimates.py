@@ -51,6 +51,7 @@ def test_small_and_float64_matrices_are_dense():
 
 def test_base_factors_are_as_large_as_the_engine_makes_them():
     assert (estimates.EXACT, estimates.EXTRA) == (base.EXACT, base.EXTRA)
+    assert estimates.TRIDIAGONAL == tridiagonal.SIDE
     for k in ((), (4,), (64,), (16, 200)):
         assert estimates.width(k) == base.width(k)
         for m in (512, 513, 600, 1300):
