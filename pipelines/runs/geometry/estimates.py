@@ -100,9 +100,9 @@ def peak_bytes(
     """Highest memory of a worker on a projection. dtype: of W0; stored: bytes of the weight as stored.
 
     W0 and W_t as stored, and the largest of: the base's eigenvectors (four float64 m x m), W_t and E in f32 beside the
-    largest Gram matrix and its copy, or beside what a weight takes while it is read (`read` bytes), and for nulls the final
-    weight, seven f32 copies and a byte a weight. Dense: five float64 copies and three Gram matrices. SLACK is what
-    `make bench` (figure 4) saw beyond these sums: workspaces, and pages that the allocator keeps.
+    largest Gram matrix and its copy, or beside what a weight takes while it is read (`read` bytes), and for nulls the
+    final weight, seven f32 copies and a byte a weight. Dense: five float64 copies and three Gram matrices. SLACK is
+    what `make bench` (figure 4) saw beyond these sums: workspaces, and pages that the allocator keeps.
     """
     m, n = sorted(shape)
     if dense(shape, dtype, k):

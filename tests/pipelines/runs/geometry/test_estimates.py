@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from opd_ops.geometry import base
+from opd_ops.geometry import base, tridiagonal
 from pipelines.runs.external import imports
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.external.outline import outline
