@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 
@@ -14,13 +16,55 @@ def noise(count, m, n, seed=0):
     return torch.randn(count, m, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_one_product_equals_the_definition(orthonormal):
-    bases = torch.stack([orthonormal(30, 4, seed) for seed in range(5)])
-    table = similarities(bases)
-    for a in range(5):
-        for b in range(5):
-            expected = float((bases[a].T @ bases[b]).square().sum()) / 4
-            assert float(table[a, b]) == pytest.approx(expected, rel=1e-13)
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        list(product(range(6), repeat=2)),
+        [(0, 5), (4, 5), (1, 2), (2, 5), (3, 5), (0, 1), (0, 5)],  # out of order, with gaps, one twice
+        [(2, 3)],
+        [],
+    ],
+)
+def test_products_of_neighbours_equal_the_definition(pairs, orthonormal):
+    bases = torch.stack([orthonormal(30, 4, seed) for seed in range(6)])
+    table = similarities(bases.mT.contiguous(), pairs)
+    assert len(table) == len(pairs)
+    for (a, b), similarity in zip(pairs, table, strict=True):
+        expected = float((bases[a].T @ bases[b]).square().sum()) / 4
+        assert float(similarity) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("cuts", [(8,), (1, 2, 24)])
+def test_the_pairs_wanted_are_the_rows_that_all_pairs_have_of_them(cuts):
+    made = updates([*noise(5, 20, 30), torch.zeros(20, 30).double(), *noise(2, 20, 30, 1)], *cuts)
+    every = locking.rows(made, "master")
+    wanted = {(10, 80), (30, 40), (40, 80), (50, 60), (60, 80), (70, 80), (80, 90)}  # there is no step 90
+    chosen = locking.rows(made, "master", wanted)
+    expected = [row for row in every if (row["step"], row["step_other"]) in wanted]
+    assert len(expected) == 6 * 2 * len(cuts)
+    for row, other in zip(chosen, expected, strict=True):
+        assert row | {"similarity": 0} == other | {"similarity": 0}
+        assert (row["similarity"] or 0) == pytest.approx(other["similarity"] or 0, rel=1e-13)
+    assert locking.rows(made, "master", set()) == []
+
+
+def test_columns_are_the_rows_turned():
+    made = updates(noise(4, 10, 12), 1, 2)
+    columns = locking.columns(made, "bf16", {(10, 20), (20, 40)})
+    assert tuple(columns) == locking.COLUMNS
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    assert rows == locking.rows(made, "bf16", {(10, 20), (20, 40)})
+
+
+def test_work_grows_with_the_pairs_wanted_and_not_with_their_square(monkeypatch):
+    rows = []
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: (rows.append(len(a)), product(a, b))[1])
+    made = updates(noise(40, 10, 12), 3)
+    rows.clear()
+    wanted = {(10 * step, 400) for step in range(1, 40)} | {(10 * step, 10 * step + 10) for step in range(1, 40)}
+    locking.columns(made, "bf16", wanted)
+    assert sum(rows) == 2 * 3 * len(wanted)  # sides, and rows of the left factor for each pair
 
 
 def test_a_fixed_direction_is_locked_at_one(planted):

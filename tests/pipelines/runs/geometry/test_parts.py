@@ -2,6 +2,7 @@
 
 import math
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,11 +101,11 @@ def test_an_entry_comes_back_as_it_was(task):
         kept.add(first)
         kept.add(second)
     again, bare = Parts(task).entries, peek(task)
-    assert again[0] == first and bare[0] == first
+    assert again[0] == first and bare[0] == replace(first, rows={})
     for view in ("bf16", "master"):
         one, two = second.subspaces[view], again[1].subspaces[view]
         assert torch.equal(one.output, two.output) and torch.equal(one.input, two.input)
-        assert vars(one) | {"output": 0, "input": 0} == vars(two) | {"output": 0, "input": 0}
+        assert vars(one) | {"output": 0, "input": 0} == vars(two) | {"output": 0, "input": 0}, "exact in two bytes"
     assert again[1].final == (2, "x") and bare[1].subspaces == {}
 
 
