@@ -25,7 +25,15 @@ Columns = dict[str, list[Any]]  # values by column, one a row
 COLUMNS = ("step", "step_other", "side", "k", "view", "similarity", "error", "chance", "reason")
 
 
-def similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+def similarities(bases: Tensor) -> Tensor:
+    """Sim_k of all pairs, [T, T], from orthonormal bases [T, n, k], by one product [Tk, n] x [n, Tk]."""
+    t, n, k = bases.shape
+    flat = bases.transpose(0, 1).reshape(n, t * k)
+    cosines = (flat.T @ flat).reshape(t, k, t, k)
+    return (cosines.square().sum((1, 3)) / k).clamp(max=1.0)
+
+
+def pair_similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """Sim_k of pairs of places, in their order, from bases [T, k, n] float64 whose rows are orthonormal.
 
     One product [rk, n] x [n, k] for every r neighbours that are compared with the same place; nothing is copied.
@@ -94,7 +102,7 @@ def _known(updates: list[Subspaces], side: str, index: int, wanted: list[tuple[i
     bases = torch.empty(len(defined), k, updates[0].extents[side], dtype=torch.float64)
     for basis, place in zip(bases, defined, strict=True):
         basis.copy_(updates[place].side(side)[:, :k].mT)
-    return similarities(bases, pairs).tolist()
+    return pair_similarities(bases, pairs).tolist()
 
 
 def _neighbours(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:

@@ -100,12 +100,18 @@ def encoded(frame: pl.DataFrame) -> bytes:
     # Arrow's writer, since Polars' puts no checksum on a page. Names of columns lie in none, hence the digest. Nor does
     # Arrow's own schema, which says nothing that Parquet's types do not, and which Polars believes: it is left out.
     how = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
-    schema, buffer = plain(frame.schema), io.BytesIO()
-    with pq.ParquetWriter(buffer, frame.clear().cast(dict(schema)).to_arrow().schema.remove_metadata(), **how) as file:
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _arrow(frame.clear()).schema, **how) as file:
         for rows in frame.iter_slices(GROUP) if len(frame) else (frame,):
-            file.write_table(rows.cast(dict(schema)).rechunk().to_arrow().replace_schema_metadata())
+            file.write_table(_arrow(rows))
         file.add_key_value_metadata({DIGEST: _digest(frame)})
     return buffer.getvalue()
+
+
+def _arrow(rows: pl.DataFrame) -> pa.Table:
+    """Rows in one piece, with texts for categories."""
+    kinds = plain(rows.schema).items()
+    return pa.table({name: rows[name].cast(kind).rechunk().to_arrow() for name, kind in kinds})
 
 
 def written(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:

@@ -14,7 +14,7 @@ import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Entry:
     """One snapshot's rows of some tables. before, after: identities of W0 and W_t. dtype: what the snapshot stores.
 
     final: step and identity of the weight that nulls compare with. problems: why rows are null. made_from: engine and
-    settings. subspaces: by view, where locking is among the tables. `peek` leaves out rows and subspaces.
+    settings. subspaces: by view, where locking is among the tables; left out where only rows were asked for.
     """
 
     step: int
@@ -73,9 +73,9 @@ class Entry:
 
 def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
     """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
-    found, there = {}, _by_step(entries)
+    found = {}
     for pair in task.pairs:
-        tables = tuple(t for t in task.tables if not any(entry.serves(task, pair, t) for entry in there[pair.step]))
+        tables = tuple(t for t in task.tables if not any(entry.serves(task, pair, t) for entry in entries))
         if tables:
             found[pair.step] = tables
     return found
@@ -148,12 +148,6 @@ class Parts:
     def serving(self, pair: Pair, table: str) -> Entry | None:
         return next((entry for entry in self.by_step[pair.step] if entry.serves(self.task, pair, table)), None)
 
-
-def _by_step(entries: Iterable[Entry]) -> defaultdict[int, list[Entry]]:
-    found = defaultdict(list)
-    for entry in entries:
-        found[entry.step].append(entry)
-    return found
 
 
 def _name(data: bytes) -> str:

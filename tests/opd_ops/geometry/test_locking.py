@@ -1,10 +1,11 @@
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
 
-from opd_ops.geometry import locking
-from opd_ops.geometry.locking import similarities
+from opd_ops.geometry import VERSION, locking
+from opd_ops.geometry.locking import pair_similarities, similarities
+from opd_ops.geometry.snapshot import Snapshot, paired, pairs
 from opd_ops.geometry.update import Update
 
 
@@ -14,6 +15,15 @@ def updates(matrices, *cuts):
 
 def noise(count, m, n, seed=0):
     return torch.randn(count, m, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_one_product_equals_the_definition(orthonormal):
+    bases = torch.stack([orthonormal(30, 4, seed) for seed in range(5)])
+    table = similarities(bases)
+    for a in range(5):
+        for b in range(5):
+            expected = float((bases[a].T @ bases[b]).square().sum()) / 4
+            assert float(table[a, b]) == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +37,7 @@ def noise(count, m, n, seed=0):
 )
 def test_products_of_neighbours_equal_the_definition(pairs, orthonormal):
     bases = torch.stack([orthonormal(30, 4, seed) for seed in range(6)])
-    table = similarities(bases.mT.contiguous(), pairs)
+    table = pair_similarities(bases.mT.contiguous(), pairs)
     assert len(table) == len(pairs)
     for (a, b), similarity in zip(pairs, table, strict=True):
         expected = float((bases[a].T @ bases[b]).square().sum()) / 4
@@ -52,8 +62,7 @@ def test_columns_are_the_rows_turned():
     made = updates(noise(4, 10, 12), 1, 2)
     columns = locking.columns(made, "bf16", {(10, 20), (20, 40)})
     assert tuple(columns) == locking.COLUMNS
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    assert rows == locking.rows(made, "bf16", {(10, 20), (20, 40)})
+    assert rows_of(columns) == locking.rows(made, "bf16", {(10, 20), (20, 40)})
 
 
 def test_work_grows_with_the_pairs_wanted_and_not_with_their_square(monkeypatch):
@@ -126,3 +135,31 @@ def test_undefined_subspaces_are_null_with_their_reason():
 def test_cut_past_the_matrix_is_null_with_its_reason():
     for row in locking.rows(updates(noise(2, 6, 12)), "master"):
         assert (row["similarity"], row["reason"]) == (None, "k=8 exceeds min(m, n)=6 (step 10)")
+
+
+def test_pairs_are_chosen_of_all_steps_and_of_those_that_moved():
+    """The snapshot before the third is the first that moved, whatever was stored between."""
+    full = noise(3, 20, 30)
+    made = [Update(e).subspaces((8,)) for e in (full[0], torch.zeros(20, 30).double(), full[1], full[2])]
+    taken = [Snapshot(step, "bf16", {}, {"bf16": one}) for step, one in zip((1, 2, 3, 4), made, strict=True)]
+    found = paired(taken, pairwise)
+    pairs = [(row["step"], row["step_other"], row["reason"]) for row in rows_of(found) if row["side"] == "input"]
+    assert pairs == [(1, 2, "zero update (step 2)"), (1, 3, None), (2, 3, "zero update (step 2)"), (3, 4, None)]
+    assert set(found["dtype"]) == {"bf16"} and set(found["method"]) == {f"{made[0].method}/{VERSION}"}
+
+
+def test_views_that_only_some_snapshots_have_are_paired_among_these():
+    bases = [Update(e).subspaces((8,)) for e in noise(3, 20, 30)]
+    views = (("bf16",), ("bf16", "master"), ("bf16", "master"))
+    taken = [
+        Snapshot(step, "fp32", {}, dict.fromkeys(names, one))
+        for step, (names, one) in enumerate(zip(views, bases, strict=True))
+    ]
+    for wanted, count in ((None, 3), ({(0, 1), (1, 2)}, 2)):
+        found = [(row["view"], row["step"], row["step_other"]) for row in pairs(taken, wanted) if row["side"] == "input"]
+        assert len(found) == count + 1 and found[-1] == ("master", 1, 2)
+    assert pairs([]) == [] and paired([])["step"] == []
+
+
+def rows_of(columns):
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
