@@ -1,7 +1,7 @@
 """Bases of subspaces in two or three bytes a number: integers times a power of two, exact again in f32.
 
-V [n, K], orthonormal, becomes V~ = q round(V / q), with the least power of two q for which the integers fit. With
-D = V~ - V and d = ||D_k||_F <= 1/10 of the first k columns of one basis, f of another's,
+V [n, K], orthonormal, becomes V~ = q round(V / q), with the least power of two q for which the integers fit.
+With D = V~ - V and d = ||D_k||_F <= 1/10 of the first k columns of one basis, f of another's,
 
     ||V~_k' W~_k - V_k' W_k||_F <= g = d + f + d f,
     |Sim_k of V~, W~ - Sim_k of V, W| <= (2 g + g^2 / sqrt(k)) / sqrt(k) <= (2 d + 4 d^2 + 2 f + 4 f^2) / sqrt(k),
@@ -28,25 +28,21 @@ WIDTHS = (2, 3)  # bytes of an integer
 
 def rounded(found: Subspaces) -> Subspaces:
     """The subspaces in the fewest bytes that their errors ask for, as f32, with the errors that they then have."""
-    for width in (*WIDTHS, 4):
-        sides = [_nearest(found.side(name), width) for name in ("output", "input")]
-        added = [max(_added(basis, near, k) for basis, near in sides) for k in found.cuts]
-        defined = [place for place, why in enumerate(found.reasons) if why is None]
-        if width == 4 or all(
-            added[place] <= max(SHARE * found.errors[place], FREE * found.cuts[place] ** 0.5) for place in defined
+    for width in WIDTHS:
+        candidate, added = _of_width(found, width)
+        if all(
+            more <= max(SHARE * error, FREE * k**0.5)
+            for k, error, more, why in zip(found.cuts, found.errors, added, found.reasons, strict=True)
+            if why is None
         ):
-            break
-    errors = tuple(
-        min(max(k**0.5, error), error + more)
-        for k, error, more in zip(found.cuts, found.errors, added, strict=True)
-    )
-    return replace(found, output=sides[0][1], input=sides[1][1], errors=errors)
+            return candidate
+    return _of_width(found, 4)[0]
 
 
 def pack(basis: Tensor) -> tuple[Tensor, float]:
-    """Integers, [n, K] int16 or [n, K, 3] uint8 (little-endian), and their unit; exactly the basis, in the fewest bytes.
+    """Integers in the fewest bytes, [n, K] int16 or [n, K, 3] uint8 (little-endian), and their unit: exactly the basis.
 
-    A basis that no unit serves comes back as it is, with the unit 1.
+    One that no unit serves comes back as it is, with the unit 1.
     """
     for width in WIDTHS:
         unit = _unit(basis, width)
@@ -67,6 +63,16 @@ def unpack(stored: Tensor, unit: float) -> Tensor:
     whole = torch.zeros(*stored.shape[:2], 4, dtype=torch.uint8)
     whole[..., 1:] = stored
     return (whole.view(torch.int32).squeeze(-1) >> 8).float() * unit
+
+
+def _of_width(found: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
+    """The subspaces in so many bytes a number, and what that adds to the error at each cut."""
+    sides = [_nearest(found.side(name), width) for name in ("output", "input")]
+    added = [max(_added(basis, near, k) for basis, near in sides) for k in found.cuts]
+    errors = tuple(
+        min(max(k**0.5, error), error + more) for k, error, more in zip(found.cuts, found.errors, added, strict=True)
+    )
+    return replace(found, output=sides[0][1], input=sides[1][1], errors=errors), added
 
 
 def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -48,8 +48,8 @@ def add_options(top: argparse.ArgumentParser) -> None:
         "--locking-pairs",
         default=FEW,
         metavar="PAIRS",
-        help="pairs of snapshots in the table locking: few (to the last, the one before and a few others; the default), "
-        "or all. What was measured gives any pair later",
+        help="pairs of snapshots in the table locking: few (to the last, the one before and some others; the "
+        "default), or all. What was measured gives any pair later",
     )
     add_workers(top)
 
@@ -57,9 +57,7 @@ def add_options(top: argparse.ArgumentParser) -> None:
 def measurement(given: argparse.Namespace) -> Measurement:
     """Errors: ValueError for ranks that are none, unknown tables and pairs, and a negative number of workers."""
     require_workers(given)
-    found = Measurement(
-        k=_ranks(given.k), locking_pairs=require_pairs("--locking-pairs", given.locking_pairs)
-    )
+    found = Measurement(k=_ranks(given.k), locking_pairs=require_pairs("--locking-pairs", given.locking_pairs))
     if given.diagnostics is None:
         return found
     names = _words("--diagnostics", given.diagnostics, TABLES)

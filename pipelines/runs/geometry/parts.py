@@ -149,7 +149,6 @@ class Parts:
         return next((entry for entry in self.by_step[pair.step] if entry.serves(self.task, pair, table)), None)
 
 
-
 def _name(data: bytes) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:24]}{END}"
 

@@ -156,7 +156,9 @@ def test_views_that_only_some_snapshots_have_are_paired_among_these():
         for step, (names, one) in enumerate(zip(views, bases, strict=True))
     ]
     for wanted, count in ((None, 3), ({(0, 1), (1, 2)}, 2)):
-        found = [(row["view"], row["step"], row["step_other"]) for row in pairs(taken, wanted) if row["side"] == "input"]
+        found = [
+            (row["view"], row["step"], row["step_other"]) for row in pairs(taken, wanted) if row["side"] == "input"
+        ]
         assert len(found) == count + 1 and found[-1] == ("master", 1, 2)
     assert pairs([]) == [] and paired([])["step"] == []
 

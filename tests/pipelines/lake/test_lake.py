@@ -392,7 +392,11 @@ def planted(table, count, seed=0):
 def test_columns_in_pieces_give_the_file_of_their_rows(table, count):
     found, schema = planted(table, count), TABLES[table].schema
     expected = file_of(table, found)
-    assert expected == file_of(table, pl.DataFrame(found, schema=schema)) == of_one_table(pl.DataFrame(found, schema=schema))
+    assert (
+        expected
+        == file_of(table, pl.DataFrame(found, schema=schema))
+        == of_one_table(pl.DataFrame(found, schema=schema))
+    )
     pieces = [found[:7], [], found[7:]]
     by_row = [compact(table, piece, {}) for piece in pieces]
     by_column = [compact(table, {name: [row[name] for row in piece] for name in schema}, {}) for piece in pieces]

@@ -1,6 +1,6 @@
 """A long trajectory of many matrices whose parts are all in the store, and what it takes to make its tables of them.
 
-    python -m tests.pipelines.runs.geometry.many MATRICES SNAPSHOTS [few|all] [bf16|fp32]
+python -m tests.pipelines.runs.geometry.many MATRICES SNAPSHOTS [few|all] [bf16|fp32]
 """
 
 import resource
