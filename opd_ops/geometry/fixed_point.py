@@ -6,10 +6,10 @@ With D = V~ - V and d = ||D_k||_F <= 1/10 of the first k columns of one basis, f
     ||V~_k' W~_k - V_k' W_k||_F <= g = d + f + d f,
     |Sim_k of V~, W~ - Sim_k of V, W| <= (2 g + g^2 / sqrt(k)) / sqrt(k) <= (2 d + 4 d^2 + 2 f + 4 f^2) / sqrt(k),
 
-so 2 d + 4 d^2 is added to the error of a subspace (`Subspaces.errors`), and `locking` needs no basis that is orthonormal
-again. d is computed, not estimated. An entry is off by q/2 at most; for entries of one size, 1 / sqrt(n), d is about
-3e-5 sqrt(k) in two bytes and 1e-7 sqrt(k) in three, whatever n.
-Fewest bytes are taken that add no more than SHARE of the error that is there, or FREE to a similarity; else f32.
+so 2 d + 4 d^2 is added to the error of a subspace (`Subspaces.errors`), and `locking` needs no basis that is
+orthonormal again. d is computed, not estimated: near 6e-5 sqrt(k) in two bytes and 2e-7 sqrt(k) in three where entries
+are spread as a Gaussian's, whatever n. Fewest bytes are taken that add no more than SHARE of the error that is there,
+or FREE to a similarity; else f32.
 """
 
 import math
