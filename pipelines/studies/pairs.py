@@ -29,8 +29,8 @@ def require_pairs(option: str, text: str) -> str:
 
 
 def choose_pairs(steps: Sequence[int], choice: str) -> frozenset[tuple[int, int]]:
-    """(step, later step) of the ascending `steps`, from 1 up, that a choice takes: `all` or `few`."""
-    return _chosen(tuple(steps), choice)
+    """(step, later step) of the ascending `steps`, from 1 up, that a choice takes. Errors: as `require_pairs`."""
+    return _chosen(tuple(steps), require_pairs("locking_pairs", choice))
 
 
 def nearest(steps: Iterable[int], end: int, share: float) -> int | None:

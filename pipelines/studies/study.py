@@ -16,7 +16,7 @@ class Measurement:
     """Which cuts the diagnostics use, which tables they fill, and for which steps.
 
     k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls. spectra_at:
-    steps of the tables SPECTRA. locking_pairs: all pairs of snapshots, or few.
+    steps of the tables SPECTRA. locking_pairs: `pairs.choose_pairs`.
     """
 
     k: tuple[int, ...] = (16,)

@@ -205,7 +205,7 @@ def _described(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pair
 def _opened(
     snapshots: Sequence[tuple[int, str]], kept: Mapping[int, records.Record]
 ) -> tuple[dict[int, Checkpoint], list[str]]:
-    """The given checkpoints by step, and a note for each that cannot be read and is recorded with the same address.
+    """The given checkpoints by step, and a note for each that is gone and is recorded with the same address.
 
     Errors: ValueError for any other that cannot be read.
     """
@@ -214,10 +214,20 @@ def _opened(
         try:
             given[step] = open_checkpoint(f"snapshot {step}", ref)
         except ValueError as error:
-            if step not in kept or kept[step]["ref"] not in (ref, normalise(ref)):
+            recorded = kept[step]["ref"] if step in kept else ""
+            if recorded not in (ref, normalise(ref)) or not _gone(recorded):
                 raise
             notes.append(f"{error}; what was measured of it is used")
     return given, notes
+
+
+def _gone(uri: str) -> bool:
+    """Whether nothing is at an address, and that can be said."""
+    folder, _, name = uri.rpartition("/")
+    try:
+        return name not in Store(folder).list("")
+    except OSError:
+        return False
 
 
 def _reopened(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import contextmanager
 from itertools import combinations
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -116,6 +117,9 @@ def test_a_checkpoint_that_is_gone_and_not_recorded_under_its_address_is_refused
     assert (code, err) == (0, "") and f"note: snapshot 100: {folders[100]} does not exist" in told
     code, _, err = measure("--k", "2", *some)
     assert code == 2 and "recorded snapshot 100 is gone" in err and "give it as --snapshot 100=REF" in err
+    Path(folders[100]).mkdir()
+    code, _, err = measure(*some)
+    assert code == 2 and "snapshot 100: " in err and "no other weights" in err, "it is there, and not as it was"
     folders[100] = tmp_path / "elsewhere"
     code, _, err = measure(*some)
     assert code == 2 and f"snapshot 100: {tmp_path}/elsewhere does not exist" in err

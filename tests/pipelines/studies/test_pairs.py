@@ -104,6 +104,8 @@ def test_a_choice_is_one_of_two():
     assert [require_pairs("--p", text) for text in ("all", "few")] == ["all", "few"]
     with pytest.raises(ValueError, match=r"^--p 'none' is neither all nor few; choose one of them$"):
         require_pairs("--p", "none")
+    with pytest.raises(ValueError, match=r"^locking_pairs '1,2' is neither"):
+        choose_pairs((1, 2), "1,2")
 
 
 def _locking(steps, choice):

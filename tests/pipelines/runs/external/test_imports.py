@@ -119,7 +119,7 @@ def test_rows_say_whose_they_are(folders, store):
     ]
     assert found["tables"].keys() == set(TABLES)
     made = found["tables"]["hill"]
-    assert made["settings"] == {"k": [4], "hill_k": [4]}
+    assert made["settings"] == CUTS.settings
     assert (made["engine"], made["roles"], made["problems"]) == (imports.VERSION, None, [])
     assert made["steps"] == {step: found["snapshots"][step]["stamp"] for step in ("1", "2")}
     assert "commit" in found["provenance"]
