@@ -254,8 +254,9 @@ def test_entries_are_looked_up_by_their_step(task, monkeypatch):
 
 def test_bytes_are_what_is_planned(given, store):
     """Three bytes a number of the subspaces, and the rest is rows and headers."""
-    run(store, *given)
-    task = next(task for task in plan(store, *given, CUTS, "y").work if task.name == Q)
+    asked = replace(CUTS, tables=tuple(table for table in CUTS.tables if table != "nulls"))
+    run(store, *given, asked)
+    task = next(task for task in plan(store, *given, asked, "y").work if task.name == Q)
     sizes = sum(len(store.read(key)) for key in kept(store) if "q_proj" in key)
     numbers = 2 * 2 * 16 * (48 + 32)  # snapshots, views
     assert 3 * numbers < sizes < 3 * numbers + 2 * 5000
