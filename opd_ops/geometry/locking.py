@@ -11,13 +11,18 @@ evidence of locking by itself; compare with the last step.
 Source: arXiv 2606.07082, section 4.2 and appendix E.
 """
 
-from itertools import combinations
+from collections.abc import Collection, Iterator, Sequence
+from itertools import combinations, groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from opd_ops.geometry.exact import SIDES
 from opd_ops.geometry.update import Subspaces
+
+Columns = dict[str, list[Any]]  # values by column, one a row
+COLUMNS = ("step", "step_other", "side", "k", "view", "similarity", "error", "chance", "reason")
 
 
 def similarities(bases: Tensor) -> Tensor:
@@ -28,37 +33,81 @@ def similarities(bases: Tensor) -> Tensor:
     return (cosines.square().sum((1, 3)) / k).clamp(max=1.0)
 
 
-def rows(updates: list[tuple[int, Subspaces]], view: str, pairs: set[tuple[int, int]] | None = None) -> list[dict]:
-    """One row per k, side and pair step < step_other of (step, subspaces), which come in step order and share cuts.
+def pair_similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    """Sim_k of pairs of places, in their order, from bases [T, k, n] float64 whose rows are orthonormal.
 
-    pairs: the pairs wanted; all where None.
+    One product [rk, n] x [n, k] for every r neighbours that are compared with the same place; nothing is copied.
     """
-    found = []
-    for index, k in enumerate(updates[0][1].cuts if len(updates) > 1 else ()):
-        defined = [i for i, (_, one) in enumerate(updates) if one.reasons[index] is None]
-        place = {i: at for at, i in enumerate(defined)}
+    _, k, n = bases.shape
+    found = torch.empty(len(pairs), dtype=torch.float64)
+    for other, places in _neighbours(pairs):
+        first = pairs[places[0]][0]
+        cosines = bases[first : first + len(places)].reshape(-1, n) @ bases[other].mT
+        found[places] = cosines.reshape(-1, k * k).square().sum(1) / k
+    return found.clamp(max=1.0)
+
+
+def columns(
+    updates: Sequence[tuple[int, Subspaces]], view: str, pairs: Collection[tuple[int, int]] | None = None
+) -> Columns:
+    """The columns of COLUMNS, with one row per cut, side and pair step < step_other of (step, subspaces).
+
+    updates: in step order, with the same cuts. pairs: those wanted, where `updates` has both; all where None.
+    """
+    found: Columns = {name: [] for name in COLUMNS}
+    steps = [step for step, _ in updates]
+    if pairs is None:
+        wanted = list(combinations(range(len(steps)), 2))
+    else:
+        place = {step: index for index, step in enumerate(steps)}
+        wanted = sorted((place[step], place[other]) for step, other in pairs if {step, other} <= place.keys())
+    for index, k in enumerate(updates[0][1].cuts if wanted else ()):
+        reasons = [one.reasons[index] and f"{one.reasons[index]} (step {step})" for step, one in updates]
+        missing = [reasons[a] or reasons[b] for a, b in wanted]
+        errors = [one.errors[index] for _, one in updates]
         for side in SIDES:
-            table = None
-            if defined:
-                table = similarities(torch.stack([updates[i][1].side(side)[:, :k].double() for i in defined]))
-            for a, b in combinations(range(len(updates)), 2):
-                (step, one), (other, two) = updates[a], updates[b]
-                if pairs is not None and (step, other) not in pairs:
-                    continue
-                reasons = ((t, held.reasons[index]) for t, held in (updates[a], updates[b]))
-                reason = next((f"{why} (step {t})" for t, why in reasons if why), None)
-                extent = one.extents[side]
-                found.append(
-                    {
-                        "step": step,
-                        "step_other": other,
-                        "side": side,
-                        "k": k,
-                        "view": view,
-                        "similarity": None if reason or table is None else float(table[place[a], place[b]]),
-                        "error": None if reason else min(1.0, (one.errors[index] + two.errors[index]) / k**0.5),
-                        "chance": k / extent if k <= extent else None,
-                        "reason": reason,
-                    }
-                )
+            known = iter(_known([one for _, one in updates], side, index, wanted))
+            extent = updates[0][1].extents[side]
+            found["step"] += [steps[a] for a, _ in wanted]
+            found["step_other"] += [steps[b] for _, b in wanted]
+            found["side"] += [side] * len(wanted)
+            found["k"] += [k] * len(wanted)
+            found["view"] += [view] * len(wanted)
+            found["similarity"] += [None if why else next(known) for why in missing]
+            found["error"] += [
+                None if why else min(1.0, (errors[a] + errors[b]) / k**0.5)
+                for why, (a, b) in zip(missing, wanted, strict=True)
+            ]
+            found["chance"] += [k / extent if k <= extent else None] * len(wanted)
+            found["reason"] += missing
     return found
+
+
+def rows(
+    updates: Sequence[tuple[int, Subspaces]], view: str, pairs: Collection[tuple[int, int]] | None = None
+) -> list[dict[str, Any]]:
+    """`columns` as one dict a row."""
+    found = columns(updates, view, pairs)
+    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+
+def _known(updates: list[Subspaces], side: str, index: int, wanted: list[tuple[int, int]]) -> list[float]:
+    """Similarities of the wanted pairs, both of which have a subspace at this cut; in their order."""
+    k = updates[0].cuts[index]
+    defined = [place for place, one in enumerate(updates) if one.reasons[index] is None]
+    among = {place: at for at, place in enumerate(defined)}
+    pairs = [(among[a], among[b]) for a, b in wanted if a in among and b in among]
+    if not pairs:
+        return []
+    bases = torch.empty(len(defined), k, updates[0].extents[side], dtype=torch.float64)
+    for basis, place in zip(bases, defined, strict=True):
+        basis.copy_(updates[place].side(side)[:, :k].mT)
+    return pair_similarities(bases, pairs).tolist()
+
+
+def _neighbours(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
+    """(b, indices of pairs (a, b), (a + 1, b), ...), which are as many as follow each other."""
+    order = sorted(range(len(pairs)), key=lambda index: (pairs[index][1], pairs[index][0]))
+    ranked = enumerate(order)
+    for (other, _), group in groupby(ranked, key=lambda item: (pairs[item[1]][1], pairs[item[1]][0] - item[0])):
+        yield other, [index for _, index in group]

@@ -4,11 +4,13 @@ Every row holds step, the table's own columns, the dtype that was stored and the
 """
 
 import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from opd_ops.geometry import VERSION, locking
 from opd_ops.geometry.update import Subspaces
 
+Choice = Callable[[Sequence[int]], Collection[tuple[int, int]]]  # pairs of steps, the earlier first
 Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it
 
 
@@ -23,18 +25,34 @@ class Snapshot:
     problem: str | None = None
 
 
-def pairs(taken: list[Snapshot], wanted: set[tuple[int, int]] | None = None) -> list[dict]:
+def pairs(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | None = None) -> list[dict]:
     """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
-    rows = []
+    found = paired(taken, None if wanted is None else lambda steps: wanted)
+    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+
+def paired(taken: list[Snapshot], choose: Choice | None = None) -> locking.Columns:
+    """Columns of `locking` from the subspaces of snapshots.
+
+    choose: which pairs, of ascending steps; all where None. It is asked for all steps of a view, and for those that
+    have a subspace: what it would choose if an update that is zero were no snapshot is there too.
+    """
+    whole: locking.Columns = {name: [] for name in (*locking.COLUMNS, "dtype", "method")}
     for view in ("bf16", "master"):
-        held = [one for one in taken if view in one.subspaces]
-        if not held:
+        updates = [(one.step, one.subspaces[view]) for one in taken if view in one.subspaces]
+        if not updates:
             continue
-        method = held[0].subspaces[view].method
-        by_step = {one.step: one for one in held}
-        for row in locking.rows([(one.step, one.subspaces[view]) for one in held], view, wanted):
-            rows.append(whole(row["step"], row, by_step[row["step"]].dtype, method))
-    return rows
+        wanted = None
+        if choose is not None:
+            defined = [step for step, subspaces in updates if None in subspaces.reasons]
+            wanted = {*choose([step for step, _ in updates]), *choose(defined)}
+        found = locking.columns(updates, view, wanted)
+        stored = {one.step: one.dtype for one in taken}
+        found["dtype"] = [stored[step] for step in found["step"]]
+        found["method"] = [f"{updates[0][1].method}/{VERSION}"] * len(found["step"])
+        for name, values in found.items():
+            whole[name] += values
+    return whole
 
 
 def tagged(method: str, rows: list[dict]) -> list[tuple[str, dict]]:

@@ -49,6 +49,8 @@ def show_plan(given: argparse.Namespace) -> int:
     seconds, workers = found.total.seconds, max(1, given.workers)
     shared = f", {duration(seconds / workers)} on {workers} cores" if workers > 1 else ""
     print(f"CPU: {duration(seconds)} at {probe.gflops:.0f} Gflop/s{shared}")
+    share = f", {found.total.parts / found.total.snapshots:.1%} of the snapshots" if found.total.snapshots else ""
+    print(f"kept for later pairs of snapshots: up to {size(found.total.parts)}{share}")
     print(f"memory of a worker: up to {size(found.peak)}")
     return 0
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opd_ops.geometry import TABLES
 from pipelines.cli.options import add_workers, address, require_workers, store_of
+from pipelines.studies.pairs import require_pairs
 from pipelines.studies.steps import FEW, MOST, require_choice
 from pipelines.studies.study import Measurement
 
@@ -51,16 +52,28 @@ def add_options(top: argparse.ArgumentParser) -> None:
         )
     top.add_argument("--name", help="name of the trajectory, a-z 0-9 . _ - (default: from the base's stamp)")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
+    top.add_argument(
+        "--locking-pairs",
+        default=FEW,
+        metavar="PAIRS",
+        help="pairs of snapshots in the table locking: few (to the last, the one before and some others; the "
+        "default), or all. What was measured gives any pair later",
+    )
     add_workers(top)
 
 
 def measurement(given: argparse.Namespace) -> Measurement:
-    """Errors: ValueError for ranks or steps that are none, unknown tables and a negative number of workers."""
+    """Errors: ValueError for ranks, steps or pairs that are none, unknown tables and a negative number of workers."""
     require_workers(given)
     nulls_at, spectra_at = (
         require_choice(f"--{name}-at", getattr(given, f"{name}_at")) for name in ("nulls", "spectra")
     )
-    found = Measurement(k=_ranks(given.k), nulls_at=nulls_at, spectra_at=spectra_at)
+    found = Measurement(
+        k=_ranks(given.k),
+        nulls_at=nulls_at,
+        spectra_at=spectra_at,
+        locking_pairs=require_pairs("--locking-pairs", given.locking_pairs),
+    )
     if given.diagnostics is None:
         return found
     names = _words("--diagnostics", given.diagnostics, TABLES)

@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,6 +23,8 @@ from pipelines.lake.schemas import TABLES, Table
 from pipelines.store.names import escaped, require_name, shown
 from pipelines.store.objects import Store, default_uri, normalise
 
+GROUP = 2**20  # rows of a row group, as Arrow's writer makes them
+TEXTS = 2**16  # rows of a column whose texts are joined at once
 DIGEST = b"sha256"  # of what a table says, in its metadata; tables of earlier versions have none
 log = logging.getLogger("opd")
 _TEMPORARY = re.compile(r"/\.part-0\.parquet\.[0-9a-f]{32}$")  # of a write that goes on, or was killed
@@ -71,22 +73,45 @@ def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFram
 def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
     """What `write` writes. Errors: ValueError when the rows do not fit the declared schema."""
     declared = _declared(table)
-    frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows)
-    if frame.schema != declared.schema:
+    frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows, {})
+    if plain(frame.schema) != declared.schema:
         raise ValueError(f"rows of {table} have schema {frame.schema}, declared is {declared.schema}")
     return encoded(frame)
 
 
+def compact(
+    table: str, rows: Sequence[dict[str, Any]] | Mapping[str, Sequence[Any]], constants: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Rows, or their columns, of a table in the declared order, with texts as categories: four bytes each.
+
+    constants: columns of one value. Columns that are nowhere are null. Errors: ValueError as of `write`.
+    """
+    texts = pl.col(pl.String).cast(pl.Categorical)
+    return _frame(_declared(table), rows, constants).with_columns(texts)
+
+
+def plain(schema: pl.Schema) -> pl.Schema:
+    """The schema with categories as the texts that they stand for."""
+    return pl.Schema({name: pl.String() if kind == pl.Categorical else kind for name, kind in schema.items()})
+
+
 def encoded(frame: pl.DataFrame) -> bytes:
-    """A partition's file, with the digest of what it says."""
-    buffer, rows = io.BytesIO(), frame.to_arrow().replace_schema_metadata()
+    """A partition's file, with the digest of what it says. Texts may be categories; few are texts at once."""
     # Arrow's writer, since Polars' puts no checksum on a page. Names of columns lie in none, hence the digest. Nor does
     # Arrow's own schema, which says nothing that Parquet's types do not, and which Polars believes: it is left out.
     how = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
-    with pq.ParquetWriter(buffer, rows.schema, **how) as file:
-        file.write_table(rows)
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _arrow(frame.clear()).schema, **how) as file:
+        for rows in frame.iter_slices(GROUP) if len(frame) else (frame,):
+            file.write_table(_arrow(rows))
         file.add_key_value_metadata({DIGEST: _digest(frame)})
     return buffer.getvalue()
+
+
+def _arrow(rows: pl.DataFrame) -> pa.Table:
+    """Rows in one piece, with texts for categories."""
+    kinds = plain(rows.schema).items()
+    return pa.table({name: rows[name].cast(kind).rechunk().to_arrow() for name, kind in kinds})
 
 
 def written(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:
@@ -142,12 +167,15 @@ def _of_polars(file: pq.ParquetFile) -> bool:
 def _digest(frame: pl.DataFrame) -> bytes:
     """SHA-256 over names, types and values of all columns, in hexadecimal."""
     total = hashlib.sha256()
-    for column in frame.iter_columns():
-        total.update(f"{column.name} {column.dtype} {len(column)}\n".encode(errors="surrogatepass"))
+    for column, kind in zip(frame.iter_columns(), plain(frame.schema).dtypes(), strict=True):
+        total.update(f"{column.name} {kind} {len(column)}\n".encode(errors="surrogatepass"))
         nulls = column.null_count() > 0
         total.update(column.is_null().to_numpy().tobytes() if nulls else bytes(len(column)))
-        if column.dtype == pl.String:
-            total.update("\0".join((column.fill_null("") if nulls else column).to_list()).encode())
+        if kind == pl.String:
+            for begin in range(0, len(column), TEXTS):
+                part = column.slice(begin, TEXTS).cast(pl.String)
+                text = "\0".join((part.fill_null("") if nulls else part).to_list())
+                total.update(("\0" + text if begin else text).encode())
         elif column.dtype.is_nested():
             total.update(repr(column.to_list()).encode())
         else:
@@ -275,14 +303,23 @@ def _declared(table: str) -> Table:
     return TABLES[table]
 
 
-def _frame(table: Table, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    unknown = {column for row in rows for column in row} - set(table.schema)
+def _frame(
+    table: Table, rows: Sequence[dict[str, Any]] | Mapping[str, Sequence[Any]], constants: Mapping[str, Any]
+) -> pl.DataFrame:
+    by_column = isinstance(rows, Mapping)
+    unknown = (set(rows) if by_column else {column for row in rows for column in row}) | set(constants)
+    unknown -= set(table.schema)
     if unknown:
         raise ValueError(f"rows of {table.name} have undeclared columns {sorted(unknown)}")
+    height = len(next(iter(rows.values()), ())) if by_column else len(rows)
     columns = []
     for name, dtype in table.schema.items():
         try:
-            columns.append(pl.Series(name, [row.get(name) for row in rows], dtype, strict=True))
+            if name in constants or (by_column and name not in rows):
+                columns.append(pl.Series(name, [constants.get(name)], dtype, strict=True).new_from_index(0, height))
+            else:
+                values = rows[name] if by_column else [row.get(name) for row in rows]
+                columns.append(pl.Series(name, values, dtype, strict=True))
         except TypeError as error:
             raise ValueError(f"column {table.name}.{name}: {str(error).splitlines()[0]}") from None
     return pl.DataFrame(columns)

@@ -17,7 +17,7 @@ class Measurement:
 
     k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls. spectra_at:
     steps of whole spectra, which are most of the cost: of spectral_drift, and of update_spectrum and hill where no
-    locking is filled, which needs theirs anyway. locking_pairs: all pairs of snapshots, or few.
+    locking is filled, which needs theirs anyway. locking_pairs: `pairs.choose_pairs`.
     """
 
     k: tuple[int, ...] = (16,)

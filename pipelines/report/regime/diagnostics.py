@@ -9,6 +9,8 @@ of other shapes. Stable and effective rank are taken relative to noise of the sa
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.studies.pairs import SHARES
+
 K = 16  # directions compared: the cut that every study measures
 View = Literal["bf16", "master"]
 VIEWS: tuple[View, ...] = ("bf16", "master")
@@ -32,7 +34,8 @@ class Diagnostic:
     share: float | None = None  # of the steps up to the budget, for similarities between two steps
 
 
-def _locked(percent: int) -> Diagnostic:
+def _locked(share: float) -> Diagnostic:
+    percent = round(100 * share)
     return Diagnostic(
         name=f"sim16_{percent}",
         words=f"Sim_{K} to there at {percent} % of the steps",
@@ -41,7 +44,7 @@ def _locked(percent: int) -> Diagnostic:
         where=(("side", "input"), ("k", K)),
         error="error",
         sized=True,
-        share=percent / 100,
+        share=share,
     )
 
 
@@ -109,7 +112,6 @@ DIAGNOSTICS = (
         where=(("mask", "principal"), ("alpha", 0.5)),
         views=("bf16",),
     ),
-    _locked(10),
-    _locked(25),
+    *(_locked(share) for share in SHARES),
 )
 BY_NAME = {diagnostic.name: diagnostic for diagnostic in DIAGNOSTICS}

@@ -14,6 +14,7 @@ from pipelines.lake.schemas import TABLES
 from pipelines.report.metrics import PROJECTIONS
 from pipelines.report.regime.diagnostics import DIAGNOSTICS, Diagnostic
 from pipelines.report.samples import NEARBY, mean
+from pipelines.studies.pairs import nearest
 
 KEYS = ("study", "recipe", "seed", "view")
 Run = tuple[str, int]  # recipe, seed
@@ -101,12 +102,10 @@ class Profile:
     def _similarity(self, diagnostic: Diagnostic, end: int) -> tuple[float, float]:
         """Of the snapshot nearest to the diagnostic's share of `end` steps, and of that at `end`; NaN without one."""
         assert diagnostic.share is not None
-        before = [int(step) for step in self.steps if step < end]
-        away = {step: abs(step / end - diagnostic.share) for step in before}
-        nearest = min(before, key=lambda step: (away[step], step), default=None)
-        if nearest is None or away[nearest] > NEARBY + 1e-9:
+        step = nearest(map(int, self.steps), end, diagnostic.share)
+        if step is None or abs(step / end - diagnostic.share) > NEARBY + 1e-9:
             return float("nan"), float("nan")
-        return self.similar.get((diagnostic.name, nearest, end), (float("nan"), float("nan")))
+        return self.similar.get((diagnostic.name, step, end), (float("nan"), float("nan")))
 
 
 def profiles(tables: Mapping[str, pl.LazyFrame], runs: Iterable[Run]) -> dict[tuple[str, int, str], Profile]:

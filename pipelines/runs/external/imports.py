@@ -5,13 +5,14 @@ tables are written after it, and a call that finds a newer record, before or aft
 to write a table knows of all snapshots recorded before.
 
 Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
-same name and base join the recorded ones and cost themselves, besides locking (every pair, from kept subspaces) and
-nulls (every step again where the final one is new). Tables hold the roles of the latest call.
+same name and base join the recorded ones and cost themselves, besides locking (pairs, from kept subspaces) and nulls
+(every step again where the final one is new). Tables hold the roles of the latest call. A recorded snapshot that is
+gone is needed only where its weights must be read.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from pipelines.runs.provenance import provenance
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, normalise
 from pipelines.store.pairing import Pairing, pair
 from pipelines.studies.steps import require_known
 from pipelines.studies.study import Measurement
@@ -80,13 +81,13 @@ def plan(
     wanted = _roles(roles)
     _require_steps([step for step, _ in snapshots])
     start = open_checkpoint("base", base)
-    given = {step: open_checkpoint(f"snapshot {step}", ref) for step, ref in snapshots}
-    pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
     recipe = f"{STUDY}.{name or start.stamp[:12]}"
     number, stored = records.newest(store, recipe)
+    kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
+    given, gone = _opened(snapshots, kept)
+    pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
     if stored is not None:
         records.require_extends(stored, recipe, start, given)
-    kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
     held = matrices(start)
     described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
     steps = tuple(sorted(described))
@@ -105,7 +106,7 @@ def plan(
         pairings |= {step: pair(start, found) for step in kept if (found := _reopened(step, kept, given))}
         work = _tasks(store, recipe, start, described, pairings, measurement, wanted)
         _require_kept(work, described)
-    notes = dict.fromkeys(note for step in steps for note in described[step]["notes"])
+    notes = dict.fromkeys(gone + [note for step in steps for note in described[step]["notes"]])
     notes |= dict.fromkeys(measurement.left_out(steps))
     return Import(
         store=store,
@@ -203,6 +204,34 @@ def _described(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pair
     """What the record says of a snapshot. held: the weights of the base."""
     absent = sorted(held.keys() - pairing.pairs.keys())
     return {"ref": checkpoint.ref, "stamp": checkpoint.stamp, "notes": list(pairing.notes), "absent": absent}
+
+
+def _opened(
+    snapshots: Sequence[tuple[int, str]], kept: Mapping[int, records.Record]
+) -> tuple[dict[int, Checkpoint], list[str]]:
+    """The given checkpoints by step, and a note for each that is gone and is recorded with the same address.
+
+    Errors: ValueError for any other that cannot be read.
+    """
+    given, notes = {}, []
+    for step, ref in snapshots:
+        try:
+            given[step] = open_checkpoint(f"snapshot {step}", ref)
+        except ValueError as error:
+            recorded = kept[step]["ref"] if step in kept else ""
+            if recorded not in (ref, normalise(ref)) or not _gone(recorded):
+                raise
+            notes.append(f"{error}; what was measured of it is used")
+    return given, notes
+
+
+def _gone(uri: str) -> bool:
+    """Whether nothing is at an address, and that can be said."""
+    folder, _, name = uri.rpartition("/")
+    try:
+        return name not in Store(folder).list("")
+    except OSError:
+        return False
 
 
 def _reopened(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:

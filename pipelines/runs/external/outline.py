@@ -12,12 +12,17 @@ from pipelines.store.objects import Store
 
 @dataclass
 class Line:
-    """Of one role: matrices, bytes to read, bytes of base factors in all and kept already, CPU seconds for all."""
+    """Of one role: matrices, bytes to read, bytes of base factors in all and kept already, CPU seconds for all.
+
+    snapshots: bytes of those that are to be measured. parts: bytes that will be kept of them (`runs.geometry.parts`).
+    """
 
     matrices: int = 0
     read: int = 0
     base: int = 0
     base_kept: int = 0
+    snapshots: int = 0
+    parts: int = 0
     seconds: float = 0.0
 
     def add(self, other: "Line") -> None:
@@ -90,7 +95,10 @@ def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gf
                 line.base_kept += task.starts * size(task.shape, task.dtype, k) * (source in there)
     # W0 once; with every snapshot where blocks are compared; and all a second time for nulls.
     bases = [pair.before.weight.nbytes for pair in pairs]
-    line.read = sum(pair.after.weight.nbytes for pair in pairs) + (sum(bases) if _blocks(task) else bases[0])
+    line.snapshots = sum(pair.after.weight.nbytes for pair in pairs)
+    line.read = line.snapshots + (sum(bases) if _blocks(task) else bases[0])
+    if task.projection:
+        line.parts = estimates.stored_bytes(task.shape, len(pairs), task.views, asked)
     if nulls := [pair.after.weight.nbytes for pair in pairs if "nulls" in missing[pair.step]]:
         line.read += bases[0] + sum(nulls)
     line.seconds = task.cost_of(missing, base_known=source in kept.factors) * UNIT / (gflops * 1e9)

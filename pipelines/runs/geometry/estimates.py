@@ -30,7 +30,9 @@ ROTATION = frozenset(("rotation", "singular_shift"))
 SPECTRA = frozenset(("update_spectrum", "hill", "locking"))
 TUNED = ROTATION | {"spectral_drift"}  # tables that need factors of W_t where those are dense
 BASED = TUNED | {"localization"}  # tables that need factors of W0
-COLUMNS = 24  # of a leading subspace, at most
+COLUMNS = 16  # of a leading subspace: the cut of locking
+PACKED = 3  # bytes of a number of a subspace in a part, at most but where it is spiked (`fixed_point`)
+ROWS = 1500  # bytes of a snapshot's rows of one view in a part, compressed
 SLACK = 1.2  # measured over summed
 PROCESS = 350 * 2**20  # bytes of a worker that has imported torch
 
@@ -117,8 +119,13 @@ def peak_bytes(
 
 
 def kept_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collection[str]) -> int:
-    """Bytes of the leading subspaces that locking keeps of all snapshots of a projection."""
-    return 8 * COLUMNS * sum(shape) * snapshots * views * ("locking" in tables)
+    """Memory of a projection's leading subspaces, of all snapshots: f32, and one side of one view in float64."""
+    return COLUMNS * (4 * sum(shape) * views + 8 * max(shape)) * snapshots * ("locking" in tables)
+
+
+def stored_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collection[str]) -> int:
+    """Bytes of a projection's parts in the store, of so many snapshots: leading subspaces, and rows of all tables."""
+    return (PACKED * COLUMNS * sum(shape) * ("locking" in tables) + ROWS) * snapshots * views
 
 
 def projected_bytes(shape: Sequence[int], stored: int, *, exact: bool) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+import polars as pl
+
 from opd_ops.geometry import VERSION
 from opd_ops.recipe import Recipe
 from opd_ops.roles import role
@@ -71,7 +73,7 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
     }
     seconds["measure"] = [total + more for total, more in zip(seconds["measure"], proving, strict=True)]
     return Found(
-        {table: [row for found in ordered for row in found.rows[table]] for table in tables},
+        {table: pl.concat([found.rows[table] for found in ordered], rechunk=False) for table in tables},
         [problem for found in ordered for problem in found.problems],
         seconds,
         [key for found in ordered for key in found.stale],
@@ -183,7 +185,7 @@ def measure_run(
         found = measure(work, serial=serial, progress=progress)
         store.remove(key)  # stopped between two tables, it must not vouch for a mixture
         for table in measurement.tables:
-            lake.write(store, table, found.rows.get(table, []), recipe=recipe.name, seed=seed)
+            lake.write(store, table, found.rows.get(table, ()), recipe=recipe.name, seed=seed)
     book(clock, found)
     write_timing(store, recipe.study, recipe.name, seed, end["step"], clock)
     description = {"from": expected(store, recipe, seed, measurement), "problems": found.problems}

@@ -101,7 +101,7 @@ def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True,
     work = tasks(trajectory, steps if projected or held is None else [], columns, Measurement(tables=TABLES))
     if held is None:
         measured = measure(work, serial=serial)
-        held = tuple(pl.DataFrame(measured.rows[name], schema=lake.TABLES[name].schema) for name in TABLES)
+        held = tuple(measured.rows[name].cast(dict(lake.TABLES[name].schema)) for name in TABLES)
         problems = tuple(measured.problems)
     found = readings(*held)
     if projected:

@@ -2,17 +2,21 @@
 
     runs/<recipe>/seed-<n>/measured/<matrix>/<SHA-256 of the object, 24 digits>.safetensors
 
-The header's metadata holds the rows and what they were made from; the tensors are the leading subspaces of the updates,
-from which locking is made for any pair of snapshots. A damaged object does not fit its name and is measured again.
+The header's metadata says what was made, and from what. The tensor ROWS is the rows: JSON, compressed by zlib. The
+others are the leading subspaces of the updates, in the bytes that their errors ask for (`fixed_point`), from which
+locking is made for any pair of snapshots. A damaged object does not fit its name and is measured again. Parts of
+earlier versions, with rows among the metadata and subspaces in float64 or f32, are read as they are.
 """
 
 import hashlib
 import json
 import math
 import time
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, units
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from opd_ops.geometry.update import Subspaces
 
 FLUSH = 10.0  # wall seconds of work after which a part is written
-END, PART = ".safetensors", "part"
+END, PART, ROWS = ".safetensors", "part", "rows"
 SIDES = ("output", "input")
 
 Rows = dict[str, list[dict[str, Any]]]  # by table
@@ -71,25 +75,22 @@ class Entry:
 
 def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
     """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
-    missing = {
-        step: tuple(dict.fromkeys(table for table, _ in absent)) for step, absent in lacking_units(task, entries)
-    }
+    by_step: defaultdict[int, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_step[entry.step].append(entry)
+    missing = {}
+    for pair in task.pairs:
+        there = by_step[pair.step]
+        missing[pair.step] = tuple(
+            table
+            for table in task.tables_by_step[pair.step]
+            if not all(any(entry.serves(task, pair, unit) for entry in there) for unit in units(table))
+        )
     return {step: tables for step, tables in missing.items() if tables}
 
 
-def lacking_units(task: MatrixTask, entries: list[Entry]) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """For each step the (table, unit) that no entry holds."""
-    by_step: dict[int, list[Entry]] = {}
-    for entry in entries:
-        by_step.setdefault(entry.step, []).append(entry)
-    for pair in task.pairs:
-        there = by_step.get(pair.step, [])
-        wanted = [(table, unit) for table in task.tables_by_step[pair.step] for unit in units(table)]
-        yield pair.step, [it for it in wanted if not any(entry.serves(task, pair, it[1]) for entry in there)]
-
-
 def peek(task: MatrixTask) -> list[Entry]:
-    """All entries of the task's matrix without their subspaces, from headers alone."""
+    """All entries of the task's matrix without rows and subspaces, from headers alone."""
     found: list[Entry] = []
     for key in _keys(task.store, task.folder):
         try:
@@ -104,14 +105,15 @@ class Parts:
 
     def __init__(self, task: MatrixTask) -> None:
         self.task = task
-        self.entries: list[Entry] = []
+        self.by_step: defaultdict[int, list[Entry]] = defaultdict(list)
         self.stale: list[str] = []  # keys of parts that serve nothing and never will
         self.pending: list[Entry] = []
         self.flushed = time.perf_counter()
         steps = {pair.step: pair for pair in task.pairs}
         for key in _keys(task.store, task.folder):
             entries = _read(task.store, key)
-            self.entries += entries
+            for entry in entries:
+                self.by_step[entry.step].append(entry)
             known = [entry for entry in entries if entry.made_from == task.made_from]
             if not any(
                 entry.step not in steps or any(entry.serves(task, steps[entry.step], table) for table in entry.tables)
@@ -119,9 +121,17 @@ class Parts:
             ):
                 self.stale.append(key)
 
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for entries in self.by_step.values() for entry in entries]
+
     def add(self, entry: Entry) -> None:
-        """Take an entry, and write what is pending where enough work went into it."""
-        self.entries.append(entry)
+        """Take an entry, its subspaces rounded as they will be read, and write what is pending after enough work."""
+        if entry.subspaces:
+            from opd_ops.geometry.fixed_point import rounded
+
+            entry = replace(entry, subspaces={view: rounded(each) for view, each in entry.subspaces.items()})
+        self.by_step[entry.step].append(entry)
         self.pending.append(entry)
         if time.perf_counter() - self.flushed >= FLUSH:
             self.flush()
@@ -144,7 +154,7 @@ class Parts:
             self.flush()
 
     def serving(self, pair: Pair, unit: str) -> Entry | None:
-        return next((entry for entry in self.entries if entry.serves(self.task, pair, unit)), None)
+        return next((entry for entry in self.by_step[pair.step] if entry.serves(self.task, pair, unit)), None)
 
 
 def _name(data: bytes) -> str:
@@ -169,24 +179,30 @@ def _read(store: Store, key: str) -> list[Entry]:
     length = int.from_bytes(data[:8], "little")
     try:
         return _entries(parsed(data[8 : 8 + length]), load(data))
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, zlib.error, SafetensorError):
         return []
 
 
 def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
+    import torch
     from safetensors.torch import save
 
-    tensors, held = {}, []
+    from opd_ops.geometry.fixed_point import pack
+
+    rows = zlib.compress(json.dumps({ROWS: [entry.rows for entry in entries]}, allow_nan=False).encode())
+    tensors, held = {ROWS: torch.frombuffer(bytearray(rows), dtype=torch.uint8)}, []
     for i, entry in enumerate(entries):
-        facts = vars(entry) | {"subspaces": {}}
+        facts = {name: value for name, value in vars(entry).items() if name != "rows"} | {"subspaces": {}}
         for view, found in entry.subspaces.items():
-            tensors |= {f"{i}.{view}.{side}": found.side(side).contiguous() for side in SIDES}
+            packed = {side: pack(found.side(side)) for side in SIDES}
+            tensors |= {f"{i}.{view}.{side}": integers.contiguous() for side, (integers, _) in packed.items()}
             errors = [None if math.isinf(error) else error for error in found.errors]
             facts["subspaces"][view] = {
                 "cuts": found.cuts,
                 "errors": errors,
                 "reasons": found.reasons,
                 "method": found.method,
+                "units": [packed[side][1] for side in SIDES],
             }
         held.append(facts)
     # One item, since safetensors writes several in any order and equal parts should have equal names.
@@ -194,9 +210,14 @@ def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
 
 
 def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> list[Entry]:
+    entries = parsed(header["__metadata__"][PART].encode())["entries"]
+    rows: list[Any] = [{}] * len(entries)
+    if tensors is not None and ROWS in tensors:
+        rows = parsed(zlib.decompress(tensors[ROWS].numpy().tobytes()))[ROWS]
     found = []
-    for i, facts in enumerate(parsed(header["__metadata__"][PART].encode())["entries"]):
+    for i, (facts, each) in enumerate(zip(entries, rows, strict=True)):
         subspaces = {} if tensors is None else _subspaces(i, facts["subspaces"], tensors)
+        facts = {"rows": each} | facts
         facts |= {
             "tables": tuple(facts["tables"]),
             "problems": tuple(facts["problems"]),
@@ -218,12 +239,15 @@ def _checked(entry: Entry) -> Entry:
 
 
 def _subspaces(place: int, views: dict[str, dict[str, Any]], tensors: "dict[str, Tensor]") -> "dict[str, Subspaces]":
+    from opd_ops.geometry.fixed_point import unpack
     from opd_ops.geometry.update import Subspaces
 
     return {
         view: Subspaces(
-            output=tensors[f"{place}.{view}.output"],
-            input=tensors[f"{place}.{view}.input"],
+            **{
+                side: unpack(tensors[f"{place}.{view}.{side}"], unit)
+                for side, unit in zip(SIDES, facts.get("units", (1.0, 1.0)), strict=True)
+            },
             cuts=tuple(facts["cuts"]),
             errors=tuple(math.inf if error is None else error for error in facts["errors"]),
             reasons=tuple(facts["reasons"]),

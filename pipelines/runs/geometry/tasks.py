@@ -151,15 +151,18 @@ class MatrixTask:
         read = max(ref.nbytes * (1 if ref.ref.code is None else 2) for ref in refs)
         if not self.projection:
             return estimates.streamed_bytes(stored, self.at_once, read)
-        views = 2 if any(ref.ref.dtype in estimates.MASTER for ref in refs) else 1
         peak = estimates.peak_bytes(self.shape, self.dtype, stored, tables, self.measurement.k, read=read)
-        return peak + estimates.kept_bytes(self.shape, len(self.pairs), views, tables)
+        return peak + estimates.kept_bytes(self.shape, len(self.pairs), self.views, tables)
+
+    @property
+    def views(self) -> int:
+        """Two where any snapshot is wider than bf16."""
+        return 2 if any(pair.after.ref and pair.after.ref.ref.dtype in estimates.MASTER for pair in self.pairs) else 1
 
     @cached_property
     def starts(self) -> int:
         """Base factors it may need: one for each view, where W0 and a snapshot are both wider than bf16."""
-        wide = any(pair.after.ref and pair.after.ref.ref.dtype in estimates.MASTER for pair in self.pairs)
-        return 2 if wide and self.dtype in estimates.MASTER else 1
+        return self.views if self.dtype in estimates.MASTER else 1
 
 
 def units(table: str) -> tuple[str, ...]:

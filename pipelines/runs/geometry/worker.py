@@ -7,15 +7,19 @@ in blocks of rows, whose counts add.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipelines.lake.lake import compact
 from pipelines.runs.clock import Clock
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.geometry.parts import Entry, Parts, Rows, lacking
 from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, units
 from pipelines.store.bases import BaseCache
+from pipelines.studies.pairs import choose_pairs
 
 if TYPE_CHECKING:
+    import polars as pl
     from torch import Tensor
 
     from opd_ops.geometry.suite import Matrix, NullRows, Settings
@@ -23,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """rows by table; seconds: [wall, CPU] by phase of this call.
+    """rows by table, with texts as categories (`lake.compact`); seconds: [wall, CPU] by phase of this call.
 
     problems: by name, weights that are not finite and what could not be computed. phases: measure, and base, the part
     of it that went into base factors. stale: parts that nothing needs any more.
     """
 
-    rows: Rows
+    rows: "dict[str, pl.DataFrame]"
     problems: list[str]
     seconds: dict[str, list[float]]
     stale: list[str]
@@ -200,9 +204,10 @@ def _nbytes(pair: Pair) -> int:
     return max(source.ref.nbytes for source in (pair.before, pair.after) if source.ref)
 
 
-def _assembled(task: MatrixTask, parts: Parts) -> tuple[Rows, list[str]]:
+def _assembled(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame], list[str]]":
     """Rows of all tables in order of steps, whichever parts they lie in, and what is said of non-finite weights."""
-    from opd_ops.geometry.suite import NullRows, Snapshot, compared, pairs
+    from opd_ops.geometry.snapshot import Snapshot, paired
+    from opd_ops.geometry.suite import NullRows, compared
 
     rows: Rows = {table: [] for table in task.measurement.tables}
     problems: dict[str, None] = {}
@@ -219,8 +224,10 @@ def _assembled(task: MatrixTask, parts: Parts) -> tuple[Rows, list[str]]:
                     rows[table] += entry.rows.get(table, [])
     if shuffled:
         rows["nulls"] += compared(shuffled, task.final.step)
+    found = {table: compact(table, each, task.columns) for table, each in rows.items()}
     if "locking" in task.tables:
         held = [entry for pair in task.pairs if (entry := parts.serving(pair, "locking"))]
-        rows["locking"] = pairs([Snapshot(entry.step, entry.dtype, {}, entry.subspaces) for entry in held])
-    found = {table: [task.columns | row for row in each] for table, each in rows.items()}
+        taken = [Snapshot(entry.step, entry.dtype, {}, entry.subspaces) for entry in held]
+        columns = paired(taken, partial(choose_pairs, choice=task.measurement.locking_pairs))
+        found["locking"] = compact("locking", columns, task.columns)
     return found, [f"{task.name}: {problem}" for problem in problems]

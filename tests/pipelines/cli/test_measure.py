@@ -1,7 +1,10 @@
 """`opd measure`: from checkpoints to tables."""
 
 import json
+import shutil
 from contextlib import contextmanager
+from itertools import combinations
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,8 +13,11 @@ import torch
 from pipelines import lake
 from pipelines.runs.geometry import records
 from pipelines.store.objects import Store, default_uri
+from pipelines.studies import pairs, steps
 from pipelines.studies.study import TABLES
 from tests.pipelines.cli.conftest import NORM, Q, save, weights
+
+KEYS = ("matrix", "step", "step_other", "side", "view")
 
 
 def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_path):
@@ -52,6 +58,80 @@ def test_a_second_call_measures_nothing_and_a_new_snapshot_joins(measure, monkey
         assert (code, err) == (0, "") and "steps 100 were measured already" in told
     assert "steps 100, 200 measured" in measure(steps=(200,))[1]
     assert set(lake.scan("locking").collect()["step_other"]) == {200}
+
+
+@pytest.fixture
+def fewer(monkeypatch):
+    """Few pairs are not all of four snapshots already."""
+    monkeypatch.setattr(pairs, "WHOLE", 3)
+    monkeypatch.setattr(steps, "MOST", 2)
+    pairs._chosen.cache_clear()
+    yield
+    pairs._chosen.cache_clear()
+
+
+@pytest.mark.usefixtures("fewer")
+def test_all_pairs_come_from_what_was_kept_when_the_checkpoints_are_gone(measure, folders, tmp_path):
+    taken = tuple(range(100, 1000, 100))
+    folders |= {step: save(tmp_path / f"at-{step}", weights(step)) for step in taken[2:]}
+    assert measure(steps=taken)[::2] == (0, "")
+    few = lake.scan("locking").collect()
+    assert pairs_of(few) < set(combinations(taken, 2))
+    others = {table: lake.scan(table).collect() for table in TABLES if table != "locking"}
+    for step in taken:
+        shutil.rmtree(folders[step])
+    code, told, err = measure("--locking-pairs", "all", steps=taken)
+    assert (code, err) == (0, "") and "800, 900 measured" in told
+    assert told.count("what was measured of it is used") == 9
+    every = lake.scan("locking").collect()
+    assert pairs_of(every) == set(combinations(taken, 2))
+    same = every.join(few.select(KEYS), on=KEYS, how="semi")
+    assert same.drop("similarity").equals(few.drop("similarity"))
+    assert same["similarity"].to_list() == pytest.approx(few["similarity"].to_list(), rel=1e-13)
+    assert all(lake.scan(table).collect().equals(rows) for table, rows in others.items())
+    assert "were measured already" in measure("--locking-pairs", "all", steps=taken)[1]
+    assert "900 measured\n" in measure(steps=taken)[1] and lake.scan("locking").collect().equals(few)
+
+
+@pytest.mark.usefixtures("fewer")
+def test_a_new_snapshot_makes_pairs_with_itself_and_leaves_the_others(measure, folders, tmp_path):
+    taken = (100, 200, 300, 400, 500)
+    folders |= {step: save(tmp_path / f"at-{step}", weights(step)) for step in taken[2:]}
+    assert measure("--diagnostics", "locking", steps=taken[:4])[0] == 0
+    before = lake.scan("locking").collect()
+    for step in taken[:4]:
+        shutil.rmtree(folders[step])
+    assert measure("--diagnostics", "locking", steps=taken[4:])[0] == 0
+    after = lake.scan("locking").collect()
+    assert {(step, 500) for step in taken[:4]} <= pairs_of(after)
+    kept = after.join(before.select(KEYS), on=KEYS, how="semi")
+    assert kept.equals(before.join(after.select(KEYS), on=KEYS, how="semi")) and len(kept) > 0
+    assert all(other == 400 for _, other in pairs_of(before) - pairs_of(after)), "the final step that was"
+
+
+def test_a_checkpoint_that_is_gone_and_not_recorded_under_its_address_is_refused(measure, folders, tmp_path):
+    some = ("--diagnostics", "locking,hill")
+    measure(*some, steps=(100,))
+    shutil.move(folders[100], tmp_path / "moved")
+    code, told, err = measure(*some)
+    assert (code, err) == (0, "") and f"note: snapshot 100: {folders[100]} does not exist" in told
+    code, _, err = measure("--k", "2", *some)
+    assert code == 2 and "recorded snapshot 100 is gone" in err and "give it as --snapshot 100=REF" in err
+    Path(folders[100]).mkdir()
+    code, _, err = measure(*some)
+    assert code == 2 and "snapshot 100: " in err and "no other weights" in err, "it is there, and not as it was"
+    folders[100] = tmp_path / "elsewhere"
+    code, _, err = measure(*some)
+    assert code == 2 and f"snapshot 100: {tmp_path}/elsewhere does not exist" in err
+
+
+def test_pairs_that_are_no_choice_are_refused(refused, folders):
+    given = ("--base", folders[0], "--snapshot", f"100={folders[100]}")
+    assert "--locking-pairs 'some' is neither all nor few" in refused("measure", *given, "--locking-pairs", "some")
+
+
+def pairs_of(rows):
+    return set(rows.select("step", "step_other").iter_rows())
 
 
 def test_ranks_are_sorted_and_taken_once(measure):

@@ -24,6 +24,10 @@ def test_what_measuring_would_cost_is_said_by_role_and_nothing_is_written(opd, f
     for words in ("external.mine: steps 100, 200", "to measure: steps 100, 200", "measured already: steps none"):
         assert words in told
     assert re.search(r"^CPU: 0 s at \d+ Gflop/s, 0 s on 2 cores$", told, re.MULTILINE)
+    kept = re.search(
+        r"^kept for later pairs of snapshots: up to (\S+) kB, (\S+)% of the snapshots$", told, re.MULTILINE
+    )
+    assert kept and 4 < float(kept[1]) < 30
     assert re.search(r"^memory of a worker: up to [34]\d\d MB$", told, re.MULTILINE)
 
 

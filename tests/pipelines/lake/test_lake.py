@@ -1,3 +1,4 @@
+import io
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import pytest
 from pipelines import lake
 from pipelines.keeping.audit import audit
 from pipelines.lake import TABLES
+from pipelines.lake.lake import DIGEST, GROUP, compact, encoded, file_of
 from pipelines.store.objects import Store
 
 
@@ -358,3 +360,86 @@ def test_polars_is_told_what_the_environment_says_of_s3(endpoint, monkeypatch):
         "aws_endpoint_url": endpoint,
         "aws_allow_http": str(endpoint.startswith("http:")).lower(),
     }
+
+
+def of_one_table(frame):
+    """A partition's file, written of all rows as one Arrow table; the digest is that of `lake.encoded`."""
+    buffer, table = io.BytesIO(), frame.to_arrow().replace_schema_metadata()
+    how = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
+    digest = pq.ParquetFile(io.BytesIO(encoded(frame))).metadata.metadata[DIGEST]
+    with pq.ParquetWriter(buffer, table.schema, **how) as file:
+        file.write_table(table)
+        file.add_key_value_metadata({DIGEST: digest})
+    return buffer.getvalue()
+
+
+def planted(table, count, seed=0):
+    """Rows with every kind of value, and nulls among them."""
+    draw = random.Random(seed)
+    values = {
+        pl.String: lambda: draw.choice((None, "", "é", "a longer text than twelve bytes")),
+        pl.Int64: lambda: draw.choice((None, -3, 2**62)),
+        pl.Float64: lambda: draw.choice((None, draw.random(), float("inf"))),
+        pl.Boolean: lambda: draw.choice((None, True, False)),
+        pl.List: lambda: draw.choice(([], [1, 2], None)),
+    }
+    schema = TABLES[table].schema
+    return [{name: values[kind.base_type()]() for name, kind in schema.items()} for _ in range(count)]
+
+
+@pytest.mark.parametrize("table", ["locking", "nulls", "evaluation"])
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_columns_in_pieces_give_the_file_of_their_rows(table, count):
+    found, schema = planted(table, count), TABLES[table].schema
+    expected = file_of(table, found)
+    assert (
+        expected
+        == file_of(table, pl.DataFrame(found, schema=schema))
+        == of_one_table(pl.DataFrame(found, schema=schema))
+    )
+    pieces = [found[:7], [], found[7:]]
+    by_row = [compact(table, piece, {}) for piece in pieces]
+    by_column = [compact(table, {name: [row[name] for row in piece] for name in schema}, {}) for piece in pieces]
+    for frames in (by_row, by_column):
+        assert file_of(table, pl.concat(frames, rechunk=False)) == expected
+
+
+def test_the_digest_is_of_all_texts_of_a_column_however_many_are_joined_at_once(monkeypatch):
+    frame = pl.DataFrame(planted("locking", 20), schema=TABLES["locking"].schema)
+    whole = encoded(frame)
+    for count in (1, 7, 20):
+        monkeypatch.setattr(lake.lake, "TEXTS", count)
+        assert encoded(frame) == whole
+
+
+def test_row_groups_are_those_of_one_table():
+    """Texts are made for one row group at a time."""
+    frame = pl.DataFrame(planted("training", 300), schema=TABLES["training"].schema)
+    many = pl.concat([frame] * (GROUP // 300 + 2), rechunk=False)
+    texts = many.with_columns(pl.col(pl.String).cast(pl.Categorical))
+    assert encoded(texts) == of_one_table(many)
+    assert pq.ParquetFile(io.BytesIO(encoded(texts))).metadata.num_row_groups == 2
+
+
+def test_constants_stand_in_every_row_and_what_is_nowhere_is_null():
+    facts = {"study": "s", "recipe": "s.a", "seed": 3}
+    frame = compact("training", {"step": [1, 2]}, facts)
+    assert frame.schema["recipe"] == pl.Categorical and frame["tokens"].null_count() == 2
+    expected = [facts | {"step": step} for step in (1, 2)]
+    assert file_of("training", frame) == file_of("training", expected)
+    assert file_of("training", compact("training", [{"step": 1}, {"step": 2}], facts)) == file_of("training", expected)
+    assert len(compact("training", {}, facts)) == len(compact("training", [], facts)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "constants", "said"),
+    [
+        ({"step": [1], "other": [2]}, {}, r"undeclared columns \['other'\]"),
+        ([{"step": 1}], {"other": 2}, r"undeclared columns \['other'\]"),
+        ({"step": ["one"]}, {}, "column training.step: "),
+        ([{"step": 1}], {"seed": "zero"}, "column training.seed: "),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(rows, constants, said):
+    with pytest.raises(ValueError, match=said):
+        compact("training", rows, constants)

@@ -65,8 +65,8 @@ def test_more_of_anything_takes_more(task):
     assert task(dtype="F32").memory > whole, "its bytes, and the subspaces of two views"
     assert task(dtype="F32", code="x").memory >= task(dtype="F32").memory
     of = lambda count, dtype: task(tables=("locking",), snapshots=count, dtype=dtype).memory
-    assert of(101, "BF16") - of(1, "BF16") == 100 * 8 * estimates.COLUMNS * sum(QWEN)
-    assert of(101, "F32") - of(1, "F32") == 200 * 8 * estimates.COLUMNS * sum(QWEN)
+    assert of(101, "BF16") - of(1, "BF16") == 100 * estimates.COLUMNS * (4 * sum(QWEN) + 8 * max(QWEN))
+    assert of(101, "F32") - of(1, "F32") == 100 * estimates.COLUMNS * (8 * sum(QWEN) + 8 * max(QWEN))
     assert task().memory_of(()) == 0
 
 

@@ -331,7 +331,7 @@ def test_the_dearest_matrices_go_first_and_rows_come_in_order_of_names(arm, seed
     work = measuring.tasks(Trajectory(store, "mini.pre", 0), [1, 3], {}, CUTS)
     assert [task.cost for task in work] == sorted((task.cost for task in work), reverse=True)
     assert {task.role for task in work[:3]} == {"gate", "up", "down"}
-    names = [row["matrix"] for row in measuring.measure(work, serial=True).rows["update_support"]]
+    names = measuring.measure(work, serial=True).rows["update_support"]["matrix"].to_list()
     assert names == sorted(names) and len(set(names)) == 13
 
 

@@ -1,15 +1,22 @@
 """Measuring that is stopped goes on: what is kept, when, and what is believed of it."""
 
+import hashlib
+import json
 import math
+import subprocess
+import sys
+import zlib
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
 from opd_ops.geometry.suite import Matrix
 from opd_ops.geometry.update import Subspaces
 from pipelines.runs.external.imports import measure_import, plan
-from pipelines.runs.geometry import parts
+from pipelines.runs.geometry import estimates, parts
 from pipelines.runs.geometry.parts import Entry, Parts, lacking, peek
 from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, units
 from pipelines.store.objects import Store
@@ -101,11 +108,11 @@ def test_an_entry_comes_back_as_it_was(task):
         kept.add(first)
         kept.add(second)
     again, bare = Parts(task).entries, peek(task)
-    assert again[0] == first and bare[0] == first
+    assert again[0] == first and bare[0] == replace(first, rows={})
     for view in ("bf16", "master"):
         one, two = second.subspaces[view], again[1].subspaces[view]
         assert torch.equal(one.output, two.output) and torch.equal(one.input, two.input)
-        assert vars(one) | {"output": 0, "input": 0} == vars(two) | {"output": 0, "input": 0}
+        assert vars(one) | {"output": 0, "input": 0} == vars(two) | {"output": 0, "input": 0}, "exact in two bytes"
     assert again[1].final == (2, "x") and bare[1].subspaces == {}
 
 
@@ -183,3 +190,101 @@ def test_ray_takes_up_what_a_serial_call_left(given, tmp_path, store, monkeypatc
     assert kept(store)
     measure_import(plan(store, *given, CUTS, "x"))
     assert same(everything(store), everything(at_once))
+
+
+def of_earlier(entries):
+    """A part as earlier versions wrote it: rows among the metadata, subspaces as they were computed."""
+    tensors, held = {}, []
+    for i, each in enumerate(entries):
+        facts = vars(each) | {"subspaces": {}}
+        for view, found in each.subspaces.items():
+            tensors |= {f"{i}.{view}.{side}": found.side(side).clone().contiguous() for side in ("output", "input")}
+            names = ("cuts", "errors", "reasons", "method")
+            facts["subspaces"][view] = {name: getattr(found, name) for name in names}
+        held.append(facts)
+    return safetensors.torch.save(tensors, metadata={"part": json.dumps({"gemm_path": "highest", "entries": held})})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_parts_of_earlier_versions_are_read_as_they_are(dtype, task, store):
+    basis = torch.linalg.qr(torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=dtype)).Q
+    some = Subspaces(basis, basis[:5], (2,), (1e-12,), (None,), "svd-f64")
+    first = entry(task, rows={"hill": [{"k": 4, "hill": 0.1}]})
+    second = entry(task, 2, ("locking",), subspaces={"bf16": some})
+    data = of_earlier([first, second])
+    store.write(f"{task.folder}/{hashlib.sha256(data).hexdigest()[:24]}.safetensors", data)
+    one, two = Parts(task).entries
+    assert one == first and two.subspaces["bf16"].errors == (1e-12,)
+    assert torch.equal(two.subspaces["bf16"].output, basis) and two.subspaces["bf16"].output.dtype == dtype
+    assert Parts(task).stale == [] and [each.step for each in peek(task)] == [1, 2]
+
+
+def test_what_is_used_at_once_is_what_is_read_later(given, tmp_path, store, taken):
+    """Similarities are of the subspaces as they are kept, so tables made again are the same to the bit."""
+    run(store, *given)
+    first = everything(store)
+    store.remove("lake/locking/recipe=external.x/seed=0/part-0.parquet")
+    taken.clear()
+    run(store, *given)
+    assert taken == [] and same(everything(store), first)
+    assert max(first["locking"]["error"]) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [b"", b"no zlib", zlib.compress(b"{}"), zlib.compress(b'{"rows": [{}]}')])
+def test_rows_that_are_damaged_under_a_fitting_name_are_no_part(rows, task, store):
+    kept = Parts(task)
+    with kept.saved():
+        kept.add(entry(task))
+        kept.add(entry(task, 2))
+    (key,) = store.find(task.folder)
+    with safetensors.safe_open(store.path(key), "pt") as file:
+        metadata = file.metadata()
+    data = safetensors.torch.save({"rows": torch.tensor(list(rows), dtype=torch.uint8)}, metadata=metadata)
+    store.remove(key)
+    store.write(f"{task.folder}/{hashlib.sha256(data).hexdigest()[:24]}.safetensors", data)
+    assert Parts(task).entries == []
+
+
+def test_entries_are_looked_up_by_their_step(task, monkeypatch):
+    asked = []
+    serves = Entry.serves
+    monkeypatch.setattr(Entry, "serves", lambda self, *rest: (asked.append(self.step), serves(self, *rest))[1])
+    kept = Parts(task)
+    for step in range(500, 600):
+        kept.by_step[step].append(replace(entry(task), step=step))
+    kept.add(entry(task, 1, task.tables))
+    assert kept.serving(task.pairs[0], "hill")
+    assert set(asked) == {1}
+
+
+def test_bytes_are_what_is_planned(given, store):
+    """Three bytes a number of the subspaces, and the rest is rows and headers."""
+    asked = replace(CUTS, tables=tuple(table for table in CUTS.tables if table != "nulls"))
+    run(store, *given, asked)
+    task = next(task for task in plan(store, *given, asked, "y").work if task.name == Q)
+    sizes = sum(len(store.read(key)) for key in kept(store) if "q_proj" in key)
+    numbers = 2 * 2 * 16 * (48 + 32)  # snapshots, views
+    assert 3 * numbers < sizes < 3 * numbers + 2 * 5000
+    estimated = estimates.stored_bytes(task.shape, 2, task.views, task.tables)
+    assert 0.5 < estimated / sizes < 2
+
+
+GROWTH = """
+import sys
+from pipelines.store.objects import Store
+from tests.pipelines.runs.geometry import many
+
+work = many.tasks(Store(sys.argv[1]), 24, 60)
+many.made(work[:1])
+before = many.highest()
+rows = sum(count for count, _ in many.made(work).values())
+print(rows, many.highest() - before)
+"""
+
+
+def test_a_driver_holds_rows_in_columns(tmp_path):
+    """Files of all tables included: about 400 bytes a row where there are many, and dicts were 5 kB."""
+    command = [sys.executable, "-c", GROWTH, f"file://{tmp_path}/store"]
+    rows, growth = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert rows > 24 * 60 * 25
+    assert growth < 2000 * rows

@@ -1,0 +1,99 @@
+"""Bases of subspaces in two or three bytes a number: integers times a power of two, exact again in f32.
+
+V [n, K], orthonormal, becomes V~ = q round(V / q), with the least power of two q for which the integers fit.
+With D = V~ - V and d = ||D_k||_F <= 1/10 of the first k columns of one basis, f of another's,
+
+    ||V~_k' W~_k - V_k' W_k||_F <= g = d + f + d f,
+    |Sim_k of V~, W~ - Sim_k of V, W| <= (2 g + g^2 / sqrt(k)) / sqrt(k) <= (2 d + 4 d^2 + 2 f + 4 f^2) / sqrt(k),
+
+so 2 d + 4 d^2 is added to the error of a subspace (`Subspaces.errors`), and `locking` needs no basis that is
+orthonormal again. d is computed, not estimated: near 6e-5 sqrt(k) in two bytes and 2e-7 sqrt(k) in three where entries
+are spread as a Gaussian's, whatever n. Fewest bytes are taken that add no more than SHARE of the error that is there,
+or FREE to a similarity; else f32.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from opd_ops.geometry.update import Subspaces
+
+SHARE = 1 / 8  # of a subspace's own error, that rounding may add
+FREE = 1e-6  # that it may add to the error of a similarity in any case
+WIDTHS = (2, 3)  # bytes of an integer
+
+
+def rounded(found: Subspaces) -> Subspaces:
+    """The subspaces in the fewest bytes that their errors ask for, as f32, with the errors that they then have."""
+    for width in WIDTHS:
+        candidate, added = _of_width(found, width)
+        if all(
+            more <= max(SHARE * error, FREE * k**0.5)
+            for k, error, more, why in zip(found.cuts, found.errors, added, found.reasons, strict=True)
+            if why is None
+        ):
+            return candidate
+    return _of_width(found, 4)[0]
+
+
+def pack(basis: Tensor) -> tuple[Tensor, float]:
+    """Integers in the fewest bytes, [n, K] int16 or [n, K, 3] uint8 (little-endian), and their unit: exactly the basis.
+
+    One that no unit serves comes back as it is, with the unit 1.
+    """
+    for width in WIDTHS:
+        unit = _unit(basis, width)
+        integers = (basis.double() / unit).round()
+        if torch.equal(integers * unit, basis.double()):
+            if width == 2:
+                return integers.to(torch.int16), unit
+            return integers.to(torch.int32).unsqueeze(-1).view(torch.uint8)[..., :width].contiguous(), unit
+    return basis, 1.0
+
+
+def unpack(stored: Tensor, unit: float) -> Tensor:
+    """The basis that was packed: f32, or as it was stored."""
+    if stored.is_floating_point():
+        return stored
+    if stored.dtype == torch.int16:
+        return stored.float() * unit
+    whole = torch.zeros(*stored.shape[:2], 4, dtype=torch.uint8)
+    whole[..., 1:] = stored
+    return (whole.view(torch.int32).squeeze(-1) >> 8).float() * unit
+
+
+def _of_width(found: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
+    """The subspaces in so many bytes a number, and what that adds to the error at each cut."""
+    sides = [_nearest(found.side(name), width) for name in ("output", "input")]
+    added = [max(_added(basis, near, k) for basis, near in sides) for k in found.cuts]
+    errors = tuple(
+        min(max(k**0.5, error), error + more) for k, error, more in zip(found.cuts, found.errors, added, strict=True)
+    )
+    return replace(found, output=sides[0][1], input=sides[1][1], errors=errors), added
+
+
+def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The basis in float64, and what is nearest to it in so many bytes, as f32."""
+    basis = basis.double()
+    if width == 4:
+        return basis, basis.float()
+    unit = _unit(basis, width)
+    return basis, ((basis / unit).round() * unit).float()
+
+
+def _added(basis: Tensor, near: Tensor, k: int) -> float:
+    """What the rounding of the first k columns adds to the error of their subspace."""
+    off = float(vector_norm(near[:, :k].double() - basis[:, :k]))
+    return 2 * off + 4 * off**2
+
+
+def _unit(basis: Tensor, width: int) -> float:
+    """The least power of two of which no entry is more than 2^(8 width - 1) - 1 times; 1 for zero or nothing."""
+    largest = float(basis.abs().max()) if basis.numel() else 0.0
+    if largest == 0.0:
+        return 1.0
+    fraction, exponent = math.frexp(largest / (2 ** (8 * width - 1) - 1))
+    return math.ldexp(1.0, exponent - (fraction == 0.5))
