@@ -72,10 +72,3 @@ def store_at(uri: str | None) -> Store:
     if not store.list(""):
         raise ValueError(f"{store.uri} holds nothing; check its address, or OPD_STORE")
     return store
-
-
-def location(store: Store, key: str) -> str:
-    """A key as a person opens it."""
-    from pipelines.runs.verdicts import comparing
-
-    return comparing.location(store, key)
