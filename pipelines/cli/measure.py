@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stac
 
     if not imported.fresh:
         imported.store.require_writable()  # before workers are started for nothing
-        stack.enter_context(session(given))
+        stack.enter_context(_workers(imported, given))
     for note in imported.notes:
         if note not in told:
             print(f"note: {note}", flush=True)
@@ -120,6 +120,16 @@ def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stac
             print(f"error: {problem}", file=sys.stderr, flush=True)
     told.update(imported.notes, problems)
     return problems
+
+
+def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextManager[None]:
+    """Processes of this machine where the work is short, else as every command has them."""
+    from pipelines.runs.cluster import processes
+    from pipelines.runs.external.outline import core_seconds
+
+    if given.workers and processes.suit(core_seconds(imported)):
+        return processes.processes(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
+    return session(given)
 
 
 def _end(imported: "Import", problems: list[str]) -> int:

@@ -35,7 +35,7 @@ def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> Non
         type=int,
         default=os.cpu_count() or 1 if default is None else default,
         metavar="N",
-        help=f"Ray workers, one core each; 0 works in this process (default: {words})",
+        help=f"workers, one core each, on Ray where the work is long; 0 works in this process (default: {words})",
     )
 
 

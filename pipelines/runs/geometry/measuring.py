@@ -17,9 +17,8 @@ from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import proof
 from pipelines.runs.clock import Clock, write_timing
-from pipelines.runs.cluster import room
 from pipelines.runs.cluster.attach import one_thread
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.fan import capacity, fan_out
 from pipelines.runs.geometry import estimates, records
 from pipelines.runs.geometry.fitting import asked, fitted, smaller
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
@@ -48,7 +47,7 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
     is not what was committed.
     """
     of = sum(task.cost for task in work)
-    fitting = fitted(work, room.here() if serial else room.largest())
+    fitting = fitted(work, capacity(serial=serial))
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
     proving = proof.prove(proof.files(refs), serial=serial, done=lambda count: progress(0, of))

@@ -214,24 +214,47 @@ def test_odd_matrices_are_measured_beside_a_healthy_one(kind, opd, unpublished, 
 RIGHT = {"axis-aligned": 0.2052, "proportional": 0.0, "1e-39": 0.54935, "2e-21": 0.54929, "2e20": 0.54928}
 
 
-def test_workers_are_a_ray_session_and_none_is_none(measure, monkeypatch):
-    """Ray gives the rows of one process (see tests/pipelines/runs); here, that it is asked for."""
+def test_workers_are_processes_where_the_work_is_short_a_ray_session_where_not_and_none_is_none(measure, monkeypatch):
+    """All three give the same rows (see tests/pipelines/runs); here, what is asked for."""
     asked = []
 
-    @contextmanager
-    def session(cpus):
-        asked.append(cpus)
-        yield
+    def starts(kind):
+        @contextmanager
+        def session(count, *preload):
+            asked.append((kind, count))
+            yield
 
-    monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", session)
+        return session
+
+    monkeypatch.setitem(sys.modules, "ray", None)  # which other tests of this process may have joined
+    monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", starts("ray"))
+    monkeypatch.setattr("pipelines.runs.cluster.processes.processes", starts("processes"))
     monkeypatch.setattr(
         "pipelines.runs.external.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
     )
     measure("--workers", 3)
+    assert asked == [("processes", 2), False], "of two matrices"
+    monkeypatch.setattr("pipelines.runs.cluster.processes.SHORT", 0.0)
+    measure("--workers", 3)
+    monkeypatch.setattr("pipelines.runs.cluster.processes.SHORT", 300.0)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     measure("--workers", 1)
-    assert asked == [3, False, 1, False]
+    assert asked[2:] == [("ray", 3), False, ("ray", 1), False]
     measure()
-    assert asked[4:] == [True]
+    assert asked[6:] == [True]
+
+
+def test_processes_give_the_rows_of_this_one(measure, here, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.cluster.processes.suit", lambda seconds: True)
+    assert measure("--workers", 2, "--out", "two")[::2] == (0, "")
+    assert measure("--out", "one")[::2] == (0, "")
+    of = lambda folder: {
+        path.relative_to(here / folder): path.read_bytes()
+        for part in ("lake", "runs")
+        for path in (here / folder / part).rglob("*.*")
+        if path.is_file() and "timing" not in path.parts and not path.name.startswith("import")
+    }
+    assert of("two") == of("one") and len(of("one")) > len(TABLES)
 
 
 def test_roles_and_tables_are_chosen(measure, here):
