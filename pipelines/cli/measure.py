@@ -45,8 +45,9 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
     imported = request.planned(given)
     with ExitStack() as stack:
         problems = _measure(imported, set(), given, stack)
+        done = "were measured already" if imported.fresh else f"measured{_where(given)}"
     steps = ", ".join(map(str, imported.steps))
-    print(f"{imported.recipe}: steps {steps} {'were measured already' if imported.fresh else 'measured'}")
+    print(f"{imported.recipe}: steps {steps} {done}")
     return _end(imported, problems)
 
 
@@ -130,6 +131,15 @@ def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextMa
     if given.workers and processes.suit(core_seconds(imported)):
         return processes.processes(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
     return session(given)
+
+
+def _where(given: argparse.Namespace) -> str:
+    """Where the work is done, unless in this process alone."""
+    from pipelines.runs.cluster import processes
+
+    if pool := processes.current():
+        return f" in {len(pool.lanes)} process{'es' * (len(pool.lanes) > 1)}"
+    return " on Ray" if given.workers else ""
 
 
 def _end(imported: "Import", problems: list[str]) -> int:

@@ -246,7 +246,8 @@ def test_workers_are_processes_where_the_work_is_short_a_ray_session_where_not_a
 
 def test_processes_give_the_rows_of_this_one(measure, here, monkeypatch):
     monkeypatch.setattr("pipelines.runs.cluster.processes.suit", lambda seconds: True)
-    assert measure("--workers", 2, "--out", "two")[::2] == (0, "")
+    code, told, err = measure("--workers", 2, "--out", "two")
+    assert (code, err) == (0, "") and "steps 100, 200 measured in 2 processes\n" in told
     assert measure("--out", "one")[::2] == (0, "")
     of = lambda folder: {
         path.relative_to(here / folder): path.read_bytes()
