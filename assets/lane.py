@@ -20,7 +20,7 @@ from multiprocessing.util import Finalize
 
 import dagster as dg
 
-from assets import failures, progress
+from assets import failures, held, progress
 from assets.definitions import defs
 from assets.instance import home, local_instance
 from assets.progress import Stopped
@@ -80,6 +80,8 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         warm(Host)
+    held.hold()
+    session.callback(held.release)
     Finalize(None, session.close, exitpriority=10)
 
     def heard(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:
