@@ -68,6 +68,9 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    held.hold()
+    with suppress(Exception):  # while Ray starts; the first run opens it again, and tells what is wrong
+        _instance()
     if not (ray := address.get()):
         os._exit(1)  # there is none: the launch is ending
     os.environ["RAY_ADDRESS"] = ray
@@ -80,7 +83,6 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         warm(Host)
-    held.hold()
     session.callback(held.release)
     Finalize(None, session.close, exitpriority=10)
 
