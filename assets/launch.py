@@ -219,8 +219,8 @@ def summarise(store: Store, study: Study, suites: list[str], account: Account) -
         print(f"\n{comparing.terminal(store, study, suite)}")
     if account.all:
         print(f"\ntime: {account}")
-    print(f"report: {comparing.location(store, comparing.report_key(study))}")
-    print(f"tables: {comparing.location(store, 'lake')}")
+    print(f"report: {store.location(comparing.report_key(study))}")
+    print(f"tables: {store.location('lake')}")
 
 
 def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:

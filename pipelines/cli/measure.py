@@ -3,12 +3,12 @@
 import argparse
 import sys
 import time
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cli import request
-from pipelines.cli.options import Commands, location, session, store_of
+from pipelines.cli.options import Commands, session, store_of
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Unwritable
 
@@ -43,12 +43,11 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
         if getattr(given, option) is not None:
             raise ValueError(f"--{option} goes with --watch; add --watch, or leave it out")
     imported = request.planned(given)
-    if not imported.fresh:
-        imported.store.require_writable()  # before Ray is started for nothing
-    with nullcontext() if imported.fresh else session(given):
-        problems = _measure(imported, set(), serial=given.workers == 0)
+    with ExitStack() as stack:
+        problems = _measure(imported, set(), given, stack)
+        done = "were measured already" if imported.fresh else f"measured{_where(given)}"
     steps = ", ".join(map(str, imported.steps))
-    print(f"{imported.recipe}: steps {steps} {'were measured already' if imported.fresh else 'measured'}")
+    print(f"{imported.recipe}: steps {steps} {done}")
     return _end(imported, problems)
 
 
@@ -71,9 +70,8 @@ def _watch(given: argparse.Namespace) -> int:
         raise ValueError(f"--diagnostics {DEFERRED} needs the final step; measure it without --watch")
     with suppress(Empty):  # which is waited on; whatever else is wrong with the prefix is said now
         open_trajectory(given.trajectory)
-    store.require_writable()
     base, told, problems, imported = given.base, set[str](), list[str](), None
-    with session(given):
+    with ExitStack() as stack:
         for ready in arrivals(given.trajectory, interval=interval, until=given.until):
             base = base or dict(ready).get(0)
             if base is None:
@@ -82,7 +80,7 @@ def _watch(given: argparse.Namespace) -> int:
                 if step > 0:
                     begun = time.monotonic()
                     imported = imports.plan(store, base, [(step, ref)], now, given.name, roles)
-                    problems = _measure(imported, told, serial=given.workers == 0)
+                    problems = _measure(imported, told, given, stack)
                     done = "was measured already" if imported.fresh else f"measured in {time.monotonic() - begun:.0f} s"
                     print(f"{imported.recipe}: step {step} {done}", flush=True)
         assert imported is not None and base is not None  # `until` is a step from 1 up
@@ -90,16 +88,22 @@ def _watch(given: argparse.Namespace) -> int:
             last = imported.steps[-1]
             ref = imported.record["snapshots"][str(last)]["ref"]
             imported = imports.plan(store, base, [(last, ref)], asked, given.name, roles)
-            problems = _measure(imported, told, serial=given.workers == 0)
+            problems = _measure(imported, told, given, stack)
             print(f"{imported.recipe}: {DEFERRED} measured against step {last}")
     return _end(imported, problems)
 
 
-def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
-    """Measure with notes and a progress line; returns the problems, and says those that were not told before."""
+def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stack: ExitStack) -> list[str]:
+    """Measure with notes and a progress line; returns the problems, and says those that were not told before.
+
+    stack: takes the session of workers, which is started where there is something to measure.
+    """
     from pipelines.progress import Board
     from pipelines.runs.external import imports
 
+    if not imported.fresh:
+        imported.store.require_writable()  # before workers are started for nothing
+        stack.enter_context(_workers(imported, given))
     for note in imported.notes:
         if note not in told:
             print(f"note: {note}", flush=True)
@@ -107,7 +111,7 @@ def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
     try:
         problems = imports.measure_import(
             imported,
-            serial=serial,
+            serial=given.workers == 0,
             progress=lambda done, of: board.update("measure", done / of, f"{len(imported.work)} matrices"),
         )
     finally:
@@ -119,14 +123,33 @@ def _measure(imported: "Import", told: set[str], *, serial: bool) -> list[str]:
     return problems
 
 
+def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextManager[None]:
+    """Processes of this machine where the work is short, else as every command has them."""
+    from pipelines.runs.cluster import processes
+    from pipelines.runs.external.outline import core_seconds
+
+    if given.workers and processes.suit(core_seconds(imported)):
+        return processes.processes(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
+    return session(given)
+
+
+def _where(given: argparse.Namespace) -> str:
+    """Where the work is done, unless in this process alone."""
+    from pipelines.runs.cluster import processes
+
+    if pool := processes.current():
+        return f" in {len(pool.lanes)} process{'es' * (len(pool.lanes) > 1)}"
+    return " on Ray" if given.workers else ""
+
+
 def _end(imported: "Import", problems: list[str]) -> int:
     from pipelines.runs.verdicts import reporting
 
     try:
-        print(f"report: {location(imported.store, reporting.publish(imported.store, imported.recipe))}")
+        print(f"report: {imported.store.location(reporting.publish(imported.store, imported.recipe))}")
     except (Unwritable, PermissionError) as error:
         if not imported.fresh:
             raise
         print(f"note: the report is left as it is, since the store takes no writes ({error})")
-    print(f"tables: {location(imported.store, 'lake')}   (filter recipe == {imported.recipe!r})")
+    print(f"tables: {imported.store.location('lake')}   (filter recipe == {imported.recipe!r})")
     return 3 if problems else 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli.options import Commands, add_workers, address, location, require_workers, session, store_of
+from pipelines.cli.options import Commands, add_workers, address, require_workers, session, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardr
     print(f"{aligned(_lines(rows))}\n\nband in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}")
     if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
         print(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others")
-    print(f"table: {location(asked.store, 'lake/monitor')}   (filter recipe == {run.recipe!r})")
+    print(f"table: {asked.store.location('lake/monitor')}   (filter recipe == {run.recipe!r})")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     found, view = trips(rows), asked.view or run.view

@@ -35,7 +35,7 @@ def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> Non
         type=int,
         default=os.cpu_count() or 1 if default is None else default,
         metavar="N",
-        help=f"Ray workers, one core each; 0 works in this process (default: {words})",
+        help=f"workers, one core each, on Ray where the work is long; 0 works in this process (default: {words})",
     )
 
 
@@ -72,10 +72,3 @@ def store_at(uri: str | None) -> Store:
     if not store.list(""):
         raise ValueError(f"{store.uri} holds nothing; check its address, or OPD_STORE")
     return store
-
-
-def location(store: Store, key: str) -> str:
-    """A key as a person opens it."""
-    from pipelines.runs.verdicts import comparing
-
-    return comparing.location(store, key)

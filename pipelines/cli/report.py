@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.cli import study as studies
-from pipelines.cli.options import Commands, location
+from pipelines.cli.options import Commands
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
@@ -25,7 +25,7 @@ def write_report(given: argparse.Namespace) -> int:
     room.require_addresses()
     store = Store(default_uri())
     if given.name.startswith(reporting.IMPORTED):
-        print(f"report: {location(store, reporting.publish(store, given.name))}")
+        print(f"report: {store.location(reporting.publish(store, given.name))}")
         return 0
     study = find_study(given.name)
     complete, of = studies.progress(store, study)
@@ -33,5 +33,5 @@ def write_report(given: argparse.Namespace) -> int:
         raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `opd study run {study.name}`")
     store.require_writable()
     comparing.compare(store, study)
-    print(f"{complete} of {of} runs; report: {location(store, comparing.publish(store, study))}")
+    print(f"{complete} of {of} runs; report: {store.location(comparing.publish(store, study))}")
     return 0

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.cli.options import Commands, location, store_of
+from pipelines.cli.options import Commands, store_of
 
 
 def register(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def show_tables(given: argparse.Namespace) -> int:
             rows = scan(name, store.uri)
             groups = rows.select(pl.struct(table.by).n_unique()).collect().item()
             lines.append([name, f"{rows.select(pl.len()).collect().item():,}", str(groups), table.meaning])
-        print(f"{aligned(lines)}\n\nunder {location(store, 'lake')}; `opd tables TABLE` explains the columns")
+        print(f"{aligned(lines)}\n\nunder {store.location('lake')}; `opd tables TABLE` explains the columns")
         return 0
     if given.name not in TABLES:
         raise ValueError(f"unknown table {given.name!r}; known: {', '.join(TABLES)}")

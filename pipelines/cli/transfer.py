@@ -4,7 +4,7 @@ import argparse
 from contextlib import nullcontext
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.options import Commands, add_workers, location, require_workers
+from pipelines.cli.options import Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
 from pipelines.studies.families import families
@@ -53,7 +53,7 @@ def evaluate(given: argparse.Namespace) -> int:
     rows = predict(store, study)
     if not rows.is_empty():
         print(f"\n{terminal(rows)}\n\n{sentence(rows)}".rstrip())
-    print(f"tables: {location(store, 'lake')}   (transfer, predictions)")
+    print(f"tables: {store.location('lake')}   (transfer, predictions)")
     return 0
 
 

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipelines.report.readings import READINGS, ordered
 from pipelines.report.samples import RUN
@@ -211,8 +211,8 @@ def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | Non
 def _critical(level: float, references: int, snapshots: float) -> float:
     """c of the module's formula for a band of this level."""
     tail = (1 - level) / 2
-    apart = student.ppf(1 - tail, references - 1)
-    return float(max(apart, student.ppf(1 - tail / max(1.0, snapshots / 4), 2 * references)))
+    apart = stdtrit(references - 1, 1 - tail)
+    return float(max(apart, stdtrit(2 * references, 1 - tail / max(1.0, snapshots / 4))))
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipelines.report.intervals import ROUNDING
 from pipelines.report.numbers import aligned
@@ -55,7 +55,7 @@ def statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     own = sd * np.sqrt((n - 1) / n)  # with n in the denominator, as Hall's expansion has it
     skew, ratio = third / own**3, mean / own
     hall = ratio + skew * ratio**2 / 3 + skew**2 * ratio**3 / 27 + skew / (6 * n)
-    usual, wide = (float(student.ppf(level, n - 1)) for level in (0.975, 0.995))
+    usual, wide = (float(stdtrit(n - 1, level)) for level in (0.975, 0.995))
     t = mean / sd * np.sqrt(n)
     return {
         "t": (t, usual),

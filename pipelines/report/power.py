@@ -16,9 +16,7 @@ from functools import lru_cache
 from statistics import fmean, stdev
 
 import polars as pl
-from scipy.optimize import root_scalar
-from scipy.stats import nct, norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from pipelines.report.arms import EVERY, label
 from pipelines.report.copies import copies
@@ -32,7 +30,10 @@ PLANNED = (5, 10)  # seeds that a reader may think of adding
 @lru_cache
 def distance(n: int, power: float, level: float) -> float:
     """The noncentrality at which a t test of n values rejects with probability `power`; the far tail is below 1e-6."""
-    critical = student.ppf((1 + level) / 2, n - 1)
+    from scipy.optimize import root_scalar  # here, since scipy.stats takes a second to import
+    from scipy.stats import nct
+
+    critical = stdtrit(n - 1, (1 + level) / 2)
     high = 1.0
     while nct.sf(critical, n - 1, high) < power:
         high *= 1.5
@@ -63,14 +64,14 @@ class Spread:
         shrink the part of the problems, which they share. None for one seed.
         """
         runs = self.half_of_seeds(problems, samples, seeds, level)
-        z = float(norm.ppf((1 + level) / 2))
+        z = float(ndtri((1 + level) / 2))
         return None if runs is None else math.hypot(runs, z * math.sqrt(self.between / problems))
 
     def half_of_seeds(self, problems: int, samples: int, seeds: int, level: float = LEVEL) -> float | None:
         """The same on these very problems: the part that an interval over seeds has. None for one seed."""
         if self.seeds is None or seeds < 2:
             return None
-        t = float(student.ppf((1 + level) / 2, seeds - 1))
+        t = float(stdtrit(seeds - 1, (1 + level) / 2))
         return t * math.sqrt((self.seeds + self.within / (problems * samples)) / seeds)
 
 
@@ -130,7 +131,7 @@ def pooled(differences: Sequence[float], sides: Sequence[Scored], level: float =
     n = len(differences)
     if n < 2:
         return None
-    t, z = float(student.ppf((1 + level) / 2, n - 1)), float(norm.ppf((1 + level) / 2))
+    t, z = float(stdtrit(n - 1, (1 + level) / 2)), float(ndtri((1 + level) / 2))
     seeds = max(t * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
     return math.hypot(seeds / math.sqrt(n), z * math.sqrt(sum(side.drawing for side in sides)))
 
@@ -144,7 +145,7 @@ def pooled_detectable(differences: Sequence[float], sides: Sequence[Scored]) -> 
     n = len(differences)
     if n < 2:
         return None
-    z = float(norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER))
+    z = float(ndtri((1 + LEVEL) / 2) + ndtri(POWER))
     over = max(distance(n, POWER, LEVEL) * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
     return math.hypot(over / math.sqrt(n), z * math.sqrt(sum(side.drawing for side in sides)))
 
@@ -204,7 +205,7 @@ def power(tables: Mapping[str, pl.LazyFrame], temperature: float = 1.0, referenc
                 "within_sd": math.sqrt(parts.within),
                 "between_sd": math.sqrt(parts.between),
                 "seed_sd": None if parts.seeds is None else math.sqrt(parts.seeds),
-                "half_problems": float(norm.ppf((1 + LEVEL) / 2)) * fmean(mine["stderr"].to_list()),
+                "half_problems": float(ndtri((1 + LEVEL) / 2)) * fmean(mine["stderr"].to_list()),
                 "half_seeds": parts.half_of_seeds(problems, samples, seeds),
                 "half": parts.half(problems, samples, seeds),
                 **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},

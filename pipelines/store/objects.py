@@ -166,6 +166,10 @@ class Store:
             raise ValueError(f"object name {shown(key)} has control characters, which no name in a store has")
         return posixpath.join(self._opened[1], key)
 
+    def location(self, key: str) -> str:
+        """A key as a person opens it: a path on files, a URI elsewhere."""
+        return str(Path(self.path(key))) if self.local else f"{self.uri}/{key}"
+
     def write(self, key: str, data: bytes) -> None:
         """Put a whole object, replacing any previous one atomically."""
         path = self.path(key)

@@ -9,10 +9,12 @@ is said by the references themselves, each judged with its own seed left out (`T
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.report.regime.profile import Point
+if TYPE_CHECKING:
+    from pipelines.report.regime.profile import Point
 
 ARMS = ("sft", "opd", "rlvr")
 LABELS = {"sft": "SFT-like", "opd": "OPD-like", "rlvr": "RLVR-like"}
@@ -42,7 +44,7 @@ class Trial:
 class References:
     """Reference runs at one budget. names: the diagnostics compared. spread: by diagnostic, in its own scale."""
 
-    points: Mapping[Key, Point]
+    points: "Mapping[Key, Point]"
     names: tuple[str, ...]
     spread: dict[str, float]
 
@@ -72,7 +74,7 @@ class References:
         return found
 
 
-def references(points: Mapping[Key, Point], names: Sequence[str]) -> References:
+def references(points: "Mapping[Key, Point]", names: Sequence[str]) -> References:
     """References compared by the diagnostics `names`, which all of them have. Every arm has a run, one of them two."""
     spread = {}
     for name in names:

@@ -1,1 +1,1 @@
-"""Ray: attached to or started, lent in parts, and what becomes of work whose process dies."""
+"""Ray, attached to or started, and lent in parts; processes without it; what becomes of work whose process dies."""

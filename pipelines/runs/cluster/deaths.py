@@ -1,4 +1,4 @@
-"""Processes that Ray lost: which of its errors say so, whether memory was why, and what is said of it in one line.
+"""Processes that were lost: which errors say so, whether memory was why, and what is said of it in one line.
 
 Ray's memory monitor kills workers of a node that is nearly full: the newest first, several at once where that is
 needed, whoever holds the memory. So a death by it is no fault of what was being done, and is repeated with more room.
@@ -7,6 +7,7 @@ needed, whoever holds the memory. So a death by it is no fault of what was being
 import errno
 import logging
 import re
+import signal
 
 from pipelines.runs.cluster import room
 
@@ -23,6 +24,15 @@ class Died(RuntimeError):
     """A process died at the same call again and again, or never started."""
 
 
+class Gone(RuntimeError):
+    """A process without Ray died. code: its exit code, or minus the number of the signal; None where nobody knows."""
+
+    def __init__(self, code: int | None) -> None:
+        self.killed = code == -signal.SIGKILL  # which the system does where memory is short
+        words = "killed, as the system does where memory is short" if self.killed else f"ended with exit code {code}"
+        super().__init__(words)
+
+
 def lost() -> tuple[type[Exception], ...]:
     """What Ray raises when an actor, its node or its result is gone."""
     from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
@@ -34,6 +44,8 @@ def starved(error: BaseException) -> bool:
     """Whether memory was the reason: the memory monitor's, or what could not be allocated."""
     import sys
 
+    if isinstance(error, Gone):
+        return error.killed
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or _SHORT.search(str(error)):
         return True
     if (torch := sys.modules.get("torch")) is not None and isinstance(error, torch.OutOfMemoryError):
@@ -47,6 +59,8 @@ def starved(error: BaseException) -> bool:
 
 def reason(death: Exception) -> str:
     """What is known of a death, in one line."""
+    if isinstance(death, Gone):
+        return str(death)
     lines = [" ".join(line.split()) for line in str(death).splitlines()]
     if starved(death):
         used = _USED.search(" ".join(lines))

@@ -1,17 +1,18 @@
-"""Independent tasks, one by one here or many on Ray; each may be done again, since its result is of its item alone.
+"""Independent tasks, one by one here, or many in processes of this machine or on Ray, with the same results.
 
-Ray itself would repeat a task that its memory monitor killed for ever, beside the same neighbours. Here a task whose
-process is lost is done again at once, and one for which memory was short once no other of this call is left: alone, and
-with twice the memory reserved each time, as far as the largest node has it. The other tasks go on meanwhile.
+Each may be done again, since its result is of its item alone. Ray itself would repeat a task that its memory monitor
+killed for ever, beside the same neighbours. Here a task whose process is lost is done again at once, and one for which
+memory was short once no other of this call is left: alone, and with twice the memory reserved each time, as far as the
+largest node has it. The other tasks go on meanwhile.
 """
 
 import functools
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Generic, TypeVar
 
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import processes, room
 from pipelines.runs.cluster.attach import BEAT, unwrap
 from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, tell
 
@@ -33,14 +34,16 @@ def fan_out(
 ) -> list[Result]:
     """function(item) for every item, in the order of `items`; the first error propagates.
 
-    serial runs in this process, and must give the same results bit for bit. `done` hears how many have finished (or
-    what they cost together), at least every second on Ray; an exception it raises cancels the rest. memory: bytes that
-    a task will hold, of which Ray starts no more than a node has. An item whose process is lost is done again, as
-    `Fan` has it; name: what it is called then; smaller: what is done in its place where memory was short.
+    serial runs in this process, and must give the same results bit for bit; else the processes of a surrounding
+    `processes.processes` do the work, or Ray. `done` hears how many have finished (or what they cost together), at
+    least every second where others work; an exception it raises cancels the rest. memory: bytes that a task will hold,
+    of which no more is started than there is. An item whose process is lost is done again, as `Fan` has it; name: what
+    it is called then; smaller: what is done in its place where memory was short.
     """
     if not serial:
-        task = _interruptible(function)
-        return Fan(task, items, done=done, cost=cost, memory=memory, name=name, smaller=smaller).results()
+        pool = processes.current()
+        where = processes.Calls(pool, function) if pool else OnRay(_interruptible(function))
+        return Fan(where, items, done=done, cost=cost, memory=memory, name=name, smaller=smaller).results()
     results: list[Any] = []
     finished = 0
     for item in items:
@@ -50,12 +53,56 @@ def fan_out(
     return results
 
 
+def capacity(*, serial: bool) -> float:
+    """Bytes that one task of `fan_out` can have."""
+    if serial:
+        return room.here()
+    pool = processes.current()
+    return pool.room if pool else room.largest()
+
+
+class OnRay(Generic[Item]):
+    """The tasks of one `Fan` on Ray."""
+
+    def __init__(self, function: Callable[[Item], Any]) -> None:
+        import ray
+
+        self.remote: Any = ray.remote(num_cpus=1, max_retries=0)(function)
+        self.lost = lost()
+
+    @functools.cached_property
+    def largest(self) -> float:
+        """Bytes that a task can have; more would be waited for for ever."""
+        return room.largest()
+
+    def submit(self, item: Item, memory: int) -> Any:
+        return (self.remote.options(memory=memory) if memory else self.remote).remote(item)
+
+    def wait(self, references: Collection[Any]) -> list[Any]:
+        """Those that have ended, after BEAT seconds at most."""
+        import ray
+
+        return ray.wait(list(references), num_returns=1, timeout=BEAT)[0]
+
+    def result(self, reference: Any) -> Any:
+        """Errors: those of the task, and of `lost` where its process died."""
+        import ray
+
+        return unwrap(lambda: ray.get(reference))
+
+    def cancel(self, references: Collection[Any]) -> None:
+        import ray
+
+        for reference in references:
+            ray.cancel(reference)
+
+
 class Fan(Generic[Item]):
     """The tasks of one call, as `fan_out` has them. Errors: Died, in one line, after RETRIES repetitions."""
 
     def __init__(
         self,
-        function: Callable[[Item], Any],
+        where: OnRay[Item] | processes.Calls,
         items: Sequence[Item],
         *,
         done: Callable[[int], None],
@@ -64,53 +111,43 @@ class Fan(Generic[Item]):
         name: Callable[[Item], str],
         smaller: Callable[[Item], Item],
     ) -> None:
-        import ray
-
+        self.where = where
         self.items, self.done, self.cost, self.memory = list(items), done, cost, memory
         self.name, self.smaller = name, smaller
-        self.remote: Any = ray.remote(num_cpus=1, max_retries=0)(function)
         self.found: list[Any] = [None] * len(items)
         self.deaths, self.starved = [0] * len(items), [0] * len(items)
-        self.pending: dict[Any, int] = {}  # places of items by Ray's references
+        self.pending: dict[Any, int] = {}  # places of items by references
         self.alone: deque[int] = deque()  # places of items that wait until nothing else is pending
         self.finished = 0
-        self.largest = room.largest() if any(map(memory, items)) else 0.0  # more would be waited for for ever
 
     def results(self) -> list[Any]:
         """Of all items, in their order."""
-        import ray
-
         try:
             for place in range(len(self.items)):
                 self._submit(place)
             while self.pending or self.alone:
                 if not self.pending:
                     self._submit(self.alone.popleft())
-                ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=BEAT)
+                ready = self.where.wait(self.pending)
                 if not ready:
                     self.done(self.finished)  # whoever listens may stop the work by raising
                 for reference in ready:
                     self._collect(reference)
         finally:
-            for reference in self.pending:
-                ray.cancel(reference)
+            self.where.cancel(self.pending)
         return self.found
 
     def _submit(self, place: int) -> None:
         asked = self.memory(self.items[place]) << self.starved[place]
-        remote = self.remote
-        if asked:
-            remote = remote.options(memory=int(min(asked, self.largest)))
-        self.pending[remote.remote(self.items[place])] = place
+        reference = self.where.submit(self.items[place], int(min(asked, self.where.largest)) if asked else 0)
+        self.pending[reference] = place
 
     def _collect(self, reference: Any) -> None:
-        import ray
-
         place = self.pending.pop(reference)
         try:
-            self.found[place] = unwrap(lambda: ray.get(reference))
+            self.found[place] = self.where.result(reference)
         except Exception as error:
-            if not starved(error) and not isinstance(error, lost()):
+            if not starved(error) and not isinstance(error, self.where.lost):
                 raise
             self._again(place, error)
             return

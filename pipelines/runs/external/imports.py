@@ -73,7 +73,7 @@ def plan(
     Errors: ValueError in one line with the value and the remedy, for names, steps, roles, tables, and for checkpoints
     that cannot be read or do not fit each other or what is recorded under the name.
     """
-    from opd_ops.geometry.suite import Settings
+    from opd_ops.geometry.settings import Settings
 
     if name is not None:
         require_name(name)

@@ -9,6 +9,8 @@ from pipelines.runs.geometry.tasks import UNIT, MatrixTask
 from pipelines.store.bases import known
 from pipelines.store.objects import Store
 
+GFLOPS = 50.0  # of a large f32 product, one thread of a recent server core: half of what the fastest have
+
 
 @dataclass
 class Line:
@@ -66,11 +68,17 @@ def outline(imported: Import, gflops: float) -> Outline:
     )
 
 
+def core_seconds(imported: Import, gflops: float = GFLOPS) -> float:
+    """Estimated CPU seconds of what no part holds yet, before torch is there to measure the machine's rate."""
+    cost = sum(task.cost_of(lacking(task, peek(task))) for task in imported.work)
+    return cost * UNIT / (gflops * 1e9)
+
+
 class _Kept:
     """Which base weights, by identity, have their factors and their masks in the cache."""
 
     def __init__(self, store: Store, work: list[MatrixTask]) -> None:
-        from opd_ops.geometry.suite import Settings
+        from opd_ops.geometry.settings import Settings
 
         sources = {pair.before.identity for task in work for pair in task.pairs if task.projection and pair.before.ref}
         q = estimates.width(work[0].measurement.k) if work else 0

@@ -19,11 +19,11 @@ from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs import proof
 from pipelines.runs.clock import Clock, write_timing
-from pipelines.runs.cluster import room
 from pipelines.runs.cluster.attach import one_thread
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.fan import capacity, fan_out
 from pipelines.runs.geometry import estimates, records
 from pipelines.runs.geometry.fitting import asked, fitted, smaller
+from pipelines.runs.geometry.splitting import split
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found, measure_matrix
 from pipelines.store.document import facts as facts_of
@@ -49,15 +49,15 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
     Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
     is not what was committed.
     """
-    of = sum(task.cost for task in work)
-    fitting = fitted(work, room.here() if serial else room.largest())
+    pieces = largest_first(split(fitted(work, capacity(serial=serial))))
+    of = sum(piece.cost for piece in pieces)
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
     proving = proof.prove(proof.files(refs), serial=serial, done=lambda count: progress(0, of))
     path = gemm_path(work)
     results = fan_out(
         measure_matrix,
-        [replace(task, gemm_path=path) for task in fitting],
+        [replace(piece, gemm_path=path) for piece in pieces],
         serial=serial,
         done=lambda cost: progress(cost, of),
         cost=lambda task: task.cost,
@@ -65,7 +65,7 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
         name=lambda task: task.name,
         smaller=smaller,
     )
-    ordered = [results[index] for index in sorted(range(len(work)), key=lambda index: work[index].name)]
+    ordered = [results[index] for index in sorted(range(len(pieces)), key=lambda index: pieces[index].name)]
     tables = work[0].measurement.tables if work else ()
     seconds = {
         phase: [sum(found.seconds[phase][i] for found in ordered if phase in found.seconds) for i in range(2)]
@@ -73,11 +73,22 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
     }
     seconds["measure"] = [total + more for total, more in zip(seconds["measure"], proving, strict=True)]
     return Found(
-        {table: pl.concat([found.rows[table] for found in ordered], rechunk=False) for table in tables},
-        [problem for found in ordered for problem in found.problems],
+        {
+            table: pl.concat([found.rows[table] for found in ordered if table in found.rows], rechunk=False)
+            for table in tables
+        },
+        list(dict.fromkeys(problem for found in ordered for problem in found.problems)),
         seconds,
-        [key for found in ordered for key in found.stale],
+        _stale([piece.name for piece in pieces], results),
     )
+
+
+def _stale(names: list[str], results: list[Found]) -> list[str]:
+    """Parts that no piece of their matrix needs: what one piece found damaged another may have made whole again."""
+    by_name: dict[str, list[Found]] = {}
+    for name, found in zip(names, results, strict=True):
+        by_name.setdefault(name, []).append(found)
+    return [key for first, *rest in by_name.values() for key in first.stale if all(key in one.stale for one in rest)]
 
 
 def gemm_path(work: list[MatrixTask]) -> str:

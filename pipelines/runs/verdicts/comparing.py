@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -187,8 +186,3 @@ def pictures(store: Store, study: Study) -> dict[str, bytes]:
         "locking": lambda: figures.locking(found["locking"], found["nulls"]),
     }
     return {name: figures.render_png(chart(), scale=1.0) for name, chart in charts.items()}
-
-
-def location(store: Store, key: str) -> str:
-    """A key as a person opens it: a path on files, a URI elsewhere."""
-    return str(Path(store.path(key))) if store.local else f"{store.uri}/{key}"

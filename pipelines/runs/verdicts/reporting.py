@@ -1,42 +1,107 @@
-"""The page of an imported trajectory: from its record, its tables, and the reference runs that the store holds."""
+"""The page of an imported trajectory: from its record, its tables, and the reference runs that the store holds.
 
+    reports/external.<name>/index.html    the page
+    reports/external.<name>/inputs.json   from: SHA-256 of what it was drawn from, by name; page: its own SHA-256
+
+A page is drawn where it is absent, is not the one that its inputs name, or one of these inputs is another: the record,
+a table of the import or of a run of ARMS, the commit, a source file or a package that draws. What draws (SciPy, altair,
+vl-convert) is imported only then.
+"""
+
+import hashlib
+import json
 from collections.abc import Mapping
-
-import polars as pl
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from pipelines import lake
+from pipelines.lake.lake import layout
 from pipelines.report.regime.references import ARMS, SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
-from pipelines.runs.verdicts import judging
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, Unwritable
 
 IMPORTED = "external."
+PACKAGES = ("altair", "vl-convert-python", "polars", "pyarrow", "numpy", "scipy")  # that decide bytes of a page
 
 
 def report_key(recipe: str) -> str:
     return f"reports/{recipe}/index.html"
 
 
+def inputs_key(recipe: str) -> str:
+    return f"reports/{recipe}/inputs.json"
+
+
 def references(store: Store) -> list[str]:
     """Studies of which the arms sft, opd and rlvr are measured over enough seeds to judge others by."""
+    from pipelines.runs.verdicts import judging
+
     known = judging.known(store)
     studies = sorted({recipe.partition(".")[0] for recipe in known if not recipe.startswith(IMPORTED)})
     return [study for study in studies if all(len(known.get(f"{study}.{arm}", ())) >= SEEDS for arm in ARMS)]
 
 
 def publish(store: Store, recipe: str) -> str:
-    """Write the page of the import `recipe` (external.NAME) where it is another than is there; returns its key.
+    """Draw and write the page of the import `recipe` (external.NAME) where it is not of its inputs; returns its key.
 
     The same record, tables and references give the same bytes. Errors: ValueError where nothing was imported so;
     Unwritable or PermissionError where the page is another, and the store takes no writes.
     """
-    from pipelines.report.imported import page
-
     record = records.read(store, recipe)
     if record is None:
         raise ValueError(f"{store.uri} holds no import {recipe!r}; `opd measure --name` makes one")
-    judged = {}
+    key, made_from = report_key(recipe), inputs(store, recipe, record)  # before the page, whose tables may be replaced
+    stored = store.read(key) if store.exists(key) else None
+    named = records.kept(store, inputs_key(recipe))
+    if stored is not None and named == {"from": made_from, "page": _sha256(stored)}:
+        return key
+    data = _drawn(store, recipe, record)
+    if stored != data:
+        store.write(key, data)
+    try:
+        store.write(inputs_key(recipe), json.dumps({"from": made_from, "page": _sha256(data)}, sort_keys=True).encode())
+    except (Unwritable, PermissionError):
+        if stored != data:
+            raise
+    return key
+
+
+def inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
+    """SHA-256, or the version, of everything that decides the bytes of an import's page, by name."""
+    found = {f"package {name}": version(name) for name in PACKAGES}
+    found |= {"commit": commit(), "sources": sources()}
+    found |= {"record": _sha256(json.dumps(record, sort_keys=True).encode())}
+    return found | {key: _sha256(store.read(key)) for key in store.find("lake") if _is_drawn(key, recipe)}
+
+
+def sources() -> str:
+    """SHA-256 over the source files of this installation that a page may be drawn with."""
+    root, total = Path(__file__).resolve().parents[3], hashlib.sha256()
+    files = (path for package in ("opd_ops", "pipelines") for path in (root / package).rglob("*.*"))
+    for path in sorted(path for path in files if path.suffix in (".py", ".css", ".js")):
+        total.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _is_drawn(key: str, recipe: str) -> bool:
+    """Whether the page of `recipe` may show rows of this object: of a table of its own, or of a run of ARMS."""
+    table = lake.TABLES.get(key.split("/")[1])
+    if table is None or "recipe" not in table.by or not layout(table).fullmatch(key):
+        return False
+    found = next(part for part in key.split("/") if part.startswith("recipe=")).removeprefix("recipe=")
+    return found == recipe or found.rpartition(".")[2] in ARMS
+
+
+def _drawn(store: Store, recipe: str, record: records.Record) -> bytes:
+    """The page."""
+    import polars as pl
+
+    from pipelines.report.imported import page
+    from pipelines.runs.verdicts import judging
+
+    judged: dict[str, Any] = {}
     if recipe in judging.known(store):
         for study in references(store):
             found = judging.judge(judging.read(store, [(recipe, 0)], study), recipe, 0, study)
@@ -47,10 +112,11 @@ def publish(store: Store, recipe: str) -> str:
         for name, table in lake.TABLES.items()
         if "recipe" in table.by
     }
-    key, data = report_key(recipe), page(recipe, tables, judged, provenance=_facts(record)).encode()
-    if not (store.exists(key) and store.read(key) == data):
-        store.write(key, data)
-    return key
+    return page(recipe, tables, judged, provenance=_facts(record)).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _facts(record: records.Record) -> Mapping[str, str]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -10,8 +12,11 @@ import polars as pl
 import pytest
 import torch
 
-from pipelines import lake
+from pipelines import cli, lake
+from pipelines.report import imported
+from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.geometry import records
+from pipelines.runs.verdicts import reporting
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies import pairs, steps
 from pipelines.studies.study import TABLES
@@ -44,6 +49,87 @@ def test_what_is_measured_has_a_page_that_is_written_again_as_it_was(opd, folder
     page.unlink()
     assert opd("report", "external.mine") == (0, f"report: {page}\n", "")
     assert page.read_text() == before
+
+
+def test_what_is_measured_already_takes_none_of_the_heavy_libraries(folders, here):
+    """In a process of its own, since this one has them."""
+    asked = ["measure", "--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", "2"]
+    script = (
+        "import sys; from pipelines.cli import main; code = main(sys.argv[1:]); "
+        "print(code, *sorted({'torch', 'scipy', 'altair', 'vl_convert', 'ray', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert cli.main([*asked[:-1], "0"]) == 0
+    again = subprocess.run([sys.executable, "-c", script, *asked], capture_output=True, text=True, check=True)
+    assert again.stderr == "" and "steps 100 were measured already" in again.stdout
+    assert again.stdout.splitlines()[-1] == "0"
+
+
+@pytest.fixture
+def paged(opd, folders, here, monkeypatch):
+    """paged(): `opd measure` of one snapshot, and the page's bytes; told as drawn or not."""
+    drawn = []
+    page = imported.page
+    monkeypatch.setattr(imported, "page", lambda *given, **more: drawn.append(1) or page(*given, **more))
+
+    def run():
+        drawn.clear()
+        asked = ("--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", 0)
+        assert opd("measure", *asked)[::2] == (0, "")
+        return Store(default_uri()).read(reporting.report_key("external.mine")), bool(drawn)
+
+    return run
+
+
+CHANGES = {
+    "the page is deleted": lambda store, patch: store.remove(reporting.report_key("external.mine")),
+    "the page is damaged": lambda store, patch: store.write(reporting.report_key("external.mine"), b"<html>"),
+    "the inputs are deleted, as an earlier version had none": lambda store, patch: store.remove(
+        reporting.inputs_key("external.mine")
+    ),
+    "the inputs are damaged": lambda store, patch: store.write(reporting.inputs_key("external.mine"), b"{"),
+    "another version drew it": lambda store, patch: patch.setattr(reporting, "sources", lambda: "other"),
+    "another commit drew it": lambda store, patch: patch.setattr(reporting, "commit", lambda: "other"),
+    "a package is another": lambda store, patch: patch.setattr(reporting, "version", lambda name: "0"),
+    "a table of its own is another": lambda store, patch: write_timing(store, "external", "external.mine", 0, 9, CLOCK),
+    "a reference is there": lambda store, patch: write_timing(store, "tiny", "tiny.opd", 0, 9, CLOCK),
+    "the record is another": lambda store, patch: records.write(
+        store, "external.mine", {**records.read(store, "external.mine"), "provenance": {"commit": "other"}}, 0
+    ),
+}
+CLOCK = Clock({"other": [1.0, 1.0]})
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_page_is_drawn_again_where_something_that_it_is_drawn_from_changed(change, paged, monkeypatch):
+    store = Store(default_uri())
+    before, drawn = paged()
+    assert drawn and paged() == (before, False)
+    CHANGES[change](store, monkeypatch)
+    now, drawn = paged()
+    assert drawn and now.startswith(b"<!doctype html>") and now.endswith(b"</html>\n")
+    assert (now == before) == (change not in ("another commit drew it", "the record is another"))
+    assert paged() == (now, False)
+
+
+def test_a_page_knows_nothing_of_runs_that_it_never_shows(paged):
+    before, _ = paged()
+    write_timing(Store(default_uri()), "tiny", "tiny.sft-matched", 0, 9, CLOCK)
+    assert paged() == (before, False)
+
+
+def test_a_damaged_table_is_noticed_whatever_was_asked_for(paged, opd, folders):
+    """Its own is measured again; one of a reference, which the page may show, ends the command."""
+    paged()
+    store, hill = Store(default_uri()), "lake/hill/recipe=external.mine/seed=0/part-0.parquet"
+    whole = store.read(hill)
+    store.write(hill, whole[:-20] + b"x" + whole[-19:])
+    paged()
+    assert store.read(hill) == whole
+    reference = "lake/update_norm/recipe=tiny.opd/seed=0/part-0.parquet"
+    store.write(reference, b"PAR1")
+    asked = ("--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", 0)
+    code, _, err = opd("measure", *asked)
+    assert code == 2 and err.count("\n") == 1 and f"{reference} cannot be read" in err
 
 
 def test_a_page_of_what_was_never_imported_is_refused(refused):
@@ -208,24 +294,48 @@ def test_odd_matrices_are_measured_beside_a_healthy_one(kind, opd, unpublished, 
 RIGHT = {"axis-aligned": 0.2052, "proportional": 0.0, "1e-39": 0.54935, "2e-21": 0.54929, "2e20": 0.54928}
 
 
-def test_workers_are_a_ray_session_and_none_is_none(measure, monkeypatch):
-    """Ray gives the rows of one process (see tests/pipelines/runs); here, that it is asked for."""
+def test_workers_are_processes_where_the_work_is_short_a_ray_session_where_not_and_none_is_none(measure, monkeypatch):
+    """All three give the same rows (see tests/pipelines/runs); here, what is asked for."""
     asked = []
 
-    @contextmanager
-    def session(cpus):
-        asked.append(cpus)
-        yield
+    def starts(kind):
+        @contextmanager
+        def session(count, *preload):
+            asked.append((kind, count))
+            yield
 
-    monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", session)
+        return session
+
+    monkeypatch.setitem(sys.modules, "ray", None)  # which other tests of this process may have joined
+    monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", starts("ray"))
+    monkeypatch.setattr("pipelines.runs.cluster.processes.processes", starts("processes"))
     monkeypatch.setattr(
         "pipelines.runs.external.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
     )
     measure("--workers", 3)
+    assert asked == [("processes", 2), False], "of two matrices"
+    monkeypatch.setattr("pipelines.runs.cluster.processes.SHORT", 0.0)
+    measure("--workers", 3)
+    monkeypatch.setattr("pipelines.runs.cluster.processes.SHORT", 300.0)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     measure("--workers", 1)
-    assert asked == [3, False, 1, False]
+    assert asked[2:] == [("ray", 3), False, ("ray", 1), False]
     measure()
-    assert asked[4:] == [True]
+    assert asked[6:] == [True]
+
+
+def test_processes_give_the_rows_of_this_one(measure, here, monkeypatch):
+    monkeypatch.setattr("pipelines.runs.cluster.processes.suit", lambda seconds: True)
+    code, told, err = measure("--workers", 2, "--out", "two")
+    assert (code, err) == (0, "") and "steps 100, 200 measured in 2 processes\n" in told
+    assert measure("--out", "one")[::2] == (0, "")
+    of = lambda folder: {
+        path.relative_to(here / folder): path.read_bytes()
+        for part in ("lake", "runs")
+        for path in (here / folder / part).rglob("*.*")
+        if path.is_file() and "timing" not in path.parts and not path.name.startswith("import")
+    }
+    assert of("two") == of("one") and len(of("one")) > len(TABLES)
 
 
 def test_roles_and_tables_are_chosen(measure, here):

@@ -31,6 +31,9 @@ def test_what_is_measured_already_is_said_on_a_real_read_only_file_system(opd, h
             assert "report: " in out and "note: " not in out
             for command in (("tables",), ("verify",), ("plan", *asked[1:])):
                 assert opd(*command)[::2] == (0, "")
+            watch = ("--watch", "--until", 200, "--interval", 0.05)
+            code, out, err = opd(*asked, *watch)
+            assert (code, err) == (0, "") and "step 200 was measured already" in out and "note: " not in out
             another = save(tmp_path / "at-300", weights(300))
             code, out, err = opd(
                 "measure", "--base", prefix / "checkpoint-0", "--snapshot", f"300={another}", "--name", "mine"
@@ -50,6 +53,28 @@ def test_a_page_that_would_be_another_is_left_with_a_note(opd, prefix, sealed, m
     code, out, err = opd(*asked)
     assert (code, err) == (0, "") and store.read(reporting.report_key("external.mine")) == before
     assert "note: the report is left as it is, since the store takes no writes (" in out
+
+
+def test_a_page_without_its_inputs_is_right_where_nothing_can_be_written(opd, prefix, sealed):
+    """As an earlier version left it: it is drawn, is the same, and is told as it is."""
+    asked = ("measure", "--trajectory", prefix, "--name", "mine", "--workers", 0)
+    said = opd(*asked)
+    Store(default_uri()).remove(reporting.inputs_key("external.mine"))
+    disk = sealed()
+    code, out, err = opd(*asked)
+    assert (code, err) == (0, "") and "note: " not in out
+    assert out.splitlines()[-2:] == said[1].splitlines()[-2:] and disk.refused == 1
+
+
+def test_what_a_watched_prefix_brings_is_refused_by_a_store_that_takes_no_writes(opd, prefix, sealed):
+    asked = ("measure", "--trajectory", prefix, "--name", "mine", "--workers", 0)
+    opd(*asked)
+    sealed()
+    watch = ("--watch", "--interval", 0.05)
+    assert opd(*asked, *watch, "--until", 200)[::2] == (0, "")
+    save(prefix / "checkpoint-300", weights(300))
+    code, _, err = opd(*asked, *watch, "--until", 300)
+    assert code == 2 and err.count("\n") == 1 and "cannot be written (Read-only file system)" in err
 
 
 def test_a_regime_that_is_kept_already_is_said_again(opd, here, sealed):

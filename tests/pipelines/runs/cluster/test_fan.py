@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.runs.cluster import room
 from pipelines.runs.cluster.deaths import RETRIES, Died
-from pipelines.runs.cluster.fan import Fan
+from pipelines.runs.cluster.fan import Fan, OnRay
 from pipelines.store.objects import Store
 
 SAID = "1 worker(s) were killed.\nMemory on the node (IP: x) was 22.40GB used / 23.54GB limit (0.95)"
@@ -87,7 +87,7 @@ def ray(monkeypatch):
 
 def run(items, **changed):
     asked = {"done": lambda n: None, "cost": lambda i: 1, "memory": lambda i: 0, "name": lambda i: f"matrix {i}"}
-    return Fan(lambda i: 10 * i, items, **(asked | {"smaller": lambda i: i} | changed)).results()
+    return Fan(OnRay(lambda i: 10 * i), items, **(asked | {"smaller": lambda i: i} | changed)).results()
 
 
 def test_what_was_killed_for_memory_is_done_again_alone_after_all_others_with_twice_the_room(ray, caplog):
