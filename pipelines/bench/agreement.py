@@ -10,7 +10,7 @@ A row is found by its matrix, step, view and the table's own keys (KEYS). The bo
     a tolerance       where neither side has the above: absolute (ABSOLUTE) or relative (RELATIVE; whole numbers are
                       equal, other numbers within ROUNDING)
 
-Rows that only one side has are counted, and so are values that are null on one side. What is no value of the weights is
+Rows that only one side has are counted, and so are values that are null or too few on one side. What is no value of the weights is
 not compared: bounds, the certificate's margin and iterations, methods, reasons and facts of the run.
 """
 
@@ -61,7 +61,8 @@ AFTER = " after"  # ends the names of one side's columns
 class Column:
     """One column of a table, in rows of both sides. share: the largest difference over its bound; inf above a bound 0.
 
-    values: compared. where: the keys of the row with the largest share. lost, gained: values of one side alone.
+    values: compared. where: the keys of the row with the largest share. lost, gained: rows in which the other side has
+    no value, or fewer in its list.
     """
 
     name: str
@@ -152,28 +153,24 @@ def _is_value(name: str, frame: pl.DataFrame, keys: Sequence[str]) -> bool:
 
 
 def _count(table: str, column: Column, old: dict[str, Any], new: dict[str, Any], where: dict[str, Any]) -> None:
-    """Take one row's value of a column into account."""
-    before, after = old[column.name], new[column.name]
-    if before is None or after is None:
-        column.lost += before is not None
-        column.gained += after is not None
+    """Take one row's value of a column into account; a list has a value where any of its entries is one."""
+    before, after = (_entries(row[column.name]) for row in (old, new))
+    pairs = [(one, other) for one, other in zip(before, after, strict=False) if None not in (one, other)]
+    column.lost += sum(entry is not None for entry in before) > len(pairs)
+    column.gained += sum(entry is not None for entry in after) > len(pairs)
+    if not pairs:
         return
     column.values += 1
     bounds = [bound for row in (old, new) if (bound := _bound(table, column.name, row)) is not None]
-    bound = sum(bounds) if bounds else _tolerance(table, column.name, before, after)
-    difference = _difference(before, after)
+    bound = sum(bounds) if bounds else _tolerance(table, column.name, pairs)
+    difference = max(abs(one - other) for one, other in pairs)
     share = difference / bound if bound else (math.inf if difference else 0.0)
     if not column.where or share > column.share:
         column.share, column.difference, column.bound, column.where = share, difference, bound, where
 
 
-def _difference(before: Any, after: Any) -> float:
-    """The largest of two numbers or of two lists of them; inf for lists of other lengths."""
-    if not isinstance(before, list):
-        return abs(before - after)
-    if len(before) != len(after):
-        return math.inf
-    return max((abs(one - other) for one, other in zip(before, after, strict=True)), default=0.0)
+def _entries(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _bound(table: str, name: str, row: dict[str, Any]) -> float | None:
@@ -182,13 +179,14 @@ def _bound(table: str, name: str, row: dict[str, Any]) -> float | None:
         moved = math.hypot(*row["shifts"])
         return math.sqrt(row["k"]) * row["error"] * (row["nss_k"] / moved if moved else 0.0)
     if (table, name) == ("update_norm", "spectral_norm"):
-        return row["spectral_norm"] * (row["stable_rank_error"] / row["stable_rank"] / 2 + ROUNDING)
+        relative = row["stable_rank_error"] / row["stable_rank"] if row["stable_rank"] else 0.0
+        return row["spectral_norm"] * (relative / 2 + ROUNDING)
     return row.get(BOUNDS.get(table, {}).get(name, f"{name}_error"))
 
 
-def _tolerance(table: str, name: str, before: Any, after: Any) -> float:
+def _tolerance(table: str, name: str, pairs: Sequence[tuple[Any, Any]]) -> float:
     if name in ABSOLUTE.get(table, {}):
         return ABSOLUTE[table][name]
-    numbers = [*before, *after] if isinstance(before, list) else [before, after]
+    numbers = [number for pair in pairs for number in pair]
     usual = 0.0 if all(isinstance(number, int) for number in numbers) else ROUNDING
-    return RELATIVE.get(table, {}).get(name, usual) * max(map(abs, numbers), default=0.0)
+    return RELATIVE.get(table, {}).get(name, usual) * max(map(abs, numbers))

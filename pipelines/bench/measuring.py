@@ -31,9 +31,9 @@ class Cost:
 
 
 def measure(store: Store, folders: Sequence[Path], name: str, tables: Sequence[str] = DEFAULT.tables) -> Cost:
-    """Measure checkpoints (`checkpoints.write_trajectory`) under a name the store does not know: W0, then steps 1 on.
+    """Measure checkpoints (`checkpoints.write_trajectory`) under a name: W0, then steps 1 on.
 
-    Errors: RuntimeError where the measurement has problems.
+    What the store has of that name is not measured again. Errors: RuntimeError where the measurement has problems.
     """
     base, *steps = map(str, folders)
     asked = replace(DEFAULT, tables=tuple(tables))

@@ -4,8 +4,8 @@ On the CPU one matrix of each shape is measured and counted as often as the shap
 Where there is a GPU, every matrix is made and measured on it, in seconds between device events.
 
 The default measurement (`measuring`) of T checkpoints runs on CPUs everywhere. One and two checkpoints of one matrix of
-each shape (`shapes.counted`) are measured, with base factors from the store, and extended in a straight line, nulls apart, since they are
-made for some of the steps alone:
+each shape (`shapes.counted`) are measured, with base factors from the store, and extended in a straight line; nulls by
+themselves, since they are made for some of the steps alone:
 
     CPU(T) = a_1 + (T - 1) (a_2 - a_1) + b_1 + (n - 1) (b_2 - b_1)
 

@@ -2,7 +2,8 @@
 
 Ours is `opd measure` without options (`measuring`): all tables of `snapshots` checkpoints from files to tables. One
 matrix of each shape (`shapes.counted`) is measured and counted as often as the shape occurs; `in one call` is the whole
-set, measured once as it is. Per checkpoint is a measurement over its number of checkpoints, with and without the base factors of W0.
+set, measured once as it is. Per checkpoint is a measurement over its number of checkpoints, without the base factors of
+W0 (base apart) and with them.
 
 The others are given the same files. A further snapshot is what they take for one more snapshot of the same W0:
 
