@@ -10,8 +10,8 @@ A row is found by its matrix, step, view and the table's own keys (KEYS). The bo
     a tolerance       where neither side has the above: absolute (ABSOLUTE) or relative (RELATIVE; whole numbers are
                       equal, other numbers within ROUNDING)
 
-Rows that only one side has are counted, and so are values that are null or too few on one side. What is no value of the weights is
-not compared: bounds, the certificate's margin and iterations, methods, reasons and facts of the run.
+Rows that only one side has are counted, and so are values that are null or too few on one side. What is no value of the
+weights is not compared: bounds, the certificate's margin and iterations, methods, reasons and facts of the run.
 """
 
 import math

@@ -46,7 +46,7 @@ def figures() -> dict[int, Figure]:
     return {
         1: Figure("one wide matrix: exactness and cost of its rotation", 300, accuracy),
         2: Figure("ten matrices from disk: cost of a snapshot", 400, snapshot),
-        3: Figure("scaling: workers, snapshots, matrices", 120, scaling),
+        3: Figure("scaling: workers, snapshots, matrices, locking", 150, scaling),
         4: Figure("memory of a worker", 40, footprint),
         5: Figure("a Qwen3-8B checkpoint", 700, checkpoint),
         6: Figure("training steps beside TRL's", 240, steps),
