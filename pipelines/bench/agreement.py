@@ -61,8 +61,9 @@ AFTER = " after"  # ends the names of one side's columns
 class Column:
     """One column of a table, in rows of both sides. share: the largest difference over its bound; inf above a bound 0.
 
-    values: compared. where: the keys of the row with the largest share. lost, gained: rows in which the other side has
-    no value, or fewer in its list.
+    values: compared. difference, bound, where (keys): of the row with that share. largest: difference of any row, which
+    tells more than the share where bounds say nothing. lost, gained: rows in which the other side has no value, or fewer
+    in its list.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Column:
     difference: float = 0.0
     bound: float = 0.0
     where: dict[str, Any] = field(default_factory=dict)
+    largest: float = 0.0
     lost: int = 0
     gained: int = 0
 
@@ -110,12 +112,12 @@ def compare_tables(before: Mapping[str, pl.DataFrame], after: Mapping[str, pl.Da
 
 def shown(agreements: Sequence[Agreement]) -> str:
     """As a table: per table and column how many values were compared, and the largest difference over its bound."""
-    lines = [["table", "column", "values", "worst / bound", "difference", "bound", "", "where"]]
+    lines = [["table", "column", "values", "worst / bound", "difference", "bound", "largest", "", "where"]]
     for found in agreements:
-        lines.append([found.table, "rows", str(found.rows), "", "", "", "", _alone(found)])
+        lines.append([found.table, "rows", str(found.rows), "", "", "", "", "", _alone(found)])
         for column in found.columns:
             verdict = "agree" if column.share <= 1.0 and not column.lost else "DIFFER"
-            numbers = (f"{number:.2g}" for number in (column.share, column.difference, column.bound))
+            numbers = (f"{number:.2g}" for number in (column.share, column.difference, column.bound, column.largest))
             nulls = [f"{count} {which}" for which, count in (("lost", column.lost), ("gained", column.gained)) if count]
             keys = [f"{name} {value}" for name, value in column.where.items()] if column.share else []
             lines.append(["", column.name, str(column.values), *numbers, verdict, ", ".join(nulls + keys)])
@@ -164,6 +166,7 @@ def _count(table: str, column: Column, old: dict[str, Any], new: dict[str, Any],
     bounds = [bound for row in (old, new) if (bound := _bound(table, column.name, row)) is not None]
     bound = sum(bounds) if bounds else _tolerance(table, column.name, pairs)
     difference = max(abs(one - other) for one, other in pairs)
+    column.largest = max(column.largest, difference)
     share = difference / bound if bound else (math.inf if difference else 0.0)
     if not column.where or share > column.share:
         column.share, column.difference, column.bound, column.where = share, difference, bound, where

@@ -48,10 +48,10 @@ def figures() -> dict[int, Figure]:
         2: Figure("ten matrices from disk: cost of a snapshot", 400, snapshot),
         3: Figure("scaling: workers, snapshots, matrices, locking", 150, scaling),
         4: Figure("memory of a worker", 40, footprint),
-        5: Figure("a Qwen3-8B checkpoint", 700, checkpoint),
+        5: Figure("a Qwen3-8B checkpoint", 1000, checkpoint),
         6: Figure("training steps beside TRL's", 240, steps),
         7: Figure("where a training step's time goes", 150, step),
         8: Figure("what a snapshot costs beside a plain file", 60, keeping),
         9: Figure("asking a table of ten million rows", 90, asking),
-        10: Figure("the default measurement of ten matrices", 900, default),
+        10: Figure("the default measurement of ten matrices", 700, default),
     }

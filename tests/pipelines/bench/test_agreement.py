@@ -47,6 +47,13 @@ def test_one_value_out_of_its_bounds_is_found_and_named():
     assert "1.5" in line and "DIFFER" in line and "matrix a, step 4, view bf16" in line
 
 
+def test_the_largest_difference_is_told_beside_bounds_that_say_nothing():
+    found, columns = compared(
+        "spectral_drift", [drift(1, 0.1, 1.0), drift(2, 0.1)], [drift(1, 0.4, 1.0), drift(2, 0.1)]
+    )
+    assert found.agrees and columns["nss"].largest == pytest.approx(0.3) and columns["nss"].share < 0.2
+
+
 def test_a_bound_of_zero_holds_equal_values_alone():
     assert compared("spectral_drift", [drift(1, 0.0, 0.0)], [drift(1, 0.0, 0.0)])[0].agrees
     found, columns = compared("spectral_drift", [drift(1, 0.0, 0.0)], [drift(1, 1e-300, 0.0)])
