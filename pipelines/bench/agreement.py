@@ -62,8 +62,8 @@ class Column:
     """One column of a table, in rows of both sides. share: the largest difference over its bound; inf above a bound 0.
 
     values: compared. difference, bound, where (keys): of the row with that share. largest: difference of any row, which
-    tells more than the share where bounds say nothing. lost, gained: rows in which the other side has no value, or fewer
-    in its list.
+    tells more than the share where bounds say nothing. lost, gained: rows whose other side has no value, or fewer of
+    them in its list.
     """
 
     name: str
