@@ -165,7 +165,8 @@ def _count(table: str, column: Column, old: dict[str, Any], new: dict[str, Any],
     column.values += 1
     bounds = [bound for row in (old, new) if (bound := _bound(table, column.name, row)) is not None]
     bound = sum(bounds) if bounds else _tolerance(table, column.name, pairs)
-    difference = max(abs(one - other) for one, other in pairs)
+    differences = (abs(one - other) for one, other in pairs)
+    difference = max(math.inf if math.isnan(one) else one for one in differences)
     column.largest = max(column.largest, difference)
     share = difference / bound if bound else (math.inf if difference else 0.0)
     if not column.where or share > column.share:
@@ -182,7 +183,7 @@ def _bound(table: str, name: str, row: dict[str, Any]) -> float | None:
         moved = math.hypot(*row["shifts"])
         return math.sqrt(row["k"]) * row["error"] * (row["nss_k"] / moved if moved else 0.0)
     if (table, name) == ("update_norm", "spectral_norm"):
-        relative = row["stable_rank_error"] / row["stable_rank"] if row["stable_rank"] else 0.0
+        relative = (row["stable_rank_error"] or 0.0) / row["stable_rank"] if row["stable_rank"] else 0.0
         return row["spectral_norm"] * (relative / 2 + ROUNDING)
     return row.get(BOUNDS.get(table, {}).get(name, f"{name}_error"))
 

@@ -60,6 +60,11 @@ def test_a_bound_of_zero_holds_equal_values_alone():
     assert not found.agrees and columns["nss"].share == math.inf
 
 
+def test_a_value_that_is_no_number_agrees_with_none():
+    for before, after in ((0.1, math.nan), (math.nan, 0.1), (math.nan, math.nan)):
+        assert not compared("spectral_drift", [drift(1, before)], [drift(1, after)])[0].agrees
+
+
 def test_rows_of_one_side_are_counted_and_do_not_differ():
     found, columns = compared(
         "spectral_drift", [drift(step, 0.1) for step in (1, 2, 3)], [drift(2, 0.1), drift(9, 0.1)]
