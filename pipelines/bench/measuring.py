@@ -4,17 +4,27 @@ From files to tables: planning, base factors, every snapshot, nulls, locking, an
 the command does besides is outside: its imports, its options and its page.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines import lake
 from pipelines.bench.seconds import cpu
+from pipelines.cli import request
 from pipelines.runs.external import imports
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 
-DEFAULT = Measurement()
+
+def _default() -> Measurement:
+    """What the command asks for without options."""
+    parser = ArgumentParser()
+    request.add_options(parser)
+    return request.measurement(parser.parse_args([]))
+
+
+DEFAULT = _default()
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def recipe(name: str) -> str:
     return f"{imports.STUDY}.{name}"
 
 
-def null_steps(store: Store, name: str) -> int:
-    """At how many steps a measurement has nulls."""
-    rows = lake.written(store, "nulls", recipe=recipe(name), seed=0)
-    return 0 if rows is None else rows["step"].n_unique()
+def steps(store: Store, name: str) -> dict[str, int]:
+    """By table, at how many steps a measurement has rows."""
+    found = {table: lake.written(store, table, recipe=recipe(name), seed=0) for table in DEFAULT.tables}
+    return {table: 0 if rows is None else rows["step"].n_unique() for table, rows in found.items()}

@@ -186,33 +186,38 @@ def test_on_a_gpu_every_matrix_is_measured(tiny, told, monkeypatch):
     assert rows[0].quantity == "GPU, once per base" and "device events" in rows[0].note
 
 
-def test_the_default_of_a_checkpoint_is_extended_in_a_straight_line(tiny, told, monkeypatch):
-    """Base 7; tables 3 + 2 t; nulls 5 + 4 t: 7 + (3 + 2 T) + (5 + 4 n) of each of 14 matrices."""
+@pytest.mark.parametrize("full", [3, 1])
+def test_the_default_of_a_checkpoint_is_extended_in_a_straight_line(full, tiny, told, monkeypatch):
+    """Base 7; all tables 5 + 6 t, those of every step 3 + 2 t: of each of 14 matrices 7 + 5 + 6 n + 2 (3 - n)."""
 
     def measure(store, paths, name, tables=measuring.DEFAULT.tables):
-        if name == "small":
-            return measuring.measure(store, paths, name, tables)
-        count, nulls = len(paths) - 1, tables == ("nulls",)
-        assert nulls or set(tables) == {*measuring.DEFAULT.tables} - {"nulls"}
-        base = 7.0 if name == "without-nulls-2" else 0.0
-        return measuring.Cost(base + (5 + 4 * count if nulls else 3 + 2 * count), base)
+        count, every = len(paths) - 1, tables == ("rotation",)
+        assert every or tables == measuring.DEFAULT.tables
+        base = 7.0 if name == "all-2" else 0.0
+        return measuring.Cost(base + (3 + 2 * count if every else 5 + 6 * count), base)
 
-    monkeypatch.setattr(
-        checkpoint,
-        "measuring",
-        Replaced(measure=measure, null_steps=measuring.null_steps, DEFAULT=measuring.DEFAULT),
-    )
+    monkeypatch.setattr(checkpoint, "measuring", Replaced(measure=measure))
+    monkeypatch.setattr(checkpoint, "_steps", lambda folder, sizes: (full, ("rotation",)))
     monkeypatch.setattr(checkpoint, "others", lambda paths, sizes, absent, say: [("published recipe", 60.0)])
     rows = {(found.case, found.quantity): found for found in checkpoint._default(tiny, told[0])}
-    nulls = int(rows["default", "CPU once per base"].note.rpartition(", ")[2].split()[0])
-    assert 1 <= nulls <= tiny.snapshots == 3
-    per_checkpoint = 14 * (3 + 2 * 3 + 5 + 4 * nulls) / 3
-    assert rows["default", "CPU once per base"].value == 14 * 7
+    per_checkpoint = 14 * (5 + 6 * full + 2 * (3 - full)) / 3
+    once = rows["default", "CPU once per base"]
+    assert once.value == 14 * 7 and once.note.endswith(f"extended to 3, {full} of them with all tables")
     assert rows["default", "CPU per checkpoint, base apart"].value == pytest.approx(per_checkpoint)
     assert rows["default", "CPU per checkpoint, base included"].value == pytest.approx(per_checkpoint + 14 * 7 / 3)
     assert rows["published recipe", "CPU per snapshot"].value == 14 * 60
     assert rows["published recipe", "over ours, base apart"].value == pytest.approx(14 * 60 / per_checkpoint)
     assert all(found.goal == "" for found in rows.values())
+
+
+def test_steps_with_all_tables_are_counted(tiny, tmp_path, monkeypatch):
+    full, every = checkpoint._steps(tmp_path / "real", replace(tiny, snapshots=6))
+    assert 1 <= full <= 6 and {"update_support", "rotation", "locking"} <= set(every)
+    counts = dict.fromkeys(measuring.DEFAULT.tables, 6) | {"locking": 5, "nulls": 4, "hill": 4}
+    names = {"measure": lambda *_: None, "steps": lambda *_: counts}
+    monkeypatch.setattr(checkpoint, "measuring", Replaced(**names))
+    full, every = checkpoint._steps(tmp_path / "planted", replace(tiny, snapshots=6))
+    assert full == 4 and set(every) == set(measuring.DEFAULT.tables) - {"nulls", "hill"}
 
 
 def test_figures_are_numbered_and_known():

@@ -33,11 +33,13 @@ def test_all_tables_are_written_and_a_kept_name_is_not_measured_again(store, tmp
     tables = {table: lake.written(store, table, recipe="external.mine", seed=0) for table in measuring.DEFAULT.tables}
     assert all(rows is not None and rows.height for rows in tables.values())
     assert tables["rotation"]["step"].unique().sort().to_list() == [1, 2, 3, 4, 5]
-    assert measuring.null_steps(store, "mine") == tables["nulls"]["step"].n_unique() > 0
+    steps = measuring.steps(store, "mine")
+    assert list(steps) == list(measuring.DEFAULT.tables) and steps["rotation"] == 5 and steps["locking"] == 4
+    assert steps["nulls"] == tables["nulls"]["step"].n_unique() > 0
     before = store.version("lake/rotation/recipe=external.mine/seed=0/part-0.parquet")
     measuring.measure(store, paths, "mine")
     assert store.version("lake/rotation/recipe=external.mine/seed=0/part-0.parquet") == before
-    assert measuring.null_steps(store, "unknown") == 0
+    assert set(measuring.steps(store, "unknown").values()) == {0}
 
 
 def test_base_factors_are_charged_to_the_first_measurement_alone(store, tmp_path):
