@@ -2,8 +2,8 @@
 
 Both measure the same checkpoints on disk, the ten matrices of figure 10, each by its own code: a child process per run,
 this interpreter, one thread, PYTHONPATH set to a git worktree of the commit or to this one, with the command line
-`python -m pipelines.cli measure --workers 0` and an empty store each time. A pair is a run of each, the older first; a
-ratio is older over this within a pair, of CPU seconds, and the median of the pairs is what counts. By phase:
+`python -m pipelines.cli measure --workers 0` and an empty store each time. A pair is a run of each, and which comes first
+changes from pair to pair; a ratio is older over this within a pair, of CPU seconds, and their median counts. By phase:
 
     whole       user and system CPU seconds of the process
     measuring   what the table `timing` says of the phase measure, base factors included
@@ -86,7 +86,8 @@ def run(folder: Path, older: Path, asked: argparse.Namespace) -> int:
     print("\n".join(f"{side:<6} {described(tree)}" for side, tree in trees.items()), flush=True)
     for number in range(asked.pairs):
         stores = {side: folder / f"store-{side}-{number}" for side in SIDES}
-        pairs.append({side: measure(trees[side], paths, stores[side]) for side in SIDES})
+        turns = SIDES if number % 2 == 0 else SIDES[::-1]
+        pairs.append({side: measure(trees[side], paths, stores[side]) for side in turns})
         ratio = pairs[-1]["older"]["whole"] / pairs[-1]["this"]["whole"]
         print(f"pair {number + 1} of {asked.pairs}: older over this {ratio:.2f}", flush=True)
         if number:
