@@ -2,8 +2,9 @@
 
 Both measure the same checkpoints on disk, the ten matrices of figure 10, each by its own code: a child process per run,
 this interpreter, one thread, PYTHONPATH set to a git worktree of the commit or to this one, with the command line
-`python -m pipelines.cli measure --workers 0` and an empty store each time. A pair is a run of each, and which comes first
-changes from pair to pair; a ratio is older over this within a pair, of CPU seconds, and their median counts. By phase:
+`python -m pipelines.cli measure --workers 0` and an empty store each time. A pair is a run of each, and which comes
+first changes from pair to pair; a ratio is older over this within a pair, of CPU seconds, and their median counts. By
+phase:
 
     whole       user and system CPU seconds of the process
     measuring   what the table `timing` says of the phase measure, base factors included
