@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test browser test-browser chaos cluster-demo ui weights bench notebook vllm-cpu
+.PHONY: setup demo test browser test-browser chaos cluster-demo ui weights bench bench-against notebook vllm-cpu
 
 setup: .venv/.installed
 
@@ -61,9 +61,16 @@ ui: setup
 weights: setup
 	$(BIN)/opd weights
 
-# Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers, once.
+# Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers and .venv-peers312,
+# once. Some figures alone, in minutes: make bench FIGURES="2 10"
 bench: setup
-	$(BIN)/python -m pipelines.bench
+	$(BIN)/python -m pipelines.bench $(if $(FIGURES),--figure $(FIGURES))
+
+# The default measurement by an older commit and by this one, in three pairs, and whether their tables agree. Further
+# options: make bench-against COMMIT=7416091 OPTIONS="--pairs 1 --snapshots 3"
+bench-against: setup
+	@test -n "$(COMMIT)" || { echo 'error: which commit? make bench-against COMMIT=7416091' >&2; exit 2; }
+	$(BIN)/python -m pipelines.bench.paired $(COMMIT) $(OPTIONS)
 
 # Three worked questions to the tables, over the same store, in a browser.
 notebook: setup

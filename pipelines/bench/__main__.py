@@ -56,8 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser(known: dict[int, Figure]) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m pipelines.bench", description=(__doc__ or "").partition("\n")[0])
+    top.epilog = 'Some figures alone: make bench FIGURES="2 10", which is python -m pipelines.bench --figure 2 10'
+    titles = "; ".join(f"{number}: {figure.title}" for number, figure in known.items())
     top.add_argument(
-        "--figure", type=int, nargs="+", action="extend", default=[], choices=known, metavar="N", help="only these"
+        "--figure",
+        type=int,
+        nargs="+",
+        action="extend",
+        default=[],
+        choices=known,
+        metavar="N",
+        help=f"only these; {titles}",
     )
     top.add_argument("--quick", action="store_true", help="small sizes, as a smoke test; kept only where --out says")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")

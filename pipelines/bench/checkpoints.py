@@ -10,25 +10,33 @@ from pipelines.bench.shapes import EMBEDDING, Shape
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, header
 
-BASE, STEP = "base", "step-1"
-
 
 def write_pair(folder: Path, shapes: Sequence[Shape], update: str, *, vocabulary: int = 0) -> tuple[Path, Path]:
-    """Heavy W0 under folder/base and W0 plus `update` of its usual size under folder/step-1; returns both paths.
+    """A trajectory of one snapshot: the folders base and step-1."""
+    base, step = write_trajectory(folder, shapes, update, 1, vocabulary=vocabulary)
+    return base, step
+
+
+def write_trajectory(
+    folder: Path, shapes: Sequence[Shape], update: str, count: int, *, vocabulary: int = 0
+) -> list[Path]:
+    """Heavy W0 under folder/base and `count` snapshots, whose updates grow to the usual size, under folder/step-1 and
+    on (`synthetic.trajectory`; the matrix at place i has the seeds i and 1000 + i). Returns all paths in that order.
 
     vocabulary > 0 adds an embedding [vocabulary, hidden] of zeros in a shard of its own, which takes no space on disk:
     its bytes are a hole in the file.
     """
-    paths = folder / BASE, folder / STEP
-    for path in paths:
+    embedding = Shape(EMBEDDING, vocabulary, shapes[0].n) if vocabulary else None
+    weights = {shape.name: synthetic.weight("heavy", *shape.extents, seed) for seed, shape in enumerate(shapes)}
+    rel = synthetic.UPDATES[update].rel
+    moving = {
+        name: synthetic.trajectory(w0, update, rel, count, 1000 + seed)
+        for seed, (name, w0) in enumerate(weights.items())
+    }
+    paths = [folder / "base", *(folder / f"step-{step}" for step in range(1, count + 1))]
+    for step, path in enumerate(paths):
         path.mkdir(parents=True)
-    tensors: tuple[dict, dict] = ({}, {})
-    for seed, shape in enumerate(shapes):
-        w0 = synthetic.weight("heavy", shape.m, shape.n, seed)
-        tensors[0][shape.name] = w0
-        tensors[1][shape.name] = synthetic.updated(w0, update, synthetic.UPDATES[update].rel, 1000 + seed)
-    for path, mine in zip(paths, tensors, strict=True):
-        _write(path, mine, Shape(EMBEDDING, vocabulary, shapes[0].n) if vocabulary else None)
+        _write(path, {name: next(snapshots) for name, snapshots in moving.items()} if step else weights, embedding)
     return paths
 
 

@@ -1,4 +1,4 @@
-"""The only door of the bench to the engine: base factors of W0 once, then the rows of one snapshot.
+"""The door of the bench to the engine: base factors of W0 once, then the rows of one snapshot.
 
 What is measured is named by tables, and the sets of tables are what the figures ask for. Views are bf16, cuts one k.
 """

@@ -5,6 +5,7 @@ Its processes run one thread, offline, with the variables it adds to this proces
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -24,11 +25,15 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """folder: of the virtual environment. packages: what pip is asked for. variables: further ones of its processes."""
+    """folder: of the virtual environment. packages: what pip is asked for. variables: further ones of its processes.
+
+    python: the version it needs, such as 3.12; that of this process where it is empty.
+    """
 
     folder: Path
     packages: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
+    python: str = ""
 
     @property
     def marker(self) -> Path:
@@ -49,9 +54,10 @@ class Environment:
         try:
             return self.interpreter()
         except Absent:
+            maker = interpreter(self.python)
             say(f"making {self.folder.name}, once, in some minutes: {', '.join(self.packages)}")
         python = self.folder / "bin" / "python"
-        self.call([sys.executable, "-m", "venv", "--clear", str(self.folder)], "not installed")
+        self.call([maker, "-m", "venv", "--clear", str(self.folder)], "not installed")
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         self.call([*pip, *self.packages], "not installed")
         self.marker.write_text(json.dumps(self.packages))
@@ -66,3 +72,19 @@ class Environment:
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
             raise Absent(f"{otherwise}: {said[-1]}")
+
+
+def interpreter(version: str) -> str:
+    """A Python of this version, such as 3.12: this one, one on PATH or one of pyenv's; this one where it is empty.
+
+    Errors: Absent where none of them runs.
+    """
+    if not version or version == ".".join(map(str, sys.version_info[:2])):
+        return sys.executable
+    found = [shutil.which(f"python{version}", path=folder) for folder in os.get_exec_path()]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found += map(str, sorted(pyenv.glob(f"versions/{version}*/bin/python{version}")))
+    for python in filter(None, found):  # pyenv's on PATH may be a shim that starts nothing
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            return python
+    raise Absent(f"not installed: it needs Python {version}, and no python{version} is on PATH or under {pyenv}")

@@ -2,8 +2,8 @@
 
 The published recipe, per matrix and snapshot, all in f32: a full SVD of W0 and one of W_t, principal angles as
 arccos(clamp(sigma(Q0' Qt))), nss from the two spectra, ranks from the singular values of W_t - W0, and the share of
-equal weights. It keeps nothing between snapshots. Its angles are wrong where they are small: in f32 a cosine cannot
-tell angles below about 0.02 degrees apart.
+equal weights. It keeps nothing between snapshots; `prepare` apart from `compare` is the recipe with W0's SVD kept.
+Its angles are wrong where they are small: in f32 a cosine cannot tell angles below about 0.02 degrees apart.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3, and its public reimplementations.
 """
 
@@ -27,21 +27,40 @@ class Plain:
     effective_rank: float
 
 
-def plain(w0: Tensor, w_t: Tensor, k: int) -> Plain:
-    """The published recipe for one matrix [m, n] and one snapshot."""
-    before, after = w0.float(), w_t.float()
-    u0, s0, v0 = torch.linalg.svd(before, full_matrices=False)
-    u1, s1, v1 = torch.linalg.svd(after, full_matrices=False)
-    s = torch.linalg.svdvals(after - before)
-    p = s / s.sum()
+@dataclass(frozen=True)
+class Base:
+    """What the recipe computes of W0: its weights, f32 factors W0 = u diag(s) v with u [m, r], s [r], v [r, n]."""
+
+    weight: Tensor
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+
+def prepare(w0: Tensor) -> Base:
+    """The SVD of W0, which the published recipe computes again for every snapshot."""
+    return Base(w0, *torch.linalg.svd(w0.float(), full_matrices=False))
+
+
+def compare(base: Base, w_t: Tensor, k: int) -> Plain:
+    """The rest of the recipe, for one snapshot [m, n]."""
+    after = w_t.float()
+    u, s, v = torch.linalg.svd(after, full_matrices=False)
+    moved = torch.linalg.svdvals(after - base.weight.float())
+    p = moved / moved.sum()
     return Plain(
-        unchanged=float((w0 == w_t).float().mean()),
-        output_deg=arccos_angles(u0[:, :k], u1[:, :k]),
-        input_deg=arccos_angles(v0[:k].T, v1[:k].T),
-        nss=float((s1 - s0).norm() / s0.norm()),
-        stable_rank=float(s.square().sum() / s[0] ** 2),
+        unchanged=float((base.weight == w_t).float().mean()),
+        output_deg=arccos_angles(base.u[:, :k], u[:, :k]),
+        input_deg=arccos_angles(base.v[:k].T, v[:k].T),
+        nss=float((s - base.s).norm() / base.s.norm()),
+        stable_rank=float(moved.square().sum() / moved[0] ** 2),
         effective_rank=float((-p * torch.log(p.clamp(min=1e-30))).sum().exp()),
     )
+
+
+def plain(w0: Tensor, w_t: Tensor, k: int) -> Plain:
+    """The published recipe for one matrix [m, n] and one snapshot."""
+    return compare(prepare(w0), w_t, k)
 
 
 def arccos_angles(q0: Tensor, q1: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The matrices a model is made of: Hugging Face names with [out, in] shapes, in the order of the model."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,3 +62,10 @@ def qwen_like(hidden: int = 2048) -> list[Shape]:
 def qwen3_8b() -> list[Shape]:
     """The projections of Qwen3-8B: 252 matrices in 36 layers, 6,945,767,424 weights."""
     return Extents(hidden=4096, heads=4096, kv=1024, mlp=12288).decoder(36)
+
+
+def counted(shapes: Sequence[Shape]) -> list[tuple[Shape, int]]:
+    """One matrix of each shape, the first of the model, with the number of its shape; m x n and n x m are one shape."""
+    counts = Counter(tuple(sorted(shape.extents)) for shape in shapes)
+    first = {tuple(sorted(shape.extents)): shape for shape in reversed(shapes)}
+    return [(shape, counts[extents]) for extents, shape in first.items()]

@@ -18,6 +18,7 @@ follow W0's own directions. One seed gives one matrix per device and torch versi
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,16 @@ def weight(kind: str, m: int, n: int, seed: int, device: str = "cpu") -> Tensor:
 
 def updated(w0: Tensor, kind: str, rel: float, seed: int) -> Tensor:
     """W_t [m, n] in bf16: w0 plus an update of `kind` and size rel ||W0||_F. kind: rl or sft, else ValueError."""
+    return next(trajectory(w0, kind, rel, 1, seed))
+
+
+def trajectory(w0: Tensor, kind: str, rel: float, count: int, seed: int) -> Iterator[Tensor]:
+    """W_1 .. W_count [m, n] in bf16, whose updates grow to rel ||W0||_F. kind: rl or sft, else ValueError.
+
+        W_t = W0 + rel ||W0||_F t / count (sqrt(energy) D / ||D||_F + sqrt(1 - energy) G_t / ||G_t||_F)
+
+    D, of the kind's rank, is one direction for all steps; G_t is Gaussian, drawn anew at each.
+    """
     if kind not in UPDATES:
         raise ValueError(f"update {kind!r} is not one of {', '.join(UPDATES)}")
     update, (m, n) = UPDATES[kind], w0.shape
@@ -68,14 +79,16 @@ def updated(w0: Tensor, kind: str, rel: float, seed: int) -> Tensor:
     left, right = (
         torch.randn(extent, update.rank, generator=generator, device=w0.device) / math.sqrt(extent) for extent in (m, n)
     )
-    before = w0.float()
-    size = rel * float(torch.linalg.vector_norm(before))
-    dense = torch.randn(m, n, generator=generator, device=w0.device)
-    dense *= math.sqrt(1 - update.energy) * size / torch.linalg.vector_norm(dense)
     # ||left right'||_F from the two small Gram matrices.
     norm = ((left.T @ left) * (right.T @ right)).sum().sqrt()
-    dense.addmm_(left * (math.sqrt(update.energy) * size / norm), right.T)
-    return before.add_(dense).bfloat16()
+    before = w0.float()
+    whole = rel * float(torch.linalg.vector_norm(before))
+    for step in range(1, count + 1):
+        size = whole * (step / count)
+        made = torch.randn(m, n, generator=generator, device=w0.device)
+        made *= math.sqrt(1 - update.energy) * size / torch.linalg.vector_norm(made)
+        made.addmm_(left * (math.sqrt(update.energy) * size / norm), right.T)
+        yield made.add_(before).bfloat16()
 
 
 def _orthonormal(extent: int, count: int, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@
 - `step.py`        7, where a step's time goes
 - `keeping.py`     8, what a snapshot costs beside a plain file
 - `asking.py`      9, a filtered scan of a large table
+- `default.py`     10, the default measurement of ten matrices, against the published recipe and the tools in use
 """
 
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def figures() -> dict[int, Figure]:
     from pipelines.bench.figures.accuracy import accuracy
     from pipelines.bench.figures.asking import asking
     from pipelines.bench.figures.checkpoint import checkpoint
+    from pipelines.bench.figures.default import default
     from pipelines.bench.figures.footprint import footprint
     from pipelines.bench.figures.keeping import keeping
     from pipelines.bench.figures.scaling import scaling
@@ -44,11 +46,12 @@ def figures() -> dict[int, Figure]:
     return {
         1: Figure("one wide matrix: exactness and cost of its rotation", 300, accuracy),
         2: Figure("ten matrices from disk: cost of a snapshot", 400, snapshot),
-        3: Figure("scaling: workers, snapshots, matrices", 120, scaling),
+        3: Figure("scaling: workers, snapshots, matrices, locking", 150, scaling),
         4: Figure("memory of a worker", 40, footprint),
-        5: Figure("a Qwen3-8B checkpoint", 120, checkpoint),
+        5: Figure("a Qwen3-8B checkpoint", 1000, checkpoint),
         6: Figure("training steps beside TRL's", 240, steps),
         7: Figure("where a training step's time goes", 150, step),
         8: Figure("what a snapshot costs beside a plain file", 60, keeping),
         9: Figure("asking a table of ten million rows", 90, asking),
+        10: Figure("the default measurement of ten matrices", 700, default),
     }

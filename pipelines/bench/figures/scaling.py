@@ -1,8 +1,11 @@
-"""Figure 3: what a second one-thread worker gains, and whether cost is linear in snapshots and in matrices.
+"""Figure 3: what a second one-thread worker gains, and whether cost is linear in snapshots, in matrices and in locking.
 
 Workers are processes that take matrices, the largest first, from one queue; wall time excludes their start. The gain
 is bounded by the cores that are free, so the note says how many others kept busy, and a missed goal counts as
 undecided where that was more than BUSY. Cost: CPU seconds of c, fitted as a count^exponent by least squares in logs.
+
+Locking compares snapshots in pairs. Its table alone is measured as `opd measure` does (`measuring`), of a small matrix
+with growing numbers of snapshots: from the weights, and again from kept subspaces, when only the table was removed.
 """
 
 import math
@@ -11,21 +14,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import linear_regression, median
 
-from pipelines.bench import engine, synthetic
-from pipelines.bench.checkpoints import write_pair
+from pipelines.bench import engine, measuring, synthetic
+from pipelines.bench.checkpoints import write_pair, write_trajectory
 from pipelines.bench.figures import Tell
 from pipelines.bench.row import Row, row
 from pipelines.bench.seconds import PATIENCE, cpu
+from pipelines.bench.shapes import Shape
 from pipelines.bench.sizes import Sizes
 from pipelines.bench.workers import Race, race
+from pipelines.lake.lake import partition_key
+from pipelines.store.objects import Store
 
 GAIN = 1.8
 BUSY = 0.1  # cores
 EXPONENT = 0.9, 1.1
+LOCKING = 1.05  # exponent at most
 
 
 def scaling(sizes: Sizes, tell: Tell) -> list[Row]:
-    return _workers(sizes, tell) + _linear(sizes, tell)
+    return _workers(sizes, tell) + _linear(sizes, tell) + _locking(sizes, tell)
 
 
 def _workers(sizes: Sizes, tell: Tell) -> list[Row]:
@@ -72,12 +79,38 @@ def _linear(sizes: Sizes, tell: Tell) -> list[Row]:
 
     rows = []
     for place, (case, call) in enumerate((("snapshots", snapshots), ("matrices", matrices))):
-        tell(0.65 + 0.2 * place, case)
+        tell(0.65 + 0.1 * place, case)
         seconds = [cpu(lambda call=call, number=number: call(number), sizes.repeats).seconds for number in sizes.counts]
-        note = ", ".join(f"{number}: {spent:.3g} s" for number, spent in zip(sizes.counts, seconds, strict=True))
         least, most = EXPONENT
-        rows.append(row(3, case, "exponent of CPU", exponent(sizes.counts, seconds), least=least, most=most, note=note))
+        rows.append(_exponent(case, sizes.counts, seconds, least=least, most=most))
     return rows
+
+
+def _locking(sizes: Sizes, tell: Tell) -> list[Row]:
+    shape = Shape("model.layers.0.self_attn.q_proj.weight", *sizes.kept)
+    seconds: dict[str, list[float]] = {"locking": [], "locking from kept subspaces": []}
+    with tempfile.TemporaryDirectory() as folder:
+        tell(0.85, f"writing {max(sizes.steps)} snapshots of {shape.m} x {shape.n}")
+        paths = write_trajectory(Path(folder) / "weights", [shape], "rl", max(sizes.steps))
+        store = Store(f"file://{folder}/store")
+        for place, count in enumerate(sizes.steps):
+            tell(0.88 + 0.12 * place / len(sizes.steps), f"locking of {count} snapshots")
+            name, again = f"steps-{count}", []
+            seconds["locking"].append(measuring.measure(store, paths[: count + 1], name, ("locking",)).seconds)
+            for _ in range(sizes.repeats):
+                store.remove(partition_key("locking", recipe=measuring.recipe(name), seed=0))
+                again.append(measuring.measure(store, paths[: count + 1], name, ("locking",)).seconds)
+            seconds["locking from kept subspaces"].append(median(again))
+    return [_exponent(case, sizes.steps, spent, most=LOCKING) for case, spent in seconds.items()]
+
+
+def _exponent(
+    case: str, counts: Sequence[int], seconds: Sequence[float], *, least: float | None = None, most: float
+) -> Row:
+    note = ", ".join(f"{number}: {spent:.3g} s" for number, spent in zip(counts, seconds, strict=True))
+    if len(counts) > 2:
+        note += f"; between the last two {exponent(counts[-2:], seconds[-2:]):.2f}"
+    return row(3, case, "exponent of CPU", exponent(counts, seconds), least=least, most=most, note=note)
 
 
 def exponent(counts: Sequence[int], seconds: Sequence[float]) -> float:

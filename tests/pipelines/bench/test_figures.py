@@ -7,7 +7,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from pipelines.bench import engine
+from pipelines.bench import engine, measuring
 from pipelines.bench.figures import asking, checkpoint, figures, footprint, scaling, steps
 from pipelines.bench.figures.accuracy import accuracy
 from pipelines.bench.figures.keeping import keeping
@@ -88,7 +88,8 @@ def test_what_is_asked_has_one_answer(having, tiny, tmp_path):
 
 
 def test_scaling_fits_exponents(tiny, told, monkeypatch):
-    monkeypatch.setattr(scaling, "_workers", lambda sizes, tell: [])
+    for part in ("_workers", "_locking"):
+        monkeypatch.setattr(scaling, part, lambda sizes, tell: [])
     snapshots, matrices = scaling.scaling(tiny, told[0])
     assert (snapshots.case, matrices.case) == ("snapshots", "matrices")
     assert snapshots.note.count(" s") == 2 and snapshots.value is not None
@@ -96,11 +97,32 @@ def test_scaling_fits_exponents(tiny, told, monkeypatch):
     assert scaling.exponent([1, 2, 4], [1.0, 4.0, 16.0]) == pytest.approx(2)
 
 
+def test_locking_is_measured_from_weights_and_from_kept_subspaces(tiny, told, monkeypatch):
+    """Seconds that grow as count^1.5 from weights, as count^2 from what is kept, over the real calls."""
+    calls = []
+
+    def measure(store, paths, name, tables):
+        calls.append((len(paths) - 1, name, tables))
+        measuring.measure(store, paths, name, tables)
+        again = sum(call[1] == name for call in calls) > 1
+        return measuring.Cost((len(paths) - 1) ** (2.0 if again else 1.5), 0.0)
+
+    monkeypatch.setattr(scaling, "measuring", Replaced(measure=measure, recipe=measuring.recipe))
+    sizes = replace(tiny, steps=(2, 4, 8), repeats=3)
+    whole, kept = scaling._locking(sizes, told[0])
+    assert (whole.case, kept.case) == ("locking", "locking from kept subspaces")
+    assert (whole.value, kept.value) == (pytest.approx(1.5), pytest.approx(2.0))
+    assert whole.goal == kept.goal == "<= 1.05" and whole.met is kept.met is False
+    assert "8: 64 s" in kept.note and kept.note.endswith("between the last two 2.00")
+    assert calls == [(count, f"steps-{count}", ("locking",)) for count in (2, 4, 8) for _ in range(4)]
+
+
 @pytest.mark.parametrize(
     ("two", "others", "met"), [(5.0, 0.0, True), (9.0, 0.0, False), (9.0, 0.5, None), (9.0, None, None)]
 )
 def test_a_gain_missed_on_a_busy_machine_is_undecided(tiny, told, monkeypatch, two, others, met):
-    monkeypatch.setattr(scaling, "_linear", lambda sizes, tell: [])
+    for part in ("_linear", "_locking"):
+        monkeypatch.setattr(scaling, part, lambda sizes, tell: [])
     order = []
 
     def run(count, names, *_):
@@ -145,6 +167,7 @@ def test_a_worker_that_dies_is_an_error(tmp_path):
 def test_a_checkpoint_is_extrapolated_from_one_matrix_of_each_shape(tiny, told, monkeypatch):
     made = []
     monkeypatch.setattr(checkpoint, "cpu", lambda call, repeats=1: made.append(call()) or Spent(made[-1]))
+    monkeypatch.setattr(checkpoint, "_default", lambda sizes, tell: [])
     rows = checkpoint.checkpoint(tiny, told[0])
     assert [found.case for found in rows] == [name for name in engine.SETS for _ in range(2)]
     assert all(found.value == len(tiny.model) for found in rows), "each counted once second, as often as it occurs"
@@ -157,15 +180,57 @@ def test_on_a_gpu_every_matrix_is_measured(tiny, told, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
     spent = {name: (2.0, 1.0) for name in engine.SETS}
     monkeypatch.setattr(checkpoint, "_measure_on_device", lambda shape, seed, k: spent)
+    monkeypatch.setattr(checkpoint, "_default", lambda sizes, tell: [])
     rows = checkpoint.checkpoint(tiny, told[0])
     assert [found.value for found in rows] == [28.0, 14.0] * len(engine.SETS)
     assert rows[0].quantity == "GPU, once per base" and "device events" in rows[0].note
 
 
+@pytest.mark.parametrize("full", [3, 1])
+def test_the_default_of_a_checkpoint_is_extended_in_a_straight_line(full, tiny, told, monkeypatch):
+    """Base 7; all tables 5 + 6 t, those of every step 3 + 2 t: of each of 14 matrices 7 + 5 + 6 n + 2 (3 - n)."""
+
+    def measure(store, paths, name, tables=measuring.DEFAULT.tables):
+        count, every = len(paths) - 1, tables == ("rotation",)
+        assert every or tables == measuring.DEFAULT.tables
+        base = 7.0 if name == "all-2" else 0.0
+        return measuring.Cost(base + (3 + 2 * count if every else 5 + 6 * count), base)
+
+    monkeypatch.setattr(checkpoint, "measuring", Replaced(measure=measure))
+    monkeypatch.setattr(checkpoint, "_steps", lambda folder, sizes: (full, ("rotation",)))
+    monkeypatch.setattr(checkpoint, "others", lambda paths, sizes, absent, say: [("published recipe", 60.0)])
+    rows = {(found.case, found.quantity): found for found in checkpoint._default(tiny, told[0])}
+    per_checkpoint = 14 * (5 + 6 * full + 2 * (3 - full)) / 3
+    once = rows["default", "CPU once per base"]
+    assert once.value == 14 * 7 and once.note.endswith(f"extended to 3, {full} of them with all tables")
+    assert rows["default", "CPU per checkpoint, base apart"].value == pytest.approx(per_checkpoint)
+    assert rows["default", "CPU per checkpoint, base included"].value == pytest.approx(per_checkpoint + 14 * 7 / 3)
+    assert rows["published recipe", "CPU per snapshot"].value == 14 * 60
+    assert rows["published recipe", "over ours, base apart"].value == pytest.approx(14 * 60 / per_checkpoint)
+    assert all(found.goal == "" for found in rows.values())
+
+
+def test_steps_with_all_tables_are_counted(tiny, tmp_path, monkeypatch):
+    full, every = checkpoint._steps(tmp_path / "real", replace(tiny, snapshots=6))
+    assert 1 <= full <= 6 and {"update_support", "rotation", "locking"} <= set(every)
+    counts = dict.fromkeys(measuring.DEFAULT.tables, 6) | {"locking": 5, "nulls": 4, "hill": 4}
+    names = {"measure": lambda *_: None, "steps": lambda *_: counts}
+    monkeypatch.setattr(checkpoint, "measuring", Replaced(**names))
+    full, every = checkpoint._steps(tmp_path / "planted", replace(tiny, snapshots=6))
+    assert full == 4 and set(every) == set(measuring.DEFAULT.tables) - {"nulls", "hill"}
+
+
 def test_figures_are_numbered_and_known():
-    assert list(figures()) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert list(figures()) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert all(figure.title and figure.work > 0 for figure in figures().values())
     assert row(1, "", "", 1.0).figure == 1
+
+
+class Replaced:
+    """A module of a few names."""
+
+    def __init__(self, **names):
+        vars(self).update(names)
 
 
 class Spent:
