@@ -18,6 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from opd_ops import packing
 from opd_ops.recipe import Architecture
 
 EXTENTS = ("hidden_size", "intermediate_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim")
@@ -106,8 +107,11 @@ def assemble(
 def response_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
     """Logits [B, width, V] that predict the last `width` tokens of ids [B, L]: row i of a sequence predicts i + 1.
 
-    Mask and positions are always explicit: with left padding, the defaults are wrong.
+    Mask and positions are always explicit: with left padding, the defaults are wrong. What is at the padding is no
+    logit, but finite.
     """
+    if packing.packs(model):
+        return model.lm_head(packing.hidden(model, ids[:, :-1], attention[:, :-1], positions[:, :-1], width))
     return model(
         input_ids=ids[:, :-1],
         attention_mask=attention[:, :-1],

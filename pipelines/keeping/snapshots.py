@@ -11,10 +11,11 @@ from typing import Any
 
 from pipelines.keeping.finding import Finding, damaged, missing
 from pipelines.store import seal, tensors
-from pipelines.store.manifest import malformed
+from pipelines.store.manifest import FIELDS, malformed
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
+from pipelines.store.tensors import HALF
 
 CHUNK = 16 * 2**20  # bytes read at a time
 
@@ -44,7 +45,7 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
         manifest = seal.opened(data, key)
     except ValueError as error:
         return Read(None, (damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0]),))
-    if (layout := manifest.get("layout")) not in (1, LAYOUT):
+    if (layout := manifest.get("layout")) not in FIELDS:
         what = f"has layout {shown(layout)}, and this version reads layouts 1 to {LAYOUT}"
         return Read(None, (Finding("layout", key, what, NEWER),))
     if wrong := malformed(manifest):
@@ -149,8 +150,8 @@ def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...
     """What each tensor of each file must be, as its header has it: begin, end, dtype, and shape of what is no code."""
     found = {}
     for name, tensor in manifest["tensors"].items():
-        plain = () if "code" in tensor else (tensor["shape"],)
-        dtype = "U8" if "code" in tensor else tensor["dtype"]
+        dtype = {None: tensor["dtype"], HALF: "BF16"}.get(tensor.get("code"), "U8")
+        plain = () if dtype == "U8" else (tensor["shape"],)
         found[tensor["file"], name] = (tensor["begin"], tensor["end"], dtype, *plain)
         if view := tensor.get("view"):
             found[view["file"], name] = (view["begin"], view["end"], "U8")

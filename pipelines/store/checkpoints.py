@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from pipelines.store.document import count, facts
+from pipelines.store.manifest import FIELDS
 from pipelines.store.names import LONGEST, escaped, inside, shown
 from pipelines.store.objects import Store
 from pipelines.store.places import WEIGHTS, Place, locate
@@ -202,7 +203,7 @@ def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
         raise Incomplete(f"{place} holds {OWN} and no {MANIFEST}, so it is not committed; let its run go on")
     manifest = _object(place.store, MANIFEST)
     where = Place(place.store, MANIFEST)
-    if manifest.get("layout") not in (1, LAYOUT):
+    if manifest.get("layout") not in FIELDS:
         layout = manifest.get("layout")
         raise ValueError(f"{where} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
     try:

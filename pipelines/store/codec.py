@@ -1,4 +1,6 @@
-"""Codes of a tensor beside a base of the same shape: a lossless one, and one of the update in bf16.
+"""Codes of a tensor: as bf16, and beside a base of the same shape a lossless one and one of the update in bf16.
+
+HALF (`tensors`), lossless: the upper 16 bits of fp32 whose lower ones are zero, as of weights that were bf16 before.
 
 DELTA, lossless: differences of bits, so that what moved little is a small number. Floats of one sign are ordered as
 their bits are, and a step of k ulp is 2 k or 2 k - 1.
@@ -28,9 +30,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DELTA, UPDATE = "delta-planes-zstd/1", "update-bf16-planes-zstd/1"
+PROBE = 1 << 12  # 16-bit words of a tensor that `half` looks at before all of them
 BOUND = 2.0**-8  # of UPDATE: error of an entry over its |w - base|, where that is above the spacing of fp32 at w
 _SIGNED = {2: np.int16, 4: np.int32, 8: np.int64}
-_HALF = 0x8000  # half the spacing of bf16, in bits of fp32
+_TIE = 0x8000  # half the spacing of bf16, in bits of fp32
+
+
+def half(tensor: "Tensor") -> "Tensor | None":
+    """An fp32 tensor as bf16 where that is exact, bit for bit; else None."""
+    import torch
+
+    if tensor.dtype != torch.float32:
+        return None
+    bits = _bits(tensor).view(np.uint16)
+    # The first entries tell of nearly every tensor that is not.
+    if not bits.size or bits[:PROBE:2].any() or bits[::2].any():
+        return None
+    return torch.from_numpy(bits[1::2].view(np.int16)).clone().view(torch.bfloat16).reshape(tensor.shape)
 
 
 def delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
@@ -52,22 +68,22 @@ def delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
 
 
 def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "Tensor | None" = None) -> "Tensor":
-    """Entries begin..end of the tensor whose code this is, flat. base: the same entries of its base.
+    """Entries begin..end of the tensor whose code this is, flat.
 
-    Errors: as `Planes.chunks`, before anything is allocated.
+    base: the same entries of its base, flat and contiguous; their memory becomes that of the result. Errors: as
+    `Planes.chunks`, before anything is allocated or changed.
     """
     import torch
 
     _ = planes.index
-    found = np.empty(end - begin, UNSIGNED[planes.width])
-    others = None if base is None else _bits(base).view(found.dtype)
+    whole = UNSIGNED[planes.width]
+    found = np.zeros(end - begin, whole) if base is None else _bits(base).view(whole)
     for at, zigzag in planes.chunks(begin, end):
-        part, sign = found[at : at + len(zigzag)], zigzag & 1
+        sign = zigzag & 1
         np.negative(sign, out=sign)
-        np.right_shift(zigzag, 1, out=part)
-        np.bitwise_xor(part, sign, out=part)
-        if others is not None:
-            part += others[at : at + len(zigzag)]
+        zigzag >>= 1
+        zigzag ^= sign
+        found[at : at + len(zigzag)] += zigzag
     return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)
 
 
@@ -99,25 +115,23 @@ def update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
 
 
 def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") -> "Tensor":
-    """Entries begin..end of w', flat, from the codes of r and of v. base: the same entries of the base.
-
-    Errors: as `undelta`.
-    """
+    """Entries begin..end of w', flat, from the codes of r and of v. base, errors: as of `undelta`."""
     import torch
 
     _ = update.index, view.index
-    found = torch.empty(end - begin, dtype=torch.float32)
     for (at, rotated), (_, zigzag) in zip(update.chunks(begin, end), view.chunks(begin, end), strict=True):
-        r = torch.from_numpy(((rotated >> 1) | (rotated << 15)).view(np.int16)).view(torch.bfloat16)
-        near = found[at : at + len(rotated)]
-        near.copy_(_near(base[at : at + len(rotated)], r))
+        sign = rotated << 15
+        rotated >>= 1
+        rotated |= sign
+        near = base[at : at + len(rotated)]
+        _near(near, torch.from_numpy(rotated.view(np.int16)).view(torch.bfloat16), out=near)
         # Where the difference is zero, the sum rounds to v as it is.
         if len(others := np.flatnonzero(zigzag != 0)):
             places, steps = torch.from_numpy(others), zigzag[others]
             difference = torch.from_numpy(((steps >> 1) ^ np.negative(steps & 1)).view(np.int16))
             served = (near[places].bfloat16().view(torch.int16) + difference).view(torch.bfloat16)
             near[places] = _held(near[places], served)
-    return found
+    return base
 
 
 def _held(near: "Tensor", view: "Tensor") -> "Tensor":
@@ -128,17 +142,17 @@ def _held(near: "Tensor", view: "Tensor") -> "Tensor":
     # since ties go to the even one.
     bits = view.view(torch.int16).int() << 16
     odd, magnitude = (bits >> 16) & 1, bits & 0x7FFFFFFF
-    low = (magnitude - _HALF + odd).clamp_(min=0).view(torch.float32)
-    high = (magnitude + _HALF - odd).view(torch.float32)
+    low = (magnitude - _TIE + odd).clamp_(min=0).view(torch.float32)
+    high = (magnitude + _TIE - odd).view(torch.float32)
     held = torch.minimum(torch.maximum(torch.where(bits < 0, -near, near), low), high)
     return torch.where(torch.isfinite(view), torch.copysign(held, view.float()), view.float())
 
 
-def _near(base: "Tensor", r: "Tensor") -> "Tensor":
-    """base + r, without NaN, whose bits would be the machine's."""
+def _near(base: "Tensor", r: "Tensor", out: "Tensor | None" = None) -> "Tensor":
+    """base + r in fp32, without NaN, whose bits would be the machine's."""
     import torch
 
-    near = torch.add(base, r)  # in fp32
+    near = torch.add(base, r.float(), out=out)  # two passes of one dtype each are faster than one of both
     if math.isfinite(float(near.sum())):
         return near
     return near.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)

@@ -11,12 +11,11 @@ from typing import Any
 from pipelines.store.document import count
 from pipelines.store.names import LONGEST, inside, shown, unspeakable
 from pipelines.store.payload import WEIGHTS
-from pipelines.store.tensors import DIMENSIONS, ITEMSIZE
+from pipelines.store.tensors import DIMENSIONS, HALF, ITEMSIZE
 
-FIELDS = {
-    1: {"layout", "step", "parent", "files", "tensors"},
-    2: {"layout", "step", "parent", "digest", "base", "deltas", "files", "tensors"},
-}
+_FIRST = {"layout", "step", "parent", "files", "tensors"}
+_LATER = _FIRST | {"digest", "base", "deltas"}
+FIELDS = {1: _FIRST, 2: _LATER, 3: _LATER}  # by layout
 PRECISION = {"kept", "bound"}  # fields of a manifest whose tensors are updates
 PLACE = {"file", "begin", "end"}
 WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
@@ -38,21 +37,24 @@ def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     from pipelines.store import codec
 
     # What is said of a tensor beside where it lies, by its code.
-    codes = {codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
-    files, base = manifest["files"], manifest.get("base")
+    codes = {HALF: {"code"}, codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
+    files, base, halves = manifest["files"], manifest.get("base"), False
     yield "step", count(manifest["step"])
     yield "parent", manifest["parent"] is None or count(manifest["parent"])
     yield "list of files", isinstance(files, dict) and WEIGHTS in files
     for name, facts in files.items():
         yield f"file {shown(name)}", "/" not in name and inside(name) and count(facts["size"]) and _sha(facts["sha256"])
     for name, tensor in manifest["tensors"].items():
-        what, coded = f"tensor {shown(name)}", codes.get(tensor["code"], set()) if "code" in tensor else set()
-        yield f"code of {what}", "code" not in tensor or (bool(base) and bool(coded))
+        what, code = f"tensor {shown(name)}", tensor.get("code")
+        coded, half = codes.get(code, set()), code == HALF
+        halves |= half
+        fits = tensor["dtype"] == "F32" and manifest["layout"] > 2 if half else bool(base) and bool(coded)
+        yield f"code of {what}", "code" not in tensor or fits
         yield what, tensor.keys() == WHOLE | coded and len(name) <= LONGEST and not unspeakable(name)
         yield f"shape of {what}", _shape(tensor["shape"]) and tensor["dtype"] in ITEMSIZE
         yield f"place of {what}", _lies(tensor, files)
-        size = math.prod(tensor["shape"]) * ITEMSIZE[tensor["dtype"]]
-        yield f"length of {what}", bool(coded) or tensor["end"] - tensor["begin"] == size
+        size = math.prod(tensor["shape"]) * ITEMSIZE["BF16" if half else tensor["dtype"]]
+        yield f"length of {what}", (bool(coded) and not half) or tensor["end"] - tensor["begin"] == size
         if "view" in tensor:
             yield f"view of {what}", tensor["view"].keys() == PLACE | {"code"} and _lies(tensor["view"], files)
             yield f"view of {what}", tensor["view"]["code"] == codec.DELTA and tensor["dtype"] == "F32"
@@ -60,7 +62,8 @@ def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         yield "base", base is None or (count(base["step"]) and base["step"] != manifest["step"])
         yield "base", base is None or _sha(base["digest"])
         yield "number of deltas", count(manifest["deltas"])
-        yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if base is None else _sha(manifest["digest"])
+        plain = base is None and not halves
+        yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if plain else _sha(manifest["digest"])
 
 
 def _lies(place: dict[str, Any], files: dict[str, Any]) -> bool:

@@ -186,8 +186,10 @@ class Store:
             else:
                 self._opened[0].pipe_file(path, data)
 
-    def create(self, key: str, data: bytes) -> None:
-        """Put a whole object whose name must be new. Errors: FileExistsError, also to every racing loser.
+    def create(self, key: str, *parts: bytes | memoryview) -> None:
+        """Put a whole object, of these parts, whose name must be new.
+
+        Errors: FileExistsError, also to every racing loser.
 
         On S3 an answer may be lost after the server has acted, and the repeated request then loses to itself. So after
         anything but a plain yes, the mark of the object that is there decides who put it there.
@@ -195,15 +197,15 @@ class Store:
         path = self.path(key)
         with self._asked(key):
             if self.local:
-                temporary = self._temporary(key, data)
+                temporary = self._temporary(key, *parts)
                 try:
                     os.link(temporary, path)
                 finally:
                     os.unlink(temporary)
             elif self._s3:
-                self._put(path, data, create=True)
+                self._put(path, b"".join(parts), create=True)
             else:
-                self._opened[0].pipe_file(path, data, mode="create")
+                self._opened[0].pipe_file(path, b"".join(parts), mode="create")
 
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
         """An object as it was at one moment, or its bytes begin..end, fewer where it is shorter.
@@ -419,13 +421,14 @@ class Store:
                 if errors := answer.get("Errors"):
                     raise OSError(f"{errors[0]['Key']} was not deleted: {errors[0].get('Message', errors[0]['Code'])}")
 
-    def _temporary(self, key: str, data: bytes) -> str:
+    def _temporary(self, key: str, *parts: bytes | memoryview) -> str:
         target = Path(self.path(key))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
             with open(temporary, "xb") as file:
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:

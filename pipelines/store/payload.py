@@ -1,32 +1,33 @@
-"""What a snapshot writes: whole tensors, or their codes beside those of another snapshot (`codec`), as safetensors.
+"""What a snapshot writes: tensors by themselves, or their codes beside those of another snapshot, as safetensors.
 
-    master.safetensors   every tensor by its name: its bytes, or the bytes of its code
+    master.safetensors   every tensor by its name: its bytes, or the bytes of its code (`codec`)
     bf16.safetensors     of updates: codes of the bf16 views, which they give exactly, by the same names
 
 A tensor is coded where the other snapshot has one of its shape and dtype and the code is smaller.
 """
 
-import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipelines.store.tensors import DTYPES, TensorRef, serialise, sha256
+from pipelines.store.tensors import DTYPES, HALF, Pieces, TensorRef, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+PIECE = 1 << 16  # entries squared at a time, in the cache
 WEIGHTS, VIEWS = "master.safetensors", "bf16.safetensors"
 
 
 @dataclass(frozen=True)
 class Payload:
-    """files: bytes by name. digest: SHA-256 of the tensors as they will be read, as one plain safetensors file.
+    """files: contents by name. digest: SHA-256 of the tensors as they will be read, as one plain safetensors file.
 
     facts: by tensor, what its entry in the manifest says beside where it lies; views: the same of every view;
     precision: what the manifest says of all.
     """
 
-    files: dict[str, bytes]
+    files: dict[str, Pieces]
     digest: str
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     views: dict[str, Any] = field(default_factory=dict)
@@ -34,9 +35,13 @@ class Payload:
 
 
 def whole(tensors: "dict[str, Tensor]") -> Payload:
-    """Every tensor as it is."""
-    data = serialise(tensors)
-    return Payload({WEIGHTS: data}, hashlib.sha256(data).hexdigest())
+    """Every tensor by itself, as bf16 where that is exact."""
+    from pipelines.store import codec
+
+    halves = {name: found for name, tensor in tensors.items() if (found := codec.half(tensor)) is not None}
+    file = Pieces.of(tensors | halves)
+    facts = {name: {"code": HALF} for name in halves}
+    return Payload({WEIGHTS: file}, sha256(tensors) if halves else file.sha256, facts)
 
 
 def beside(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
@@ -49,7 +54,7 @@ def beside(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payloa
         if len(code) < tensors[name].nbytes:
             codes[name] = _plain(code)
     facts = {name: {"code": codec.DELTA} for name in codes}
-    return Payload({WEIGHTS: serialise(tensors | codes)}, sha256(tensors), facts)
+    return Payload({WEIGHTS: Pieces.of(tensors | codes)}, sha256(tensors), facts)
 
 
 def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
@@ -71,16 +76,23 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
         if len(code) + len(view) >= tensor.nbytes:
             continue
         kept[name], codes[name], views[name] = found, _plain(code), _plain(view)
-        moved = float(torch.linalg.vector_norm(tensor - base, dtype=torch.float64))
-        error = float(torch.linalg.vector_norm(kept[name] - tensor, dtype=torch.float64))
+        moved, error = _distance(tensor, base), _distance(found, tensor)
         facts[name] = {"code": codec.UPDATE, "error": error / moved if moved else 0.0}
     return Payload(
-        files={WEIGHTS: serialise(tensors | codes), VIEWS: serialise(views)},
+        files={WEIGHTS: Pieces.of(tensors | codes), VIEWS: Pieces.of(views)},
         digest=sha256(kept),
         facts=facts,
         views={"code": codec.DELTA},
         precision={"kept": "bf16-update", "bound": codec.BOUND},
     )
+
+
+def _distance(left: "Tensor", right: "Tensor") -> float:
+    """||left - right||_F of differences in fp32, summed in float64."""
+    import torch
+
+    pieces = (x.double() for x in torch.sub(left, right).reshape(-1).split(PIECE))
+    return math.sqrt(sum(float(torch.dot(x, x)) for x in pieces))
 
 
 def dtype(tensor: "Tensor") -> str:

@@ -1,8 +1,8 @@
 """One committed snapshot: its manifest, and its weights, which are whole or kept beside those of another snapshot.
 
 The manifest names every file with size and SHA-256, and every tensor with file, dtype, shape and byte range. A tensor
-with a `code` is kept as its code beside the tensor of that name in the snapshot `base`, which is always a whole one; of
-an update, `view` says where the bf16 view lies, and `error` what rounding changed (`payload`).
+with a `code` is kept as bf16, or as its code beside the tensor of that name in the snapshot `base`, which is always a
+whole one; of an update, `view` says where the bf16 view lies, and `error` what rounding changed (`payload`).
 """
 
 import hashlib
@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.store import seal
-from pipelines.store.manifest import malformed
+from pipelines.store.manifest import FIELDS, malformed
 from pipelines.store.names import shown
 from pipelines.store.objects import Store
 from pipelines.store.payload import WEIGHTS
-from pipelines.store.tensors import TensorRef
+from pipelines.store.tensors import HALF, TensorRef
 
-LAYOUT = 2  # version, in every manifest; 1 had whole snapshots alone, and is read
+LAYOUT = 3  # version, in every manifest; 1 had whole snapshots alone, 2 no tensors as bf16; both are read
 NEWER = "read it with the version of this project that wrote it, or with a later one"
 
 
@@ -42,7 +42,7 @@ class Snapshot:
     def manifest(self) -> dict[str, Any]:
         """Errors: FileNotFoundError where it is not committed; ValueError for another layout and for what cannot be."""
         manifest = seal.opened(self.store.read(self.key), self.key)
-        if (layout := manifest.get("layout")) not in (1, LAYOUT):
+        if (layout := manifest.get("layout")) not in FIELDS:
             raise ValueError(
                 f"{self.key} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
@@ -86,8 +86,8 @@ class Snapshot:
             end=entry["end"],
             sha256=shas[entry["file"]],
         )
-        if "code" not in entry:
-            return ref
+        if (code := entry.get("code")) in (None, HALF):
+            return replace(ref, code=code)
         if other is None or (other.shape, other.dtype) != (ref.shape, ref.dtype):
             beside = "nothing" if other is None else f"{other.dtype} {other.shape} there"
             raise ValueError(
@@ -98,7 +98,7 @@ class Snapshot:
         seen = view and replace(
             ref, key=f"{self.folder}/{view['file']}", dtype="BF16", sha256=shas[view["file"]], **lies
         )
-        return replace(ref, code=entry["code"], base=other, view=seen)
+        return replace(ref, code=code, base=other, view=seen)
 
     def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:
         """The tensors of the snapshot that a manifest names as base."""

@@ -10,7 +10,8 @@ import math
 import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.store.document import count, parsed
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 # By torch's names of the dtypes, so that torch need not be there.
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
-ORDER = ["F64", "F32", "BF16", "F16"]  # in which `serialise` lays them down, each by name
+ORDER = ["F64", "F32", "BF16", "F16", "U8"]  # in which `serialise` lays them down, each by name
+HALF = "bf16/1"  # code of an fp32 tensor kept as bf16, which holds each of its bits (`codec.half`)
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
 DIMENSIONS = 64  # of a tensor; the limit of torch
 SIDE_BY_SIDE = 4  # tensors read at a time: a server answers one while cores decode others
@@ -67,6 +69,8 @@ class TensorRef:
         if self.code is None:
             data = self._bytes(begin * size, end * size)
             return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if self.code == HALF:
+            return replace(self, code=None, dtype="BF16").entries(begin, end).float()
         from pipelines.store import codec
         from pipelines.store.planes import NoCode
 
@@ -183,16 +187,36 @@ def serialise(tensors: dict[str, "Tensor"]) -> bytes:
 
 
 def sha256(tensors: dict[str, "Tensor"]) -> str:
-    """Of `serialise(tensors)`, floats of DTYPES, without making it: neither its memory nor the time to fill that."""
-    import torch
+    """Of `serialise(tensors)`, without making it."""
+    return Pieces.of(tensors).sha256
 
-    dtypes, entries, end = {name: DTYPES[str(tensor.dtype)] for name, tensor in tensors.items()}, {}, 0
-    for name in sorted(tensors, key=lambda name: (ORDER.index(dtypes[name]), name)):
-        begin, end = end, end + tensors[name].nbytes
-        entries[name] = {"dtype": dtypes[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
-    head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    total = hashlib.sha256(struct.pack("<Q", len(head)) + head)
-    for name in entries:
-        total.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+
+@dataclass(frozen=True)
+class Pieces:
+    """`serialise(tensors)` of dtypes in ORDER: its header and the memory of each tensor, without a copy of them."""
+
+    buffers: list[memoryview]
+    size: int  # bytes
+
+    @classmethod
+    def of(cls, tensors: dict[str, "Tensor"]) -> "Pieces":
+        import torch
+
+        dtypes = {name: DTYPES.get(str(tensor.dtype), "U8") for name, tensor in tensors.items()}
+        names = sorted(tensors, key=lambda name: (ORDER.index(dtypes[name]), name))
+        entries, end = {}, 0
+        for name in names:
+            begin, end = end, end + tensors[name].nbytes
+            entries[name] = {"dtype": dtypes[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+        head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        head += b" " * (-len(head) % 8)
+        flat = (tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name in names)
+        buffers = [memoryview(struct.pack("<Q", len(head)) + head), *(tensor.numpy().data for tensor in flat)]
+        return cls(buffers, 8 + len(head) + end)
+
+    @cached_property
+    def sha256(self) -> str:
+        total = hashlib.sha256()
+        for buffer in self.buffers:
+            total.update(buffer)
+        return total.hexdigest()

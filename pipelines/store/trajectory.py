@@ -170,14 +170,13 @@ class Trajectory:
         payload = whole(tensors) if base is None else code(tensors, self.refs(base))
         if snapshot.committed():
             return self._require(step, self.digest(step), payload.digest)
-        shas = {name: hashlib.sha256(data).hexdigest() for name, data in payload.files.items()}
-        for name, data in payload.files.items():
+        for name, file in payload.files.items():
             try:
                 # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
-                self.store.create(f"{snapshot.folder}/{name}", data)
+                self.store.create(f"{snapshot.folder}/{name}", *file.buffers)
             except FileExistsError:
                 stored = self.store.read(f"{snapshot.folder}/{name}")
-                self._require(step, hashlib.sha256(stored).hexdigest(), shas[name])
+                self._require(step, hashlib.sha256(stored).hexdigest(), file.sha256)
         lies = {name: read_header(self.store, f"{snapshot.folder}/{name}").tensors for name in payload.files}
         manifest = {
             "layout": LAYOUT,
@@ -186,7 +185,7 @@ class Trajectory:
             "digest": payload.digest,
             "base": None if base is None else {"step": base, "digest": self.digest(base)},
             "deltas": deltas,
-            "files": {name: {"size": len(data), "sha256": shas[name]} for name, data in payload.files.items()},
+            "files": {name: {"size": file.size, "sha256": file.sha256} for name, file in payload.files.items()},
             "tensors": {
                 name: {"dtype": dtype(tensor), "shape": list(tensor.shape)}
                 | _place(WEIGHTS, lies[WEIGHTS][name])
@@ -199,11 +198,11 @@ class Trajectory:
             self.store.create(snapshot.key, _json(seal.sealed(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
-        for name, data in payload.files.items():
+        for name, file in payload.files.items():
             # A sweep by a clock that jumped may have taken them for old: from now on the manifest keeps them.
             with contextlib.suppress(FileExistsError):
                 if not self.store.exists(f"{snapshot.folder}/{name}"):
-                    self.store.create(f"{snapshot.folder}/{name}", data)
+                    self.store.create(f"{snapshot.folder}/{name}", *file.buffers)
         return payload.digest
 
     def snapshot(self, step: int) -> Snapshot:

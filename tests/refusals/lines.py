@@ -243,16 +243,16 @@ LINES = {
         "copy (opd import), or make the run again in another OPD_STORE"
     ),
     "manifest: a newer layout": (
-        "error: runs/tiny.opd/seed-0/step-00000007/manifest.json has layout 3; this version reads layouts "
-        "1 to 2: read it with the version of this project that wrote it, or with a later one"
+        "error: runs/tiny.opd/seed-0/step-00000007/manifest.json has layout 4; this version reads layouts "
+        "1 to 3: read it with the version of this project that wrote it, or with a later one"
     ),
     "manifest: an older layout": (
         "error: runs/tiny.opd/seed-0/step-00000007/manifest.json has layout 0; this version reads layouts "
-        "1 to 2: read it with the version of this project that wrote it, or with a later one"
+        "1 to 3: read it with the version of this project that wrote it, or with a later one"
     ),
     "manifest: no layout": (
         "error: runs/tiny.opd/seed-0/step-00000007/manifest.json has layout None; this version reads "
-        "layouts 1 to 2: read it with the version of this project that wrote it, or with a later one"
+        "layouts 1 to 3: read it with the version of this project that wrote it, or with a later one"
     ),
     "manifest: a file that leads away": (
         "error: runs/tiny.opd/seed-0/step-00000007/manifest.json has an impossible file "

@@ -280,7 +280,7 @@ def _stored() -> list[Row]:
     parts = [
         ("manifest", "a flipped bit", export, change(manifest, flipped)),
         ("manifest", "cut short", export, change(manifest, half)),
-        ("manifest", "a newer layout", export, change(manifest, saying(layout=3))),
+        ("manifest", "a newer layout", export, change(manifest, saying(layout=4))),
         ("manifest", "an older layout", export, change(manifest, saying(layout=0))),
         ("manifest", "no layout", export, change(manifest, saying(layout=None))),
         ("manifest", "a file that leads away", export, change(manifest, renamed)),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from opd_ops import packing
 from opd_ops.recipe import AdamW, Precision, Resources
 
 # A large eps makes the update smooth in the gradient, so that float noise in a tiny gradient cannot flip its sign.
@@ -49,3 +50,16 @@ def test_recomputed_activations_give_the_same_bits(name, trainer):
     for _ in range(2):
         assert plain.advance() == frugal.advance()
     assert all(torch.equal(w, frugal.weights()[key]) for key, w in plain.weights().items())
+
+
+@pytest.mark.parametrize("name", ["sft", "opd", "rlvr", "mix"])
+def test_padding_that_is_left_out_changes_a_step_by_rounding(name, trainer, monkeypatch):
+    ours = trainer(name, optimizer=SMOOTH)
+    assert packing.packs(ours.model)
+    numbers = lambda run: {key: value for key, value in run.advance().row.items() if value is not None}
+    found = numbers(ours)
+    monkeypatch.setattr(packing, "packs", lambda model: False)
+    padded = trainer(name, optimizer=SMOOTH)
+    assert found == pytest.approx(numbers(padded), rel=1e-5, abs=1e-7)
+    for key, weight in padded.weights().items():
+        assert torch.allclose(ours.weights()[key], weight, rtol=1e-5, atol=1e-7), key

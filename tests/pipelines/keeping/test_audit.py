@@ -212,8 +212,8 @@ def test_a_layout_that_is_not_read_is_named_with_the_remedy(furnished):
     rewrite(furnished, step(3, "manifest.json"), layout=9)
     assert ("layout", step(3, "manifest.json")) in found(furnished)
     told = said(furnished, step(3, "manifest.json"))
-    assert "has layout 9, and this version reads layouts 1 to 2: read it with the version" in told
-    with pytest.raises(ValueError, match="has layout 9; this version reads layouts 1 to 2: read it with the version"):
+    assert "has layout 9, and this version reads layouts 1 to 3: read it with the version" in told
+    with pytest.raises(ValueError, match="has layout 9; this version reads layouts 1 to 3: read it with the version"):
         Trajectory(furnished, "tiny.opd", 0).manifest(3)
 
 
@@ -399,3 +399,14 @@ def test_large_objects_are_read_in_pieces(furnished, monkeypatch):
     assert re.search(
         r"has SHA-256 [0-9a-f]{12}, and its manifest says [0-9a-f]{12}: bring it back", said(furnished, step(3))
     )
+
+
+def test_weights_that_are_kept_as_bf16_are_found_whole_and_a_flipped_byte_of_them_is_not(memory):
+    run = Trajectory(memory, "tiny.opd", 0)
+    run.commit(0, {"w": torch.linspace(-1, 1, 64).bfloat16().float()}, None)
+    key = f"{run.prefix}/step-00000000/master.safetensors"
+    assert not [finding for finding in audit(memory, deep=True).findings if finding.kind == "damaged"]
+    data = bytearray(memory.read(key))
+    data[-1] ^= 1
+    memory.write(key, bytes(data))
+    assert [finding.key for finding in audit(memory, deep=True).findings if finding.kind == "damaged"] == [key]

@@ -33,10 +33,10 @@ class Writer:
         self.run, self.between = plant(store, "tiny.rlvr", 2, end=False), lambda: None
         create = Store.create
 
-        def created(store, key, data):
+        def created(store, key, *parts):
             if key == self.run.snapshot(STEP).key:
                 self.between()
-            create(store, key, data)
+            create(store, key, *parts)
 
         patch.setattr(Store, "create", created)
 

@@ -101,9 +101,12 @@ def test_a_run_of_a_damaged_end_keeps_its_resume_state(furnished):
 
 def test_weights_that_are_committed_before_they_go_stay(furnished):
     run = Trajectory(furnished, "tiny.opd", 0)
-    furnished.write(run.snapshot(9).key.replace("manifest.json", "master.safetensors"), serialise({"w": torch.ones(2)}))
+    furnished.write(
+        run.snapshot(9).key.replace("manifest.json", "master.safetensors"),
+        serialise({"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}),
+    )
     found = doomed(furnished, now=time.time() + LATER)
-    run.commit(9, {"w": torch.ones(2)}, None)
+    run.commit(9, {"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}, None)
     assert [went for _, went in sweep(furnished, found)] == [False]
     assert run.verify(9) == []
 
@@ -111,12 +114,15 @@ def test_weights_that_are_committed_before_they_go_stay(furnished):
 def test_weights_that_are_committed_while_they_go_are_put_back(furnished, monkeypatch):
     """A rerun finds the weights it would write, and its manifest comes between the last look and the deletion."""
     run = Trajectory(furnished, "tiny.opd", 0)
-    furnished.write(run.snapshot(9).key.replace("manifest.json", "master.safetensors"), serialise({"w": torch.ones(2)}))
+    furnished.write(
+        run.snapshot(9).key.replace("manifest.json", "master.safetensors"),
+        serialise({"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}),
+    )
     found, remove = doomed(furnished, now=time.time() + LATER), Store.remove
 
     def removed(store, key):
         if key.endswith("master.safetensors"):
-            run.commit(9, {"w": torch.ones(2)}, None)
+            run.commit(9, {"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}, None)
         remove(store, key)
 
     monkeypatch.setattr(Store, "remove", removed)

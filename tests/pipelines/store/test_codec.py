@@ -28,7 +28,7 @@ def again(tensor, base=None, begin=0, end=None):
     code = codec.delta(tensor, base)
     assert codec.delta(tensor.clone(), base) == code
     end = tensor.numel() if end is None else end
-    other = None if base is None else base.reshape(-1)[begin:end]
+    other = None if base is None else base.reshape(-1)[begin:end].clone()
     return codec.undelta(at_hand(code, tensor.numel(), tensor.dtype.itemsize), tensor.dtype, begin, end, other)
 
 
@@ -54,6 +54,19 @@ def test_every_bit_comes_back(dtype, shape, based):
 def test_differences_wrap_around(one, other):
     tensor, base = (torch.from_numpy(x.copy()).view(torch.float32) for x in (one, other))
     assert torch.equal(bits(again(tensor, base)), bits(tensor))
+
+
+def test_every_number_of_bf16_is_kept_as_it_and_nothing_else_is():
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32)
+    whole = (every << 16).view(torch.float32).reshape(256, 256)
+    found = codec.half(whole.T)
+    assert found is not None and (found.dtype, found.shape) == (torch.bfloat16, (256, 256))
+    assert torch.equal(bits(found), bits(whole.T) >> 16)
+    assert torch.equal(bits(found.float()), bits(whole.T)), "NaN with all of its bits"
+    for at in (0, 1, 40000, 65535):
+        other = (every << 16).index_fill(0, torch.tensor([at]), 1).view(torch.float32)
+        assert codec.half(other) is None
+    assert codec.half(torch.zeros(3, dtype=torch.float64)) is codec.half(torch.zeros(3).bfloat16()) is None
 
 
 def test_a_view_is_coded_as_what_it_shows():
@@ -107,7 +120,7 @@ def restored(w, base):
     """w' of an update from its codes, which is what was said when they were made."""
     *codes, said = codec.update(w, base)
     r, v = (at_hand(code, w.numel(), 2) for code in codes)
-    found = codec.apply(r, v, 0, w.numel(), base.reshape(-1))
+    found = codec.apply(r, v, 0, w.numel(), base.reshape(-1).clone())
     assert torch.equal(bits(said).reshape(-1), bits(found))
     return found
 
@@ -162,8 +175,8 @@ def test_any_part_of_an_update_comes_back_by_itself():
     base = torch.randn(CHUNK + 9, generator=generator)
     w = base + 1e-3 * torch.randn(CHUNK + 9, generator=generator)
     r, v = (at_hand(code, w.numel(), 2) for code in codec.update(w, base)[:2])
-    whole = codec.apply(r, v, 0, w.numel(), base)
-    part = codec.apply(r, v, CHUNK - 3, CHUNK + 4, base[CHUNK - 3 : CHUNK + 4])
+    whole = codec.apply(r, v, 0, w.numel(), base.clone())
+    part = codec.apply(r, v, CHUNK - 3, CHUNK + 4, base[CHUNK - 3 : CHUNK + 4].clone())
     assert torch.equal(part, whole[CHUNK - 3 : CHUNK + 4])
 
 

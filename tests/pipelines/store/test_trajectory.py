@@ -1,3 +1,4 @@
+import hashlib
 import json
 import threading
 import uuid
@@ -5,7 +6,10 @@ import uuid
 import pytest
 import torch
 
+from pipelines.store import codec
 from pipelines.store.objects import Store
+from pipelines.store.snapshot import LAYOUT
+from pipelines.store.tensors import HALF, serialise
 from pipelines.store.trajectory import DELTAS, Trajectory
 
 
@@ -59,7 +63,7 @@ def test_a_manifest_describes_every_byte_of_the_snapshot(run):
     run.commit(5, weights(), parent=2)
     manifest = run.manifest(5)
     data = run.store.read(f"{run.prefix}/step-00000005/master.safetensors")
-    assert (manifest["layout"], manifest["step"], manifest["parent"]) == (2, 5, 2)
+    assert (manifest["layout"], manifest["step"], manifest["parent"]) == (LAYOUT, 5, 2)
     assert manifest["files"]["master.safetensors"]["size"] == len(data)
     assert list(manifest["tensors"]) == ["a.weight", "b.weight"]
     for name, t in manifest["tensors"].items():
@@ -82,8 +86,8 @@ def test_a_snapshot_exists_if_and_only_if_its_manifest_does(trajectory):
 
 def test_weights_without_a_manifest_are_committed_by_a_rerun(run, monkeypatch):
     create = Store.create
-    stop = lambda self, key, data: (
-        (_ for _ in ()).throw(KeyboardInterrupt) if "manifest" in key else create(self, key, data)
+    stop = lambda self, key, *parts: (
+        (_ for _ in ()).throw(KeyboardInterrupt) if "manifest" in key else create(self, key, *parts)
     )
     monkeypatch.setattr(Store, "create", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -134,7 +138,7 @@ def test_of_two_committers_of_other_bytes_one_wins_whole(moment, run, monkeypatc
     """The second commits at the very moment before the first creates one of its two objects."""
     create, lost = Store.create, []
 
-    def interrupted(self, key, data):
+    def interrupted(self, key, *parts):
         if key.endswith(moment) and not lost:
             lost.append(None)
             try:
@@ -142,7 +146,7 @@ def test_of_two_committers_of_other_bytes_one_wins_whole(moment, run, monkeypatc
                 lost[0] = 1
             except ValueError:
                 lost[0] = 2
-        create(self, key, data)
+        create(self, key, *parts)
 
     monkeypatch.setattr(Store, "create", interrupted)
     try:
@@ -176,7 +180,7 @@ def test_snapshots_are_kept_beside_a_whole_one_and_read_back(trajectory):
         assert equal(trajectory.refs(step), moved(step)) and trajectory.verify(step) == []
         refs = trajectory.refs(step)
         assert (refs["large.weight"].code is None) == (step == 0)
-        assert all(refs[name].code is None for name in refs if name != "large.weight"), "no smaller beside the base"
+        assert all(refs[name].code in (None, HALF) for name in refs if name != "large.weight"), "no smaller beside it"
         assert (refs["large.weight"].dtype, refs["large.weight"].shape) == ("F32", (64, 64))
     sizes = [trajectory.manifest(step)["files"]["master.safetensors"]["size"] for step in range(4)]
     assert all(size < 0.6 * sizes[0] for size in sizes[1:])
@@ -225,20 +229,71 @@ def test_a_code_that_was_damaged_names_its_file_and_tensor(run):
         run.refs(1)["large.weight"].read()
 
 
-def test_snapshots_of_the_layout_before_are_read_and_gone_on_from(run):
-    train(run, 1)
-    manifest = {key: value for key, value in run.manifest(0).items() if key not in ("digest", "base", "deltas")}
-    run.store.write(f"{run.prefix}/step-00000000/manifest.json", json.dumps(manifest | {"layout": 1}).encode())
-    assert equal(run.refs(0), moved(0))
+@pytest.mark.parametrize(("layout", "later"), [(1, ("digest", "base", "deltas")), (2, ())])
+def test_snapshots_of_the_layouts_before_are_read_and_gone_on_from(run, monkeypatch, layout, later):
+    with monkeypatch.context() as before:
+        before.setattr(codec, "half", lambda tensor: None)
+        run.commit(0, served(0), None)
+    manifest = {key: value for key, value in run.manifest(0).items() if key not in later}
+    run.store.write(f"{run.prefix}/step-00000000/manifest.json", json.dumps(manifest | {"layout": layout}).encode())
+    assert equal(run.refs(0), served(0)) and run.verify(0) == []
     digest = run.digest(0)
     run.commit(1, moved(1), 0)
     assert run.manifest(1)["base"] == {"step": 0, "digest": digest} and equal(run.refs(1), moved(1))
 
 
+def served(step):
+    """The same model in numbers that bf16 holds."""
+    return {name: tensor.bfloat16().float() for name, tensor in moved(step).items()}
+
+
+def test_weights_that_bf16_holds_cost_half_and_come_back_as_fp32(trajectory):
+    plain = serialise(served(0))
+    assert trajectory.commit(0, served(0), None) == hashlib.sha256(plain).hexdigest()
+    size = trajectory.manifest(0)["files"]["master.safetensors"]["size"]
+    assert size - 2 * (64 * 64 + 3) < 400
+    refs = trajectory.refs(0)
+    assert {name: ref.code for name, ref in refs.items()} == {
+        "large.weight": HALF,
+        "none.weight": None,
+        "norm.weight": HALF,
+    }
+    assert all(ref.dtype == "F32" and ref.read().dtype == torch.float32 for ref in refs.values())
+    assert equal(refs, served(0)) and trajectory.verify(0) == []
+    large = served(0)["large.weight"].reshape(-1)
+    assert torch.equal(refs["large.weight"].entries(70, 200), large[70:200])
+    for step in (1, 2):
+        trajectory.commit(step, moved(step), step - 1)
+        assert equal(trajectory.refs(step), moved(step)) and trajectory.manifest(step)["base"]["step"] == 0
+        assert torch.equal(
+            trajectory.refs(step)["large.weight"].entries(9, 99), moved(step)["large.weight"].reshape(-1)[9:99]
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest | {"layout": 2},
+        lambda manifest: manifest["tensors"]["large.weight"].update(dtype="F16"),
+        lambda manifest: manifest["tensors"]["large.weight"].update(dtype="BF16"),
+        lambda manifest: manifest["tensors"]["large.weight"].update(shape=[64, 63]),
+        lambda manifest: manifest["tensors"]["large.weight"].update(code="bf16/2"),
+        lambda manifest: manifest["tensors"]["large.weight"].update(code=None),
+    ],
+)
+def test_a_manifest_that_cannot_be_of_bf16_is_refused(run, change):
+    run.commit(0, served(0), None)
+    manifest = run.manifest(0)
+    found = change(manifest) or manifest
+    run.store.write(f"{run.prefix}/step-00000000/manifest.json", json.dumps(found).encode())
+    with pytest.raises(ValueError, match=r"manifest\.json has an impossible .*large\.weight"):
+        run.refs(0)
+
+
 def test_a_manifest_of_another_layout_is_refused(run):
     run.commit(5, weights(), None)
-    run.store.write(f"{run.prefix}/step-00000005/manifest.json", json.dumps(run.manifest(5) | {"layout": 3}).encode())
-    with pytest.raises(ValueError, match="has layout 3; this version reads layouts 1 to 2"):
+    run.store.write(f"{run.prefix}/step-00000005/manifest.json", json.dumps(run.manifest(5) | {"layout": 4}).encode())
+    with pytest.raises(ValueError, match="has layout 4; this version reads layouts 1 to 3"):
         run.refs(5)
 
 

@@ -1,0 +1,120 @@
+"""A forward pass without work that nobody reads: of padding, and of prompts in the last layer's gates and the norm.
+
+ids [B, L] with N tokens that are no padding: hidden states are [1, N, hidden], so that products, norms and gates cost N
+positions and not B L. Queries, keys and values are put back at their places for the attention of each sequence, which
+is that of the padded batch. What is read differs from the model's own forward by no more than rounding does between
+products with different numbers of rows; weights' gradients sum over fewer zeros.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "opd_packed"
+FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the N tokens of a batch lie in it.
+
+    places: [N] in the flat [B L]. tokens: [B L], which token lies at a place, the first one at the padding. mask:
+    [B, 1, L, L], true where a token is seen, and padding sees itself; None where there is no padding, so that attention
+    is causal and nothing else.
+    """
+
+    places: Tensor
+    tokens: Tensor
+    rows: int
+    columns: int
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, attention: Tensor) -> "Packing":
+        """attention: [B, L], zero at the padding."""
+        (rows, columns), seen = attention.shape, attention.bool()
+        places, mask = seen.reshape(-1).nonzero().squeeze(1), None
+        if len(places) < seen.numel():
+            square = torch.ones(columns, columns, dtype=torch.bool, device=attention.device)
+            own = torch.eye(columns, dtype=torch.bool, device=attention.device)
+            mask = (square.tril() & (seen[:, None, :, None] & seen[:, None, None, :])) | own
+        tokens = seen.reshape(-1).cumsum(0).sub_(1).clamp_(min=0).mul_(seen.reshape(-1))
+        return cls(places, tokens, rows, columns, mask)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """[N, ...] -> [B, L, ...]; at the padding is the first token, which nothing sees."""
+        if self.mask is not None:
+            x = _Moved.apply(x, self.tokens, self.places)  # type: ignore[assignment]
+        return x.unflatten(0, (self.rows, self.columns))
+
+    def packed(self, x: Tensor) -> Tensor:
+        """[B, L, ...] -> [N, ...]."""
+        x = x.flatten(0, 1)
+        return x if self.mask is None else _Moved.apply(x, self.places, self.tokens)  # type: ignore[return-value]
+
+
+def packs(model: nn.Module) -> bool:
+    """Whether `hidden` knows the model: as these families are, with none of its parts replaced or spread."""
+    config: Any = getattr(model, "config", None)
+    return (
+        FAMILIES.get(getattr(config, "model_type", "")) == type(model).__name__
+        and config._attn_implementation in ("sdpa", NAME)
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+    )
+
+
+def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
+    """Final hidden states [B, width, hidden] of the last positions of a model that `packs`; of a token at the padding.
+
+    The last layer's gates work on them alone. ids, positions: [B, L]; attention: [B, L], zero at the padding.
+    """
+    model.config._attn_implementation = NAME
+    body, packing = model.model, Packing.of(attention)
+    places, first = packing.places, packing.columns - width
+    x = body.embed_tokens(ids.reshape(-1)[places])[None]
+    angles = body.rotary_emb(x, positions.reshape(-1)[places][None])
+    how = {"position_embeddings": angles, "attention_mask": packing.mask, "packing": packing}
+    *layers, last = body.layers
+    for layer in layers:
+        x = layer(x, **how)
+    x = x + last.self_attn(last.input_layernorm(x), **how)[0]
+    late = (places % packing.columns >= first).nonzero().squeeze(1)
+    x = x[0, late]
+    x = body.norm(x + last.mlp(last.post_attention_layernorm(x)))
+    ends = Packing.of(attention[:, first:])
+    return _Moved.apply(x, ends.tokens, ends.places).unflatten(0, (ends.rows, width))  # type: ignore[union-attr]
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **how: Any
+) -> tuple[Tensor, None]:
+    """Of a packed batch: query, key, value [1, H or KV, N, D] -> [1, N, H, D]. Else as `sdpa`."""
+    packing: Packing | None = how.pop("packing", None)
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **how)
+    q, k, v = (packing.padded(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
+    found, _ = sdpa_attention_forward(module, q, k, v, mask, **how)
+    return packing.packed(found)[None], None
+
+
+class _Moved(torch.autograd.Function):
+    """x[there], whose gradient is that of the result at `back`: what the padding sends back reaches no token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return gradient.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
