@@ -210,7 +210,9 @@ class Pieces:
             entries[name] = {"dtype": dtypes[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
         head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
-        flat = (tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name in names)
+        # A tensor of one entry is contiguous whatever its stride, and only one of stride 1 is seen as bytes.
+        whole = (tensors[name].detach().cpu().contiguous() for name in names)
+        flat = (tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8) for tensor in whole)
         buffers = [memoryview(struct.pack("<Q", len(head)) + head), *(tensor.numpy().data for tensor in flat)]
         return cls(buffers, 8 + len(head) + end)
 

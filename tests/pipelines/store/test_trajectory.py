@@ -466,3 +466,9 @@ def test_a_trajectory_travels_with_its_references():
     assert pickle.loads(pickle.dumps(run)) == run
     ref = pickle.loads(pickle.dumps(run.refs(0)["a.weight"]))
     assert torch.equal(ref.read(), weights()["a.weight"])
+
+
+def test_a_tensor_of_one_entry_is_kept_as_bf16(run):
+    tensors = {"scalar": torch.tensor(0.5), "bias": torch.tensor([2.0]), "weight": torch.tensor([[1.0, 3.0]])}
+    run.commit(0, tensors, None)
+    assert equal(run.refs(0), tensors) and all(ref.code == HALF for ref in run.refs(0).values())
