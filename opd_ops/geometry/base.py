@@ -123,9 +123,9 @@ def _leading(formed: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
         return squares, vectors[:, :q].contiguous(), vectors[:, q:end].to(torch.bfloat16)
     reduced = Tridiagonal(formed)
     del formed  # m x m float64, which the vectors below need the room of
-    u = torch.linalg.qr(reduced.vectors(min(q, size))).Q  # dstemr's vectors of close values are so to 1e-13 alone
-    guard = reduced.vectors(end, torch.float32)[:, q:].to(torch.bfloat16) if end > q else u[:, :0].to(torch.bfloat16)
-    return reduced.values(), u, guard.contiguous()
+    u, rest = reduced.split(min(q, size), end)
+    u = torch.linalg.qr(u).Q  # dstemr's vectors of close values are orthogonal to 1e-13 alone
+    return reduced.values(), u, rest.to(torch.bfloat16)
 
 
 def far_product(a: Tensor, u: Tensor) -> Tensor:

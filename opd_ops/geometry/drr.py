@@ -31,7 +31,7 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry.base import EXTRA, BaseFactors, far_product, near_product
 from opd_ops.geometry.gram import rounding
-from opd_ops.geometry.scale import OutOfRange
+from opd_ops.geometry.scale import OutOfRange, frobenius
 
 TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the angle's error is about its square
 MOST = 12  # conjugate gradient steps
@@ -99,8 +99,8 @@ class Solver:
         self.core = torch.diag(base.s[: self.q]) + moved
         self.p, self.r = near - self.u @ moved.float(), far - self.v @ moved.T.float()
         # A product's rounding is relative to what it gives; E itself rounds once an entry where it is not exact.
-        rounded = 4 * 2.0**-24 * _norm(e) / min(e.shape) ** 0.5
-        self.noise = gemm_noise * (_norm(near) + _norm(far)) + rounded
+        rounded = 4 * 2.0**-24 * frobenius(e) / min(e.shape) ** 0.5
+        self.noise = gemm_noise * (frobenius(near) + frobenius(far)) + rounded
         left, values, right = torch.linalg.svd(self.core)
         dressed = slice(0, self.columns)
         self.right_side = self.r @ left[:, dressed].float()
@@ -159,7 +159,7 @@ class Solver:
         right = right - y @ (y.T @ right)
         defect = max(_defect(self.base.u, x), _defect(self.base.v, y))
         tilt = max(float(torch.linalg.matrix_norm(side[q:, : self.columns], 2)) for side in (near, far))
-        size, moved = max(_norm(forth), _norm(back)), _norm(self.p) + _norm(self.r)
+        size, moved = max(frobenius(forth), frobenius(back)), frobenius(self.p) + frobenius(self.r)
         allowance = self.noise + (self.gemm_noise + defect) * size * min(1.0, tilt) + defect * moved
         inside, outside = self._residuals(values, near, far)
         return Ritz(
@@ -236,10 +236,6 @@ class Solver:
 
     def _precondition(self, x: Tensor) -> Tensor:
         return x / self.shift + self.guard @ (self.gain * (self.guard.T @ x))
-
-
-def _norm(x: Tensor) -> float:
-    return float(vector_norm(x, dtype=torch.float64))
 
 
 def _gram(x: Tensor) -> Tensor:

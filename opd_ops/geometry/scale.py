@@ -50,5 +50,5 @@ def multiply(x: Tensor, power: int) -> Tensor:
 def frobenius(x: Tensor) -> float:
     """||x||_F, accumulated in float64, for finite x [m, ...] of any float dtype and scale."""
     power = exponent(largest(x)) if x.dtype == torch.float64 else 0
-    squares = (float(vector_norm(multiply(rows, -power), dtype=torch.float64)) ** 2 for rows in x.split(256))
-    return unit(power) * sum(squares) ** 0.5
+    wide = (multiply(rows, -power).to(torch.float64).reshape(-1) for rows in x.split(32))
+    return unit(power) * sum(float(torch.dot(entries, entries)) for entries in wide) ** 0.5

@@ -45,24 +45,38 @@ class Tridiagonal:
             raise ArithmeticError(f"dsterf gave up ({info})")
         return torch.from_numpy(values).flip(0)
 
-    def vectors(self, k: int, dtype: torch.dtype | None = None) -> Tensor:
-        """The k leading eigenvectors [m, k], largest eigenvalue first, in A's dtype; f32 as dtype costs half."""
-        size, prefix = len(self.diagonal), PREFIX[dtype] if dtype else self.prefix
-        beside = np.append(self.beside, 0.0)
-        count, _, found, info = _routine("d", "stemr")(self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size)
+    def vectors(self, k: int) -> Tensor:
+        """The k leading eigenvectors [m, k], largest eigenvalue first, in A's dtype."""
+        return self._rotated(self._inner(k), self.prefix)
+
+    def split(self, k: int, end: int) -> tuple[Tensor, Tensor]:
+        """The k leading eigenvectors in A's dtype, and those after them up to `end` in f32, at half the cost."""
+        inner = self._inner(end)
+        return self._rotated(inner[:, :k], self.prefix), self._rotated(inner[:, k:], "s")
+
+    def _inner(self, k: int) -> np.ndarray:
+        """The k leading eigenvectors of T, float64 [m, k]."""
+        size, beside = len(self.diagonal), np.append(self.beside, 0.0)
+        some = 0 if k == size else 2  # all of them, which is cheaper, or by their places
+        count, _, vectors, info = _routine("d", "stemr")(
+            self.diagonal.copy(), beside, some, 0.0, 0.0, size - k + 1, size
+        )
         if info or count < k:
             raise ArithmeticError(f"dstemr gave up ({info})")
+        return vectors[:, k - 1 :: -1] if k < size else vectors[:, ::-1]
+
+    def _rotated(self, inner: np.ndarray, prefix: str) -> Tensor:
+        """Q times vectors of T, in one dtype."""
         number = np.float32 if prefix == "s" else np.float64
-        wanted = np.array(found[:, :k][:, ::-1], dtype=number, order="F")
-        del found
-        if size > 1:
+        vectors = np.array(inner, dtype=number, order="F")
+        if vectors.size and len(vectors) > 1:
             with np.errstate(over="ignore"):  # reflectors are at most 1; of T, which lies beside them, nothing is read
                 reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))
             # Q leaves the first entry alone: its reflectors lie below the subdiagonal.
-            wanted[1:], _, _ = _routine(prefix, "ormqr")(
-                "L", "N", reflectors[1:, :-1], scales, np.asfortranarray(wanted[1:]), BLOCK * k, overwrite_c=1
+            vectors[1:], _, _ = _routine(prefix, "ormqr")(
+                "L", "N", reflectors[1:, :-1], scales, np.asfortranarray(vectors[1:]), BLOCK * vectors.shape[1]
             )
-        return torch.from_numpy(wanted)
+        return torch.from_numpy(vectors)
 
 
 def _routine(prefix: str, name: str) -> Any:

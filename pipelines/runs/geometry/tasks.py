@@ -12,6 +12,7 @@ from opd_ops.roles import PROJECTIONS
 from pipelines.runs.geometry import estimates
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
+from pipelines.studies.steps import FEW
 from pipelines.studies.study import Measurement
 
 UNIT = 10**6  # operations in a unit of cost
@@ -103,6 +104,18 @@ class MatrixTask:
             asked[steps[-1]] += () if "nulls" in asked[steps[-1]] else ("nulls",)
         return {step: tuple(t for t in tables if self.projection or t in SUPPORT) for step, tables in asked.items()}
 
+    def units(self, step: int, table: str) -> tuple[str, ...]:
+        """What an entry holds of a table of a step: all of it, or of nulls each null, of which one depends on the final
+        step.
+
+        A large matrix is shuffled at the first and the last of few steps alone, since what shows hardly changes.
+        """
+        if table != "nulls":
+            return (table,)
+        few = self.measurement.nulls_at == FEW and not estimates.dense(self.shape, self.dtype, self.measurement.k)
+        at = [each for each, tables in self.tables_by_step.items() if "nulls" in tables]
+        return (SHUFFLED, FIXED) if not few or step in (at[0], at[-1]) else (FIXED,)
+
     @cached_property
     def made_from(self) -> dict[str, Any]:
         """What decides the rows besides the weights and the tables; as JSON types."""
@@ -163,8 +176,3 @@ class MatrixTask:
     def starts(self) -> int:
         """Base factors it may need: one for each view, where W0 and a snapshot are both wider than bf16."""
         return self.views if self.dtype in estimates.MASTER else 1
-
-
-def units(table: str) -> tuple[str, ...]:
-    """What an entry holds of a table: all of it, or of nulls each null, of which one depends on the final step."""
-    return (SHUFFLED, FIXED) if table == "nulls" else (table,)

@@ -38,11 +38,15 @@ def test_values_and_vectors_are_those_of_the_matrix(kind, m, dtype, orthonormal)
     bound = TOLERANCE[dtype] * float(exact[0])
     assert float((reduced.values() - exact).abs().max()) <= bound
     for k in {1, min(3, m), m}:
-        for wanted in (None, torch.float32):
-            vectors = reduced.vectors(k, wanted).double()
+        values, single = reduced.values(), max(bound, TOLERANCE[torch.float32] * float(exact[0]))
+        for made, true, limit in (
+            (reduced.vectors(k), values[:k], bound),
+            (reduced.split(k, m)[0], values[:k], bound),
+            (reduced.split(m - k, m)[1], values[m - k :], single),
+        ):
+            vectors = made.double()
             assert vectors.shape == (m, k)
-            limit = bound if wanted is None else max(bound, TOLERANCE[torch.float32] * float(exact[0]))
-            residual = matrix.double() @ vectors - vectors * reduced.values()[:k]
+            residual = matrix.double() @ vectors - vectors * true
             assert float(residual.norm(dim=0).max()) <= limit
             # Of one cluster, dstemr keeps vectors orthogonal to some hundred eps.
             assert float((vectors.T @ vectors - torch.eye(k)).abs().max()) <= 10 * limit / float(exact[0])
