@@ -22,6 +22,8 @@ Not counted: reading, certificates that need a second attempt, and the startup o
 import math
 from collections.abc import Collection, Sequence
 
+from pipelines.studies.steps import MOST
+
 EXACT, EXTRA, GUARD = 512, 8, 1  # as in opd_ops.geometry.base, whose import loads torch
 TRIDIAGONAL = 3072  # as in opd_ops.geometry.update
 KRYLOV = 48 * 24  # largest basis of block Lanczos for the default cut of locking
@@ -124,8 +126,10 @@ def kept_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collect
 
 
 def stored_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collection[str]) -> int:
-    """Bytes of a projection's parts in the store, of so many snapshots: leading subspaces, and rows of all tables."""
-    return (PACKED * COLUMNS * sum(shape) * ("locking" in tables) + ROWS) * snapshots * views
+    """Bytes of a projection's parts in the store, of so many snapshots: leading subspaces of updates, and of shuffled
+    nulls at few steps, and rows of all tables."""
+    subspaces = snapshots * ("locking" in tables) + min(snapshots, MOST) * ("nulls" in tables)
+    return (PACKED * COLUMNS * sum(shape) * subspaces + ROWS * snapshots) * views
 
 
 def projected_bytes(shape: Sequence[int], stored: int, *, exact: bool) -> int:
