@@ -148,8 +148,8 @@ TABLES = (
     ),
     Table(
         "locking",
-        "D8: overlap of the update's top-k singular subspaces at two steps; by default of all pairs of up to 30 snapshots, "
-        "and of a few for each of more",
+        "D8: overlap of the update's top-k singular subspaces at two steps; by default of all pairs of up to 30 "
+        "snapshots, and of a few for each of more",
         (
             *MATRIX_KEYS,
             Column("step_other", INT, "optimizer steps", "the later step; step_other > step"),
@@ -165,8 +165,8 @@ TABLES = (
     ),
     Table(
         "nulls",
-        "what D5 to D9 would show without structure: a direction that never turns, and shuffled entries; by default at four "
-        "steps at most",
+        "what D5 to D9 would show without structure: a direction that never turns, and shuffled entries; by default "
+        "at four steps at most",
         (
             *MATRIX_KEYS,
             VIEW,

@@ -6,8 +6,8 @@ to write a table knows of all snapshots recorded before.
 
 Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
 same name and base join the recorded ones and cost themselves, besides locking (pairs, from kept subspaces) and, where
-the final one is new, the nulls of few steps that have its direction. Tables hold the roles of the latest call. A recorded snapshot that is
-gone is needed only where its weights must be read.
+the final one is new, the nulls of few steps that have its direction. Tables hold the roles of the latest call. A
+recorded snapshot that is gone is needed only where its weights must be read.
 """
 
 import hashlib
