@@ -26,17 +26,17 @@ FREE = 1e-6  # that it may add to the error of a similarity in any case
 WIDTHS = (2, 3)  # bytes of an integer
 
 
-def rounded(found: Subspaces) -> Subspaces:
+def rounded(subspaces: Subspaces) -> Subspaces:
     """The subspaces in the fewest bytes that their errors ask for, as f32, with the errors that they then have."""
     for width in WIDTHS:
-        candidate, added = _of_width(found, width)
+        candidate, added = _of_width(subspaces, width)
         if all(
             more <= max(SHARE * error, FREE * k**0.5)
-            for k, error, more, why in zip(found.cuts, found.errors, added, found.reasons, strict=True)
+            for k, error, more, why in zip(subspaces.cuts, subspaces.errors, added, subspaces.reasons, strict=True)
             if why is None
         ):
             return candidate
-    return _of_width(found, 4)[0]
+    return _of_width(subspaces, 4)[0]
 
 
 def pack(basis: Tensor) -> tuple[Tensor, float]:
@@ -65,14 +65,15 @@ def unpack(stored: Tensor, unit: float) -> Tensor:
     return (whole.view(torch.int32).squeeze(-1) >> 8).float() * unit
 
 
-def _of_width(found: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
+def _of_width(subspaces: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
     """The subspaces in so many bytes a number, and what that adds to the error at each cut."""
-    sides = [_nearest(found.side(name), width) for name in ("output", "input")]
-    added = [max(_added(basis, near, k) for basis, near in sides) for k in found.cuts]
+    sides = [_nearest(subspaces.side(name), width) for name in ("output", "input")]
+    added = [max(_added(basis, near, k) for basis, near in sides) for k in subspaces.cuts]
     errors = tuple(
-        min(max(k**0.5, error), error + more) for k, error, more in zip(found.cuts, found.errors, added, strict=True)
+        min(max(k**0.5, error), error + more)
+        for k, error, more in zip(subspaces.cuts, subspaces.errors, added, strict=True)
     )
-    return replace(found, output=sides[0][1], input=sides[1][1], errors=errors), added
+    return replace(subspaces, output=sides[0][1], input=sides[1][1], errors=errors), added
 
 
 def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -39,12 +39,12 @@ def pair_similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor
     One product [rk, n] x [n, k] for every r neighbours that are compared with the same place; nothing is copied.
     """
     _, k, n = bases.shape
-    found = torch.empty(len(pairs), dtype=torch.float64)
+    result = torch.empty(len(pairs), dtype=torch.float64)
     for other, places in _neighbours(pairs):
         first = pairs[places[0]][0]
         cosines = bases[first : first + len(places)].reshape(-1, n) @ bases[other].mT
-        found[places] = cosines.reshape(-1, k * k).square().sum(1) / k
-    return found.clamp(max=1.0)
+        result[places] = cosines.reshape(-1, k * k).square().sum(1) / k
+    return result.clamp(max=1.0)
 
 
 def columns(
@@ -54,7 +54,7 @@ def columns(
 
     updates: in step order, with the same cuts. pairs: those wanted, where `updates` has both; all where None.
     """
-    found: Columns = {name: [] for name in COLUMNS}
+    table: Columns = {name: [] for name in COLUMNS}
     steps = [step for step, _ in updates]
     if pairs is None:
         wanted = list(combinations(range(len(steps)), 2))
@@ -68,27 +68,27 @@ def columns(
         for side in SIDES:
             known = iter(_known([one for _, one in updates], side, index, wanted))
             extent = updates[0][1].extents[side]
-            found["step"] += [steps[a] for a, _ in wanted]
-            found["step_other"] += [steps[b] for _, b in wanted]
-            found["side"] += [side] * len(wanted)
-            found["k"] += [k] * len(wanted)
-            found["view"] += [view] * len(wanted)
-            found["similarity"] += [None if why else next(known) for why in missing]
-            found["error"] += [
+            table["step"] += [steps[a] for a, _ in wanted]
+            table["step_other"] += [steps[b] for _, b in wanted]
+            table["side"] += [side] * len(wanted)
+            table["k"] += [k] * len(wanted)
+            table["view"] += [view] * len(wanted)
+            table["similarity"] += [None if why else next(known) for why in missing]
+            table["error"] += [
                 None if why else min(1.0, (errors[a] + errors[b]) / k**0.5)
                 for why, (a, b) in zip(missing, wanted, strict=True)
             ]
-            found["chance"] += [k / extent if k <= extent else None] * len(wanted)
-            found["reason"] += missing
-    return found
+            table["chance"] += [k / extent if k <= extent else None] * len(wanted)
+            table["reason"] += missing
+    return table
 
 
 def rows(
     updates: Sequence[tuple[int, Subspaces]], view: str, pairs: Collection[tuple[int, int]] | None = None
 ) -> list[dict[str, Any]]:
     """`columns` as one dict a row."""
-    found = columns(updates, view, pairs)
-    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    table = columns(updates, view, pairs)
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 def _known(updates: list[Subspaces], side: str, index: int, wanted: list[tuple[int, int]]) -> list[float]:

@@ -27,8 +27,8 @@ class Snapshot:
 
 def pairs(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | None = None) -> list[dict]:
     """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
-    found = paired(taken, None if wanted is None else lambda steps: wanted)
-    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    table = paired(taken, None if wanted is None else lambda steps: wanted)
+    return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
 def paired(taken: list[Snapshot], choose: Choice | None = None) -> locking.Columns:

@@ -174,14 +174,15 @@ class Update:
         else:
             leading = refine(self.near, self._approximate(cuts, wanted))
             way = "lanczos-" if self._reduced is None else "tridiagonal-"
-        output, given = (leading.near, leading.far) if self.near is self.e else (leading.far, leading.near)
-        output, given = (side[:, :wanted].to("cpu", None if self.small else torch.float32) for side in (output, given))
+        sides = (leading.near, leading.far) if self.near is self.e else (leading.far, leading.near)
+        dtype = torch.float64 if self.small else torch.float32
+        outputs, inputs = (side[:, :wanted].to("cpu", dtype).contiguous() for side in sides)
         stored = 0.0 if self.small else STORED
         errors = tuple(
             math.inf if why else min(k**0.5, leading.error(k, self.spectrum, self._size) + stored * k**0.5)
             for k, why in zip(cuts, reasons, strict=True)
         )
-        return Subspaces(output.contiguous(), given.contiguous(), cuts, errors, reasons, f"{way}{self.spectrum.method}")
+        return Subspaces(outputs, inputs, cuts, errors, reasons, f"{way}{self.spectrum.method}")
 
     def _exact(self, wanted: int) -> Refined:
         """The exact route's factors, whose rounding in squared units stands for their residuals."""
