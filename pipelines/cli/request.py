@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from opd_ops.geometry import TABLES
 from pipelines.cli.options import add_workers, address, require_workers, store_of
 from pipelines.studies.pairs import require_pairs
-from pipelines.studies.steps import FEW, MOST, require_choice
+from pipelines.studies.steps import FEW, MOST, require_choice, require_known
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def planned(given: argparse.Namespace) -> "Import":
 
     asked, found = measurement(given), snapshots(given)
     imported = imports.plan(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
+    for option, choice in asked.choices.items():
+        require_known(option, choice, imported.steps)
     return replace(imported, notes=found.notes + imported.notes)
 
 
