@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from opd_ops.geometry import TABLES
 from pipelines.cli.options import add_workers, address, require_workers, store_of
 from pipelines.studies.pairs import require_pairs
-from pipelines.studies.steps import FEW, MOST, require_choice
+from pipelines.studies.steps import FEW, MOST, require_choice, require_known
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ def add_options(top: argparse.ArgumentParser) -> None:
         "--roles", metavar="R,R", help="only these of q k v o gate up down embed head norm bias other (default: all)"
     )
     top.add_argument("--diagnostics", metavar="T,T", help=f"only these tables of {' '.join(TABLES)} (default: all)")
-    for option, what in (("--nulls-at", "nulls"), ("--spectra-at", "spectral_drift")):
+    for option, what, named in (("--nulls-at", "nulls", "S,S and the last"), ("--spectra-at", "spectral_drift", "S,S")):
         top.add_argument(
             option,
             default=FEW,
             metavar="STEPS",
-            help=f"steps of {what}: all, few ({MOST} at most, log-spaced, the first and the last among them) or S,S "
-            "(default: few)",
+            help=f"steps of {what}: all, few ({MOST} at most, log-spaced, the first and the last among them) or "
+            f"{named} (default: few)",
         )
     top.add_argument("--name", help="name of the trajectory, a-z 0-9 . _ - (default: from the base's stamp)")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
@@ -105,6 +105,8 @@ def planned(given: argparse.Namespace) -> "Import":
 
     asked, found = measurement(given), snapshots(given)
     imported = imports.plan(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
+    for option, choice in asked.choices.items():
+        require_known(option, choice, imported.steps)
     return replace(imported, notes=found.notes + imported.notes)
 
 

@@ -8,12 +8,12 @@ MOST = 4  # steps of "few"
 
 
 def require_choice(option: str, text: str) -> str:
-    """The text without spaces. Errors: ValueError for what is neither all, few nor steps from 1 up."""
+    """The choice in one spelling: steps ascend, once each. Errors: ValueError for neither all, few nor steps from 1 up."""
     parts = [part.strip() for part in text.split(",")]
     named = all(part.isascii() and part.isdecimal() and 0 < int(part) < 2**63 for part in parts)
     if text.strip() not in (ALL, FEW) and not named:
         raise ValueError(f"{option} {text!r} is not all, few or steps from 1 up, such as 100,1000")
-    return ",".join(parts)
+    return ",".join(map(str, sorted({int(part) for part in parts}))) if named else text.strip()
 
 
 def require_known(option: str, choice: str, steps: Sequence[int]) -> None:

@@ -15,8 +15,8 @@ SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whol
 class Measurement:
     """Which cuts the diagnostics use, which tables they fill, and for which steps.
 
-    k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls. spectra_at:
-    steps of whole spectra, which are most of the cost: of spectral_drift, and of update_spectrum and hill where no
+    k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls, which compares
+    with the last step and so has that one too. spectra_at: steps of whole spectra, which are most of the cost: of spectral_drift, and of update_spectrum and hill where no
     locking is filled, which needs theirs anyway. locking_pairs: `pairs.choose_pairs`.
     """
 
@@ -59,7 +59,7 @@ class Measurement:
 
     def tables_by_step(self, steps: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The tables of each of the ascending steps of a trajectory."""
-        at = {"nulls": set(choose(steps, self.nulls_at))}
+        at = {"nulls": {*choose(steps, self.nulls_at), *steps[-1:]}}
         for table in SPECTRA[:1] if "locking" in self.tables else SPECTRA:
             at[table] = set(choose(steps, self.spectra_at))
         return {step: tuple(t for t in self.tables if t not in at or step in at[t]) for step in steps}

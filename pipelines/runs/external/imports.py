@@ -33,7 +33,6 @@ from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store, normalise
 from pipelines.store.pairing import Pairing, pair
-from pipelines.studies.steps import require_known
 from pipelines.studies.study import Measurement
 
 STUDY = "external"
@@ -91,8 +90,6 @@ def plan(
     held = matrices(start)
     described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
     steps = tuple(sorted(described))
-    for option, choice in measurement.choices.items():
-        require_known(option, choice, steps)
     record = {
         "layout": records.LAYOUT,
         "base": {"ref": start.ref, "stamp": start.stamp},

@@ -97,11 +97,8 @@ class MatrixTask:
 
     @cached_property
     def tables_by_step(self) -> dict[int, tuple[str, ...]]:
-        """Those of each snapshot; the last one has nulls where any has, since they compare with it."""
-        steps = [pair.step for pair in self.pairs]
-        asked = self.measurement.tables_by_step(steps)
-        if "nulls" in self.measurement.tables:
-            asked[steps[-1]] += () if "nulls" in asked[steps[-1]] else ("nulls",)
+        """Those of each snapshot."""
+        asked = self.measurement.tables_by_step([pair.step for pair in self.pairs])
         return {step: tuple(t for t in tables if self.projection or t in SUPPORT) for step, tables in asked.items()}
 
     def units(self, step: int, table: str) -> tuple[str, ...]:

@@ -216,6 +216,14 @@ def test_pairs_that_are_no_choice_are_refused(refused, folders):
     assert "--locking-pairs 'some' is neither all nor few" in refused("measure", *given, "--locking-pairs", "some")
 
 
+def test_named_steps_that_are_no_snapshots_are_refused(refused, folders):
+    given = ("--base", folders[0], "--snapshot", f"100={folders[100]}")
+    for command in ("measure", "plan"):
+        for option in ("--nulls-at", "--spectra-at"):
+            told = refused(command, *given, option, "100,300")
+            assert f"{option} names step 300, which is no snapshot; there are: 100" in told
+
+
 def pairs_of(rows):
     return set(rows.select("step", "step_other").iter_rows())
 

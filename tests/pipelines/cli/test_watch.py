@@ -56,6 +56,16 @@ def test_checkpoints_are_measured_as_they_appear(opd, prefix, training):
     assert both[0].equals(both[1]) and len(whole) == len(both[0])
 
 
+def test_steps_that_are_named_may_be_still_to_come(opd, prefix, training):
+    training(300)
+    named = ("--nulls-at", 200, "--spectra-at", "100,300")
+    code, told, err = opd("measure", "--trajectory", prefix, *SOON, "--until", 300, *named)
+    assert (code, err) == (0, "") and "note: nulls at 2 of 3 steps (200, 300); " in told
+    assert (steps("nulls"), steps("spectral_drift"), steps("hill")) == ([200, 300], [100, 300], [100, 200, 300])
+    code, told, _ = opd("measure", "--trajectory", prefix, "--name", "mine", "--workers", 0, *named)
+    assert code == 0 and "were measured already" in told
+
+
 def test_what_is_there_is_taken_up_and_an_interrupt_keeps_it(opd, prefix, monkeypatch):
     assert opd("measure", "--trajectory", prefix, "--name", "mine", "--workers", 0)[0] == 0
 

@@ -33,7 +33,13 @@ def test_what_names_no_steps_is_refused_with_its_value(text):
     with pytest.raises(ValueError, match=r"--nulls-at .* is not all, few or steps from 1 up") as refusal:
         require_choice("--nulls-at", text)
     assert repr(text) in str(refusal.value)
-    assert require_choice("--nulls-at", " 1, 20 ") == "1,20"
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"), [(" 1, 20 ", "1,20"), ("20,1,020", "1,20"), ("3", "3"), (" few ", "few"), ("all", "all")]
+)
+def test_a_choice_has_one_spelling(text, choice):
+    assert require_choice("--nulls-at", text) == choice
 
 
 def test_a_named_step_that_is_no_snapshot_is_refused():
@@ -57,5 +63,8 @@ def test_what_is_left_out_is_said():
     assert Measurement(spectra_at="1,10").left_out(steps) == (
         "nulls at 4 of 10 steps (1, 2, 5, 10); --nulls-at all takes every step",
         "spectral_drift at 2 of 10 steps (1, 10); --spectra-at all takes every step",
+    )
+    assert Measurement(nulls_at="2").left_out(steps) == (
+        "nulls at 2 of 10 steps (2, 10); --nulls-at all takes every step",
     )
     assert Measurement(tables=("rotation",)).left_out(steps) == ()
