@@ -58,15 +58,21 @@ class Packing:
         return x if self.mask is None else _Moved.apply(x, self.places, self.tokens)  # type: ignore[return-value]
 
 
-def packs(model: nn.Module) -> bool:
-    """Whether `hidden` knows the model: as these families are, with none of its parts replaced or spread."""
+def packs(model: Any) -> bool:
+    """Whether `hidden` knows the model: as these families are, with none of its parts replaced, hooked or spread."""
     config: Any = getattr(model, "config", None)
     return (
         FAMILIES.get(getattr(config, "model_type", "")) == type(model).__name__
         and config._attn_implementation in ("sdpa", NAME)
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and getattr(config, "sliding_window", None) is None
+        and not any(map(_hooked, (model, model.model, model.model.layers[-1])))  # which `hidden` does not call
     )
+
+
+def _hooked(module: nn.Module) -> bool:
+    before_and_after = module._forward_pre_hooks, module._forward_hooks
+    return any((*before_and_after, module._backward_pre_hooks, module._backward_hooks))
 
 
 def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:

@@ -124,7 +124,7 @@ def _leading(formed: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
     reduced = Tridiagonal(formed)
     del formed  # m x m float64, which the vectors below need the room of
     u, rest = reduced.split(min(q, size), end)
-    u = torch.linalg.qr(u).Q  # dstemr's vectors of close values are orthogonal to 1e-13 alone
+    u = torch.linalg.qr(u).Q  # orthonormal to rounding, whichever routine gave them
     return reduced.values(), u, rest.to(torch.bfloat16)
 
 

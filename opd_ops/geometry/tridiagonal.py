@@ -2,7 +2,9 @@
 
     A = Q T Q'         LAPACK sytrd in A's dtype: 4/3 m^3 operations, nearly all of the work where few vectors are asked
     values             dsterf of T in float64
-    vectors            dstemr of T in float64, then Q times them (ormqr), in A's dtype or in f32: 4 m^2 k operations
+    vectors            dstemr of T in float64, or dstevd where all are asked for or dstemr gives up, as it does of some
+                       T with close values (info 22); then Q times them (ormqr), in A's dtype or in f32: 4 m^2 k
+                       operations
 
 Values, leading vectors in float64 and all vectors in f32 share the reduction; eigh and block Lanczos would each do
 their own, and Lanczos needs a gap below the last wanted value. Backward error: values are those of A + D, ||D||_2
@@ -57,13 +59,16 @@ class Tridiagonal:
     def _inner(self, k: int) -> np.ndarray:
         """The k leading eigenvectors of T, float64 [m, k]."""
         size, beside = len(self.diagonal), np.append(self.beside, 0.0)
-        some = 0 if k == size else 2  # all of them, which is cheaper, or by their places
-        count, _, vectors, info = _routine("d", "stemr")(
-            self.diagonal.copy(), beside, some, 0.0, 0.0, size - k + 1, size
-        )
-        if info or count < k:
-            raise ArithmeticError(f"dstemr gave up ({info})")
-        return vectors[:, k - 1 :: -1] if k < size else vectors[:, ::-1]
+        if k < size:
+            count, _, vectors, info = _routine("d", "stemr")(
+                self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size
+            )
+            if not info and count == k:
+                return vectors[:, k - 1 :: -1]
+        _, vectors, info = _routine("d", "stevd")(self.diagonal, beside[: max(size - 1, 1)])
+        if info:
+            raise ArithmeticError(f"dstevd gave up ({info})")
+        return vectors[:, ::-1][:, :k]
 
     def _rotated(self, inner: np.ndarray, prefix: str) -> Tensor:
         """Q times vectors of T, in one dtype."""

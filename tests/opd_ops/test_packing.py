@@ -136,3 +136,13 @@ def test_a_model_that_is_not_known_passes_as_it_is(config):
     assert not packing.packs(model)
     assert torch.equal(packed(model, batch), own(model, batch))
     assert not packing.packs(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("part", [lambda model: model, lambda model: model.model, lambda model: model.model.layers[-1]])
+def test_hooks_of_what_packing_does_not_call_are_not_passed_over(part):
+    model, batch = built(CONFIGS["llama"]), BATCHES["both sides"]
+    calls = []
+    handle = part(model).register_forward_hook(lambda *_: calls.append(1))
+    assert torch.equal(packed(model, batch), own(built(CONFIGS["llama"]), batch)) and len(calls) == 1
+    handle.remove()
+    assert packing.packs(model)

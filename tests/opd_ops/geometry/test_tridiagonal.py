@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import tridiagonal
+from opd_ops.geometry.base import factorise
 from opd_ops.geometry.gram import eigenvalues, gram
 from opd_ops.geometry.tridiagonal import Tridiagonal
 
@@ -50,6 +51,40 @@ def test_values_and_vectors_are_those_of_the_matrix(kind, m, dtype, orthonormal)
             assert float(residual.norm(dim=0).max()) <= limit
             # Of one cluster, dstemr keeps vectors orthogonal to some hundred eps.
             assert float((vectors.T @ vectors - torch.eye(k)).abs().max()) <= 10 * limit / float(exact[0])
+
+
+@pytest.mark.parametrize("failure", ["info", "too few"])
+def test_leading_vectors_do_not_hang_on_one_routine(failure, monkeypatch, orthonormal):
+    """dstemr gives up on some matrices with close values (info 22); what it left must not be taken for vectors."""
+    matrix, real = planted("clusters", 64, orthonormal), tridiagonal._routine
+
+    def failing(prefix, name):
+        def stemr(*given):
+            count, values, vectors, info = real(prefix, name)(*given)
+            return (count, values, 0 * vectors, 22) if failure == "info" else (count - 1, values, 0 * vectors, info)
+
+        return stemr if name == "stemr" else real(prefix, name)
+
+    monkeypatch.setattr(tridiagonal, "_routine", failing)
+    vectors = Tridiagonal(matrix).vectors(5)
+    assert float((matrix @ vectors - vectors * Tridiagonal(matrix).values()[:5]).abs().max()) < 1e-13
+    assert float((vectors.T @ vectors - torch.eye(5)).abs().max()) < 1e-13
+
+
+def test_all_vectors_of_low_rank_and_small_noise():
+    """dstemr gives up on this matrix (info 22 on x86 with OpenBLAS), which would make its rotation dense float64."""
+    generator = torch.Generator().manual_seed(144)
+    left, right = (torch.randn(*shape, generator=generator) for shape in ((244, 8), (8, 244)))
+    w = left @ right * 0.01 + 1e-8 * torch.randn(244, 244, generator=generator)
+    base = factorise(w, 96)
+    s = torch.linalg.svdvals(w.double())
+    assert base.residual < 1e-6 * float(s[0])
+    assert float((base.s - s).abs().max()) <= float(base.spectrum.noise.max())
+    assert float((base.u.T @ base.u - torch.eye(96)).abs().max()) < 1e-13
+
+
+def test_a_matrix_of_one_row_has_its_vector():
+    assert float(Tridiagonal(torch.full((1, 1), 2.0)).vectors(1).abs()) == 1.0
 
 
 def test_f32_that_overflows_is_refused_and_values_come_from_float64():
