@@ -37,7 +37,8 @@ def test_only_what_is_large_beside_the_rest_is_split_and_all_tables_stay(store):
     pieces = split(few)
     assert len(pieces) == 14 and split(many) == many
     assert [piece.tables for piece in pieces[:2]] == [tuple(t for t in TABLES if t != "nulls"), ("nulls",)]
-    assert sum(piece.cost for piece in pieces) == pytest.approx(sum(task.cost for task in few), rel=1e-3)
+    whole, apart = sum(task.cost for task in few), sum(piece.cost for piece in pieces)
+    assert whole <= apart <= 1.005 * whole, "the nulls' task compares its weights once more"
     assert all(piece.memory <= few[0].memory for piece in pieces)
     for tables in (("nulls",), ("rotation", "hill")):
         assert len(split(named(store, 2, tables=tables))) == 2
@@ -79,4 +80,5 @@ def test_more_snapshots_join_and_a_damaged_part_is_made_whole(folders, tmp_path,
         at_once.remove("lake/hill")
         taken.clear()
         run(at_once, *given)
-        assert len(taken) == 2 and parts() == before and at_once.read(key) == data
+        assert len(taken) == (4 if ("shuffled", 1) in taken else 2), "two nulls at two steps, or two snapshots"
+        assert parts() == before and at_once.read(key) == data
