@@ -16,8 +16,9 @@ class Measurement:
     """Which cuts the diagnostics use, which tables they fill, and for which steps.
 
     k, hill_k: of `opd_ops.geometry.suite.Settings`. nulls_at: steps (`steps.choose`) of the table nulls, which compares
-    with the last step and so has that one too. spectra_at: steps of whole spectra, which are most of the cost: of spectral_drift, and of update_spectrum and hill where no
-    locking is filled, which needs theirs anyway. locking_pairs: `pairs.choose_pairs`.
+    with the last step and so has that one too. spectra_at: steps of whole spectra, which are most of the cost: of
+    spectral_drift, and of update_spectrum and hill where no locking is filled, which needs theirs anyway.
+    locking_pairs: `pairs.choose_pairs`.
     """
 
     k: tuple[int, ...] = (16,)
