@@ -8,7 +8,7 @@ MOST = 4  # steps of "few"
 
 
 def require_choice(option: str, text: str) -> str:
-    """The choice in one spelling, steps ascending, each once. Errors: ValueError for neither all, few nor steps."""
+    """The choice, with ascending steps named once. Errors: ValueError for neither all, few nor steps from 1 up."""
     parts = [part.strip() for part in text.split(",")]
     named = all(part.isascii() and part.isdecimal() and 0 < int(part) < 2**63 for part in parts)
     if text.strip() not in (ALL, FEW) and not named:

@@ -25,7 +25,7 @@ from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import Progress, book, forget, largest_first, measure
 from pipelines.runs.geometry.parts import lacking, peek
-from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
+from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found
 from pipelines.runs.provenance import provenance
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
@@ -291,9 +291,11 @@ def _require_kept(work: list[MatrixTask], described: dict[int, dict]) -> None:
     """Errors: ValueError for a snapshot that is gone and of which not everything asked for is kept."""
     for task in work:
         gone = [one.step for one in task.pairs if one.after.ref is None]
-        missing = lacking(task, peek(task)) if gone else {}
-        if any("nulls" in tables for tables in missing.values()):
-            missing.setdefault(task.final.step, ("nulls",))  # which is read for those of any step
+        entries = peek(task) if gone else []
+        missing = lacking(task, entries) if gone else {}
+        lack_nulls = [pair for pair in task.pairs if "nulls" in missing.get(pair.step, ())]
+        if not all(any(entry.serves(task, pair, FIXED) for entry in entries) for pair in lack_nulls):
+            missing.setdefault(task.final.step, ("nulls",))  # which is read for that null of any step
         for step in gone:
             if step in missing:
                 nulls = " or leave nulls out, which compare with the final step;"

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.runs.external import imports
 from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.geometry import estimates
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES, Measurement
 from tests.pipelines.runs.conftest import (
@@ -173,6 +174,21 @@ def test_a_final_step_that_is_gone_is_needed_for_nulls_of_others(folders, store)
     refused(store, folders["base"], [(1, folders["one"])], gone, "leave nulls out", "--snapshot 2=REF")
     run(store, folders["base"], [(1, folders["one"])], NO_NULLS)
     assert {(row["step"], row["step_other"]) for row in rows(store, "locking")} == {(1, 2)}
+
+
+def test_a_final_step_that_is_gone_is_not_needed_for_shuffles_of_others(folders, tmp_path, store, monkeypatch):
+    """A large matrix is shuffled at the first and the last of few steps, and every step's other null is kept."""
+    monkeypatch.setattr(estimates, "dense", lambda *matrix: False)
+    given = [(1, folders["one"]), (2, folders["two"]), (3, save(tmp_path / "three", drifted(3)))]
+    run(store, folders["base"], given)
+    shuffled = lambda: {row["step"] for row in rows(store, "nulls", Q) if row["null"] == "shuffled"}
+    assert shuffled() == {1, 3}
+    later = replace(CUTS, nulls_at="1,2")
+    at_once = Store(f"file://{tmp_path}/at-once")
+    run(at_once, folders["base"], given, later)
+    shutil.rmtree(given[2][1])
+    assert run(store, folders["base"], given[:2], later) == [] and shuffled() == {1, 2, 3}
+    assert same(everything(store), everything(at_once))
 
 
 def test_recorded_snapshots_must_be_what_they_were(folders, tmp_path, store):
