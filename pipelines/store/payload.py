@@ -34,14 +34,20 @@ class Payload:
     precision: dict[str, Any] = field(default_factory=dict)
 
 
+def plain(tensors: "dict[str, Tensor]") -> Payload:
+    """Every tensor by itself, as it is."""
+    file = Pieces.of(tensors)
+    return Payload({WEIGHTS: file}, file.sha256)
+
+
 def whole(tensors: "dict[str, Tensor]") -> Payload:
     """Every tensor by itself, as bf16 where that is exact."""
     from pipelines.store import codec
 
     halves = {name: found for name, tensor in tensors.items() if (found := codec.half(tensor)) is not None}
-    file = Pieces.of(tensors | halves)
-    facts = {name: {"code": HALF} for name in halves}
-    return Payload({WEIGHTS: file}, sha256(tensors) if halves else file.sha256, facts)
+    if not halves:
+        return plain(tensors)
+    return Payload({WEIGHTS: Pieces.of(tensors | halves)}, sha256(tensors), {name: {"code": HALF} for name in halves})
 
 
 def beside(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:

@@ -25,7 +25,7 @@ from pipelines.store import seal
 from pipelines.store.document import Facts, count
 from pipelines.store.names import require_name, shown
 from pipelines.store.objects import Store
-from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, updates, whole
+from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, plain, updates, whole
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot, digest, folder
 from pipelines.store.tensors import TensorRef, header, read, read_header, serialise, sha256
 
@@ -175,8 +175,11 @@ class Trajectory:
                 # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
                 self.store.create(f"{snapshot.folder}/{name}", *file.buffers)
             except FileExistsError:
-                stored = self.store.read(f"{snapshot.folder}/{name}")
-                self._require(step, hashlib.sha256(stored).hexdigest(), file.sha256)
+                stored = hashlib.sha256(self.store.read(f"{snapshot.folder}/{name}")).hexdigest()
+                if base is None and stored == payload.digest:  # left without its manifest by a layout before 3
+                    payload = plain(tensors)
+                else:
+                    self._require(step, stored, file.sha256)
         lies = {name: read_header(self.store, f"{snapshot.folder}/{name}").tensors for name in payload.files}
         manifest = {
             "layout": LAYOUT,

@@ -105,7 +105,9 @@ class MatrixTask:
         """What an entry holds of a table of a step: all of it, or of nulls each null, of which one depends on the final
         step.
 
-        A large matrix is shuffled at the first and the last of few steps alone, since what shows hardly changes.
+        A large matrix is shuffled at the first and the last of few steps alone. Between them its effective rank, linear
+        in log(step), is within 3 % where at least one entry in a hundred has moved at the first (sides 600 to 1024);
+        at one in a thousand it is off by up to a quarter, and stable rank and Hill are not to be read off at all.
         """
         if table != "nulls":
             return (table,)

@@ -242,6 +242,18 @@ def test_snapshots_of_the_layouts_before_are_read_and_gone_on_from(run, monkeypa
     assert run.manifest(1)["base"] == {"step": 0, "digest": digest} and equal(run.refs(1), moved(1))
 
 
+def test_weights_that_an_earlier_layout_left_without_a_manifest_are_committed_as_they_lie(run):
+    run.store.create(f"{run.prefix}/step-00000000/master.safetensors", serialise(served(0)))
+    digest = run.commit(0, served(0), None)
+    assert digest == run.digest(0) == run.manifest(0)["files"]["master.safetensors"]["sha256"]
+    assert not any("code" in entry for entry in run.manifest(0)["tensors"].values())
+    assert equal(run.refs(0), served(0)) and run.verify(0) == []
+    run.store.create(f"{run.prefix}/step-00000016/master.safetensors", serialise(served(1)))
+    with pytest.raises(ValueError, match="holds other weights"):
+        run.commit(16, served(2), None)
+    assert run.steps() == [0]
+
+
 def served(step):
     """The same model in numbers that bf16 holds."""
     return {name: tensor.bfloat16().float() for name, tensor in moved(step).items()}
