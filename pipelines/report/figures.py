@@ -164,7 +164,7 @@ def curves(
     layers.append(point.encode(shape=shapes(data)) if points else point)
     if len(drawn) > 1:
         other = alt.Chart().transform_filter(alt.datum.series == NULL)
-        dashed = other.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN)
+        dashed = other.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, point={"size": 16})  # at few steps
         layers.append(dashed.encode(x=along, y=value, color=color(data), opacity=explained()))
     if floor is not None:
         level = alt.Y("mean(floor):Q", title=title, scale=scale)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair
+from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, units
 from pipelines.store.document import count, parsed
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read_header
@@ -84,7 +84,7 @@ def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]
         missing[pair.step] = tuple(
             table
             for table in task.tables_by_step[pair.step]
-            if not all(any(entry.serves(task, pair, unit) for entry in there) for unit in task.units(pair.step, table))
+            if not all(any(entry.serves(task, pair, unit) for entry in there) for unit in units(table))
         )
     return {step: tables for step, tables in missing.items() if tables}
 

@@ -12,7 +12,6 @@ from opd_ops.roles import PROJECTIONS
 from pipelines.runs.geometry import estimates
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
-from pipelines.studies.steps import FEW
 from pipelines.studies.study import Measurement
 
 UNIT = 10**6  # operations in a unit of cost
@@ -101,20 +100,6 @@ class MatrixTask:
         asked = self.measurement.tables_by_step([pair.step for pair in self.pairs])
         return {step: tuple(t for t in tables if self.projection or t in SUPPORT) for step, tables in asked.items()}
 
-    def units(self, step: int, table: str) -> tuple[str, ...]:
-        """What an entry holds of a table of a step: all of it, or of nulls each null, of which one depends on the final
-        step.
-
-        A large matrix is shuffled at the first and the last of few steps alone. Between them its effective rank, linear
-        in log(step), is within 3 % where at least one entry in a hundred has moved at the first (sides 600 to 1024);
-        at one in a thousand it is off by up to a quarter, and stable rank and Hill are not to be read off at all.
-        """
-        if table != "nulls":
-            return (table,)
-        few = self.measurement.nulls_at == FEW and not estimates.dense(self.shape, self.dtype, self.measurement.k)
-        at = [each for each, tables in self.tables_by_step.items() if "nulls" in tables]
-        return (SHUFFLED, FIXED) if not few or step in (at[0], at[-1]) else (FIXED,)
-
     @cached_property
     def made_from(self) -> dict[str, Any]:
         """What decides the rows besides the weights and the tables; as JSON types."""
@@ -175,3 +160,8 @@ class MatrixTask:
     def starts(self) -> int:
         """Base factors it may need: one for each view, where W0 and a snapshot are both wider than bf16."""
         return self.views if self.dtype in estimates.MASTER else 1
+
+
+def units(table: str) -> tuple[str, ...]:
+    """What an entry holds of a table: all of it, or of nulls each null, of which one depends on the final step."""
+    return (SHUFFLED, FIXED) if table == "nulls" else (table,)

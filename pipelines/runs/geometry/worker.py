@@ -14,7 +14,7 @@ from pipelines.lake.lake import compact
 from pipelines.runs.clock import Clock
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.geometry.parts import Entry, Parts, Rows, lacking
-from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, units
 from pipelines.store.bases import BaseCache
 from pipelines.studies.pairs import choose_pairs
 
@@ -85,7 +85,7 @@ class _Work:
     def nulls(self) -> None:
         """The rows of `nulls`: each null of each step that lacks it."""
         wanted = {
-            pair.step: [unit for unit in self.task.units(pair.step, "nulls") if self.parts.serving(pair, unit) is None]
+            pair.step: [unit for unit in units("nulls") if self.parts.serving(pair, unit) is None]
             for pair in self.task.pairs
             if "nulls" in self.wanted.get(pair.step, ())
         }
@@ -214,7 +214,7 @@ def _assembled(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame]
     shuffled: list[NullRows] = []
     for pair in task.pairs:
         for table in task.tables_by_step[pair.step]:
-            for unit in task.units(pair.step, table):
+            for unit in units(table):
                 entry = parts.serving(pair, unit)
                 assert entry is not None
                 problems |= dict.fromkeys(entry.problems)

@@ -65,6 +65,9 @@ def test_nulls_of_few_steps_give_what_those_of_all_give_where_they_are_straight(
     few = tables | {"nulls": tables["nulls"].filter(pl.col("step").is_in([1, 4, 64]))}
     thinned = profiles(few, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
     assert thinned.values["effective_rank"] == pytest.approx(run.values["effective_rank"])
+    sparse = few | {"update_support": tables["update_support"].with_columns(unchanged=pl.lit(0.999))}
+    own = profiles(sparse, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
+    assert np.isfinite(own).tolist() == [True, False, True, False, False, False, True], "at its own steps alone"
     late = tables | {"nulls": tables["nulls"].filter(pl.col("step") >= 4)}
     cut = profiles(late, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
     assert np.isnan(cut[:2]).all() and np.isfinite(cut[2:]).all(), "before its first step there is no null"

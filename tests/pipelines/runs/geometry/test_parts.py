@@ -18,7 +18,7 @@ from opd_ops.geometry.update import Subspaces
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.geometry import estimates, parts
 from pipelines.runs.geometry.parts import Entry, Parts, lacking, peek
-from pipelines.runs.geometry.tasks import FIXED, SHUFFLED
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, units
 from pipelines.store.objects import Store
 from tests.pipelines.runs.conftest import CUTS, Q, everything, objects, run, same
 
@@ -141,7 +141,7 @@ def test_what_is_lacking_is_said_by_step(task):
     assert lacking(task, []) == dict.fromkeys(STEPS, task.tables)
     assert lacking(task, [entry(task)]) == {1: others, 2: task.tables}
     final = (task.final.step, task.final.after.identity)
-    whole = tuple(unit for table in task.tables for unit in task.units(1, table))
+    whole = tuple(unit for table in task.tables for unit in units(table))
     assert lacking(task, [entry(task, step, whole, final=final) for step in STEPS]) == {}
     earlier = [entry(task, step, whole, final=(1, "earlier")) for step in STEPS]
     assert lacking(task, earlier) == dict.fromkeys(STEPS, ("nulls",))
