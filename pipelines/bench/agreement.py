@@ -7,6 +7,7 @@ A row is found by its matrix, step, view and the table's own keys (KEYS). The bo
     an error column   BOUNDS, or the column's name with _error; for a list, the bound on each entry
     a formula         singular_shift.nss_k = ||shifts|| / ||sigma||: sqrt(k) error / ||sigma||
                       update_norm.spectral_norm = F stable_rank^-1/2: half the relative error of stable_rank
+                      nulls.hill = 1 / mean log ratio: HILL times its square, as the first-order bound of the table hill
     a tolerance       where neither side has the above: absolute (ABSOLUTE) or relative (RELATIVE; whole numbers are
                       equal, other numbers within ROUNDING)
 
@@ -47,8 +48,9 @@ ROUNDING = 1e-6  # relative, of what is computed in f32 from exact entries
 RELATIVE = {
     "update_support": {"unchanged": 0.0},
     "localization": {"density": 0.0},
-    "nulls": {"stable_rank": 5e-5, "hill": 5e-4},  # of f32 spectra
+    "nulls": {"stable_rank": 5e-5},  # of f32 spectra
 }
+HILL = 1e-4  # relative error of a ratio of f32 singular values: twice `gram.rounding` at 12,288 columns
 ABSOLUTE = {
     "localization": {"overlap": 1e-5},  # entries within rounding of the mask's threshold trade places
     "nulls": dict.fromkeys(("similarity_output", "similarity_input"), 1e-3),  # of subspaces that may have no gap
@@ -192,5 +194,7 @@ def _tolerance(table: str, name: str, pairs: Sequence[tuple[Any, Any]]) -> float
     if name in ABSOLUTE.get(table, {}):
         return ABSOLUTE[table][name]
     numbers = [number for pair in pairs for number in pair]
+    if (table, name) == ("nulls", "hill"):  # 1 / mean log ratio: to first order off by its square times theirs
+        return 2 * HILL * max(numbers) ** 2
     usual = 0.0 if all(isinstance(number, int) for number in numbers) else ROUNDING
     return RELATIVE.get(table, {}).get(name, usual) * max(map(abs, numbers))
