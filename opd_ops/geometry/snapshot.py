@@ -46,11 +46,11 @@ def paired(taken: list[Snapshot], choose: Choice | None = None) -> locking.Colum
         if choose is not None:
             defined = [step for step, subspaces in updates if None in subspaces.reasons]
             wanted = {*choose([step for step, _ in updates]), *choose(defined)}
-        found = locking.columns(updates, view, wanted)
+        columns = locking.columns(updates, view, wanted)
         stored = {one.step: one.dtype for one in taken}
-        found["dtype"] = [stored[step] for step in found["step"]]
-        found["method"] = [f"{updates[0][1].method}/{VERSION}"] * len(found["step"])
-        for name, values in found.items():
+        columns["dtype"] = [stored[step] for step in columns["step"]]
+        columns["method"] = [f"{updates[0][1].method}/{VERSION}"] * len(columns["step"])
+        for name, values in columns.items():
             whole[name] += values
     return whole
 

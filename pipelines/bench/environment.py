@@ -81,10 +81,10 @@ def interpreter(version: str) -> str:
     """
     if not version or version == ".".join(map(str, sys.version_info[:2])):
         return sys.executable
-    found = [shutil.which(f"python{version}", path=folder) for folder in os.get_exec_path()]
+    candidates = [shutil.which(f"python{version}", path=folder) for folder in os.get_exec_path()]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found += map(str, sorted(pyenv.glob(f"versions/{version}*/bin/python{version}")))
-    for python in filter(None, found):  # pyenv's on PATH may be a shim that starts nothing
+    candidates += map(str, sorted(pyenv.glob(f"versions/{version}*/bin/python{version}")))
+    for python in filter(None, candidates):  # pyenv's on PATH may be a shim that starts nothing
         if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
             return python
     raise Absent(f"not installed: it needs Python {version}, and no python{version} is on PATH or under {pyenv}")

@@ -64,5 +64,5 @@ def recipe(name: str) -> str:
 
 def steps(store: Store, name: str) -> dict[str, int]:
     """By table, at how many steps a measurement has rows."""
-    found = {table: lake.written(store, table, recipe=recipe(name), seed=0) for table in DEFAULT.tables}
-    return {table: 0 if rows is None else rows["step"].n_unique() for table, rows in found.items()}
+    tables = {table: lake.written(store, table, recipe=recipe(name), seed=0) for table in DEFAULT.tables}
+    return {table: 0 if rows is None else rows["step"].n_unique() for table, rows in tables.items()}

@@ -96,9 +96,9 @@ def run(folder: Path, older: Path, asked: argparse.Namespace) -> int:
                 shutil.rmtree(store)
     print(f"\n{shown(pairs)}\n")
     before, after = (Store(f"file://{folder}/store-{side}-0") for side in SIDES)
-    found = agreement.compare(before, after, recipe(NAME))
-    differing = [table.table for table in found if not table.agrees]
-    print(agreement.shown(found))
+    agreements = agreement.compare(before, after, recipe(NAME))
+    differing = [table.table for table in agreements if not table.agrees]
+    print(agreement.shown(agreements))
     print(f"\n{', '.join(differing)} differ" if differing else "\nall values of both agree within their bounds")
     return 0
 

@@ -68,16 +68,16 @@ def measurement(given: argparse.Namespace) -> Measurement:
     nulls_at, spectra_at = (
         require_choice(f"--{name}-at", getattr(given, f"{name}_at")) for name in ("nulls", "spectra")
     )
-    found = Measurement(
+    asked = Measurement(
         k=_ranks(given.k),
         nulls_at=nulls_at,
         spectra_at=spectra_at,
         locking_pairs=require_pairs("--locking-pairs", given.locking_pairs),
     )
     if given.diagnostics is None:
-        return found
+        return asked
     names = _words("--diagnostics", given.diagnostics, TABLES)
-    return replace(found, tables=tuple(table for table in TABLES if table in names))
+    return replace(asked, tables=tuple(table for table in TABLES if table in names))
 
 
 def roles(given: argparse.Namespace) -> tuple[str, ...] | None:
