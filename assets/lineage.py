@@ -6,9 +6,9 @@ from functools import cache
 import dagster as dg
 
 from pipelines.lake import TABLES
+from pipelines.regimes.diagnostics import DIAGNOSTICS
 from pipelines.report.claims import CLAIMS
-from pipelines.report.metrics import PARAMETERS, RUN_TABLES
-from pipelines.report.regime.diagnostics import DIAGNOSTICS
+from pipelines.statistics.metrics import PARAMETERS, RUN_TABLES
 
 Column = tuple[str, str]  # table, column
 DECIDED = (  # columns of verdicts

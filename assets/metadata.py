@@ -17,10 +17,10 @@ from typing import Any, TypedDict
 import dagster as dg
 import polars as pl
 
+from assets.sketch import Point, sketch
 from pipelines.lake import TABLES
 from pipelines.lake.lake import partition_key, stored
-from pipelines.report import markdown
-from pipelines.report.sketch import Point, sketch
+from pipelines.statistics import markdown
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT

@@ -7,8 +7,8 @@ from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every
 from assets.resources import StoreResource
-from pipelines.report.paper.item import Item
-from pipelines.report.paper.items import ITEMS
+from pipelines.paper.item import Item
+from pipelines.paper.items import ITEMS
 from pipelines.runs.verdicts import comparing
 
 GROUP = "verdicts"
@@ -27,7 +27,7 @@ def asset_of(item: Item) -> dg.AssetsDefinition:
         metadata={"does_not_show": item.not_shown},
     )
     def drawn(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        from pipelines.report.paper import section
+        from pipelines.paper import section
 
         study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
         with explained():

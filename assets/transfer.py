@@ -77,7 +77,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
-    from pipelines.report.prediction.words import sentence
+    from pipelines.regimes.prediction.words import sentence
 
     study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
     with explained():

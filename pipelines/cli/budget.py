@@ -1,9 +1,9 @@
 """What `opd study show` prints of a run's plan: memory by actor, time by phase, bytes kept, and what it assumes."""
 
-from pipelines.report.numbers import aligned
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
 from pipelines.runs.resources.sizes import known_config
+from pipelines.statistics.numbers import aligned
 from pipelines.studies.study import Study
 
 WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update", "confining": "after the update"}

@@ -85,7 +85,7 @@ def monitor_run(given: argparse.Namespace) -> int:
 
 def _asked(given: argparse.Namespace) -> Asked:
     """Errors: ValueError in one line for options that do not go together."""
-    from pipelines.report.readings import QUANTITIES
+    from pipelines.regimes.readings import QUANTITIES
 
     if given.name is None and given.trajectory is None:
         raise ValueError("no run; name one of the store, or give --trajectory PREFIX with checkpoints")
@@ -117,7 +117,7 @@ def _once(asked: Asked, recipe: str, seed: int) -> int:
 
 def _follow(asked: Asked, given: argparse.Namespace) -> int:
     """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
-    from pipelines.report.bands import trips
+    from pipelines.regimes.bands import trips
     from pipelines.runs.external.imports import measure_import, plan
     from pipelines.runs.geometry.monitor import TABLES, calibrated, judge, keep, watched
     from pipelines.studies.study import Measurement
@@ -178,8 +178,8 @@ def _said(rows: "pl.DataFrame", step: int) -> str:
 
 def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
     """The table, one sentence, and the exit code."""
-    from pipelines.report.bands import trips
-    from pipelines.report.numbers import aligned
+    from pipelines.regimes.bands import trips
+    from pipelines.statistics.numbers import aligned
 
     print(f"{aligned(_lines(rows))}\n\nband in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}")
     if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
@@ -208,7 +208,7 @@ def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardr
 
 def _lines(rows: "pl.DataFrame") -> list[list[str]]:
     """One line a snapshot, one cell a quantity: value [low, high], a star where it is outside."""
-    from pipelines.report.readings import QUANTITIES
+    from pipelines.regimes.readings import QUANTITIES
 
     quantities = [name for name in QUANTITIES if name in set(rows["quantity"])]
     cells = {(row["step"], row["quantity"]): row for row in rows.rows(named=True)}

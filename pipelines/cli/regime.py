@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
 
 
 def show_regime(given: argparse.Namespace) -> int:
-    from pipelines.report.regime.words import terminal
+    from pipelines.regimes.words import terminal
     from pipelines.runs.verdicts import judging
 
     store = Store(default_uri())

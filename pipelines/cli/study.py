@@ -83,9 +83,9 @@ def list_studies(_: argparse.Namespace) -> int:
 
 
 def show_study(given: argparse.Namespace) -> int:
-    from pipelines.report.numbers import aligned
     from pipelines.runs.geometry.measuring import measured
     from pipelines.runs.trajectories.training import complete
+    from pipelines.statistics.numbers import aligned
 
     study, store = find_study(given.name), Store(default_uri())
     arms = study.every_arm()

@@ -19,7 +19,7 @@ def show_tables(given: argparse.Namespace) -> int:
 
     from pipelines.lake import TABLES, scan
     from pipelines.lake.dictionary import dictionary
-    from pipelines.report.numbers import aligned
+    from pipelines.statistics.numbers import aligned
 
     if given.dictionary:
         if given.name or given.out:

@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
 
 def evaluate(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
-    from pipelines.report.prediction.words import sentence, terminal
+    from pipelines.regimes.prediction.words import sentence, terminal
     from pipelines.runs.cluster.attach import cluster, one_thread
     from pipelines.runs.verdicts.predicting import predict
     from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred

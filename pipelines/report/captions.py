@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report import beside, choices, figures
-from pipelines.report.beside import Beside
+from pipelines.report import choices, figures
 from pipelines.report.choices import Choice
+from pipelines.statistics import beside
+from pipelines.statistics.beside import Beside
 
 
 @dataclass(frozen=True, kw_only=True)

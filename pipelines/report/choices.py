@@ -12,14 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.report import beside
+from pipelines.paper.palette import style
 from pipelines.report.adaptive import painted
 from pipelines.report.arms import CORE, Arm, label
 from pipelines.report.figures import MASK, MASKED, VIEW_TITLES
-from pipelines.report.metrics import PROJECTIONS
-from pipelines.report.paper.palette import style
-from pipelines.report.samples import final_step, largest, mean, table
-from pipelines.report.series import over_seeds, pooled, shared_cut
+from pipelines.statistics import beside
+from pipelines.statistics.metrics import PROJECTIONS
+from pipelines.statistics.samples import final_step, largest, mean, table
+from pipelines.statistics.series import over_seeds, pooled, shared_cut
 
 ALL, DEPTHS = "all", 6  # more layers than this are offered in as many ranges
 TITLES = {"role": "role", "layer": "layers", "k": "cut k", "side": "side", "mask": "mask", "alpha": "share masked"}

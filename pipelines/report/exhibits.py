@@ -5,16 +5,17 @@ from html import escape
 
 import polars as pl
 
-from pipelines.report import beside, findings, grids, markup, means, power, prose
+from pipelines.paper.suites import Suite
+from pipelines.report import findings, grids, markup, prose
 from pipelines.report.adaptive import adaptive
 from pipelines.report.arms import BY_KEY, CORE
 from pipelines.report.captions import FIGURES, Figure
 from pipelines.report.claims import NORMED, Section
 from pipelines.report.figures import render_svg, role_numbers, spanned
-from pipelines.report.headline import grid
-from pipelines.report.numbers import PLUS_MINUS, quantity
-from pipelines.report.samples import table as rows_of
-from pipelines.report.suites import Suite
+from pipelines.statistics import beside, means, power
+from pipelines.statistics.headline import grid
+from pipelines.statistics.numbers import PLUS_MINUS, quantity
+from pipelines.statistics.samples import table as rows_of
 
 MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed, or for equal ones"
 OUTCOMES = {

@@ -11,13 +11,13 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from pipelines.report import beside
+from pipelines.paper.palette import style
 from pipelines.report.arms import ARMS, CORE, Arm
 from pipelines.report.markup import TOLD
-from pipelines.report.metrics import PROJECTIONS
-from pipelines.report.numbers import short
-from pipelines.report.paper.palette import style
-from pipelines.report.series import by_role, pooled, profile, progress
+from pipelines.statistics import beside
+from pipelines.statistics.metrics import PROJECTIONS
+from pipelines.statistics.numbers import short
+from pipelines.statistics.series import by_role, pooled, profile, progress
 
 # Sizes in px. Text stays readable when a chart is shown at half its width.
 PANEL_WIDTH, PANEL_HEIGHT, TEXT_SIZE = 250, 230, 15

@@ -8,7 +8,7 @@ import polars as pl
 from pipelines.report import markup, prose
 from pipelines.report.arms import label
 from pipelines.report.claims import Claim
-from pipelines.report.numbers import change, quantity
+from pipelines.statistics.numbers import change, quantity
 
 APART = {"holds": "differs", "undecided": "not told apart"}
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.paper.items import ITEMS
+from pipelines.paper.palette import IMPORTED
+from pipelines.paper.section import BY_HAND, whole
+from pipelines.regimes.diagnostics import BY_NAME
+from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
+from pipelines.regimes.references import ARMS
+from pipelines.regimes.rows import natural
+from pipelines.regimes.words import sentence
 from pipelines.report import computed, exhibits, markup
 from pipelines.report.arms import label
 from pipelines.report.captions import FIGURES
-from pipelines.report.numbers import quantity, short
 from pipelines.report.page import LIMITS, document
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.palette import IMPORTED
-from pipelines.report.paper.section import BY_HAND, whole
-from pipelines.report.regime.diagnostics import BY_NAME
-from pipelines.report.regime.judging import CANNOT_TELL, Comparison, overall
-from pipelines.report.regime.references import ARMS
-from pipelines.report.regime.rows import natural
-from pipelines.report.regime.words import sentence
+from pipelines.statistics.numbers import quantity, short
 
 UNJUDGED = (
     "No regime: this store holds no study with measured runs of SFT, OPD and RLVR over two seeds or more. "

@@ -4,7 +4,7 @@ import polars as pl
 
 from pipelines.report import markup, prose
 from pipelines.report.claims import Claim
-from pipelines.report.numbers import change
+from pipelines.statistics.numbers import change
 
 TITLES = {
     "core": "Statements about SFT, OPD, RLVR and the matched control",

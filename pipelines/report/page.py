@@ -6,17 +6,18 @@ from importlib.resources import files
 
 import polars as pl
 
-from pipelines.report import bounds, exhibits, grids, inventory, markup, power, prose, questions
+from pipelines.paper.section import section
+from pipelines.paper.suites import SUITES
+from pipelines.report import exhibits, grids, markup, prose, questions
 from pipelines.report.adaptive import tones
 from pipelines.report.arms import ARMS, BY_KEY
-from pipelines.report.exclusions import exclusions, listed
 from pipelines.report.findings import findings
-from pipelines.report.headline import headline
 from pipelines.report.ledger import ledger
-from pipelines.report.means import means
-from pipelines.report.paper.section import section
-from pipelines.report.suites import SUITES
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics import bounds, inventory, power
+from pipelines.statistics.exclusions import exclusions, listed
+from pipelines.statistics.headline import headline
+from pipelines.statistics.means import means
+from pipelines.statistics.verdicts import verdicts
 from pipelines.store.objects import Store
 
 SECTIONS = (

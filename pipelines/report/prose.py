@@ -7,9 +7,9 @@ import polars as pl
 
 from pipelines.report.arms import label
 from pipelines.report.claims import BY_TEXT, Claim, Section
-from pipelines.report.intervals import DECIDING
-from pipelines.report.metrics import END, Metric
-from pipelines.report.numbers import change, quantity
+from pipelines.statistics.intervals import DECIDING
+from pipelines.statistics.metrics import END, Metric
+from pipelines.statistics.numbers import change, quantity
 
 Row = Mapping[str, Any]
 FEW = {1: "one seed", 2: "two seeds"}

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from pipelines.report import markup, scaling
+from pipelines.regimes.prediction.predictions import SCOPES
+from pipelines.regimes.prediction.words import sentence, shown
+from pipelines.regimes.references import ARMS
+from pipelines.regimes.rows import COMBINED
+from pipelines.report import markup
 from pipelines.report.arms import label
-from pipelines.report.prediction.predictions import SCOPES
-from pipelines.report.prediction.words import sentence, shown
-from pipelines.report.regime.references import ARMS
-from pipelines.report.regime.rows import COMBINED
+from pipelines.statistics import scaling
 
 REGIMES = (
     "Every run is read off where it and all references had moved equally far, and put beside the core runs of SFT, OPD "

@@ -12,8 +12,8 @@ from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, grid, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
-from pipelines.report import markdown
-from pipelines.report.paper.items import ITEMS
+from pipelines.paper.items import ITEMS
+from pipelines.statistics import markdown
 from pipelines.runs.geometry import measuring
 from pipelines.runs.trajectories.training import parents
 from pipelines.store.snapshot import LAYOUT

@@ -15,7 +15,7 @@ from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.report.markdown import escape
+from pipelines.statistics.markdown import escape
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest

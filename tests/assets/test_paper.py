@@ -12,8 +12,8 @@ import pytest
 from assets import paper
 from assets.partitions import STUDIES
 from assets.resources import StoreResource
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.suites import OBJECTIVES
+from pipelines.paper.items import ITEMS
+from pipelines.paper.suites import OBJECTIVES
 from pipelines.runs.geometry import measuring
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -57,9 +57,9 @@ def missing(store: Store, study: Study) -> list[str]:
 
 def decide(store: Store, study: Study) -> pl.DataFrame:
     """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
-    from pipelines.report.means import means
-    from pipelines.report.scaling import scaling
-    from pipelines.report.verdicts import verdicts
+    from pipelines.statistics.means import means
+    from pipelines.statistics.scaling import scaling
+    from pipelines.statistics.verdicts import verdicts
 
     found = tables(store, study)
     rows = verdicts(study.name, found)
@@ -129,22 +129,22 @@ def publish(store: Store, study: Study) -> str:
 
 def excluded(store: Store, study: Study) -> list[str]:
     """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
-    from pipelines.report.exclusions import exclusions
+    from pipelines.statistics.exclusions import exclusions
 
     return [*map(str, orphans(store, study)), *map(str, exclusions(tables(store, study)))]
 
 
 def headline(store: Store, study: Study) -> str:
     """The headline table as Markdown."""
-    from pipelines.report import headline as table
+    from pipelines.statistics import headline as table
 
     return table.markdown(table.headline(study.name, tables(store, study)))
 
 
 def varied(store: Store, study: Study) -> dict[str, str]:
     """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
+    from pipelines.paper.suites import SUITES
     from pipelines.report import grids
-    from pipelines.report.suites import SUITES
 
     found = tables(store, study)
     rows = {suite: grids.rows(study.name, suite, found) for suite in SUITES}
@@ -153,10 +153,11 @@ def varied(store: Store, study: Study) -> dict[str, str]:
 
 def terminal(store: Store, study: Study, suite: str = "core") -> str:
     """What a person reads after a suite: its table, what was decided about it, and the power of its evaluations."""
-    from pipelines.report import grids, power, scaling, verdicts
-    from pipelines.report import headline as table
+    from pipelines.report import grids
     from pipelines.report.claims import BY_TEXT
-    from pipelines.report.exclusions import exclusions, listed
+    from pipelines.statistics import headline as table
+    from pipelines.statistics import power, scaling, verdicts
+    from pipelines.statistics.exclusions import exclusions, listed
 
     found = tables(store, study)
     about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]

@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 
 from pipelines import lake
-from pipelines.report.regime.diagnostics import DIAGNOSTICS, VIEWS
-from pipelines.report.regime.judging import Comparison, compare, overall
-from pipelines.report.regime.profile import Profile, Run, profiles
-from pipelines.report.regime.references import ARMS
-from pipelines.report.regime.rows import rows
+from pipelines.regimes.diagnostics import DIAGNOSTICS, VIEWS
+from pipelines.regimes.judging import Comparison, compare, overall
+from pipelines.regimes.profile import Profile, Run, profiles
+from pipelines.regimes.references import ARMS
+from pipelines.regimes.rows import rows
 from pipelines.store.objects import Store
 
 BUDGETS = ("norm", "end")

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines import lake
 from pipelines.lake.lake import layout
-from pipelines.report.regime.references import ARMS, SEEDS
+from pipelines.regimes.references import ARMS, SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
 from pipelines.store.objects import Store, Unwritable

@@ -3,13 +3,13 @@
 import errno
 
 import pytest
+from tests.pipelines.regimes.conftest import references, tables
 
 from pipelines import lake
 from pipelines.runs.verdicts import reporting
 from pipelines.store.objects import Store, default_uri
 from tests.pipelines.cli.conftest import save, weights
 from tests.pipelines.disks import Disk, mounted, read_only
-from tests.pipelines.report.regime.conftest import references, tables
 from tests.pipelines.runs.planted import plant
 
 

@@ -1,10 +1,10 @@
 """`opd regime`: a table, a sentence, and bad names in one line."""
 
 import pytest
+from tests.pipelines.regimes.conftest import Planted, references, tables
 
 from pipelines import lake
 from pipelines.store.objects import Store, default_uri
-from tests.pipelines.report.regime.conftest import Planted, references, tables
 
 
 @pytest.fixture

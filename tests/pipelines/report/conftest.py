@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.suites import INTERVENTIONS, MODES, OBJECTIVES, PARENTS, SOON, STEERING, SUITES
+from pipelines.paper.suites import INTERVENTIONS, MODES, OBJECTIVES, PARENTS, SOON, STEERING, SUITES
 
 SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 1.0)
 VIEWS = ("bf16", "master")

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from scipy.stats import t as student
 
-from pipelines.report import bands, calibration
-from pipelines.report.readings import READINGS
+from pipelines.regimes import bands, calibration
+from pipelines.regimes.readings import READINGS
 
 NORMS = tuple(0.001 * 1.5**i for i in range(12))
 

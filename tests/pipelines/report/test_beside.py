@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from pipelines.report import beside
-from pipelines.report.series import pooled
+from pipelines.statistics import beside
+from pipelines.statistics.series import pooled
 
 
 def both(study, name, table):

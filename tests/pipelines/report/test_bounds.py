@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.report.bounds import SCHEMA, relative
+from pipelines.statistics.bounds import SCHEMA, relative
 
 
 def row(table: pl.DataFrame, quantity: str) -> dict:

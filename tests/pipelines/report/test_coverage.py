@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.report import intervals
-from pipelines.report.coverage import FAMILIES, SCHEMA, coverage, statistics, terminal
-from pipelines.report.intervals import interval
+from pipelines.statistics import intervals
+from pipelines.statistics.coverage import FAMILIES, SCHEMA, coverage, statistics, terminal
+from pipelines.statistics.intervals import interval
 
 
 @pytest.fixture(scope="module")

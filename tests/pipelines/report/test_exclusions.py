@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from pipelines.report.exclusions import exclusions, listed
-from pipelines.report.headline import headline
-from pipelines.report.power import power
+from pipelines.statistics.exclusions import exclusions, listed
+from pipelines.statistics.headline import headline
+from pipelines.statistics.power import power
 
 
 def copied(tables, arm):

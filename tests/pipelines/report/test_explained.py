@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
+from pipelines.paper.items import ITEMS
 from pipelines.report.computed import computed
 from pipelines.report.controls import controls
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.verdicts import verdicts
 
 
 def test_precision_method_seeds_cuts_and_bounds_are_read_from_the_rows(tiny):

@@ -3,11 +3,11 @@
 import polars as pl
 import pytest
 
+from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON, SUITES
 from pipelines.report.arms import CORE, EVERY
 from pipelines.report.grids import METRICS, differences, grid, markdown, rows, terminal
-from pipelines.report.headline import SCHEMA, headline
-from pipelines.report.metrics import ACCURACY
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON, SUITES
+from pipelines.statistics.headline import SCHEMA, headline
+from pipelines.statistics.metrics import ACCURACY
 from pipelines.studies import tiny as study
 from pipelines.studies.smollm import study as smollm_study
 

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.report.headline import SCHEMA, grid, headline, markdown, terminal
+from pipelines.statistics.headline import SCHEMA, grid, headline, markdown, terminal
 
 
 def test_values_intervals_and_paper_stand_side_by_side(tiny):

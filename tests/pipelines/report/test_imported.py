@@ -4,12 +4,12 @@ import re
 
 import polars as pl
 import pytest
+from tests.pipelines.regimes.conftest import Planted, references, tables
 
+from pipelines.paper.section import whole
 from pipelines.report.imported import page
-from pipelines.report.paper.section import whole
 from pipelines.runs.verdicts import judging
 from tests.pipelines.report import conftest as planted
-from tests.pipelines.report.regime.conftest import Planted, references, tables
 from tests.pipelines.report.test_page import Outline
 
 RECIPE = "external.my.run"
@@ -67,7 +67,7 @@ def test_the_same_tables_give_the_same_page(imported):
 
 def test_its_regime_comes_first_with_the_distances_beside_it():
     run = Planted(recipe=RECIPE, kind=1.0)
-    from pipelines.report.regime.profile import profiles
+    from pipelines.regimes.profile import profiles
 
     known = tables([*references(), run])
     found = profiles(whole(known), [(RECIPE, 0), *((one.recipe, one.seed) for one in references())])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from pipelines.report.intervals import EXACT, bootstrap, interval, resamples, size
+from pipelines.statistics.intervals import EXACT, bootstrap, interval, resamples, size
 
 
 def test_agrees_with_scipy():

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.report.inventory import evaluations, missing, runs, starts
+from pipelines.statistics.inventory import evaluations, missing, runs, starts
 
 
 def test_runs_list_seeds_and_steps(tiny):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pipelines.report.markdown import escape, table
+from pipelines.statistics.markdown import escape, table
 from pipelines.store.names import escaped
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

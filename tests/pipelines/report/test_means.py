@@ -4,10 +4,10 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.means import METRICS, WEIGHTINGS, means, split, weighed
-from pipelines.report.metrics import ROTATION, STABLE_RANK, UNCHANGED
-from pipelines.report.samples import samples
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.means import METRICS, WEIGHTINGS, means, split, weighed
+from pipelines.statistics.metrics import ROTATION, STABLE_RANK, UNCHANGED
+from pipelines.statistics.samples import samples
+from pipelines.statistics.verdicts import verdicts
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.report.numbers import PLUS_MINUS, change, quantity
+from pipelines.statistics.numbers import PLUS_MINUS, change, quantity
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
 from pipelines.report import prose
 from pipelines.report.adaptive import VARIABLES
 from pipelines.report.captions import FIGURES
 from pipelines.report.page import page
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.verdicts import verdicts
 
 DRAWN = ("table1", "figure2", "figure3", "figure4", "figure5")  # items of the paper that core runs allow
 PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import ttest_1samp
 
-from pipelines.report.power import (
+from pipelines.statistics.power import (
     SCHEMA,
     Spread,
     detectable,

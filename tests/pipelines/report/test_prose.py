@@ -3,7 +3,7 @@
 import polars as pl
 
 from pipelines.report import prose
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.verdicts import verdicts
 
 
 def test_a_reproduced_study_is_told_as_such(tiny):

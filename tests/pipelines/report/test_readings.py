@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake import TABLES
-from pipelines.report.readings import MEASURED, READINGS, readings
+from pipelines.regimes.readings import MEASURED, READINGS, readings
 
 RUN = {"study": "s", "recipe": "s.a", "seed": 0}
 STEPS = (0, 1, 2, 4, 8, 12)

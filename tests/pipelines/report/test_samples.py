@@ -5,7 +5,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pipelines.report.metrics import (
+from pipelines.statistics.metrics import (
     ACCURACY,
     PRINCIPAL,
     ROTATION,
@@ -14,7 +14,7 @@ from pipelines.report.metrics import (
     STABLE_RANK_CHANGE,
     UNCHANGED,
 )
-from pipelines.report.samples import samples
+from pipelines.statistics.samples import samples
 
 
 def value(metric, tables, arm="opd", seed=0) -> float:

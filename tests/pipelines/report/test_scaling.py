@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report import scaling
+from pipelines.statistics import scaling
 
 NUMEL = {"": 200, "w64": 50, "w256": 800, "d4": 400, "llama": 240}
 POWER = {"sft": 0.5, "opd": -0.25, "rlvr": 0.0}

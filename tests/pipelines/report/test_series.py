@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.report.series import aligned, pooled
+from pipelines.statistics.series import aligned, pooled
 
 COLUMNS = ["arm", "seed", "view", "progress", "value"]
 

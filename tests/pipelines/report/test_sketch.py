@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report import sketch
-from pipelines.report.sketch import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ticks
+from assets import sketch
+from assets.sketch import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 FINITE = st.floats(-1e12, 1e12).filter(lambda value: value == 0 or abs(value) > 1e-12)

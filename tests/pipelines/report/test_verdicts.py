@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
+from pipelines.paper.suites import SOON
 from pipelines.report.claims import CLAIMS
-from pipelines.report.suites import SOON
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.verdicts import verdicts
 
 ACCURACY = "OPD differs from RLVR: final accuracy at T=1"
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.paper.item import Drawing
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.section import whole
+from pipelines.paper.item import Drawing
+from pipelines.paper.items import ITEMS
+from pipelines.paper.section import whole
 
 SHIFTS = [0.3, -0.1]  # of every matrix's two leading singular values
 

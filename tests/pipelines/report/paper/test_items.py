@@ -4,12 +4,12 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
+from pipelines.paper import published
+from pipelines.paper.item import NUMBERS
+from pipelines.paper.items import ITEMS
+from pipelines.paper.palette import style
+from pipelines.paper.section import reported, whole
 from pipelines.report.figures import render_svg
-from pipelines.report.paper import published
-from pipelines.report.paper.item import NUMBERS
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.palette import style
-from pipelines.report.paper.section import reported, whole
 
 KEYS = [item.key for item in ITEMS]
 BY_KEY = {item.key: item for item in ITEMS}

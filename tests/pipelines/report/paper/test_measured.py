@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.paper import (
+from pipelines.paper import (
     confinement,
     figure2,
     figure3,
@@ -18,7 +18,7 @@ from pipelines.report.paper import (
     table1,
     variants,
 )
-from pipelines.report.paper.section import whole
+from pipelines.paper.section import whole
 
 SEEDS = (0, 1, 2)
 

@@ -3,9 +3,9 @@
 import polars as pl
 import pytest
 
-from pipelines.report.paper.panels import Axis, curves, decades, marks, shared
-from pipelines.report.paper.published import Published
-from pipelines.report.paper.strip import strip
+from pipelines.paper.panels import Axis, curves, decades, marks, shared
+from pipelines.paper.published import Published
+from pipelines.paper.strip import strip
 
 
 def lines(*values, seeds=3, spread=0.5):

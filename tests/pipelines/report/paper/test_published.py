@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.published import (
+from pipelines.paper.items import ITEMS
+from pipelines.paper.published import (
     FIGURE2,
     FIGURE3,
     FIGURE4,

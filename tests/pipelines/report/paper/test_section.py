@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pipelines.paper import section
+from pipelines.paper.items import ITEMS
+from pipelines.paper.png import packed
 from pipelines.report.adaptive import VARIABLES, adaptive
 from pipelines.report.figures import GRID, INK, PAPER, QUIET, render_png, render_svg
-from pipelines.report.numbers import short
-from pipelines.report.paper import section
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.png import packed
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.numbers import short
+from pipelines.statistics.verdicts import verdicts
 
 NOTES = [("What the controls say.", "Nothing."), ("How it was computed.", "By hand.")]
 

@@ -5,9 +5,9 @@ import math
 import polars as pl
 import pytest
 
-from pipelines.report.paper.item import NUMBERS
-from pipelines.report.paper.published import Published
-from pipelines.report.paper.spread import at_the_end, numbers, over_seeds
+from pipelines.paper.item import NUMBERS
+from pipelines.paper.published import Published
+from pipelines.paper.spread import at_the_end, numbers, over_seeds
 
 T3 = 4.302652729749464  # 97.5 % quantile of Student's t with 2 degrees of freedom
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from pipelines.report.prediction.correlation import _correlation, bootstrapped, correlation, permuted
+from pipelines.regimes.prediction.correlation import _correlation, bootstrapped, correlation, permuted
 
 ARMS = np.repeat(np.arange(6), 3)
 SEEDS = np.tile(np.arange(3), 6)

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.prediction.predictions import NOISE, SHARES, predictions
-from pipelines.report.prediction.words import sentence, terminal
+from pipelines.regimes.prediction.predictions import NOISE, SHARES, predictions
+from pipelines.regimes.prediction.words import sentence, terminal
 
 ARMS = ("sft", "opd", "rlvr", "mix", "pg", "top")
 SIBLINGS = ARMS[1:]

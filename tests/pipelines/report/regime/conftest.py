@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.regime.judging import Comparison
-from pipelines.report.regime.references import ARMS
+from pipelines.regimes.judging import Comparison
+from pipelines.regimes.references import ARMS
 from pipelines.runs.verdicts import judging
 
 UNIT = 1e-3  # the norm where the lines cross their levels
@@ -127,7 +127,7 @@ def beside() -> Callable[..., list[Planted]]:
 @pytest.fixture(scope="session")
 def judged() -> Callable[..., list[Comparison]]:
     """judged(run, others=references(), step=None, study="tiny"): a run's comparisons with these references."""
-    from pipelines.report.regime.profile import profiles
+    from pipelines.regimes.profile import profiles
 
     def judge(
         run: Planted, others: Sequence[Planted] | None = None, step: int | None = None, study: str = "tiny"

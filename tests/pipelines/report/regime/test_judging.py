@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.report.regime.judging import CANNOT_TELL, overall
-from pipelines.report.regime.profile import profiles
-from pipelines.report.regime.references import ARMS, LABELS
+from pipelines.regimes.judging import CANNOT_TELL, overall
+from pipelines.regimes.profile import profiles
+from pipelines.regimes.references import ARMS, LABELS
 from pipelines.runs.verdicts.judging import judge
 
 KINDS = {"sft": 0.0, "opd": 1.0, "rlvr": 2.0}

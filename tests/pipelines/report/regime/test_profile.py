@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.report.regime.diagnostics import DIAGNOSTICS
-from pipelines.report.regime.profile import profiles
+from pipelines.regimes.diagnostics import DIAGNOSTICS
+from pipelines.regimes.profile import profiles
 
 
 @pytest.fixture(scope="module")

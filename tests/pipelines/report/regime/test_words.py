@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report.regime.rows import rows
-from pipelines.report.regime.words import sentence, terminal
+from pipelines.regimes.rows import rows
+from pipelines.regimes.words import sentence, terminal
 
 
 def test_rows_have_every_diagnostic_reference_and_budget_in_natural_units(judged, planted):
