@@ -12,9 +12,9 @@ Not measured: the size of a change. A block has a few dozen to a few thousand we
 import numpy as np
 import polars as pl
 
-from pipelines.paper.item import Tables
+from pipelines.studies.story import Tables
 from pipelines.paper.matrices import final, representative
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from pipelines.paper.item import Tables, to_run
+from pipelines.paper.item import to_run
+from pipelines.studies.story import Tables
 from pipelines.paper.published import Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, at

@@ -3,11 +3,12 @@
 import polars as pl
 
 from pipelines.paper import matrices
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import ANGLE, FIGURE2, LARGEST_ANGLE, NSS, of
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.paper.trajectories import RUNS
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 SHIFT = "shift of a singular value"
 
@@ -84,7 +85,6 @@ ITEM = Item(
     not_shown="The singular values themselves, which the paper overlays (3.5 to 6 over its leading 512): the tables "
     "keep how far each moved. Our k is smaller than its 512, and the last angle depends on the gap at that cut. "
     "Matrices run by layer and then by role (q k v o gate up down); the paper does not state its order.",
-    speaks=("rotation", "spectral_drift"),
     published=FIGURE2,
     draw=draw,
 )

@@ -3,12 +3,13 @@
 import polars as pl
 
 from pipelines.paper import blocks, matrices
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, of
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.paper.trajectories import RUNS
 from pipelines.statistics.samples import mean
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 ALPHA = 0.3  # the only weight of the masks that the paper's numbers allow
 SEED = 0  # of the maps
@@ -60,7 +61,6 @@ ITEM = Item(
     not_shown="How large the changes are. bf16's grid is finer at small weights, so a small weight shows changes that "
     "a large one hides: that alone favours the low-magnitude mask. The paper's matrix has 4096 columns, and its global "
     "numbers may be of that matrix alone; its masks hold 30 % of the weights, which its own counts require.",
-    speaks=("localization",),
     published=FIGURE3,
     draw=draw,
 )

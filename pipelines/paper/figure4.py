@@ -3,13 +3,14 @@
 import polars as pl
 
 from pipelines.paper import published
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import FIGURE4, HILL, NORM, STABLE_RANK
 from pipelines.paper.spread import at_the_end, numbers, over_seeds
 from pipelines.paper.trajectories import RUNS, null_of
 from pipelines.statistics import beside
 from pipelines.statistics.series import aligned, progress
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 QUANTITIES = (  # name, axis title, unit in the table, log axis
     (STABLE_RANK, "stable rank (no unit)", "", True),
@@ -62,7 +63,6 @@ ITEM = Item(
     not_shown="The paper's levels: its means are over the attention matrices of an 8B model, ours over all projection "
     "matrices, and the rank of small ones has a ceiling; its Hill k is not given, ours is the smallest that all "
     "matrices share. In bf16 the beginning is rounding: compare with the thin dashed null, which never turns.",
-    speaks=("update_norm", "hill"),
     published=FIGURE4,
     draw=draw,
 )

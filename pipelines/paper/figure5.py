@@ -2,13 +2,14 @@
 
 import polars as pl
 
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import FIGURE5, SIMILARITY
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.paper.trajectories import RUNS, null_of
 from pipelines.statistics import beside
 from pipelines.statistics.series import aligned
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 EARLY = 21  # % of the run: the first checkpoint at which the paper sees OPD
 
@@ -60,7 +61,6 @@ ITEM = Item(
     not_shown="Locking as such: chance is 16 over a matrix's inputs, higher for a small model than for the paper's "
     "4096, and in bf16 the thin dashed null, an update that never turns, rises too. Read the masters. The paper's "
     "first OPD checkpoint is 21 % into its run.",
-    speaks=("locking",),
     published=FIGURE5,
     draw=draw,
 )

@@ -3,10 +3,11 @@
 import polars as pl
 
 from pipelines.paper import confinement
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import ACCURACY, FIGURE6
 from pipelines.paper.spread import numbers
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 PARENTS = ("opd", "sft")
 TEMPERATURE = 1.0
@@ -38,8 +39,7 @@ ITEM = Item(
     not_shown="Equal severity: 16 directions are a larger part of a small model's inputs than of the paper's 4096, and "
     "they cut more from an update that is spread wider. Gradients are confined, steps are not: Adam's scaling lets "
     "some of the update leave the subspace. The paper's numbers are AIME 2024, from comments in its source.",
-    speaks=("evaluation",),
-    suite="interventions",
+    suites=("interventions",),
     published=FIGURE6,
     draw=draw,
 )

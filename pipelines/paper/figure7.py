@@ -1,10 +1,11 @@
 """Figure 7: stable rank of the update with fewer tokens, the teacher's rollouts and mixed objectives."""
 
 from pipelines.paper import variants
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import FIGURE7, STABLE_RANK
 from pipelines.paper.spread import at_the_end, numbers
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
@@ -31,8 +32,7 @@ ITEM = Item(
     not_shown="The paper's arms exactly: it varies the sampled token's policy gradient, which is opd-pg here; token "
     "and rollout arms here have the exact reverse KL, mixes RLVR's batch. Every panel has an axis of its own: the "
     "paper's levels belong to 4096 columns.",
-    speaks=("update_norm",),
-    suite="objectives",
+    suites=("objectives",),
     published=FIGURE7,
     draw=draw,
 )

@@ -3,11 +3,12 @@
 import polars as pl
 
 from pipelines.paper import confinement
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import ACCURACY, FIGURE8
 from pipelines.paper.spread import numbers
 from pipelines.paper.suites import PARENTS
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 
 def sampling(temperature: float) -> str:
@@ -39,8 +40,7 @@ ITEM = Item(
     "benchmarks below.",
     not_shown="Five benchmarks: our task has one set of held-out problems, sampled in two ways. The paper's ranges say "
     "where its curves run and no more; its figure mixes avg@32, avg@8 and avg@4.",
-    speaks=("evaluation",),
-    suite="interventions",
+    suites=("interventions",),
     published=FIGURE8,
     draw=draw,
 )

@@ -3,10 +3,11 @@
 import polars as pl
 
 from pipelines.paper import variants
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import FIGURE9, HILL, NORM, of
 from pipelines.paper.spread import at_the_end, numbers
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 QUANTITIES = ((NORM, "norm (weight units)", "weight units"), (HILL, "Hill index (no unit)", ""))
 
@@ -35,8 +36,7 @@ ITEM = Item(
     not_shown="Equal training: an arm that keeps a quarter of the tokens has a noisier gradient, and its update "
     "differs in size for that reason alone. Every panel has an axis of its own. The paper's Hill k is not given, and "
     "early Hill in bf16 is rounding; read the masters.",
-    speaks=("update_norm", "hill"),
-    suite="objectives",
+    suites=("objectives",),
     published=FIGURE9,
     draw=draw,
 )

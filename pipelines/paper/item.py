@@ -1,18 +1,19 @@
-"""One table or figure of the paper, and what drawing it gives.
+"""One table or figure of the paper, drawn from our own runs.
 
 Items import the drawing library where they draw, so that what only lists them (the asset graph) starts fast.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
+from pipelines.paper.arms import label
 from pipelines.paper.published import Published
 from pipelines.store.objects import Store
+from pipelines.studies.catalog import studies
+from pipelines.studies.story import Drawing, Tables
 
-Tables = Mapping[str, pl.LazyFrame]  # lake tables of one study, by name
 NUMBERS = pl.Schema(
     {
         "quantity": pl.String(),  # with its unit
@@ -28,27 +29,25 @@ NUMBERS = pl.Schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A chart (an altair chart), the numbers it ends in, and what it leaves out."""
-
-    chart: Any | None  # None: nothing can be drawn, and `absent` says why
-    numbers: pl.DataFrame  # columns of NUMBERS
-    absent: tuple[str, ...] = ()  # sentences: which part is not there, and what would bring it
-
-
-@dataclass(frozen=True, kw_only=True)
 class Item:
-    """An item of the paper."""
+    """An item of the paper, an `Exhibit` of its story."""
 
     key: str  # anchor on the page, asset and file name
     title: str
     needs: tuple[str, ...]  # tables
     shows: str  # one plain sentence
     not_shown: str  # what must not be read off it
-    speaks: tuple[str, ...]  # tables whose verdicts are about it
-    suite: str = "core"  # whose verdicts
+    suites: tuple[str, ...] = ("core",)  # of which a run must be there
     published: tuple[Published, ...]  # drawn beside our runs
     draw: Callable[[Tables, Store | None], Drawing]  # the store is asked for weights, where tables do not suffice
+
+    @property
+    def reported(self) -> str:
+        """Everything the paper reports of it, in words."""
+        quantities: dict[str, list[str]] = {}
+        for number in self.published:
+            quantities.setdefault(number.quantity, []).append(f"{label(number.arm)} {number.told}")
+        return "; ".join(f"{quantity}: {', '.join(values)}" for quantity, values in quantities.items()) + "."
 
 
 def nothing(*absent: str) -> Drawing:
@@ -57,8 +56,6 @@ def nothing(*absent: str) -> Drawing:
 
 def to_run(tables: Tables, suite: str, arms: Sequence[str]) -> str:
     """How to make arms of a suite: the command, where the study of `tables` has any of them, or that it has none."""
-    from pipelines.studies.catalog import studies
-
     rows = tables.get("evaluation")
     names = [] if rows is None else rows.select(pl.col("study").unique()).collect()["study"].to_list()
     if len(names) != 1:

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from pipelines.paper.item import Tables
+from pipelines.studies.story import Tables
 from pipelines.paper.trajectories import RUNS
 from pipelines.statistics.metrics import PROJECTIONS
 from pipelines.statistics.samples import at, largest, table

@@ -6,8 +6,8 @@ OBJECTIVES = Suite(
     name="objectives",
     title="Objectives",
     references=("opd", "rlvr"),
-    meaning="Arms with OPD's start, learning rate and steps that differ from it in their objective or in whose responses "
-    "they read.",
+    meaning="Arms with OPD's start, learning rate and steps that differ from it in their objective or in whose "
+    "responses they read.",
     groups=(
         Group(
             name="Estimator",

@@ -3,13 +3,14 @@
 import polars as pl
 
 from pipelines.paper.arms import ARMS
-from pipelines.paper.item import Drawing, Item, Tables, nothing
+from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import TABLE1
 from pipelines.paper.published import UNCHANGED as QUANTITY
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.statistics.metrics import UNCHANGED
 from pipelines.statistics.samples import samples
 from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
 
 PAIRS = [one.arm for one in TABLE1 if one.arm not in ("sft", "opd", "rlvr")]  # what the paper lists besides
 
@@ -42,7 +43,6 @@ ITEM = Item(
     not_shown="How far the other weights moved, or whether an unchanged weight was trained: its master moves below "
     "what bf16 resolves. The share falls with the learning rate and the number of steps, so levels of a model with "
     "other ones are not comparable with the paper's; the order of arms that share them is.",
-    speaks=("update_support",),
     published=TABLE1,
     draw=draw,
 )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pipelines.paper.item import Tables, to_run
+from pipelines.paper.item import to_run
+from pipelines.studies.story import Tables
 from pipelines.paper.published import HILL, NORM, STABLE_RANK, Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import OBJECTIVES

@@ -20,7 +20,7 @@ import numpy as np
 
 from pipelines.regimes.diagnostics import DIAGNOSTICS
 from pipelines.regimes.profile import Point, Profile
-from pipelines.regimes.references import ARMS, LABELS, SEEDS, Key, References, Trial, combined, references
+from pipelines.regimes.references import SEEDS, Key, References, Trial, combined, references
 
 CANNOT_TELL = "cannot tell"
 LEAST = 3  # diagnostics in common
@@ -31,12 +31,15 @@ Budget = Literal["norm", "end"]
 class Comparison:
     """A run beside the references of `study` in one view. reason: why it cannot be told, else empty.
 
+    labels: the names of the reference arms, in order.
+
     norm: the size of the update that was compared, null at the ends. distances: by arm and diagnostic. left_out: why,
     by diagnostic. trials: the references judged without their own seeds.
     """
 
     run: Profile
     study: str
+    labels: Mapping[str, str]
     budget: Budget
     verdict: str
     reason: str
@@ -59,16 +62,20 @@ class Comparison:
         return max((trial.own for trial in self.trials), default=None)
 
 
-def compare(run: Profile, study: str, others: Mapping[Key, Profile], budget: Budget) -> Comparison:
-    """Judge `run` beside the reference runs `others` of `study`, in the same view."""
+def compare(
+    run: Profile, study: str, labels: Mapping[str, str], others: Mapping[Key, Profile], budget: Budget
+) -> Comparison:
+    """Judge `run` beside the reference runs `others` of `study`, in the same view; labels: of the reference arms."""
     without = run.seed if run.study == study else None
-    lacking = [arm for arm in ARMS if sum(key == arm and seed != without for key, seed in others) < SEEDS]
+    lacking = [arm for arm in labels if sum(key == arm and seed != without for key, seed in others) < SEEDS]
     if lacking:
         besides = "" if without is None else f" besides seed {without}, which is the run's own"
         told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)}{besides}"
-        return Comparison(run=run, study=study, budget=budget, verdict=CANNOT_TELL, reason=told)
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
     if budget == "end":
-        return _judge(run, study, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others)
+        return _judge(
+            run, study, labels, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others
+        )
     low, high = reach(others.values())
     norm = min(float(run.norms[-1]), high)
     point = run.at(norm) if low <= norm else None
@@ -77,9 +84,9 @@ def compare(run: Profile, study: str, others: Mapping[Key, Profile], budget: Bud
             f"its update has relative norms of {run.norms.min():.3g} to {run.norms.max():.3g}, and the references "
             f"share those of {low:.3g} to {high:.3g}: there is no budget to compare at"
         )
-        return Comparison(run=run, study=study, budget=budget, verdict=CANNOT_TELL, reason=told)
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
     points = {key: found for key, other in others.items() if (found := other.at(norm)) is not None}
-    return _judge(run, study, budget, norm, point, points, others)
+    return _judge(run, study, labels, budget, norm, point, points, others)
 
 
 def reach(runs: Collection[Profile]) -> tuple[float, float]:
@@ -90,6 +97,7 @@ def reach(runs: Collection[Profile]) -> tuple[float, float]:
 def _judge(
     run: Profile,
     study: str,
+    labels: Mapping[str, str],
     budget: Budget,
     norm: float | None,
     point: Point,
@@ -101,17 +109,25 @@ def _judge(
     if len(names) < LEAST:
         told = f"only {len(names)} diagnostics are there for both it and the references"
         return Comparison(
-            run=run, study=study, budget=budget, verdict=CANNOT_TELL, reason=told, norm=norm, left_out=left_out
+            run=run,
+            study=study,
+            labels=labels,
+            budget=budget,
+            verdict=CANNOT_TELL,
+            reason=told,
+            norm=norm,
+            left_out=left_out,
         )
-    beside = references(points, names)
+    beside = references(tuple(labels), points, names)
     without = run.seed if run.study == study else None
-    centres = {arm: found for arm in ARMS if (found := beside.centre(arm, without)) is not None}
+    centres = {arm: found for arm in labels if (found := beside.centre(arm, without)) is not None}
     distances = {arm: beside.apart(point.values, centre) for arm, centre in centres.items()}
     trials = tuple(beside.trials())
-    verdict, reason = decide(distances, centres, beside, trials)
+    verdict, reason = decide(labels, distances, centres, beside, trials)
     return Comparison(
         run=run,
         study=study,
+        labels=labels,
         budget=budget,
         verdict=verdict,
         reason=reason,
@@ -126,6 +142,7 @@ def _judge(
 
 
 def decide(
+    labels: Mapping[str, str],
     distances: Mapping[str, Mapping[str, float]],
     centres: Mapping[str, Mapping[str, float]],
     beside: References,
@@ -140,12 +157,12 @@ def decide(
             f"it is {far[first]:.2g} from {first} and {far[second]:.2g} from {second}, and a reference run can be "
             f"{confusion:.2g} from its own arm"
         )
-    nearest = min(combined(beside.apart(centres[first], centres[arm])) for arm in ARMS if arm != first)
+    nearest = min(combined(beside.apart(centres[first], centres[arm])) for arm in labels if arm != first)
     if far[first] > nearest:
         return CANNOT_TELL, (
             f"it is {far[first]:.2g} from {first}, the nearest, which is only {nearest:.2g} from the next reference"
         )
-    return LABELS[first], ""
+    return f"{labels[first]}-like", ""
 
 
 def overall(comparisons: Sequence[Comparison]) -> str:

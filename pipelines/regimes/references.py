@@ -1,4 +1,4 @@
-"""The runs of the arms sft, opd and rlvr at one budget: their centres, their spread over seeds, and their confusion.
+"""The runs of the reference arms of a study at one budget: their centres, their spread over seeds, and their confusion.
 
 z_d(x, A) = |x_d - mean of A's runs| / s_d, in the diagnostic's own scale, where s_d^2 is the variance over seeds pooled
 over the arms (never below what the numbers' own error bounds allow). The distance of x from A is the root mean square
@@ -16,8 +16,6 @@ import numpy as np
 if TYPE_CHECKING:
     from pipelines.regimes.profile import Point
 
-ARMS = ("sft", "opd", "rlvr")
-LABELS = {"sft": "SFT-like", "opd": "OPD-like", "rlvr": "RLVR-like"}
 SEEDS = 2  # of each arm, at the least
 TINY = 1e-12  # spread of numbers that have no error at all
 Key = tuple[str, int]  # arm, seed
@@ -44,6 +42,7 @@ class Trial:
 class References:
     """Reference runs at one budget. names: the diagnostics compared. spread: by diagnostic, in its own scale."""
 
+    arms: tuple[str, ...]
     points: "Mapping[Key, Point]"
     names: tuple[str, ...]
     spread: dict[str, float]
@@ -67,25 +66,25 @@ class References:
         """Every reference run judged by the other seeds of all arms, where every arm has another seed."""
         found = []
         for (arm, seed), point in sorted(self.points.items()):
-            centres = {other: self.centre(other, without=seed) for other in ARMS}
+            centres = {other: self.centre(other, without=seed) for other in self.arms}
             if all(centre is not None for centre in centres.values()):
                 distances = {o: combined(self.apart(point.values, c)) for o, c in centres.items() if c is not None}
                 found.append(Trial(arm=arm, seed=seed, distances=distances))
         return found
 
 
-def references(points: "Mapping[Key, Point]", names: Sequence[str]) -> References:
+def references(arms: Sequence[str], points: "Mapping[Key, Point]", names: Sequence[str]) -> References:
     """References compared by the diagnostics `names`, which all of them have. Every arm has a run, one of them two."""
     spread = {}
     for name in names:
         squares, free = 0.0, 0
-        for arm in ARMS:
+        for arm in arms:
             values = [point.values[name] for (key, _), point in points.items() if key == arm]
             squares += float(np.sum((np.array(values) - np.mean(values)) ** 2))
             free += len(values) - 1
         errors = [point.errors[name] for point in points.values() if np.isfinite(point.errors[name])]
         spread[name] = max(float(np.sqrt(squares / free)), float(np.mean(errors)) if errors else 0.0, TINY)
-    return References(points=points, names=tuple(names), spread=spread)
+    return References(arms=tuple(arms), points=points, names=tuple(names), spread=spread)
 
 
 def combined(distances: Mapping[str, float]) -> float:

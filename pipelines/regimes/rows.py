@@ -7,7 +7,6 @@ import numpy as np
 
 from pipelines.regimes.diagnostics import BY_NAME
 from pipelines.regimes.judging import Comparison, overall
-from pipelines.regimes.references import ARMS
 
 COMBINED = "combined"
 
@@ -35,7 +34,7 @@ def _rows(found: Comparison) -> list[dict[str, Any]]:
         "verdict": found.verdict,
     }
     made = []
-    for arm in ARMS:
+    for arm in found.labels:
         reference = {"reference": f"{found.study}.{arm}"}
         for name in found.beside.names if found.beside else ():
             assert found.point is not None and found.beside is not None

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.regimes.diagnostics import BY_NAME
 from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
-from pipelines.regimes.references import ARMS, LABELS
 from pipelines.regimes.rows import natural
-from pipelines.report.arms import BY_KEY
 from pipelines.statistics.numbers import aligned, quantity
 
 
@@ -28,7 +26,8 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
         said = "; in ".join(f"{c.run.view} {c.verdict}{f' ({c.reason})' if c.reason else ''}" for c in matched)
         return f"{name}: {CANNOT_TELL}, since the views disagree. In {said}."
     parts = [f"{name} is {verdict}.", *[f"In {_far(comparison)}." for comparison in matched]]
-    if run.objective in LABELS and LABELS[run.objective] != verdict:
+    own = matched[0].labels.get(run.objective or "")
+    if own and f"{own}-like" != verdict:
         parts.append(
             f"It was trained by {run.objective}: where both moved equally far, its geometry is that of "
             f"{_label(matched[0])} and does not tell its objective."
@@ -37,7 +36,7 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
 
 
 def _far(found: Comparison) -> str:
-    distances = ", ".join(f"{distance:.2g} from {BY_KEY[arm].label}" for arm, distance in found.combined.items())
+    distances = ", ".join(f"{distance:.2g} from {found.labels[arm]}" for arm, distance in found.combined.items())
     return f"{found.run.view}, {_where(found)}: {distances}"
 
 
@@ -50,29 +49,29 @@ def _where(found: Comparison) -> str:
 
 
 def _label(found: Comparison) -> str:
-    return BY_KEY[next(iter(found.combined))].label
+    return found.labels[next(iter(found.combined))]
 
 
 def _block(found: Comparison) -> str:
     if found.beside is None or found.point is None:
         return f"{found.run.view}: {found.reason}"
-    labels = [BY_KEY[arm].label for arm in ARMS]
+    labels, arms = list(found.labels.values()), tuple(found.labels)
     lines = [["diagnostic", "run", *labels, "spread", *(f"to {label}" for label in labels)]]
-    steps = [found.point.step, *(found.beside.step(arm) for arm in ARMS)]
-    lines.append(["step", *(f"{step:.3g}" for step in steps), *[""] * (len(ARMS) + 1)])
+    steps = [found.point.step, *(found.beside.step(arm) for arm in arms)]
+    lines.append(["step", *(f"{step:.3g}" for step in steps), *[""] * (len(arms) + 1)])
     for name in found.beside.names:
         diagnostic, spread = BY_NAME[name], found.beside.spread[name]
-        values = [found.point.values, *(found.centres[arm] for arm in ARMS)]
+        values = [found.point.values, *(found.centres[arm] for arm in arms)]
         shown = f"{100 * spread:.2g} %" if diagnostic.log else f"{spread:.2g}"
         lines.append(
             [
                 diagnostic.words,
                 *(quantity(natural(name, value[name]), "") for value in values),
                 shown,
-                *(f"{found.distances[arm][name]:.2g}" for arm in ARMS),
+                *(f"{found.distances[arm][name]:.2g}" for arm in arms),
             ]
         )
-    lines.append(["root mean square", *[""] * (len(ARMS) + 2), *(f"{found.combined[arm]:.2g}" for arm in ARMS)])
+    lines.append(["root mean square", *[""] * (len(arms) + 2), *(f"{found.combined[arm]:.2g}" for arm in arms)])
     told = [f"{found.run.view}, {_where(found)}: {found.verdict}", aligned(lines), _trials(found)]
     told += [f"left out: {BY_NAME[name].words} ({why})" for name, why in found.left_out.items()]
     return "\n".join(told)
@@ -91,5 +90,5 @@ def _trials(found: Comparison) -> str:
 def _ends(found: Comparison) -> str:
     if not found.combined:
         return f"{found.run.view}, at the ends: {found.reason}"
-    distances = ", ".join(f"{distance:.2g} from {BY_KEY[arm].label}" for arm, distance in found.combined.items())
+    distances = ", ".join(f"{distance:.2g} from {found.labels[arm]}" for arm, distance in found.combined.items())
     return f"{found.run.view}, at the ends, however far each went: {found.verdict} ({distances})"

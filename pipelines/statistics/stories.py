@@ -53,9 +53,15 @@ def story_of_tables(tables: Mapping[str, pl.LazyFrame]) -> Story:
 
 
 def complete(story: Story) -> Story:
-    """A story with core arms and its claims and headline filled in where it has none."""
-    headline = story.headline or HEADLINE
-    return replace(story, headline=headline, claims=default_claims(story) if story.claims is None else story.claims)
+    """A story that has its core arms, with claims, headline and references filled in where it has none."""
+    controls = {story.arm(key).control for key in story.core}
+    compared = {key: story.label(key) for key in story.core if key not in controls}
+    return replace(
+        story,
+        headline=story.headline or HEADLINE,
+        claims=default_claims(story) if story.claims is None else story.claims,
+        references=story.references or (compared if len(compared) > 1 else {}),
+    )
 
 
 def load_story(story: Story | str | None) -> Story:

@@ -186,7 +186,7 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](htt
 
 def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
     ready()
-    monkeypatch.setattr("pipelines.runs.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
+    monkeypatch.setattr("pipelines.store.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
     found = checks(opd())["snapshots_readable"].metadata["problems"]
     assert isinstance(found, dg.TextMetadataValue)
     assert found.value.split("\n") == [*HOSTILE[:4], "a\\nb\\x1b[2J"]

@@ -70,7 +70,8 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import aside, proof
+        from pipelines.runs import aside
+        from pipelines.store import proof
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.recipe import FinalOf, SnapshotOf
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.geometry.measuring import measure_run, measured
 from pipelines.runs.trajectories import starts

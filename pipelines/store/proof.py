@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.runs.cluster.fan import fan_out
 from pipelines.store import seal
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
 
-BATCH = 256 * 2**20  # bytes below which this process hashes alone, since a task on Ray would cost more
+BATCH = 256 * 2**20  # bytes below which this process hashes alone, since a task elsewhere would cost more
 CHUNK = 16 * 2**20  # bytes read at a time
+
+HashFiles = Callable[[Sequence["File"]], Iterable[float]]
 
 _proven: dict["File", str] = {}  # version of what this process has found to be right
 
@@ -48,7 +49,7 @@ def proven(trajectory: Trajectory, step: int) -> dict[str, TensorRef]:
     Errors: as `Trajectory.refs`, and ValueError in one line naming a file that is gone or not what was committed.
     """
     refs = trajectory.refs(step)
-    prove(files(refs.values()), serial=True)
+    prove(files(refs.values()))
     return refs
 
 
@@ -57,26 +58,27 @@ def problems(trajectory: Trajectory, step: int) -> list[str]:
     snapshot, lines = trajectory.snapshot(step), list[str]()
     for name, facts in trajectory.manifest(step)["files"].items():
         try:
-            prove([File(snapshot.store, f"{snapshot.folder}/{name}", facts["sha256"])], serial=True)
+            prove([File(snapshot.store, f"{snapshot.folder}/{name}", facts["sha256"])])
         except ValueError as error:
             lines.append(str(error))
     return lines
 
 
-def prove(found: Sequence[File], *, serial: bool, done: Callable[[int], None] = lambda count: None) -> list[float]:
-    """Wall and CPU seconds of hashing those that this process has not. On Ray where they are many bytes.
+def prove(committed: Sequence[File], hash_files: HashFiles | None = None) -> list[float]:
+    """Wall and CPU seconds of hashing those that this process has not.
 
-    done: on Ray, hears how many files are through, at least every second. Errors: as `proven`.
+    hash_files: calls `hash_file` for each of many files in other processes and returns the CPU seconds; it is used
+    where they are many bytes. Errors: as `proven`.
     """
-    begun, there = (time.perf_counter(), time.process_time()), {file: _version(file) for file in found}
-    fresh = [file for file in found if _proven.get(file) != there[file]]
-    alone = serial or sum(file.store.size(file.key) for file in fresh) < BATCH
-    cpu = sum(fan_out(_hashed, fresh, serial=alone, done=(lambda count: None) if alone else done))
+    begun, there = (time.perf_counter(), time.process_time()), {file: _version(file) for file in committed}
+    fresh = [file for file in committed if _proven.get(file) != there[file]]
+    alone = hash_files is None or sum(file.store.size(file.key) for file in fresh) < BATCH
+    cpu = sum(map(hash_file, fresh) if hash_files is None or alone else hash_files(fresh))
     _proven.update({file: there[file] for file in fresh})
     return [time.perf_counter() - begun[0], time.process_time() - begun[1] + (0.0 if alone else cpu)]
 
 
-def _hashed(file: File) -> float:
+def hash_file(file: File) -> float:
     """CPU seconds that it took. Errors: as `proven`."""
     begun, total = time.process_time(), hashlib.sha256()
     size = file.store.size(file.key)
