@@ -17,7 +17,7 @@ PAIRS = [one.arm for one in TABLE1 if one.arm not in ("sft", "opd", "rlvr")]  # 
 
 def measured(tables: Tables) -> pl.DataFrame:
     """Unchanged weights in % by arm over seeds, weighted by parameter count."""
-    runs = samples([UNCHANGED], tables)[UNCHANGED]
+    runs = samples([UNCHANGED], tables, [arm.key for arm in ARMS])[UNCHANGED]
     return over_seeds(runs.with_columns(pl.col("value") * 100))
 
 

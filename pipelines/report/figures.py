@@ -54,8 +54,9 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
             floor=None if floor.is_empty() else (floor, "chance"),
             labels=view == views[0],
             every=True,
+            where=chosen(quantity.axes),
         )
-        panels.append(panel.transform_filter(chosen(quantity.axes)))
+        panels.append(panel)
     chart = columns(panels, len(panels)).resolve_scale(y="shared")
     offered = {name: rows[name].unique(maintain_order=True) for name in quantity.axes}
     fields = [bound(name, values, first[name]) for name, values in offered.items()]

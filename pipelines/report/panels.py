@@ -124,18 +124,23 @@ def curves(
     labels: bool = True,
     below: bool = True,
     every: bool = False,
+    where: str = "",
 ) -> Any:
     """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values under the pointer.
 
     ends: what the band is. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value) and its
     name. labels, below: whether the axes are written out, which one panel of a row and of a column does. every: marks
-    at all places, and not only at `MARKED`.
+    at all places, and not only at `MARKED`. where: a filter of all rows, in Vega's language.
     """
+
+    def chart(part: pl.DataFrame) -> alt.Chart:
+        return alt.Chart(part).transform_filter(where) if where else alt.Chart(part)
+
     look, y = looks(arms), axis.y(labels=labels)
     across = along(x, labels=below, last=int(rows[x].max() or 2))  # type: ignore[arg-type]
     whole = named(rows, arms)
-    base = alt.Chart(whole).encode(x=across)
-    points = base if every or x == INDEX else alt.Chart(named(marks(rows), arms)).encode(x=across)
+    base = chart(whole).encode(x=across)
+    points = base if every or x == INDEX else chart(named(marks(rows), arms)).encode(x=across)
     # A wide invisible rim, so that the pointer need not hit a mark exactly.
     point = points.mark_point(filled=True, size=42, opacity=0 if x == INDEX else 1, stroke="transparent", strokeWidth=12)
     layers = [
@@ -144,11 +149,11 @@ def curves(
         tips(point, x, ends=ends).encode(y=y, color=look["color"], shape=look["shape"]),
     ]
     if null is not None and not null.is_empty():
-        dashed = alt.Chart(named(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y)
+        dashed = chart(named(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y)
         line = dashed.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, clip=True, point={"size": 14})
         layers.append(line.encode(color=look["color"], opacity=explained()))
     if floor is not None:
-        layers += level(*floor, axis, labels=labels)
+        layers += level(chart(floor[0]), floor[1], axis, labels=labels)
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, **({"title": title} if title else {}))
 
 
@@ -159,9 +164,9 @@ def marks(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.any_horizontal(one == one.min().over(keys) for one in away))
 
 
-def level(rows: pl.DataFrame, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
-    """A horizontal dotted rule at `value` with its name so many px under it."""
-    spot = alt.Chart(rows).encode(y=axis.y(labels=labels))
+def level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
+    """A horizontal dotted rule at the `value` of `chart`'s row with its name so many px under it."""
+    spot = chart.encode(y=axis.y(labels=labels))
     name = spot.mark_text(text=word, x="width", align="right", dx=-2, dy=below, fontSize=TEXT - 2, color=QUIET)
     return [spot.mark_rule(stroke=QUIET, strokeDash=[1, 3]), name]
 
