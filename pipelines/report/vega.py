@@ -72,7 +72,8 @@ def rounded(value: Any) -> Any:
 
 def picture(spec: Mapping[str, Any], key: str, alt: str) -> str:
     """`spec` as one <svg> of a page: ids unique by `key` and the same from run to run, places to a tenth of a px."""
-    svg = NOISE.sub("", vl_convert.vegalite_to_svg(spec))
+    svg = vl_convert.vegalite_to_svg(spec).replace('class="mark-rect', 'shape-rendering="crispEdges" class="mark-rect')
+    svg = NOISE.sub("", svg)
     svg = FINE.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), svg)
     # The renderer numbers ids through all that one process draws, so that they would differ from run to run.
     numbers = {name: f"{key}-{place}" for place, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
