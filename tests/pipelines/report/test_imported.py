@@ -4,11 +4,11 @@ import re
 
 import polars as pl
 import pytest
-from tests.pipelines.regimes.conftest import Planted, references, tables
 
-from pipelines.paper.section import whole
+from pipelines.report.exhibits import fill_tables as whole
 from pipelines.report.imported import page
 from pipelines.runs.verdicts import judging
+from tests.pipelines.regimes.conftest import Planted, references, tables
 from tests.pipelines.report import conftest as planted
 from tests.pipelines.report.test_page import Outline
 

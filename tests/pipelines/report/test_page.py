@@ -14,6 +14,7 @@ from pipelines.report.adaptive import VARIABLES
 from pipelines.report.captions import FIGURES
 from pipelines.report.page import page
 from pipelines.statistics.verdicts import verdicts
+from tests.pipelines.planted import STORY
 
 DRAWN = ("table1", "figure2", "figure3", "figure4", "figure5")  # items of the paper that core runs allow
 PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}
@@ -73,7 +74,7 @@ def part(text: str, key: str) -> str:
 
 
 def test_every_verdict_is_there_with_its_word(text, tiny):
-    for row in verdicts("tiny", tiny).iter_rows(named=True):
+    for row in verdicts("tiny", tiny, STORY).iter_rows(named=True):
         line = re.search(rf'<tr><th scope="row">{re.escape(escape(row["claim"]))}</th>.*?</tr>', text)
         assert line is not None
         assert f">{prose.status(row)}</span>" in line[0]

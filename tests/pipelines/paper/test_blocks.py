@@ -8,7 +8,7 @@ import torch
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.lake.schemas import TABLES
 from pipelines.paper import blocks, figure3
-from pipelines.paper.section import whole
+from pipelines.report.exhibits import fill_tables as whole
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 

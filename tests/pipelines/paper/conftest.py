@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.paper.item import Drawing
 from pipelines.paper.items import ITEMS
-from pipelines.paper.section import whole
+from pipelines.report.exhibits import fill_tables as whole
+from pipelines.studies.story import Drawing
+from tests.pipelines.planted import every, plant, smollm, story, tiny, varied
 
+__all__ = ["every", "plant", "smollm", "story", "tiny", "varied"]
 SHIFTS = [0.3, -0.1]  # of every matrix's two leading singular values
 
 

@@ -2,13 +2,13 @@
 
 import polars as pl
 import pytest
+from pipelines.paper.section import reported, whole
 
 from pipelines.lake.schemas import TABLES
 from pipelines.paper import published
 from pipelines.paper.item import NUMBERS
 from pipelines.paper.items import ITEMS
 from pipelines.paper.palette import style
-from pipelines.paper.section import reported, whole
 from pipelines.report.figures import render_svg
 
 KEYS = [item.key for item in ITEMS]

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipelines.paper.suites import SUITES
 from pipelines.report.arms import CORE, EVERY
-from pipelines.report.claims import BY_TEXT, CLAIMS, Control, Kind
+
+from pipelines.paper.claims import BY_TEXT, CLAIMS, Control, Kind
+from pipelines.paper.suites import SUITES
 
 CLAIM = BY_TEXT["unchanged weights, bf16: SFT < OPD"]
 ENDS = st.floats(-10, 10)

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+from pipelines.report.arms import ARMS, EVERY
 
 from pipelines.paper import confinement, variants
 from pipelines.paper.palette import style
 from pipelines.paper.trajectories import RUNS
 from pipelines.report.adaptive import VARIABLES
-from pipelines.report.arms import ARMS, EVERY
 from pipelines.report.tone import lifted
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear sRGB.

@@ -18,7 +18,7 @@ from pipelines.paper import (
     table1,
     variants,
 )
-from pipelines.paper.section import whole
+from pipelines.report.exhibits import fill_tables as whole
 
 SEEDS = (0, 1, 2)
 
