@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.paper.arms import label
-from pipelines.report.markup import TOLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Published:
 
 def in_words(one: Published) -> str:
     """What the page shows of a mark of the paper's."""
-    return f"{TOLD}the paper, {label(one.arm)}: {one.told}"
+    return f"the paper, {label(one.arm)}: {one.told}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"

@@ -17,9 +17,9 @@ from pipelines.studies.story import Story, Suite, Tables
 MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed, or for equal ones"
 VERDICTS = (
     "The Student-t interval over seeds decides, of three seeds or more; that of an accuracy has the errors over "
-    "samples and problems in it too. A statement holds if its interval lies wholly on the claimed side, fails if wholly on the "
-    "other, and is undecided otherwise, which is no evidence of equality. Seeds that are equal up to rounding decide "
-    "nothing. Intervals are not corrected for the number of statements: about one in twenty would exclude zero by "
+    "samples and problems in it too. A statement holds if its interval lies wholly on the claimed side, fails if "
+    "wholly on the other, and is undecided otherwise, which is no evidence of equality. Seeds that are equal up to "
+    "rounding decide nothing. Intervals are not corrected for the number of statements: about one in twenty would exclude zero by "
     "chance. The bootstrap over seeds decides nothing: of three seeds its 95 % cover 75 %."
 )
 LIMITS = (

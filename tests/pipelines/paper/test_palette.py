@@ -4,7 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from pipelines.report.arms import ARMS, EVERY
+
+from pipelines.paper.arms import ARMS
+from tests.pipelines.planted import STORY
+
+EVERY = STORY.every
 
 from pipelines.paper import confinement, variants
 from pipelines.paper.palette import style

@@ -28,7 +28,7 @@ def test_a_copy_is_named_and_leaves_the_headline_and_the_power_table(tiny):
     assert listed(exclusions(tables, STORY.every)) == "left out: opd seed 1 has the same weights as seed 0"
     counts = dict(headline("tiny", tables, STORY).group_by("arm").agg(pl.col("seeds").max()).iter_rows())
     assert counts == {"sft": 3, "opd": 2, "rlvr": 3, "sft-matched": 3}
-    assert dict(power(tables).select("arm", "seeds").iter_rows()) == counts
+    assert dict(power(tables, STORY.every, "opd").select("arm", "seeds").iter_rows()) == counts
 
 
 def test_a_run_that_ends_early_is_named_by_table_with_both_steps(tiny):

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.statistics.headline import SCHEMA, grid, headline, markdown, terminal
+from pipelines.statistics.headline import SCHEMA, grid, headline, markdown
 from tests.pipelines.planted import STORY
 
 
@@ -26,21 +26,21 @@ def test_one_seed_has_values_but_no_intervals(smollm):
     table = headline("smollm", smollm, STORY)
     assert table["value"].null_count() == 0
     assert table.select(pl.col("low", "high").is_null().all()).row(0) == (True, True)
-    lines = grid(table)
-    assert lines[0] == ["metric", "SFT", "OPD", "RLVR", "paper, 8B SFT/OPD/RLVR"]
+    lines = grid(table, STORY)
+    assert lines[0] == ["metric", "SFT", "OPD", "RLVR", "paper, 8B: SFT / OPD / RLVR"]
     assert lines[1][1:4] == ["89.3 %", "91.6 %", "92.5 %"]
     assert any(line[0] == "rotation, input side, bf16, k 64" for line in lines)
 
 
 def test_the_texts_hold_every_cell(tiny):
     table = headline("tiny", tiny, STORY)
-    lines, told, marked = grid(table), terminal(table), markdown(table)
+    lines, marked = grid(table, STORY), markdown(table, STORY)
     for text in (text for line in lines for text in line):
-        assert text in told and text in marked
+        assert text in marked
     assert len(marked.splitlines()) == len(lines) + 1
     assert len({line.count("|") for line in marked.splitlines()}) == 1
 
 
 def test_no_tables_give_no_rows():
     assert headline("tiny", {}, STORY).is_empty()
-    assert grid(headline("tiny", {}, STORY)) == [["metric", "paper, 8B SFT/OPD/RLVR"]]
+    assert grid(headline("tiny", {}, STORY), STORY) == [["metric"]]

@@ -65,7 +65,7 @@ def test_means_and_the_samples_of_the_verdicts_are_the_same_numbers(table, tiny)
             weighting = "parameters" if chosen.weight else "unweighted"
             whole = table.filter(pl.col("role").is_null(), pl.col("layer").is_null())
             mine = whole.filter(pl.col("metric") == metric.words, pl.col("weighting") == weighting)
-            other = samples([chosen], tiny)[chosen]
+            other = samples([chosen], tiny, STORY.every)[chosen]
             assert mine.select("arm", "seed", "value").equals(other.select("arm", "seed", "value")), metric.words
 
 
@@ -77,21 +77,25 @@ def test_the_sign_in_the_verdicts_is_that_of_the_means(tiny):
 def test_every_suite_is_in_the_table_and_core_alone_on_the_page(varied):
     table = means("tiny", varied, STORY.every)
     assert {"opd-pg", "opd-mix-75", "opd"} <= set(table["arm"])
-    assert weighed(table)[0] == ["metric", "weighting", "SFT", "OPD", "RLVR", "sft-matched"]
+    assert weighed(table, STORY)[0] == ["metric", "weighting", "SFT", "OPD", "RLVR", "sft-matched"]
 
 
 def test_unweighted_stands_over_parameter_weighted(table):
-    heading, first, second, *_ = weighed(table)
+    heading, first, second, *_ = weighed(table, STORY)
     assert (first[0], first[1], second[1]) == (UNCHANGED.words, "unweighted", "parameters")
-    assert len(weighed(table)) == 1 + 2 * len(METRICS)
-    assert all(len(line) == len(heading) for line in weighed(table))
+    assert len(weighed(table, STORY)) == 1 + 2 * len(METRICS)
+    assert all(len(line) == len(heading) for line in weighed(table, STORY))
 
 
 def test_roles_are_in_their_order_and_layers_by_number(table):
-    assert [line[0] for line in split(table, ROTATION["bf16"], "role")] == ["role", "q", "k", "gate"]
-    assert [line[0] for line in split(table, ROTATION["bf16"], "layer")] == ["layer", "0"]
+    assert [line[0] for line in split(table, ROTATION["bf16"], "role", STORY)] == ["role", "q", "k", "gate"]
+    assert [line[0] for line in split(table, ROTATION["bf16"], "layer", STORY)] == ["layer", "0"]
     # Planted: 1.2 (0.9, 1.1, 1.0) degrees for q, k and gate.
-    assert [line[2].split(" ")[0] for line in split(table, ROTATION["bf16"], "role")[1:]] == ["1.080", "1.320", "1.200"]
+    assert [line[2].split(" ")[0] for line in split(table, ROTATION["bf16"], "role", STORY)[1:]] == [
+        "1.080",
+        "1.320",
+        "1.200",
+    ]
 
 
 def test_row_order_does_not_change_a_bit(table, tiny):
@@ -102,4 +106,4 @@ def test_row_order_does_not_change_a_bit(table, tiny):
 def test_nothing_gives_nothing():
     found = means("tiny", {}, STORY.every)
     assert found.is_empty() and found.schema == TABLES["means"].schema
-    assert len(weighed(found)) == 1 and len(split(found, UNCHANGED, "role")) == 1
+    assert len(weighed(found, STORY)) == 1 and len(split(found, UNCHANGED, "role", STORY)) == 1
