@@ -7,51 +7,49 @@ import altair as alt
 import polars as pl
 
 from pipelines.paper.palette import style
-from pipelines.paper.panels import looks, named, styled
+from pipelines.paper.panels import ENDS, styles
 from pipelines.paper.published import Published, in_words
-from pipelines.report.figures import PAPER, QUIET, told
+from pipelines.report.panels import PAPER, QUIET, looks, named, styled, tips
 
-LINE, WIDTH = 25, 420  # px
+LINE, WIDTH = 24, 420  # px
+THEIRS = "hollow: the paper's; filled: ours"
 
 
 def beside(
-    found: pl.DataFrame,
-    arms: Sequence[str],
+    rows: pl.DataFrame,
+    keys: Sequence[str],
     published: Sequence[Published],
     others: Sequence[str],
     title: str,
     domain: tuple[float, float],
 ) -> Any:
     """Ours filled with intervals, the paper's hollow; a line per arm, then per name of `others`, which we lack."""
-    names = [style(arm).label for arm in arms]
-    order = [*names, *others]
-    y = alt.Y(
-        "label:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=alt.Axis(labelLimit=0, ticks=False)
-    )
+    arms = styles(keys)
+    order = [*(arm.label for arm in arms), *others]
+    # Apart from the panel, so that a mark at 0 does not touch its name.
+    left = alt.Axis(labelLimit=0, ticks=False, domain=False, offset=10)
+    y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order), axis=left)
 
     def x(column: str) -> alt.X:
         return alt.X(f"{column}:Q", title=title, scale=alt.Scale(domain=domain))
 
     look = looks(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
-    ours = alt.Chart(told(named(found))).encode(y=y)
-    rows = [
-        {"label": _name(one.arm, arms), "value": one.low, "whose": THEIRS, "told": in_words(one)} for one in published
+    ours = alt.Chart(named(rows, arms)).encode(y=y)
+    words = [
+        {"label": _name(one.arm, keys), "value": one.low, "whose": THEIRS, "paper": in_words(one)} for one in published
     ]
-    theirs = alt.Chart(pl.DataFrame(rows)).encode(y=y)
+    theirs = alt.Chart(pl.DataFrame(words)).encode(y=y, tooltip="paper:N")
     whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]))
+    hollow = {"size": 100, "filled": True, "fill": PAPER, "stroke": QUIET, "strokeWidth": 2, "opacity": 1}
+    dot = tips(ours.mark_point(size=90, filled=True, opacity=1), ends=ENDS)
     chart = alt.layer(
         ours.mark_rule(strokeWidth=2.5).encode(x=x("low"), x2="high:Q", color=quiet["color"]),
-        theirs.mark_point(size=120, filled=True, fill=PAPER, stroke=QUIET, strokeWidth=2, opacity=1).encode(
-            x=x("value"), shape=whose, description="told:N"
-        ),
-        ours.mark_point(size=110, filled=True, opacity=1).encode(x=x("value"), description="told:N", **quiet),
+        theirs.mark_point(**hollow).encode(x=x("value"), shape=whose),
+        dot.encode(x=x("value"), **quiet),
     ).resolve_scale(shape="independent")
     return styled(chart.properties(width=WIDTH, height=LINE * len(order)))
 
 
-THEIRS = "hollow: the paper's; filled: ours"
-
-
-def _name(arm: str, arms: Sequence[str]) -> str:
-    return style(arm).label if arm in arms or arm in ("sft", "opd", "rlvr") else arm
+def _name(arm: str, keys: Sequence[str]) -> str:
+    return style(arm).label if arm in keys or arm in ("sft", "opd", "rlvr") else arm

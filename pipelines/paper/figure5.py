@@ -39,7 +39,6 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
         arms=tuple(arm for arm in RUNS if arm in set(runs["arm"])),
         runs=runs,
         null=null,
-        reported=FIGURE5,
         floor=(chance, "chance"),
         domain=(0, 1),
     )

@@ -32,7 +32,7 @@ class Published:
 
 def in_words(one: Published) -> str:
     """What the page shows of a mark of the paper's."""
-    return f"the paper, {label(one.arm)}: {one.told}"
+    return f"{label(one.arm)}: {one.told}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"

@@ -9,57 +9,51 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.palette import style
-from pipelines.paper.panels import HEIGHT, Axis, looks, named
+from pipelines.paper.panels import styles
 from pipelines.paper.published import Published, in_words
-from pipelines.report.figures import PAPER
+from pipelines.report.panels import HEIGHT, PAPER, Axis, looks, named
 
-SLOT = 20  # px of one arm
+SLOT = 22  # px of one arm
 SCHEMA = {
     "arm": pl.String(),
     "low": pl.Float64(),
     "high": pl.Float64(),
     "end": pl.Float64(),
     "shape": pl.String(),
-    "told": pl.String(),
+    "paper": pl.String(),
 }
 SHAPES = {"high": "triangle-up", "low": "triangle-down"}
 
 
 def strip(
-    reported: Sequence[Published], arms: Sequence[str], axis: Axis, *, title: str = "paper", labels: bool = False
+    reported: Sequence[Published], keys: Sequence[str], axis: Axis, *, title: str = "paper", labels: bool = False
 ) -> Any:
     """On `axis`, which the panels to the left share; labels: written out, for an axis of its own."""
-    found = pl.DataFrame(
+    rows = pl.DataFrame(
         [
             (one.arm, one.low, one.high, getattr(one, one.ends), SHAPES[one.ends], in_words(one))
             if one.ends
             else (one.arm, one.low, one.high, None, None, in_words(one))
             for one in reported
-            if one.arm in arms
+            if one.arm in keys
         ],
         schema=SCHEMA,
         orient="row",
     )
-    rows, color = named(found), looks(arms)["color"]
-    scale = alt.Scale(domain=[style(arm).label for arm in arms], range=[style(arm).color for arm in arms])
-    outline = alt.Stroke("label:N", scale=scale, legend=None)  # a pale bar alone does not stand out enough
-    columns = [style(arm).label for arm in arms if arm in set(found["arm"])]
-    x = alt.X("label:N", sort=columns, axis=None)
+    arms = styles(keys)
+    shown, color = named(rows, arms), looks(arms)["color"]
+    there = [arm.label for arm in arms if arm.key in set(rows["arm"])]
+    x = alt.X("label:N", sort=there, axis=None)
     ranged, single = pl.col("low") < pl.col("high"), pl.col("low") == pl.col("high")
 
     def drawn(part: pl.DataFrame, column: str) -> Any:
-        return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color, description="told:N")
+        return alt.Chart(part).encode(x=x, y=axis.y(column, labels=labels), color=color, tooltip="paper:N")
 
-    layers = [
-        drawn(rows.filter(ranged), "low")
-        .mark_bar(width=SLOT * 0.5, fillOpacity=0.4)
-        .encode(y2="high:Q", stroke=outline)
-    ]
+    layers = [drawn(shown.filter(ranged), "low").mark_rule(strokeWidth=SLOT * 0.5, opacity=0.45).encode(y2="high:Q")]
     for shape in SHAPES.values():
-        arrived = drawn(rows.filter(pl.col("shape") == shape), "end")
-        layers.append(arrived.mark_point(shape=shape, size=90, filled=True, opacity=1))
+        arrived = drawn(shown.filter(pl.col("shape") == shape), "end")
+        layers.append(arrived.mark_point(shape=shape, size=80, filled=True, opacity=1))
     # Filled with paper, so that grid lines do not run through it.
-    hollow = {"shape": "diamond", "size": 110, "filled": False, "fill": PAPER, "strokeWidth": 2.2, "opacity": 1}
-    layers.append(drawn(rows.filter(single), "low").mark_point(**hollow))
-    return alt.layer(*layers).properties(width=SLOT * max(2, len(columns)), height=HEIGHT, title=title)
+    hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "strokeWidth": 2.2, "opacity": 1}
+    layers.append(drawn(shown.filter(single), "low").mark_point(**hollow))
+    return alt.layer(*layers).properties(width=SLOT * max(2, len(there)), height=HEIGHT, title=title)

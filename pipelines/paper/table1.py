@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from pipelines.paper.arms import ARMS, BY_KEY
+from pipelines.paper.arms import ARMS
 from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import TABLE1
 from pipelines.paper.published import UNCHANGED as QUANTITY
@@ -17,7 +17,7 @@ PAIRS = [one.arm for one in TABLE1 if one.arm not in ("sft", "opd", "rlvr")]  # 
 
 def measured(tables: Tables) -> pl.DataFrame:
     """Unchanged weights in % by arm over seeds, weighted by parameter count."""
-    runs = samples([UNCHANGED], tables, tuple(BY_KEY))[UNCHANGED]
+    runs = samples([UNCHANGED], tables, [arm.key for arm in ARMS])[UNCHANGED]
     return over_seeds(runs.with_columns(pl.col("value") * 100))
 
 
