@@ -31,7 +31,7 @@ def asset_of(item: Item) -> dg.AssetsDefinition:
 
         study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
         with explained():
-            drawing = item.draw(section.whole(comparing.tables(opened, study)), opened)
+            drawing = item.draw(fill_tables(comparing.tables(opened, study)), opened)
             picture = section.picture(drawing)
         for sentence in drawing.absent:
             context.log.warning(f"{item.key}: {sentence}")

@@ -12,11 +12,11 @@ Not measured: the size of a change. A block has a few dozen to a few thousand we
 import numpy as np
 import polars as pl
 
-from pipelines.studies.story import Tables
 from pipelines.paper.matrices import final, representative
 from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies.story import Tables
 
 BLOCKS, SMALLEST = 32, 8  # most blocks a side; fewest weights a side of a block
 MAPS = ("changed", "principal", "low_magnitude")

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from pipelines.paper.item import to_run
-from pipelines.studies.story import Tables
 from pipelines.paper.published import Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, at
 from pipelines.statistics.copies import tagged
+from pipelines.studies.story import Tables
 
 # The words of a key that follow the step, by what a reader reads.
 KINDS = {"free": (), "16 own directions (the paper's K16)": ("own16",), "16 random directions": ("random16",)}

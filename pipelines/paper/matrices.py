@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from pipelines.studies.story import Tables
 from pipelines.paper.trajectories import RUNS
 from pipelines.statistics.metrics import PROJECTIONS
 from pipelines.statistics.samples import at, largest, table
+from pipelines.studies.story import Tables
 
 LAYER, ROLE = 1, "o"  # the second block's output projection, which arXiv 2511.08567 shows
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pipelines.paper.item import to_run
-from pipelines.studies.story import Tables
 from pipelines.paper.published import HILL, NORM, STABLE_RANK, Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import OBJECTIVES
 from pipelines.statistics import beside
 from pipelines.statistics.series import aligned, progress
+from pipelines.studies.story import Tables
 
 if TYPE_CHECKING:
     from pipelines.paper.grid import Line

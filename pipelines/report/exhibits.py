@@ -15,11 +15,6 @@ from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
 
-def fill_tables(tables: Tables) -> dict[str, pl.LazyFrame]:
-    """`tables` with an empty one in the place of each that is absent."""
-    return {name: pl.LazyFrame(schema=table.schema) for name, table in TABLES.items()} | dict(tables)
-
-
 def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
     """Every figure whose tables have rows of `arms`, but for the one with the key `leave_out`."""
     drawn = [

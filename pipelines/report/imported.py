@@ -15,6 +15,7 @@ from pipelines.report.page import document
 from pipelines.statistics.headline import ABSENT, cell, headline
 from pipelines.statistics.metrics import NORM, NSS, ROTATION, STABLE_RANK, UNCHANGED
 from pipelines.statistics.numbers import quantity, short
+from pipelines.statistics.samples import fill_tables
 from pipelines.statistics.verdicts import verdicts
 from pipelines.studies.story import Arm, Story
 
@@ -44,7 +45,7 @@ def page(
     """
     name = recipe.removeprefix("external.")
     mine = f"{name}{IMPORTED}"
-    shown = {table: _renamed(rows, recipe, mine) for table, rows in exhibits.fill_tables(tables).items()}
+    shown = {table: _renamed(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
     labels = next(iter(judged.values()))[0].labels if judged else {}
     story = _story(mine, name, labels)
     nothing = verdicts("external", {}, story)

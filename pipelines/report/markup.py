@@ -1,4 +1,4 @@
-"""Small pieces of HTML: escaped text, tables that stack on a narrow page, folded parts, verdicts as words on a colour."""
+"""Small pieces of HTML: escaped text, tables that stack on a narrow page, folded parts, verdicts as marks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -48,7 +48,7 @@ def badge(word: str, target: str = "") -> str:
 def table(
     caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]], *, raw: Sequence[int] = (), kind: str = ""
 ) -> str:
-    """A table whose first cell heads its row; on a narrow page each row becomes a block with the heads beside its cells.
+    """A table whose first cell heads its row; on a narrow page each row becomes a block, heads beside its cells.
 
     Columns `raw` are not escaped.
     """

@@ -7,6 +7,7 @@ from importlib.resources import files
 import polars as pl
 
 from pipelines.report import exhibits, hero, markup, sections, vega
+from pipelines.statistics.samples import fill_tables
 from pipelines.statistics.stories import story_of
 from pipelines.statistics.verdicts import verdicts
 from pipelines.store.objects import Store
@@ -24,7 +25,7 @@ def page(
 
     Every conclusion is generated from the verdict rows of the same tables.
     """
-    story, tables = story_of(study), exhibits.fill_tables(tables)
+    story, tables = story_of(study), fill_tables(tables)
     decided = verdicts(study.name, tables, story)
     picture = exhibits.lead(story, tables, story.core)
     top = hero.hero(study.name, tables, story, decided, picture, provenance)

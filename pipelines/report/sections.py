@@ -1,4 +1,4 @@
-"""The page's tables, folded: suites, verdicts, regimes, predictions, sizes, accuracy, means, what is missing, bounds."""
+"""The page's tables, folded: suites, verdicts, regimes, predictions, sizes, accuracy, means, missing values, bounds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,11 +15,12 @@ from pipelines.studies.claim import Claim
 from pipelines.studies.story import Story, Suite, Tables
 
 MEANS = f"Mean {PLUS_MINUS} half-width of the 95 % interval over seeds; the mean alone for one seed, or for equal ones"
+DIFFERENCES = "Left minus right with its 95 % Student-t interval over seeds, paired by seed"
 VERDICTS = (
-    "The Student-t interval over seeds decides, of three seeds or more; that of an accuracy has the errors over samples "
-    "and problems in it too. A statement holds if its interval lies wholly on the claimed side, fails if wholly on the "
-    "other, and is undecided otherwise, which is no evidence of equality. Seeds that are equal up to rounding decide "
-    "nothing. Intervals are not corrected for the number of statements: about one in twenty would exclude zero by "
+    "The Student-t interval over seeds decides, of three seeds or more; that of an accuracy has the errors over "
+    "samples and problems in it too. A statement holds if its interval lies wholly on the claimed side, fails if "
+    "wholly on the other, and is undecided otherwise, which is no evidence of equality. Seeds that are equal up to "
+    "rounding decide nothing. Intervals are not corrected for the number of statements: about one in twenty would exclude zero by "
     "chance. The bootstrap over seeds decides nothing: of three seeds its 95 % cover 75 %."
 )
 LIMITS = (
@@ -70,7 +71,7 @@ def arms(tables: Tables, story: Story) -> str:
         )
         for row in runs.iter_rows(named=True)
     ]
-    return markup.details("The arms", markup.table("", heading, lines), key="arms")
+    return markup.details("The arms", markup.table("How each arm was trained", heading, lines), key="arms")
 
 
 def suites(study: str, tables: Tables, story: Story, decided: pl.DataFrame) -> str:
@@ -108,7 +109,7 @@ def verdicts(decided: pl.DataFrame, story: Story) -> str:
         heading += ["how it was decided"]
         lines = [_verdict(claim, row, story) for claim, row in rows]
         key = f"verdicts-{name.replace(' ', '-')}"
-        parts.append(markup.details(words.count_words(name, count), markup.table("", heading, lines), key=key))
+        parts.append(markup.details(words.count_words(name, count), markup.table(DIFFERENCES, heading, lines), key=key))
     return "".join(parts) + markup.details(
         "How statements are decided", markup.paragraph(VERDICTS), markup.paragraph(_bootstrapped(decided, story))
     )
@@ -238,7 +239,7 @@ def weightings(study: str, tables: Tables, story: Story) -> str:
         for key in ("role", "layer"):
             heading, *lines = means.split(table, metric, key, story)
             if lines:
-                parts.append(markup.details(f"{metric.words}, by {key}", markup.table("", heading, lines)))
+                parts.append(markup.details(f"{metric.words}, by {key}", markup.table(MEANS, heading, lines)))
     return markup.details("By weighting, role and layer", *parts)
 
 

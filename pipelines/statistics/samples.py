@@ -19,6 +19,11 @@ RUN = ("recipe", "seed")
 SAMPLED = ("stderr", "problems", "samples")  # columns of an evaluation beside its accuracy
 
 
+def fill_tables(tables: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
+    """`tables` with an empty one in the place of each that is absent."""
+    return {name: pl.LazyFrame(schema=table.schema) for name, table in TABLES.items()} | dict(tables)
+
+
 def table(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str]) -> pl.LazyFrame:
     """The rows of table `name` that belong to one of `arms` and to a decoder projection; empty without such a table.
 

@@ -113,8 +113,8 @@ class Story:
 
     claims: None takes the defaults. reported, remarks: by metric family, what a source reports of an arm, and what to
     know before reading the number. headline: rows of the first screen, five at most. lead: the figure beside them.
-    lines: from the decided verdicts and the headline to sentences, the first of which opens the page. references: arms that other
-    trajectories are judged by (`opd regime`), with the names verdicts have for them.
+    lines: from the decided verdicts and the headline to sentences, the first of which opens the page. references: arms
+    that other trajectories are judged by (`opd regime`), with the names verdicts have for them.
     """
 
     title: str = ""

@@ -13,9 +13,9 @@ from assets.partitions import STUDIES, anchor_key, grid, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.paper.items import ITEMS
-from pipelines.statistics import markdown
 from pipelines.runs.geometry import measuring
 from pipelines.runs.trajectories.training import parents
+from pipelines.statistics import markdown
 from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]

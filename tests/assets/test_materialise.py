@@ -15,10 +15,10 @@ from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.statistics.markdown import escape
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
+from pipelines.statistics.markdown import escape
 from pipelines.studies import qwen3
 from tests.assets.conftest import checks, shown
 

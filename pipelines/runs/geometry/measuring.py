@@ -18,7 +18,6 @@ from opd_ops.recipe import Recipe
 from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
-from pipelines.store import proof
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import capacity, fan_out
@@ -27,6 +26,7 @@ from pipelines.runs.geometry.fitting import asked, fitted, smaller
 from pipelines.runs.geometry.splitting import split
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found, measure_matrix
+from pipelines.store import proof
 from pipelines.store.document import facts as facts_of
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.names import shown

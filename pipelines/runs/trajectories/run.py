@@ -71,9 +71,9 @@ class TrainingRun:
         import torch
 
         from pipelines.runs import aside
-        from pipelines.store import proof
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
+        from pipelines.store import proof
 
         workers = recipe.resources.workers
         if workers != (1 if ranks is None else ranks.count):

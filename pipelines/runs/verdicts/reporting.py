@@ -4,8 +4,8 @@
     reports/external.<name>/inputs.json   from: SHA-256 of what it was drawn from, by name; page: its own SHA-256
 
 A page is drawn where it is absent, is not the one that its inputs name, or one of these inputs is another: the record,
-a table of the import or of a reference run, the commit, a source file or a package that draws. What draws (SciPy, altair,
-vl-convert) is imported only then.
+a table of the import or of a reference run, the commit, a source file or a package that draws. What draws (SciPy,
+altair, vl-convert) is imported only then.
 """
 
 import hashlib

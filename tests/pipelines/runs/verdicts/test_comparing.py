@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 
 from pipelines import lake
-from pipelines.report.claims import CLAIMS
+from pipelines.paper.claims import CLAIMS
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store
 from pipelines.studies.catalog import find_study
-from tests.pipelines.report.conftest import plant_study
+from tests.pipelines.planted import plant_study
 
 TINY = find_study("tiny")
 

@@ -8,7 +8,7 @@ import torch
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.lake.schemas import TABLES
 from pipelines.paper import blocks, figure3
-from pipelines.paper.section import whole
+from pipelines.statistics.samples import fill_tables
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -39,7 +39,7 @@ def tables(rows):
         "localization": [row | keys for row in rows],
         "update_support": [keys | {"view": "bf16", "numel": 960, "unchanged": 0.5, "scope": "projection"}],
     }
-    return whole({
+    return fill_tables({
         name: pl.DataFrame(part, schema=TABLES[name].schema, orient="row").lazy() for name, part in made.items()
     })  # fmt: skip
 

@@ -5,11 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
+from pipelines.paper.arms import ARMS
+from tests.pipelines.planted import STORY
+
+EVERY = STORY.every
+
 from pipelines.paper import confinement, variants
 from pipelines.paper.palette import style
 from pipelines.paper.trajectories import RUNS
 from pipelines.report.adaptive import VARIABLES
-from pipelines.report.arms import ARMS, EVERY
 from pipelines.report.tone import lifted
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear sRGB.

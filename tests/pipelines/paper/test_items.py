@@ -8,8 +8,8 @@ from pipelines.paper import published
 from pipelines.paper.item import NUMBERS
 from pipelines.paper.items import ITEMS
 from pipelines.paper.palette import style
-from pipelines.paper.section import reported, whole
 from pipelines.report.figures import render_svg
+from pipelines.statistics.samples import fill_tables
 
 KEYS = [item.key for item in ITEMS]
 BY_KEY = {item.key: item for item in ITEMS}
@@ -79,7 +79,7 @@ def test_everything_the_paper_reports_is_drawn_and_told(specs, parts, key):
     drawn = {value for value in values if isinstance(value, float | int)}
     for one in item.published:
         assert one.low in drawn and one.high in drawn, one
-        assert one.words in reported(item)
+        assert one.words in item.reported
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -127,7 +127,7 @@ def test_a_study_without_such_arms_names_no_command(core, key):
 
 
 def test_an_arm_that_is_missing_is_named_and_the_others_are_drawn(plant):
-    tables = whole(plant(more=("opd-top50", "opd-random25", "opd-mix-50")))
+    tables = fill_tables(plant(more=("opd-top50", "opd-random25", "opd-mix-50")))
     drawing = BY_KEY["figure7"].draw(tables, None)
     token, rollout, mixing = drawing.absent
     assert "opd-random50, opd-top25" in token and "opd-top50" not in token
@@ -139,12 +139,12 @@ def test_an_arm_that_is_missing_is_named_and_the_others_are_drawn(plant):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_study_without_runs_gives_a_sentence(key):
-    drawing = BY_KEY[key].draw(whole({}), None)
+    drawing = BY_KEY[key].draw(fill_tables({}), None)
     assert drawing.chart is None and drawing.absent
 
 
 def test_a_study_without_a_matched_control_has_no_such_line_in_the_table(smollm):
-    drawing = BY_KEY["table1"].draw(whole(smollm), None)
+    drawing = BY_KEY["table1"].draw(fill_tables(smollm), None)
     assert drawing.numbers["arm"].to_list() == ["OPD", "RLVR", "SFT"]
     assert drawing.numbers["low"].null_count() == 3  # one seed
 
@@ -155,6 +155,4 @@ def test_the_papers_pairs_stand_beside_the_arms_that_take_their_part():
 
 
 def _arms():
-    from pipelines.report.arms import EVERY
-
-    return EVERY
+    return STORY.every

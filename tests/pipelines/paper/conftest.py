@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.paper.item import Drawing
 from pipelines.paper.items import ITEMS
-from pipelines.paper.section import whole
+from pipelines.statistics.samples import fill_tables
+from pipelines.studies.story import Drawing
+from tests.pipelines.planted import every, plant, smollm, story, tiny, varied
 
+__all__ = ["every", "plant", "smollm", "story", "tiny", "varied"]
 SHIFTS = [0.3, -0.1]  # of every matrix's two leading singular values
 
 
@@ -20,7 +22,7 @@ def _shifted(tables: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
     shared = [name for name in known.columns if name in TABLES["singular_shift"].schema]
     rows = known.select(shared).with_columns(k=pl.lit(2, pl.Int64), shifts=pl.lit(SHIFTS), nss_k=pl.col("step") / 1e4)
     rows = pl.concat([pl.DataFrame(schema=TABLES["singular_shift"].schema), rows], how="diagonal")
-    return whole(dict(tables) | {"singular_shift": rows.lazy()})
+    return fill_tables(dict(tables) | {"singular_shift": rows.lazy()})
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,11 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.judging import Comparison
-from pipelines.regimes.references import ARMS
 from pipelines.runs.verdicts import judging
 
 UNIT = 1e-3  # the norm where the lines cross their levels
 NOISE = 0.02  # of one offset
-KINDS = dict(zip(ARMS, (0.0, 1.0, 2.0), strict=True))
+KINDS = {"sft": 0.0, "opd": 1.0, "rlvr": 2.0}
 
 
 @dataclass(frozen=True, kw_only=True)

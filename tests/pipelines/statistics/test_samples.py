@@ -15,10 +15,11 @@ from pipelines.statistics.metrics import (
     UNCHANGED,
 )
 from pipelines.statistics.samples import samples
+from tests.pipelines.planted import STORY
 
 
 def value(metric, tables, arm="opd", seed=0) -> float:
-    frame = samples([metric], tables)[metric].filter(pl.col("arm") == arm, pl.col("seed") == seed)
+    frame = samples([metric], tables, STORY.core)[metric].filter(pl.col("arm") == arm, pl.col("seed") == seed)
     return frame["value"].item()
 
 
@@ -58,10 +59,10 @@ def test_a_rank_that_follows_the_shape_keeps_every_matrix(tiny):
 
 
 def test_the_largest_cut_that_all_rows_have_is_taken(smollm):
-    assert samples([ROTATION["bf16"]], smollm)[ROTATION["bf16"]]["cut"].unique().to_list() == [64]
+    assert samples([ROTATION["bf16"]], smollm, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [64]
     too_large = pl.when(pl.col("k") < 64).then(pl.col("mean_deg"))
     tables = {"rotation": smollm["rotation"].with_columns(mean_deg=too_large)}
-    assert samples([ROTATION["bf16"]], tables)[ROTATION["bf16"]]["cut"].unique().to_list() == [16]
+    assert samples([ROTATION["bf16"]], tables, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [16]
 
 
 def test_the_nearest_snapshot_stands_for_a_share(tiny):
@@ -69,7 +70,7 @@ def test_the_nearest_snapshot_stands_for_a_share(tiny):
     tables = {"locking": tiny["locking"].with_columns(step=moved).filter(pl.col("recipe") == "tiny.opd")}
     assert value(SIMILARITY["bf16", 10], tables) == pytest.approx(0.80 * 1.02)
     far = {"locking": tables["locking"].filter(~pl.col("step").is_in([5, 12]))}
-    assert samples([SIMILARITY["bf16", 10]], far)[SIMILARITY["bf16", 10]].is_empty()
+    assert samples([SIMILARITY["bf16", 10]], far, STORY.core)[SIMILARITY["bf16", 10]].is_empty()
 
 
 def test_similarity_is_to_the_last_step(tiny):
@@ -85,10 +86,10 @@ def test_a_change_is_end_minus_early(tiny):
 def test_row_order_does_not_change_a_bit(tiny):
     shuffled = {name: frame.collect().sample(fraction=1, shuffle=True, seed=1).lazy() for name, frame in tiny.items()}
     metrics = [UNCHANGED, *ROTATION.values(), *STABLE_RANK.values()]
-    one, other = samples(metrics, tiny), samples(metrics, shuffled)
+    one, other = samples(metrics, tiny, STORY.core), samples(metrics, shuffled, STORY.core)
     assert all(one[metric].equals(other[metric]) for metric in metrics)
 
 
 def test_an_absent_view_gives_nothing(tiny):
-    frame = samples([replace(UNCHANGED, where=(("view", "fp8"),))], tiny)
+    frame = samples([replace(UNCHANGED, where=(("view", "fp8"),))], tiny, STORY.core)
     assert all(found.is_empty() for found in frame.values())

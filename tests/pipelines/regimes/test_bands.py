@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 from pipelines.regimes import bands, calibration
 from pipelines.regimes.readings import READINGS
+from tests.pipelines.planted import STORY
 
 NORMS = tuple(0.001 * 1.5**i for i in range(12))
 
@@ -25,7 +26,7 @@ def references(*values, **changes):
     return pl.concat([run(value, seed=seed, **changes) for seed, value in enumerate(values)])
 
 
-def verdicts(found):
+def verdicts(found, STORY):
     return found.sort("step")["inside"].to_list()
 
 
@@ -59,18 +60,18 @@ def test_the_norm_is_compared_at_the_same_step():
     found = bands.calibrate(references(*growing, quantity="relative_norm"))
     assert found["master", "relative_norm"].at(1.0).low < 0.0011 < found["master", "relative_norm"].at(1.0).high
     slow = run(lambda n: n / 2, recipe="s.slow", quantity="relative_norm", norms=tuple(n / 2 for n in NORMS))
-    assert verdicts(bands.judge(slow, found)) == [False] * 12
+    assert verdicts(bands.judge(slow, found), STORY) == [False] * 12
 
 
 def test_where_fewer_than_two_references_reach_there_is_no_verdict():
     short = run(3.1, seed=1, norms=NORMS[:6])
     found = bands.calibrate(pl.concat([run(3.0), short]))
     judged = bands.judge(run(3.05, recipe="s.new"), found)
-    assert verdicts(judged) == [True] * 6 + [None] * 6
+    assert verdicts(judged, STORY) == [True] * 6 + [None] * 6
     assert judged["references"].to_list() == [2] * 6 + [None] * 6
     assert judged["reason"][0] is None and "outside calibration" in judged["reason"][11]
     below = bands.judge(run(3.05, recipe="s.new", norms=[n / 1e3 for n in NORMS]), found)
-    assert verdicts(below) == [None] * 12 and bands.trips(below) == []
+    assert verdicts(below, STORY) == [None] * 12 and bands.trips(below) == []
 
 
 def test_a_third_reference_that_ends_early_leaves_the_band_of_two():
@@ -129,7 +130,7 @@ def test_new_runs_lie_inside_at_about_the_nominal_rate():
     for _ in range(worlds):
         runs = simulated(generator, 4)
         judged = bands.judge(runs.filter(seed=3), bands.calibrate(runs.filter(pl.col("seed") < 3)))
-        inside += [verdict for verdict in verdicts(judged) if verdict is not None]
+        inside += [verdict for verdict in verdicts(judged, STORY) if verdict is not None]
         tripped += bool(bands.trips(judged))
     # Snapshots of a run are no independent trials: 60 runs know the rate to about 3 %.
     assert np.mean(inside) == pytest.approx(0.95, abs=0.05)
@@ -211,10 +212,10 @@ def test_one_reference_is_no_band():
 
 def test_a_view_without_references_has_no_verdict():
     found = bands.judge(run(3.0, view="bf16"), bands.calibrate(references(3.0, 3.1)))
-    assert verdicts(found) == [None] * 12
+    assert verdicts(found, STORY) == [None] * 12
 
 
 def test_a_value_that_is_missing_says_so():
     rows = run(3.0).with_columns(value=pl.when(pl.col("step") > 1).then("value"))
     found = bands.judge(rows, bands.calibrate(references(3.0, 3.1)))
-    assert verdicts(found) == [None, *[True] * 11] and found["reason"][0] == "no value at this step"
+    assert verdicts(found, STORY) == [None, *[True] * 11] and found["reason"][0] == "no value at this step"

@@ -15,8 +15,8 @@ from pipelines.statistics.power import (
     power,
     scored,
     spread,
-    terminal,
 )
+from tests.pipelines.planted import STORY
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -118,7 +118,7 @@ def test_pooled_intervals_cover_the_task_where_seeds_alone_do_not():
 
 
 def test_a_study_has_one_row_an_arm(tiny):
-    table = power(tiny)
+    table = power(tiny, STORY.every, "opd")
     assert table.schema == SCHEMA
     assert table["arm"].to_list() == ["sft", "opd", "rlvr", "sft-matched"]
     row = table.row(by_predicate=pl.col("arm") == "rlvr", named=True)
@@ -135,13 +135,13 @@ def test_a_study_has_one_row_an_arm(tiny):
 
 
 def test_one_seed_has_a_half_width_over_problems_only(smollm):
-    table = power(smollm)
+    table = power(smollm, STORY.every, "opd")
     assert table["half_problems"].null_count() == 0
     assert table["half"].is_null().all() and table["detectable"].is_null().all()
-    assert grid(table)[1][3:] == ["\u00b1 3.9", "-", "-", "-", "-", "-"]
+    assert grid(table, STORY)[1][3:] == ["\u00b1 3.9", "-", "-", "-", "-", "-"]
 
 
 def test_the_text_holds_every_cell_and_nothing_gives_nothing(tiny):
-    told = terminal(power(tiny))
-    assert all(cell in told for line in grid(power(tiny)) for cell in line)
-    assert power({}).is_empty() and terminal(power({})) == ""
+    heading, *lines = grid(power(tiny, STORY.every, "opd"), STORY)
+    assert [line[0] for line in lines] == ["SFT", "OPD", "RLVR", "sft-matched"] and len(heading) == len(lines[0])
+    assert power({}, STORY.every, "opd").is_empty()

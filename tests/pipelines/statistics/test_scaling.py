@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
+from pipelines.paper.story import SIZES
 from pipelines.statistics import scaling
+from tests.pipelines.planted import STORY
 
 NUMEL = {"": 200, "w64": 50, "w256": 800, "d4": 400, "llama": 240}
 POWER = {"sft": 0.5, "opd": -0.25, "rlvr": 0.0}
@@ -24,7 +26,7 @@ def rows(name, sizes, seeds, columns):
     """Two matrices a run at the end of it and at 10 % and 25 %, in both views."""
     made = []
     for size in sizes:
-        for arm in scaling.ARMS:
+        for arm in SIZES.arms:
             for seed in seeds:
                 for view in ("bf16", "master"):
                     for matrix in ("a", "b"):
@@ -65,9 +67,9 @@ def one(found, **where):
     return row
 
 
-@pytest.mark.parametrize("arm", scaling.ARMS)
+@pytest.mark.parametrize("arm", SIZES.arms)
 def test_an_exact_power_of_the_weights_has_its_exponent_and_no_misfit(arm):
-    found = scaling.scaling("s", tables())
+    found = scaling.scaling("s", tables(), SIZES)
     row = one(found, metric="relative norm of the update", view="master", arm=arm, factor="width")
     assert row["value"] == pytest.approx(POWER[arm], abs=1e-12)
     assert row["seeds"] == 3 and row["misfit"] == pytest.approx(0, abs=1e-12)
@@ -80,8 +82,8 @@ def test_an_exact_power_of_the_weights_has_its_exponent_and_no_misfit(arm):
 
 
 def test_depth_and_family_are_ratios_to_the_core_size():
-    found = scaling.scaling("s", tables())
-    for factor, size in scaling.RATIOS.items():
+    found = scaling.scaling("s", tables(), SIZES)
+    for factor, size in SIZES.ratios.items():
         row = one(found, metric="stable rank of the update", view="bf16", arm="opd", factor=factor)
         assert row["value"] == pytest.approx(RATIO[size]) and row["misfit"] is None
     same = one(found, metric="Sim_16 to the final step at 10 %", view="bf16", arm="sft", factor="depth")
@@ -95,26 +97,28 @@ def test_the_interval_is_students_over_the_seeds_exponents(monkeypatch):
         f"{__name__}.value", lambda size, arm, seed: NUMEL[size] ** (slopes[seed] if arm == "sft" else 0.0)
     )
     row = one(
-        scaling.scaling("s", tables()), metric="relative norm of the update", view="bf16", arm="sft", factor="width"
+        scaling.scaling("s", tables(), SIZES),
+        metric="relative norm of the update",
+        view="bf16",
+        arm="sft",
+        factor="width",
     )
     half = 4.302652729911275 * 0.1 / math.sqrt(3)
     assert row["value"] == pytest.approx(0.2) and row["high"] - row["value"] == pytest.approx(half)
 
 
 def test_sizes_that_are_missing_leave_their_rows_out_and_one_seed_has_no_interval():
-    assert scaling.scaling("s", tables(sizes=("",))).is_empty()
-    found = scaling.scaling("s", tables(sizes=("", "w64", "d4"), seeds=(1,)))
+    assert scaling.scaling("s", tables(sizes=("",)), SIZES).is_empty()
+    found = scaling.scaling("s", tables(sizes=("", "w64", "d4"), seeds=(1,)), SIZES)
     assert set(found["factor"]) == {"depth"}, "two widths are no fit"
     assert found["low"].is_null().all() and set(found["seeds"]) == {1}
-    assert scaling.scaling("s", {}).is_empty()
+    assert scaling.scaling("s", {}, SIZES).is_empty()
 
 
 def test_the_grid_names_every_arm_and_factor():
-    found = scaling.scaling("s", tables())
-    heading, *lines = scaling.grid(found)
+    found = scaling.scaling("s", tables(), SIZES)
+    heading, *lines = scaling.grid(found, SIZES, STORY)
     assert heading == ["factor", "metric", "SFT", "OPD", "RLVR"]
     norms = {line[0]: line[2] for line in lines if line[1] == "relative norm of the update, master"}
-    assert list(norms) == list(scaling.TITLES.values())
+    assert list(norms) == list(SIZES.titles.values())
     assert norms["exponent in weights"] == "+0.50" and norms["4 layers / 2"].startswith("1.50")
-    assert len(scaling.terminal(found).splitlines()) == 1 + len(lines) and scaling.terminal(found.clear()) == ""
-    assert "8B" in scaling.CANNOT

@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.paper.claims import CLAIMS
 from pipelines.paper.suites import SUITES
-from pipelines.report.arms import CORE, EVERY
-from pipelines.report.claims import BY_TEXT, CLAIMS, Control, Kind
+from pipelines.statistics.claims import COMPARED, default_claims
+from pipelines.statistics.stories import complete
+from pipelines.studies.claim import Control, Kind
+from pipelines.studies.story import Arm, Story
+from tests.pipelines.planted import STORY
 
-CLAIM = BY_TEXT["unchanged weights, bf16: SFT < OPD"]
+CLAIM = STORY.claim_by_text["unchanged weights, bf16: SFT < OPD"]
 ENDS = st.floats(-10, 10)
 KINDS = ["less", "greater", "at_most", "near", "far", "differs"]
 MATCHED = Control(words="", kind="matched", left="sft-matched", right="opd")
@@ -126,11 +130,11 @@ def test_claims_name_arms_that_there_are_and_the_suite_they_need():
     suites = {suite.name: set(suite.arms) for suite in SUITES} | {"core": set()}
     for claim in CLAIMS:
         arms = {arm for arm in (claim.left, claim.right) if isinstance(arm, str)}
-        assert arms <= set(EVERY), claim.text
-        of_suite = arms - set(CORE)
+        assert arms <= set(STORY.every), claim.text
+        of_suite = arms - set(STORY.core)
         assert of_suite <= suites[claim.suite] and bool(of_suite) == (claim.suite != "core"), claim.text
         for control in claim.controls:
-            assert {arm for arm in (control.left, control.right) if isinstance(arm, str)} <= set(EVERY)
+            assert {arm for arm in (control.left, control.right) if isinstance(arm, str)} <= set(STORY.every)
 
 
 def test_a_control_is_never_the_claim_itself():
@@ -142,3 +146,26 @@ def test_texts_are_unique_and_every_suite_has_claims():
     assert len({claim.text for claim in CLAIMS}) == len(CLAIMS)
     assert {claim.suite for claim in CLAIMS} == {"core", *(suite.name for suite in SUITES)}
     assert {claim.section for claim in CLAIMS} == {"paper", "control", "accuracy", "ours"}
+
+
+THREE = Story(core=("a", "b", "c"), arms=(Arm(key="a", label="A", control="c"),))
+
+
+def test_a_study_without_claims_compares_every_pair_in_every_metric():
+    claims = default_claims(THREE)
+    assert len(claims) == 3 * (len(COMPARED) + 1) and len({claim.text for claim in claims}) == len(claims)
+    assert {(claim.left, claim.right) for claim in claims} == {("a", "b"), ("a", "c"), ("b", "c")}
+    assert all(claim.kind == "differs" and claim.suite == "core" for claim in claims)
+
+
+def test_the_declared_control_takes_its_arms_place_and_is_a_section_of_its_own():
+    claims = {(claim.left, claim.right): claim for claim in default_claims(THREE)}
+    assert claims["a", "c"].section == "control" and claims["a", "c"].controls == ()
+    (control,) = claims["a", "b"].controls
+    assert (control.left, control.right, control.words) == ("c", "b", "c in the place of A")
+    assert claims["b", "c"].controls == ()
+
+
+def test_references_are_the_core_arms_that_are_no_control():
+    assert complete(THREE).references == {"a": "A", "b": "b"}
+    assert complete(Story(core=("a",))).references == {}, "one arm has nothing to be compared with"
