@@ -109,7 +109,9 @@ def tips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
     for key in (*keys, "value"):
         words = WORDS.get(key, key)
         text = key in ("side", "role", "view", "kind", "point")
-        fields.append(alt.Tooltip(f"{key}:N", title=words) if text else alt.Tooltip(f"{key}:Q", title=words, format=NUMBER))
+        fields.append(
+            alt.Tooltip(f"{key}:N", title=words) if text else alt.Tooltip(f"{key}:Q", title=words, format=NUMBER)
+        )
     return chart.transform_calculate(ends=between).encode(tooltip=[*fields, alt.Tooltip("ends:N", title=ends)])
 
 
@@ -207,7 +209,9 @@ def styled(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
         axis=alt.AxisConfig(labelFontSize=TEXT - 1, gridColor=GRID, domainColor=QUIET, tickColor=QUIET, **text),
         axisY=alt.Undefined if room is None else alt.AxisConfig(minExtent=room, maxExtent=room),
         title=alt.TitleConfig(fontSize=TEXT, fontWeight="normal", color=INK),
-        legend=alt.LegendConfig(labelFontSize=TEXT, symbolOpacity=1, symbolStrokeWidth=0, columnPadding=18, **legend, **text),
+        legend=alt.LegendConfig(
+            labelFontSize=TEXT, symbolOpacity=1, symbolStrokeWidth=0, columnPadding=18, **legend, **text
+        ),
         view=alt.ViewConfig(stroke=None),
     )
     return chart

@@ -37,7 +37,9 @@ def embed(chart: Any, key: str, title: str, alt: str) -> str:
     spec = chart.to_dict()
     still = picture(spec, key, alt)
     del spec["$schema"]
-    rows = json.dumps({name: in_columns(rows) for name, rows in spec.pop("datasets", {}).items()}, separators=(",", ":"))
+    rows = json.dumps(
+        {name: in_columns(rows) for name, rows in spec.pop("datasets", {}).items()}, separators=(",", ":")
+    )
     spec |= {"description": alt, "usermeta": {"rows": deflated(rows)}}
     text = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
     width = WIDTH.search(still)
@@ -50,7 +52,7 @@ def embed(chart: Any, key: str, title: str, alt: str) -> str:
 
 @lru_cache(1)
 def bundle() -> str:
-    """The script elements that make charts live, once a page, at its end: Vega (deflated: 0.41 of 0.90 MB), `page.js`."""
+    """The script elements that make charts live, once a page, at its end: Vega (0.41 MB, 0.90 inflated), `page.js`."""
     library = deflated(vl_convert.javascript_bundle(SNIPPET))
     script = files("pipelines.report").joinpath("page.js").read_text(encoding="utf-8")
     return f'<script type="text/plain" id="vega">{library}</script>\n<script>\n{script}</script>'
@@ -59,6 +61,10 @@ def bundle() -> str:
 def deflated(text: str) -> str:
     """`text` as the page's script inflates it: zlib's format in base64."""
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def in_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def in_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
