@@ -50,11 +50,21 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
     arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
     columns = [
         mosaic.Column(
-            found[ANGLE], "angles of one matrix (deg)", "index of the angle", reported=of(FIGURE2, ANGLE), log=True, sides=True
+            found[ANGLE],
+            "angles of one matrix (deg)",
+            "index of the angle",
+            reported=of(FIGURE2, ANGLE),
+            log=True,
+            sides=True,
         ),
         mosaic.Column(found[SHIFT], "shift of its values", "index of the value", reported=[]),
         mosaic.Column(
-            found[LARGEST_ANGLE], "largest angle (deg)", "matrix", reported=of(FIGURE2, LARGEST_ANGLE), log=True, sides=True
+            found[LARGEST_ANGLE],
+            "largest angle (deg)",
+            "matrix",
+            reported=of(FIGURE2, LARGEST_ANGLE),
+            log=True,
+            sides=True,
         ),
         mosaic.Column(found[NSS], "NSS (no unit)", "matrix", reported=of(FIGURE2, NSS), log=True),
     ]

@@ -68,7 +68,9 @@ def _dots(
     hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "stroke": QUIET, "strokeWidth": 2}
     layers = []
     if chance is not None:
-        layers = level(alt.Chart(pl.DataFrame({"value": [chance]})), f"chance {chance:g} %", axis, labels=first, below=24)
+        layers = level(
+            alt.Chart(pl.DataFrame({"value": [chance]})), f"chance {chance:g} %", axis, labels=first, below=24
+        )
     whisker = ours.mark_rule(strokeWidth=2.5, xOffset=-9).encode(y=axis.y("low", labels=first), y2="high:Q")
     dot = tips(ours.mark_point(size=80, filled=True, opacity=1, xOffset=-9), ends=ENDS)
     layers += [

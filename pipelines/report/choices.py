@@ -105,8 +105,13 @@ class Quantity:
             chance=pl.lit(None, pl.Float64()) if self.floor is None or null else pl.col(self.floor).cast(pl.Float64()),
         )
         keys = (*self.axes, "arm", "view", "seed", self.x)
-        means = rows.explode("role").explode("layer").group_by(keys).agg(
-            value=self.scale * mean(self.column, "matrix", self.weight), floor=self.scale * pl.col("chance").mean()
+        means = (
+            rows.explode("role")
+            .explode("layer")
+            .group_by(keys)
+            .agg(
+                value=self.scale * mean(self.column, "matrix", self.weight), floor=self.scale * pl.col("chance").mean()
+            )
         )
         return means.select(*keys, "value", "floor", null=pl.lit(null))
 
@@ -114,7 +119,9 @@ class Quantity:
 def bound(name: str, values: Iterable[str], first: str) -> alt.Parameter:
     """A field of the page in which one of `values` is chosen."""
     options = list(values)
-    return alt.param(name=f"pick_{name}", value=first, bind=alt.binding_select(options=options, name=f"{TITLES[name]} "))
+    return alt.param(
+        name=f"pick_{name}", value=first, bind=alt.binding_select(options=options, name=f"{TITLES[name]} ")
+    )
 
 
 def chosen(names: Iterable[str]) -> str:

@@ -107,7 +107,9 @@ def tips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
     for key in (*keys, "value"):
         words = WORDS.get(key, key)
         text = key in ("side", "role", "view", "kind", "point")
-        fields.append(alt.Tooltip(f"{key}:N", title=words) if text else alt.Tooltip(f"{key}:Q", title=words, format=NUMBER))
+        fields.append(
+            alt.Tooltip(f"{key}:N", title=words) if text else alt.Tooltip(f"{key}:Q", title=words, format=NUMBER)
+        )
     return chart.transform_calculate(ends=between).encode(tooltip=[*fields, alt.Tooltip("ends:N", title=ends)])
 
 
@@ -142,7 +144,9 @@ def curves(
     base = chart(whole).encode(x=across)
     points = base if every or x == INDEX else chart(named(marks(rows), arms)).encode(x=across)
     # A wide invisible rim, so that the pointer need not hit a mark exactly.
-    point = points.mark_point(filled=True, size=42, opacity=0 if x == INDEX else 1, stroke="transparent", strokeWidth=12)
+    point = points.mark_point(
+        filled=True, size=42, opacity=0 if x == INDEX else 1, stroke="transparent", strokeWidth=12
+    )
     layers = [
         base.mark_area(opacity=0.2, clip=True).encode(y=axis.y("low", labels=labels), y2="high:Q", color=look["color"]),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=look["color"], strokeDash=look["strokeDash"]),
@@ -198,7 +202,9 @@ def styled(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
         axis=alt.AxisConfig(labelFontSize=TEXT - 1, gridColor=GRID, domainColor=QUIET, tickColor=QUIET, **text),
         axisY=alt.Undefined if room is None else alt.AxisConfig(minExtent=room, maxExtent=room),
         title=alt.TitleConfig(fontSize=TEXT, fontWeight="normal", color=INK),
-        legend=alt.LegendConfig(labelFontSize=TEXT, symbolOpacity=1, symbolStrokeWidth=0, columnPadding=18, **legend, **text),
+        legend=alt.LegendConfig(
+            labelFontSize=TEXT, symbolOpacity=1, symbolStrokeWidth=0, columnPadding=18, **legend, **text
+        ),
         view=alt.ViewConfig(stroke=None),
     )
     return chart

@@ -37,7 +37,9 @@ def embed(chart: Any, key: str, title: str, alt: str) -> str:
     spec = chart.to_dict()
     still = picture(spec, key, alt)
     del spec["$schema"]
-    rows = json.dumps({name: in_columns(rows) for name, rows in spec.pop("datasets", {}).items()}, separators=(",", ":"))
+    rows = json.dumps(
+        {name: in_columns(rows) for name, rows in spec.pop("datasets", {}).items()}, separators=(",", ":")
+    )
     spec |= {"description": alt, "usermeta": {"rows": deflated(rows)}}
     text = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
     width = WIDTH.search(still)
