@@ -38,8 +38,8 @@ def lines(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
         return []
     ratio = turned["sft"] / turned["opd"]
     sentence = (
-        f"SFT turns the leading directions of the weights {ratio:.2g} times as far as OPD, and OPD "
-        f"{turned['opd'] / turned['rlvr']:.2g} times as far as RLVR"
+        f"SFT turns the weights {ratio:.2g} times as far as OPD, and OPD {turned['opd'] / turned['rlvr']:.2g} times as "
+        "far as RLVR"
     )
     twin = decided.filter(pl.col("section") == "control", pl.col("seeds") > 2)
     if twin.is_empty():
@@ -48,8 +48,8 @@ def lines(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
     own = quantity(turned["opd"], "deg")
     other = quantity(turned["sft-matched"], "deg") if "sft-matched" in turned else "the same"
     return [
-        f"{sentence}; but offline SFT with OPD's start, rate and batch turns them as far as OPD ({other} against "
-        f"{own}), and {same} of {twin.height} measures do not tell the two apart."
+        f"{sentence}; but offline SFT with OPD's start, rate and batch turns them as far as OPD does ({other} and "
+        f"{own}): {same} of {twin.height} measures do not tell the two apart."
     ]
 
 

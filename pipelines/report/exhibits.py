@@ -15,6 +15,9 @@ from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
 
+FOLDED = "How it was computed, what controls say, numbers"
+
+
 def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
     """Every figure whose tables have rows of `arms`, but for the one with the key `leave_out`."""
     drawn = [
@@ -28,30 +31,33 @@ def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence
 def drawing(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """One figure: its picture, one line of meaning, and what is behind a click."""
     picture = vega.embed(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
+    more = explained(figure, story, tables, decided, arms)
+    return markup.figure(figure.key, figure.title, picture, figure.meaning, more)
+
+
+def explained(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
+    """What is behind a click under a figure."""
     how = " ".join([figure.how, *computed([name for name in figure.needs if name != "nulls"], tables, arms)])
-    explained = markup.notes(
+    notes = markup.notes(
         (
             ("Beside a null.", figure.null_sentence(story, tables, arms) or ""),
             ("How it was computed.", how),
             ("Careful.", figure.caveat),
         )
     )
-    more = markup.details(
-        "How it was computed, what controls say, numbers",
-        explained,
-        statements(decided, story, figure.needs),
-        numbered(figure.numbers(story, tables, arms)),
+    return markup.details(
+        FOLDED, notes, statements(decided, story, figure.needs), numbered(figure.numbers(story, tables, arms))
     )
-    return markup.figure(figure.key, figure.title, picture, figure.meaning, more)
 
 
-def lead(story: Story, tables: Tables, arms: Sequence[str]) -> str:
+def lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """The picture of the first screen; empty where its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
     if figure is None or not figure.is_measured(tables, arms):
         return ""
     picture = vega.embed(figure.draw(story, tables, arms), "lead", figure.title, figure.alt)
-    return markup.figure("lead-picture", figure.title, picture, figure.meaning)
+    more = explained(figure, story, tables, decided, arms)
+    return markup.figure(f"lead-{figure.key}", figure.title, picture, figure.meaning, more, level=2)
 
 
 def numbered(parts: Mapping[str, pl.DataFrame]) -> str:
@@ -114,7 +120,7 @@ def exhibited(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, 
     key = f"exhibit-{exhibit.key}"
     picture = vega.embed(drawing.chart, key, exhibit.title, exhibit.shows)
     how = computed([name for name in exhibit.needs if name != "nulls"], tables, story.every)
-    explained = markup.notes(
+    notes = markup.notes(
         (
             ("How it was computed.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
             ("What it does not show.", exhibit.not_shown),
@@ -123,8 +129,8 @@ def exhibited(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, 
         )
     )
     more = markup.details(
-        "How it was computed, what controls say, numbers",
-        explained,
+        FOLDED,
+        notes,
         statements(decided, story, exhibit.needs, exhibit.suites),
         ends(drawing.numbers, story),
     )

@@ -8,7 +8,7 @@ import polars as pl
 from pipelines.report import markup, words
 from pipelines.statistics import inventory
 from pipelines.statistics.headline import ABSENT, cell, headline
-from pipelines.statistics.numbers import listed
+from pipelines.statistics.numbers import PLUS_MINUS, listed
 from pipelines.studies.story import Story, Tables
 
 ROWS = 5
@@ -59,8 +59,10 @@ def table(numbers: pl.DataFrame, story: Story) -> str:
 def _cell(row: Mapping[str, object] | None, story: Story) -> str:
     if row is None:
         return ABSENT
+    value, *interval = cell(row).split(f" {PLUS_MINUS} ", 1)
+    half = f'<span class="half">{PLUS_MINUS} {escape(interval[0])}</span>' if interval else ""
     reported = f'<span class="reported">{escape(str(row["paper"]))}</span>' if row["paper"] else ""
-    return f"{escape(cell(row))}{reported}"
+    return f"{escape(value)}{half}{reported}"
 
 
 def chips(decided: pl.DataFrame) -> str:

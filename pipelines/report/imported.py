@@ -63,7 +63,7 @@ def page(
     }
     there = {key: pair for key, pair in bodies.items() if pair[1]}
     main = "\n".join(markup.section(key, title, body) for key, (title, body) in there.items())
-    return document(story.title, _hero(shown, story, mine), main)
+    return document(story.title, _hero(shown, story, mine, nothing), main)
 
 
 def _story(mine: str, name: str, labels: Mapping[str, str]) -> Story:
@@ -79,7 +79,7 @@ def _renamed(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
     return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{mine}"}))
 
 
-def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str:
+def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: pl.DataFrame) -> str:
     """What was measured, its own numbers beside the references', and one picture."""
     known = [
         rows.filter(pl.col("recipe") == f"external.{mine}").select("matrix", "step").unique()
@@ -90,7 +90,7 @@ def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str:
     steps = sorted(set(rows["step"]) - {0})
     ends = "" if not steps else f" ({steps[0]})" if len(steps) == 1 else f" ({steps[0]} to {steps[-1]})"
     counted = f"{rows['matrix'].n_unique()} weight matrices at {len(steps)} step{'' if len(steps) == 1 else 's'}{ends}"
-    picture = exhibits.lead(story, tables, story.core)
+    picture = exhibits.lead(story, tables, nothing, story.core)
     side = f'<div class="lead-figure">{picture}</div>' if picture else ""
     return (
         f"<h1>{escape(story.title)}</h1>"

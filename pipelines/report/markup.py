@@ -67,9 +67,9 @@ def table(
     )
 
 
-def figure(key: str, title: str, picture: str, meaning: str, *more: str) -> str:
+def figure(key: str, title: str, picture: str, meaning: str, *more: str, level: int = 3) -> str:
     """A picture with its title, one line of meaning, and folded parts. picture: what `vega.embed` gives."""
-    words = f"<h3>{escape(title)}</h3>{paragraph(meaning)}"
+    words = f"<h{level}>{escape(title)}</h{level}>{paragraph(meaning)}"
     return f'<figure id="{key}"><figcaption>{words}</figcaption>{picture}{"".join(more)}</figure>'
 
 

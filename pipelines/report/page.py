@@ -27,11 +27,11 @@ def page(
     """
     story, tables = story_of(study), fill_tables(tables)
     decided = verdicts(study.name, tables, story)
-    picture = exhibits.lead(story, tables, story.core)
+    picture = exhibits.lead(story, tables, decided, story.core)
     top = hero.hero(study.name, tables, story, decided, picture, provenance)
     bodies = {
         "figures": ("What the weights did", exhibits.drawings(story, tables, decided, story.core, story.lead)),
-        "exhibits": (f"Beside {story.source}", exhibits.exhibits(story, tables, decided, store)),
+        "exhibits": ("Beside what is published", exhibits.exhibits(story, tables, decided, store)),
         "verdicts": ("Every statement", sections.verdicts(decided, story)),
         "suites": (
             "Other suites",

@@ -22,13 +22,13 @@ def story_of(study: Study) -> Story:
     """
     story = load_story(study.story)
     core = tuple(recipe.arm for recipe in study.arms())
+    declared = {arm.key for arm in story.arms}
     for arm in story.arms:
-        if arm.control is not None and arm.key in core and arm.control not in core:
+        if arm.control is not None and arm.control not in {*core, *declared}:
             raise ValueError(
                 f"study {study.name}: the control {arm.control!r} of arm {arm.key} is no arm of core; "
                 f"it has: {', '.join(core)}"
             )
-    declared = {arm.key for arm in story.arms}
     arms = [Arm(key=recipe.arm, meaning=_meaning(recipe)) for recipe in study.arms() if recipe.arm not in declared]
     suites = {suite.name: suite for suite in story.suites}
     others = {name: recipes for name, recipes in study.suites.items() if name != "core" and name not in suites}
