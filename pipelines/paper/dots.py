@@ -40,7 +40,8 @@ def beside(
         {"label": _name(one.arm, keys), "value": one.low, "whose": THEIRS, "paper": in_words(one)} for one in published
     ]
     theirs = alt.Chart(pl.DataFrame(words)).encode(y=y, tooltip="paper:N")
-    whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]))
+    legend = alt.Legend(symbolStrokeColor=QUIET, symbolStrokeWidth=2, symbolFillColor="transparent")
+    whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]), legend=legend)
     hollow = {"size": 100, "filled": True, "fill": PAPER, "stroke": QUIET, "strokeWidth": 2, "opacity": 1}
     dot = tips(ours.mark_point(size=90, filled=True, opacity=1), ends=ENDS)
     chart = alt.layer(

@@ -57,7 +57,7 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
             log=True,
             sides=True,
         ),
-        mosaic.Column(found[SHIFT], "shift of its values", "index of the value", reported=[]),
+        mosaic.Column(found[SHIFT], "shift (weight units)", "index of the value", reported=[]),
         mosaic.Column(
             found[LARGEST_ANGLE],
             "largest angle (deg)",

@@ -10,7 +10,7 @@ from pipelines.paper.blocks import MAPS
 from pipelines.paper.palette import style
 from pipelines.paper.panels import ENDS, styles
 from pipelines.paper.published import DENSITY, LOW_MAGNITUDE, PRINCIPAL, Published, in_words, of
-from pipelines.report.panels import PAPER, QUIET, Axis, columns, level, looks, named, styled, tips, written
+from pipelines.report.panels import PAPER, QUIET, Axis, columns, headed, level, looks, named, styled, tips, written
 
 SIDE, HEIGHT = 190, 150  # px of a map, of a panel of dots
 KINDS: dict[str, str] = dict(zip(MAPS, (DENSITY, PRINCIPAL, LOW_MAGNITUDE), strict=True))  # quantity by map
@@ -36,9 +36,9 @@ def figure(
 
 def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:
     part = shown.filter(pl.col("arm") == arm, pl.col("map") == kind).drop("arm", "map").drop_nulls("share")
-    # One legend for nine maps, above the first.
-    legend = alt.Legend(orient="top", type="gradient", gradientLength=SIDE - 10, titleOrient="left")
-    legend = legend if (arm, kind) == (arms[0], MAPS[0]) else None
+    # One legend for nine maps, at the end of the first row.
+    legend = alt.Legend(orient="right", type="gradient", gradientLength=SIDE - 30)
+    legend = legend if (arm, kind) == (arms[0], MAPS[-1]) else None
     share = alt.Color("share:Q", title="%", scale=alt.Scale(scheme="viridis", domain=(0, 100)), legend=legend)
     ends = {name: [0, int(shown[f"{name}_end"].max())] for name in ("row", "column")}  # type: ignore[arg-type]
     plain: dict[str, Any] = {"tickCount": 3, "grid": False, "labelFlush": True}
@@ -48,7 +48,7 @@ def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:
     y = alt.Y("row:Q", title="output index", axis=written(kind == MAPS[0], **plain), scale=scale)
     words = [alt.Tooltip("share:Q", title="share (%)", format=".3~g"), "row:Q", "column:Q"]
     cell = alt.Chart(part).mark_rect().encode(x=x, x2="column_end:Q", y=y, y2="row_end:Q", color=share, tooltip=words)
-    return cell.properties(width=SIDE, height=SIDE, title=f"{style(arm).label}: {KINDS[kind]}")
+    return headed(f"{style(arm).label}: {KINDS[kind]}", cell, width=SIDE, height=SIDE)
 
 
 def _dots(
@@ -78,4 +78,4 @@ def _dots(
         dot.encode(y=axis.y(labels=first), **quiet),
         theirs.mark_point(opacity=1, xOffset=9, **hollow).encode(y=axis.y(labels=first)),
     ]
-    return alt.layer(*layers).properties(width=SIDE, height=HEIGHT, title=f"all matrices: {name}")
+    return headed(f"all: {name}", *layers, width=SIDE, height=HEIGHT)

@@ -10,7 +10,7 @@ import polars as pl
 from pipelines.paper.palette import style
 from pipelines.paper.panels import ENDS, shared
 from pipelines.paper.published import Published
-from pipelines.report.panels import INK, QUIET, TEXT, Axis, columns, named, styled, tips, written
+from pipelines.report.panels import INK, QUIET, TEXT, Axis, columns, headed, named, styled, tips, written
 
 WIDTH, HEIGHT = 175, 125  # px of a panel
 SIDES = {"input": "input side (right)", "output": "output side (left)"}
@@ -52,8 +52,7 @@ def panel(column: Column, arm: str, *, last: bool) -> Any:
     layers.append(line)
     spots = base.mark_point(size=30, opacity=0, filled=True, stroke="transparent", strokeWidth=10, color=look.color)
     layers.append(tips(spots, *(["side"] if column.sides else []), "index", ends=ENDS).encode(y=axis.y()))
-    title = alt.TitleParams(f"{look.label}: {column.title}", anchor="start", offset=4)
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
+    return headed(f"{look.label}: {column.title}", *layers, width=WIDTH, height=HEIGHT)
 
 
 def _reported(one: Published, axis: Axis) -> list[Any]:

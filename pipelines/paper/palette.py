@@ -2,7 +2,8 @@
 
 Core arms keep theirs (`arms.ARMS`). An arm of a group of `suites.SUITES` takes its place in the ramp of the group, dark
 to light; an arm continued from another takes the other's colour, darkened by what confines it. These are the colours on
-white; a dark page lifts them (`tone.py`). Within every item, on both, any two arms differ by at least 9 in CIE Lab,
+white; a dark page turns their lightness over (`page.css`). Within every item, on both, any two arms differ by at least 9 in
+CIE Lab,
 also as a person without red, green or blue cones sees them, and every line has a contrast of at least 3 with the page;
 dash and shape repeat the colour.
 """
@@ -12,24 +13,24 @@ from functools import cache
 
 from pipelines.paper.arms import BY_KEY
 from pipelines.paper.suites import SUITES
+from pipelines.report.palette import STAR
 from pipelines.studies.story import Arm
 
 RAMPS = {  # of the groups of suites.SUITES; sRGB
-    "Estimator": ("#b0309a",),
+    "Estimator": ("#b0307a",),
     "Token selection": ("#6c1b22", "#913c3e", "#b35a5a", "#d67978"),
     "Rollout source": ("#379cd0", "#6b6b6b"),
     "Self-teacher": ("#5f7f2f",),
-    "Mixing": ("#482e00", "#614402", "#7c5b1c", "#987334", "#b48d4d"),
+    "Mixing": ("#402a01", "#5c4011", "#795720", "#976f2f", "#b7883f"),
     "Mixing without OPD": ("#8c8c8c",),
 }
 IMPORTED = " (imported)"  # ends the key of a trajectory from elsewhere
 OTHER = ("#3d3d3d", "#666666", "#8f8f8f")  # arms that nothing places
-STAR = "M0,-1L.24,-.31L.95,-.31L.38,.12L.59,.81L0,.4L-.59,.81L-.38,.12L-.95,-.31L-.24,-.31Z"
 SHAPES = ("circle", "square", "diamond", "triangle-down", "cross", STAR, "triangle-right", "triangle-left")
 DASHES = ((1, 0), (6, 2), (3, 3), (9, 3, 2, 3), (5, 5), (12, 3), (4, 2), (1, 3))
 LATER = {"Estimator": 6, "Mixing without OPD": 7}  # places past those of the mixes, with which they are drawn
 CONTINUED = re.compile(r"(?P<parent>.+)-at\d+(?:-(?P<basis>[a-z-]+?)\d+(?:-[a-z]+)?)?")
-DARKER = {"own": 0.25, "random": 0.5, "start": 0.6}  # how far to black
+DARKER = {"own": 0.4, "random": 0.65, "start": 0.75}  # how far to black
 
 
 @cache

@@ -11,7 +11,7 @@ from pipelines.paper.palette import style
 from pipelines.paper.panels import ENDS, styles
 from pipelines.paper.published import BENCHMARKS, Published
 from pipelines.paper.strip import SLOT, strip
-from pipelines.report.panels import HEIGHT, INK, QUIET, WIDTH, Axis, columns, looks, named, styled, tips, written
+from pipelines.report.panels import HEIGHT, INK, QUIET, Axis, columns, headed, looks, named, styled, tips, written
 
 APART = 0.03  # of the axis: between ends that are reached at one step
 ACCURACY = (0.0, 100.0)  # %
@@ -74,7 +74,7 @@ def _panel(measured: pl.DataFrame, family: Family, axis: Axis, *, last: bool, la
         stop.mark_rule(strokeWidth=2.5).encode(y=axis.y("low", labels=labels), y2="high:Q"),
         tips(continued.mark_point(size=80, filled=True, opacity=1), "point", ends=ENDS).encode(y=y, shape=shape),
     ]
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=style(family.parent).label)
+    return headed(style(family.parent).label, *layers)
 
 
 def _ranges(ranges: Sequence[Published], arm: str) -> Any:
@@ -85,4 +85,4 @@ def _ranges(ranges: Sequence[Published], arm: str) -> Any:
     x = alt.X("benchmark:N", sort=list(BENCHMARKS), title=None, axis=ticks)
     bar = alt.Chart(pl.DataFrame(rows)).mark_bar(width=SLOT * 0.7, opacity=0.5, color=style(arm).color)
     bar = bar.encode(x=x, y=axis.y("low"), y2="high:Q")
-    return bar.properties(width=WIDTH, height=HEIGHT * 0.7, title=f"{style(arm).label}, the paper")
+    return headed(f"{style(arm).label}, the paper", bar, height=HEIGHT * 7 // 10)

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipelines.paper.panels import styles
 from pipelines.paper.published import Published, in_words
-from pipelines.report.panels import HEIGHT, PAPER, Axis, looks, named
+from pipelines.report.panels import PAPER, Axis, headed, looks, named
 
 SLOT = 22  # px of one arm
 SCHEMA = {
@@ -56,4 +56,4 @@ def strip(
     # Filled with paper, so that grid lines do not run through it.
     hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "strokeWidth": 2.2, "opacity": 1}
     layers.append(drawn(shown.filter(single), "low").mark_point(**hollow))
-    return alt.layer(*layers).properties(width=SLOT * max(2, len(there)), height=HEIGHT, title=title)
+    return headed(title, *layers, width=SLOT * max(2, len(there)))

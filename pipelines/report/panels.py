@@ -15,7 +15,7 @@ import polars as pl
 from pipelines.studies.story import Arm
 
 TEXT, WIDTH, HEIGHT = 13, 235, 190  # px: text, and a panel
-INK, QUIET, GRID, PAPER = "#1a1a1a", "#555555", "#e3e3e3", "#ffffff"
+INK, QUIET, GRID, PAPER = "#1a1a1a", "#555555", "#dadada", "#ffffff"
 THIN, THIN_DASH = 1.4, [4, 3]
 NULL = "null: final update, rescaled and rounded"
 VIEW_TITLES = {"bf16": "bf16 (what is served)", "master": "master (stored dtype)"}
@@ -31,20 +31,22 @@ alt.data_transformers.disable_max_rows()
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """title: with the unit. domain: None leaves it to the data; zero: whether it reaches 0 then."""
+    """title: with the unit. domain: None leaves it to the data; zero: whether it reaches 0 then.
+
+    about: the range that the data of a log axis without a domain have, which its ticks are chosen for.
+    """
 
     title: str
     log: bool = False
     domain: tuple[float, float] | None = None
+    about: tuple[float, float] | None = None
     zero: bool = False
 
     def y(self, column: str = "value", *, labels: bool = True) -> alt.Y:
         """The encoding of a column; labels: whether the axis is written out."""
-        ticks: dict[str, Any] = {"tickCount": 4, "format": "~g"}
-        if self.log:
-            ticks |= {} if self.domain is None else {"values": decades(*self.domain)}
-            if self.domain is not None and self.domain[1] < 0.1:
-                ticks["format"] = "~e"
+        ticks: dict[str, Any] = {"tickCount": 4, "format": "~r"}
+        if self.log and (ends := self.domain or self.about):
+            ticks = {"values": decades(*ends), "format": "~e" if ends[1] < 0.1 else "~g"}
         kind = "log" if self.log else "linear"
         zero = alt.Undefined if self.log else self.zero
         scale = alt.Scale(type=kind, domain=self.domain or alt.Undefined, nice=False, zero=zero, clamp=True)
@@ -118,21 +120,20 @@ def curves(
     arms: Sequence[Arm],
     axis: Axis,
     *,
-    title: str = "",
+    title: str,
     x: str = PROGRESS,
     ends: str = "seeds",
     null: pl.DataFrame | None = None,
     floor: tuple[pl.DataFrame, str] | None = None,
     labels: bool = True,
     below: bool = True,
-    every: bool = False,
     where: str = "",
 ) -> Any:
     """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values under the pointer.
 
     ends: what the band is. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value) and its
-    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. every: marks
-    at all places, and not only at `MARKED`. where: a filter of all rows, in Vega's language.
+    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: a filter
+    of all rows, in Vega's language.
     """
 
     def chart(part: pl.DataFrame) -> alt.Chart:
@@ -140,32 +141,38 @@ def curves(
 
     look, y = looks(arms), axis.y(labels=labels)
     across = along(x, labels=below, last=int(rows[x].max() or 2))  # type: ignore[arg-type]
-    whole = named(rows, arms)
+    whole = named(rows if x == INDEX else marked(rows), arms)
     base = chart(whole).encode(x=across)
-    points = base if every or x == INDEX else chart(named(marks(rows), arms)).encode(x=across)
     # A wide invisible rim, so that the pointer need not hit a mark exactly.
-    point = points.mark_point(
-        filled=True, size=42, opacity=0 if x == INDEX else 1, stroke="transparent", strokeWidth=12
-    )
+    point = base.mark_point(filled=True, size=42, opacity=1, stroke="transparent", strokeWidth=12)
+    shown = alt.condition(alt.datum.marked, alt.value(1), alt.value(0))
     layers = [
         base.mark_area(opacity=0.2, clip=True).encode(y=axis.y("low", labels=labels), y2="high:Q", color=look["color"]),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=look["color"], strokeDash=look["strokeDash"]),
-        tips(point, x, ends=ends).encode(y=y, color=look["color"], shape=look["shape"]),
+        tips(point, x, ends=ends).encode(y=y, color=look["color"], shape=look["shape"], fillOpacity=shown),
     ]
     if null is not None and not null.is_empty():
-        dashed = chart(named(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y)
-        line = dashed.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, clip=True, point={"size": 14})
-        layers.append(line.encode(color=look["color"], opacity=explained()))
+        few = chart(named(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y, color=look["color"])
+        line = few.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, clip=True).encode(opacity=explained())
+        layers += [line, few.mark_point(filled=True, size=12, opacity=1, clip=True)]
     if floor is not None:
         layers += level(chart(floor[0]), floor[1], axis, labels=labels)
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, **({"title": title} if title else {}))
+    return headed(title, *layers)
 
 
-def marks(rows: pl.DataFrame) -> pl.DataFrame:
-    """Of each line the rows nearest to `MARKED`."""
+def marked(rows: pl.DataFrame) -> pl.DataFrame:
+    """With a column `marked`: whether a row is the nearest of its line to one of `MARKED`."""
     keys = [name for name in rows.columns if name not in (PROGRESS, "value", "low", "high", "seeds")]
     away = [(pl.col(PROGRESS) - share).abs() for share in MARKED]
-    return rows.filter(pl.any_horizontal(one == one.min().over(keys) for one in away))
+    return rows.with_columns(marked=pl.any_horizontal(one == one.min().over(keys) for one in away))
+
+
+def headed(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
+    """Layers as one panel with a title, as text at its left end: Vega's own stands higher where an axis is written."""
+    words = alt.Chart(alt.Data(values=[{"at": 0}])).mark_text(
+        text=title, x=0, y=-8, align="left", baseline="bottom", fontSize=TEXT, color=INK
+    )
+    return alt.layer(*layers, words).properties(width=width, height=height)
 
 
 def level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
@@ -181,7 +188,7 @@ def explained() -> alt.Opacity:
     legend = alt.Legend(
         orient="bottom", offset=4, labelLimit=0, symbolStrokeColor=INK, symbolStrokeWidth=THIN, **symbol
     )
-    return alt.Opacity("series:O", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
+    return alt.Opacity("series:N", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
 def columns(panels: Sequence[Any], count: int, *, spacing: int = 14) -> Any:

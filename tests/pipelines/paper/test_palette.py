@@ -5,16 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
+from pipelines.paper import confinement, variants
 from pipelines.paper.arms import ARMS
+from pipelines.paper.palette import style
+from pipelines.paper.trajectories import RUNS
+from pipelines.report.palette import COLORS, DASHES, SHAPES, looks
+from pipelines.report.panels import GRID, INK, PAPER, QUIET
+from pipelines.studies.story import Arm, Story
 from tests.pipelines.planted import STORY
 
 EVERY = STORY.every
-
-from pipelines.paper import confinement, variants
-from pipelines.paper.palette import style
-from pipelines.paper.trajectories import RUNS
-from pipelines.report.adaptive import VARIABLES
-from pipelines.report.tone import lifted
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear sRGB.
 VISION = {
@@ -35,7 +35,16 @@ PANELS = {  # arms that one legend tells apart
     },
 }
 LEAST, FAINTEST = 9.0, 3.0  # CIE Lab; contrast ratio (WCAG 2.2, 1.4.11)
-PAGES = {"white": ("#ffffff", str), "dark": ("#14181d", lifted)}  # --ground of page.css, and what arms become on it
+# Filter Effects 1: hue-rotate(180deg), after invert(1), as `page.css` has it for a dark screen.
+TURN = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+
+
+def turned(color):
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return "#" + "".join(f"{round(value * 255):02x}" for value in np.clip(TURN @ (1 - channels), 0, 1))
+
+
+PAGES = {"white": ("#ffffff", str), "dark": ("#1a2027", turned)}  # --card of page.css, and what arms become on it
 
 
 def linear(color):
@@ -64,9 +73,22 @@ def test_white_is_white_and_black_on_it_has_a_contrast_of_21():
 @pytest.mark.parametrize("panel", PANELS)
 def test_any_two_arms_of_a_panel_differ(panel, vision, page):
     shown = PAGES[page][1]
-    seen = {arm: lab(np.array(VISION[vision]) @ linear(shown(style(arm).color))) for arm in PANELS[panel]}
-    for one, other in itertools.combinations(seen, 2):
-        assert np.linalg.norm(seen[one] - seen[other]) >= LEAST, (one, other)
+    for one, other in itertools.combinations(PANELS[panel], 2):
+        assert apart(*(shown(style(arm).color) for arm in (one, other)), vision) >= LEAST, (one, other)
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("vision", VISION)
+def test_any_two_colours_that_a_position_gives_differ(vision, page):
+    ground, shown = PAGES[page]
+    for one, other in itertools.combinations(COLORS, 2):
+        assert apart(shown(one), shown(other), vision) >= LEAST, (one, other)
+    assert all(contrast(shown(color), ground) >= FAINTEST for color in COLORS)
+
+
+def apart(one, other, vision):
+    seen = [lab(np.array(VISION[vision]) @ linear(color)) for color in (one, other)]
+    return np.linalg.norm(seen[0] - seen[1])
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -82,14 +104,29 @@ def test_a_line_shows_on_white_and_on_the_dark_page(arm, page):
     assert contrast(shown(style(arm).color), ground) >= FAINTEST
 
 
-def test_a_dark_page_lifts_colours_and_keeps_their_hue():
-    for color in ("#6b6b6b", "#7c5b1c", "#663c54"):  # whose lifted colours a screen can show
-        (before, *hue), (after, *same) = (lab(linear(one)) for one in (color, lifted(color)))
-        assert (after, *same) == pytest.approx((before + 22, *hue), abs=0.5), "as far as eight bits go"
+def test_a_dark_page_turns_lightness_over_and_keeps_the_hue():
+    assert turned(PAPER) == "#000000" and turned("#000000") == "#ffffff"
+    for color in (INK, QUIET, GRID):
+        assert turned(color) == turned(turned(turned(color))), "grey stays grey"
     for arm in ARMS:
-        (before, *hue), (after, *same) = (lab(linear(color)) for color in (arm.color, lifted(arm.color)))
-        assert after > before and np.dot(hue, same) > 0.9 * np.linalg.norm(hue) * np.linalg.norm(same)
-    assert lifted("#000000") == lifted("#101010"), "never darker than a dark page shows"
+        (_, *hue), (_, *same) = (lab(linear(color)) for color in (arm.color, turned(arm.color)))
+        assert np.dot(hue, same) > 0.85 * np.linalg.norm(hue) * np.linalg.norm(same)
+
+
+def test_arms_without_a_colour_take_one_by_position_and_dash_and_shape_with_it():
+    story = Story(core=tuple("abcd"), arms=(Arm(key="b", label="B", color=COLORS[0].upper(), shape="square"),))
+    a, b, c, d, e = looks(story, [*"abcd", "e"])
+    assert b.label == "B" and b.color == COLORS[0].upper() and b.shape == "square", "as it is declared"
+    assert [arm.color for arm in (a, c, d, e)] == list(COLORS[1:5]), "none that an arm declares"
+    assert [arm.label for arm in (a, c, e)] == ["a", "c", "e"]
+    for values in (SHAPES, DASHES):
+        assert len(set(values)) == len(COLORS)
+    assert looks(story, ["d"]) == [d], "whichever picture it stands in"
+
+
+def test_more_arms_than_colours_differ_in_dash_and_shape():
+    arms = looks(Story(core=tuple(map(str, range(20)))), [str(n) for n in range(20)])
+    assert len({(arm.color, arm.dash, arm.shape) for arm in arms}) == 20
 
 
 def test_core_arms_keep_their_look_and_every_arm_has_one():
@@ -97,7 +134,7 @@ def test_core_arms_keep_their_look_and_every_arm_has_one():
         assert style(arm.key) is arm
     for key in EVERY:
         assert style(key).label and style(key) == style(key)
-        assert style(key).color.lower() not in VARIABLES  # what follows the page is no arm's
+        assert style(key).color.lower() not in (INK, QUIET, GRID, PAPER)
 
 
 def test_a_continued_arm_has_the_colour_of_its_parent_and_confinement_moves_it():

@@ -3,9 +3,10 @@
 import polars as pl
 import pytest
 
-from pipelines.paper.panels import Axis, curves, decades, marks, shared
+from pipelines.paper.panels import shared, styles
 from pipelines.paper.published import Published
 from pipelines.paper.strip import strip
+from pipelines.report.panels import Axis, curves, decades, marked
 
 
 def lines(*values, seeds=3, spread=0.5):
@@ -44,25 +45,22 @@ def test_ticks_of_a_log_axis_are_round(domain, ticks):
     assert decades(*domain) == ticks
 
 
-def test_marks_stand_nearest_to_the_named_shares():
+def test_marks_stand_nearest_to_the_named_shares_of_every_line():
     shares = [3.0, 6.0, 9.0, 26.0, 49.0, 60.0, 76.0, 100.0]
-    data = pl.DataFrame({"arm": ["opd"] * 8, "progress": shares, "value": shares})
-    assert marks(data)["progress"].to_list() == [6.0, 9.0, 26.0, 49.0, 76.0, 100.0]
+    data = pl.DataFrame({"arm": ["opd"] * 8 + ["sft"], "progress": [*shares, 3.0], "value": [*shares, 1.0]})
+    assert marked(data).filter("marked")["progress"].to_list() == [6.0, 9.0, 26.0, 49.0, 76.0, 100.0, 3.0]
 
 
-def test_the_first_arm_is_drawn_on_top_and_bands_need_an_interval():
-    data = pl.concat(
-        [lines(1.0, 2.0), lines(3.0).with_columns(arm=pl.lit("rlvr"), low=None, high=None)], how="vertical_relaxed"
-    )
-    band, line, _ = curves(data, ["opd", "rlvr"], Axis(title="q (no unit)")).layer
-    assert band.data["arm"].unique().to_list() == ["opd"]
-    assert line.data["arm"].to_list() == ["rlvr", "opd", "opd"]
+def test_the_first_arm_is_drawn_on_top():
+    data = pl.concat([lines(1.0, 2.0), lines(3.0).with_columns(arm=pl.lit("rlvr"))]).drop("seeds")
+    line = curves(data, styles(["opd", "rlvr"]), Axis(title="q (no unit)"), title="bf16").layer[1]
+    assert line.data["label"].to_list() == ["RLVR", "OPD", "OPD"]
 
 
 def test_the_strip_tells_ranges_arrivals_and_numbers_apart():
     other = Published(arm="sft", quantity="q", low=7, high=7, words="", known="stated")
-    bars, up, down, hollow = strip([said(1, 2, "high"), other], ["sft", "opd"], Axis(title="q")).layer
-    assert bars.data.select("arm", "low", "high").rows() == [("opd", 1.0, 2.0)]
+    bars, up, down, hollow = strip([said(1, 2, "high"), other], ["sft", "opd"], Axis(title="q")).layer[:4]
+    assert bars.data.select("label", "low", "high").rows() == [("OPD", 1.0, 2.0)]
     assert up.data["end"].to_list() == [2.0] and down.data.is_empty()
-    assert hollow.data["arm"].to_list() == ["sft"]
+    assert hollow.data["label"].to_list() == ["SFT"]
     assert strip([said(1, 2)], ["sft"], Axis(title="q")).layer[0].data.is_empty()  # an arm that is not drawn
