@@ -117,7 +117,7 @@ def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool
 
 
 def _own(study: Study) -> tuple[Recipe, ...]:
-    return (*study.models, *study.helpers, *study.every_arm())
+    return study.recipes()
 
 
 def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:

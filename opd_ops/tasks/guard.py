@@ -104,7 +104,7 @@ class Guarded:
         """The helper's reply. A helper that ended is replaced, and the check repeated once. Errors: Overtime, Died."""
         for repeated in (False, True):
             if self._helper is None:
-                self._helper = Helper(check.function.partition(":")[0])
+                self._helper = Helper(check.function.rpartition(":")[0])
             try:
                 return self._helper.ask(check, self.seconds)
             except (Overtime, Died) as error:

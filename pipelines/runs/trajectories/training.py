@@ -15,7 +15,7 @@ from pipelines.runs.trajectories.group import Apart, Member, grouped
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import remedy
+from pipelines.studies.catalog import remedy, spell
 
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
@@ -119,7 +119,7 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 raise Died(
                     f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
                     "start it again: it goes on; with a smaller batch it begins anew: "
-                    f"opd study run {recipe.study} --replace {recipe.arm}"
+                    f"opd study run {spell(recipe.study)} --replace {recipe.arm}"
                 ) from None
             if starved(death):
                 short = min(short + 1, RETRIES)
