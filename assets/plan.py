@@ -68,7 +68,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         for name, number in parents(recipe, seed):
             is_read = (name, number) in references_of
             if ((name, number) not in makes or is_read) and not _found(store, study, name, number, is_read):
-                add_run(find_recipe(name), number, read=is_read)
+                add_run(_parent(recipe, seed, name, number), number, read=is_read)
         name = item_name(recipe.name, seed)
         if name in {item.name for item in items}:
             return
@@ -114,6 +114,16 @@ def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool
     if Trajectory(store, name, seed).end() is None or name in {recipe.name for recipe in _own(study)}:
         return False
     return not read or _measured(store, study, find_recipe(name), seed)
+
+
+def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
+    """The recipe of a run that another descends from. Errors: ValueError where no study has it."""
+    try:
+        return find_recipe(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete, and {error}"
+        ) from None
 
 
 def _own(study: Study) -> tuple[Recipe, ...]:

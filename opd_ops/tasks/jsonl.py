@@ -26,6 +26,8 @@ class Jsonl:
     Errors: ValueError for what `read` and `Text` refuse, and for a split without an example.
     """
 
+    paths = ("path", "held_out")
+
     def __init__(
         self,
         folder: str,

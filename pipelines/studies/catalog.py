@@ -121,10 +121,16 @@ def remedy(name: str, seed: int) -> str:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name in any study (models and helpers included), or a ValueError that lists the known ones."""
-    known = {r.name: r for s in studies().values() for r in s.recipes()}
+    """The recipe of that name in any study, models and helpers included.
+
+    Errors: ValueError for an unknown one, that lists those of its study, or says how to name its study.
+    """
+    catalog, study = studies(), name.partition(".")[0]
+    if study not in catalog:
+        raise ValueError(f"no study is called {study!r}: name the file of its study, OPD_STUDIES=./FILE.py")
+    known = {recipe.name: recipe for recipe in catalog[study].recipes()}
     if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(known)}")
     return known[name]
 
 
