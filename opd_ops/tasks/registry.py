@@ -55,28 +55,29 @@ def find_kind(name: str) -> Callable[..., TaskLike]:
     Errors: ValueError for an unknown name, one that two tasks have, and a file or module that cannot be loaded.
     """
     references = foreign_tasks()
+    origins = ["this package"] * (name in TASKS) + [str(one) for one in dict.fromkeys(references.get(name, ()))]
+    if len(origins) > 1:
+        raise ValueError(f"two tasks are called {name!r}, of {origins[0]} and of {origins[1]}: rename one")
     if name in TASKS:
         return _own_kind(name)
-    if name not in references:
+    if not origins:
         raise ValueError(
             f"unknown task {name!r}; known: {', '.join([*TASKS, *references])}; OPD_TASKS=./FILE.py adds your own"
         )
-    kind = outside.load_object(references[name])
+    (reference,) = set(references[name])
+    kind: Any = outside.load_object(reference)
     if not callable(kind):
-        raise ValueError(f"{references[name]} is {type(kind).__name__}, not a class or function that makes a task")
+        raise ValueError(f"{reference} is {type(kind).__name__}, not a class or function that makes a task")
     return kind
 
 
-def foreign_tasks() -> dict[str, outside.Reference]:
-    """The tasks of OPD_TASKS and of entry points, by name. Errors: ValueError for a name that two of them have."""
-    found: dict[str, outside.Reference] = {}
-    references = [(task_name(one), one) for one in outside.listed_references(outside.TASKS, OBJECT)]
-    references += [(entry.name, outside.Reference(entry.module, entry.attr)) for entry in outside.entry_points(GROUP)]
-    for name, reference in references:
-        if name in TASKS or found.get(name, reference) != reference:
-            other = found.get(name, "this package")
-            raise ValueError(f"two tasks are called {name!r}, of {other} and of {reference}: rename one")
-        found[name] = reference
+def foreign_tasks() -> dict[str, list[outside.Reference]]:
+    """Where the tasks of OPD_TASKS and of entry points lie, by name. Errors: ValueError for what is no reference."""
+    found: dict[str, list[outside.Reference]] = {}
+    for reference in outside.listed_references(outside.TASKS, OBJECT):
+        found.setdefault(task_name(reference), []).append(reference)
+    for entry in outside.entry_points(GROUP):
+        found.setdefault(entry.name, []).append(outside.Reference(entry.module, entry.attr))
     return found
 
 

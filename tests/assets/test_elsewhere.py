@@ -150,7 +150,7 @@ def test_a_study_that_trains_no_base_says_what_its_arms_start_from(done):
 def test_a_run_that_no_study_can_make_is_one_line(done):
     _, said = done
     assert said["nowhere"] == (
-        "away.x seed 0 needs nowhere.sft seed 0, which is not complete, and no study is called 'nowhere': name the file "
-        "of its study, OPD_STUDIES=./FILE.py"
+        "away.x seed 0 needs nowhere.sft seed 0, which is not complete, and no study is called 'nowhere': name the "
+        "file of its study, OPD_STUDIES=./FILE.py"
     )
     assert said["seed"] == "study away needs home.sft seed 4, and study home has seeds 0"
