@@ -41,6 +41,11 @@ def is_reference(text: str) -> bool:
     return ":" in text or text.endswith(".py") or os.sep in text
 
 
+def is_file(text: str) -> bool:
+    """Whether a text is a reference to a file."""
+    return is_reference(text) and (text.rpartition(":")[0] or text).endswith(".py")
+
+
 def parse_reference(text: str, default: str) -> Reference:
     """The reference that a text is; default: the name of an object that it leaves out.
 

@@ -44,9 +44,25 @@ def build(task: Task, folder: str | None) -> TaskLike:
     return kind(folder, **options)
 
 
-def path_options(name: str) -> tuple[str, ...]:
-    """The options of a task that name files: its attribute `paths`. Errors: as `find_kind`."""
-    return tuple(getattr(find_kind(name), "paths", ()))
+def outline(task: Task) -> str:
+    """What a task says of its data without a tokenizer, such as how many problems are held out; "" where it does not.
+
+    Errors: as the task's `outline`.
+    """
+    describe = getattr(find_kind(task.name), "outline", None)
+    return describe(**task.options) if describe else ""
+
+
+def path_options(task: Task) -> dict[str, str]:
+    """The options that name files: those of the task's attribute `paths`, and of `functions` where one is of a file.
+
+    Errors: as `find_kind`.
+    """
+    kind = find_kind(task.name)
+    paths = {name: task.options.get(name) for name in getattr(kind, "paths", ())}
+    functions = {name: task.options.get(name) for name in getattr(kind, "functions", ())}
+    paths |= {name: text for name, text in functions.items() if isinstance(text, str) and outside.is_file(text)}
+    return {name: text for name, text in paths.items() if isinstance(text, str)}
 
 
 def find_kind(name: str) -> Callable[..., TaskLike]:
@@ -65,7 +81,7 @@ def find_kind(name: str) -> Callable[..., TaskLike]:
             f"unknown task {name!r}; known: {', '.join([*TASKS, *references])}; OPD_TASKS=./FILE.py adds your own"
         )
     (reference,) = set(references[name])
-    kind: Any = outside.load_object(reference)
+    kind: Callable[..., TaskLike] = outside.load_object(reference)
     if not callable(kind):
         raise ValueError(f"{reference} is {type(kind).__name__}, not a class or function that makes a task")
     return kind

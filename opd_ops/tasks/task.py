@@ -48,7 +48,7 @@ class TaskLike(Protocol):
     """What the training loop needs of a task.
 
     A task with an alphabet of its own, on which models train from random weights, may also say `bos`, the token that
-    begins its prompts.
+    begins its prompts. One whose responses may end in other tokens than `eos`, too, says `stops`.
     """
 
     pad: int
@@ -77,6 +77,11 @@ class CheckedTask(TaskLike, Protocol):
     """
 
     def check(self, problem: Problem, response: Tokens) -> Check: ...
+
+
+def stops_of(task: TaskLike) -> tuple[int, ...]:
+    """The tokens besides EOS that end a response."""
+    return tuple(getattr(task, "stops", ()))
 
 
 def distinct(

@@ -29,8 +29,7 @@ def _placed(value: Any, folder: Path) -> Any:
     if isinstance(value, Given):
         return replace(value, path=_place(value.path, folder))
     if isinstance(value, Task):
-        names = registry.path_options(value.name)
-        moved = {name: _place(option, folder) for name, option in value.options.items() if name in names}
+        moved = {name: _place(path, folder) for name, path in registry.path_options(value).items()}
         return replace(value, options=value.options | moved)
     if is_dataclass(value) and not isinstance(value, type):
         moved = {field.name: _placed(getattr(value, field.name), folder) for field in fields(value) if field.init}
@@ -44,9 +43,7 @@ def _placed(value: Any, folder: Path) -> Any:
     return value
 
 
-def _place(path: Any, folder: Path) -> Any:
-    if not isinstance(path, str):
-        return path
+def _place(path: str, folder: Path) -> str:
     file, colon, name = path.rpartition(":") if path.rpartition(":")[0].endswith(".py") else (path, "", "")
     lies = folder / Path(file).expanduser()
     return f"{lies.resolve()}{colon}{name}" if lies.exists() else path
