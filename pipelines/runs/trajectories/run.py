@@ -86,7 +86,7 @@ class TrainingRun:
         self.writer = Writer(self._commit)
         self.clock = Clock(beside=lambda: self.writer.cpu)
         self.before = 0.0  # wall seconds of earlier processes
-        self.recipe, self.seed, self.fingerprint = recipe, seed, recipe.fingerprint()
+        self.recipe, self.seed = recipe, seed
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
         aside.settle(store, recipe.name, seed)
@@ -105,7 +105,7 @@ class TrainingRun:
                 tell(aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
                 made = prepare(phase, None, ranks)
-        self.trainer, self.task = made.trainer, made.task
+        self.trainer, self.task, self.fingerprint = made.trainer, made.task, made.fingerprint
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
         self.parent: int | None = None
         self.due = False  # what follows the last step is still to be done
