@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri, normalise
 
+STUDY = "a study of `opd study list`, a file ./mine.py, or package.module:function"
 Commands = Any  # what argparse's add_subparsers returns; its class is private
 
 

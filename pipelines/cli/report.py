@@ -3,10 +3,10 @@
 import argparse
 
 from pipelines.cli import study as studies
-from pipelines.cli.options import Commands
+from pipelines.cli.options import STUDY, Commands
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study
+from pipelines.studies.catalog import find_study, spell
 
 
 def register(commands: Commands) -> None:
@@ -15,7 +15,7 @@ def register(commands: Commands) -> None:
         "Decide a study's verdicts and write its report again, from the tables as they are; or write the page of "
         "imported checkpoints again, with their regime beside the reference runs that the store holds by now."
     )
-    top.add_argument("name", metavar="NAME", help="a study, such as tiny, or an import, external.NAME")
+    top.add_argument("name", metavar="NAME", help=f"{STUDY}; or an import, external.NAME")
     top.set_defaults(command=write_report)
 
 
@@ -30,7 +30,9 @@ def write_report(given: argparse.Namespace) -> int:
     study = find_study(given.name)
     complete, of = studies.progress(store, study)
     if not complete:
-        raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `opd study run {study.name}`")
+        raise ValueError(
+            f"{store.uri} holds no measured run of study {study.name}: run `opd study run {spell(study.name)}`"
+        )
     store.require_writable()
     comparing.compare(store, study)
     print(f"{complete} of {of} runs; report: {store.location(comparing.publish(store, study))}")

@@ -96,15 +96,17 @@ def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
 def remake(store: Store, name: str) -> str:
     """How the verdicts and the report of a study are made again: from measured runs, where one is left."""
     from pipelines.cli import study as studies
-    from pipelines.studies.catalog import find_study
+    from pipelines.studies.catalog import find_study, spell
 
     try:
         measured, _ = studies.progress(store, find_study(name))
     except ValueError:  # a run that is left is of another recipe, or the catalog has no such study
         measured = 0
     if measured:
-        return f"make them again: opd report {name}"
-    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {name}"
+        return f"make them again: opd report {spell(name)}"
+    return (
+        f"no report can be made of the runs that are left, so both stay as they are until: opd study run {spell(name)}"
+    )
 
 
 def described(store: Store, recipe: str, seed: int) -> str:

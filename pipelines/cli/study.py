@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from opd_ops.recipe import Recipe
 from pipelines.cli import rm
-from pipelines.cli.options import Commands, Parser
+from pipelines.cli.options import STUDY, Commands, Parser
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study, studies
+from pipelines.studies.catalog import HERE, find_study, read_catalog, spell
 from pipelines.studies.study import Study
 
 
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
         description="A study's recipes, and what of them is in the store. Of a study for GPUs also what each run takes:"
         " memory by actor, time by phase, bytes kept, from shapes alone.",
     )
-    show.add_argument("name", metavar="NAME")
+    show.add_argument("name", metavar="NAME", help=STUDY)
     show.add_argument("--gpu", choices=("h100", "h200"), default="h200", help="the class to plan for (default: h200)")
     show.set_defaults(command=show_study)
     run = parts.add_parser(
@@ -59,7 +59,7 @@ def register(commands: Commands) -> None:
 
 def _add_selection(top: argparse.ArgumentParser) -> None:
     """Which runs of a study."""
-    top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    top.add_argument("name", metavar="NAME", help=STUDY)
     top.add_argument(
         "--suite", action="append", default=[], metavar="S", help="named part of the study (default: core); repeatable"
     )
@@ -69,8 +69,10 @@ def _add_selection(top: argparse.ArgumentParser) -> None:
 
 def list_studies(_: argparse.Namespace) -> int:
     store = Store(default_uri())
-    for study in studies().values():
-        print(f"{study.name:<8} {study.title}")
+    catalog = read_catalog()
+    for study in catalog.studies.values():
+        origin = catalog.origins[study.name]
+        print(f"{study.name:<8} {study.title}{'' if origin == HERE else f'   from {origin}'}")
         try:
             found = by_suite(store, study)
         except ValueError as error:  # a stored run of a changed recipe hides no other study
@@ -79,6 +81,8 @@ def list_studies(_: argparse.Namespace) -> int:
         for suite, (complete, of) in found.items():
             time = f"; {study.minutes} on two cores" if study.minutes and suite == "core" else ""
             print(f"{'':<8} {suite}: {complete} of {of} runs measured in {store.uri}{time}")
+    for line in catalog.broken:
+        print(f"error: {escaped(line)}", file=sys.stderr)
     return 0
 
 
@@ -105,9 +109,9 @@ def show_study(given: argparse.Namespace) -> int:
             rate = f"{recipe.optimizer.learning_rate:g}"
             lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
     time = f"   ({study.minutes} on two cores)" if study.minutes else ""
-    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {study.name}{time}")
+    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {spell(study.name)}{time}")
     for suite in list(study.suites)[1:]:
-        print(f"        opd study run {study.name} --suite {suite}")
+        print(f"        opd study run {spell(study.name)} --suite {suite}")
     for line in changed:
         print(f"\n{escaped(line)}")
     if study.configs:
