@@ -26,6 +26,7 @@ from assets import failures, lane
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
+from pipelines.cli.ending import summary
 from pipelines.progress import Board, duration
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster
@@ -53,7 +54,7 @@ class Account:
         share = 100 * self.orchestration / self.all if self.all else 0.0
         return (
             f"training {duration(self.training)}, measuring {duration(self.measuring)}, "
-            f"orchestration {duration(self.orchestration)} ({share:.0f} % of the lanes' busy time)"
+            f"orchestration {duration(self.orchestration)} ({share:.0f} %)"
         )
 
 
@@ -213,16 +214,6 @@ def shared() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
-def summarise(store: Store, study: Study, suites: list[str], account: Account) -> None:
-    """Each suite's table, verdicts and power, where the time went, and where everything lies."""
-    for suite in suites:
-        print(f"\n{comparing.terminal(store, study, suite)}")
-    if account.all:
-        print(f"\ntime: {account}")
-    print(f"report: {store.location(comparing.report_key(study))}")
-    print(f"tables: {store.location('lake')}")
-
-
 def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
@@ -254,7 +245,7 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
         return 1
-    summarise(store, study, suites, run.account)
+    print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 3 if run.problems else 0
