@@ -27,6 +27,7 @@ from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
 from pipelines.cli.ending import summary
+from pipelines.cli.layout import wrap
 from pipelines.progress import Board, duration
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster
@@ -68,6 +69,7 @@ class Launch:
         self.reused = [item for item in items if self._reusable(item)]
         self.items = [item for item in items if item not in self.reused]
         self.board = Board({item.name: item.cost for item in self.items})
+        self.widest = max((len(item.name) for item in self.items), default=0)
         self.account = Account()
         self.failures: list[str] = []
         self.problems: list[str] = []
@@ -149,10 +151,10 @@ class Launch:
                 self.account.measuring += float(sum(timing.filter(phase="measure")["wall_s"].to_list()))
         if outcome.failure is not None:
             self.failures.append(f"{item.name}: {outcome.failure}")
-            self.board.say(f"  {item.name:<26} failed: {outcome.failure}")
+            self.board.say(f"  {item.name:<{self.widest}} failed: {outcome.failure}")
             return False
         self.board.update(item.name, 1.0)
-        self.board.say(f"  {item.name:<26} {self._words(item)}  ({duration(outcome.wall)})")
+        self.board.say(f"  {item.name:<{self.widest}} {self._words(item)}, {duration(outcome.wall)}")
         return True
 
     def _words(self, item: Item) -> str:
@@ -162,8 +164,8 @@ class Launch:
         end = Trajectory(self.store, recipe.name, seed).end()
         assert end is not None
         row = max(end["evaluation"], key=lambda row: row["temperature"])
-        done = " and ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
-        return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f} at T={row['temperature']:g}"
+        done = ", ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
+        return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f}"
 
     def _listen(self, events: "Queue[lane.Heard | None]") -> None:
         """Draw what the lanes report until None comes."""
@@ -231,12 +233,13 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         return 2
     with instance:
         run = Launch(store, study, items, instance)
-        print(
-            f"{study.title}: {len(items)} Dagster runs, of which {len(run.reused)} are complete and reused", flush=True
-        )
+        print(wrap(study.title))
+        reused = f", {len(run.reused)} complete and reused" if run.reused else ""
+        print(wrap(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
         try:
             if run.items:
-                print(f"{outlook(study, run.items)}\nobject store {store.uri}", flush=True)
+                if run.adds:
+                    print(wrap(outlook(study, run.items)), flush=True)
                 run.go()
         except KeyboardInterrupt:
             print("interrupted: the same command continues from here", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipelines.report.numbers import aligned
 
 OF_FILES = 100  # columns where the output is no terminal and COLUMNS says nothing
+UNLIMITED = 1_000_000
 LEAST = 40  # columns below which nothing is fitted
 NARROW = 24  # columns that a wrapped column needs beside the others; with fewer it stands on lines of its own
 MORE = "…"
@@ -17,12 +18,15 @@ def terminal_width() -> int:
     return max(LEAST, shutil.get_terminal_size((OF_FILES, 24)).columns)
 
 
-def wrap(text: str, first: str = "", rest: str | None = None) -> str:
-    """`text` behind `first`, its other lines behind `rest` (default: as wide a space). A long word stays whole."""
+def wrap(text: str, first: str = "", rest: str | None = None, width: int | None = None) -> str:
+    """`text` behind `first`, its other lines behind `rest` (default: as wide a space). A long word stays whole.
+
+    width: columns; by default the terminal's, and one line where the output is none: others wrap, search and cut it.
+    """
     indent = " " * len(first) if rest is None else rest
     lines = textwrap.wrap(
         " ".join(text.split()),
-        terminal_width(),
+        max(LEAST, shutil.get_terminal_size((UNLIMITED, 24)).columns) if width is None else width,
         initial_indent=first,
         subsequent_indent=indent,
         break_long_words=False,
@@ -47,9 +51,9 @@ def fit_table(lines: Sequence[Sequence[str]]) -> str:
     parts = []
     for line, text in zip(left, (line[-1] for line in lines), strict=True):
         if room >= NARROW or len(text) <= room:
-            parts.append(wrap(text, line[:-1]) if text else line[:-1].rstrip())
+            parts.append(wrap(text, line[:-1], width=terminal_width()) if text else line[:-1].rstrip())
         else:
-            parts += [line[:-1].rstrip(), wrap(text, "    ")]
+            parts += [line[:-1].rstrip(), wrap(text, "    ", width=terminal_width())]
     return "\n".join(parts)
 
 

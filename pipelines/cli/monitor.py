@@ -37,8 +37,8 @@ def register(commands: Commands) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="a run of the store, complete or in training: STUDY.ARM[/SEED], or an import's name; with --trajectory, what its "
-        "checkpoints are called (default: from the base's stamp)",
+        help="a run of the store, complete or in training: STUDY.ARM[/SEED], or an import's name; with --trajectory, "
+        "what its checkpoints are called (default: from the base's stamp)",
     )
     top.add_argument("--seed", type=int, metavar="N", help="of the run (default: the only one, or 0)")
     top.add_argument(

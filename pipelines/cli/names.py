@@ -12,6 +12,7 @@ from pipelines.studies.catalog import find_study, studies
 from pipelines.studies.study import Study
 
 IMPORTED = "external."
+MOST = 20  # names that a refusal lists
 
 
 def suggest(name: str, known: Collection[str]) -> str:
@@ -25,7 +26,9 @@ def suggest(name: str, known: Collection[str]) -> str:
 
 def unknown(said: str, name: str, known: Collection[str], listed: str = "it has") -> ValueError:
     """The refusal of a name: what was said, the names that are like it, and all there are."""
-    return ValueError(f"{said} {name!r}; {listed}: {', '.join(known) or 'none'}{suggest(name, known)}")
+    shown, more = list(known)[:MOST], len(known) - MOST
+    others = f" and {more} more" if more > 0 else ""
+    return ValueError(f"{said} {name!r}; {listed}: {', '.join(shown) or 'none'}{others}{suggest(name, known)}")
 
 
 def resolve_study(reference: str) -> Study:

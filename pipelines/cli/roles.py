@@ -14,7 +14,7 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
     """A heading and a table: means over the matrices of each role, and the largest error bound of each column.
 
     Empty where none of the tables has a row at that step. Columns: unchanged weights in the bf16 view, the rest in the
-    widest view: mean angle of rotation on both sides at the largest k, NSS, stable rank and relative norm.
+    widest view: mean angle of rotation on the input side at the largest k, NSS, stable rank, relative norm.
     """
     import polars as pl
 
@@ -32,8 +32,8 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
     if any(bounds):
         lines.append(["bounds <=", "", *bounds])
     view = next((rows["view"][0] for name, rows in columns.items() if name != "unchanged, %"), "bf16")
-    seen = {"master": "weights in fp32, unchanged in bf16", "bf16": "weights in bf16"}[view]
-    return f"{wrap(f'step {step}, means over the matrices of a role ({seen})')}\n{stack_table(lines)}"
+    seen = {"master": "of the stored weights, unchanged in bf16", "bf16": "of weights in bf16"}[view]
+    return f"{wrap(f'step {step}, means over the matrices of a role, {seen}')}\n{stack_table(lines)}"
 
 
 def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
@@ -60,8 +60,7 @@ def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
 
     return {
         "unchanged, %": rows(*COUNTED, None, view="bf16"),
-        "rotation in, deg": rows("rotation", "mean_deg", "error_deg", side="input"),
-        "out, deg": rows("rotation", "mean_deg", "error_deg", side="output"),
+        "rotation, deg": rows("rotation", "mean_deg", "error_deg", side="input"),
         "NSS": rows("spectral_drift", "nss", "error"),
         "stable rank": rows("update_norm", "stable_rank", "stable_rank_error"),
         "norm": rows("update_norm", "relative_norm", None),

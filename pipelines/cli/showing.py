@@ -70,9 +70,9 @@ def show_study(given: argparse.Namespace) -> int:
         ]
         for name, of in suites.items()
     }
-    seeds = ", ".join(map(str, study.seeds))
+    seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
     time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
-    print(f"{wrap(study.title)}\n{wrap(f'recipes {study.name}.ARM, seeds {seeds}, in {store.uri}')}")
+    print(f"{wrap(study.title)}\n{wrap(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
     print(wrap(f"run it: opd study run {study.name}{time}"))
     print("\n".join(_by_run(study, models, arms) if given.all else _by_arm(study, models, arms, bool(given.suite))))
     for line in changed:

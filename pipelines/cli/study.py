@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from opd_ops.recipe import Recipe
 from pipelines.cli import names, rm, showing, verdicts
 from pipelines.cli.layout import wrap
-from pipelines.cli.options import Commands, Parser, add_commands
+from pipelines.cli.options import Commands, add_commands
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import studies
 from pipelines.studies.study import Study

@@ -4,7 +4,6 @@ import argparse
 from contextlib import nullcontext
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.layout import wrap
 from pipelines.cli.names import resolve_recipe, resolve_study
 from pipelines.cli.options import Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri

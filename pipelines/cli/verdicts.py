@@ -1,6 +1,7 @@
 """`opd study verdicts`: every statement that was decided about a study, with its numbers in readable units."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +52,13 @@ def show_verdicts(given: argparse.Namespace) -> int:
     if given.csv:
         print(rows.write_csv(), end="")
         return 0
+    said: set[str] = set()
     for suite in dict.fromkeys(rows["suite"]):
         of_suite = rows.filter(suite=suite)
         print(f"{study.name}, {suite}: {counts(of_suite)}\n")
         for status in STATUSES:
             for row in of_suite.filter(status=status).iter_rows(named=True):
-                print(f"{described(row)}\n")
+                print(f"{described(row, said)}\n")
     return 0
 
 
@@ -78,8 +80,8 @@ def counts(rows: "pl.DataFrame") -> str:
     return f"{len(rows)} statement{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
 
 
-def described(row: dict[str, Any]) -> str:
-    """One statement in wrapped lines."""
+def described(row: dict[str, Any], said: set[str]) -> str:
+    """One statement in wrapped lines. said: sentences of notes that stand above already; takes those of this one."""
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
     power = ""
     if row["status"] == "undecided" and row["detectable"] is not None:
@@ -91,8 +93,10 @@ def described(row: dict[str, Any]) -> str:
         parts.append(f"control {numbers}{says} ({row['control']})")
     if row["paper"]:
         parts.append(f"paper {row['paper']}")
-    if row["note"] and row["status"] != "holds":
-        parts.append(row["note"])
+    if row["status"] != "holds":
+        new = [sentence for sentence in re.split(r"(?<=\.) (?=[A-Z])", row["note"] or "") if sentence not in said]
+        said.update(new)
+        parts += [" ".join(new)] if any(new) else []
     return "\n".join([wrap(row["claim"], f"{row['status']:<11}"), *(wrap(part, INDENT) for part in parts)])
 
 
