@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from pipelines.report.metrics import Metric
 
 LINES = 15  # at most, with the empty ones
-NAMED = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))  # statements named that fail and that are undecided, as room allows
+NAMED = (
+    (3, 3),
+    (3, 2),
+    (2, 2),
+    (2, 1),
+    (1, 1),
+    (0, 0),
+)  # statements named that fail and that are undecided, as room allows
 FULL = 3  # seeds that a verdict takes
 
 
@@ -31,7 +38,7 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
     rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
     table = _headline(study, tables, arms)
-    end = [*([wrap(f"time: {time}")] if time else []), *where(store, comparing.report_key(study), study.name)]
+    end = [*(wrap(f"time: {time}").splitlines() if time else []), *where(store, comparing.report_key(study), study.name)]
     lines = []
     for failing, undecided in NAMED:
         head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)
@@ -78,7 +85,8 @@ def _statements(
         of_status = rows.filter(status=status)
         lines += [_line(row, status if not place else "") for place, row in enumerate(of_status.head(limit).to_dicts())]
         if len(of_status) > limit:
-            lines.append(f"{'':<11}and {len(of_status) - limit} more: {command} --status {status}")
+            rest = f"and {len(of_status) - limit} more" if limit else f"{len(of_status)}"
+            lines.append(f"{'' if limit else status:<11}{rest}: {command} --status {status}")
     return lines
 
 

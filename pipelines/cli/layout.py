@@ -68,6 +68,5 @@ def stack_table(lines: Sequence[Sequence[str]], keys: int = 1) -> str:
             used = 0
         groups[-1].append(column)
         used += widths[column] + 2
-    return "\n\n".join(
-        aligned([[*line[:keys], *(line[column] for column in group)] for line in lines]) for group in groups
-    )
+    tables = [[[*line[:keys], *(line[column] for column in group)] for line in lines] for group in groups]
+    return "\n\n".join(aligned(table) for table in tables)

@@ -12,16 +12,15 @@ from pipelines.studies.catalog import find_study, studies
 from pipelines.studies.study import Study
 
 IMPORTED = "external."
-MOST = 20  # names that a refusal lists
+ALIKE = 0.5  # of 1: two letters that changed places in a word of four
+MOST = 24  # names that a refusal lists
 
 
 def suggest(name: str, known: Collection[str]) -> str:
-    """`; did you mean 'tiny'?` where a known name is alike, else empty."""
-    short = {each.rpartition(".")[2]: each for each in known}
-    close = difflib.get_close_matches(name, known, n=3) or [
-        short[match] for match in difflib.get_close_matches(name, short, n=3)
-    ]
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    """`; did you mean 'tiny'?` where a known name is alike, by its arm where names have one; else empty."""
+    arms = {each.rpartition(".")[2]: each for each in reversed(list(known))}
+    close = difflib.get_close_matches(name.rpartition(".")[2], arms, 1, ALIKE)
+    return f"; did you mean {arms[close[0]]!r}?" if close else ""
 
 
 def unknown(said: str, name: str, known: Collection[str], listed: str = "it has") -> ValueError:

@@ -89,7 +89,7 @@ def _other_objective(matched: "Sequence[Comparison]") -> list[str]:
     from pipelines.report.regime.references import LABELS
 
     run, verdict = matched[0].run, overall(matched)
-    if verdict == CANNOT_TELL or LABELS.get(run.objective, verdict) == verdict:
+    if verdict == CANNOT_TELL or LABELS.get(run.objective or "", verdict) == verdict:
         return []
     return [wrap(f"trained by {run.objective}: at this norm the geometry does not tell its objective")]
 

@@ -85,11 +85,11 @@ def described(row: dict[str, Any], said: set[str]) -> str:
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
     power = ""
     if row["status"] == "undecided" and row["detectable"] is not None:
-        power = f"; these find {_change(row, ('detectable',)).lstrip('+')} with 80 % power"
+        power = f"; these find {_change(row, row['detectable']).lstrip('+')} with 80 % power"
     parts = [f"difference {difference(row)} over {seeds}{power}"]
     if row["control_effect"] is not None:
         says = f": {row['control_says']}" if row["control_says"] else ""
-        numbers = _change(row, ("control_effect", "control_low", "control_high"))
+        numbers = _change(row, row["control_effect"], row["control_low"], row["control_high"])
         parts.append(f"control {numbers}{says} ({row['control']})")
     if row["paper"]:
         parts.append(f"paper {row['paper']}")
@@ -102,13 +102,12 @@ def described(row: dict[str, Any], said: set[str]) -> str:
 
 def difference(row: dict[str, Any]) -> str:
     """The row's difference and its interval in readable units: `-4.3 [-4.6, -4.0] points`."""
-    return _change(row, ("effect", "low", "high"))
+    return _change(row, row["effect"], row["low"], row["high"])
 
 
-def _change(row: dict[str, Any], columns: tuple[str, ...]) -> str:
+def _change(row: dict[str, Any], effect: float, low: float | None = None, high: float | None = None) -> str:
     from pipelines.report.numbers import change
 
-    effect, low, high = (*(row[column] for column in columns), None, None)[:3]
     return change(effect, low, high, unit_of(row["metric"]))
 
 

@@ -151,30 +151,6 @@ def varied(store: Store, study: Study) -> dict[str, str]:
     return {suite.name: grids.markdown(suite, table) for suite, table in rows.items() if not table.is_empty()}
 
 
-def terminal(store: Store, study: Study, suite: str = "core") -> str:
-    """What a person reads after a suite: its table, what was decided about it, and the power of its evaluations."""
-    from pipelines.report import grids, power, scaling, verdicts
-    from pipelines.report import headline as table
-    from pipelines.report.claims import BY_TEXT
-    from pipelines.report.exclusions import exclusions, listed
-
-    found = tables(store, study)
-    about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
-    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name, pl.col("claim").is_in(about))
-    arms = [recipe.arm for recipe in study.arms(suite)]
-    names = {recipe.name for recipe in study.arms(suite)}
-    parts = (
-        table.terminal(table.headline(study.name, found)) if suite == "core" else "",
-        grids.terminal(study.name, suite, found),
-        scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
-        verdicts.terminal(decided.collect()),
-        "\n".join(str(orphan) for orphan in orphans(store, study) if orphan.recipe in names),
-        listed(exclusions(found, arms)),
-        power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
-    )
-    return "\n\n".join(filter(None, parts))
-
-
 def pictures(store: Store, study: Study) -> dict[str, bytes]:
     """The report's figures as PNG, by name."""
     from pipelines.report import figures

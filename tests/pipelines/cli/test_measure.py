@@ -29,7 +29,10 @@ def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_p
     out = tmp_path / "a store"
     code, told, err = measure("--out", out)
     assert (code, err) == (0, "")
-    assert "external.mine: steps 100, 200 measured" in told and str(out / "lake") in told
+    assert (
+        "external.mine: steps 100, 200 measured" in told
+        and f"{out}/reports/external.mine/index.html (open it in a browser)" in told
+    )
     ours = lake.scan("rotation", str(out)).filter(recipe="external.mine").collect()
     assert set(ours["step"]) == {100, 200}
     assert ours.filter(step=200)["mean_deg"].drop_nulls().mean() > ours.filter(step=100)["mean_deg"].mean() > 0
@@ -43,11 +46,12 @@ def test_what_is_measured_has_a_page_that_is_written_again_as_it_was(opd, folder
     given = ("--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", 0)
     code, told, err = opd("measure", *given)
     page = here / ".opd" / "store" / "reports" / "external.mine" / "index.html"
-    assert (code, err) == (0, "") and f"report: {page}\n" in told
+    assert (code, err) == (0, "") and f"page: {page.relative_to(here)} (open it in a browser)\n" in told
     before = page.read_text()
     assert "No regime: this store holds no study" in before and 'id="stable-rank"' in before
     page.unlink()
-    assert opd("report", "external.mine") == (0, f"report: {page}\n", "")
+    for name in ("external.mine", "mine"):
+        assert opd("report", name) == (0, f"page: {page.relative_to(here)} (open it in a browser)\n", "")
     assert page.read_text() == before
 
 

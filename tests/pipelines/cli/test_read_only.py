@@ -28,7 +28,7 @@ def test_what_is_measured_already_is_said_on_a_real_read_only_file_system(opd, h
         try:
             code, out, err = opd(*asked)
             assert (code, err) == (0, "") and "external.mine: steps 100, 200 were measured already" in out
-            assert "report: " in out and "note: " not in out
+            assert "page: " in out and "note: " not in out
             for command in (("tables",), ("verify",), ("plan", *asked[1:])):
                 assert opd(*command)[::2] == (0, "")
             watch = ("--watch", "--until", 200, "--interval", 0.05)
