@@ -38,7 +38,10 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
     rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
     table = _headline(study, tables, arms)
-    end = [*(wrap(f"time: {time}").splitlines() if time else []), *where(store, comparing.report_key(study), study.name)]
+    end = [
+        *(wrap(f"time: {time}").splitlines() if time else []),
+        *where(store, comparing.report_key(study), study.name),
+    ]
     lines = []
     for failing, undecided in NAMED:
         head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)
@@ -86,7 +89,9 @@ def _statements(
         lines += [_line(row, status if not place else "") for place, row in enumerate(of_status.head(limit).to_dicts())]
         if len(of_status) > limit:
             rest = f"and {len(of_status) - limit} more" if limit else f"{len(of_status)}"
-            lines.append(f"{'' if limit else status:<11}{rest}: {command} --status {status}")
+            line = f"{'' if limit else status:<11}{rest}: {command}"
+            narrowed = f"{line} --status {status}"
+            lines.append(narrowed if len(narrowed) <= terminal_width() else line)
     return lines
 
 

@@ -418,3 +418,36 @@ def test_a_table_that_is_not_its_records_is_told_by_verify_and_repaired_by_the_s
     )
     assert "steps 100, 200 measured" in measure(steps=(200,))[1]
     assert store.read(hill) == whole and opd("verify")[0] == 0
+
+
+def test_it_ends_with_a_row_a_role_that_fits(measure, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = measure()
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 80
+    lines = [line.split() for line in out.splitlines()]
+    (heading,) = [line for line in out.splitlines() if line.startswith("role ")]
+    assert heading.split() == [
+        "role",
+        "matrices",
+        "unchanged,",
+        "%",
+        "rotation,",
+        "deg",
+        "NSS",
+        "stable",
+        "rank",
+        "norm",
+    ]
+    (q,) = [line for line in lines if line[:1] == ["q"]]
+    ends = lake.scan("rotation").filter(step=200, view="master", side="input", matrix=Q.removesuffix(".weight"))
+    assert float(q[3]) == pytest.approx(ends.collect()["mean_deg"].item(), rel=5e-3)
+    norm = lake.scan("update_norm").filter(step=200, view="master", role="q").collect()
+    assert float(q[-1]) == pytest.approx(norm["relative_norm"].item(), rel=5e-3)
+    (bounds,) = [line for line in lines if line[:2] == ["bounds", "<="]]
+    assert float(bounds[2]) >= ends.collect()["error_deg"].item() * 0.9
+
+
+def test_it_ends_without_columns_that_were_not_asked_for(measure):
+    out = measure("--diagnostics", "hill")[1]
+    assert "role " not in out and "page: " in out
+    assert "stable rank" not in measure("--diagnostics", "rotation", "--k", "4", "--name", "other")[1]
