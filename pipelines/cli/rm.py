@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, confirmed, store_of
 from pipelines.store.objects import Store
 
@@ -49,6 +50,8 @@ def remove(given: argparse.Namespace) -> int:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
         return show(store)
     recipe, seed = parse_run(given.run)
+    known = dict.fromkeys([*registered(store), *store.list("removed")])
+    recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
         seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]

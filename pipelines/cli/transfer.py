@@ -4,9 +4,10 @@ import argparse
 from contextlib import nullcontext
 
 from opd_ops.recipe import Recipe
+from pipelines.cli.names import resolve_recipe, resolve_study
 from pipelines.cli.options import STUDY, Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study, spell
+from pipelines.studies.catalog import spell
 from pipelines.studies.families import families
 from pipelines.studies.study import Study
 
@@ -32,7 +33,7 @@ def evaluate(given: argparse.Namespace) -> int:
     from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred
 
     require_workers(given)
-    study, store = find_study(given.name), Store(default_uri())
+    study, store = resolve_study(given.name), Store(default_uri())
     runs = finished(store, study, given.recipe, given.seed)
     store.require_writable()
     left = [run for run in runs if not transferred(store, *run)]
@@ -63,9 +64,7 @@ def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -
 
     families(study.name)
     known = {recipe.name: recipe for recipe in study.every_arm()}
-    for name in recipes:
-        if name not in known:
-            raise ValueError(f"study {study.name} has no recipe {name!r}; it has: {', '.join(known)}")
+    recipes = [resolve_recipe(name, known, f"study {study.name} has no recipe") for name in recipes]
     for seed in seeds:
         if seed not in study.seeds:
             raise ValueError(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
