@@ -37,9 +37,8 @@ def write_report(given: argparse.Namespace) -> int:
         study = resolve_study(given.name)
         complete, of = studies.progress(store, study)
         if not complete:
-            raise ValueError(
-                f"{store.uri} holds no measured run of study {study.name}: run `opd study run {catalog.spell(study.name)}`"
-            )
+            command = f"opd study run {catalog.spell(study.name)}"
+            raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `{command}`")
         store.require_writable()
         comparing.compare(store, study)
         name, key = study.name, comparing.publish(store, study)
