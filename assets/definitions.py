@@ -23,7 +23,6 @@ defs = dg.Definitions(
     ],
     asset_checks=[following.current],
     jobs=automation.JOBS,
-    schedules=automation.SCHEDULES,
     sensors=automation.SENSORS,
     resources={
         "store": StoreResource(),

@@ -6,7 +6,7 @@ import polars as pl
 from assets import following, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import STUDIES, by_study, every
+from assets.partitions import by_study, every, study_of
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
 from pipelines.report.claims import CLAIMS
@@ -38,7 +38,7 @@ FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
 )
 def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Every claim with its effect, the 95 % interval over seeds, and what the paper reports."""
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         missing = comparing.missing(opened, study)
         if missing:
@@ -78,7 +78,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         key = comparing.publish(opened, study)
     shown = {"headline": comparing.headline(opened, study), **comparing.varied(opened, study)}
