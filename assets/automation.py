@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets import following, geometry, models, notify, offers, paper, switches, trajectories, transfer, verdicts, watch
-from assets.partitions import STUDIES, anchor_key, is_taught, run_key
+from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry.measuring import measured
@@ -31,7 +31,7 @@ comparison_job = dg.define_asset_job(
 transfers_job = dg.define_asset_job(
     "transfers",
     [transfer.transfer],
-    description="Accuracy of one complete run on other families of its task. Add the run as a partition, as tiny.opd|0.",
+    description="Accuracy of a complete run on other families of its task. Add the run as a partition: tiny.opd|0.",
 )
 paper_job = dg.define_asset_job(
     "paper", list(paper.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
@@ -50,10 +50,8 @@ FIRST, LAST = 1, 5  # hours of the night
     minimum_interval_seconds=600,
     default_status=switches.sensor("nightly"),
     description=(
-        "Geometry sweep: every ten minutes from 01:00 to 06:00 "
-        f"({ZONE}), trains, measures and compares what is missing or stale in the suites that a study names as nightly "
-        f"({NIGHTLY}). "
-        f"{switches.said('nightly')}"
+        "Geometry sweep: by night, trains, measures and compares what is missing or stale in the nightly suites "
+        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. {switches.said('nightly')}"
     ),
 )
 def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:

@@ -90,6 +90,6 @@ with warnings.catch_warnings():
         minimum_interval_seconds=60,
         emit_backfills=False,
         use_user_code_server=True,  # `Behind` is a class of ours
-        description="Compares a study's runs again once they have changed, and looks every morning for reports that were "
-        f"left behind. {switches.said('follow')}",
+        description="Compares a study's runs again once they have changed, and looks every morning for reports that "
+        f"were left behind. {switches.said('follow')}",
     )

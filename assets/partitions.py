@@ -46,7 +46,7 @@ def run_key(recipe: str, seed: int) -> str:
 
 
 def run_of(key: str) -> tuple[Recipe, int]:
-    """Recipe and seed of a run's partition. Errors: Failure for a key that is typed wrong or a seed of another study."""
+    """Recipe and seed of a run's partition. Errors: Failure for a key of none, as one can be typed."""
     name, _, seed = key.rpartition("|")
     try:
         recipe = find_recipe(name)

@@ -20,8 +20,8 @@ from pipelines.runs.external import watchlist
 
 checkpoints = dg.AssetSpec(
     "external",
-    description="Checkpoints of a training run elsewhere, measured by `opd measure` or under a prefix of `opd watch`; they "
-    "stay where they are.",
+    description="Checkpoints of a training run elsewhere, measured by `opd measure` or under a prefix of `opd watch`; "
+    "they stay where they are.",
     partitions_def=external,
     **metadata.house("trajectories", "safetensors", version="made elsewhere"),
 )
@@ -91,8 +91,8 @@ job = dg.define_asset_job("watched", [monitored], description="Measure and monit
     job=job,
     minimum_interval_seconds=60,
     default_status=switches.sensor("watch"),
-    description="Looks every minute under the prefixes that `opd watch` names, and monitors checkpoints that stood still "
-    f"for two looks. `opd watch` lists them; what was seen of each is this sensor's cursor. {switches.said('watch')}",
+    description="Looks every minute under the prefixes that `opd watch` names and lists, and monitors checkpoints that "
+    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.said('watch')}",
 )
 def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
     """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""
@@ -123,10 +123,11 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
     cursor = json.dumps(after, sort_keys=True)
     if not arrived:
         return dg.SensorResult(skip_reason="; ".join(troubles) or "no checkpoint has become ready", cursor=cursor)
-    new = {
-        definition: [name for name in arrived if name not in context.instance.get_dynamic_partitions(definition.name)]
+    added = [
+        definition.build_add_request([name for name in arrived if name not in known])
         for definition in (external, watched)
-    }
+        for known in (set(context.instance.get_dynamic_partitions(str(definition.name))),)
+    ]
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -136,7 +137,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
             )
             for name in arrived
         ],
-        dynamic_partitions_requests=[definition.build_add_request(names) for definition, names in new.items()],
+        dynamic_partitions_requests=added,
         asset_events=events,
         cursor=cursor,
     )

@@ -2,7 +2,10 @@
 
 import sys
 
-LANDING = "/asset-groups"  # beside --path-prefix, at which Dagster's first page stays
+GROUPS = ("models", "trajectories", "geometry", "verdicts")
+LANDING = "/asset-groups?" + "&".join(
+    f"open-nodes%5B{number}%5D=global%40global%3A{group}" for number, group in enumerate(GROUPS)
+)  # a --path-prefix leaves Dagster's first page
 
 
 def main() -> None:
