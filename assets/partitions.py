@@ -47,11 +47,13 @@ def run_key(recipe: str, seed: int) -> str:
 
 def run_of(key: str) -> tuple[Recipe, int]:
     """Recipe and seed of a run's partition. Errors: Failure for a key of none, as one can be typed."""
-    name, _, seed = key.rpartition("|")
+    name, bar, seed = key.rpartition("|")
+    if not bar:
+        raise dg.Failure(f"partition {key!r} is no RECIPE|SEED, as tiny.opd|0", allow_retries=False)
     try:
         recipe = find_recipe(name)
     except ValueError as error:
-        raise dg.Failure(f"partition {key!r} is no RECIPE|SEED: {error}", allow_retries=False) from None
+        raise dg.Failure(str(error), allow_retries=False) from None
     study = STUDIES[recipe.study]
     once = recipe in (*study.models, *study.helpers)
     return recipe, seed_of(study, seed, (0,) if once else study.seeds)
