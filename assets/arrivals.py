@@ -14,7 +14,6 @@ import dagster as dg
 from assets import failures, geometry, metadata, models, offers, paper, trajectories
 from assets.partitions import STUDIES, anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
-from pipelines.runs.external import watchlist
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.trajectories.training import complete
@@ -24,7 +23,6 @@ from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
 
-EXTERNAL = "external."
 COMPARED = ("regime", "predictions", "verdicts")
 TRAINED = {"training": trajectories.training_facts, "evaluation": trajectories.evaluation_facts}
 
@@ -58,7 +56,7 @@ class Arrivals:
         for study in STUDIES.values():
             self._guard(f"comparison of {study.name}", self._report_comparison, study)
         for name in sorted(self.names):
-            if name.startswith(EXTERNAL):
+            if name.startswith(offers.EXTERNAL):
                 self._guard(name, self._report_import, name)
 
     @property
@@ -146,23 +144,20 @@ class Arrivals:
 
     def _report_import(self, recipe: str) -> None:
         """Checkpoints from elsewhere that are measured, and what is said of them where they are watched."""
-        name = recipe.removeprefix(EXTERNAL)
+        name = recipe.removeprefix(offers.EXTERNAL)
         if not self._is_new("external", name) and not self._is_new("monitor", name):
             return
         _, record = records.newest(self.store, recipe)
         if record is None:
             return
         before = self.count
-        offers.offer(self.instance, {"external": [name]})
         if self._is_new("external", name):
             steps = ", ".join(sorted(record["snapshots"], key=int))
             facts = {"base": record["base"]["ref"], "steps": steps} | metadata.report(recipe)
             self._tell("external", name, facts)
         part = metadata.part(self.store, "monitor", recipe=recipe, seed=0)
-        if name in watchlist.names(self.store):
-            offers.offer(self.instance, {"watched": [name]})
-            if part and self._is_new("monitor", name):
-                self._tell("monitor", name, part.facts() | metadata.report(recipe), part.digest)
+        if part and self._is_new("monitor", name):
+            self._tell("monitor", name, part.facts() | metadata.report(recipe), part.digest)
         if self.count != before:
             self.imports.add(name)
 

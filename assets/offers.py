@@ -14,11 +14,13 @@ from assets import partitions
 from assets.paper import exhibits
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.recipe import Recipe
+from pipelines.runs.external import watchlist
 from pipelines.runs.resources import needs
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
 
+EXTERNAL = "external."  # begins the recipes of imports
 Offers = dict[str, list[str]]  # partition keys by the name of their definition
 BY_JOB = {  # the definition of a job's partitions
     "models": "studies",
@@ -56,7 +58,8 @@ def of_store(store: Store) -> Offers:
     """What is offered over a store before anything more is asked for."""
     names = set(store.list("runs"))
     begun = {study.name: begun_suites(store, study, names) for study in STUDIES.values()}
-    offers: Offers = {}
+    imports = [name.removeprefix(EXTERNAL) for name in sorted(names) if name.startswith(EXTERNAL)]
+    offers: Offers = {"external": imports, "watched": sorted(set(imports) & set(watchlist.names(store)))}
     for study in STUDIES.values():
         suites = begun[study.name]
         if not suites and (study.name not in OWN or not any(begun.values())) and can_run(store, study):
