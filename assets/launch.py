@@ -22,7 +22,7 @@ from multiprocessing.synchronize import Event
 
 import dagster as dg
 
-from assets import failures, lane
+from assets import failures, lane, offers
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
@@ -232,6 +232,7 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(f"error: {error}", file=sys.stderr)
         return 2
     with instance:
+        offers.offer(instance, offers.of_jobs(study, ((item.job, item.partition) for item in items)))
         run = Launch(store, study, items, instance)
         print(wrap(study.title))
         reused = f", {len(run.reused)} complete and reused" if run.reused else ""
