@@ -2,10 +2,9 @@
 
 Core arms keep theirs (`arms.ARMS`). An arm of a group of `suites.SUITES` takes its place in the ramp of the group, dark
 to light; an arm continued from another takes the other's colour, darkened by what confines it. These are the colours on
-white; a dark page turns their lightness over (`page.css`). Within every item, on both, any two arms differ by at least 9 in
-CIE Lab,
-also as a person without red, green or blue cones sees them, and every line has a contrast of at least 3 with the page;
-dash and shape repeat the colour.
+white; a dark page turns their lightness over (`page.css`). Within every item, on both, any two arms differ by at least
+9 in CIE Lab, also as a person without red, green or blue cones sees them, and every line has a contrast of at least 3
+with the page; dash and shape repeat the colour.
 """
 
 import re

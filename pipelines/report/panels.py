@@ -132,8 +132,8 @@ def curves(
     """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values under the pointer.
 
     ends: what the band is. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value) and its
-    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: a filter
-    of all rows, in Vega's language.
+    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: a
+    filter of all rows, in Vega's language.
     """
 
     def chart(part: pl.DataFrame) -> alt.Chart:

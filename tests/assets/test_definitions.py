@@ -14,6 +14,7 @@ from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.paper.items import ITEMS
 from pipelines.runs.geometry import measuring
+from pipelines.statistics import markdown
 from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]
