@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from assets.automation import anchors_job, comparison_job, models_job, runs_job
-from assets.partitions import anchor_key, run_key
+from assets.automation import BY_MODEL, anchors_job, comparison_job, paper_job, runs_job
+from assets.exhibits import ASSETS, exhibits
+from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
 from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.identity import require_same_contents
 from pipelines.runs.trajectories.training import complete, parents, references
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -40,7 +42,8 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
     """The models, the anchors, the arms with whatever other runs they descend from, and the comparison.
 
     A run of another study is planned where it is absent, or where a guard reads it and it is not measured.
-    Errors: ValueError for a changed recipe, or a run of another study that this study does not have.
+    Errors: ValueError for a changed recipe, for other weights or data than a complete run was made from, or for a run
+    of another study that this study does not have.
     """
     items: list[Item] = []
     makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
@@ -51,7 +54,10 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         needed += [item_name(*run) for run in references(recipe, seed)]
         item.needs = tuple(dict.fromkeys(needed))
         item.run = (recipe, seed)
-        item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
+        is_planned = (recipe.name, seed) in makes
+        item.trains = not is_planned and not complete(store, recipe, seed)
+        if not (is_planned or item.trains):
+            require_same_contents(store, recipe, seed)
         item.measures = measure and not _measured(store, study, recipe, seed)
         parts = item.trains, measure_share(recipe) * item.measures
         item.cost = 1 + cost(recipe) * sum(parts)
@@ -68,13 +74,13 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         for name, number in parents(recipe, seed):
             is_read = (name, number) in references_of
             if ((name, number) not in makes or is_read) and not _found(store, study, name, number, is_read):
-                add_run(find_recipe(name), number, read=is_read)
+                add_run(_parent(recipe, seed, name, number), number, read=is_read)
         name = item_name(recipe.name, seed)
         if name in {item.name for item in items}:
             return
         home = study if recipe.study == study.name else find_study(recipe.study)
         if home is not study and recipe in home.models:
-            add(Item(name, models_job.name, home.name, recipe.arm, (recipe.arm,)), recipe, seed, measure=False)
+            add(Item(name, BY_MODEL[recipe.arm].name, home.name, recipe.arm), recipe, seed, measure=False)
             return
         if home is not study and seed not in home.seeds:
             has = ", ".join(map(str, home.seeds))
@@ -87,25 +93,21 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
             shown.asset, shown.assets = TRAINING[0], TRAINING
         add(shown, recipe, seed, measure=measure)
 
-    if not study.models:
-        items.append(Item(f"{study.name} weights", models_job.name, study.name, "teacher"))
+    for arm in ("base", "teacher") if is_taught(study) else ("base",):
+        if arm not in {model.arm for model in study.models}:
+            items.append(Item(f"{study.name} {arm}", BY_MODEL[arm].name, study.name, arm))
     for model in study.models:
-        add(Item(model.name, models_job.name, study.name, model.arm, (model.arm,)), model, 0, measure=False)
+        add(Item(model.name, BY_MODEL[model.arm].name, study.name, model.arm), model, 0, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in study.anchors() for seed in seeds):
         name = f"{study.name} anchor, seed {seed}"
         add(Item(name, anchors_job.name, anchor_key(study.name, seed), "anchor"), recipe, seed, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in sorted(arms, key=cost, reverse=True) for seed in seeds):
         add_run(recipe, seed)
-    items.append(
-        Item(
-            "comparison",
-            comparison_job.name,
-            study.name,
-            "report",
-            needs=tuple(item.name for item in items),
-            compares=True,
-        )
-    )
+    needs = tuple(item.name for item in items)
+    items.append(Item("comparison", comparison_job.name, study.name, "report", needs=needs, compares=True))
+    if exhibits(study):
+        last = ASSETS[-1].key.to_user_string()
+        items.append(Item("figures", paper_job.name, study.name, last, needs=needs, compares=True))
     return items
 
 
@@ -116,8 +118,18 @@ def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool
     return not read or _measured(store, study, find_recipe(name), seed)
 
 
+def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
+    """The recipe of a run that another descends from. Errors: ValueError where no study has it."""
+    try:
+        return find_recipe(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete, and {error}"
+        ) from None
+
+
 def _own(study: Study) -> tuple[Recipe, ...]:
-    return (*study.models, *study.helpers, *study.every_arm())
+    return study.recipes()
 
 
 def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:

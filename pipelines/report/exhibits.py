@@ -14,7 +14,6 @@ from pipelines.statistics.numbers import short
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
-
 FOLDED = "How it was computed, what controls say, numbers"
 
 

@@ -20,8 +20,8 @@ VERDICTS = (
     "The Student-t interval over seeds decides, of three seeds or more; that of an accuracy has the errors over "
     "samples and problems in it too. A statement holds if its interval lies wholly on the claimed side, fails if "
     "wholly on the other, and is undecided otherwise, which is no evidence of equality. Seeds that are equal up to "
-    "rounding decide nothing. Intervals are not corrected for the number of statements: about one in twenty would exclude zero by "
-    "chance. The bootstrap over seeds decides nothing: of three seeds its 95 % cover 75 %."
+    "rounding decide nothing. Intervals are not corrected for the number of statements: about one in twenty would "
+    "exclude zero by chance. The bootstrap over seeds decides nothing: of three seeds its 95 % cover 75 %."
 )
 LIMITS = (
     "The level of the intervals is that of normal differences, and of differences of accuracies. Of strongly skewed "

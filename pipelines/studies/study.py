@@ -100,6 +100,10 @@ class Study:
     def every_arm(self) -> tuple[Recipe, ...]:
         return tuple(recipe for suite in self.suites.values() for recipe in suite)
 
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Every recipe: models, helpers and arms."""
+        return (*self.models, *self.helpers, *self.every_arm())
+
     def anchors(self) -> tuple[Recipe, ...]:
         """The anchor, or nothing. Whatever suite is run, it is trained first."""
         return tuple(recipe for recipe in self.every_arm() if recipe.arm == self.anchor)

@@ -1,4 +1,4 @@
-"""The page of a study: complete, self-contained, well formed, short where nothing is unfolded, and nobody's in particular."""
+"""The page of a study: complete, self-contained, well formed, short where nothing is unfolded, and nobody's own."""
 
 import ast
 import re

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets import paper
+from assets import exhibits
 from assets.partitions import STUDIES
 from assets.resources import StoreResource
 from pipelines.paper.items import ITEMS
@@ -17,7 +17,7 @@ from pipelines.paper.suites import OBJECTIVES
 from pipelines.runs.geometry import measuring
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFS = dg.Definitions(assets=paper.ASSETS, resources={"store": StoreResource()})
+DEFS = dg.Definitions(assets=exhibits.ASSETS, resources={"store": StoreResource()})
 GRAPH = DEFS.resolve_asset_graph()
 RUN_TABLES = {*measuring.TABLES, "training", "evaluation"}
 
@@ -27,7 +27,7 @@ def materialise(store):
     """materialise(item): what the asset of the item reports for the tiny study, and what it warned of."""
 
     def run(key):
-        (asset,) = [asset for asset in paper.ASSETS if asset.key == dg.AssetKey(key)]
+        (asset,) = [asset for asset in exhibits.ASSETS if asset.key == dg.AssetKey(key)]
         resources = {"store": StoreResource()}
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize([asset], partition_key="tiny", resources=resources, instance=instance)
@@ -39,7 +39,7 @@ def materialise(store):
 
 
 def test_there_is_an_asset_for_every_item_and_nothing_else():
-    assert [asset.key.to_user_string() for asset in paper.ASSETS] == [item.key for item in ITEMS]
+    assert [asset.key.to_user_string() for asset in exhibits.ASSETS] == [item.key for item in ITEMS]
     for item in ITEMS:
         node = GRAPH.get(dg.AssetKey(item.key))
         assert node.group_name == "verdicts"
@@ -52,14 +52,14 @@ def test_an_item_waits_for_every_partition_of_the_tables_it_is_drawn_from():
         node = GRAPH.get(dg.AssetKey(item.key))
         assert {key.to_user_string() for key in node.parent_keys} == set(item.needs) <= RUN_TABLES
         assert node.partitions_def.get_partition_keys() == list(STUDIES)
-        (asset,) = [asset for asset in paper.ASSETS if asset.key == node.key]
+        (asset,) = [asset for asset in exhibits.ASSETS if asset.key == node.key]
         for parent in node.parent_keys:
             assert isinstance(asset.get_partition_mapping(parent), dg.AllPartitionMapping)
 
 
 def test_listing_the_items_loads_nothing_that_draws():
     code = (
-        "import sys; import assets.paper; heavy = {'torch', 'ray', 'transformers', 'altair', 'vl_convert'}; "
+        "import sys; import assets.exhibits; heavy = {'torch', 'ray', 'transformers', 'altair', 'vl_convert'}; "
         "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
