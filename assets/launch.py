@@ -34,6 +34,7 @@ from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_study
+from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
 
@@ -243,6 +244,8 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(
             f"{study.title}: {len(items)} Dagster runs, of which {len(run.reused)} are complete and reused", flush=True
         )
+        for line in data_lines(study):
+            print(line)
         try:
             if run.items:
                 print(f"{outlook(study, run.items)}\nobject store {store.uri}", flush=True)

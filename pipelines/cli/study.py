@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from opd_ops.recipe import Recipe
-from pipelines.cli import rm
+from pipelines.cli import new, rm
 from pipelines.cli.options import STUDY, Commands, Parser
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import HERE, find_study, read_catalog, spell
+from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
 
@@ -21,6 +22,7 @@ def register(commands: Commands) -> None:
     parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
         command=list_studies
     )
+    new.register(parts)
     show = parts.add_parser(
         "show",
         help="a study's recipes, and what of them is in the store",
@@ -112,6 +114,8 @@ def show_study(given: argparse.Namespace) -> int:
     print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {spell(study.name)}{time}")
     for suite in list(study.suites)[1:]:
         print(f"        opd study run {spell(study.name)} --suite {suite}")
+    for line in data_lines(study):
+        print(f"data: {line}")
     for line in changed:
         print(f"\n{escaped(line)}")
     if study.configs:
