@@ -31,7 +31,7 @@ def figure(
         for place, name in enumerate(shares)
     ]
     own = alt.ScaleResolveMap(color="independent")
-    return styled(columns(panels, len(MAPS), spacing=16).properties(resolve=alt.Resolve(scale=own)))
+    return styled(columns(panels, len(MAPS), spacing=16, resolve=alt.Resolve(scale=own)))
 
 
 def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:

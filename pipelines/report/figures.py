@@ -58,15 +58,15 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
             where=chosen(quantity.axes),
         )
         panels.append(panel)
-    chart = columns(panels, len(panels)).resolve_scale(y="shared")
     offered = {name: rows[name].unique(maintain_order=True) for name in quantity.axes}
     fields = [bound(name, values, first[name]) for name, values in offered.items()]
-    return styled(chart.add_params(*fields))
+    shared = alt.Resolve(scale=alt.ScaleResolveMap(y="shared"))
+    return styled(columns(panels, len(panels), resolve=shared, params=[field.param for field in fields]))
 
 
 def line_numbers(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
     """What `lines` shows first, by the title of its axis: arm (label), view, place, value, low, high."""
-    rows = quantity.numbers(quantity.rows(tables, arms), quantity.starts(tables, arms))
+    rows = quantity.numbers(quantity.rows(tables, arms, every=False), quantity.starts(tables, arms))
     return {quantity.title: _labelled(rows, story)}
 
 
