@@ -6,7 +6,19 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from assets import following, geometry, models, notify, offers, paper, switches, trajectories, transfer, verdicts, watch
+from assets import (
+    exhibits,
+    following,
+    geometry,
+    models,
+    notify,
+    offers,
+    switches,
+    trajectories,
+    transfer,
+    verdicts,
+    watch,
+)
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
@@ -34,7 +46,7 @@ transfers_job = dg.define_asset_job(
     description="Accuracy of a complete run on other families of its task. Add the run as a partition: tiny.opd|0.",
 )
 paper_job = dg.define_asset_job(
-    "paper", list(paper.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
+    "paper", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
 )
 BY_MODEL = {"base": base_job, "teacher": teacher_job}
 SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, paper_job]
@@ -112,7 +124,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield runs_job.name, run_key(recipe.name, seed)
     if arms and not pending and not comparing.compared(store, study):
         yield comparison_job.name, study.name
-        if paper.exhibits(study):
+        if exhibits.exhibits(study):
             yield paper_job.name, study.name
 
 

@@ -13,13 +13,13 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from assets import failures, offers, paper
+from assets import exhibits, failures, offers
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.trajectories.training import parents, references
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_recipe, find_study
+from pipelines.studies.catalog import find_recipe, find_study, spell
 from pipelines.studies.study import Study
 
 URL = "http://127.0.0.1:3000"  # of `make ui`
@@ -49,7 +49,7 @@ def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, l
         "anchor": asked["anchors"],
         **{asset: asked["runs"] for asset in RUNS},
         **{asset: asked["studies"] for asset in COMPARISON},
-        **{item.key: asked["exhibits"] for item in paper.exhibits(study)},
+        **{item.key: asked["exhibits"] for item in exhibits.exhibits(study)},
     }
     return {asset: keys for asset, keys in chosen.items() if keys}
 
@@ -70,7 +70,7 @@ def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[in
                 raise ValueError(
                     f"{recipe.name} seed {seed} needs {name} seed {number}, which is not "
                     f"{'measured' if read else 'complete'}, and a backfill would not wait for it: backfill it first, "
-                    f"or use `opd study run {study.name}`, which orders runs"
+                    f"or use `opd study run {spell(study.name)}`, which orders runs"
                 )
 
 

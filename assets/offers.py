@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from assets import partitions
-from assets.paper import exhibits
+from assets.exhibits import exhibits
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.runs.external import watchlist

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from assets.automation import BY_MODEL, anchors_job, comparison_job, paper_job, runs_job
-from assets.paper import ASSETS, exhibits
+from assets.exhibits import ASSETS, exhibits
 from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
 from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.identity import require_same_contents
 from pipelines.runs.trajectories.training import complete, parents, references
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -41,7 +42,8 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
     """The models, the anchors, the arms with whatever other runs they descend from, and the comparison.
 
     A run of another study is planned where it is absent, or where a guard reads it and it is not measured.
-    Errors: ValueError for a changed recipe, or a run of another study that this study does not have.
+    Errors: ValueError for a changed recipe, for other weights or data than a complete run was made from, or for a run
+    of another study that this study does not have.
     """
     items: list[Item] = []
     makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
@@ -52,7 +54,10 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         needed += [item_name(*run) for run in references(recipe, seed)]
         item.needs = tuple(dict.fromkeys(needed))
         item.run = (recipe, seed)
-        item.trains = (recipe.name, seed) not in makes and not complete(store, recipe, seed)
+        is_planned = (recipe.name, seed) in makes
+        item.trains = not is_planned and not complete(store, recipe, seed)
+        if not (is_planned or item.trains):
+            require_same_contents(store, recipe, seed)
         item.measures = measure and not _measured(store, study, recipe, seed)
         parts = item.trains, measure_share(recipe) * item.measures
         item.cost = 1 + cost(recipe) * sum(parts)
@@ -69,7 +74,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         for name, number in parents(recipe, seed):
             is_read = (name, number) in references_of
             if ((name, number) not in makes or is_read) and not _found(store, study, name, number, is_read):
-                add_run(find_recipe(name), number, read=is_read)
+                add_run(_parent(recipe, seed, name, number), number, read=is_read)
         name = item_name(recipe.name, seed)
         if name in {item.name for item in items}:
             return
@@ -114,8 +119,18 @@ def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool
     return not read or _measured(store, study, find_recipe(name), seed)
 
 
+def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
+    """The recipe of a run that another descends from. Errors: ValueError where no study has it."""
+    try:
+        return find_recipe(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete, and {error}"
+        ) from None
+
+
 def _own(study: Study) -> tuple[Recipe, ...]:
-    return (*study.models, *study.helpers, *study.every_arm())
+    return study.recipes()
 
 
 def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:

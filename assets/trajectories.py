@@ -12,7 +12,7 @@ from assets.models import STEPS, anchor, base, losses, run_facts, teacher, train
 from assets.partitions import POOL, every, run_of, runs
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 

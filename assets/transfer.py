@@ -13,7 +13,7 @@ from pipelines.runs.verdicts import judging
 from pipelines.runs.verdicts.predicting import READ, predict
 from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, transferred
 
-ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources("pipelines.report"))
+ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources(*metadata.REPORTING))
 
 
 @dg.asset(
@@ -77,7 +77,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
-    from pipelines.report.prediction.words import sentence
+    from pipelines.regimes.prediction.words import sentence
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():

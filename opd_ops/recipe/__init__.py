@@ -56,6 +56,7 @@ __all__ = [
     "WeightsOf",
     "Workers",
     "differences",
+    "fingerprint",
     "opd_of",
     "rlvr_of",
 ]
@@ -116,8 +117,13 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON of the identity."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint(self.identity())
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of an identity."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:

@@ -94,7 +94,8 @@ class HfEngine:
         for t in range(count):
             token, logprob = draw(logits, None if u is None else u[rows, t], sampling.temperature)
             tokens[rows, t], logprobs[rows, t] = token, logprob
-            alive &= token != sampling.eos
+            for end in sampling.ends:
+                alive &= token != end
             if t + 1 == count:
                 break
             if device.type == "cpu" or t % LOOK == LOOK - 1:
@@ -107,7 +108,7 @@ class HfEngine:
                     call.keep(kept)
                     rows, alive, token = rows[kept], alive[kept], token[kept]
             logits = call.advance(token)
-        return _collect(tokens.cpu().numpy(), logprobs.cpu().numpy(), sampling.eos, self.version)
+        return _collect(tokens.cpu().numpy(), logprobs.cpu().numpy(), sampling.ends, self.version)
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
         """One row at a time, unpadded and uncached, through the model's own forward; fp32 log-softmax."""
@@ -167,19 +168,19 @@ def _digest(served: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _collect(tokens: np.ndarray, logprobs: np.ndarray, eos: int, version: int) -> list[Sampled]:
-    """Rows cut after their first EOS; what a finished row drew while it waited for others is dropped."""
+def _collect(tokens: np.ndarray, logprobs: np.ndarray, ends: tuple[int, ...], version: int) -> list[Sampled]:
+    """Rows cut after their first token of `ends`; what a finished row drew while it waited for others is dropped."""
     found = []
     for row, scores in zip(tokens, logprobs, strict=True):
-        ends = np.flatnonzero(row == eos)
-        length = int(ends[0]) + 1 if len(ends) else len(row)
+        places = np.flatnonzero(np.isin(row, ends))
+        length = int(places[0]) + 1 if len(places) else len(row)
         if np.isnan(scores[:length]).any():
             raise FloatingPointError("the model's logits are not numbers; its weights may have diverged")
         found.append(
             Sampled(
                 tokens=row[:length].tolist(),
                 logprobs=scores[:length].tolist(),
-                truncated=not len(ends),
+                truncated=not len(places),
                 version=version,
             )
         )

@@ -17,13 +17,22 @@ Address = tuple[int, int, int, int]  # seed, step, prompt index, sample index
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn: softmax(logits / temperature), nothing cut; temperature 0 is greedy. batch: rows a call."""
+    """How tokens are drawn: softmax(logits / temperature), nothing cut; temperature 0 is greedy. batch: rows a call.
+
+    stops: tokens that end a response as EOS does.
+    """
 
     max_new_tokens: int
     temperature: float
     eos: int
     pad: int
     batch: int = 64
+    stops: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """EOS and the other tokens that end a response."""
+        return self.eos, *self.stops
 
 
 @dataclass(frozen=True, kw_only=True)

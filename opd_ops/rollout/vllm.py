@@ -138,13 +138,13 @@ class VllmEngine:
                     max_tokens=sampling.max_new_tokens,
                     temperature=sampling.temperature,
                     seed=seed(request.address),
-                    stop_token_ids=[sampling.eos],
+                    stop_token_ids=list(sampling.ends),
                     logprobs=0,
                 )
                 for request in rows
             ]
             outputs = self._run([request.prompt for request in rows], settings)
-            found += [_sampled(output.outputs[0], sampling.eos, version) for output in outputs]
+            found += [_sampled(output.outputs[0], sampling.ends, version) for output in outputs]
         return found
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
@@ -238,14 +238,14 @@ def _settings(**changes: Any) -> Any:
     return build.vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, ignore_eos=True, detokenize=False, **changes)
 
 
-def _sampled(output: Any, eos: int, version: int) -> Sampled:
+def _sampled(output: Any, ends: tuple[int, ...], version: int) -> Sampled:
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     tokens = list(output.token_ids)
     logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, tokens, strict=True)]
     if any(isnan(value) for value in logprobs):
         raise FloatingPointError("the model's logits are not numbers; its weights may have diverged")
-    return Sampled(tokens=tokens, logprobs=logprobs, truncated=tokens[-1] != eos, version=version)
+    return Sampled(tokens=tokens, logprobs=logprobs, truncated=tokens[-1] not in ends, version=version)
 
 
 def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str, Any]) -> Any:

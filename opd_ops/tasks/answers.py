@@ -5,12 +5,17 @@ from opd_ops.tasks.text import MARK
 MARKS = (MARK, "####")  # `####` is GSM8K's
 
 
-def final(response: str) -> str:
-    """The text after the last mark; all of it where there is none."""
-    end = max((response.rfind(mark) + len(mark) for mark in MARKS if mark in response), default=0)
-    return response[end:].strip()
+def final(response: str, mark: str = "", tail: str = "") -> str:
+    """The text after the last mark, all of it where there is none; up to `tail`, where it has that.
+
+    mark: in the place of the usual ones.
+    """
+    marks = (mark,) if mark else MARKS
+    end = max((response.rfind(mark) + len(mark) for mark in marks if mark in response), default=0)
+    answer = response[end:].strip()
+    return answer.partition(tail)[0].strip() if tail else answer
 
 
-def verify_exact(response: str, gold: str) -> float:
-    """1.0 if the final answer is the gold one, character by character, spaces around it aside."""
-    return float(final(response) == gold.strip())
+def verify_exact(response: str, gold: str, mark: str = "", tail: str = "") -> float:
+    """1.0 if the final answer (`final`) is the gold one, character by character, spaces around it aside."""
+    return float(final(response, mark, tail) == gold.strip())

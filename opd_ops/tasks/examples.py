@@ -3,17 +3,20 @@
     GSM8K          {"question": "...", "answer": "worked solution #### 42"}
     dapo-math-17k  {"prompt": "..." or [{"role": "user", "content": "..."}], "label": "34"},
                    or "reward_model": {"ground_truth": "34"} in the label's place
-    named          the fields that the caller names; a dot goes down a level
+    named          the fields that the caller names, or a template or function of fields (`prompts.py`)
 
 A prompt that stands twice counts once; one that stands with different answers is left out and counted.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from opd_ops.tasks.prompts import composer, is_composed, look_up
+
+Compose = Callable[[dict[str, Any]], str]
 QUESTIONS = ("question", "prompt", "problem")
 ANSWERS = ("label", "reward_model.ground_truth", "answer")
 SEPARATOR = "####"
@@ -21,11 +24,15 @@ SEPARATOR = "####"
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """solution: the worked text that ends in the answer, where the file has one."""
+    """solution: the worked text that ends in the answer, where the file has one.
+
+    response: how that is written, where the caller says.
+    """
 
     question: str
     answer: str
     solution: str | None
+    response: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +44,22 @@ class Examples:
     contradictory: int
 
 
-def read(path: str, prompt: str | None = None, answer: str | None = None) -> Examples:
+def read(path: str, prompt: str | None = None, answer: str | None = None, response: str | None = None) -> Examples:
     """The examples of a file. prompt, answer: the fields to read, where they are not those of a known shape.
 
+    prompt may be a template or a function of fields, and response is one, in which `answer` is the final answer and
+    `solution` the worked text, or the answer where there is none.
     Errors: ValueError naming the line for one that is no example; ValueError for a file without any, or none at all.
     """
     digest, found, contradictory = hashlib.sha256(), dict[str, Example](), set[str]()
+    ask = composer("prompt", prompt) if prompt and is_composed(prompt) else None
+    respond = composer("response", response) if response else None
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 digest.update(line)
                 if line.strip():
-                    example = _example(line, f"{path} line {number}", prompt, answer)
+                    example = _example(line, f"{path} line {number}", prompt, answer, ask, respond)
                     known = found.setdefault(example.question, example)
                     if known.answer != example.answer:
                         contradictory.add(example.question)
@@ -60,7 +71,9 @@ def read(path: str, prompt: str | None = None, answer: str | None = None) -> Exa
     return Examples(examples=examples, digest=digest.hexdigest(), contradictory=len(contradictory))
 
 
-def _example(line: bytes, where: str, prompt: str | None, answer: str | None) -> Example:
+def _example(
+    line: bytes, where: str, prompt: str | None, answer: str | None, ask: Compose | None, respond: Compose | None
+) -> Example:
     excerpt = line.decode(errors="replace").strip()
     excerpt = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in excerpt[:80]) + "..." * (
         len(excerpt) > 80
@@ -71,7 +84,7 @@ def _example(line: bytes, where: str, prompt: str | None, answer: str | None) ->
         raise ValueError(f"{where} is not JSON: {error}; write one JSON object a line; it reads {excerpt}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no JSON object; it reads {excerpt}")
-    question = _first(row, (prompt,) if prompt else QUESTIONS, _question)
+    question = _composed(ask, row, where) if ask else _first(row, (prompt,) if prompt else QUESTIONS, _question)
     stated = _first(row, (answer,) if answer else ANSWERS, _answer)
     if not question or not stated:
         missing = f"no prompt in {prompt or ', '.join(QUESTIONS)}" if not question else ""
@@ -82,15 +95,21 @@ def _example(line: bytes, where: str, prompt: str | None, answer: str | None) ->
     solution, separator, gold = stated.rpartition(SEPARATOR)
     if separator and not gold.strip():
         raise ValueError(f"{where} has nothing behind {SEPARATOR}; it reads {excerpt}")
-    return Example(question=question, answer=gold.strip(), solution=stated if solution.strip() else None)
+    gold, worked = gold.strip(), stated if solution.strip() else None
+    written = _composed(respond, row | {"answer": gold, "solution": worked or gold}, where) if respond else None
+    return Example(question=question, answer=gold, solution=worked, response=written)
+
+
+def _composed(compose: Compose, row: dict[str, Any], where: str) -> str:
+    try:
+        return compose(row)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
 
 
 def _first(row: dict[str, Any], fields: tuple[str, ...], read: Any) -> str:
     for field in fields:
-        value: Any = row
-        for name in field.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if text := read(value):
+        if text := read(look_up(row, field)):
             return text
     return ""
 

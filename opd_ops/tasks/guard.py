@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from opd_ops.tasks.helper import Died, Helper, Killed, Overtime
-from opd_ops.tasks.task import Check, CheckedTask, Problem, Split, TaskLike, Tokens
+from opd_ops.tasks.task import Check, CheckedTask, Problem, Split, TaskLike, Tokens, stops_of
 
 SECONDS = 10.0
 
@@ -41,7 +41,7 @@ class Guarded:
                 "if it only compares strings, or give it a method check"
             )
         self.task, self.seconds, self.overtime = task, seconds, overtime
-        self.pad, self.eos = task.pad, task.eos
+        self.pad, self.eos, self.stops = task.pad, task.eos, stops_of(task)
         self.overtimes = 0
         self._helper: Helper | None = None
 
@@ -104,7 +104,7 @@ class Guarded:
         """The helper's reply. A helper that ended is replaced, and the check repeated once. Errors: Overtime, Died."""
         for repeated in (False, True):
             if self._helper is None:
-                self._helper = Helper(check.function.partition(":")[0])
+                self._helper = Helper(check.function.rpartition(":")[0])
             try:
                 return self._helper.ask(check, self.seconds)
             except (Overtime, Died) as error:

@@ -30,7 +30,7 @@ class Killed(Died):
 
 
 class Helper:
-    """The process for the checks of one module. Errors, on starting: Died where the module cannot be imported."""
+    """The process for the checks of one module or file. Errors, on starting: Died where it cannot be imported."""
 
     def __init__(self, module: str) -> None:
         environment = {

@@ -6,13 +6,16 @@ The reward is that of the final answer, compared as mathematics or character by 
 """
 
 import hashlib
+import json
 from typing import Any, Literal
 
 import numpy as np
 
+from opd_ops.outside import is_reference
 from opd_ops.tasks.examples import Example, read
+from opd_ops.tasks.prompts import is_composed, surroundings
 from opd_ops.tasks.task import Check, Problem, Split, Tokens
-from opd_ops.tasks.text import INSTRUCTION, Text
+from opd_ops.tasks.text import INSTRUCTION, Eos, Text
 
 VERIFIERS = {"math": "opd_ops.tasks.mathematics:verify_math", "exact": "opd_ops.tasks.answers:verify_exact"}
 
@@ -20,11 +23,16 @@ VERIFIERS = {"math": "opd_ops.tasks.mathematics:verify_math", "exact": "opd_ops.
 class Jsonl:
     """The examples of the file at `path`.
 
-    prompt, answer: the fields, where they are not those of a known shape. held_out: hold out one in that many, by a
-    hash of the prompt, or the path of a file with the held-out examples, which are taken out of the training ones.
-    verifier: `math` (math-verify) or `exact`. The other options are those of `Text`.
+    prompt, answer: the fields, where they are not those of a known shape. prompt is also a template of fields or a
+    function (`prompts.py`), which then makes the whole prompt, and within a chat template the whole message.
+    response: a template or function for what is demonstrated, where `answer` is the final answer and `solution` the
+    worked text; what stands around {answer} marks the final answer of a response, too. held_out: hold out one in that
+    many, by a hash of the prompt, or the path of a file with the held-out examples, which are taken out of the training
+    ones. verifier: `math` (math-verify) or `exact`. The other options are those of `Text`.
     Errors: ValueError for what `read` and `Text` refuse, and for a split without an example.
     """
+
+    paths, functions = ("path", "held_out"), ("prompt", "response")  # options that may name files and functions
 
     def __init__(
         self,
@@ -34,44 +42,54 @@ class Jsonl:
         answer: str | None = None,
         held_out: int | str = 8,
         verifier: Literal["math", "exact"] = "math",
-        eos: str | None = None,
+        eos: Eos = None,
         template: bool = False,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
+        response: str | None = None,
     ) -> None:
         if verifier not in VERIFIERS:
             raise ValueError(f"task jsonl has no verifier {verifier!r}; known: {', '.join(VERIFIERS)}")
-        if not isinstance(held_out, str) and held_out < 2:
-            raise ValueError(f"task jsonl: held_out is 2 or more, one in that many, or a path; not {held_out}")
         self.verifier, self.instant = verifier, verifier == "exact"
         self.name = f"jsonl ({path})"
-        self.text = Text(folder, eos, template, instruction)
-        self.pad, self.eos = self.text.pad, self.text.eos
-        train = read(path, prompt, answer)
-        self.digest = train.digest
-        self.contradictory = train.contradictory
-        if isinstance(held_out, str):
-            other = read(held_out, prompt, answer)
-            self.digest = hashlib.sha256(f"{train.digest} {other.digest}".encode()).hexdigest()
-            self.contradictory += other.contradictory
-            taken = {example.question for example in other.examples}
-            split = {"train": [e for e in train.examples if e.question not in taken], "held_out": other.examples}
-        else:
-            split = {
-                "train": [e for e in train.examples if not _held_out(e.question, held_out)],
-                "held_out": [e for e in train.examples if _held_out(e.question, held_out)],
-            }
-        self.examples: dict[str, list[Example]] = split
-        for name, examples in split.items():
+        whole = prompt is not None and is_composed(prompt)
+        if instruction is None:
+            instruction = "" if whole else INSTRUCTION
+        self.text = Text(folder, eos, template, instruction, whole)
+        self.pad, self.eos, self.stops = self.text.pad, self.text.eos, self.text.stops
+        self.marks: dict[str, str] = {}  # arguments of the verifier
+        if response and "{" in response:
+            named = zip(("mark", "tail"), surroundings(response), strict=True)
+            self.marks = {name: text for name, text in named if text}
+        self.examples, self.digest, self.contradictory = read_splits(path, held_out, prompt, answer, response)
+        # What a function makes of the file is no option: its digest says when it has changed.
+        by_function = [text for text in (prompt, response) if text and is_reference(text) and "{" not in text]
+        self.composed = {"composed": _texts_digest(self.examples)} if by_function else {}
+        for name, examples in self.examples.items():
             if not examples:
                 raise ValueError(
                     f"task {self.name} has no {name} example: give it a longer file, or name a file with held_out"
                 )
 
+    @staticmethod
+    def outline(
+        path: str,
+        held_out: int | str = 8,
+        prompt: str | None = None,
+        answer: str | None = None,
+        response: str | None = None,
+        **_: Any,
+    ) -> str:
+        """How many examples are held out, from the options alone. Errors: as `read`."""
+        examples, _digest, _contradictory = read_splits(path, held_out, prompt, answer, response)
+        return _shares(examples)
+
     def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
         examples = self.examples[split]
         if count > len(examples):
+            more = " (evaluation.problems), or hold out more (the option held_out)" if split == "held_out" else ""
             raise ValueError(
-                f"task {self.name} has {len(examples)} {split} examples, and {count} were asked for: ask for fewer"
+                f"task {self.name} has {len(examples)} {split} examples, and {count} were asked for, with "
+                f"{_shares(self.examples)}: ask for {len(examples)} at most{more}"
             )
         return [self._problem(examples[i]) for i in rng.choice(len(examples), count, replace=False)]
 
@@ -87,7 +105,7 @@ class Jsonl:
         return Check(
             function=VERIFIERS[self.verifier],
             response=self.text.decode(response),
-            arguments={"gold": problem.answer},
+            arguments={"gold": problem.answer, **self.marks},
         )
 
     def verify(self, problem: Problem, response: Tokens) -> float:
@@ -95,17 +113,50 @@ class Jsonl:
 
     def facts(self) -> dict[str, Any]:
         """What the problems and tokens depend on besides the recipe: the file's digest among them."""
-        return {**self.text.facts(), "data": self.digest}
+        return {**self.text.facts(), "data": self.digest, **self.composed}
 
     def _problem(self, example: Example) -> Problem:
         return Problem(
             prompt=self.text.ask(example.question),
             answer=example.answer,
-            privileged=self.text.tell(example.question, example.solution or example.answer),
+            privileged=self.text.tell(example.question, example.solution or example.answer, example.response),
         )
 
     def _stated(self, example: Example) -> Tokens:
-        return self.text.answer(example.solution or example.answer, marked=example.solution is not None)
+        solution = example.solution or example.answer
+        return self.text.answer(solution, marked=example.solution is not None, response=example.response)
+
+
+def read_splits(
+    path: str, held_out: int | str, prompt: str | None, answer: str | None, response: str | None
+) -> tuple[dict[str, list[Example]], str, int]:
+    """Examples by split, the digest of the files, and how many contradictory prompts were left out.
+
+    Errors: ValueError as `read`, and for a share of the held-out examples that is none.
+    """
+    if not isinstance(held_out, str) and held_out < 2:
+        raise ValueError(f"task jsonl: held_out is 2 or more, one in that many, or a path; not {held_out}")
+    train = read(path, prompt, answer, response)
+    if not isinstance(held_out, str):
+        splits: dict[str, list[Example]] = {"train": [], "held_out": []}
+        for example in train.examples:
+            splits["held_out" if _held_out(example.question, held_out) else "train"].append(example)
+        return splits, train.digest, train.contradictory
+    other = read(held_out, prompt, answer, response)
+    taken = {example.question for example in other.examples}
+    splits = {"train": [e for e in train.examples if e.question not in taken], "held_out": other.examples}
+    digest = hashlib.sha256(f"{train.digest} {other.digest}".encode()).hexdigest()
+    return splits, digest, train.contradictory + other.contradictory
+
+
+def _texts_digest(splits: dict[str, list[Example]]) -> str:
+    """SHA-256 over the prompts and responses of all examples."""
+    texts = [[name, example.question, example.response] for name, split in splits.items() for example in split]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def _shares(splits: dict[str, list[Example]]) -> str:
+    return f"{len(splits['held_out'])} of {sum(map(len, splits.values()))} held out"
 
 
 def _held_out(question: str, one_in: int) -> bool:

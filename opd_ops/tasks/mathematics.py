@@ -16,8 +16,8 @@ for _name in ("math_verify.parser", "math_verify.grader", "math_verify.utils"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-def verify_math(response: str, gold: str) -> float:
-    """1.0 if the final answer equals the gold one as mathematics (1/2 = 0.5); one that cannot be read earns 0.0.
+def verify_math(response: str, gold: str, mark: str = "", tail: str = "") -> float:
+    """1.0 if the final answer (`final`) equals the gold one as mathematics (1/2 = 0.5); an unreadable one earns 0.0.
 
     Where math-verify raises on the response (a million digits, nesting past the stack), it cannot be read.
     Errors: ValueError for a gold answer that cannot be read, MemoryError. No time limit of its own: works on any
@@ -28,7 +28,7 @@ def verify_math(response: str, gold: str) -> float:
     if not wanted:
         raise ValueError(f"math-verify cannot read the answer {gold!r}: mend it, or use the verifier exact")
     try:
-        answer = parse(final(response), parsing_timeout=None)  # type: ignore[arg-type]
+        answer = parse(final(response, mark, tail), parsing_timeout=None)  # type: ignore[arg-type]
         return float(bool(answer) and verify(wanted, answer, timeout_seconds=None))
     except MemoryError:
         raise

@@ -14,7 +14,7 @@ import numpy as np
 
 from opd_ops.tasks import generators
 from opd_ops.tasks.task import Check, Problem, Split, Tokens, distinct
-from opd_ops.tasks.text import INSTRUCTION, Text
+from opd_ops.tasks.text import INSTRUCTION, Eos, Text
 
 PATIENCE = 2_000  # draws in a row without a new problem; some generators take a second each
 
@@ -34,7 +34,7 @@ class Reasoning:
         dataset: str = "basic_arithmetic",
         config: dict[str, Any] | None = None,
         threshold: float = 1.0,
-        eos: str | None = None,
+        eos: Eos = None,
         template: bool = False,
         instruction: str = INSTRUCTION,
     ) -> None:
@@ -44,7 +44,7 @@ class Reasoning:
         self.dataset, self.config, self.threshold = dataset, config or {}, threshold
         self.name = f"reasoning ({dataset})"
         self.text = Text(folder, eos, template, instruction)
-        self.pad, self.eos = self.text.pad, self.text.eos
+        self.pad, self.eos, self.stops = self.text.pad, self.text.eos, self.text.stops
 
     def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
         addresses = _addresses(rng)

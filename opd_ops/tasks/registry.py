@@ -1,13 +1,21 @@
-"""The tasks there are, by the name a recipe gives. A new task is a file here and a branch in `_kind`."""
+"""The tasks there are, by the name a recipe gives: of this package, of OPD_TASKS, and of entry points `opd.tasks`.
+
+A new task is a file of one's own with a class or function `task`, called as `task(folder, **options)`, or without
+`folder` where it reads no tokenizer; it gives a `TaskLike`. A task's name is that of its file or module where the
+object is called `task`, else the object's own; that of an entry point is the entry point's.
+"""
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from opd_ops import outside
 from opd_ops.recipe import Task
 from opd_ops.tasks.task import TaskLike
 
 TASKS = ("chains", "jsonl", "reasoning", "sums")
+OBJECT, GROUP = "task", "opd.tasks"
 
 
 def build(task: Task, folder: str | None) -> TaskLike:
@@ -15,12 +23,17 @@ def build(task: Task, folder: str | None) -> TaskLike:
 
     Errors: ValueError for an unknown task or option, a missing option, or a value the task refuses.
     """
-    kind = _kind(task.name)
+    kind = find_kind(task.name)
     parameters = inspect.signature(kind).parameters
-    known = {name: parameter for name, parameter in parameters.items() if name != "folder"}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if name != "folder" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
     options: dict[str, Any] = dict(task.options)
-    if unknown := sorted(options.keys() - known.keys()):
-        raise ValueError(f"task {task.name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    if (unknown := sorted(options.keys() - known.keys())) and not takes_any:
+        raise ValueError(f"task {task.name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     required = {name for name, parameter in known.items() if parameter.default is parameter.empty}
     if missing := sorted(required - options.keys()):
         raise ValueError(f"task {task.name} needs the option {', '.join(missing)}")
@@ -31,7 +44,68 @@ def build(task: Task, folder: str | None) -> TaskLike:
     return kind(folder, **options)
 
 
-def _kind(name: str) -> Callable[..., TaskLike]:
+def outline(task: Task) -> str:
+    """What a task says of its data without a tokenizer, such as how many problems are held out; "" where it does not.
+
+    Errors: as the task's `outline`.
+    """
+    describe = getattr(find_kind(task.name), "outline", None)
+    return describe(**task.options) if describe else ""
+
+
+def path_options(task: Task) -> dict[str, str]:
+    """The options that name files: those of the task's attribute `paths`, and of `functions` where one is of a file.
+
+    Errors: as `find_kind`.
+    """
+    kind = find_kind(task.name)
+    paths = {name: task.options.get(name) for name in getattr(kind, "paths", ())}
+    functions = {name: task.options.get(name) for name in getattr(kind, "functions", ())}
+    paths |= {name: text for name, text in functions.items() if isinstance(text, str) and outside.is_file(text)}
+    return {name: text for name, text in paths.items() if isinstance(text, str)}
+
+
+def find_kind(name: str) -> Callable[..., TaskLike]:
+    """The class or function that makes the task of that name.
+
+    Errors: ValueError for an unknown name, one that two tasks have, and a file or module that cannot be loaded.
+    """
+    references = foreign_tasks()
+    origins = ["this package"] * (name in TASKS) + [str(one) for one in dict.fromkeys(references.get(name, ()))]
+    if len(origins) > 1:
+        raise ValueError(f"two tasks are called {name!r}, of {origins[0]} and of {origins[1]}: rename one")
+    if name in TASKS:
+        return _own_kind(name)
+    if not origins:
+        raise ValueError(
+            f"unknown task {name!r}; known: {', '.join([*TASKS, *references])}; OPD_TASKS=./FILE.py adds your own"
+        )
+    (reference,) = set(references[name])
+    kind: Callable[..., TaskLike] = outside.load_object(reference)
+    if not callable(kind):
+        raise ValueError(f"{reference} is {type(kind).__name__}, not a class or function that makes a task")
+    return kind
+
+
+def foreign_tasks() -> dict[str, list[outside.Reference]]:
+    """Where the tasks of OPD_TASKS and of entry points lie, by name. Errors: ValueError for what is no reference."""
+    found: dict[str, list[outside.Reference]] = {}
+    for reference in outside.listed_references(outside.TASKS, OBJECT):
+        found.setdefault(task_name(reference), []).append(reference)
+    for entry in outside.entry_points(GROUP):
+        found.setdefault(entry.name, []).append(outside.Reference(entry.module, entry.attr))
+    return found
+
+
+def task_name(reference: outside.Reference) -> str:
+    """The name of a task by where it lies."""
+    if reference.name != OBJECT:
+        return reference.name
+    source = reference.source
+    return Path(source).stem if source.endswith(".py") else source.rpartition(".")[2]
+
+
+def _own_kind(name: str) -> Callable[..., TaskLike]:
     if name == "chains":
         from opd_ops.tasks.chains import Chains
 
@@ -44,8 +118,7 @@ def _kind(name: str) -> Callable[..., TaskLike]:
         from opd_ops.tasks.reasoning import Reasoning
 
         return Reasoning
-    if name == "sums":
-        from opd_ops.tasks.sums import Sums
+    assert name == "sums"
+    from opd_ops.tasks.sums import Sums
 
-        return Sums
-    raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    return Sums

@@ -3,12 +3,13 @@
 Tokens in, tokens out: a task owns its tokenizer, so that no template can drift between student and teacher.
 """
 
-import importlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from opd_ops.outside import load_object, parse_reference
 
 Tokens = list[int]
 Split = Literal["train", "held_out"]
@@ -31,7 +32,8 @@ class Problem:
 class Check:
     """A verification as plain data, so that another process can carry it out.
 
-    function: `module:name`, called with the response's text and the arguments (JSON types); it gives the reward.
+    function: `module:name` or `/folder/file.py:name` (of a task's own file: f"{__file__}:name"), called with the
+    response's text and the arguments (JSON types); it gives the reward.
     """
 
     function: str
@@ -39,15 +41,14 @@ class Check:
     arguments: dict[str, Any]
 
     def run(self) -> float:
-        module, _, name = self.function.partition(":")
-        return float(getattr(importlib.import_module(module), name)(self.response, **self.arguments))
+        return float(load_object(parse_reference(self.function, "verify"))(self.response, **self.arguments))
 
 
 class TaskLike(Protocol):
     """What the training loop needs of a task.
 
     A task with an alphabet of its own, on which models train from random weights, may also say `bos`, the token that
-    begins its prompts.
+    begins its prompts. One whose responses may end in other tokens than `eos`, too, says `stops`.
     """
 
     pad: int
@@ -76,6 +77,11 @@ class CheckedTask(TaskLike, Protocol):
     """
 
     def check(self, problem: Problem, response: Tokens) -> Check: ...
+
+
+def stops_of(task: TaskLike) -> tuple[int, ...]:
+    """The tokens besides EOS that end a response."""
+    return tuple(getattr(task, "stops", ()))
 
 
 def distinct(

@@ -1,6 +1,7 @@
 """What the tasks in natural language share: a folder's tokenizer, its EOS, and the form of prompts and responses.
 
     completion   `{question}\\nAnswer:` -> ` {answer}` EOS
+    whole        `{question}` -> ` {answer}` EOS, for a question that is the whole prompt
     template     the tokenizer's chat template around `{question}\\n{instruction}` -> `Answer: {answer}` EOS
 
 The digests name what the tokens depend on. That the model was trained on this template is not checked.
@@ -9,11 +10,12 @@ The digests name what the tokens depend on. That the model was trained on this t
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opd_ops.tasks.task import Tokens
 
+Eos = str | int | Sequence[str | int] | None
 MARK = "Answer:"
 INSTRUCTION = f"Reason as you need, and end with a line `{MARK}` followed by the final answer only."
 
@@ -43,19 +45,27 @@ def vocabulary_digest(tokenizer: Any) -> str:
 class Text:
     """The tokenizer of a folder with one way to ask and one way to answer.
 
-    eos: the piece that ends a response, where it is not the tokenizer's own. template: ask through the chat template.
-    instruction: what a templated question ends with; "" for questions that carry their own.
-    Errors: ValueError for a tokenizer without EOS, an EOS that is not one token, or a template that is not there.
+    eos: the piece or id that ends a response, where it is not the tokenizer's own; of several the first ends what is
+    demonstrated, and any ends what is sampled. template: ask through the chat template. instruction: what a templated
+    question ends with; "" for questions that carry their own. whole: questions are whole prompts.
+    Errors: ValueError for a tokenizer without EOS, an EOS that is not one token or no id, an empty list of them, or a
+    template that is not there.
     """
 
     def __init__(
-        self, folder: str, eos: str | None = None, template: bool = False, instruction: str = INSTRUCTION
+        self,
+        folder: str,
+        eos: Eos = None,
+        template: bool = False,
+        instruction: str = INSTRUCTION,
+        whole: bool = False,
     ) -> None:
         self.tokenizer = load_tokenizer(folder)
-        self.template, self.instruction = template, instruction
+        self.template, self.instruction, self.whole = template, instruction, whole
         if template and not self.tokenizer.chat_template:
             raise ValueError(f"the tokenizer of {folder} has no chat template: leave the option template out")
-        self.eos = self._eos(folder, eos)
+        self.eos, *others = [self._end(folder, piece) for piece in _listed(eos)]
+        self.stops: tuple[int, ...] = tuple(others)
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
 
@@ -70,16 +80,22 @@ class Text:
         """The prompt of a question."""
         if self.template:
             return self._chat(_paragraphs(question, self.instruction))
-        return self.tokenizer.encode(_asked(question))
+        return self.tokenizer.encode(self._asked(question))
 
-    def tell(self, question: str, solution: str) -> Tokens:
-        """The prompt of a teacher that is shown the solution before it is asked the question."""
+    def tell(self, question: str, solution: str, response: str | None = None) -> Tokens:
+        """The prompt of a teacher that is shown the solution, or the response, before it is asked the question."""
         if self.template:
             return self._chat(_paragraphs(question, f"The solution is: {solution}", self.instruction))
-        return self.tokenizer.encode(f"{_asked(question)} {solution}\n\n{_asked(question)}")
+        asked = self._asked(question)
+        return self.tokenizer.encode(f"{asked}{f' {solution}' if response is None else response}\n\n{asked}")
 
-    def answer(self, solution: str, *, marked: bool = False) -> Tokens:
-        """The response that states a solution, EOS included. marked: the solution says itself which is its answer."""
+    def answer(self, solution: str, *, marked: bool = False, response: str | None = None) -> Tokens:
+        """The response that states a solution, EOS included. marked: the solution says itself which is its answer.
+
+        response: its whole text, where that is another.
+        """
+        if response is not None:
+            return [*self.encode(response), self.eos]
         if not self.template:
             return [*self.encode(f" {solution}"), self.eos]
         return [*self.encode(solution if marked else f"{MARK} {solution}"), self.eos]
@@ -93,9 +109,13 @@ class Text:
             "vocabulary": vocabulary_digest(self.tokenizer),
             "template": template and hashlib.sha256(template.encode()).hexdigest(),
             "eos": self.eos,
-        }
+        } | ({"stops": list(self.stops)} if self.stops else {})
 
-    def _eos(self, folder: str, piece: str | None) -> int:
+    def _end(self, folder: str, piece: str | int | None) -> int:
+        if isinstance(piece, int):
+            if not 0 <= piece < len(self.tokenizer):
+                raise ValueError(f"eos {piece} is no id of the tokenizer of {folder}, which has {len(self.tokenizer)}")
+            return piece
         if piece is not None:
             tokens = self.encode(piece)
             if len(tokens) != 1 or tokens[0] == self.tokenizer.unk_token_id:
@@ -108,14 +128,22 @@ class Text:
             )
         return self.tokenizer.eos_token_id
 
+    def _asked(self, question: str) -> str:
+        return question if self.whole else f"{question}\n{MARK}"
+
     def _chat(self, content: str) -> Tokens:
         messages = [{"role": "user", "content": content}]
         tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return list(tokens["input_ids"]) if isinstance(tokens, Mapping) else list(tokens)
 
 
-def _asked(question: str) -> str:
-    return f"{question}\n{MARK}"
+def _listed(eos: Eos) -> Sequence[str | int | None]:
+    """Errors: ValueError for an empty list."""
+    if isinstance(eos, str | int) or eos is None:
+        return [eos]
+    if not eos:
+        raise ValueError("the option eos lists no token: name one, or leave it out for the tokenizer's own")
+    return eos
 
 
 def _paragraphs(*parts: str) -> str:

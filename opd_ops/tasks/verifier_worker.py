@@ -1,6 +1,6 @@
 """The process that carries out checks for `helper.py`: one JSON line in, one out, until its input closes.
 
-Run as `python -m opd_ops.tasks.verifier_worker MODULE`; the line `{"ready": true}` follows the module's import.
+Run as `python -m opd_ops.tasks.verifier_worker MODULE_OR_FILE`; the line `{"ready": true}` follows its import.
 A check has `function`, `response`, `arguments` and `seconds`; the answer is `{"reward": r}` or `{"error": "..."}`.
 
 Time is kept by the kernel here too: SIGALRM ends the process inside a computation that holds the interpreter, so that
@@ -8,7 +8,6 @@ nothing outlives a parent that died. From the first check on it writes no file, 
 process: no verifier has a reason to. That is a second fence; the first is that no verifier executes model output.
 """
 
-import importlib
 import json
 import os
 import resource
@@ -16,6 +15,7 @@ import signal
 import sys
 from typing import Any
 
+from opd_ops.outside import load_module
 from opd_ops.tasks.task import Check
 
 MEMORY = 8 << 30  # bytes of address space
@@ -56,7 +56,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a verifier prints is no reply
     try:
-        importlib.import_module(sys.argv[1])
+        load_module(sys.argv[1])
     except Exception as error:
         replies.write(json.dumps({"error": _described(error)}).encode() + b"\n")
         return

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from pipelines.cli.names import registered, resolve_run
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store, default_uri, normalise
 
@@ -75,7 +76,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     from pipelines.keeping.exporting import TOKENIZER, export, require_free
     from pipelines.store.trajectory import Trajectory
 
-    recipe, seed = _run(store, given)
+    recipe, seed = resolve_run(store, given.run, given.seed, registered(store))
     run, step = Trajectory(store, recipe, seed), given.step
     if step == "last":
         step = max(run.steps(), default=0)
@@ -94,7 +95,7 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
     from pipelines.keeping.moving import move
     from pipelines.progress import Board
 
-    recipe, seed = _run(source, given)
+    recipe, seed = resolve_run(source, given.run, given.seed, registered(source))
     board = Board({"copy": 1.0})
     try:
         moved: Moved = move(
@@ -116,21 +117,3 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
         f"{len(moved.there):,} were there"
     )
     return 0
-
-
-def _run(store: Store, given: argparse.Namespace) -> tuple[str, int]:
-    """Recipe and seed. Errors: ValueError in one line for two seeds, none, or several to choose from."""
-    from pipelines.keeping.audit import there
-    from pipelines.keeping.inventory import parse_run
-
-    recipe, seed = parse_run(given.run)
-    if seed is not None and given.seed not in (None, seed):
-        raise ValueError(f"{given.run} names seed {seed}, and --seed {given.seed}; leave one out")
-    if seed is None:
-        seed = given.seed
-    if seed is None:
-        seeds = [int(name[5:]) for name in store.list(f"runs/{recipe}") if name[5:].isdecimal()]
-        if len(seeds) != 1:
-            raise ValueError(f"{given.run} names no seed, and {store.uri} leaves no choice: {there(store, recipe)}")
-        (seed,) = seeds
-    return recipe, seed

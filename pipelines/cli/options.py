@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri, normalise
 
+STUDY = "a study of `opd study list`, a file ./mine.py, or package.module:function"
 Commands = Any  # what argparse's add_subparsers returns; its class is private
 
 
@@ -18,6 +19,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"error: {escaped(message)}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
+
+
+class Version(argparse.Action):
+    """Prints the installed version, which is read from the package's metadata only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"opd {version('opd-geometry')}")
+        parser.exit()
+
+
+def add_commands(top: argparse.ArgumentParser) -> Commands:
+    """Commands below a parser, which alone prints its help: who types no command asks which there are."""
+    commands = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    top.set_defaults(command=lambda _: top.print_help() or 0)
+    return commands
 
 
 def address(text: str) -> str:

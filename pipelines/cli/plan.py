@@ -22,9 +22,9 @@ def register(commands: Commands) -> None:
 def show_plan(given: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
-    from pipelines.report.numbers import aligned
     from pipelines.runs.cluster.attach import one_thread
     from pipelines.runs.external.outline import Line, outline
+    from pipelines.statistics.numbers import aligned
 
     imported = request.planned(given)
     for note in imported.notes:

@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, confirmed, store_of
 from pipelines.store.objects import Store
 
@@ -49,6 +50,8 @@ def remove(given: argparse.Namespace) -> int:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
         return show(store)
     recipe, seed = parse_run(given.run)
+    known = dict.fromkeys([*registered(store), *store.list("removed")])
+    recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
         seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
@@ -96,15 +99,17 @@ def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
 def remake(store: Store, name: str) -> str:
     """How the verdicts and the report of a study are made again: from measured runs, where one is left."""
     from pipelines.cli import study as studies
-    from pipelines.studies.catalog import find_study
+    from pipelines.studies.catalog import find_study, spell
 
     try:
         measured, _ = studies.progress(store, find_study(name))
     except ValueError:  # a run that is left is of another recipe, or the catalog has no such study
         measured = 0
     if measured:
-        return f"make them again: opd report {name}"
-    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {name}"
+        return f"make them again: opd report {spell(name)}"
+    return (
+        f"no report can be made of the runs that are left, so both stay as they are until: opd study run {spell(name)}"
+    )
 
 
 def described(store: Store, recipe: str, seed: int) -> str:

@@ -4,9 +4,10 @@ import argparse
 from contextlib import nullcontext
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.options import Commands, add_workers, require_workers
+from pipelines.cli.names import resolve_recipe, resolve_study
+from pipelines.cli.options import STUDY, Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study
+from pipelines.studies.catalog import spell
 from pipelines.studies.families import families
 from pipelines.studies.study import Study
 
@@ -17,7 +18,7 @@ def register(commands: Commands) -> None:
         "Evaluate the first and last weights of a study's complete runs on held-out problems that none was trained "
         "on, and say whether early locking goes with accuracy. What is there is reused; no run is changed."
     )
-    top.add_argument("name", metavar="STUDY")
+    top.add_argument("name", metavar="STUDY", help=STUDY)
     top.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
     top.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
     add_workers(top)
@@ -26,13 +27,13 @@ def register(commands: Commands) -> None:
 
 def evaluate(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
-    from pipelines.report.prediction.words import sentence, terminal
+    from pipelines.regimes.prediction.words import sentence, terminal
     from pipelines.runs.cluster.attach import cluster, one_thread
     from pipelines.runs.verdicts.predicting import predict
     from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred
 
     require_workers(given)
-    study, store = find_study(given.name), Store(default_uri())
+    study, store = resolve_study(given.name), Store(default_uri())
     runs = finished(store, study, given.recipe, given.seed)
     store.require_writable()
     left = [run for run in runs if not transferred(store, *run)]
@@ -63,14 +64,12 @@ def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -
 
     families(study.name)
     known = {recipe.name: recipe for recipe in study.every_arm()}
-    for name in recipes:
-        if name not in known:
-            raise ValueError(f"study {study.name} has no recipe {name!r}; it has: {', '.join(known)}")
+    recipes = [resolve_recipe(name, known, f"study {study.name} has no recipe") for name in recipes]
     for seed in seeds:
         if seed not in study.seeds:
             raise ValueError(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
     wanted = [(known[name], seed) for name in recipes or known for seed in seeds or study.seeds]
     found = [(recipe, seed) for recipe, seed in wanted if complete(store, recipe, seed)]
     if not found:
-        raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {study.name}`")
+        raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {spell(study.name)}`")
     return found

@@ -16,6 +16,7 @@ from typing import Literal
 
 from opd_ops.recipe import Recipe
 from pipelines.lake.schemas import TABLES
+from pipelines.runs.identity import stored_as
 from pipelines.store.document import parsed
 from pipelines.store.names import require_name
 from pipelines.store.objects import Listed, Store
@@ -210,7 +211,7 @@ def replace_start(trajectory: Trajectory, recipe: Recipe) -> str | None:
     if not trajectory.registered() or trajectory.progressed():
         return None
     stored = trajectory.run()
-    if stored["fingerprint"] == recipe.fingerprint():
+    if stored["fingerprint"] == stored_as(stored, recipe)[1]:
         return None
     return make_way(store, recipe.name, seed)
 

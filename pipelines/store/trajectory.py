@@ -84,9 +84,14 @@ class Trajectory:
     def require_matching(self, stored: dict[str, Any], facts: dict[str, Any]) -> None:
         """Errors: ValueError naming the fields in which the stored identity differs, OtherInputs for the inputs."""
         self.require_same(stored, facts["identity"], facts["fingerprint"])
-        if changed := differences(stored["inputs"], facts["inputs"]):
+        self.require_inputs(stored["inputs"], facts["inputs"])
+
+    def require_inputs(self, stored: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Errors: OtherInputs naming the digests in which what the run was made from differs from what is there now."""
+        if changed := differences(stored, inputs):
+            what = "data" if all(line.startswith("task.") for line in changed) else "models"
             raise OtherInputs(
-                f"{self.prefix} was made from other models ({'; '.join(changed)}); "
+                f"{self.prefix} was made from other {what} ({'; '.join(changed)}); "
                 f"bring them back, or move this run aside: opd rm {self.recipe}/{self.seed}"
             )
 

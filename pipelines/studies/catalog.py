@@ -1,21 +1,111 @@
-"""The studies there are, by name. A new study is a file here and a line in `studies`."""
+"""The studies there are, by name: those of this package, of OPD_STUDIES, and of entry points `opd.studies`.
 
+A new study is a file of one's own with a function `study() -> Study`. A file that defines `task` besides brings a task
+of its own (`opd_ops.tasks.registry`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from opd_ops import outside
+from opd_ops.outside import Reference
 from opd_ops.recipe import Recipe
+from opd_ops.tasks import registry
 from pipelines.studies import qwen3, smollm, tiny
+from pipelines.studies.placing import placed
 from pipelines.studies.study import Study
+
+FUNCTION, GROUP = "study", "opd.studies"
+HERE = "this package"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """Studies and where they come from, by name, and a line for each entry point that gives none."""
+
+    studies: dict[str, Study]
+    origins: dict[str, str]
+    broken: tuple[str, ...]
 
 
 def studies() -> dict[str, Study]:
-    """All studies by name."""
-    return {study.name: study for study in (tiny.study(), smollm.study(), qwen3.study())}
+    """All studies by name. Errors: as `read_catalog`."""
+    return read_catalog().studies
 
 
-def find_study(name: str) -> Study:
-    """The study of that name, or a ValueError that lists the known ones."""
-    known = studies()
-    if name not in known:
-        raise ValueError(f"unknown study {name!r}; known: {', '.join(known)}")
-    return known[name]
+def read_catalog() -> Catalog:
+    """The studies with their origins. An entry point that cannot be loaded leaves the others usable.
+
+    Errors: ValueError for a file or module of OPD_STUDIES that gives no study, and for two studies with one name.
+    """
+    references = outside.listed_references(outside.STUDIES, FUNCTION)
+    found, origins, broken = dict(_own_studies()), dict.fromkeys(_own_studies(), HERE), list[str]()
+
+    def add(study: Study, origin: str) -> None:
+        if study.name in found and origins[study.name] != origin:
+            raise ValueError(
+                f"two studies are called {study.name!r}, of {origins[study.name]} and of {origin}: rename one"
+            )
+        found[study.name], origins[study.name] = study, origin
+
+    for reference in references:
+        add(load_study(reference), shorten(reference))
+    for entry in outside.entry_points(GROUP):
+        try:
+            add(load_study(Reference(entry.module, entry.attr)), f"{entry.value} (entry point {entry.name})")
+        except ValueError as error:
+            broken.append(f"entry point {entry.name} of {GROUP} gives no study: {error}")
+    return Catalog(studies=found, origins=origins, broken=tuple(broken))
+
+
+def load_study(reference: Reference) -> Study:
+    """The study of a file or a module, whose task is registered first where it has one.
+
+    Errors: ValueError in one line for anything but a study.
+    """
+    function = outside.load_object(reference)
+    if hasattr(outside.load_module(reference.source), registry.OBJECT):
+        task = Reference(reference.source, registry.OBJECT)
+        outside.append_reference(outside.TASKS, task, registry.OBJECT)
+    return _make_study(reference, function)
+
+
+def find_study(reference: str) -> Study:
+    """The study of that name, file (`./mine.py`) or module (`package.module:study`).
+
+    A file or module joins OPD_STUDIES, so that processes started from here know the study by its name.
+    Errors: as `read_catalog`; ValueError for an unknown name, that lists the known ones.
+    """
+    if outside.is_reference(reference):
+        parsed = outside.parse_reference(reference, FUNCTION)
+        study = load_study(parsed)
+        outside.append_reference(outside.STUDIES, parsed, FUNCTION)
+        studies()  # another study may have its name
+        return study
+    catalog = read_catalog()
+    if reference not in catalog.studies:
+        hint = f"; there is a file ./{reference}.py: name it so" if Path(f"{reference}.py").is_file() else ""
+        broken = "".join(f"; {line}" for line in catalog.broken)
+        raise ValueError(f"unknown study {reference!r}; known: {', '.join(catalog.studies)}{hint}{broken}")
+    return catalog.studies[reference]
+
+
+def spell(name: str) -> str:
+    """How a command names a study: by its file or module where OPD_STUDIES or a command did, else by its name."""
+    for reference in outside.listed_references(outside.STUDIES, FUNCTION):
+        if load_study(reference).name == name:
+            return shorten(reference)
+    return name
+
+
+def shorten(reference: Reference) -> str:
+    """A reference as one would type it in the working directory."""
+    source = reference.source
+    if source.endswith(".py") and (path := Path(source)).is_relative_to(here := Path.cwd()):
+        source = f"./{path.relative_to(here)}"
+    return source if source.endswith(".py") and reference.name == FUNCTION else f"{source}:{reference.name}"
 
 
 def remedy(name: str, seed: int) -> str:
@@ -24,15 +114,45 @@ def remedy(name: str, seed: int) -> str:
         for suite, arms in study.suites.items():
             if name in {recipe.name for recipe in arms}:
                 named = "" if suite == "core" else f" --suite {suite}"
-                return f"train it first: opd study run {study.name}{named} --recipe {name} --seed {seed}"
+                return f"train it first: opd study run {spell(study.name)}{named} --recipe {name} --seed {seed}"
         if name in {recipe.name for recipe in (*study.models, *study.helpers)}:
-            return f"train it first: opd study run {study.name}"
+            return f"train it first: opd study run {spell(study.name)}"
     return "train it first"
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name in any study (models and helpers included), or a ValueError that lists the known ones."""
-    known = {r.name: r for s in studies().values() for r in (*s.models, *s.helpers, *s.every_arm())}
+    """The recipe of that name in any study, models and helpers included.
+
+    Errors: ValueError for an unknown one, that lists those of its study, or says how to name its study.
+    """
+    catalog, study = studies(), name.partition(".")[0]
+    if study not in catalog:
+        raise ValueError(f"no study is called {study!r}: name the file of its study, OPD_STUDIES=./FILE.py")
+    known = {recipe.name: recipe for recipe in catalog[study].recipes()}
     if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(known)}")
+        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(known)}")
     return known[name]
+
+
+@cache
+def _own_studies() -> dict[str, Study]:
+    return {study.name: study for study in (tiny.study(), smollm.study(), qwen3.study())}
+
+
+@cache  # a file that has changed is another function
+def _make_study(reference: Reference, function: Callable[[], Study]) -> Study:
+    if not callable(function):
+        raise ValueError(f"{reference} is {type(function).__name__}: write a function that returns a Study")
+    try:
+        study = function()
+    except Exception as error:
+        raise ValueError(outside.describe_failure(error, reference.source)) from error
+    if not isinstance(study, Study):
+        raise ValueError(f"{reference} returns {type(study).__name__}: return a Study of pipelines.studies.study")
+    for recipe in study.recipes():
+        if recipe.study != study.name:
+            raise ValueError(
+                f"{reference}: the recipe {recipe.name} says study={recipe.study!r}, and the study is called "
+                f"{study.name!r}: give both one name"
+            )
+    return placed(study, Path(reference.source).parent) if reference.source.endswith(".py") else study

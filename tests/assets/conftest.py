@@ -24,7 +24,7 @@ from pipelines.runs.geometry.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
-from tests.pipelines.report.conftest import plant_study
+from tests.pipelines.planted import plant_study
 
 STEPS = (0, 2, 4)
 

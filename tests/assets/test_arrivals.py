@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 
-from assets import paper
+from assets import exhibits
 from assets.arrivals import Arrivals
 from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
@@ -100,7 +100,7 @@ def test_what_is_not_complete_or_not_compared_stays_missing(whole, fresh):
         "predictions",
         "verdicts",
         "report",
-        *(asset.key.to_user_string() for asset in paper.ASSETS),
+        *(asset.key.to_user_string() for asset in exhibits.ASSETS),
     }
 
 

@@ -12,9 +12,9 @@ from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
-from pipelines.report import markdown
-from pipelines.report.paper.items import ITEMS
+from pipelines.paper.items import ITEMS
 from pipelines.runs.geometry import measuring
+from pipelines.statistics import markdown
 from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,33 +13,47 @@ import pytest
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
+HOME = """
+from opd_ops.recipe import FinalOf, Horizon
+from pipelines.studies.study import Measurement, Study
+from tests.pipelines.runs.mini import arm
+
+common = {"title": "", "seeds": (0,), "measurement": Measurement(k=(4,), hill_k=(4,))}
+horizon = Horizon(steps=2, snapshots=(1,))
+
+def of(name, **more):
+    return arm(name, **({"horizon": horizon, "start": FinalOf(recipe="home.base", seed=0)} | more))
+
+def study():
+    base = arm("pre", study="home", arm="base", horizon=horizon)
+    teacher, sft = of("teacher", study="home"), of("teacher", study="home", arm="sft")
+    return Study(name="home", models=(base, teacher), suites={"core": (sft,)}, anchor="sft", **common)
+"""
+AWAY = """
+from home import common, of
+from opd_ops.recipe import FinalOf, Opd
+from pipelines.studies.study import Study
+
+def study():
+    start = FinalOf(recipe="home.sft", seed=0)
+    learning = Opd(teacher=FinalOf(recipe="home.teacher", seed=0))
+    arms = of("opd", study="away", start=start, objective=learning), of("rlvr", study="away", start=start)
+    return Study(name="away", models=(), suites={"core": arms}, anchor=None, **common)
+"""
 SCRIPT = """
 import json, sys, warnings
 from dataclasses import replace
 import dagster as dg
 warnings.filterwarnings("ignore")
-from opd_ops.recipe import FinalOf, Horizon, Opd
+from opd_ops.recipe import FinalOf, Horizon
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies import catalog
-from pipelines.studies.study import Measurement, Study
-from tests.pipelines.runs.mini import arm
-
-horizon, start = Horizon(steps=2, snapshots=(1,)), FinalOf(recipe="home.sft", seed=0)
-base = arm("pre", study="home", arm="base", horizon=horizon)
-of = lambda name, **more: arm(name, **({"horizon": horizon, "start": FinalOf(recipe="home.base", seed=0)} | more))
-teacher, sft = of("teacher", study="home"), of("teacher", study="home", arm="sft")
-learning = Opd(teacher=FinalOf(recipe="home.teacher", seed=0))
-away = of("opd", study="away", start=start, objective=learning), of("rlvr", study="away", start=start)
-common = {"title": "", "seeds": (0,), "measurement": Measurement(k=(4,), hill_k=(4,))}
-home = Study(name="home", models=(base, teacher), suites={"core": (sft,)}, anchor="sft", **common)
-away = Study(name="away", models=(), suites={"core": away}, anchor=None, **common)
-catalog.studies = lambda: {"home": home, "away": away}
-
+from pipelines.studies.catalog import find_study
 from assets import lane, models, offers, plan
 from assets.definitions import defs
 from assets.partitions import run_key
 
+away = find_study("away")
 store, instance = Store(sys.argv[1]), dg.DagsterInstance.ephemeral()
 resources = {"cluster": {"config": {"serial": True}}}
 
@@ -60,10 +74,11 @@ said["items"] = [(item.name, item.job, str(item.partition), item.trains) for ite
 said["failures"] = [execute(item.job, item.partition, item.assets) for item in items if not item.compares]
 said["again"] = [item.name for item in plan.plan(store, away, list(away.arms()), [0])]
 said["given"] = [models.given(away, name)[1] for name in ("base", "teacher")]
-try:
-    plan.plan(store, away, [replace(away.arms()[1], arm="x", start=FinalOf(recipe="home.sft", seed=4))], [0])
-except ValueError as error:
-    said["seed"] = str(error)
+for word, start in (("seed", FinalOf(recipe="home.sft", seed=4)), ("nowhere", FinalOf(recipe="nowhere.sft", seed=0))):
+    try:
+        plan.plan(store, away, [replace(away.arms()[1], arm="x", start=start)], [0])
+    except ValueError as error:
+        said[word] = str(error)
 print(json.dumps(said))
 """
 
@@ -71,9 +86,13 @@ print(json.dumps(said))
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The store, and what the process said of its plans and runs."""
-    store = Store(f"file://{tmp_path_factory.mktemp('elsewhere')}")
+    folder = tmp_path_factory.mktemp("elsewhere")
+    store = Store(f"file://{folder / 'store'}")
+    for name, text in (("home", HOME), ("away", AWAY)):
+        (folder / f"{name}.py").write_text(text)
     inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "DAGSTER_HOME")}
     environment = inherited | {"PYTHONPATH": os.getcwd(), "OPD_STORE": store.uri}
+    environment["OPD_STUDIES"] = f"{folder}/away.py,{folder}/home.py"
     command = [sys.executable, "-c", SCRIPT, store.uri]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
@@ -114,8 +133,8 @@ def test_complete_runs_of_another_study_are_not_planned(done):
 
 def test_a_run_that_is_begun_too_early_names_the_command_that_makes_its_parent(done):
     _, said = done
-    line = "away.rlvr seed 0 needs home.sft seed 0, which is not complete: train it first: opd study run home --recipe"
-    assert f"{line} home.sft --seed 0" in said["early"]
+    line = "away.rlvr seed 0 needs home.sft seed 0, which is not complete: train it first: opd study run "
+    assert line in said["early"] and "/home.py --recipe home.sft --seed 0" in said["early"]
 
 
 def test_a_changed_recipe_of_a_run_without_progress_goes_through_dagster(done):
@@ -132,6 +151,10 @@ def test_a_study_that_trains_no_base_says_what_its_arms_start_from(done):
     ]
 
 
-def test_a_seed_that_the_other_study_has_not_is_one_line(done):
+def test_a_run_that_no_study_can_make_is_one_line(done):
     _, said = done
+    assert said["nowhere"] == (
+        "away.x seed 0 needs nowhere.sft seed 0, which is not complete, and no study is called 'nowhere': name the "
+        "file of its study, OPD_STUDIES=./FILE.py"
+    )
     assert said["seed"] == "study away needs home.sft seed 4, and study home has seeds 0"

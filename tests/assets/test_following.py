@@ -5,7 +5,7 @@ import json
 import dagster as dg
 import pytest
 
-from assets import following, paper
+from assets import exhibits, following
 from assets.automation import wanted
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
@@ -18,7 +18,7 @@ from pipelines.store.trajectory import Trajectory
 TINY = STUDIES["tiny"]
 SFT, OPD = TINY.arms("core")[:2]
 DECIDED = ("regime", "predictions", "verdicts", "report")
-COMPARISON = (*DECIDED, *(asset.key.to_user_string() for asset in paper.ASSETS))
+COMPARISON = (*DECIDED, *(asset.key.to_user_string() for asset in exhibits.ASSETS))
 SELECTION = dg.AssetSelection.assets(*COMPARISON).without_checks()
 
 

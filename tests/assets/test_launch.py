@@ -125,7 +125,7 @@ def test_a_settled_run_is_booked_to_training_and_measuring(store, settle, instan
     account = made.account
     assert (account.training, account.measuring, account.all, account.orchestration) == (5.0, 2.0, 10.0, 3.0)
     assert made.problems == ["a weight"] and made.board.done == 1.0
-    assert "trained and measured: 4 steps, accuracy 0.900 at T=1  (10 s)" in capsys.readouterr().out
+    assert "trained, measured: 4 steps, accuracy 0.900, 10 s" in capsys.readouterr().out
 
 
 def test_a_killed_lane_ends_the_launch_with_one_line(store, instance, monkeypatch):
@@ -159,7 +159,7 @@ def test_what_lanes_report_moves_the_board_and_the_clock(store, instance):
 def test_an_account_is_never_negative_and_says_its_shares():
     assert Account(training=60.0, measuring=15.0, all=100.0).orchestration == 25.0
     assert str(Account(training=60.0, measuring=15.0, all=100.0)) == (
-        "training 1 min 00 s, measuring 15 s, orchestration 25 s (25 % of the lanes' busy time)"
+        "training 1 min 00 s, measuring 15 s, orchestration 25 s (25 %)"
     )
     assert Account(training=9.0, measuring=2.0, all=10.0).orchestration == 0.0
     assert "0 %" in str(Account())

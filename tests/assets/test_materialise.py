@@ -15,10 +15,10 @@ from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.report.markdown import escape
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
+from pipelines.statistics.markdown import escape
 from pipelines.studies import qwen3
 from tests.assets.conftest import checks, shown
 
@@ -186,7 +186,7 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](htt
 
 def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
     ready()
-    monkeypatch.setattr("pipelines.runs.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
+    monkeypatch.setattr("pipelines.store.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
     found = checks(opd())["snapshots_readable"].metadata["problems"]
     assert isinstance(found, dg.TextMetadataValue)
     assert found.value.split("\n") == [*HOSTILE[:4], "a\\nb\\x1b[2J"]

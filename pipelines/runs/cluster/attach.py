@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from opd_ops.outside import exported
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.deaths import Died
 
@@ -83,7 +84,13 @@ def _joined(where: str) -> Iterator[None]:
 def _init(where: str, **own: Any) -> None:
     import ray
 
-    ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": WORKER}, **own)
+    ray.init(
+        address=where,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": WORKER | exported()},
+        **own,
+    )
 
 
 def _unstarted(error: Exception) -> Exception:

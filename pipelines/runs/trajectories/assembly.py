@@ -20,6 +20,7 @@ from opd_ops.training.leading import Leading
 from opd_ops.training.loop import Trainer
 from opd_ops.training.ranks import Ranks
 from pipelines.runs.geometry import monitor
+from pipelines.runs.identity import stored_as
 from pipelines.runs.resources.placement import Placement
 from pipelines.runs.trajectories import bases, engines, norms, starts, teaching
 from pipelines.store.rollouts import Rollouts
@@ -28,11 +29,12 @@ from pipelines.store.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Assembled:
-    """until: the norm of the update that ends the run, where its horizon names one."""
+    """until: the norm of the update that ends the run, where its horizon names one. fingerprint: that of run.json."""
 
     trainer: Trainer
     task: Guarded
     until: float | None
+    fingerprint: str
 
 
 def assemble(
@@ -50,7 +52,9 @@ def assemble(
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
     store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
-    before = trajectory.run()["inputs"] if trajectory.registered() else {}
+    registered = trajectory.run() if trajectory.registered() else None
+    before = registered["inputs"] if registered else {}
+    identity, fingerprint = stored_as(registered, recipe) if registered else (recipe.identity(), recipe.fingerprint())
     start = starts.load(store, recipe.start, seed, recipe.task)
     inputs: dict[str, Any] = {"start": start.digest}
     subspaces, until, teacher, scorer, drawing = None, None, None, None, None
@@ -75,14 +79,14 @@ def assemble(
     inputs |= {"task": facts} if (facts := task.facts()) else {}
     moments = None if resumed else starts.moments(store, recipe.start, seed)
     facts = {
-        "identity": recipe.identity(),
-        "fingerprint": recipe.fingerprint(),
+        "identity": identity,
+        "fingerprint": fingerprint,
         "inputs": inputs,
         "model": start.plain_config(),
         "provenance": provenance,
     }
-    if trajectory.registered():
-        trajectory.require_matching(trajectory.run(), facts)
+    if registered:
+        trajectory.require_matching(registered, facts)
     if teacher:
         scorer, drawing = teaching.build(store, recipe, seed, start, teacher, placement)
     trainer = (Trainer if ranks is None else partial(Leading, ranks))(
@@ -103,7 +107,7 @@ def assemble(
         phase=phase,
     )
     trajectory.register(facts)  # last, so that a recipe that is refused leaves no run behind
-    return Assembled(trainer=trainer, task=task, until=until["norm"] if until else None)
+    return Assembled(trainer=trainer, task=task, until=until["norm"] if until else None, fingerprint=fingerprint)
 
 
 def _replayed(trajectory: Trajectory, recipe: Recipe) -> Callable[[int], list[dict[str, Any]]] | None:

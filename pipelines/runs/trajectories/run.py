@@ -23,6 +23,7 @@ from pipelines.store.rollouts import Rollouts
 from pipelines.store.snapshot import folder
 from pipelines.store.trajectory import OtherInputs, Trajectory
 from pipelines.store.writer import Writer
+from pipelines.studies.catalog import spell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +71,10 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import aside, proof
+        from pipelines.runs import aside
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
+        from pipelines.store import proof
 
         workers = recipe.resources.workers
         if workers != (1 if ranks is None else ranks.count):
@@ -85,7 +87,7 @@ class TrainingRun:
         self.writer = Writer(self._commit)
         self.clock = Clock(beside=lambda: self.writer.cpu)
         self.before = 0.0  # wall seconds of earlier processes
-        self.recipe, self.seed, self.fingerprint = recipe, seed, recipe.fingerprint()
+        self.recipe, self.seed = recipe, seed
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
         aside.settle(store, recipe.name, seed)
@@ -104,7 +106,7 @@ class TrainingRun:
                 tell(aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
                 made = prepare(phase, None, ranks)
-        self.trainer, self.task = made.trainer, made.task
+        self.trainer, self.task, self.fingerprint = made.trainer, made.task, made.fingerprint
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
         self.parent: int | None = None
         self.due = False  # what follows the last step is still to be done
@@ -218,7 +220,7 @@ class TrainingRun:
 
     def _anew(self) -> str:
         """The command that makes a change of the recipe possible."""
-        return f"a changed recipe begins anew: opd study run {self.recipe.study} --replace {self.recipe.arm}"
+        return f"a changed recipe begins anew: opd study run {spell(self.recipe.study)} --replace {self.recipe.arm}"
 
     def _evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
         with self._mendable(), self.clock.phase("evaluate"):

@@ -13,13 +13,13 @@ from opd_ops import models
 from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Task, Weights
 from opd_ops.tasks.registry import build
 from opd_ops.training.optimizer import Moments
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.names import shown
 from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import header, read
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import remedy
+from pipelines.studies.catalog import find_recipe, remedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,34 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
             if stored["kind"] == "fresh":
                 return None
             start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
+            start = _found_again(store, trajectory, start)
         except (LookupError, TypeError, AttributeError, ValueError):
             raise ValueError(f"{trajectory.prefix}/run.json names no start: {shown(stored)}; {REMEDY}") from None
         if trajectory.prefix in passed:
             raise ValueError(f"{trajectory.prefix}/run.json says that it starts from itself; {REMEDY}")
         passed.add(trajectory.prefix)
     return None if isinstance(start, Fresh) else fetch(store, start.ref)[0]
+
+
+def _found_again(store: Store, trajectory: Trajectory, start: Start) -> Start:
+    """The weights that a run began from, where its study says that they lie, if they are not where run.json says."""
+    if not isinstance(start, Weights) or local_folder(store, start.ref) or start.ref.startswith("models/"):
+        return start
+    try:
+        named = find_recipe(trajectory.recipe).start
+    except ValueError:
+        return start
+    folder = local_folder(store, named.ref) if isinstance(named, Weights) else None
+    same = folder is not None and folder_digest(folder) == trajectory.run()["inputs"].get("start")
+    return named if same else start
+
+
+def local_folder(store: Store, ref: str) -> Path | None:
+    """The folder of weights on this machine; None where there is none, as of a name of the hub or in a remote store."""
+    if ref.startswith("models/") and not store.local:
+        return None
+    folder = Path(store.path(ref) if ref.startswith("models/") else ref).expanduser()
+    return folder if folder.is_dir() else None
 
 
 def fetch(store: Store, ref: str) -> tuple[str, str]:

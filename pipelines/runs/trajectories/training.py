@@ -8,6 +8,7 @@ from typing import Any
 from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
 from pipelines.runs.cluster.attach import BEAT, actor, release
 from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, tell
+from pipelines.runs.identity import require_same_contents, stored_as
 from pipelines.runs.provenance import provenance
 from pipelines.runs.resources.memory import memory
 from pipelines.runs.resources.placement import Placement, placed, roomier
@@ -15,7 +16,7 @@ from pipelines.runs.trajectories.group import Apart, Member, grouped
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import remedy
+from pipelines.studies.catalog import remedy, spell
 
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
@@ -44,16 +45,20 @@ class Host(Member):
 def complete(store: Store, recipe: Recipe, seed: int) -> bool:
     """True when the run is in the store, whole, and of this very recipe.
 
-    A stored run of another recipe without a snapshot past step 0 gives way to this one, so it is none.
-    Errors: ValueError naming the fields in which any other stored run differs.
+    A stored run of another recipe without a snapshot past step 0 gives way to this one, so it is none. One whose
+    weights and data lay elsewhere is of this recipe, if those that are here have the same contents.
+    Errors: ValueError naming the fields in which any other stored run differs, OtherInputs for other contents.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not trajectory.registered():
         return False
     stored = trajectory.run()
-    if stored["fingerprint"] != recipe.fingerprint() and not trajectory.progressed():
+    identity, fingerprint = stored_as(stored, recipe)
+    if stored["fingerprint"] != fingerprint and not trajectory.progressed():
         return False
-    trajectory.require_same(stored, recipe.identity(), recipe.fingerprint())
+    trajectory.require_same(stored, identity, fingerprint)
+    if fingerprint != recipe.fingerprint():
+        require_same_contents(store, recipe, seed)
     return trajectory.end() is not None
 
 
@@ -119,7 +124,7 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 raise Died(
                     f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
                     "start it again: it goes on; with a smaller batch it begins anew: "
-                    f"opd study run {recipe.study} --replace {recipe.arm}"
+                    f"opd study run {spell(recipe.study)} --replace {recipe.arm}"
                 ) from None
             if starved(death):
                 short = min(short + 1, RETRIES)

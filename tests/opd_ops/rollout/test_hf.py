@@ -110,6 +110,16 @@ def test_a_response_ends_with_its_first_eos_or_is_truncated(path, model):
     assert 0 < sum(row.truncated for row in found) < len(found)
 
 
+def test_of_several_ends_the_first_ends_a_response_and_nothing_else_changes(path, model):
+    other = EOS + 1
+    alone, both = (generate(model, PROMPTS * 20, max_new_tokens=6, stops=stops) for stops in ((), (other,)))
+    assert any(other in row.tokens[:-1] for row in alone)
+    for row, cut in zip(alone, both, strict=True):
+        length = row.tokens.index(other) + 1 if other in row.tokens else len(row.tokens)
+        assert (cut.tokens, cut.logprobs) == (row.tokens[:length], row.logprobs[:length])
+        assert cut.truncated == (cut.tokens[-1] not in (EOS, other))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_both_paths_agree(model, temperature, monkeypatch):
     fused = generate(model, PROMPTS, temperature=temperature)

@@ -193,8 +193,8 @@ def test_no_response_ends_a_run_on_mathematics(guard):
         ("refuse", "raised LookupError: no such row"),
         ("leave", "failed: its process ended with status 3"),
         ("text", "raised ValueError: could not convert string to float"),
-        ("absent", "raised AttributeError"),
-        ("nowhere:verify", "failed: ModuleNotFoundError: No module named 'nowhere'"),
+        ("absent", "raised ValueError: verifiers defines no absent; it defines: wait, "),
+        ("nowhere:verify", "failed: ValueError: there is no module nowhere: install its package"),
     ],
 )
 def test_a_verifier_that_fails_is_one_line_with_the_answer_and_the_response(guard, function, reason):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from opd_ops import recipe
 from opd_ops.tasks.jsonl import Jsonl
-from opd_ops.tasks.registry import build
+from opd_ops.tasks.registry import build, outline
 
 
 def rng(seed=0):
@@ -113,3 +113,118 @@ def test_bad_options_end_in_one_line(folder, path, options, reason):
 def test_unknown_streams_name_the_known_one(folder, path):
     with pytest.raises(ValueError, match=r"'noisy'.*clean"):
         Jsonl(folder, path).demonstrations("noisy", 1, rng())
+
+
+@pytest.fixture
+def facts_path(tmp_path):
+    """Rows with fields of their own."""
+    rows = [{"who": f"p{i}", "meta": {"year": 1900 + i}, "born": str(1900 + i)} for i in range(60)]
+    return write(tmp_path / "facts.jsonl", rows)
+
+
+def test_a_prompt_is_a_template_of_any_fields_and_marks_nothing_itself(folder, facts_path):
+    prompt = "Q: when was {who} born, in {{{meta.year}}}?\nA:"
+    task = Jsonl(folder, facts_path, prompt=prompt, answer="born", verifier="exact")
+    (problem,) = task.problems("train", 1, rng())
+    year = problem.answer
+    asked = f"Q: when was p{int(year) - 1900} born, in {{{year}}}?\nA:"
+    assert task.text.decode(problem.prompt) == asked
+    assert task.text.decode(problem.privileged) == f"{asked} {year}\n\n{asked}"
+    assert task.verify(problem, task.text.encode(f" {year}")) == 1.0
+    ((_, response),) = task.demonstrations("clean", 1, rng())
+    assert task.text.decode(response[:-1]).strip().isdecimal()
+
+
+def test_the_template_of_the_default_form_asks_and_answers_as_it_does(folder, path):
+    own, default = Jsonl(folder, path, prompt="{question}\nAnswer:"), Jsonl(folder, path)
+    pairs = [
+        {(tuple(p), tuple(r)) for p, r in task.demonstrations("clean", len(task.examples["train"]), rng())}
+        for task in (own, default)
+    ]
+    assert len(pairs[0] & pairs[1]) > 40  # another text of the prompt holds out other examples
+    told = [{tuple(p.privileged) for p in t.problems("train", len(t.examples["train"]), rng())} for t in (own, default)]
+    assert len(told[0] & told[1]) > 40
+
+
+@pytest.mark.parametrize(
+    "response", ["{solution}\nSo it is {answer}.", "It is {answer}.\n", "{answer}", "<<{answer}>>"]
+)
+@pytest.mark.parametrize("verifier", ["math", "exact"])
+def test_every_demonstration_of_a_response_template_earns_the_reward_and_a_wrong_one_does_not(
+    folder, path, response, verifier
+):
+    task = Jsonl(folder, path, response=response, verifier=verifier)
+    problems = {p.answer: p for p in task.problems("train", 20, rng())}
+    for example in task.examples["train"]:
+        if problem := problems.get(example.answer):
+            written = response.format(solution=example.solution, answer=example.answer)
+            assert example.response == written
+            assert task.verify(problem, task.text.encode(written)) == 1.0
+            wrong = response.format(solution="1", answer=f"{example.answer}7")
+            assert task.verify(problem, task.text.encode(wrong)) == 0.0
+
+
+def test_a_function_makes_prompts_and_its_digest_says_when_they_change(folder, facts_path, tmp_path):
+    file = tmp_path / "mine_prompts.py"
+    file.write_text("def prompt(row): return row['who'].upper() + '?'\ndef terse(row): return row['who']\n")
+    task = Jsonl(folder, facts_path, prompt=f"{file}:prompt", answer="born")
+    assert {e.question for e in task.examples["train"]} <= {f"P{i}?" for i in range(60)}
+    facts = task.facts()
+    assert Jsonl(folder, facts_path, prompt=f"{file}", answer="born").facts() == facts
+    assert Jsonl(folder, facts_path, prompt=f"{file}:terse", answer="born").facts()["composed"] != facts["composed"]
+    assert "composed" not in Jsonl(folder, facts_path, prompt="{who}", answer="born").facts()
+
+
+def test_a_chat_template_asks_the_own_prompt_and_nothing_else(chat_folder, facts_path):
+    options = {"prompt": "When was {who} born?", "answer": "born", "template": True}
+    (problem,) = Jsonl(chat_folder, facts_path, **options).problems("train", 1, rng())
+    text = Jsonl(chat_folder, facts_path, **options).text
+    person = int(problem.answer) - 1900
+    assert text.decode(problem.prompt) == f"<s>user\nWhen was p{person} born?</s><s>assistant\n"
+    with_instruction = Jsonl(chat_folder, facts_path, instruction="Be brief.", **options)
+    assert "\n\nBe brief.</s>" in with_instruction.text.decode(with_instruction.problems("train", 1, rng())[0].prompt)
+
+
+def test_several_tokens_end_a_response(folder, path):
+    task = Jsonl(folder, path, eos=["</s>", "\n", 1])
+    newline = task.text.encode("\n")[0]
+    assert (task.eos, task.stops) == (2, (newline, 1))
+    assert task.facts()["stops"] == [newline, 1] and "stops" not in Jsonl(folder, path).facts()
+    assert task.demonstrations("clean", 1, rng())[0][1][-1] == 2
+
+
+def test_how_many_are_held_out_is_said_without_a_tokenizer_and_when_too_many_are_asked_for(folder, path):
+    task = Jsonl(folder, path)
+    held = len(task.examples["held_out"])
+    assert outline(recipe.Task(name="jsonl", options={"path": path})) == f"{held} of 80 held out"
+    assert outline(recipe.Task(name="chains")) == ""
+    with pytest.raises(
+        ValueError, match=rf"with {held} of 80 held out: ask for {held} at most \(evaluation\.problems\)"
+    ):
+        task.problems("held_out", held + 1, rng())
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        (
+            {"prompt": "{questoin}?"},
+            r"line 1 has no field 'questoin', which the option prompt names; it has: question, a",
+        ),
+        ({"prompt": "{}?"}, r"option prompt '\{\}\?' names no field in \{\}"),
+        ({"prompt": "{question"}, r"option prompt '\{question' is no template: .*; write \{\{ for a brace"),
+        ({"prompt": "./none.py:prompt"}, r"the file .*none\.py cannot be read"),
+        ({"response": "{gold}"}, r"line 1 has no field 'gold', which the option response names; it has: .*solution"),
+        ({"prompt": "FILE:number"}, r"line 1 is no example for the option prompt: .*:number returns int, not text"),
+        ({"prompt": "FILE:broken"}, r"line 1 is no example .*f\.py line 2 raises KeyError: 'nothing'"),
+        ({"eos": []}, "the option eos lists no token"),
+        ({"eos": ["</s>", 9999]}, "eos 9999 is no id of the tokenizer of"),
+        ({"eos": ["</s>", "ab"]}, "'ab' is not one token"),
+    ],
+)
+def test_bad_prompts_and_ends_are_one_line_with_the_value_and_what_is_known(folder, path, tmp_path, options, reason):
+    (tmp_path / "f.py").write_text("def number(row): return 3\ndef broken(row): return row['nothing']\n")
+    options = {k: v.replace("FILE", str(tmp_path / "f.py")) if isinstance(v, str) else v for k, v in options.items()}
+    with pytest.raises(ValueError, match=reason) as caught:
+        build(recipe.Task(name="jsonl", options={"path": path, **options}), folder)
+    assert "\n" not in str(caught.value)

@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch):
     """An empty working directory without settings in the environment; the store is its .opd/store."""
     for name in ("OPD_STORE", "DAGSTER_HOME", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("OPD_STUDIES", "OPD_TASKS"):
+        monkeypatch.setenv(name, "")
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

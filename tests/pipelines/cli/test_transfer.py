@@ -34,7 +34,7 @@ def test_recipes_and_seeds_can_be_chosen(evaluated, opd):
 
 
 def test_correlations_follow(evaluated, opd, monkeypatch):
-    from tests.pipelines.report.prediction.test_predictions import SIBLINGS, VALUES, plant, predictions
+    from tests.pipelines.regimes.prediction.test_predictions import SIBLINGS, VALUES, plant, predictions
 
     rows = predictions("tiny", plant(*[lambda a, s: VALUES[a] + 0.01 * s] * 2), SIBLINGS)
     monkeypatch.setattr(predicting, "predict", lambda store, study: rows)

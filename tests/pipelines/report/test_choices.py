@@ -9,7 +9,7 @@ import pytest
 from pipelines.report import choices
 from pipelines.report.captions import FIGURES
 from pipelines.report.choices import ALL, DEPTHS, Choice
-from pipelines.report.series import pooled, progress
+from pipelines.statistics.series import pooled, progress
 
 CHOSEN = {figure.key: figure.choice for figure in FIGURES if figure.choice}
 

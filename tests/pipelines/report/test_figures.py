@@ -6,7 +6,7 @@ import pytest
 from pipelines.report.arms import ARMS
 from pipelines.report.captions import FIGURES
 from pipelines.report.figures import NULL, render_png, render_svg
-from pipelines.report.series import by_role, pooled, profile, progress, shared_cut
+from pipelines.statistics.series import by_role, pooled, profile, progress, shared_cut
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)

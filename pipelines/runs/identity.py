@@ -1,0 +1,105 @@
+"""Whether a stored run is that of a recipe: equal in all fields, but for where files lie whose contents it was made of.
+
+A recipe names weights and data by place, and run.json holds their digests (`inputs`). A run goes on under the identity
+that it was begun with, wherever the same contents lie by now.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from opd_ops.recipe import Recipe, Weights, fingerprint, opd_of
+from opd_ops.tasks import registry
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+
+# Fields of an identity that name a place, and the input that is the digest of what lies there.
+PLACES = {
+    ("start", "ref"): "start",
+    ("objective", "teacher", "ref"): "teacher",
+    ("objective", "opd", "teacher", "ref"): "teacher",
+    ("constraint", "basis", "path"): "basis",
+}
+
+_facts: dict[str, dict[str, Any]] = {}  # of tasks, by their options and the state of their files
+
+
+def stored_as(stored: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """Identity and fingerprint under which a recipe goes on as the stored run.
+
+    Those of run.json where they differ from the recipe's only in places; else the recipe's own fingerprint, and its
+    identity with the stored places, so that what differs besides is told alone.
+    """
+    identity = recipe.identity()
+    if stored["fingerprint"] == recipe.fingerprint():
+        return identity, stored["fingerprint"]
+    moved = json.loads(json.dumps(identity))
+    options = {("task", "options", name): "task" for name in registry.path_options(recipe.task)}
+    for path, name in (PLACES | options).items():
+        if name in stored["inputs"]:
+            _set_text(moved, path, stored["identity"])
+    if fingerprint(moved) == stored["fingerprint"]:
+        return moved, stored["fingerprint"]
+    return moved, recipe.fingerprint()
+
+
+def require_same_contents(store: Store, recipe: Recipe, seed: int) -> None:
+    """That the weights and data which lie where the recipe says are those that a registered run was made from.
+
+    What is absent is not compared, nor weights that would be downloaded. Errors: OtherInputs, in one line.
+    """
+    trajectory = Trajectory(store, recipe.name, seed)
+    inputs = trajectory.run()["inputs"]
+    present = {name: value for name, value in _contents(store, recipe, seed) if name in inputs}
+    trajectory.require_inputs({name: inputs[name] for name in present}, present)
+
+
+def _contents(store: Store, recipe: Recipe, seed: int) -> Iterator[tuple[str, Any]]:
+    """The inputs of a recipe that lie in files which are there."""
+    from pipelines.runs.trajectories import starts
+
+    opd = opd_of(recipe.objective)
+    for name, source in (("start", recipe.start), ("teacher", opd.teacher if opd else None)):
+        if isinstance(source, Weights) and (folder := starts.local_folder(store, source.ref)):
+            yield name, _weights_digest(folder, _state(sorted(folder.glob("*.safetensors"))))
+    paths = [Path(_file(path)).expanduser() for path in registry.path_options(recipe.task).values()]
+    if paths and all(path.exists() for path in paths):
+        folder = starts.tokenizer_folder(store, recipe.start, seed)
+        key = json.dumps([recipe.identity()["task"], folder, _state(paths)])
+        if key not in _facts and (folder is None or os.path.isdir(folder)):
+            task: Any = registry.build(recipe.task, folder)
+            _facts[key] = task.facts() if hasattr(task, "facts") else {}
+        if key in _facts:
+            yield "task", _facts[key]
+
+
+def _state(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of files, by which those that have changed are read again."""
+    return tuple((str(path), (facts := path.stat()).st_size, facts.st_mtime_ns) for path in paths)
+
+
+@lru_cache(maxsize=64)
+def _weights_digest(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    from pipelines.runs.trajectories import starts
+
+    return starts.folder_digest(folder)
+
+
+def _file(path: str) -> str:
+    """The file of a path or of a reference to a function of one."""
+    return path.rpartition(":")[0] if path.rpartition(":")[0].endswith(".py") else path
+
+
+def _set_text(identity: dict[str, Any], path: tuple[str, ...], source: dict[str, Any]) -> None:
+    """Give a field the value that it has in `source`, where both hold text."""
+    *parents, last = path
+    for name in parents:
+        identity, source = (
+            part.get(name) if isinstance(part, dict) else None  # type: ignore[assignment]
+            for part in (identity, source)
+        )
+    if all(isinstance(part, dict) and isinstance(part.get(last), str) for part in (identity, source)):
+        identity[last] = source[last]

@@ -1,0 +1,49 @@
+"""Where the weights and data lie that a study's file names: relative to that file, if something is there."""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opd_ops.recipe import Given, Task, Weights
+from opd_ops.tasks import registry
+from pipelines.studies.study import Study
+
+
+def placed(study: Study, folder: Path) -> Study:
+    """The study with absolute paths for the weights, data and bases that lie relative to `folder`.
+
+    A path with nothing behind it there stays as it is: relative to the working directory, a name of the store
+    (`models/<name>`), or of the hub.
+    """
+    return replace(
+        study,
+        models=_placed(study.models, folder),
+        suites=_placed(study.suites, folder),
+        helpers=_placed(study.helpers, folder),
+    )
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    if isinstance(value, Weights):
+        return replace(value, ref=_place(value.ref, folder))
+    if isinstance(value, Given):
+        return replace(value, path=_place(value.path, folder))
+    if isinstance(value, Task):
+        moved = {name: _place(path, folder) for name, path in registry.path_options(value).items()}
+        return replace(value, options=value.options | moved)
+    if is_dataclass(value) and not isinstance(value, type):
+        moved = {field.name: _placed(getattr(value, field.name), folder) for field in fields(value) if field.init}
+        changed = {name: new for name, new in moved.items() if new is not getattr(value, name)}
+        return replace(value, **changed) if changed else value
+    if isinstance(value, dict):
+        return {key: _placed(item, folder) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = tuple(_placed(item, folder) for item in value)
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+    return value
+
+
+def _place(path: str, folder: Path) -> str:
+    file, colon, name = path.rpartition(":") if path.rpartition(":")[0].endswith(".py") else (path, "", "")
+    lies = folder / Path(file).expanduser()
+    return f"{lies.resolve()}{colon}{name}" if lies.exists() else path
