@@ -36,6 +36,7 @@ from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_study
+from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
 
@@ -237,6 +238,8 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(wrap(study.title))
         reused = f", {len(run.reused)} complete and reused" if run.reused else ""
         print(wrap(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
+        for line in data_lines(study):
+            print(wrap(line))
         try:
             if run.items:
                 if run.adds:

@@ -95,7 +95,8 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
 
     for arm in ("base", "teacher") if is_taught(study) else ("base",):
         if arm not in {model.arm for model in study.models}:
-            items.append(Item(f"{study.name} {arm}", BY_MODEL[arm].name, study.name, arm))
+            name = f"{study.name} {'weights' if arm == 'base' else arm}"
+            items.append(Item(name, BY_MODEL[arm].name, study.name, arm))
     for model in study.models:
         add(Item(model.name, BY_MODEL[model.arm].name, study.name, model.arm), model, 0, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in study.anchors() for seed in seeds):

@@ -63,7 +63,8 @@ def described(comparisons: "Sequence[Comparison]") -> str:
         study = matched[0].study
         return "\n".join([*lines, wrap(f"{'; '.join(reasons)}. To train them: opd study run {study}")])
     if len({each.verdict for each in matched}) > 1:
-        said = "; ".join(f"{each.run.view} says {each.verdict}" for each in matched)
+        since = {each.run.view: f", since {each.reason}" if each.reason else "" for each in matched}
+        said = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
         lines.append(wrap(f"the views disagree: {said}"))
     elif reasons:
         lines.append(wrap(f"reason: {next(iter(reasons))}"))

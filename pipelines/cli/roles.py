@@ -33,7 +33,7 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
         lines.append(["bounds <=", "", *bounds])
     view = next((rows["view"][0] for name, rows in columns.items() if name != "unchanged, %"), "bf16")
     seen = {"master": "of the stored weights, unchanged in bf16", "bf16": "of weights in bf16"}[view]
-    return f"{wrap(f'step {step}, means over the matrices of a role, {seen}')}\n{stack_table(lines)}"
+    return f"{wrap(f'step {step}, means over matrices {seen}')}\n{stack_table(lines)}"
 
 
 def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from opd_ops.recipe import Recipe
-from pipelines.cli import names, rm, showing, verdicts
+from pipelines.cli import names, new, rm, showing, verdicts
 from pipelines.cli.layout import wrap
 from pipelines.cli.options import STUDY, Commands, add_commands
 from pipelines.store.names import escaped
@@ -22,6 +22,7 @@ def register(commands: Commands) -> None:
     parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
         command=list_studies
     )
+    new.register(parts)
     showing.add_parser(parts)
     run = parts.add_parser(
         "run",

@@ -14,7 +14,7 @@ from opd_ops.outside import Reference
 from opd_ops.recipe import Recipe
 from opd_ops.tasks import registry
 from pipelines.studies import qwen3, smollm, tiny
-from pipelines.studies.placing import placed
+from pipelines.studies.data import placed
 from pipelines.studies.study import Study
 
 FUNCTION, GROUP = "study", "opd.studies"

@@ -42,12 +42,12 @@ def test_what_dagster_knows_is_not_reused_when_the_store_lost_it(whole, instance
     whole.remove("runs/tiny.opd/seed-0/measured.json")
     whole.remove("runs/tiny.rlvr/seed-1/end.json")
     made = Launch(whole, TINY, everything(whole), instance)
-    assert {item.name for item in made.items} == {"tiny.opd, seed 0", "tiny.rlvr, seed 1", "comparison"}
+    assert {item.name for item in made.items} == {"tiny.opd, seed 0", "tiny.rlvr, seed 1", "comparison", "figures"}
     assert set(made.board.work) == {item.name for item in made.items}
 
 
 def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, instance):
-    item = everything(whole)[-1]
+    item = named(everything(whole))["comparison"]
     known(instance, item)
     assert Launch(whole, TINY, [item], instance).reused == []
     whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
@@ -57,7 +57,7 @@ def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, ins
 
 
 def test_the_comparison_is_made_again_after_runs_that_are_still_to_come(whole, instance):
-    item = everything(whole)[-1]
+    item = named(everything(whole))["comparison"]
     known(instance, item)
     whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
     for coming in ({"trains": True}, {"measures": True}):
@@ -67,9 +67,9 @@ def test_the_comparison_is_made_again_after_runs_that_are_still_to_come(whole, i
 
 def test_fetched_weights_are_reused_while_the_comparison_is_still_to_make(store, instance):
     items = everything(store, SMOLLM)
-    weights, comparison = items[0], items[-1]
+    weights, comparison = items[0], named(items)["comparison"]
     assert (weights.name, weights.run, comparison.run) == ("smollm weights", None, None)
-    assert [item.name for item in items if item.compares] == ["comparison"]
+    assert [item.name for item in items if item.compares] == ["comparison", "figures"]
     for item in (weights, comparison):
         known(instance, item)
     assert Launch(store, SMOLLM, items, instance).reused == [weights]

@@ -137,7 +137,7 @@ def interrupted(made):
 
 def test_a_launch_ends_with_the_code_of_what_happened(ended):
     done = ended(lambda made: None)
-    assert (done.code, done.err) == (0, "") and "\n18 Dagster runs, in " in done.out
+    assert (done.code, done.err) == (0, "") and "\n19 Dagster runs, in " in done.out
     assert done.out.endswith("summary\n")
     failed = ended(lambda made: made.failures.append("tiny.base: no space left"))
     assert (failed.code, failed.err) == (1, "error: tiny.base: no space left\n") and "summary" not in failed.out
