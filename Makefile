@@ -55,7 +55,7 @@ demo: setup
 
 # Dagster's UI on loopback, over the same store.
 ui: setup
-	$(BIN)/python -m assets.ui
+	$(BIN)/opd ui
 
 # SmolLM2-135M-Instruct into the store, for `opd study run smollm`.
 weights: setup

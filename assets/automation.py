@@ -2,12 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from assets import following, geometry, models, notify, paper, switches, trajectories, transfer, verdicts, watch
+from assets import (
+    exhibits,
+    following,
+    geometry,
+    models,
+    notify,
+    offers,
+    switches,
+    trajectories,
+    transfer,
+    verdicts,
+    watch,
+)
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
@@ -18,10 +29,8 @@ from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
-models_job = dg.define_asset_job("models", [models.base, models.teacher], description="Base and teacher of a study.")
+base_job = dg.define_asset_job("models", [models.base], description="The base of a study.")
+teacher_job = dg.define_asset_job("teachers", [models.teacher], description="The teacher of a study that has one.")
 anchors_job = dg.define_asset_job("anchors", [models.anchor], description="The SFT run that the other arms start from.")
 runs_job = dg.define_asset_job(
     "runs", [trajectories.run, geometry.geometry], description="Train one recipe with one seed and measure it."
@@ -32,55 +41,74 @@ comparison_job = dg.define_asset_job(
     description="Regimes, predictions, verdicts and report of a study.",
 )
 transfers_job = dg.define_asset_job(
-    "transfers", [transfer.transfer], description="Accuracy of one complete run on other families of its task."
+    "transfers",
+    [transfer.transfer],
+    description="Accuracy of a complete run on other families of its task. Add the run as a partition: tiny.opd|0.",
 )
 paper_job = dg.define_asset_job(
-    "paper",
-    list(paper.ASSETS),
-    description="Table 1 and Figures 2 to 9 of arXiv 2606.07082, drawn from a study's runs.",
+    "paper", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
 )
-SWEPT = [models_job, anchors_job, runs_job, comparison_job]  # by the nightly schedules
-JOBS = [*SWEPT, transfers_job, paper_job, watch.job]
+BY_MODEL = {"base": base_job, "teacher": teacher_job}
+SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, paper_job]
+JOBS = [*SWEPT, transfers_job, watch.job, offers.job]
 ZONE = switches.timezone()
+NIGHTLY = "; ".join(f"{name}: {', '.join(study.nightly)}" for name, study in STUDIES.items() if study.nightly)
+FIRST, LAST = 1, 5  # hours of the night
 
 
-def nightly(job: "UnresolvedAssetJobDefinition") -> dg.ScheduleDefinition:
-    """From one to six at night: the job's missing or stale partitions, in opted-in suites, whose parents are complete.
+@dg.sensor(
+    name="geometry_sweep",
+    jobs=SWEPT,
+    minimum_interval_seconds=600,
+    default_status=switches.sensor("nightly"),
+    description=(
+        "Geometry sweep: by night, trains, measures and compares what is missing or stale in the nightly suites "
+        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. {switches.said('nightly')}"
+    ),
+)
+def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+    """One look at the store, by night."""
+    now = datetime.now(ZoneInfo(ZONE))
+    if not FIRST <= now.hour <= LAST:
+        return dg.SensorResult(skip_reason=f"it is {now:%H:%M} in {ZONE}; the sweep works from 01:00 to 06:00")
+    requests = requested(context.instance, store.open(), now, context.log.warning)
+    if not requests:
+        return dg.SensorResult(skip_reason="nothing that could run now is missing or stale")
+    return dg.SensorResult(run_requests=requests)
+
+
+def requested(
+    instance: dg.DagsterInstance, store: Store, time: datetime, warn: Callable[[str], None]
+) -> list[dg.RunRequest]:
+    """What is missing or stale in opted-in suites and can run, as requests for partitions that are offered from now on.
 
     A partition is requested once a night, so a failing one is not repeated and what descends from it never starts.
-    Dagster gives a schedule one job, hence one schedule per job.
     """
-
-    @dg.schedule(
-        name=f"nightly_{job.name}",
-        cron_schedule="*/10 1-5 * * *",
-        target=job,
-        execution_timezone=ZONE,
-        default_status=switches.schedule("nightly"),
-    )
-    def sweep(context: dg.ScheduleEvaluationContext, store: StoreResource) -> list[dg.RunRequest] | dg.SkipReason:
-        opened, day = store.open(), night(context.scheduled_execution_time)
-        requested = [
-            dg.RunRequest(run_key=f"{day}:{job.name}:{partition}", partition_key=partition)
-            for study in STUDIES.values()
-            for name, partition in wanted(opened, study, context.log.warning)
-            if name == job.name
+    requests = []
+    for study in STUDIES.values():
+        arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
+        asked = list(wanted(store, study, warn))
+        if asked:
+            offers.offer(instance, offers.of_runs(study, arms, study.seeds))
+        requests += [
+            dg.RunRequest(run_key=f"{night(time)}:{job}:{partition}", job_name=job, partition_key=partition)
+            for job, partition in asked
         ]
-        return requested or dg.SkipReason("nothing that could run now is missing or stale")
-
-    return sweep
+    return requests
 
 
 def night(time: datetime) -> str:
-    """The date where the schedule runs: elsewhere one night can have two."""
+    """The date in the sweep's time zone: elsewhere one night can have two."""
     return f"{time.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}"
 
 
 def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """(job, partition) of what is missing or stale in the study's nightly suites and can run now."""
     arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
-    if arms and any(state(store, model, 0, warn) is False for model in study.models):
-        yield models_job.name, study.name
+    absent = [model for model in study.models if arms and state(store, model, 0, warn) is False]
+    if absent:
+        waiting = [model for model in absent if not ready(store, model, 0)]
+        yield from ((BY_MODEL[model.arm].name, study.name) for model in absent if model not in waiting)
         return
     pending = False
     for recipe, seed in ((recipe, seed) for recipe in arms for seed in study.seeds):
@@ -96,6 +124,8 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield runs_job.name, run_key(recipe.name, seed)
     if arms and not pending and not comparing.compared(store, study):
         yield comparison_job.name, study.name
+        if exhibits.exhibits(study):
+            yield paper_job.name, study.name
 
 
 def ready(store: Store, recipe: Recipe, seed: int) -> bool:
@@ -112,5 +142,4 @@ def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) 
         return None
 
 
-SCHEDULES = [nightly(job) for job in SWEPT]
-SENSORS = [following.sensor, watch.sensor, notify.sensor]
+SENSORS = [sweep, following.sensor, watch.sensor, notify.sensor]

@@ -1,8 +1,9 @@
 """A whole study as one backfill of a running Dagster: `opd study backfill NAME` starts `python -m assets.backfill`.
 
-The backfill names every asset with the partitions of these arms and seeds, as the UI's dialog would, and is posted to
-the webserver's GraphQL. Dagster's daemon launches the runs: models, anchors, runs, then the comparison; what descends
-from a failure is not begun. What the store holds is found and not made again. Exit codes: 0 asked for, 2 bad input.
+What is asked for becomes partitions; then a backfill that names every asset with those of these arms and seeds is
+posted to the webserver's GraphQL. Dagster's daemon launches the runs: models, anchors, runs, then the comparison; what
+descends from a failure is not begun. What the store holds is found and not made again. Exit codes: 0 asked for, 2 bad
+input.
 """
 
 import argparse
@@ -12,8 +13,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from assets import failures
-from assets.partitions import anchor_key, run_key
+from assets import exhibits, failures, offers
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.trajectories.training import parents, references
@@ -24,7 +24,7 @@ from pipelines.studies.study import Study
 
 URL = "http://127.0.0.1:3000"  # of `make ui`
 TIMEOUT = 60.0  # seconds
-MODELS = ("base", "teacher")
+REPOSITORY = '{assetNodes(assetKeys: [{path: ["trajectory"]}]) {repository {name location {name}}}}'
 RUNS = ("trajectory", "training", "evaluation", *TABLES)
 COMPARISON = ("regime", "predictions", "verdicts", "report")
 LAUNCH = """
@@ -41,15 +41,17 @@ mutation Backfill($params: LaunchBackfillParams!) {
 
 
 def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, list[str]]:
-    """Partitions by asset."""
-    anchors = [str(anchor_key(study.name, seed)) for seed in seeds] if study.anchor else []
-    runs = [str(run_key(recipe.name, seed)) for recipe in arms for seed in seeds]
-    return {
-        **{asset: [study.name] for asset in MODELS},
-        **({"anchor": anchors} if anchors else {}),
-        **{asset: runs for asset in RUNS},
-        **{asset: [study.name] for asset in COMPARISON},
+    """Partitions by asset, of those that have any."""
+    asked = offers.of_runs(study, arms, seeds)
+    chosen = {
+        "base": asked["studies"],
+        "teacher": asked["teachers"],
+        "anchor": asked["anchors"],
+        **{asset: asked["runs"] for asset in RUNS},
+        **{asset: asked["studies"] for asset in COMPARISON},
+        **{item.key: asked["exhibits"] for item in exhibits.exhibits(study)},
     }
+    return {asset: keys for asset, keys in chosen.items() if keys}
 
 
 def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> None:
@@ -104,6 +106,24 @@ def post(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
     return found["data"]
 
 
+def offer(url: str, asked: offers.Offers) -> None:
+    """Add what is not a partition yet of the Dagster at `url`. Errors: ValueError in one line, as `post` has them."""
+    nodes = post(url, REPOSITORY, {})["assetNodes"]
+    if not nodes:
+        raise ValueError(f"Dagster at {url} has no asset `trajectory`: it serves another code location, or none")
+    repository = nodes[0]["repository"]
+    selector = {"repositoryName": repository["name"], "repositoryLocationName": repository["location"]["name"]}
+    additions = [
+        f"k{number}: addDynamicPartition(repositorySelector: $selector, partitionsDefName: {json.dumps(name)}, "
+        f"partitionKey: {json.dumps(key)}) {{__typename ... on PythonError {{message}} "
+        "... on UnauthorizedError {message}}"
+        for number, (name, key) in enumerate((name, key) for name, keys in asked.items() for key in keys)
+    ]
+    answers = post(url, f"mutation($selector: RepositorySelector!) {{{' '.join(additions)}}}", {"selector": selector})
+    if refused := [answer["message"] for answer in answers.values() if "message" in answer]:
+        raise ValueError(f"Dagster at {url} refuses: {refused[0].strip().splitlines()[0]}")
+
+
 def backfill(name: str, suites: list[str], recipes: list[str], seeds: list[int], url: str) -> int:
     """Ask for a backfill and say how it is called; returns the exit code."""
     try:
@@ -111,6 +131,7 @@ def backfill(name: str, suites: list[str], recipes: list[str], seeds: list[int],
         arms, numbers = study.select(suites, recipes, seeds)
         require_order(store, study, arms, numbers)
         chosen = selection(study, arms, numbers)
+        offer(url, offers.of_runs(study, arms, numbers))
         title = f"{study.name}, suite {', '.join(suites)}: {len(arms)} arms, {len(numbers)} seeds"
         answer = post(url, LAUNCH, {"params": params(study, chosen, title)})["launchPartitionBackfill"]
         if "backfillId" not in answer:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import automation, following, geometry, models, notify, paper, trajectories, transfer, verdicts, watch
+from assets import automation, exhibits, following, geometry, models, notify, trajectories, transfer, verdicts, watch
 from assets.resources import ClusterResource, StoreResource
 
 defs = dg.Definitions(
@@ -17,13 +17,12 @@ defs = dg.Definitions(
         transfer.predictions,
         verdicts.verdicts,
         verdicts.report,
-        *paper.ASSETS,
+        *exhibits.ASSETS,
         watch.checkpoints,
         watch.monitored,
     ],
     asset_checks=[following.current],
     jobs=automation.JOBS,
-    schedules=automation.SCHEDULES,
     sensors=automation.SENSORS,
     resources={
         "store": StoreResource(),

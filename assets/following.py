@@ -37,7 +37,7 @@ class Behind(dg.AutomationCondition):
         return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(keys))
 
 
-@lru_cache(maxsize=len(STUDIES))
+@lru_cache(maxsize=64)
 def _behind_at(_: datetime, uri: str, name: str) -> bool:
     """Looked up once in a tick, in which several assets ask."""
     return behind(Store(uri), name)
@@ -85,10 +85,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", dg.BetaWarning)
     sensor = dg.AutomationConditionSensorDefinition(
         "follow",
-        target=dg.AssetSelection.assets("regime", "predictions", "verdicts", "report"),
+        target=dg.AssetSelection.groups("verdicts"),
         default_status=switches.sensor("follow"),
         minimum_interval_seconds=60,
         emit_backfills=False,
         use_user_code_server=True,  # `Behind` is a class of ours
-        description="Compares a study's runs once they have changed, and looks every morning for reports left behind.",
+        description="Compares a study's runs again once they have changed, and looks every morning for reports that "
+        f"were left behind. {switches.said('follow')}",
     )

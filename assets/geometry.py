@@ -10,10 +10,9 @@ from assets import effort, metadata, monitor
 from assets.effort import Effort
 from assets.failures import explained
 from assets.models import STEPS
-from assets.partitions import POOL, STUDIES, runs
+from assets.partitions import POOL, STUDIES, run_of, runs
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
-from assets.trajectories import addressed
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
 from pipelines.lake import TABLES as DECLARED
@@ -56,7 +55,8 @@ LINES = {"localization": ["mask", "alpha"], "nulls": ["null"]}  # the columns be
 )
 def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
     """Measure one run, one Ray task per matrix, or find its tables made from these snapshots by this engine."""
-    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
+    recipe, seed = run_of(context.partition_key)
+    opened, spent = store.open(), Effort()
     tracker = Tracker(context, recipe.name, seed)
     settings = STUDIES[recipe.study].measurement
     needed = not measured(opened, recipe, seed, settings)
@@ -87,13 +87,16 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         assert found is not None
         yield dg.MaterializeResult(
             asset_key=table,
-            metadata=metadata.curves(lines(table, found.rows), STEPS, f"{table}.{SHOWN[table]}{unit(table)}")
-            | {"last_step": metadata.small_table(summary(table, found.rows))}
-            | found.facts()
-            | told,
+            metadata=table_facts(table, found) | told,
             check_results=[checks[table]] if table in checks else [],
             data_version=found.version,
         )
+
+
+def table_facts(table: str, part: metadata.Part) -> dict[str, Any]:
+    """Metadata of a geometry table of a run."""
+    curves = metadata.curves(lines(table, part.rows), STEPS, f"{table}.{SHOWN[table]}{unit(table)}")
+    return curves | {"last_step": metadata.small_table(summary(table, part.rows))} | part.facts()
 
 
 def lines(table: str, rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:

@@ -22,10 +22,12 @@ from multiprocessing.synchronize import Event
 
 import dagster as dg
 
-from assets import failures, lane
+from assets import failures, lane, offers
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
+from pipelines.cli.ending import summary
+from pipelines.cli.layout import wrap
 from pipelines.progress import Board, duration
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster
@@ -54,7 +56,7 @@ class Account:
         share = 100 * self.orchestration / self.all if self.all else 0.0
         return (
             f"training {duration(self.training)}, measuring {duration(self.measuring)}, "
-            f"orchestration {duration(self.orchestration)} ({share:.0f} % of the lanes' busy time)"
+            f"orchestration {duration(self.orchestration)} ({share:.0f} %)"
         )
 
 
@@ -68,6 +70,7 @@ class Launch:
         self.reused = [item for item in items if self._reusable(item)]
         self.items = [item for item in items if item not in self.reused]
         self.board = Board({item.name: item.cost for item in self.items})
+        self.widest = max((len(item.name) for item in self.items), default=0)
         self.account = Account()
         self.failures: list[str] = []
         self.problems: list[str] = []
@@ -149,10 +152,10 @@ class Launch:
                 self.account.measuring += float(sum(timing.filter(phase="measure")["wall_s"].to_list()))
         if outcome.failure is not None:
             self.failures.append(f"{item.name}: {outcome.failure}")
-            self.board.say(f"  {item.name:<26} failed: {outcome.failure}")
+            self.board.say(f"  {item.name:<{self.widest}} failed: {outcome.failure}")
             return False
         self.board.update(item.name, 1.0)
-        self.board.say(f"  {item.name:<26} {self._words(item)}  ({duration(outcome.wall)})")
+        self.board.say(f"  {item.name:<{self.widest}} {self._words(item)}, {duration(outcome.wall)}")
         return True
 
     def _words(self, item: Item) -> str:
@@ -162,8 +165,8 @@ class Launch:
         end = Trajectory(self.store, recipe.name, seed).end()
         assert end is not None
         row = max(end["evaluation"], key=lambda row: row["temperature"])
-        done = " and ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
-        return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f} at T={row['temperature']:g}"
+        done = ", ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
+        return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f}"
 
     def _listen(self, events: "Queue[lane.Heard | None]") -> None:
         """Draw what the lanes report until None comes."""
@@ -214,16 +217,6 @@ def shared() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
 
 
-def summarise(store: Store, study: Study, suites: list[str], account: Account) -> None:
-    """Each suite's table, verdicts and power, where the time went, and where everything lies."""
-    for suite in suites:
-        print(f"\n{comparing.terminal(store, study, suite)}")
-    if account.all:
-        print(f"\ntime: {account}")
-    print(f"report: {store.location(comparing.report_key(study))}")
-    print(f"tables: {store.location('lake')}")
-
-
 def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
@@ -240,15 +233,17 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(f"error: {error}", file=sys.stderr)
         return 2
     with instance:
+        offers.offer(instance, offers.of_jobs(study, ((item.job, item.partition) for item in items)))
         run = Launch(store, study, items, instance)
-        print(
-            f"{study.title}: {len(items)} Dagster runs, of which {len(run.reused)} are complete and reused", flush=True
-        )
+        print(wrap(study.title))
+        reused = f", {len(run.reused)} complete and reused" if run.reused else ""
+        print(wrap(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
         for line in data_lines(study):
-            print(line)
+            print(wrap(line))
         try:
             if run.items:
-                print(f"{outlook(study, run.items)}\nobject store {store.uri}", flush=True)
+                if run.adds:
+                    print(wrap(outlook(study, run.items)), flush=True)
                 run.go()
         except KeyboardInterrupt:
             print("interrupted: the same command continues from here", file=sys.stderr)
@@ -257,7 +252,7 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
         return 1
-    summarise(store, study, suites, run.account)
+    print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 3 if run.problems else 0

@@ -5,10 +5,11 @@ from functools import cache
 
 import dagster as dg
 
+from assets.partitions import STUDIES
 from pipelines.lake import TABLES
-from pipelines.report.claims import CLAIMS
-from pipelines.report.metrics import PARAMETERS, RUN_TABLES
-from pipelines.report.regime.diagnostics import DIAGNOSTICS
+from pipelines.regimes.diagnostics import DIAGNOSTICS
+from pipelines.statistics.metrics import PARAMETERS, RUN_TABLES
+from pipelines.statistics.stories import story_of
 
 Column = tuple[str, str]  # table, column
 DECIDED = (  # columns of verdicts
@@ -34,7 +35,8 @@ def of(table: str) -> dict[str, dg.TableColumnLineage]:
 
 def _behind(table: str) -> dict[str, Iterable[Column]]:
     if table == "verdicts":
-        metrics = {metric for claim in CLAIMS for metric in claim.metrics}
+        claims = [claim for study in STUDIES.values() for claim in story_of(study).decided]
+        metrics = {metric for claim in claims for metric in claim.metrics}
         read = {(metric.table, metric.column) for metric in metrics}
         if any(metric.table not in RUN_TABLES for metric in metrics):
             read.add(("update_support", PARAMETERS))  # the other weighting

@@ -17,10 +17,10 @@ from typing import Any, TypedDict
 import dagster as dg
 import polars as pl
 
+from assets.sketch import Point, sketch
 from pipelines.lake import TABLES
 from pipelines.lake.lake import partition_key, stored
-from pipelines.report import markdown
-from pipelines.report.sketch import Point, sketch
+from pipelines.statistics import markdown
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT
@@ -40,13 +40,21 @@ class House(TypedDict):
     code_version: str
 
 
+REPORTING = (
+    "pipelines.statistics",
+    "pipelines.regimes",
+    "pipelines.report",
+    "pipelines.paper",
+)  # what verdicts are made by
+
+
 def house(group: str, *kinds: str, version: str) -> House:
     return House(group_name=group, kinds=set(kinds), owners=OWNERS, code_version=version)
 
 
 @cache
-def sources(package: str) -> str:
-    """A digest of the sources of a package: the code version of what is made anew whenever they change."""
+def sources(*packages: str) -> str:
+    """A digest of the sources of packages: the code version of what is made anew whenever they change."""
     found = hashlib.sha256()
 
     def add(folder: Traversable) -> None:
@@ -56,7 +64,8 @@ def sources(package: str) -> str:
             elif entry.name.endswith((".py", ".css", ".js")):
                 found.update(entry.name.encode() + b"\0" + entry.read_bytes())
 
-    add(files(package))
+    for package in packages:
+        add(files(package))
     return found.hexdigest()[:12]
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 from assets import effort, metadata
 from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import POOL, STUDIES, anchored, by_study, every, seed_of
+from assets.partitions import POOL, anchor_of, anchored, by_study, every, same, study_of, taught
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import FinalOf, Recipe, SnapshotOf, Start, Weights, opd_of
@@ -28,7 +28,7 @@ def base(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clust
     return _model(context, store, cluster, "base")
 
 
-@dg.asset(partitions_def=by_study, deps=[base], pool=POOL, **ABOUT)
+@dg.asset(partitions_def=taught, deps=[dg.AssetDep(base, partition_mapping=same)], pool=POOL, **ABOUT)
 def teacher(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
     """The model whose token-level distribution OPD's student learns from: trained here or elsewhere, or the base."""
     return _model(context, store, cluster, "teacher")
@@ -37,11 +37,9 @@ def teacher(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cl
 @dg.asset(partitions_def=anchored, deps=[dg.AssetDep(base, partition_mapping=every)], pool=POOL, **ABOUT)
 def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
     """The SFT run of a seed, whose end OPD, RLVR and the matched control start from."""
-    assert isinstance(context.partition_key, dg.MultiPartitionKey)
-    keys = context.partition_key.keys_by_dimension
-    study = STUDIES[keys["study"]]
+    study, seed = anchor_of(context.partition_key)
     (recipe,) = study.anchors()
-    return _train(context, store, cluster, recipe, seed_of(study, keys["seed"]))
+    return _train(context, store, cluster, recipe, seed)
 
 
 def given(study: Study, arm: str) -> tuple[Start, str]:
@@ -92,7 +90,7 @@ def trained(
 def _model(
     context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, arm: str
 ) -> dg.MaterializeResult:
-    study, spent = STUDIES[context.partition_key], Effort()
+    study, spent = study_of(context.partition_key), Effort()
     for recipe in study.models:
         if recipe.arm == arm:
             return _train(context, store, cluster, recipe, 0)

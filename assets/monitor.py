@@ -35,7 +35,7 @@ def judged(
 
     An imported run's rows are kept in the table `monitor`. No weights are read.
     """
-    from pipelines.report import bands
+    from pipelines.regimes import bands
     from pipelines.runs.geometry import monitor
 
     try:

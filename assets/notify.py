@@ -108,7 +108,8 @@ def shown(name: str) -> str:
     name="notify",
     minimum_interval_seconds=30,
     default_status=switches.sensor("notify"),
-    description="Tells of failed runs, failed checks and tripped guard-rails, once each.",
+    description="Tells of failed runs, failed checks and tripped guard-rails, once each, whom OPD_NOTIFY names. "
+    f"{switches.said('notify')}",
 )
 def sensor(context: dg.SensorEvaluationContext, hooks: Hooks) -> dg.SensorResult:
     """Read what has ended, tell of it, and keep what could not be told."""

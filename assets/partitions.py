@@ -1,83 +1,89 @@
-"""Partitions: by study for models and verdicts, study x seed for anchors, recipe x seed for everything measured.
+"""Partitions: what somebody asked for or the store holds, and no other cell; `offers.py` says which these are.
+
+All are dynamic. A grid of recipes x seeds over all studies has cells that cannot run (a third seed of a study of two),
+counts every suite that nobody asked for as missing, and puts runs that need GPUs behind "Materialize all". An asset has
+one partitions definition, so a static one for each study would need a copy of the graph for each, and would show all
+suites of a study or none. Dynamic ones are exact. What they cost: Dagster keeps them in its database, so a new one is
+filled from the store (`opd ui`, `arrivals.py`); and it can map no run to its own study's base or its own seed's anchor,
+so a backfill starts runs after all models and anchors that it makes. A run's key is `recipe|seed` and an anchor's
+`seed|study`, as in a grid of both, so that what a database recorded of a grid counts.
 
 Steps and matrices are rows of tables, never partitions. Files decide what is complete; Dagster's database is a view.
 """
 
-import warnings
-from functools import cache
-
 import dagster as dg
 
-from pipelines.runs.trajectories.training import parents
-from pipelines.studies.catalog import studies
+from opd_ops.recipe import Recipe, opd_of
+from pipelines.studies.catalog import find_recipe, studies
 from pipelines.studies.study import Study
 
 STUDIES = studies()
 POOL = "runs"  # of whatever trains or measures a run; dagster.yaml says how many at once
 WATCHED = "watched"  # the pool of what measures checkpoints as they appear
-SEEDS = dg.StaticPartitionsDefinition([str(n) for n in sorted({n for study in STUDIES.values() for n in study.seeds})])
 
-
-def grid(study: Study) -> list[str]:
-    """Names of the recipes that are runs of the grid: the arms of all suites, and the helpers that some come from.
-
-    In the order in which the UI offers and a backfill starts them: core, then what the other suites descend from.
-    """
-    names = [recipe.name for recipe in (*study.arms(), *study.helpers, *study.every_arm())]
-    return list(dict.fromkeys(names))
-
-
-def descended(study: Study) -> set[str]:
-    """Names of the arms that are the anchor or come from it, at any remove."""
-    (anchor,) = study.anchors()
-    known = {recipe.name: recipe for recipe in (*study.models, *study.helpers, *study.every_arm())}
-
-    @cache
-    def comes(name: str) -> bool:
-        if name not in known:  # a run of another study
-            return False
-        return name == anchor.name or any(comes(parent) for parent, _ in parents(known[name], 0))
-
-    return {recipe.name for recipe in study.every_arm() if comes(recipe.name)}
-
-
-by_study = dg.StaticPartitionsDefinition(list(STUDIES))
-anchored = dg.MultiPartitionsDefinition(
-    {"study": dg.StaticPartitionsDefinition([s.name for s in STUDIES.values() if s.anchor]), "seed": SEEDS}
-)
-runs = dg.MultiPartitionsDefinition(
-    {
-        "recipe": dg.StaticPartitionsDefinition([name for study in STUDIES.values() for name in grid(study)]),
-        "seed": SEEDS,
-    }
-)
+by_study = dg.DynamicPartitionsDefinition(name="studies")
+taught = dg.DynamicPartitionsDefinition(name="teachers")  # studies in which a student learns from a teacher
+drawn = dg.DynamicPartitionsDefinition(name="exhibits")  # studies that bring figures of their own
+anchored = dg.DynamicPartitionsDefinition(name="anchors")  # seeds of studies whose arms start from an anchor
+runs = dg.DynamicPartitionsDefinition(name="runs")
+transfers = dg.DynamicPartitionsDefinition(name="transfers")  # runs that were evaluated on other families
+external = dg.DynamicPartitionsDefinition(name="external")  # checkpoints from elsewhere, by the name of their import
+watched = dg.DynamicPartitionsDefinition(name="watched")  # those of them that `opd watch` names
 
 every = dg.AllPartitionMapping()
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    from_anchor = dg.MultiPartitionMapping(
-        {
-            "study": dg.DimensionPartitionMapping(
-                "recipe", dg.StaticPartitionMapping({s.name: descended(s) for s in STUDIES.values() if s.anchor})
-            ),
-            "seed": dg.DimensionPartitionMapping("seed", dg.IdentityPartitionMapping()),
-        }
-    )
+same = dg.IdentityPartitionMapping()  # of the keys that both definitions have
 
 
-def seed_of(study: Study, key: str) -> int:
-    """The seed of a partition. Errors: Failure for one of another study, which a grid of two dimensions offers too."""
-    seed = int(key)
-    if seed not in study.seeds:
-        raise dg.Failure(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
-    return seed
+def is_taught(study: Study) -> bool:
+    """Whether the study has a teacher: one that it trains, or one of an arm's objective."""
+    objectives = (opd_of(recipe.objective) for recipe in study.every_arm())
+    return any(model.arm == "teacher" for model in study.models) or any(objectives)
 
 
-def run_key(recipe: str, seed: int) -> dg.MultiPartitionKey:
+def run_key(recipe: str, seed: int) -> str:
     """The partition of one run."""
-    return dg.MultiPartitionKey({"recipe": recipe, "seed": str(seed)})
+    return f"{recipe}|{seed}"
 
 
-def anchor_key(study: str, seed: int) -> dg.MultiPartitionKey:
+def run_of(key: str) -> tuple[Recipe, int]:
+    """Recipe and seed of a run's partition. Errors: Failure for a key of none, as one can be typed."""
+    name, bar, seed = key.rpartition("|")
+    if not bar:
+        raise dg.Failure(f"partition {key!r} is no RECIPE|SEED, as tiny.opd|0", allow_retries=False)
+    try:
+        recipe = find_recipe(name)
+    except ValueError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    study = STUDIES[recipe.study]
+    once = recipe in (*study.models, *study.helpers)
+    return recipe, seed_of(study, seed, (0,) if once else study.seeds)
+
+
+def anchor_key(study: str, seed: int) -> str:
     """The partition of one anchor."""
-    return dg.MultiPartitionKey({"study": study, "seed": str(seed)})
+    return f"{seed}|{study}"
+
+
+def anchor_of(key: str) -> tuple[Study, int]:
+    """Study and seed of an anchor's partition. Errors: as `run_of`."""
+    seed, _, name = key.partition("|")
+    study = study_of(name)
+    if study.anchor is None:
+        raise dg.Failure(f"study {name} has no anchor: its arms start from other weights", allow_retries=False)
+    return study, seed_of(study, seed, study.seeds)
+
+
+def study_of(key: str) -> Study:
+    """The study of a partition. Errors: Failure for a name of none, which can be typed in the UI."""
+    if key not in STUDIES:
+        raise dg.Failure(f"there is no study {key!r}; known: {', '.join(STUDIES)}", allow_retries=False)
+    return STUDIES[key]
+
+
+def seed_of(study: Study, key: str, seeds: tuple[int, ...]) -> int:
+    """The seed of a partition. Errors: Failure for one that is not of `seeds`."""
+    if key not in map(str, seeds):
+        raise dg.Failure(
+            f"study {study.name} has no seed {key}; it has: {', '.join(map(str, seeds))}", allow_retries=False
+        )
+    return int(key)

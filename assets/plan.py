@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from assets.automation import anchors_job, comparison_job, models_job, runs_job
-from assets.partitions import anchor_key, run_key
+from assets.automation import BY_MODEL, anchors_job, comparison_job, paper_job, runs_job
+from assets.exhibits import ASSETS, exhibits
+from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
 from pipelines.runs.geometry.measuring import measured
@@ -79,7 +80,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
             return
         home = study if recipe.study == study.name else find_study(recipe.study)
         if home is not study and recipe in home.models:
-            add(Item(name, models_job.name, home.name, recipe.arm, (recipe.arm,)), recipe, seed, measure=False)
+            add(Item(name, BY_MODEL[recipe.arm].name, home.name, recipe.arm), recipe, seed, measure=False)
             return
         if home is not study and seed not in home.seeds:
             has = ", ".join(map(str, home.seeds))
@@ -92,25 +93,22 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
             shown.asset, shown.assets = TRAINING[0], TRAINING
         add(shown, recipe, seed, measure=measure)
 
-    if not study.models:
-        items.append(Item(f"{study.name} weights", models_job.name, study.name, "teacher"))
+    for arm in ("base", "teacher") if is_taught(study) else ("base",):
+        if arm not in {model.arm for model in study.models}:
+            name = f"{study.name} {'weights' if arm == 'base' else arm}"
+            items.append(Item(name, BY_MODEL[arm].name, study.name, arm))
     for model in study.models:
-        add(Item(model.name, models_job.name, study.name, model.arm, (model.arm,)), model, 0, measure=False)
+        add(Item(model.name, BY_MODEL[model.arm].name, study.name, model.arm), model, 0, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in study.anchors() for seed in seeds):
         name = f"{study.name} anchor, seed {seed}"
         add(Item(name, anchors_job.name, anchor_key(study.name, seed), "anchor"), recipe, seed, measure=False)
     for recipe, seed in ((recipe, seed) for recipe in sorted(arms, key=cost, reverse=True) for seed in seeds):
         add_run(recipe, seed)
-    items.append(
-        Item(
-            "comparison",
-            comparison_job.name,
-            study.name,
-            "report",
-            needs=tuple(item.name for item in items),
-            compares=True,
-        )
-    )
+    needs = tuple(item.name for item in items)
+    items.append(Item("comparison", comparison_job.name, study.name, "report", needs=needs, compares=True))
+    if exhibits(study):
+        last = ASSETS[-1].key.to_user_string()
+        items.append(Item("figures", paper_job.name, study.name, last, needs=needs, compares=True))
     return items
 
 

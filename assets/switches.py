@@ -21,12 +21,13 @@ def on(name: str) -> bool:
     return bool(words & {"on", name})
 
 
-def schedule(name: str) -> dg.DefaultScheduleStatus:
-    return dg.DefaultScheduleStatus.RUNNING if on(name) else dg.DefaultScheduleStatus.STOPPED
-
-
 def sensor(name: str) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if on(name) else dg.DefaultSensorStatus.STOPPED
+
+
+def said(name: str) -> str:
+    """How it is switched on, for where it is seen."""
+    return f"Off until it is switched on: by its toggle, or with OPD_AUTOMATION={name} (or `on`) where Dagster starts."
 
 
 def timezone() -> str:

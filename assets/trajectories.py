@@ -9,13 +9,12 @@ import polars as pl
 from assets import effort, metadata, monitor
 from assets.effort import Effort
 from assets.models import STEPS, anchor, base, losses, run_facts, teacher, trained
-from assets.partitions import POOL, STUDIES, every, from_anchor, runs, seed_of
+from assets.partitions import POOL, every, run_of, runs
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_recipe
 
 GROUP = "trajectories"
 
@@ -31,7 +30,7 @@ GROUP = "trajectories"
             deps=[
                 dg.AssetDep(base, partition_mapping=every),
                 dg.AssetDep(teacher, partition_mapping=every),
-                dg.AssetDep(anchor, partition_mapping=from_anchor),
+                dg.AssetDep(anchor, partition_mapping=every),
             ],
             **metadata.house(GROUP, "ray", "torch", version=metadata.SNAPSHOTS),
         ),
@@ -55,7 +54,8 @@ GROUP = "trajectories"
 )
 def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
     """Train one recipe with one seed, or find the run complete in the store."""
-    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
+    recipe, seed = run_of(context.partition_key)
+    opened, spent = store.open(), Effort()
     end = trained(context, opened, cluster, recipe, seed, spent)
     told = effort.work(opened, recipe.name, seed, without=effort.BESIDE) | spent.facts()
     yield dg.MaterializeResult(
@@ -66,25 +66,32 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
     )
     told = metadata.report(recipe.study) | told
     made = table(opened, "training", recipe, seed)
-    last = made.rows.select("step", "loss", "reward", "kl", "grad_norm").tail(5)
     yield dg.MaterializeResult(
         asset_key="training",
-        metadata=losses(made) | {"last_steps": metadata.small_table(last.to_dicts())} | made.facts() | told,
+        metadata=training_facts(made) | told,
         data_version=made.version,
         check_results=[monitor.untripped(made.rows)],
     )
     accuracy = table(opened, "evaluation", recipe, seed)
-    levels = accuracy.rows.select("step", "temperature", "accuracy", "stderr", "n")
     yield dg.MaterializeResult(
         asset_key="evaluation",
-        metadata=metadata.curves(by_temperature(levels), STEPS, "accuracy")
-        | {"accuracy": metadata.small_table(levels.to_dicts())}
-        | accuracy.facts()
-        | told
-        | effort.work(opened, recipe.name, seed, phases=["evaluate"]),
+        metadata=evaluation_facts(accuracy) | told | effort.work(opened, recipe.name, seed, phases=["evaluate"]),
         check_results=[learning(accuracy.rows)],
         data_version=accuracy.version,
     )
+
+
+def training_facts(part: metadata.Part) -> dict[str, Any]:
+    """Metadata of a run's training table."""
+    last = part.rows.select("step", "loss", "reward", "kl", "grad_norm").tail(5)
+    return losses(part) | {"last_steps": metadata.small_table(last.to_dicts())} | part.facts()
+
+
+def evaluation_facts(part: metadata.Part) -> dict[str, Any]:
+    """Metadata of a run's evaluation table."""
+    levels = part.rows.select("step", "temperature", "accuracy", "stderr", "n")
+    curves = metadata.curves(by_temperature(levels), STEPS, "accuracy")
+    return curves | {"accuracy": metadata.small_table(levels.to_dicts())} | part.facts()
 
 
 def by_temperature(rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
@@ -93,14 +100,6 @@ def by_temperature(rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
         f"T={temperature:g}": part.select("step", "accuracy").drop_nulls().rows()
         for (temperature,), part in rows.partition_by("temperature", as_dict=True).items()
     }
-
-
-def addressed(context: dg.AssetExecutionContext) -> tuple[Recipe, int]:
-    """Recipe and seed of the partition. Errors: Failure for a seed that the study does not have."""
-    assert isinstance(context.partition_key, dg.MultiPartitionKey)
-    keys = context.partition_key.keys_by_dimension
-    recipe = find_recipe(keys["recipe"])
-    return recipe, seed_of(STUDIES[recipe.study], keys["seed"])
 
 
 def table(store: Store, name: str, recipe: Recipe, seed: int) -> metadata.Part:

@@ -6,27 +6,27 @@ import polars as pl
 from assets import effort, following, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import STUDIES, by_study, every, runs
+from assets.partitions import by_study, every, run_of, same, study_of, transfers
 from assets.resources import ClusterResource, StoreResource
-from assets.trajectories import addressed
 from pipelines.lake import TABLES
 from pipelines.runs.verdicts import judging
 from pipelines.runs.verdicts.predicting import READ, predict
 from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, transferred
 
-ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources("pipelines.report"))
+ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources(*metadata.REPORTING))
 
 
 @dg.asset(
-    partitions_def=runs,
-    deps=["trajectory"],
+    partitions_def=transfers,
+    deps=[dg.AssetDep("trajectory", partition_mapping=same)],
     description=TABLES["transfer"].meaning,
     **metadata.house("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
     metadata={"dagster/column_schema": metadata.columns("transfer")},
 )
 def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:
     """Evaluate one complete run on its study's other families, or find its rows made from these weights."""
-    recipe, seed, opened, spent = *addressed(context), store.open(), Effort()
+    recipe, seed = run_of(context.partition_key)
+    opened, spent = store.open(), Effort()
     with explained(), spent.session(cluster, effort.RUNS, needed=not transferred(opened, recipe, seed)):
         evaluate_transfers(opened, [(recipe, seed)], serial=cluster.serial)
     found = metadata.part(opened, "transfer", recipe=recipe.name, seed=seed)
@@ -51,7 +51,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
 )
 def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Judge every measured run of a study beside its own references."""
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         told = judging.judge_study(opened, study.name)
     return dg.MaterializeResult(
@@ -77,9 +77,9 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
-    from pipelines.report.prediction.words import sentence
+    from pipelines.regimes.prediction.words import sentence
 
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         rows = predict(opened, study)
     found = metadata.part(opened, "predictions", study=study.name)

@@ -1,4 +1,4 @@
-"""`make ui`: Dagster's UI on loopback over the same store, the reports beside it, and one Ray that its runs share."""
+"""`opd ui`: Dagster's UI on loopback over the same store, the reports beside it, and one Ray that its runs share."""
 
 import os
 import signal
@@ -6,9 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
-from assets import failures
+import dagster as dg
+
+from assets import failures, held
+from assets.arrivals import Arrivals
 from assets.instance import limit_pools, local_instance
 from assets.launch import shared
 from assets.metadata import PAGES, PAGES_PORT
@@ -16,39 +21,59 @@ from assets.pages import served
 from pipelines.store.objects import Store, default_uri
 
 BEAT = 0.5  # seconds between two looks at the services
+WORKSPACE = Path(__file__).resolve().parents[1] / "workspace.yaml"  # of a checkout; a wheel has none
 GRACE = 60.0  # seconds for an interrupted service to end, with the runs that it waits for
 
 
 def main() -> int:
-    """Run until Ctrl-C or until a service ends; the exit code. 1: a service ended by itself, 2: bad settings."""
+    """Run until Ctrl-C or until a service ends; the exit code: 0, or what that service ended with. 2: bad settings."""
     try:
-        with local_instance() as instance:
-            limit_pools(instance)
         os.environ["OPD_STORE"] = default_uri()
-        port = os.environ.get("PORT") or free_port(3000)
-        with served(Store(os.environ["OPD_STORE"]), free_port(PAGES_PORT)) as pages, shared() as ray:
-            os.environ["RAY_ADDRESS"], os.environ[PAGES] = ray, pages
-            print(f"http://127.0.0.1:{port}   object store {os.environ['OPD_STORE']}   Ctrl-C ends it", flush=True)
-            return run_services(services(port))
+        store = Store(os.environ["OPD_STORE"])
+        with served(store, free_port(PAGES_PORT)) as pages:
+            os.environ[PAGES] = pages
+            with local_instance() as instance:
+                limit_pools(instance)
+                show_arrivals(instance, store)
+            port = os.environ.get("PORT") or free_port(3000)
+            with shared() as ray:
+                os.environ["RAY_ADDRESS"] = ray
+                address = f"http://127.0.0.1:{port}"
+                return run_services(services(port), address, f"{address}   object store {store.uri}   Ctrl-C ends it")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
+def show_arrivals(instance: dg.DagsterInstance, store: Store) -> None:
+    """Report to Dagster what the store holds and it never saw, and say what that was."""
+    held.hold()
+    try:
+        arrivals = Arrivals(instance, store)
+        arrivals.report()
+    finally:
+        held.release()
+    for problem in arrivals.problems:
+        print(problem, file=sys.stderr)
+    if arrivals.said:
+        print(arrivals.said, flush=True)
+
+
 def services(port: int | str) -> dict[str, list[str]]:
     """The command lines. The webserver is ours, since Dagster's own answers the requests of other pages, too."""
-    workspace = ["-w", str(Path(__file__).resolve().parents[1] / "workspace.yaml")]
+    workspace = ["-w", str(WORKSPACE)] if WORKSPACE.exists() else ["-m", "assets.definitions"]
     return {
         "webserver": [sys.executable, "-m", "assets.webserver", *workspace, "-h", "127.0.0.1", "-p", str(port)],
         "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
     }
 
 
-def run_services(commands: dict[str, list[str]]) -> int:
-    """Run the services in a process group of their own; the exit code.
+def run_services(commands: dict[str, list[str]], address: str, line: str) -> int:
+    """Run the services in a process group of their own, and print `line` once `address` answers; the exit code.
 
-    0: Ctrl-C, SIGTERM or a closed terminal ended them. 1: one of them ended by itself.
+    0: Ctrl-C, SIGTERM or a closed terminal ended them. Else that of the one that ended by itself, and 1 for its 0.
     """
+    is_up = False
     running: dict[str, subprocess.Popen[bytes]] = {}
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -58,6 +83,8 @@ def run_services(commands: dict[str, list[str]]) -> int:
             group = next(iter(running.values())).pid if running else 0
             running[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=group)
         while not asked and all(process.poll() is None for process in running.values()):
+            if not is_up and (is_up := answers(address)):
+                print(line, flush=True)
             time.sleep(BEAT)
         ended = [name for name, process in running.items() if process.poll() is not None]
     finally:
@@ -68,7 +95,19 @@ def run_services(commands: dict[str, list[str]]) -> int:
     if asked:
         return 0
     print(f"error: the {ended[0]} ended by itself; what it printed stands above", file=sys.stderr)
-    return 1
+    code = running[ended[0]].returncode
+    return code if code > 0 else 128 - code if code else 1
+
+
+def answers(address: str) -> bool:
+    """Whether a webserver is up there; it answers before its first page is asked for."""
+    try:
+        with urllib.request.urlopen(f"{address}/server_info", timeout=BEAT):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
 
 
 def interrupt(group: int) -> None:

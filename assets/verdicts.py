@@ -6,18 +6,29 @@ import polars as pl
 from assets import following, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
-from assets.partitions import STUDIES, by_study, every
+from assets.partitions import STUDIES, by_study, every, study_of
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
-from pipelines.report.claims import CLAIMS
 from pipelines.runs.geometry.measuring import TABLES
 from pipelines.runs.verdicts import comparing
+from pipelines.statistics.stories import story_of
+from pipelines.studies.study import Study
 
 GROUP = "verdicts"
-CODE = metadata.sources("pipelines.report")
+CODE = metadata.sources(*metadata.REPORTING)
 NAMED = 4  # runs that a warning names; the metadata has all
-ORDERINGS = tuple(claim for claim in CLAIMS if (claim.section, claim.suite) == ("paper", "core"))
-FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
+
+
+def orderings(study: Study) -> dict[str, list[str]]:
+    """The texts of the claims about core arms that say which way, by the table that they rest on."""
+    texts: dict[str, list[str]] = {}
+    for claim in story_of(study).decided:
+        if claim.suite == "core" and claim.kind != "differs":
+            texts.setdefault(claim.metric.table, []).append(claim.text)
+    return texts
+
+
+FAMILIES = tuple(dict.fromkeys(table for study in STUDIES.values() for table in orderings(study)))
 
 
 @dg.asset(
@@ -31,14 +42,14 @@ FAMILIES = tuple(dict.fromkeys(claim.metric.table for claim in ORDERINGS))
         dg.AssetCheckSpec(
             f"orderings_{family}",
             asset="verdicts",
-            description=f"No ordering of arXiv 2606.07082 on {family} is contradicted by the interval over seeds.",
+            description=f"No statement of the study's story on {family} is contradicted by the interval over seeds.",
         )
         for family in FAMILIES
     ],
 )
 def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """Every claim with its effect, the 95 % interval over seeds, and what the paper reports."""
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    """Every claim with its effect, the 95 % interval over seeds, and what the story's source reports."""
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         missing = comparing.missing(opened, study)
         if missing:
@@ -64,7 +75,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
         | lineage.of("verdicts")
         | spent.alone()
         | metadata.report(study.name),
-        check_results=[ordering(family, rows) for family in FAMILIES],
+        check_results=[ordering(family, orderings(study).get(family, []), rows) for family in FAMILIES],
         data_version=found.version,
     )
 
@@ -78,7 +89,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
-    study, opened, spent = STUDIES[context.partition_key], store.open(), Effort()
+    study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         key = comparing.publish(opened, study)
     shown = {"headline": comparing.headline(opened, study), **comparing.varied(opened, study)}
@@ -94,9 +105,8 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     )
 
 
-def ordering(family: str, rows: pl.DataFrame) -> dg.AssetCheckResult:
-    """The paper's claims on one table; a warning with the measured values when an interval contradicts one."""
-    texts = [claim.text for claim in ORDERINGS if claim.metric.table == family]
+def ordering(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheckResult:
+    """The claims `texts` on one table; a warning with the measured values when an interval contradicts one."""
     found = rows.filter(pl.col("claim").is_in(texts))
     against = found.filter(pl.col("holds") == False)  # noqa: E712
     return dg.AssetCheckResult(

@@ -11,18 +11,17 @@ import dagster as dg
 
 from assets import metadata, monitor, switches
 from assets.failures import explained
-from assets.partitions import WATCHED
+from assets.partitions import WATCHED, external, same, watched
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
 from pipelines.runs.external import watchlist
 
-external = dg.DynamicPartitionsDefinition(name="external")
-
 checkpoints = dg.AssetSpec(
     "external",
-    description="Checkpoints of a training run elsewhere, under a prefix that is watched; they stay where they are.",
+    description="Checkpoints of a training run elsewhere, measured by `opd measure` or under a prefix of `opd watch`; "
+    "they stay where they are.",
     partitions_def=external,
     **metadata.house("trajectories", "safetensors", version="made elsewhere"),
 )
@@ -36,8 +35,8 @@ class Arrived(dg.Config):
 
 @dg.asset(
     name="monitor",
-    partitions_def=external,
-    deps=[checkpoints],
+    partitions_def=watched,
+    deps=[dg.AssetDep(checkpoints, partition_mapping=same)],
     **metadata.house("geometry", "parquet", "polars", version=f"engine {VERSION}"),
     description=TABLES["monitor"].meaning,
     metadata={"dagster/column_schema": metadata.columns("monitor")},
@@ -92,7 +91,8 @@ job = dg.define_asset_job("watched", [monitored], description="Measure and monit
     job=job,
     minimum_interval_seconds=60,
     default_status=switches.sensor("watch"),
-    description="Looks under the prefixes of `opd watch` and monitors checkpoints that stood still for two looks.",
+    description="Looks every minute under the prefixes that `opd watch` names and lists, and monitors checkpoints that "
+    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.said('watch')}",
 )
 def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
     """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""
@@ -123,7 +123,11 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
     cursor = json.dumps(after, sort_keys=True)
     if not arrived:
         return dg.SensorResult(skip_reason="; ".join(troubles) or "no checkpoint has become ready", cursor=cursor)
-    known = context.instance.get_dynamic_partitions("external")
+    added = [
+        definition.build_add_request([name for name in arrived if name not in known])
+        for definition in (external, watched)
+        for known in (set(context.instance.get_dynamic_partitions(str(definition.name))),)
+    ]
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -133,7 +137,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
             )
             for name in arrived
         ],
-        dynamic_partitions_requests=[external.build_add_request([n for n in arrived if n not in known])],
+        dynamic_partitions_requests=added,
         asset_events=events,
         cursor=cursor,
     )

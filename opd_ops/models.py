@@ -1,7 +1,8 @@
 """Models: build or load a Hugging Face decoder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
+from transformers.utils import logging
 
 from opd_ops import packing
 from opd_ops.recipe import Architecture
@@ -133,14 +135,27 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     """
     _require_config(Path(folder))
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-            folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
+        with _no_bars():
+            model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     except Exception as error:  # what transformers raises for a foreign folder has no end
         raise ValueError(f"no model could be loaded from {Path(folder)}: {_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{Path(folder)} lacks tensor {missing[0]} ({len(missing)} missing)")
     return model.config, state(model)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """No progress bar of transformers on stderr, which is for errors; the caller's own setting stays."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def _require_config(folder: Path) -> None:

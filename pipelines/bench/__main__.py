@@ -12,8 +12,8 @@ from pipelines.bench.figures import Figure, figures
 from pipelines.bench.row import Row
 from pipelines.bench.sizes import FULL, QUICK, Sizes
 from pipelines.progress import Board
-from pipelines.report.numbers import aligned
 from pipelines.runs.cluster.attach import THREADS
+from pipelines.statistics.numbers import aligned
 from pipelines.store.objects import Store, default_uri, normalise
 
 HEADING = ["case", "quantity", "value", "goal", "", "note"]

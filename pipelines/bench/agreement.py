@@ -25,7 +25,7 @@ import polars as pl
 from opd_ops.geometry import TABLES
 from pipelines import lake
 from pipelines.lake.schemas.column import DEPENDS_ON
-from pipelines.report.numbers import aligned
+from pipelines.statistics.numbers import aligned
 from pipelines.store.objects import Store
 
 ROW = ("matrix", "step", "view")

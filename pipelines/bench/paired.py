@@ -31,8 +31,8 @@ from statistics import median
 from pipelines.bench.environment import ROOT
 from pipelines.bench.shapes import qwen_like
 from pipelines.bench.synthetic import UPDATES
-from pipelines.report.numbers import aligned
 from pipelines.runs.cluster.attach import THREADS, WORKER
+from pipelines.statistics.numbers import aligned
 
 NAME = "paired"
 PHASES = ("whole", "measuring", "base", "snapshots", "outside")

@@ -76,11 +76,12 @@ def parser() -> "Parser":
         study,
         tables,
         transfer,
+        ui,
         verify,
         watch,
         weights,
     )
-    from pipelines.cli.options import Parser
+    from pipelines.cli.options import Parser, Version, add_commands
 
     top = Parser(
         prog="opd",
@@ -88,7 +89,8 @@ def parser() -> "Parser":
         "from elsewhere, and measure how their weights moved.",
         epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
     )
-    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    top.add_argument("--version", action=Version, nargs=0, help="print the version, and end")
+    commands = add_commands(top)
     for room in (
         study,
         measure,
@@ -99,6 +101,7 @@ def parser() -> "Parser":
         watch,
         transfer,
         report,
+        ui,
         weights,
         verify,
         gc,

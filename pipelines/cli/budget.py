@@ -1,9 +1,10 @@
 """What `opd study show` prints of a run's plan: memory by actor, time by phase, bytes kept, and what it assumes."""
 
-from pipelines.report.numbers import aligned
+from pipelines.cli.layout import wrap
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
 from pipelines.runs.resources.sizes import known_config
+from pipelines.statistics.numbers import aligned
 from pipelines.studies.study import Study
 
 WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update", "confining": "after the update"}
@@ -31,8 +32,10 @@ def plan_text(plan: Plan) -> str:
     snapshots, master = len({0, *horizon.snapshot_steps()}), 4 * plan.student.parameters / 1e9
     return "\n".join(
         (
-            f"{plan.recipe.name}: {count(plan.student.parameters)} weights{teacher}; a micro-batch is {plan.rows} x "
-            f"{plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept",
+            wrap(
+                f"{plan.recipe.name}: {count(plan.student.parameters)} weights{teacher}; a micro-batch is {plan.rows} "
+                f"x {plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept"
+            ),
             "",
             aligned(_memory(plan)),
             "",
@@ -40,20 +43,22 @@ def plan_text(plan: Plan) -> str:
             "",
             f"{plan.needed} x {gpu.name} needed, {plan.declared:g} declared: "
             f"{plan.total / 3600 * plan.declared:,.0f} GPU hours",
-            f"kept: {snapshots} snapshots of {master:,.1f} GB, {plan.snapshots / 1e9:,.0f} GB "
-            f"before compression; resume state {plan.resume / 1e9:,.1f} GB",
+            wrap(
+                f"kept: {snapshots} snapshots of {master:,.1f} GB, {plan.snapshots / 1e9:,.0f} GB "
+                f"before compression; resume state {plan.resume / 1e9:,.1f} GB"
+            ),
         )
     )
 
 
 def assumptions(gpu: Gpu) -> str:
     """What all plans assume."""
-    return (
+    return wrap(
         f"Good to a factor of two. Assumed: {gpu.name} with {gpu.memory / GIB:.0f} GiB, {gpu.flops / 1e12:.0f} TFLOP/s "
-        f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached;\n"
+        f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached; "
         f"prompts of {PROMPT} tokens; responses as long as the limit for memory and {SHARE:.0%} of it for time; phases "
-        "one after the other;\nwork split evenly over the trainer's workers. One of them works on one GPU: where it "
-        "needs more, resources.workers splits it.\nNot counted: prefill, evaluation, sending weights to actors, "
+        "one after the other; work split evenly over the trainer's workers. One of them works on one GPU: where it "
+        "needs more, resources.workers splits it. Not counted: prefill, evaluation, sending weights to actors, "
         "verifiers, the engines' own memory."
     )
 

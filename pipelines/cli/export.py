@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import wrap
+from pipelines.cli.names import registered, resolve_run
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store, default_uri, normalise
 
@@ -75,7 +77,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     from pipelines.keeping.exporting import TOKENIZER, export, require_free
     from pipelines.store.trajectory import Trajectory
 
-    recipe, seed = _run(store, given)
+    recipe, seed = resolve_run(store, given.run, given.seed, registered(store))
     run, step = Trajectory(store, recipe, seed), given.step
     if step == "last":
         step = max(run.steps(), default=0)
@@ -85,7 +87,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     run.require(int(step))
     names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
     without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
-    print(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}")
+    print(wrap(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
     return 0
 
 
@@ -94,7 +96,7 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
     from pipelines.keeping.moving import move
     from pipelines.progress import Board
 
-    recipe, seed = _run(source, given)
+    recipe, seed = resolve_run(source, given.run, given.seed, registered(source))
     board = Board({"copy": 1.0})
     try:
         moved: Moved = move(
@@ -111,26 +113,6 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
         print(f"kept as it is in {target.uri}: {key}")
     for key in moved.left:
         print(f"left behind: {key}")
-    print(
-        f"{recipe} seed {seed}: {len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}; "
-        f"{len(moved.there):,} were there"
-    )
+    copied = f"{len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}"
+    print(wrap(f"{recipe} seed {seed}: {copied}; {len(moved.there):,} were there"))
     return 0
-
-
-def _run(store: Store, given: argparse.Namespace) -> tuple[str, int]:
-    """Recipe and seed. Errors: ValueError in one line for two seeds, none, or several to choose from."""
-    from pipelines.keeping.audit import there
-    from pipelines.keeping.inventory import parse_run
-
-    recipe, seed = parse_run(given.run)
-    if seed is not None and given.seed not in (None, seed):
-        raise ValueError(f"{given.run} names seed {seed}, and --seed {given.seed}; leave one out")
-    if seed is None:
-        seed = given.seed
-    if seed is None:
-        seeds = [int(name[5:]) for name in store.list(f"runs/{recipe}") if name[5:].isdecimal()]
-        if len(seeds) != 1:
-            raise ValueError(f"{given.run} names no seed, and {store.uri} leaves no choice: {there(store, recipe)}")
-        (seed,) = seeds
-    return recipe, seed

@@ -8,7 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cli import request
+from pipelines.cli.ending import where
+from pipelines.cli.layout import wrap
+from pipelines.cli.names import IMPORTED
 from pipelines.cli.options import Commands, session, store_of
+from pipelines.cli.roles import role_lines
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Unwritable
 
@@ -47,7 +51,7 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
         problems = _measure(imported, set(), given, stack)
         done = "were measured already" if imported.fresh else f"measured{_where(given)}"
     steps = ", ".join(map(str, imported.steps))
-    print(f"{imported.recipe}: steps {steps} {done}")
+    print(wrap(f"{imported.recipe}: steps {steps} {done}"))
     return _end(imported, problems)
 
 
@@ -106,7 +110,7 @@ def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stac
         stack.enter_context(_workers(imported, given))
     for note in imported.notes:
         if note not in told:
-            print(f"note: {note}", flush=True)
+            print(wrap(f"note: {note}"), flush=True)
     board = Board({"measure": 1.0})
     try:
         problems = imports.measure_import(
@@ -143,13 +147,18 @@ def _where(given: argparse.Namespace) -> str:
 
 
 def _end(imported: "Import", problems: list[str]) -> int:
+    """One row a role at the last step, where the page is, and what to ask next."""
     from pipelines.runs.verdicts import reporting
 
+    store, recipe = imported.store, imported.recipe
+    name = recipe.removeprefix(IMPORTED)
+    if lines := role_lines(store, recipe, imported.steps[-1]):
+        print(f"\n{lines}\n")
     try:
-        print(f"report: {imported.store.location(reporting.publish(imported.store, imported.recipe))}")
+        print("\n".join(where(store, reporting.publish(store, recipe), name)))
     except (Unwritable, PermissionError) as error:
         if not imported.fresh:
             raise
         print(f"note: the report is left as it is, since the store takes no writes ({error})")
-    print(f"tables: {imported.store.location('lake')}   (filter recipe == {imported.recipe!r})")
+    print(wrap(f"rows: opd tables (recipe == {recipe!r}); which regime it is like: opd regime {name}"))
     return 3 if problems else 0

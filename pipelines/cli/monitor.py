@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import stack_table, wrap
+from pipelines.cli.names import registered, resolve_recipe, resolve_run
 from pipelines.cli.options import Commands, add_workers, address, require_workers, session, store_of
 from pipelines.store.objects import Store
 
@@ -35,10 +37,10 @@ def register(commands: Commands) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="a run of the store, complete or in training: STUDY.ARM or external.NAME; with --trajectory, what its "
-        "checkpoints are called (default: from the base's stamp)",
+        help="a run of the store, complete or in training: STUDY.ARM[/SEED], or an import's name; with --trajectory, "
+        "what its checkpoints are called (default: from the base's stamp)",
     )
-    top.add_argument("--seed", type=int, default=0, metavar="N", help="of the run (default: 0)")
+    top.add_argument("--seed", type=int, metavar="N", help="of the run (default: the only one, or 0)")
     top.add_argument(
         "--against",
         action="append",
@@ -85,7 +87,7 @@ def monitor_run(given: argparse.Namespace) -> int:
 
 def _asked(given: argparse.Namespace) -> Asked:
     """Errors: ValueError in one line for options that do not go together."""
-    from pipelines.report.readings import QUANTITIES
+    from pipelines.regimes.readings import QUANTITIES
 
     if given.name is None and given.trajectory is None:
         raise ValueError("no run; name one of the store, or give --trajectory PREFIX with checkpoints")
@@ -100,12 +102,16 @@ def _asked(given: argparse.Namespace) -> Asked:
     quantities = tuple(part.strip() for part in given.quantity.split(",")) if given.quantity else QUANTITIES
     if unknown := [name for name in quantities if name not in QUANTITIES]:
         raise ValueError(f"--quantity names {unknown[0]!r}; known: {', '.join(QUANTITIES)}")
-    return Asked(store_of(given), given.against, quantities, given.view, given.workers == 0)
+    store = store_of(given)
+    runs = registered(store)
+    against = [resolve_recipe(name, runs, f"{store.uri} holds no reference run") for name in given.against]
+    return Asked(store, against, quantities, given.view, given.workers == 0)
 
 
-def _once(asked: Asked, recipe: str, seed: int) -> int:
+def _once(asked: Asked, name: str, given_seed: int | None) -> int:
     from pipelines.runs.geometry.monitor import calibrated, judge, keep, watched
 
+    recipe, seed = resolve_run(asked.store, name, given_seed, registered(asked.store), 0)
     run = watched(asked.store, recipe, seed, serial=asked.serial)
     guardrails = calibrated(
         asked.store, asked.against, without=(run.recipe, run.seed), quantities=asked.quantities, serial=asked.serial
@@ -117,7 +123,7 @@ def _once(asked: Asked, recipe: str, seed: int) -> int:
 
 def _follow(asked: Asked, given: argparse.Namespace) -> int:
     """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
-    from pipelines.report.bands import trips
+    from pipelines.regimes.bands import trips
     from pipelines.runs.external.imports import measure_import, plan
     from pipelines.runs.geometry.monitor import TABLES, calibrated, judge, keep, watched
     from pipelines.studies.study import Measurement
@@ -178,37 +184,41 @@ def _said(rows: "pl.DataFrame", step: int) -> str:
 
 def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
     """The table, one sentence, and the exit code."""
-    from pipelines.report.bands import trips
-    from pipelines.report.numbers import aligned
+    from pipelines.regimes.bands import trips
 
-    print(f"{aligned(_lines(rows))}\n\nband in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}")
+    print(f"{stack_table(_lines(rows), keys=2)}\n")
+    print(wrap(f"band in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}"))
     if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
-        print(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others")
-    print(f"table: {asked.store.location('lake/monitor')}   (filter recipe == {run.recipe!r})")
+        print(wrap(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others"))
+    print(f"rows: table monitor, recipe == {run.recipe!r}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
-    found, view = trips(rows), asked.view or run.view
-    if found:
-        first, *others = found
+    tripped, view = trips(rows), asked.view or run.view
+    if tripped:
+        first, *others = tripped
         also = "".join(f"; {trip.quantity} at step {trip.step}" for trip in others)
+        expected = f"{_number(first.low)} to {_number(first.high)} was expected"
         print(
-            f"{run} left the band at step {first.step}, the second snapshot in a row: {first.quantity} is "
-            f"{_number(first.value)} and {_number(first.low)} to {_number(first.high)} was expected ({view}){also}"
+            wrap(
+                f"{run} left the band at step {first.step}, the second snapshot in a row: {first.quantity} is "
+                f"{_number(first.value)} and {expected} ({view}){also}"
+            )
         )
         return LEFT
     judged = rows.filter(rows["inside"].is_not_null())
     alone = judged.height - int(judged["inside"].sum())
     if judged.is_empty():
-        print(f"{run} has no verdict: the references' bands do not reach its norms ({view})")
+        print(wrap(f"{run} has no verdict: the references' bands do not reach its norms ({view})"))
     else:
         besides = f", but for {alone} alone" if alone else ""
-        print(f"{run} stays inside the band: {judged.height} values of {rows.height} have a verdict{besides} ({view})")
+        said = f"{judged.height} values of {rows.height} have a verdict{besides}"
+        print(wrap(f"{run} stays inside the band: {said} ({view})"))
     return 3 if run.problems else 0
 
 
 def _lines(rows: "pl.DataFrame") -> list[list[str]]:
     """One line a snapshot, one cell a quantity: value [low, high], a star where it is outside."""
-    from pipelines.report.readings import QUANTITIES
+    from pipelines.regimes.readings import QUANTITIES
 
     quantities = [name for name in QUANTITIES if name in set(rows["quantity"])]
     cells = {(row["step"], row["quantity"]): row for row in rows.rows(named=True)}

@@ -21,6 +21,23 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class Version(argparse.Action):
+    """Prints the installed version, which is read from the package's metadata only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"opd {version('opd-geometry')}")
+        parser.exit()
+
+
+def add_commands(top: argparse.ArgumentParser) -> Commands:
+    """Commands below a parser, which alone prints its help: who types no command asks which there are."""
+    commands = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    top.set_defaults(command=lambda _: top.print_help() or 0)
+    return commands
+
+
 def address(text: str) -> str:
     """An address that an option names. Errors: ArgumentTypeError for an empty one, such as of an unset variable."""
     if not text.strip():

@@ -3,6 +3,7 @@
 import argparse
 
 from pipelines.cli import request
+from pipelines.cli.layout import wrap
 from pipelines.cli.options import Commands
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -22,13 +23,13 @@ def register(commands: Commands) -> None:
 def show_plan(given: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
-    from pipelines.report.numbers import aligned
     from pipelines.runs.cluster.attach import one_thread
     from pipelines.runs.external.outline import Line, outline
+    from pipelines.statistics.numbers import aligned
 
     imported = request.planned(given)
     for note in imported.notes:
-        print(f"note: {note}")
+        print(wrap(f"note: {note}"))
     steps = ", ".join(map(str, imported.steps))
     if imported.fresh:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")

@@ -1,10 +1,17 @@
 """`opd regime`: which of SFT, OPD and RLVR a measured run is like."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import stack_table, wrap
+from pipelines.cli.names import resolve_run, resolve_study
 from pipelines.cli.options import Commands
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study, studies
+from pipelines.studies.catalog import studies
+
+if TYPE_CHECKING:
+    from pipelines.regimes.judging import Comparison
 
 DEFAULT = "tiny"  # whose references imports are compared with
 
@@ -13,12 +20,12 @@ def register(commands: Commands) -> None:
     top = commands.add_parser("regime", help="which of SFT, OPD and RLVR a run is like")
     top.description = (
         "Compare a measured run with the arms sft, opd and rlvr of a study, over their seeds, where all of them have "
-        "moved their weights equally far: the distance to each in every diagnostic, and a verdict, which may be that "
-        "one cannot tell. The numbers are kept in the table `regime`."
+        "moved their weights equally far: a verdict, which may be that one cannot tell, its reason, and the distance "
+        "to each in every diagnostic. The numbers are kept in the table `regime`."
     )
-    top.epilog = "Example: opd regime tiny.sft-matched --seed 1; opd regime external.mine --reference tiny"
-    top.add_argument("name", metavar="NAME", help="a recipe, such as tiny.opd, or an import, external.NAME or NAME")
-    top.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the run (default: 0)")
+    top.epilog = "Example: opd regime tiny.sft-matched --seed 1; opd regime mine --reference tiny"
+    top.add_argument("name", metavar="NAME", help="a run, such as tiny.opd or tiny.opd/1, or an import's name")
+    top.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: the only one, or 0)")
     top.add_argument("--step", type=int, metavar="S", help="a measured step of the run (default: the last)")
     top.add_argument(
         "--reference", metavar="STUDY", help=f"study of the references (default: the run's own, else {DEFAULT})"
@@ -27,32 +34,91 @@ def register(commands: Commands) -> None:
 
 
 def show_regime(given: argparse.Namespace) -> int:
-    from pipelines.report.regime.words import terminal
     from pipelines.runs.verdicts import judging
 
     store = Store(default_uri())
-    recipe = _recipe(store, given.name, given.seed)
+    recipe, seed = resolve_run(store, given.name, given.seed, judging.known(store), 0)
     own = recipe.partition(".")[0]
-    study = find_study(given.reference or (own if own in studies() else DEFAULT)).name
-    comparisons = judging.judge(
-        judging.read(store, [(recipe, given.seed)], study), recipe, given.seed, study, given.step
-    )
+    study = resolve_study(given.reference or (own if own in studies() else DEFAULT)).name
+    if not judging.labels_of(study):
+        raise ValueError(f"study {study} has no two arms to compare with; name another as --reference {DEFAULT}")
+    comparisons = judging.judge(judging.read(store, [(recipe, seed)], study), recipe, seed, study, given.step)
     if not comparisons:
-        raise ValueError(f"{recipe} seed {given.seed} has no projection that moved; there is nothing to compare")
-    print(terminal(comparisons), flush=True)
+        raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
+    print(described(comparisons), flush=True)
     judging.keep(store, comparisons)
     return 0
 
 
-def _recipe(store: Store, name: str, seed: int) -> str:
-    """The measured recipe of that name. Errors: ValueError naming those there are."""
-    from pipelines.runs.verdicts import judging
+def described(comparisons: "Sequence[Comparison]") -> str:
+    """The verdict, one reason, and one block of distances; a command where the study has too few reference runs."""
+    from pipelines.regimes.judging import overall
 
-    known = judging.known(store)
-    for recipe in (name, f"external.{name}"):
-        if recipe in known:
-            if seed not in known[recipe]:
-                seeds = ", ".join(map(str, known[recipe]))
-                raise ValueError(f"{recipe} is not measured for seed {seed}; it is for: {seeds}")
-            return recipe
-    raise ValueError(f"{store.uri} holds no measured run {name!r}; it holds: {', '.join(known) or 'none'}")
+    matched = [each for each in comparisons if each.budget == "norm"]
+    run = matched[0].run
+    lines = [f"{run.recipe} seed {run.seed} at step {int(run.steps[-1])}: {overall(matched)}"]
+    reasons = dict.fromkeys(each.reason for each in matched if each.reason)
+    shown = [each for each in matched if each.distances] or [each for each in comparisons if each.distances]
+    if not shown:
+        study = matched[0].study
+        return "\n".join([*lines, wrap(f"{'; '.join(reasons)}. To train them: opd study run {study}")])
+    if len({each.verdict for each in matched}) > 1:
+        since = {each.run.view: f", since {each.reason}" if each.reason else "" for each in matched}
+        said = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
+        lines.append(wrap(f"the views disagree: {said}"))
+    elif reasons:
+        lines.append(wrap(f"reason: {next(iter(reasons))}"))
+    else:
+        nearest, second, *_ = shown[0].combined
+        lines.append(
+            wrap(
+                f"reason: {_far(shown[0], nearest)}, {_far(shown[0], second)}, and a reference run is at most "
+                f"{shown[0].confusion:.2g} from its own arm ({shown[0].run.view})"
+            )
+        )
+    lines += _other_objective(matched)
+    return "\n".join([*lines, "", wrap(_measure(shown)), stack_table(_distances(shown))])
+
+
+def _far(comparison: "Comparison", arm: str) -> str:
+    return f"{comparison.combined[arm]:.2g} from {comparison.labels[arm]}"
+
+
+def _other_objective(matched: "Sequence[Comparison]") -> list[str]:
+    """What follows where a run was trained by one objective and is like another."""
+    from pipelines.regimes.judging import CANNOT_TELL, overall
+
+    run, verdict = matched[0].run, overall(matched)
+    own = matched[0].labels.get(run.objective or "")
+    if verdict == CANNOT_TELL or own is None or f"{own}-like" == verdict:
+        return []
+    return [wrap(f"trained by {run.objective}: at this norm the geometry does not tell its objective")]
+
+
+def _measure(shown: "Sequence[Comparison]") -> str:
+    """What the block shows, and where each view is read off."""
+    first = shown[0]
+    if first.budget == "end":
+        return "distances at the ends, however far each went, which is no verdict (in spreads over seeds)"
+    places = []
+    for each in shown:
+        assert each.norm is not None and each.point is not None
+        places.append(f"{each.run.view} norm {each.norm:.3g}, step {each.point.step:.3g}")
+    return f"distances where all moved equally far, in spreads over seeds ({'; '.join(places)})"
+
+
+def _distances(shown: "Sequence[Comparison]") -> list[list[str]]:
+    """A row a diagnostic, a column a view and arm; what was left out has none."""
+    from pipelines.regimes.diagnostics import DIAGNOSTICS
+
+    columns = [(each, arm) for each in shown for arm in each.distances]
+    views = [each.run.view if arm == next(iter(each.distances)) else "" for each, arm in columns]
+    lines = [["", *views], ["", *(each.labels[arm] for each, arm in columns)]]
+    for diagnostic in DIAGNOSTICS:
+        values = [each.distances[arm].get(diagnostic.name) for each, arm in columns]
+        if any(value is not None for value in values):
+            lines.append(
+                [diagnostic.name.replace("_", " "), *("-" if value is None else f"{value:.2g}" for value in values)]
+            )
+    lines.append(["root mean square", *(f"{each.combined[arm]:.2g}" for each, arm in columns)])
+    return lines

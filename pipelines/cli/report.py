@@ -1,12 +1,15 @@
 """`opd report`: write the report of a study, with its verdicts, or of an imported trajectory again."""
 
 import argparse
+from pathlib import Path
 
 from pipelines.cli import study as studies
+from pipelines.cli.ending import where
+from pipelines.cli.names import IMPORTED, registered, resolve_study, unknown
 from pipelines.cli.options import STUDY, Commands
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import find_study, spell
+from pipelines.studies import catalog
 
 
 def register(commands: Commands) -> None:
@@ -15,7 +18,9 @@ def register(commands: Commands) -> None:
         "Decide a study's verdicts and write its report again, from the tables as they are; or write the page of "
         "imported checkpoints again, with their regime beside the reference runs that the store holds by now."
     )
-    top.add_argument("name", metavar="NAME", help=f"{STUDY}; or an import, external.NAME")
+    top.epilog = "Example: opd report tiny; opd report mine --save mine.html"
+    top.add_argument("name", metavar="NAME", help=f"{STUDY}; or an import's name")
+    top.add_argument("--save", metavar="FILE", help="also a copy of the page here, as of a store that is elsewhere")
     top.set_defaults(command=write_report)
 
 
@@ -24,16 +29,47 @@ def write_report(given: argparse.Namespace) -> int:
 
     room.require_addresses()
     store = Store(default_uri())
-    if given.name.startswith(reporting.IMPORTED):
-        print(f"report: {store.location(reporting.publish(store, given.name))}")
-        return 0
-    study = find_study(given.name)
-    complete, of = studies.progress(store, study)
-    if not complete:
-        raise ValueError(
-            f"{store.uri} holds no measured run of study {study.name}: run `opd study run {spell(study.name)}`"
-        )
-    store.require_writable()
-    comparing.compare(store, study)
-    print(f"{complete} of {of} runs; report: {store.location(comparing.publish(store, study))}")
+    if given.save is not None:
+        require_file(given.save)
+    if (recipe := imported(store, given.name)) is not None:
+        name, key = recipe.removeprefix(IMPORTED), reporting.publish(store, recipe)
+    else:
+        study = resolve_study(given.name)
+        complete, of = studies.progress(store, study)
+        if not complete:
+            command = f"opd study run {catalog.spell(study.name)}"
+            raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `{command}`")
+        store.require_writable()
+        comparing.compare(store, study)
+        name, key = study.name, comparing.publish(store, study)
+        print(f"{complete} of {of} runs measured")
+    if given.save is not None:
+        Path(given.save).write_bytes(store.read(key))
+        print(f"saved: {given.save}")
+    print("\n".join(where(store, key, name)))
     return 0
+
+
+def imported(store: Store, name: str) -> str | None:
+    """The recipe of an import of that name, which may lack its prefix; None where a study has the name, or a file.
+
+    Errors: ValueError where neither a study nor an import has it.
+    """
+    if name.startswith(IMPORTED):
+        return name
+    known = catalog.studies()
+    if name in known or any(mark in name for mark in "/:.\\"):
+        return None
+    imports = [recipe for recipe in registered(store) if recipe.startswith(IMPORTED)]
+    if f"{IMPORTED}{name}" in imports:
+        return f"{IMPORTED}{name}"
+    names = [*known, *(recipe.removeprefix(IMPORTED) for recipe in imports)]
+    raise unknown("unknown study or import", name, names, "known")
+
+
+def require_file(path: str) -> None:
+    """Errors: ValueError where no file can be written: its folder is absent, or it is a folder itself."""
+    if Path(path).is_dir():
+        raise ValueError(f"--save {path} is a folder; name a file, such as {Path(path) / 'page.html'}")
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"--save {path}: the folder {Path(path).absolute().parent} does not exist; make it first")

@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import wrap
+from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, confirmed, store_of
 from pipelines.store.objects import Store
 
@@ -49,6 +51,8 @@ def remove(given: argparse.Namespace) -> int:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
         return show(store)
     recipe, seed = parse_run(given.run)
+    known = dict.fromkeys([*registered(store), *store.list("removed")])
+    recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
         seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
@@ -82,14 +86,11 @@ def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
         return False
     for recipe, seed in runs:
         moved = aside.move_aside(store, recipe, seed)
-        print(
-            f"moved aside to {moved.location()}; bring it back: opd rm {moved.name} --undo; "
-            f"delete it: opd rm {moved.name} --delete",
-            flush=True,
-        )
+        ways = f"bring it back: opd rm {moved.name} --undo; delete it: opd rm {moved.name} --delete"
+        print(wrap(f"moved aside to {moved.location()}; {ways}"), flush=True)
     studies = {recipe.partition(".")[0] for recipe, _ in runs}
     for study in sorted(study for study in studies if store.list(f"lake/verdicts/study={study}")):
-        print(f"verdicts and report of {study} were made with it; {remake(store, study)}")
+        print(wrap(f"verdicts and report of {study} were made with it; {remake(store, study)}"))
     return True
 
 
@@ -122,10 +123,11 @@ def described(store: Store, recipe: str, seed: int) -> str:
         f"{duration(max(0.0, time.time() - written))} ago"
     )
     if children := aside.children(store, recipe, seed):
-        line += (
-            f"\n  made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
+        told = (
+            f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"
         )
+        line += f"\n{wrap(told, '  ')}"
     return line
 
 

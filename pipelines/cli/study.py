@@ -6,32 +6,24 @@ import sys
 from collections.abc import Sequence
 
 from opd_ops.recipe import Recipe
-from pipelines.cli import new, rm
-from pipelines.cli.options import STUDY, Commands, Parser
+from pipelines.cli import names, new, rm, showing, verdicts
+from pipelines.cli.layout import wrap
+from pipelines.cli.options import STUDY, Commands, add_commands
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import HERE, find_study, read_catalog, spell
-from pipelines.studies.data import data_lines
+from pipelines.studies.catalog import HERE, read_catalog
 from pipelines.studies.study import Study
 
 
 def register(commands: Commands) -> None:
-    top = commands.add_parser("study", help="list, show or run the named studies")
+    top = commands.add_parser("study", help="list, show or run studies, and read their verdicts")
     top.description = "A study is a grid of recipes x seeds."
-    parts = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    parts = add_commands(top)
     parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
         command=list_studies
     )
     new.register(parts)
-    show = parts.add_parser(
-        "show",
-        help="a study's recipes, and what of them is in the store",
-        description="A study's recipes, and what of them is in the store. Of a study for GPUs also what each run takes:"
-        " memory by actor, time by phase, bytes kept, from shapes alone.",
-    )
-    show.add_argument("name", metavar="NAME", help=STUDY)
-    show.add_argument("--gpu", choices=("h100", "h200"), default="h200", help="the class to plan for (default: h200)")
-    show.set_defaults(command=show_study)
+    showing.add_parser(parts)
     run = parts.add_parser(
         "run",
         help="train, measure, compare and report",
@@ -48,6 +40,7 @@ def register(commands: Commands) -> None:
     )
     run.add_argument("--yes", action="store_true", help="replace without asking")
     run.set_defaults(command=run_study)
+    verdicts.add_parser(parts)
     backfill = parts.add_parser(
         "backfill",
         help="ask a running Dagster for the same",
@@ -72,71 +65,28 @@ def _add_selection(top: argparse.ArgumentParser) -> None:
 def list_studies(_: argparse.Namespace) -> int:
     store = Store(default_uri())
     catalog = read_catalog()
+    print(wrap(f"runs measured, of all, in {store.uri}"))
     for study in catalog.studies.values():
         origin = catalog.origins[study.name]
-        print(f"{study.name:<8} {study.title}{'' if origin == HERE else f'   from {origin}'}")
+        first = f"{study.name:<9} "
+        print(f"\n{wrap(study.title + ('' if origin == HERE else f', from {origin}'), first)}")
         try:
-            found = by_suite(store, study)
+            counts = by_suite(store, study)
         except ValueError as error:  # a stored run of a changed recipe hides no other study
-            print(f"{'':<8} {error}")
+            print(wrap(str(error), " " * len(first)))
             continue
-        for suite, (complete, of) in found.items():
-            time = f"; {study.minutes} on two cores" if study.minutes and suite == "core" else ""
-            print(f"{'':<8} {suite}: {complete} of {of} runs measured in {store.uri}{time}")
+        parts = (f"{suite}\N{NO-BREAK SPACE}{measured}/{of}" for suite, (measured, of) in counts.items())
+        time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
+        print(wrap(f"{', '.join(parts)}{time}", " " * len(first)).replace("\N{NO-BREAK SPACE}", " "))
     for line in catalog.broken:
         print(f"error: {escaped(line)}", file=sys.stderr)
     return 0
 
 
-def show_study(given: argparse.Namespace) -> int:
-    from pipelines.report.numbers import aligned
-    from pipelines.runs.geometry.measuring import measured
-    from pipelines.runs.trajectories.training import complete
-
-    study, store = find_study(given.name), Store(default_uri())
-    arms = study.every_arm()
-    changed = []
-    lines = [["recipe", "seed", "objective", "starts from", "learning rate", "steps", "in the store"]]
-    for recipe in (*study.models, *arms):
-        for seed in study.seeds if recipe in arms else (0,):
-            start = vars(recipe.start).get("recipe") or vars(recipe.start).get("ref") or "random weights"
-            try:
-                trained = complete(store, recipe, seed)
-                seen = recipe in arms and trained and measured(store, recipe, seed, study.measurement)
-                state = "measured" if seen else "trained" if trained else "absent"
-            except ValueError as error:
-                state = "another recipe"
-                changed.append(str(error))
-            limit = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
-            rate = f"{recipe.optimizer.learning_rate:g}"
-            lines.append([recipe.name, str(seed), recipe.objective.kind, start, rate, limit, state])
-    time = f"   ({study.minutes} on two cores)" if study.minutes else ""
-    print(f"{study.title}\n\n{aligned(lines)}\n\nrun it: opd study run {spell(study.name)}{time}")
-    for suite in list(study.suites)[1:]:
-        print(f"        opd study run {spell(study.name)} --suite {suite}")
-    for line in data_lines(study):
-        print(f"data: {line}")
-    for line in changed:
-        print(f"\n{escaped(line)}")
-    if study.configs:
-        show_plans(study, given.gpu)
-    return 0
-
-
-def show_plans(study: Study, gpu: str) -> None:
-    """What each run of a study for GPUs takes."""
-    from pipelines.cli.budget import assumptions, plan_text, plans
-    from pipelines.runs.resources.gpu_plan import GPUS
-
-    for plan in plans(study, GPUS[gpu]):
-        print(f"\n{plan_text(plan)}")
-    print(f"\n{assumptions(GPUS[gpu])}")
-
-
 def run_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
-    study = find_study(given.name)
-    arms, seeds = study.select(given.suite or ["core"], given.recipe, given.seed)
+    study, suites = names.resolve_study(given.name), given.suite or ["core"]
+    arms, seeds = study.select(suites, names.resolve_arms(study, suites, given.recipe), given.seed)
     store = Store(default_uri())
     replaced = replaceable(store, study, given.replace, seeds)
     if replaced:
@@ -166,11 +116,11 @@ def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -
     once = (*study.models, *study.helpers)
     found = []
     for arm in arms:
-        named = {recipe.name for recipe in (*once, *study.every_arm()) if arm in (recipe.arm, recipe.name)}
-        if not named:
+        of_arm = {recipe.name for recipe in (*once, *study.every_arm()) if arm in (recipe.arm, recipe.name)}
+        if not of_arm:
             known = dict.fromkeys(recipe.arm for recipe in (*once, *study.every_arm()))
-            raise ValueError(f"study {study.name} has no arm {arm!r}; it has: {', '.join(known)}")
-        (name,) = named
+            raise names.unknown(f"study {study.name} has no arm", arm, known)
+        (name,) = of_arm
         numbers = [0] if name in {recipe.name for recipe in once} else seeds
         found += [(name, seed) for seed in numbers if aside.registered(store, name, seed)]
     return list(dict.fromkeys(found))
@@ -182,14 +132,15 @@ def backfill_study(given: argparse.Namespace) -> int:
 
 
 def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
-    study = find_study(given.name)
+    study = names.resolve_study(given.name)
     suites = given.suite or ["core"]
-    study.select(suites, given.recipe, given.seed)
+    recipes = names.resolve_arms(study, suites, given.recipe)
+    study.select(suites, recipes, given.seed)
     command = [sys.executable, "-m", module, study.name]
     for suite in suites:
         command += ["--suite", suite]
     command += more
-    for name in given.recipe:
+    for name in recipes:
         command += ["--recipe", name]
     for seed in given.seed:
         command += ["--seed", str(seed)]

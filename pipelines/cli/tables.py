@@ -2,6 +2,8 @@
 
 import argparse
 
+from pipelines.cli.layout import fit_table, wrap
+from pipelines.cli.names import unknown
 from pipelines.cli.options import Commands, store_of
 
 
@@ -19,7 +21,6 @@ def show_tables(given: argparse.Namespace) -> int:
 
     from pipelines.lake import TABLES, scan
     from pipelines.lake.dictionary import dictionary
-    from pipelines.report.numbers import aligned
 
     if given.dictionary:
         if given.name or given.out:
@@ -33,11 +34,11 @@ def show_tables(given: argparse.Namespace) -> int:
             rows = scan(name, store.uri)
             groups = rows.select(pl.struct(table.by).n_unique()).collect().item()
             lines.append([name, f"{rows.select(pl.len()).collect().item():,}", str(groups), table.meaning])
-        print(f"{aligned(lines)}\n\nunder {store.location('lake')}; `opd tables TABLE` explains the columns")
+        print(f"{fit_table(lines)}\n\n{wrap('`opd tables TABLE` explains the columns')}\n{store.location('lake')}")
         return 0
     if given.name not in TABLES:
-        raise ValueError(f"unknown table {given.name!r}; known: {', '.join(TABLES)}")
+        raise unknown("unknown table", given.name, TABLES, "known")
     lines = [["column", "type", "unit", "meaning"]]
     lines += [[column.name, str(column.dtype), column.unit, column.meaning] for column in TABLES[given.name].columns]
-    print(aligned(lines))
+    print(fit_table(lines))
     return 0

@@ -4,7 +4,10 @@ import argparse
 import re
 import secrets
 
+from pipelines.cli.layout import wrap
+from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, store_at
+from pipelines.store.objects import Store
 
 DAMAGE = 5  # exit code
 
@@ -42,8 +45,9 @@ def verify(given: argparse.Namespace) -> int:
     if given.sample_seed is not None and sample is None:
         raise ValueError(f"--sample-seed {given.sample_seed} goes with --sample; add --sample, or leave it out")
     seed = secrets.randbelow(10**6) if given.sample_seed is None else given.sample_seed
-    runs = [run_of(text) for text in given.run]
-    store, begun, board = store_at(given.uri), time.monotonic(), Board({"verify": 1.0})
+    store = store_at(given.uri)
+    runs = [run_of(store, text) for text in given.run]
+    begun, board = time.monotonic(), Board({"verify": 1.0})
     try:
         found = audit(
             store,
@@ -58,15 +62,17 @@ def verify(given: argparse.Namespace) -> int:
     counts = []
     for kind, meaning in KINDS.items():
         if of_kind := [one for one in found.findings if one.kind == kind]:
-            print(f"{kind}: {meaning}")
+            print(wrap(f"{kind}: {meaning}"))
             for one in of_kind:
-                print(f"  {one}")
+                print(wrap(str(one), "  ", "    "))
             counts.append(f"{len(of_kind)} {kind}")
     drawn = "" if sample is None else f"a sample of {given.sample} (--sample-seed {seed}), "
+    hashed = f"{found.hashed:,} of {found.snapshots:,} snapshots read again, {size(found.read)}"
     print(
-        f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{found.hashed:,} of {found.snapshots:,} "
-        f"snapshots read again, {size(found.read)} in {duration(time.monotonic() - begun)}: "
-        f"{', '.join(counts) or 'nothing is wrong'}"
+        wrap(
+            f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{hashed} in "
+            f"{duration(time.monotonic() - begun)}: {', '.join(counts) or 'nothing is wrong'}"
+        )
     )
     return DAMAGE if found.findings else 0
 
@@ -84,11 +90,11 @@ def sample_of(text: str) -> int | float:
     return share
 
 
-def run_of(text: str) -> tuple[str, int]:
-    """RECIPE/SEED. Errors: ValueError in one line."""
+def run_of(store: Store, text: str) -> tuple[str, int]:
+    """RECIPE/SEED; the recipe as `names.resolve_recipe` has it. Errors: ValueError in one line."""
     from pipelines.keeping.inventory import parse_run
 
     recipe, seed = parse_run(text)
     if seed is None:
         raise ValueError(f"--run {text} names no seed; write RECIPE/SEED, as in {recipe}/0")
-    return recipe, seed
+    return resolve_recipe(recipe, registered(store), f"{store.uri} holds no run"), seed

@@ -1,36 +1,34 @@
-"""What a reader chooses of a figure: the role, the layers and the cuts, as numbers that the page's script draws.
+"""The quantities that figures draw, and what a reader can choose of them: the role, the layers and the cuts.
 
-The script (`page.js`) has the mean over the chosen matrices of every run, and takes the mean and the ends over seeds as
-the figure itself does (`series.pooled`). Without a script the figure shows its first choice.
+`Quantity.rows` has every choice beforehand, over seeds; a chart filters by what is chosen (`bound`), and shows its
+first choice until then.
 """
 
-import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+import altair as alt
+import numpy as np
 import polars as pl
 
-from pipelines.report import beside
-from pipelines.report.adaptive import painted
-from pipelines.report.arms import CORE, Arm, label
-from pipelines.report.figures import MASK, MASKED, VIEW_TITLES
-from pipelines.report.metrics import PROJECTIONS
-from pipelines.report.paper.palette import style
-from pipelines.report.samples import final_step, largest, mean, table
-from pipelines.report.series import over_seeds, pooled, shared_cut
+from pipelines.report.panels import INDEX, PROGRESS
+from pipelines.statistics import beside
+from pipelines.statistics.metrics import PROJECTIONS
+from pipelines.statistics.samples import final_step, largest, mean, table
+from pipelines.statistics.series import shared_cut
+
+Tables = Mapping[str, pl.LazyFrame]
+First = Callable[[pl.LazyFrame, Collection[str]], Mapping[str, Any]]  # of a table and arms: each cut's first value
 
 ALL, DEPTHS = "all", 6  # more layers than this are offered in as many ranges
 TITLES = {"role": "role", "layer": "layers", "k": "cut k", "side": "side", "mask": "mask", "alpha": "share masked"}
-DIGITS = 3
-First = Callable[
-    [pl.LazyFrame, Collection[str]], Mapping[str, Any]
-]  # of the table and the arms: each cut's first value
+MASK, MASKED = "low_magnitude", 0.5  # the mask of W0 that is drawn over training, and the share of weights in it
+ROWS = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Quantity:
     """One column, by role, layer and `cuts`, over training or, at its end, over the index of a list.
 
     first: what the figure shows, by cut. null: rows of the table nulls with the columns of `table`. floor: column with
@@ -51,114 +49,108 @@ class Choice:
     domain: tuple[float, float] | None = None
     listed: bool = False  # the column holds lists, drawn over their index at the last step
 
-    def starts(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> dict[str, str]:
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What can be chosen."""
+        return ("role", "layer", *self.cuts)
+
+    @property
+    def x(self) -> str:
+        return INDEX if self.listed else PROGRESS
+
+    def starts(self, tables: Tables, arms: Collection[str]) -> dict[str, str]:
         """The first value of every axis: what the figure shows."""
         first = {"role": ALL, "layer": ALL, **self.first(tables[self.table], arms)}
         return {name: _word(value) for name, value in first.items()}
 
-    def form(self, key: str, rows: pl.DataFrame, first: Mapping[str, str]) -> str:
-        """The fields to choose with and the numbers, for the figure with the anchor `key`."""
-        fields = "".join(_field(name, rows[name], first[name]) for name in self.axes)
-        data = json.dumps(self._data(rows), separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-        return (
-            f'<form class="choices" hidden data-for="{key}"><fieldset><legend>Choose the matrices</legend>{fields}'
-            f'</fieldset><output></output></form><script type="application/json" id="{key}-data">{data}</script>'
-        )
+    def rows(self, tables: Tables, arms: Collection[str], *, every: bool = True) -> pl.DataFrame:
+        """Over seeds: `axes` as text, arm, view, null (true for its rows), x, value, low, high, floor.
 
-    def numbers(self, rows: pl.DataFrame, first: Mapping[str, str]) -> dict[str, pl.DataFrame]:
-        """What the figure shows, by the title of its axis: arm (label), view, place along it, value, low, high."""
-        chosen = [pl.col(name) == value for name, value in first.items()]
-        place = "index" if self.listed else "progress"
-        runs = rows.filter(*chosen, ~pl.col("null")).select("arm", "seed", "view", pl.col("x").alias(place), "value")
-        return {self.title: over_seeds(runs.lazy(), "view", place) if self.listed else pooled(runs)}
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        return ("role", "layer", *self.cuts)
-
-    def rows(self, tables: Mapping[str, pl.LazyFrame], arms: Collection[str] = CORE) -> pl.DataFrame:
-        """`axes` as text, arm, seed, view, null, x, value, floor: the mean of every run over its matrices."""
-        parts = [self._means(self.table, tables[self.table], arms, null=False)]
+        every: for each role and layer too, and not only for all matrices.
+        """
+        parts = [self._means(self.table, tables[self.table], arms, every, null=False)]
         if self.null is not None and "nulls" in tables:
-            parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, null=True))
-        found = pl.concat(pl.collect_all(parts))
-        sort = pl.col("role").replace_strict({ALL: -1, **{role: n for n, role in enumerate(PROJECTIONS)}})
-        texts = [_text(pl.col(name), found.schema[name]).alias(name) for name in self.axes]
-        return found.sort(sort, *self.axes[1:], "null", "arm", "view", "seed", "x").with_columns(texts)
+            parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, every, null=True))
+        runs = pl.concat(pl.collect_all(parts))
+        if self.log:
+            runs = runs.filter(pl.col("value") > 0)
+        keys = (*self.axes, "null", "arm", "view")
+        role = pl.col("role").replace_strict({ALL: -1, **{role: n for n, role in enumerate(PROJECTIONS)}})
+        pooled = _pooled(runs.sort(role, *keys[1:], "seed", self.x), keys, self.x)
+        return pooled.with_columns(_text(pl.col(name), runs.schema[name]).alias(name) for name in self.axes)
 
-    def _means(self, name: str, frame: pl.LazyFrame, arms: Collection[str], *, null: bool) -> pl.LazyFrame:
+    def numbers(self, rows: pl.DataFrame, first: Mapping[str, str]) -> pl.DataFrame:
+        """Of `rows` what the figure shows first, without the null: columns arm, view, x, value, low, high."""
+        chosen = rows.filter(*(pl.col(name) == value for name, value in first.items()), ~pl.col("null"))
+        return chosen.select("arm", "view", self.x, "value", "low", "high")
+
+    def _means(self, name: str, frame: pl.LazyFrame, arms: Collection[str], every: bool, *, null: bool) -> pl.LazyFrame:
+        """Of every run, the mean over the matrices of each choice: axes, null, arm, view, seed, x, value, floor."""
         rows = table({name: frame}, name, arms).filter(*(pl.col(key) == value for key, value in self.where))
         rows = rows.with_columns(final=final_step(name))
         if "step_other" in frame.collect_schema():
             rows = rows.filter(pl.col("step_other") == pl.col("final"))
         share, last = 100 * pl.col("step") / pl.col("final"), pl.col("step") == pl.col("final")
-        x = share
         if self.listed:
             rows = rows.filter(last, pl.col(self.column).list.len() > 0)
             rows = rows.with_columns(index=pl.int_ranges(1, pl.col(self.column).list.len() + 1))
-            rows, x = rows.explode(self.column, "index"), pl.col("index").cast(pl.Float64)
-        elif self.table == "locking":
-            rows = rows.filter(~last)
+            rows = rows.explode(self.column, INDEX)
+        else:
+            rows = rows.with_columns(progress=share)
+            if self.table == "locking":  # 1 by definition
+                rows = rows.filter(~last)
         rows = rows.filter(
-            pl.col("step") > 0, pl.col(self.column).is_not_null(), *[pl.col(c).is_not_null() for c in self.cuts]
+            pl.col("step") > 0, pl.col(self.column).is_not_null(), *[pl.col(cut).is_not_null() for cut in self.cuts]
         )
+        parts = {"role": [pl.lit(ALL)], "layer": [pl.lit(-1, pl.Int64())]}
+        if every:
+            parts = {"role": [pl.col("role"), *parts["role"]], "layer": [_depth(), *parts["layer"]]}
         rows = rows.with_columns(
-            x=x,
-            role=pl.concat_list(pl.col("role"), pl.lit(ALL)),
-            layer=pl.concat_list(_depth(), pl.lit(-1, pl.Int64())),
+            role=pl.concat_list(parts["role"]),
+            layer=pl.concat_list(parts["layer"]),
             chance=pl.lit(None, pl.Float64()) if self.floor is None or null else pl.col(self.floor).cast(pl.Float64()),
         )
-        rows = rows.explode("role").explode("layer")
-        keys = (*self.axes, "arm", "seed", "view", "x")
-        found = rows.group_by(keys).agg(
-            value=self.scale * mean(self.column, "matrix", self.weight), floor=self.scale * pl.col("chance").mean()
+        keys = (*self.axes, "arm", "view", "seed", self.x)
+        means = (
+            rows.explode("role")
+            .explode("layer")
+            .group_by(keys)
+            .agg(
+                value=self.scale * mean(self.column, "matrix", self.weight), floor=self.scale * pl.col("chance").mean()
+            )
         )
-        if null:  # which is drawn as a line without a band
-            keys = tuple(key for key in keys if key != "seed")
-            found = found.group_by(keys).agg(pl.col("value").sort_by("seed").mean(), pl.col("floor").first())
-            found = found.with_columns(seed=pl.lit(0, pl.Int64()))
-        return found.select(*self.axes, "arm", "seed", "view", "x", "value", "floor", null=pl.lit(null))
-
-    def _data(self, rows: pl.DataFrame) -> dict[str, Any]:
-        """Axes, looks and, by choice, [arm, view, seed, null, places, values] of every run."""
-        keys = sorted(set(rows["arm"]), key=_order)
-        index = {arm: place for place, arm in enumerate(keys)}
-        views = [view for view in VIEW_TITLES if view in set(rows["view"])]
-        places: dict[tuple[float, ...], int] = {}
-        series: dict[str, list[list[Any]]] = {}
-        floors: dict[str, float] = {}
-        if self.log:
-            rows = rows.filter(pl.col("value") > 0)
-        group = (*self.axes, "null", "arm", "view", "seed")
-        runs = rows.group_by(group, maintain_order=True).agg("x", "value", pl.col("floor").mean())
-        for *chosen, null, arm, view, seed, x, values, floor in runs.iter_rows():
-            where = places.setdefault(tuple(round(place, 3) for place in x), len(places))
-            name = "|".join(chosen)
-            told = [index[arm], views.index(view), seed, int(null), where, [_short(value) for value in values]]
-            series.setdefault(name, []).append(told)
-            if floor is not None:
-                floors[name] = _short(floor)
-        arms = [style(arm) for arm in keys]
-        return {
-            "arms": [_look(arm) for arm in arms],
-            "views": [VIEW_TITLES[view] for view in views],
-            "title": self.title,
-            "along": "index of the angle" if self.listed else "progress (% of steps, sqrt axis)",
-            "progress": not self.listed,
-            "log": self.log,
-            "domain": self.domain,
-            "places": [list(grid) for grid in places],
-            "series": series,
-            "floors": floors,
-        }
+        return means.select(*keys, "value", "floor", null=pl.lit(null))
 
 
-def _field(name: str, values: pl.Series, first: str) -> str:
-    options = "".join(
-        f'<option value="{escape(value)}"{" selected" if value == first else ""}>{escape(value)}</option>'
-        for value in values.unique(maintain_order=True)
+def bound(name: str, values: Iterable[str], first: str) -> alt.Parameter:
+    """A field of the page in which one of `values` is chosen."""
+    options = list(values)
+    return alt.param(
+        name=f"pick_{name}", value=first, bind=alt.binding_select(options=options, name=f"{TITLES[name]} ")
     )
-    return f'<label>{TITLES[name]} <select name="{name}" autocomplete="off">{options}</select></label>'
+
+
+def chosen(names: Iterable[str]) -> str:
+    """The filter, in Vega's language, of the rows that are chosen."""
+    return " && ".join(f"datum.{name} === pick_{name}" for name in names)
+
+
+def _pooled(runs: pl.DataFrame, keys: tuple[str, ...], x: str) -> pl.DataFrame:
+    """The mean and the ends over seeds at the places of any, as far as each reaches, as in `series.pooled`."""
+    series: dict[tuple[Any, ...], list[tuple[Any, Any, Any]]] = {}
+    grouped = runs.group_by((*keys, "seed"), maintain_order=True).agg(x, "value", pl.col("floor").mean())
+    for *group, _, places, values, floor in grouped.iter_rows():
+        series.setdefault(tuple(group), []).append((places, values, floor))
+    parts = []
+    for group, seeds in series.items():
+        begin, end = max(places[0] for places, _, _ in seeds), min(places[-1] for places, _, _ in seeds)
+        grid = np.unique([place for places, _, _ in seeds for place in places if begin <= place <= end])
+        read = np.array([np.interp(grid, places, values) for places, values, _ in seeds])
+        if grid.size:
+            parts.append((*group, seeds[0][2], grid, read.mean(axis=0), read.min(axis=0), read.max(axis=0)))
+    schema = {name: runs.schema[name] for name in keys} | {"floor": pl.Float64()}
+    schema |= {name: pl.List(kind) for name, kind in ({x: pl.Float64()} | ROWS).items()}
+    return pl.DataFrame(parts, schema=schema, orient="row").explode(x, *ROWS).cast({x: runs.schema[x]})
 
 
 def _depth() -> pl.Expr:
@@ -176,18 +168,6 @@ def _word(value: Any) -> str:
     return ALL if value == -1 else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _order(arm: str) -> tuple[bool, int, str]:
-    return (arm in CORE, CORE.index(arm) if arm in CORE else 0, arm)
-
-
-def _look(arm: Arm) -> dict[str, Any]:
-    return {"label": label(arm.key), "color": painted(arm.color), "dash": list(arm.dash), "shape": arm.shape}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
-
-
 def _hill_nulls(nulls: pl.LazyFrame) -> pl.LazyFrame:
     return nulls.explode("hill_k", "hill").with_columns(k=pl.col("hill_k"))
 
@@ -202,7 +182,7 @@ def _widest(rows: pl.LazyFrame, arms: Collection[str]) -> dict[str, Any]:
     return {"side": "input", "k": largest(ends, "k", "mean_deg").select(pl.col("k").first()).collect().item()}
 
 
-UNCHANGED = Choice(
+UNCHANGED = Quantity(
     table="update_support",
     column="unchanged",
     title="unchanged weights (%)",
@@ -211,7 +191,7 @@ UNCHANGED = Choice(
     scale=100.0,
     domain=(0, 100),
 )
-ANGLES = Choice(
+ANGLES = Quantity(
     table="rotation",
     column="angles_deg",
     title="principal angle (degrees)",
@@ -220,21 +200,21 @@ ANGLES = Choice(
     log=True,
     listed=True,
 )
-DRIFT = Choice(table="spectral_drift", column="nss", title="spectral drift (NSS, no unit)", log=True)
-OVERLAP = Choice(
+DRIFT = Quantity(table="spectral_drift", column="nss", title="spectral drift (NSS, no unit)", log=True)
+OVERLAP = Quantity(
     table="localization",
     column="overlap",
-    title="in the mask (%)",
+    title="changed weights in the mask (%)",
     cuts=("mask", "alpha"),
     first=lambda rows, arms: {"mask": MASK, "alpha": MASKED},
     floor="alpha",
     scale=100.0,
 )
-STABLE_RANK = Choice(
+STABLE_RANK = Quantity(
     table="update_norm", column="stable_rank", title="stable rank of the update", null=lambda nulls: nulls
 )
-NORM = Choice(table="update_norm", column="frobenius", title="Frobenius norm (weight units)", log=True)
-HILL = Choice(
+NORM = Quantity(table="update_norm", column="frobenius", title="Frobenius norm (weight units)", log=True)
+HILL = Quantity(
     table="hill",
     column="hill",
     title="Hill tail index",
@@ -242,7 +222,7 @@ HILL = Choice(
     first=lambda rows, arms: {"k": shared_cut("hill", rows, "k", arms)},
     null=_hill_nulls,
 )
-LOCKING = Choice(
+LOCKING = Quantity(
     table="locking",
     column="similarity",
     title="Sim_k to the final step",

@@ -1,4 +1,4 @@
-"""One imported trajectory as a self-contained HTML page: its regime first, its figures beside the references."""
+"""One imported trajectory as a self-contained HTML page: its own numbers first, then its regime and its figures."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -6,37 +6,29 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.report import computed, exhibits, markup
-from pipelines.report.arms import label
-from pipelines.report.captions import FIGURES
-from pipelines.report.numbers import quantity, short
-from pipelines.report.page import LIMITS, document
-from pipelines.report.paper.items import ITEMS
-from pipelines.report.paper.palette import IMPORTED
-from pipelines.report.paper.section import BY_HAND, whole
-from pipelines.report.regime.diagnostics import BY_NAME
-from pipelines.report.regime.judging import CANNOT_TELL, Comparison, overall
-from pipelines.report.regime.references import ARMS
-from pipelines.report.regime.rows import natural
-from pipelines.report.regime.words import sentence
+from pipelines.regimes.diagnostics import BY_NAME
+from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
+from pipelines.regimes.rows import natural
+from pipelines.regimes.words import sentence
+from pipelines.report import exhibits, markup, sections
+from pipelines.report.page import document
+from pipelines.statistics.headline import ABSENT, cell, headline
+from pipelines.statistics.metrics import NORM, NSS, ROTATION, STABLE_RANK, UNCHANGED
+from pipelines.statistics.numbers import quantity, short
+from pipelines.statistics.samples import fill_tables
+from pipelines.statistics.verdicts import verdicts
+from pipelines.studies.story import Arm, Story
 
+IMPORTED = " (imported)"  # ends the key of a trajectory from elsewhere
 UNJUDGED = (
-    "No regime: this store holds no study with measured runs of SFT, OPD and RLVR over two seeds or more. "
+    "No regime: this store holds no study whose arms are measured over two seeds or more. "
     "opd study run tiny makes one; then opd report {recipe} writes this page again."
 )
 HELD = (
     "Each diagnostic where the run and every reference had moved their weights equally far. Distance is in units of "
     "the references' spread over seeds. A verdict needs the nearest reference to stand out in every view."
 )
-SECTIONS = (
-    ("verdict", "Which regime it is in"),
-    ("diagnostics", "Its diagnostics beside the references"),
-    ("band", "Beside the band it is held against"),
-    ("figures", "Figures"),
-    ("limits", "How to read this, and limits"),
-    ("provenance", "Provenance"),
-)
-READ = (0, 2, 3, 4)  # of page.LIMITS: those that are not about verdicts on arms
+HEADLINE = (UNCHANGED, ROTATION["bf16"], NSS["bf16"], NORM["bf16"], STABLE_RANK["master"])
 
 
 def page(
@@ -51,22 +43,33 @@ def page(
     tables: lake tables with its rows and, where `judged` is not empty, those of the first study in it. judged: by study
     of references, the run beside them (`runs.judging.judge`).
     """
-    mine = f"{recipe.removeprefix('external.')}{IMPORTED}"
-    shown = {name: _renamed(rows, recipe, mine) for name, rows in whole(tables).items()}
-    arms = (mine, *(ARMS if judged else ()))
+    name = recipe.removeprefix("external.")
+    mine = f"{name}{IMPORTED}"
+    shown = {table: _renamed(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
+    labels = next(iter(judged.values()))[0].labels if judged else {}
+    story = _story(mine, name, labels)
+    nothing = verdicts("external", {}, story)
     bodies = {
-        "verdict": _verdict(recipe, judged),
-        "diagnostics": "".join(_beside(study, found) for study, found in judged.items()),
-        "band": _band(whole(tables)["monitor"].filter(pl.col("recipe") == recipe).collect()),
-        "figures": _figures(shown, mine, arms),
-        "limits": markup.items(
-            " ".join(text.split()) for place, text in enumerate(LIMITS.split("\n\n")) if place in READ
+        "regime": ("Which regime it is in", _verdict(recipe, judged)),
+        "figures": ("What the weights did", exhibits.drawings(story, shown, nothing, story.core, story.lead)),
+        "details": (
+            "Tables",
+            "".join(_beside(study, comparisons) for study, comparisons in judged.items())
+            + _band(shown["monitor"].filter(pl.col("recipe") == f"external.{mine}").collect())
+            + sections.exactness(shown, story)
+            + sections.limits(shown, story)
+            + sections.provenance(provenance),
         ),
-        "provenance": markup.facts(provenance),
     }
-    there = [(key, title) for key, title in SECTIONS if bodies[key]]
-    main = "\n".join(markup.section(key, title, bodies[key]) for key, title in there)
-    return document(f"Weight geometry of {recipe}", _introduction(shown, mine) + markup.contents(there), main)
+    there = {key: pair for key, pair in bodies.items() if pair[1]}
+    main = "\n".join(markup.section(key, title, body) for key, (title, body) in there.items())
+    return document(story.title, _hero(shown, story, mine, nothing), main)
+
+
+def _story(mine: str, name: str, labels: Mapping[str, str]) -> Story:
+    """The import before the reference arms."""
+    arms = (Arm(key=mine, label=name, meaning="imported"), *(Arm(key=key, label=word) for key, word in labels.items()))
+    return Story(title=f"Weight geometry of {name}", arms=arms, core=tuple(arm.key for arm in arms), claims=())
 
 
 def _renamed(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
@@ -76,7 +79,8 @@ def _renamed(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
     return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{mine}"}))
 
 
-def _introduction(tables: Mapping[str, pl.LazyFrame], mine: str) -> str:
+def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: pl.DataFrame) -> str:
+    """What was measured, its own numbers beside the references', and one picture."""
     known = [
         rows.filter(pl.col("recipe") == f"external.{mine}").select("matrix", "step").unique()
         for name, rows in tables.items()
@@ -84,47 +88,66 @@ def _introduction(tables: Mapping[str, pl.LazyFrame], mine: str) -> str:
     ]
     rows = pl.concat(known).collect()
     steps = sorted(set(rows["step"]) - {0})
-    counted = f"{rows['matrix'].n_unique()} weight matrices at {len(steps)} step{'' if len(steps) == 1 else 's'}"
     ends = "" if not steps else f" ({steps[0]})" if len(steps) == 1 else f" ({steps[0]} to {steps[-1]})"
-    told = f"A trajectory that was trained elsewhere: {counted}{ends}, each compared with the weights it began with."
-    return markup.paragraph(told, "lead")
+    counted = f"{rows['matrix'].n_unique()} weight matrices at {len(steps)} step{'' if len(steps) == 1 else 's'}{ends}"
+    picture = exhibits.lead(story, tables, nothing, story.core)
+    side = f'<div class="lead-figure">{picture}</div>' if picture else ""
+    return (
+        f"<h1>{escape(story.title)}</h1>"
+        f"{markup.paragraph(f'{counted}, each compared with the weights it began with.', 'lead')}"
+        f'<div class="hero"><div>{_numbers(tables, story, mine)}</div>{side}</div>'
+    )
+
+
+def _numbers(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str:
+    numbers = headline("external", tables, story, HEADLINE)
+    arms = [arm for arm in story.core if arm in set(numbers["arm"])]
+    if mine not in arms:
+        return ""
+    lines = []
+    for (metric,), group in numbers.group_by("metric", maintain_order=True):
+        rows = {row["arm"]: row for row in group.iter_rows(named=True)}
+        lines.append((str(metric), *(cell(rows[arm]) if arm in rows else ABSENT for arm in arms)))
+    beside = ", beside the reference runs' means with 95 % intervals over seeds" if len(arms) > 1 else ""
+    return markup.table(f"At the last step{beside}", ("", *map(story.label, arms)), lines, kind="headline")
 
 
 def _verdict(recipe: str, judged: Mapping[str, Sequence[Comparison]]) -> str:
     if not judged:
-        return markup.paragraph(UNJUDGED.format(recipe=recipe), "lead")
+        return markup.paragraph(UNJUDGED.format(recipe=recipe))
     parts = []
-    for study, found in judged.items():
-        verdict = overall(found)
+    for study, comparisons in judged.items():
+        verdict = overall(comparisons)
         kind = "undecided" if verdict == CANNOT_TELL else "holds"
         badge = f'<span class="badge {kind}">{escape(verdict)}</span>'
-        parts.append(f'<p class="lead">{badge} beside the runs of study {escape(study)}.</p>')
-        parts.append(markup.paragraph(sentence(found)))
+        parts.append(f"<p>{badge} beside the runs of study {escape(study)}.</p>")
+        parts.append(markup.details("Why", markup.paragraph(sentence(comparisons)), markup.paragraph(HELD)))
     return "".join(parts)
 
 
-def _beside(study: str, found: Sequence[Comparison]) -> str:
+def _beside(study: str, comparisons: Sequence[Comparison]) -> str:
     """A table per view at matched norm."""
-    parts = [markup.paragraph(HELD)]
-    for one in found:
-        if one.budget != "norm" or one.beside is None or one.point is None:
+    parts = []
+    for comparison in comparisons:
+        if comparison.budget != "norm" or comparison.beside is None or comparison.point is None:
             continue
-        lines = []
-        for name in one.beside.names:
-            values = [one.point.values, *(one.centres[arm] for arm in ARMS)]
-            shown = [quantity(natural(name, value[name]), "") for value in values]
-            lines.append((BY_NAME[name].words, *shown, *(f"{one.distances[arm][name]:.2g}" for arm in ARMS)))
-        far = (f"{one.combined[arm]:.2g}" for arm in ARMS)
-        lines.append(("root mean square", *["-"] * (1 + len(ARMS)), *far))
-        names = [label(arm) for arm in ARMS]
-        heading = ("diagnostic", "this run", *names, *(f"to {name}" for name in names))
-        caption = f"{one.run.view}, study {study}, at a relative norm of {one.norm:.3g}: {one.verdict}"
-        parts.append(f'<div class="numbers suite">{markup.table(caption, heading, lines)}</div>')
+        labels, lines = comparison.labels, []
+        for name in comparison.beside.names:
+            values = [comparison.point.values, *(comparison.centres[arm] for arm in labels)]
+            cells = [quantity(natural(name, value[name]), "") for value in values]
+            lines.append((BY_NAME[name].words, *cells, *(f"{comparison.distances[arm][name]:.2g}" for arm in labels)))
+        far = (f"{comparison.combined[arm]:.2g}" for arm in labels)
+        lines.append(("root mean square", *["-"] * (1 + len(labels)), *far))
+        heading = ("diagnostic", "this run", *labels.values(), *(f"to {label}" for label in labels.values()))
+        caption = (
+            f"{comparison.run.view}, study {study}, at a relative norm of {comparison.norm:.3g}: {comparison.verdict}"
+        )
+        parts.append(markup.table(caption, heading, lines))
         parts += [
             markup.paragraph(f"Left out: {BY_NAME[name].words}, since {why}.", "quiet")
-            for name, why in one.left_out.items()
+            for name, why in comparison.left_out.items()
         ]
-    return "".join(parts) if len(parts) > 1 else ""
+    return markup.details(f"Its diagnostics beside study {study}", *parts) if parts else ""
 
 
 def _band(rows: pl.DataFrame) -> str:
@@ -136,8 +159,8 @@ def _band(rows: pl.DataFrame) -> str:
         (f"{row['quantity']}, {row['view']}", *(_or_dash(row[name]) for name in ("value", "low", "high")), _inside(row))
         for row in last.iter_rows(named=True)
     ]
-    caption = f"At step {last['step'][0]}"
-    return f'<div class="numbers">{markup.table(caption, ("quantity", "run", "from", "to", "band"), lines)}</div>'
+    table = markup.table(f"At step {last['step'][0]}", ("quantity", "run", "from", "to", "band"), lines)
+    return markup.details("Beside the band it is held against", table)
 
 
 def _inside(row: Mapping[str, Any]) -> str:
@@ -146,24 +169,3 @@ def _inside(row: Mapping[str, Any]) -> str:
 
 def _or_dash(value: float | None) -> str:
     return "-" if value is None else short(value)
-
-
-def _figures(tables: Mapping[str, pl.LazyFrame], mine: str, arms: tuple[str, ...]) -> str:
-    """What one trajectory allows of each item of the paper."""
-    parts = []
-    for item in ITEMS:
-        figures = [figure for figure in FIGURES if figure.item == item.key and _there(figure.needs, tables, mine)]
-        if not figures:
-            continue
-        how = computed.computed([name for name in item.needs if name != "nulls"], tables, (mine,))
-        notes = "".join(f"<p>{escape(sentence)}</p>" for sentence in how)
-        heading = f'<h3 id="of-{item.key}">As in {escape(item.title)}</h3>'
-        drawn = exhibits.drawings(tables, figures, arms, level=4)
-        parts.append(f'<div class="item">{heading}{drawn}<div class="quiet">{notes}</div></div>')
-    return markup.paragraph(BY_HAND, "by-hand") + "".join(parts) if parts else ""
-
-
-def _there(names: Sequence[str], tables: Mapping[str, pl.LazyFrame], mine: str) -> bool:
-    return all(
-        not tables[name].filter(pl.col("recipe") == f"external.{mine}").head(1).collect().is_empty() for name in names
-    )

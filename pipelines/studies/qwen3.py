@@ -181,4 +181,5 @@ def study() -> Study:
         anchor="sft",
         measurement=Measurement(k=(16, 64, 512)),
         configs={BASE: QWEN3_8B, TEACHER: QWEN3_32B},
+        story="pipelines.paper.story:STORY",
     )

@@ -65,6 +65,7 @@ def study() -> Study:
         seeds=(0, 1, 2),
         anchor=None,
         measurement=Measurement(k=(16, 64)),
+        story="pipelines.paper.story:STORY",
         minutes="45-75 minutes",
         weights=WEIGHTS,
     )

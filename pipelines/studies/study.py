@@ -7,6 +7,7 @@ from typing import Any
 from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
 from pipelines.studies.steps import ALL, FEW, choose
+from pipelines.studies.story import Story
 
 SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whole spectra: of W_t, and of W_t - W0
 
@@ -89,6 +90,7 @@ class Study:
     pace: float | None = None  # CPU seconds of one core per unit of a run's cost, measured
     weights: str | None = None  # models/<name> in the store that must exist, made by `make weights`
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    story: Story | str | None = None  # of its report; as package.module:NAME where making it needs what draws
 
     def arms(self, suite: str = "core") -> tuple[Recipe, ...]:
         if suite not in self.suites:

@@ -13,9 +13,9 @@ import dagster as dg
 import pytest
 import torch
 
-from assets import backfill
+from assets import backfill, offers
 from assets.definitions import defs
-from assets.partitions import STUDIES
+from assets.partitions import STUDIES, run_key
 from assets.plan import Item, plan
 from deploy import processes
 from opd_ops.recipe import Recipe
@@ -24,7 +24,7 @@ from pipelines.runs.geometry.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
-from tests.pipelines.report.conftest import plant_study
+from tests.pipelines.planted import plant_study
 
 STEPS = (0, 2, 4)
 
@@ -123,9 +123,19 @@ def plant(store: Store) -> Callable[..., None]:
     return make
 
 
+def offer_all(instance: dg.DagsterInstance) -> None:
+    """Every run of every study, as if all suites had been asked for."""
+    for study in STUDIES.values():
+        runs = [run_key(recipe.name, 0) for recipe in study.helpers]
+        offers.offer(instance, offers.of_runs(study, study.every_arm(), study.seeds))
+        offers.offer(instance, {"runs": runs})
+
+
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
+    """One in memory, to which every run of every study is a partition."""
     with dg.DagsterInstance.ephemeral() as made:
+        offer_all(made)
         yield made
 
 

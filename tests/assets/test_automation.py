@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 
 from assets import automation
-from assets.automation import SCHEDULES
 from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
@@ -23,31 +22,21 @@ NIGHT = datetime(2026, 3, 1, 1, 0, tzinfo=UTC)
 
 @pytest.fixture
 def sweep(store, instance):
-    """sweep(time): the run requests of all schedules by job, and the reasons of those that made none."""
+    """sweep(time): the run requests of one look by night, by job."""
 
-    def tick(time=NIGHT):
-        requests, reasons = {}, []
-        for schedule in SCHEDULES:
-            context = dg.build_schedule_context(
-                instance=instance,
-                scheduled_execution_time=time,
-                resources={"store": StoreResource()},
-                repository_def=defs.get_repository_def(),
-            )
-            found = schedule.evaluate_tick(context)
-            if found.run_requests:
-                requests[schedule.job_name] = found.run_requests
-            else:
-                reasons.append(found.skip_message)
-        return requests, reasons
+    def look(time=NIGHT, warn=lambda text: None):
+        found = {}
+        for request in automation.requested(instance, store, time, warn):
+            found.setdefault(request.job_name, []).append(request)
+        return found
 
-    return tick
+    return look
 
 
 @pytest.fixture
 def requested(sweep):
     """requested(): the partitions asked for, by job."""
-    return lambda: {job: {r.partition_key for r in found} for job, found in sweep()[0].items()}
+    return lambda: {job: {r.partition_key for r in found} for job, found in sweep().items()}
 
 
 def runs(recipes=OTHERS, seeds=TINY.seeds):
@@ -63,11 +52,9 @@ def forget(store, recipe, seed):
     store.remove(f"{Trajectory(store, recipe.name, seed).prefix}/measured.json")
 
 
-def test_in_an_empty_store_only_the_models_of_opted_in_studies_are_wanted(sweep):
+def test_in_an_empty_store_only_the_base_of_opted_in_studies_is_wanted(requested):
     assert STUDIES["smollm"].nightly == ()
-    requests, reasons = sweep()
-    assert {job: [r.partition_key for r in found] for job, found in requests.items()} == {"models": ["tiny"]}
-    assert reasons == 3 * ["nothing that could run now is missing or stale"]
+    assert requested() == {"models": {"tiny"}}
 
 
 def test_only_the_opted_in_suite_of_a_study_is_wanted(whole, settle, requested):
@@ -81,9 +68,20 @@ def test_only_the_opted_in_suite_of_a_study_is_wanted(whole, settle, requested):
     assert requested() == {"runs": runs(ARMS, [0])}
 
 
-def test_with_one_model_complete_the_models_are_wanted_still(store, settle, requested):
+def test_with_the_base_complete_the_teacher_is_wanted(store, settle, requested):
     settle(store, MODELS[0])
-    assert requested() == {"models": {"tiny"}}
+    assert requested() == {"teachers": {"tiny"}}
+
+
+def test_what_is_wanted_is_offered_from_then_on_and_no_other_study(store, settle, sweep):
+    with dg.DagsterInstance.ephemeral() as fresh:
+        automation.requested(fresh, store, NIGHT, print)
+        offered = {name: set(fresh.get_dynamic_partitions(name)) for name in ("studies", "anchors", "runs")}
+    assert offered == {
+        "studies": {"tiny"},
+        "anchors": {anchor_key("tiny", seed) for seed in TINY.seeds},
+        "runs": runs(ARMS),
+    }
 
 
 def test_with_models_the_anchors_are_wanted_and_nothing_that_needs_them(store, settle, requested):
@@ -122,19 +120,19 @@ def test_what_is_trained_and_measured_is_left_alone(store, settle, requested):
 
 
 def test_when_all_is_measured_the_comparison_is_wanted(whole, requested):
-    assert requested() == {"comparison": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
 
 
 def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_renewed(whole, sweep, requested):
     compare(whole)
-    assert sweep() == ({}, 4 * ["nothing that could run now is missing or stale"])
+    assert sweep() == {}
     forget(whole, SFT, 2)
     assert requested() == {"runs": runs([SFT], [2])}
     prefix = Trajectory(whole, SFT.name, 2).prefix
     measure_run(whole, SFT, 2, TINY.measurement, serial=True)
     found = json.loads(whole.read(f"{prefix}/measured.json"))
     whole.write(f"{prefix}/measured.json", json.dumps(found | {"problems": ["a weight"]}).encode())
-    assert requested() == {"comparison": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
 
 
 def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):
@@ -146,7 +144,7 @@ def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):
 def test_a_partition_has_one_key_a_night(store, sweep, settle):
     for model in MODELS:
         settle(store, model)
-    keys = lambda *time: [r.run_key for r in sweep(datetime(*time, tzinfo=UTC))[0]["anchors"]]
+    keys = lambda *time: [r.run_key for r in sweep(datetime(*time, tzinfo=UTC))["anchors"]]
     first = keys(2026, 3, 1, 1, 0)
     assert len(set(first)) == len(TINY.seeds)
     assert keys(2026, 3, 1, 4, 50) == first
@@ -157,13 +155,26 @@ def test_keys_tell_jobs_apart(store, sweep, settle):
     for model in MODELS:
         settle(store, model)
     settle(store, SFT, 0)
-    found = [r.run_key for made in sweep()[0].values() for r in made]
+    found = [r.run_key for made in sweep().values() for r in made]
     assert len(set(found)) == len(found)
 
 
-def test_the_sweep_ticks_every_ten_minutes_of_the_night():
-    assert {schedule.cron_schedule for schedule in SCHEDULES} == {"*/10 1-5 * * *"}
-    assert {schedule.execution_timezone for schedule in SCHEDULES} == {"UTC"}
+@pytest.mark.parametrize("hour", [0, 1, 5, 6, 23])
+def test_the_sensor_works_from_one_to_six_and_says_so_by_day(hour, store, tmp_path, monkeypatch):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime(2026, 3, 1, hour, 59, tzinfo=zone)
+
+    monkeypatch.setattr(automation, "datetime", Clock)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        resources = {"store": StoreResource()}
+        context = dg.build_sensor_context(instance_ref=instance.get_ref(), resources=resources, definitions=defs)
+        found = automation.sweep.evaluate_tick(context)
+    if 1 <= hour < 6:
+        assert [(r.job_name, r.partition_key) for r in found.run_requests] == [("models", "tiny")]
+    else:
+        assert found.skip_message == f"it is {hour:02d}:59 in UTC; the sweep works from 01:00 to 06:00"
 
 
 @pytest.fixture
@@ -211,14 +222,8 @@ def test_a_model_of_another_recipe_counts_as_there(whole, changed):
     assert len(warnings) == 1 and "runs/tiny.base/seed-0" in warnings[0]
 
 
-def test_a_warning_reaches_the_ticks_log(whole, changed, sweep, monkeypatch):
+def test_a_warning_reaches_the_ticks_log(whole, changed, sweep):
     changed(OTHERS[0])
     told = []
-    original = automation.wanted
-    monkeypatch.setattr(
-        automation,
-        "wanted",
-        lambda store, study, warn: original(store, study, lambda text: (told.append(text), warn(text))),
-    )
-    sweep()
+    sweep(warn=told.append)
     assert told and all("holds a run of another recipe" in text for text in told)

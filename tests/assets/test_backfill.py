@@ -7,13 +7,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import dagster as dg
 import pytest
+from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context, instance_for_test
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster_graphql.cli import execute_query
 
-from assets import backfill
+from assets import backfill, webserver
 from assets.partitions import STUDIES, anchor_key, run_key
 from pipelines.runs.geometry.measuring import TABLES, measure_run
 from pipelines.runs.verdicts import comparing
@@ -30,6 +31,7 @@ def test_a_selection_is_every_asset_with_the_partitions_of_the_study():
     assert found["anchor"] == [anchor_key("tiny", 0), anchor_key("tiny", 2)]
     assert all(found[asset] == runs for asset in ("trajectory", "training", "evaluation", *TABLES))
     assert "anchor" not in backfill.selection(STUDIES["smollm"], [], [0])
+    assert found["figure2"] == ["tiny"]
 
 
 def test_runs_that_a_backfill_cannot_order_are_refused_until_they_are_there(store, settle):
@@ -46,7 +48,7 @@ def test_runs_that_a_backfill_cannot_order_are_refused_until_they_are_there(stor
 
 
 class Web(HTTPServer):
-    """GraphQL of a workspace, as Dagster's webserver answers it."""
+    """GraphQL of a workspace, as our webserver answers it."""
 
     def __init__(self, workspace):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -71,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
 def dagster(store, monkeypatch):
     """A workspace over a store, whose runs are executed in this process, and the address of its GraphQL."""
     monkeypatch.setenv("OPD_STORE", store.uri)
+    monkeypatch.setattr(AssetBackfillData, "from_partitions_by_assets", AssetBackfillData.from_partitions_by_assets)
+    webserver.load_partitions()
     silent = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
     direct = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
     settings = {"run_launcher": LAUNCHED, "run_coordinator": direct, "compute_logs": silent}
@@ -116,10 +120,13 @@ def test_a_study_is_backfilled_in_order_and_a_second_backfill_trains_and_measure
         raise AssertionError([run.status for run in instance.get_runs()])
     runs = sorted(instance.get_run_records(), key=lambda record: record.create_timestamp)
     assert {record.dagster_run.status for record in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert instance.get_dynamic_partitions("runs") == [run_key(OPD.name, 1)], "what was asked for, and nothing else"
     assert [record.dagster_run.tags["dagster/partition"] for record in runs] == [
+        "tiny",
         "tiny",
         anchor_key("tiny", 1),
         run_key(OPD.name, 1),
+        "tiny",
         "tiny",
     ]
     assert {record.dagster_run.tags["opd/study"] for record in runs} == {"tiny"}

@@ -6,7 +6,7 @@ import torch
 
 from assets import verdicts
 from assets.partitions import STUDIES
-from pipelines.report.claims import CLAIMS
+from pipelines.paper.claims import CLAIMS
 from pipelines.runs.verdicts import comparing
 from pipelines.store.trajectory import Trajectory
 from tests.assets.conftest import checks, shown

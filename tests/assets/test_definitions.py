@@ -6,16 +6,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets import lineage, metadata
-from assets.automation import JOBS, SCHEDULES
+from assets import automation, lineage, metadata
+from assets.automation import JOBS
 from assets.definitions import defs
-from assets.partitions import STUDIES, anchor_key, grid, run_key
+from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.geometry import VERSION
 from pipelines.lake import TABLES
-from pipelines.report import markdown
-from pipelines.report.paper.items import ITEMS
+from pipelines.paper.items import ITEMS
 from pipelines.runs.geometry import measuring
-from pipelines.runs.trajectories.training import parents
+from pipelines.statistics import markdown
 from pipelines.store.snapshot import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,15 +95,6 @@ def test_columns_behind_verdicts_and_their_like_are_declared_columns():
     }
 
 
-def test_the_matrix_offers_core_first_and_helpers_before_what_descends_from_them():
-    order = [recipe.name for recipe in STUDIES["tiny"].arms()]
-    names = grid(STUDIES["tiny"])
-    assert names[: len(order)] == order and len(names) == len(set(names))
-    for recipe in STUDIES["tiny"].every_arm():
-        for parent, _ in parents(recipe, 0):
-            assert parent not in names or names.index(parent) < names.index(recipe.name)
-
-
 @pytest.mark.parametrize("table", [*measuring.TABLES, "training", "evaluation", "verdicts"])
 def test_a_table_carries_its_declared_schema(table):
     shown = node(table).metadata["dagster/column_schema"].columns
@@ -116,62 +106,54 @@ def test_a_table_carries_its_declared_schema(table):
         assert not column.unit or f"[{column.unit}]" in mine.description
 
 
-def test_runs_are_partitioned_by_the_grid_of_all_studies():
-    keys = set(node("trajectory").partitions_def.get_partition_keys())
-    grid = {run_key(r.name, seed) for study in STUDIES.values() for r in study.every_arm() for seed in study.seeds}
-    helpers = {run_key(recipe.name, 0) for study in STUDIES.values() for recipe in study.helpers}
-    assert grid | helpers <= keys and helpers
-    assert {key.keys_by_dimension["recipe"] for key in keys} == {
-        key.keys_by_dimension["recipe"] for key in grid | helpers
-    }
-    assert {key.keys_by_dimension["seed"] for key in keys} == {str(n) for s in STUDIES.values() for n in s.seeds}
-    for table in (*measuring.TABLES, "training", "evaluation"):
-        assert node(table).partitions_def == node("trajectory").partitions_def
+PARTITIONS = {
+    "studies": {"base", "regime", "predictions", "verdicts", "report"},
+    "teachers": {"teacher"},
+    "exhibits": {item.key for item in ITEMS},
+    "anchors": {"anchor"},
+    "runs": {"trajectory", "training", "evaluation", *measuring.TABLES},
+    "transfers": {"transfer"},
+    "external": {"external"},
+    "watched": {"monitor"},
+}
 
 
-def test_models_and_comparisons_are_partitioned_by_study_and_anchors_by_seed_too():
-    for name in ("base", "teacher", "verdicts", "report"):
-        assert node(name).partitions_def.get_partition_keys() == list(STUDIES)
-    keys = set(node("anchor").partitions_def.get_partition_keys())
-    anchored = [s for s in STUDIES.values() if s.anchor]
-    assert {anchor_key(s.name, seed) for s in anchored for seed in s.seeds} <= keys
-    assert {key.keys_by_dimension["study"] for key in keys} == {s.name for s in anchored}
-    assert {key.keys_by_dimension["seed"] for key in keys} == {str(n) for s in STUDIES.values() for n in s.seeds}
+def test_every_partition_is_one_that_was_asked_for():
+    found = {}
+    for key in GRAPH.get_all_asset_keys():
+        partitions = GRAPH.get(key).partitions_def
+        assert isinstance(partitions, dg.DynamicPartitionsDefinition)
+        found.setdefault(partitions.name, set()).add(key.to_user_string())
+    assert found == PARTITIONS
 
 
-def upstream(asset, parent, *partitions):
+def upstream(instance, asset, parent, *partitions):
     """Partitions of `parent` that these partitions of `asset` need, as the graph is wired."""
     mine, theirs = node(asset).partitions_def, node(parent).partitions_def
     mapping = GRAPH.get_partition_mapping(dg.AssetKey(asset), dg.AssetKey(parent))
     found = mapping.get_upstream_mapped_partitions_result_for_partitions(
-        mine.subset_with_partition_keys(partitions), mine, theirs
+        mine.subset_with_partition_keys(partitions), mine, theirs, dynamic_partitions_store=instance
     )
     return set(found.partitions_subset.get_partition_keys())
 
 
-TINY = STUDIES["tiny"]
-ALONE = {"tiny.sft-slow", *(recipe.name for recipe in TINY.arms("scaling"))}  # from a base, not from the anchor
+def test_a_table_needs_its_own_run_a_teacher_its_own_base_and_a_run_all_models_and_anchors(instance):
+    run = run_key("tiny.opd", 1)
+    for table in (*measuring.TABLES, "training", "evaluation"):
+        assert upstream(instance, table, "trajectory", run) == {run}
+    assert upstream(instance, "teacher", "base", "tiny") == {"tiny"}
+    anchors = {anchor_key(study.name, seed) for study in STUDIES.values() if study.anchor for seed in study.seeds}
+    assert upstream(instance, "trajectory", "anchor", run) == anchors
+    assert upstream(instance, "trajectory", "base", run) == set(STUDIES)
 
 
-@pytest.mark.parametrize("recipe", [recipe.name for recipe in TINY.every_arm()])
-def test_a_trajectory_needs_the_anchor_of_its_own_seed_and_study(recipe):
-    for seed in TINY.seeds:
-        needed = set() if recipe in ALONE else {anchor_key("tiny", seed)}
-        assert upstream("trajectory", "anchor", run_key(recipe, seed)) == needed
-
-
-def test_a_study_without_an_anchor_needs_none():
-    assert STUDIES["smollm"].anchor is None
-    for recipe in STUDIES["smollm"].every_arm():
-        assert upstream("trajectory", "anchor", run_key(recipe.name, 0)) == set()
-
-
-def test_a_comparison_needs_every_partition_of_every_table():
+def test_a_comparison_needs_every_partition_of_every_table(instance):
     parents = {key.to_user_string() for key in node("verdicts").parent_keys}
     assert parents == {*measuring.TABLES, "training", "evaluation"}
     for table in parents:
-        assert upstream("verdicts", table, "tiny") == set(node(table).partitions_def.get_partition_keys())
+        assert upstream(instance, "verdicts", table, "tiny") == set(instance.get_dynamic_partitions("runs"))
     assert {key.to_user_string() for key in node("report").parent_keys} == {"verdicts", "regime", "predictions"}
+    assert upstream(instance, "report", "verdicts", "tiny") == {"tiny"}
 
 
 def test_tables_come_from_trajectories_and_these_from_models():
@@ -201,9 +183,11 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
     selected = {
         job.name: {key.to_user_string() for key in defs.resolve_job_def(job.name).asset_layer.executable_asset_keys}
         for job in JOBS
+        if job.name != "offer"
     }
     assert selected == {
-        "models": {"base", "teacher"},
+        "models": {"base"},
+        "teachers": {"teacher"},
         "anchors": {"anchor"},
         "runs": {"trajectory", "training", "evaluation", *measuring.TABLES},
         "comparison": {"regime", "predictions", "verdicts", "report"},
@@ -214,13 +198,17 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
     assert {defs.resolve_job_def(name).executor_def.name for name in selected} == {"in_process"}
 
 
-def test_every_job_that_the_core_needs_has_a_nightly_schedule():
-    assert {schedule.job_name for schedule in SCHEDULES} == {job.name for job in JOBS} - {
-        "transfers",
-        "paper",
-        "watched",
-    }
-    assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in SCHEDULES)
+def test_the_sweep_is_one_sensor_of_every_job_that_the_core_needs():
+    swept = {job.name for job in JOBS} - {"transfers", "watched", "offer"}
+    assert {job.name for job in automation.sweep.jobs} == swept and not defs.schedules
+    assert automation.sweep.description.startswith("Geometry sweep: by night, trains, measures and compares")
+
+
+def test_what_runs_by_itself_says_what_switches_it_on():
+    for sensor in automation.SENSORS:
+        name = {"geometry_sweep": "nightly"}.get(sensor.name, sensor.name)
+        assert f"OPD_AUTOMATION={name}" in sensor.description and "toggle" in sensor.description
+    assert all(job.description for job in JOBS)
 
 
 PLACES = {
@@ -230,7 +218,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("job", [job.name for job in JOBS])
+@pytest.mark.parametrize("job", [job.name for job in JOBS if job.name != "offer"])
 def test_a_runs_config_names_no_place_and_no_code(job):
     """Whoever reaches the webserver may send one. All that it can say of the resources is `serial`, a truth value."""
     schema = defs.resolve_job_def(job).run_config_schema.run_config_schema_type
@@ -244,10 +232,12 @@ def test_a_runs_config_names_no_place_and_no_code(job):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_whose_config_names_a_place_is_refused(place, tmp_path, monkeypatch):
+def test_a_run_whose_config_names_a_place_is_refused(place, instance, tmp_path, monkeypatch):
     monkeypatch.setenv("OPD_STORE", str(tmp_path / "store"))
     with pytest.raises(dg.DagsterInvalidConfigError):
-        defs.resolve_job_def("comparison").execute_in_process(partition_key="tiny", run_config=PLACES[place])
+        defs.resolve_job_def("comparison").execute_in_process(
+            partition_key="tiny", run_config=PLACES[place], instance=instance
+        )
     assert not (tmp_path / "store").exists()
 
 

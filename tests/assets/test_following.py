@@ -5,7 +5,7 @@ import json
 import dagster as dg
 import pytest
 
-from assets import following
+from assets import exhibits, following
 from assets.automation import wanted
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
@@ -17,7 +17,8 @@ from pipelines.store.trajectory import Trajectory
 
 TINY = STUDIES["tiny"]
 SFT, OPD = TINY.arms("core")[:2]
-COMPARISON = ("regime", "predictions", "verdicts", "report")
+DECIDED = ("regime", "predictions", "verdicts", "report")
+COMPARISON = (*DECIDED, *(asset.key.to_user_string() for asset in exhibits.ASSETS))
 SELECTION = dg.AssetSelection.assets(*COMPARISON).without_checks()
 
 
@@ -45,7 +46,7 @@ def measured(store, settle, instance):
         if Trajectory(store, recipe.name, seed).end() is None:
             settle(store, recipe, seed)
         measure_run(store, recipe, seed, TINY.measurement, serial=True)
-        report(instance, TABLES, str(run_key(recipe.name, seed)))
+        report(instance, ("training", "evaluation", *TABLES), run_key(recipe.name, seed))
 
     return make
 
@@ -124,7 +125,7 @@ def test_freshness_is_set_on_what_has_no_other_clock():
     assert conditioned == set(COMPARISON)
 
 
-def test_the_sensor_asks_for_one_run_of_all_four_and_catches_up_when_it_is_switched_on(
+def test_the_sensor_asks_for_one_run_of_what_is_decided_and_one_of_figures_and_catches_up_when_it_is_switched_on(
     store, instance, measured, monkeypatch
 ):
     monkeypatch.setenv("OPD_STORE", store.uri)
@@ -135,7 +136,8 @@ def test_the_sensor_asks_for_one_run_of_all_four_and_catches_up_when_it_is_switc
             instance=instance, cursor=found[-1] and found[-1].cursor, repository_def=defs.get_repository_def()
         )
         found.append(following.sensor.evaluate_tick(context))
-    (request,) = found[1].run_requests
-    assert {key.to_user_string() for key in request.asset_selection} == set(COMPARISON)
-    assert request.partition_key == "tiny"
+    requests = found[1].run_requests
+    asked = {frozenset(key.to_user_string() for key in request.asset_selection) for request in requests}
+    assert asked == {frozenset(DECIDED), frozenset(set(COMPARISON) - set(DECIDED))}
+    assert {request.partition_key for request in requests} == {"tiny"}
     assert not found[2].run_requests

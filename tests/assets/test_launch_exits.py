@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from assets import launch
-from assets.launch import Account, Launch
+from assets.launch import Launch
 from assets.partitions import STUDIES
 from opd_ops.recipe import AdamW
 from pipelines.runs.resources.needs import declared
@@ -89,7 +89,7 @@ def test_what_is_trained_already_needs_nothing_of_this_machine(store, settle, en
         settle(store, recipe)
     done = ended_on(store, "qwen3-8b")
     assert (done.code, done.err) == (0, "")
-    assert "\n0 runs to train, " in done.out and f"\nobject store {store.uri}\n" in done.out
+    assert "\n0 runs to train, " in done.out and f" Dagster runs, in {store.uri}\n" in done.out
 
 
 def test_what_is_left_to_do_is_told_before_it_is_done(store, ended_on):
@@ -114,7 +114,7 @@ def test_a_stored_run_of_another_recipe_is_refused(told, tmp_path, settle, store
 def ended_on(tmp_path, monkeypatch, capsys):
     """ended_on(store, study, suite, go=): exit code and output of a launch that executes `go(launch)` instead."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setattr(launch, "summarise", lambda *_: print("summary"))
+    monkeypatch.setattr(launch, "summary", lambda *_: "summary")
 
     def run(store, study, suite="core", go=lambda made: None):
         monkeypatch.setenv("OPD_STORE", store.uri)
@@ -137,7 +137,7 @@ def interrupted(made):
 
 def test_a_launch_ends_with_the_code_of_what_happened(ended):
     done = ended(lambda made: None)
-    assert (done.code, done.err) == (0, "") and "18 Dagster runs, of which 0 are complete" in done.out
+    assert (done.code, done.err) == (0, "") and "\n19 Dagster runs, in " in done.out
     assert done.out.endswith("summary\n")
     failed = ended(lambda made: made.failures.append("tiny.base: no space left"))
     assert (failed.code, failed.err) == (1, "error: tiny.base: no space left\n") and "summary" not in failed.out
@@ -157,23 +157,3 @@ def test_a_signal_to_end_interrupts_the_launch_and_the_handler_before_it_returns
     finally:
         signal.signal(signal.SIGINT, inherited)
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-# What is said at the end
-
-
-def test_the_end_tells_of_the_suite_that_was_launched(store, plant, capsys):
-    plant()
-    launch.summarise(store, TINY, ["objectives"], Account())
-    assert "opd-" not in capsys.readouterr().out, "none of it is measured"
-    plant(more=("opd-pg",))
-    launch.summarise(store, TINY, ["core"], Account())
-    assert "opd-pg" not in capsys.readouterr().out
-    launch.summarise(store, TINY, ["objectives"], Account())
-    lines = capsys.readouterr().out.splitlines()
-    told = [line.split()[0] for line in lines if line.startswith(("OPD ", "RLVR ", "opd-"))]
-    assert told[:3] == ["OPD", "RLVR", "opd-pg"], "the suite's table"
-    assert set(told[3:]) == {"opd-pg"}, "and what its accuracies can show"
-    launch.summarise(store, TINY, ["core", "objectives"], Account())
-    both = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith(("SFT ", "opd-pg "))]
-    assert both[0] == "SFT" and both[-1] == "opd-pg", "each suite's table, in the order given"

@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from assets import geometry, models
+from assets import geometry, models, offers
 from assets.lane import reason
 from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.report.markdown import escape
 from pipelines.runs.geometry.measuring import TABLES, measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
+from pipelines.statistics.markdown import escape
 from pipelines.studies import qwen3
 from tests.assets.conftest import checks, shown
 
@@ -186,7 +186,7 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](htt
 
 def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
     ready()
-    monkeypatch.setattr("pipelines.runs.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
+    monkeypatch.setattr("pipelines.store.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
     found = checks(opd())["snapshots_readable"].metadata["problems"]
     assert isinstance(found, dg.TextMetadataValue)
     assert found.value.split("\n") == [*HOSTILE[:4], "a\\nb\\x1b[2J"]
@@ -247,13 +247,23 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
 
 
 @pytest.mark.parametrize(
-    ("job", "partition", "study"),
-    [("runs", run_key("qwen3-8b.opd", 2), "qwen3-8b"), ("anchors", anchor_key("qwen3-8b", 2), "qwen3-8b")],
+    ("job", "partition", "told"),
+    [
+        ("runs", run_key("qwen3-8b.opd", 2), "study qwen3-8b has no seed 2; it has: 0"),
+        ("anchors", anchor_key("qwen3-8b", 2), "study qwen3-8b has no seed 2; it has: 0"),
+        ("anchors", anchor_key("smollm", 0), "study smollm has no anchor: its arms start from other weights"),
+        ("runs", "tiny.opd", "partition 'tiny.opd' is no RECIPE|SEED, as tiny.opd|0"),
+        ("runs", "mine.opd|0", "unknown recipe 'mine.opd'; known: "),
+        ("comparison", "mine", "there is no study 'mine'; known: "),
+    ],
 )
-def test_a_seed_that_the_study_lacks_fails_in_one_line(job, partition, study, store, execute):
+def test_a_partition_that_is_typed_in_the_ui_and_is_none_fails_in_one_line(
+    job, partition, told, store, instance, execute
+):
+    instance.add_dynamic_partitions(offers.BY_JOB[job], [partition])
     result = execute(job, partition)
     assert not result.success
-    assert reason(result) == f"study {study} has no seed 2; it has: 0"
+    assert reason(result).startswith(told) and "\n" not in reason(result)
     assert store.find("") == []
 
 
@@ -304,13 +314,16 @@ def test_weights_that_are_absent_fail_in_one_line(store, execute):
     assert "run `make weights` first" in reason(result) and "\n" not in reason(result)
 
 
+def shown_models(execute, study):
+    """Metadata of a study's base and teacher."""
+    return shown(execute("models", study)) | shown(execute("teachers", study))
+
+
 def test_models_that_were_trained_elsewhere_are_known_by_their_digest(store, execute):
     folder = store.path(STUDIES["smollm"].weights)
     config = configuration(TINY.models[0].start.architecture, pad=0, bos=1, eos=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    result = execute("models", "smollm")
-    assert result.success
-    digest, found = folder_digest(Path(folder)), shown(result)
+    digest, found = folder_digest(Path(folder)), shown_models(execute, "smollm")
     assert {name: told["digest"].value for name, told in found.items()} == {"base": digest, "teacher": digest}
     assert {name: told["source"].value for name, told in found.items()} == {
         "base": "weights that were trained elsewhere",
@@ -319,7 +332,7 @@ def test_models_that_were_trained_elsewhere_are_known_by_their_digest(store, exe
 
 
 def test_a_teacher_that_an_arm_names_is_not_the_base(execute):
-    found = shown(execute("models", "qwen3-8b"))
+    found = shown_models(execute, "qwen3-8b")
     assert {name: told["weights"].value for name, told in found.items()} == {
         "base": qwen3.BASE,
         "teacher": qwen3.TEACHER,
@@ -331,7 +344,7 @@ def test_a_teacher_that_an_arm_names_is_not_the_base(execute):
 
 def test_models_and_anchors_are_found_where_they_are_complete(store, execute, ready):
     ready()
-    found = shown(execute("models", "tiny"))
+    found = shown_models(execute, "tiny")
     assert {name: m["dagster/uri"].value for name, m in found.items()} == {
         "base": f"{store.uri}/runs/tiny.base/seed-0",
         "teacher": f"{store.uri}/runs/tiny.teacher/seed-0",

@@ -7,11 +7,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from assets import models
-from assets.automation import SCHEDULES
-from assets.definitions import defs
-from assets.partitions import STUDIES, anchor_key, run_key
-from assets.resources import StoreResource
+from assets import automation, models
+from assets.partitions import STUDIES, anchor_key, anchor_of, run_key, run_of
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.verdicts.comparing import inputs
 from pipelines.store.trajectory import Trajectory
@@ -19,18 +16,11 @@ from pipelines.studies.study import Measurement
 
 SMALL = replace(STUDIES["tiny"], seeds=(0, 1), measurement=Measurement(tables=("update_norm",)))
 SFT, OPD, RLVR, MATCHED = SMALL.arms("core")
-MINUTES = (0, 10, 20, 290)  # after one o'clock
+MINUTES = (0, 10, 20, 30, 290)  # after one o'clock
 
 
 def runs(*seeds):
     return {run_key(recipe.name, seed) for recipe in (SFT, OPD, RLVR, MATCHED) for seed in seeds}
-
-
-def parts(asset, partition):
-    """Recipe or study, and seed, of a partition."""
-    partitions = defs.resolve_asset_graph().get(dg.AssetKey(asset)).partitions_def
-    keys = partitions.get_partition_key_from_str(partition).keys_by_dimension
-    return keys.get("recipe"), int(keys["seed"])
 
 
 class Nights:
@@ -45,41 +35,33 @@ class Nights:
         launched = []
         for minutes in MINUTES:
             time = datetime(2026, 3, day, 1, 0, tzinfo=UTC) + timedelta(minutes=minutes)
-            for schedule in SCHEDULES:
-                requests = [one for one in self.tick(schedule, time) if one.run_key not in self.keys]
-                self.keys |= {one.run_key for one in requests}
-                if requests:
-                    launched.append((schedule.job_name, {one.partition_key for one in requests}))
-                for one in requests:
-                    self.perform(schedule.job_name, one.partition_key)
+            requests = [one for one in self.tick(time) if one.run_key not in self.keys]
+            self.keys |= {one.run_key for one in requests}
+            for job in dict.fromkeys(one.job_name for one in requests):
+                launched.append((job, {one.partition_key for one in requests if one.job_name == job}))
+            for one in requests:
+                self.perform(one.job_name, one.partition_key)
         return launched
 
-    def tick(self, schedule, time):
-        context = dg.build_schedule_context(
-            instance=self.instance,
-            scheduled_execution_time=time,
-            resources={"store": StoreResource()},
-            repository_def=defs.get_repository_def(),
-        )
-        return schedule.evaluate_tick(context).run_requests
+    def tick(self, time):
+        return automation.requested(self.instance, self.store, time, print)
 
     def perform(self, job, partition):
         """What the job would leave in the store and in Dagster's record; the broken one is a real run, which fails."""
         study = STUDIES["tiny"]
         if partition in self.broken:
             assert not self.execute(job, partition).success
-        elif job == "models":
-            for recipe in study.models:
-                self.complete(recipe, 0, recipe.arm, partition)
+        elif job in ("models", "teachers"):
+            (recipe,) = (model for model in study.models if automation.BY_MODEL[model.arm].name == job)
+            self.complete(recipe, 0, recipe.arm, partition)
         elif job == "anchors":
-            self.complete(SFT, parts("anchor", partition)[1], "anchor", partition)
+            self.complete(SFT, anchor_of(partition)[1], "anchor", partition)
         elif job == "runs":
-            name, seed = parts("trajectory", partition)
-            recipe = next(arm for arm in study.arms() if arm.name == name)
+            recipe, seed = run_of(partition)
             self.complete(recipe, seed, "trajectory", partition)
             measure_run(self.store, recipe, seed, study.measurement, serial=True)
             self.report("update_norm", partition, partition)
-        else:
+        elif job == "comparison":
             self.store.write("reports/tiny/inputs.json", json.dumps(inputs(self.store, study)).encode())
             self.report("report", partition, partition)
 
@@ -106,9 +88,11 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     # Nothing is there: models, then anchors, then runs, then the comparison, each once what it needs is complete.
     assert nights.night(1) == [
         ("models", {"tiny"}),
+        ("teachers", {"tiny"}),
         ("anchors", {anchor_key("tiny", 0), anchor_key("tiny", 1)}),
         ("runs", runs(0, 1)),
         ("comparison", {"tiny"}),
+        ("paper", {"tiny"}),
     ]
 
     # By day the study gets a third seed, and one run of it is brought from another store, not measured.
@@ -117,7 +101,8 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     failing = run_key(RLVR.name, 2)
     nights.broken.add(failing)
     # What fails is asked for once a night, and the comparison waits for it.
-    assert nights.night(2) == [("anchors", {anchor_key("tiny", 2)}), ("runs", runs(2))]
+    brought = {run_key(OPD.name, 2)}
+    assert nights.night(2) == [("anchors", {anchor_key("tiny", 2)}), ("runs", brought), ("runs", runs(2) - brought)]
     (failed,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
     assert failed.tags["dagster/partition"] == failing
     assert Trajectory(nights.store, RLVR.name, 2).end() is None
@@ -129,6 +114,7 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     assert nights.night(3) == [
         ("runs", {failing, run_key(SFT.name, 0), run_key(OPD.name, 1)}),
         ("comparison", {"tiny"}),
+        ("paper", {"tiny"}),
     ]
 
     made = instance.get_materialized_partitions(dg.AssetKey("trajectory"))
@@ -136,12 +122,12 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     assert nights.night(4) == []
     # Another version of the engine makes all tables stale, and with them the comparison.
     monkeypatch.setattr("pipelines.runs.geometry.measuring.VERSION", "another")
-    assert nights.night(5) == [("runs", runs(0, 1, 2)), ("comparison", {"tiny"})]
+    assert nights.night(5) == [("runs", runs(0, 1, 2)), ("comparison", {"tiny"}), ("paper", {"tiny"})]
 
 
 def test_a_tick_asked_again_asks_under_the_same_keys(nights):
     for recipe in SMALL.models:
         nights.settle(nights.store, recipe)
     time = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
-    found = [{one.run_key for one in nights.tick(SCHEDULES[1], time)} for _ in range(2)]
+    found = [{one.run_key for one in nights.tick(time)} for _ in range(2)]
     assert found[0] == found[1] == {f"2026-03-02:anchors:{anchor_key('tiny', seed)}" for seed in (0, 1)}

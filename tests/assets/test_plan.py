@@ -19,16 +19,19 @@ def test_an_item_needs_earlier_items_only_and_the_comparison_all(study, store):
     items = everything(store, study)
     for index, item in enumerate(items):
         assert set(item.needs) <= {earlier.name for earlier in items[:index]}
-    assert set(items[-1].needs) == {item.name for item in items[:-1]}
+    made = {item.name for item in items if not item.compares}
+    assert [set(item.needs) for item in items if item.compares] == [made, made], "the comparison and the figures"
     assert len(named(items)) == len(items)
 
 
 def test_the_plan_is_models_anchors_runs_and_the_comparison(store):
     items = everything(store)
     grid = [(recipe.name, seed) for recipe in TINY.arms() for seed in TINY.seeds]
-    assert [item.job for item in items] == 2 * ["models"] + 3 * ["anchors"] + len(grid) * ["runs"] + ["comparison"]
+    assert [item.job for item in items] == [
+        "models", "teachers", *3 * ["anchors"], *len(grid) * ["runs"], "comparison", "paper"
+    ]  # fmt: skip
     assert {item.partition for item in items if item.job == "models"} == {"tiny"}
-    assert [item.assets for item in items[:2]] == [("base",), ("teacher",)]
+    assert [item.partition for item in items[:2]] == ["tiny", "tiny"]
     assert {i.partition for i in items if i.job == "anchors"} == {anchor_key("tiny", seed) for seed in TINY.seeds}
     assert {i.partition for i in items if i.job == "runs"} == {run_key(*run) for run in grid}
 
@@ -53,7 +56,7 @@ def test_every_run_is_trained_once_and_measured_once(store):
 def test_what_is_asked_for_alone_brings_what_it_needs(store):
     items = plan(store, TINY, [OPD], [2])
     assert [item.name for item in items] == [
-        "tiny.base", "tiny.teacher", "tiny anchor, seed 2", "tiny.opd, seed 2", "comparison"
+        "tiny.base", "tiny.teacher", "tiny anchor, seed 2", "tiny.opd, seed 2", "comparison", "figures"
     ]  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from assets import automation, switches
 
 def test_nothing_is_on_by_itself():
     assert not any(switches.on(name) for name in switches.AUTOMATIONS)
-    assert {schedule.default_status for schedule in automation.SCHEDULES} == {dg.DefaultScheduleStatus.STOPPED}
     assert {sensor.default_status for sensor in automation.SENSORS} == {dg.DefaultSensorStatus.STOPPED}
 
 
@@ -37,7 +36,7 @@ def test_unknown_words_and_zones_are_refused_in_one_line(monkeypatch):
             switches.timezone()
 
 
-def test_a_night_has_one_date_where_the_schedule_runs(monkeypatch):
+def test_a_night_has_one_date_where_the_sweep_runs(monkeypatch):
     monkeypatch.setattr(automation, "ZONE", "Europe/Berlin")
     # From 01:00 to 05:50 in summer: in UTC from 23:00 of the day before.
     assert automation.night(datetime(2026, 7, 1, 23, 0, tzinfo=UTC)) == "2026-07-02"
@@ -47,8 +46,7 @@ def test_a_night_has_one_date_where_the_schedule_runs(monkeypatch):
 def test_the_code_location_takes_both():
     code = (
         "import json; from assets import automation as a; "
-        "print(json.dumps([[s.execution_timezone for s in a.SCHEDULES], [s.default_status.value for s in a.SCHEDULES], "
-        "{s.name: s.default_status.value for s in a.SENSORS}]))"
+        "print(json.dumps([a.ZONE, a.sweep.description, {s.name: s.default_status.value for s in a.SENSORS}]))"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -58,6 +56,6 @@ def test_the_code_location_takes_both():
         text=True,
         check=True,
     )
-    zones, schedules, sensors = json.loads(found.stdout)
-    assert set(zones) == {"Asia/Tokyo"} and set(schedules) == {"RUNNING"}
-    assert sensors == {"follow": "STOPPED", "watch": "STOPPED", "notify": "RUNNING"}
+    zone, description, sensors = json.loads(found.stdout)
+    assert zone == "Asia/Tokyo" and "from 01:00 to 06:00 Asia/Tokyo" in description
+    assert sensors == {"geometry_sweep": "RUNNING", "follow": "STOPPED", "watch": "STOPPED", "notify": "RUNNING"}

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from assets import transfer
-from assets.partitions import STUDIES, run_key, runs
+from assets.partitions import by_study, run_key, transfers
 from assets.resources import ClusterResource, StoreResource
 from pipelines import lake
 from pipelines.lake import TABLES
@@ -52,8 +52,7 @@ def test_they_carry_their_declared_schema_and_stand_after_what_they_read():
         "regime": set(judging.READ),
         "predictions": {"locking", "evaluation", "transfer"},
     }
-    assert transfer.transfer.partitions_def == runs
-    assert transfer.regime.partitions_def.get_partition_keys() == list(STUDIES)
+    assert (transfer.transfer.partitions_def, transfer.regime.partitions_def) == (transfers, by_study)
 
 
 def test_predictions_and_regimes_of_a_planted_study_are_written(plant, store, instance):
@@ -69,6 +68,7 @@ def test_predictions_and_regimes_of_a_planted_study_are_written(plant, store, in
 
 @pytest.mark.parametrize("recipe", ["tiny.opd", "qwen3-8b.opd"])
 def test_a_run_that_is_not_there_or_has_no_families_is_one_line(recipe, store, instance):
+    instance.add_dynamic_partitions("transfers", [run_key(recipe, 0)])
     made = make(transfer.transfer, run_key(recipe, 0), store, instance)
     assert not made.success
     (failure,) = [e for e in made.all_events if e.is_step_failure]

@@ -72,7 +72,7 @@ def test_what_stands_still_for_two_looks_is_monitored_once(store, elsewhere, loo
     assert steps(first) == {}
     second = look(first.cursor)
     assert steps(second) == {"mine": [1]}
-    assert instance.get_dynamic_partitions("external") == ["mine"]
+    assert instance.get_dynamic_partitions("external") == instance.get_dynamic_partitions("watched") == ["mine"]
     (event,) = second.asset_events
     assert (event.asset_key.to_user_string(), event.partition) == ("external", "mine")
     assert event.metadata["steps"].value == "1"
@@ -115,7 +115,7 @@ def monitored(store, execute, instance):
     """monitored(steps): the job of the partition `mine`; its check, and the result."""
 
     def run(*given):
-        instance.add_dynamic_partitions("external", ["mine"])
+        instance.add_dynamic_partitions("watched", ["mine"])
         result = execute("watched", "mine", config={"ops": {"monitor": {"config": {"steps": list(given)}}}})
         return next(iter(result.get_asset_check_evaluations()), None), result
 

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipelines.report.numbers import aligned
+from pipelines.statistics.numbers import aligned
 from tests.chaos.kills import VICTIMS, Undisturbed, disturb
 from tests.chaos.study import UndisturbedStudy
 

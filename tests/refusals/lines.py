@@ -17,7 +17,7 @@ LINES = {
         "error: unknown table 'rotations'; known: training, positions, sync, timing, evaluation, "
         "update_support, rotation, singular_shift, spectral_drift, localization, update_norm, "
         "update_spectrum, hill, locking, nulls, monitor, verdicts, means, scaling, bench, regime, "
-        "transfer, predictions"
+        "transfer, predictions; did you mean 'rotation'?"
     ),
     "command line: no base": "error: no base; give --base REF, or a --trajectory PREFIX that holds step 0",
     "command line: no snapshot": (
@@ -58,13 +58,13 @@ LINES = {
         "error: --until goes with --watch; add --watch, or leave it out"
     ),
     "command line: an interval that is NaN": "error: --interval nan is not a number of seconds above 0",
-    "study: an unknown study": "error: unknown study 'tyni'; known: tiny, smollm, qwen3-8b",
+    "study: an unknown study": "error: unknown study 'tyni'; known: tiny, smollm, qwen3-8b; did you mean 'tiny'?",
     "study: an unknown suite": (
         "error: study tiny has no suite 'extra'; it has: core, objectives, interventions, controls, steering, scaling"
     ),
     "study: an unknown recipe": (
         "error: suite core of study tiny has no recipe 'tiny.odp'; it has: tiny.sft, tiny.opd, tiny.rlvr, "
-        "tiny.sft-matched"
+        "tiny.sft-matched; did you mean 'tiny.opd'?"
     ),
     "study: a seed that the study has not": "error: study tiny has no seed 7; it has: 0, 1, 2",
     "study: a seed that is no number": "error: argument --seed: invalid int value: 'one'; see `opd study run --help`",
@@ -93,13 +93,16 @@ LINES = {
         "error: store file://HERE/one/config.json/store cannot be written (Not a directory); set OPD_STORE, "
         "or --out where it was given, to one that can"
     ),
-    "monitor: no such run": "error: there is no run tiny.nobody seed 0; runs lie under STORE/runs",
+    "monitor: no such run": "error: STORE holds no run 'tiny.nobody'; it has: external.mine, tiny.opd, tiny.rlvr",
+    "monitor: no such reference": (
+        "error: STORE holds no reference run 'tiny.nobody'; it has: external.mine, tiny.opd, tiny.rlvr"
+    ),
     "monitor: too few references": (
-        "error: a band needs two complete reference runs or more of tiny.nobody, and there are: none; "
+        "error: a band needs two complete reference runs or more of tiny.opd, and there are: tiny.opd seed 0; "
         "train more seeds, or name more references"
     ),
     "monitor: a reference that leaves the store": (
-        "error: object name 'runs/../../x' would leave the store STORE; leave out /, \\, . and .."
+        "error: STORE holds no reference run '../../x'; it has: external.mine, tiny.opd, tiny.rlvr"
     ),
     "monitor: an unknown quantity": (
         "error: --quantity names 'rank'; known: stable_rank, stable_rank_ratio, similarity_previous, "
@@ -108,7 +111,7 @@ LINES = {
     "monitor: an option without the one it goes with": (
         "error: --base goes with --trajectory; add --trajectory, or leave --base out"
     ),
-    "regime: a run that is not measured": "error: STORE holds no measured run 'tiny.nobody'; it holds: external.mine",
+    "regime: a run that is not measured": "error: STORE holds no run 'tiny.nobody'; it has: external.mine",
     "export: a folder that holds something": (
         "error: HERE/one is there and no empty folder; name one that is absent or empty"
     ),
@@ -123,7 +126,7 @@ LINES = {
         "error: recipe '..' is no name: leave out /, \\, .., and control characters"
     ),
     "export: a run that is not there": (
-        "error: runs/tiny.nobody/seed-0 has no snapshot of step 7; it has those of steps none: train it first"
+        "error: STORE holds no run 'tiny.nobody'; it has: external.mine, tiny.opd, tiny.rlvr"
     ),
     "export: two things at once": (
         "error: --to copies a whole run; leave STEP, DIR and --dtype out, or leave --to out"
@@ -211,11 +214,11 @@ LINES = {
     "rm: nobody can answer": "error: move it aside? Nobody can answer here: add --yes",
     "rm: nobody can answer for a deletion": "error: delete for good? Nobody can answer here: add --yes",
     "rm: a run that is not there": (
-        "error: STORE holds no run tiny.nobody seed 0; it has external.mine, tiny.opd, tiny.rlvr"
+        "error: STORE holds no run 'tiny.nobody'; it has: external.mine, tiny.opd, tiny.rlvr"
     ),
     "rm: a seed that is not there": "error: STORE holds no run tiny.opd seed 3; it has seed 0",
     "rm: a recipe of which nothing is there": (
-        "error: STORE holds no run tiny.nobody; it has external.mine, tiny.opd, tiny.rlvr"
+        "error: STORE holds no run 'tiny.nobody'; it has: external.mine, tiny.opd, tiny.rlvr"
     ),
     "rm: a run that was not moved aside": (
         "error: STORE holds no run tiny.opd seed 0 that was moved aside; it has: none"

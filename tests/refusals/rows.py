@@ -137,7 +137,8 @@ def _commands() -> list[Row]:
         ("store", "a store that cannot be written", f"{ONE} --name new --workers 0 "
          "--out HERE/one/config.json/store"),
         ("monitor", "no such run", "monitor tiny.nobody --against tiny.opd"),
-        ("monitor", "too few references", "monitor external.mine --against tiny.nobody"),
+        ("monitor", "no such reference", "monitor external.mine --against tiny.nobody"),
+        ("monitor", "too few references", "monitor external.mine --against tiny.opd"),
         ("monitor", "a reference that leaves the store", "monitor external.mine --against ../../x"),
         ("monitor", "an unknown quantity", "monitor tiny.opd --against tiny.opd --quantity rank"),
         ("monitor", "an option without the one it goes with", "monitor tiny.opd --against x --base HERE/base"),
@@ -295,7 +296,7 @@ def _stored() -> list[Row]:
         ("snapshot", "other weights of a committed step", lambda p: opd(p).commit(
             7, {name: w + 1 for name, w in weights(7).items()}, 3), nothing),
         ("run record", "run.json with a flipped bit", again, change(f"{RUN}/run.json", flipped)),
-        ("run record", "run.json of a newer layout", "monitor tiny.opd --against x",
+        ("run record", "run.json of a newer layout", "monitor tiny.opd --against tiny.opd",
          change(f"{RUN}/run.json", saying(layout=2))),
         ("run record", "run.json is gone", again, lambda p: p.store.remove(f"{RUN}/run.json")),
         ("run record", "another run of that name at the target", "import STORE-other tiny.opd/0", _other),

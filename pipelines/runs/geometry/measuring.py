@@ -8,6 +8,7 @@ Before the first task the files of committed snapshots are shown to be what was 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,6 @@ from opd_ops.recipe import Recipe
 from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
-from pipelines.runs import proof
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import capacity, fan_out
@@ -26,6 +26,7 @@ from pipelines.runs.geometry.fitting import asked, fitted, smaller
 from pipelines.runs.geometry.splitting import split
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found, measure_matrix
+from pipelines.store import proof
 from pipelines.store.document import facts as facts_of
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.names import shown
@@ -53,7 +54,8 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
     of = sum(piece.cost for piece in pieces)
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
-    proving = proof.prove(proof.files(refs), serial=serial, done=lambda count: progress(0, of))
+    hash_files = None if serial else partial(fan_out, proof.hash_file, serial=False, done=lambda count: progress(0, of))
+    proving = proof.prove(proof.files(refs), hash_files)
     path = gemm_path(work)
     results = fan_out(
         measure_matrix,

@@ -13,8 +13,8 @@ import polars as pl
 
 from opd_ops.recipe.reaction import Guard, Rail
 from pipelines import lake
-from pipelines.report import bands
-from pipelines.report.readings import QUANTITIES, readings
+from pipelines.regimes import bands
+from pipelines.regimes.readings import QUANTITIES, readings
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import measure, tasks
 from pipelines.runs.geometry.measuring import problems as told

@@ -13,7 +13,7 @@ import polars as pl
 
 from opd_ops.geometry import VERSION
 from opd_ops.recipe.reaction import earlier
-from pipelines.report.readings import RANK, ordered
+from pipelines.regimes.readings import RANK, ordered
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import fan_out
 from pipelines.runs.geometry import estimates, records

@@ -22,7 +22,7 @@ from torch import Tensor
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
 from opd_ops.training.subspace import Subspace, leading
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, header
 from pipelines.store.trajectory import Trajectory

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from opd_ops.recipe import NormOf
 from opd_ops.roles import PROJECTIONS, role
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef, read
 from pipelines.store.trajectory import Trajectory

@@ -71,9 +71,10 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import aside, proof
+        from pipelines.runs import aside
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
+        from pipelines.store import proof
 
         workers = recipe.resources.workers
         if workers != (1 if ranks is None else ranks.count):

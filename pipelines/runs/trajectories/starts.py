@@ -13,7 +13,7 @@ from opd_ops import models
 from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Task, Weights
 from opd_ops.tasks.registry import build
 from opd_ops.training.optimizer import Moments
-from pipelines.runs import proof
+from pipelines.store import proof
 from pipelines.store.names import shown
 from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY

@@ -12,6 +12,7 @@ from pipelines.runs.geometry.measuring import measured
 from pipelines.runs.provenance import provenance
 from pipelines.runs.trajectories.training import complete
 from pipelines.runs.verdicts.parents import orphans
+from pipelines.statistics.stories import story_of
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
@@ -57,14 +58,15 @@ def missing(store: Store, study: Study) -> list[str]:
 
 def decide(store: Store, study: Study) -> pl.DataFrame:
     """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
-    from pipelines.report.means import means
-    from pipelines.report.scaling import scaling
-    from pipelines.report.verdicts import verdicts
+    from pipelines.statistics.means import means
+    from pipelines.statistics.scaling import scaling
+    from pipelines.statistics.verdicts import verdicts
 
-    found = tables(store, study)
-    rows = verdicts(study.name, found)
-    lake.write(store, "means", means(study.name, found), study=study.name)
-    lake.write(store, "scaling", scaling(study.name, found), study=study.name)
+    found, story = tables(store, study), story_of(study)
+    rows = verdicts(study.name, found, story)
+    lake.write(store, "means", means(study.name, found, story.every), study=study.name)
+    if story.sizes is not None:
+        lake.write(store, "scaling", scaling(study.name, found, story.sizes), study=study.name)
     lake.write(store, "verdicts", rows, study=study.name)
     return rows
 
@@ -82,8 +84,6 @@ def compare(store: Store, study: Study) -> None:
 def inputs(store: Store, study: Study) -> dict[str, Any]:
     """What a comparison made now would be made from: every run's measurement and transfer, the claims, and who is left
     out."""
-    from pipelines.report.claims import CLAIMS
-
     found, there = {}, set(store.list("runs"))
     for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
         for seed in study.seeds:
@@ -92,7 +92,9 @@ def inputs(store: Store, study: Study) -> dict[str, Any]:
                 if store.exists(key):
                     found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
     gone = [str(orphan) for orphan in orphans(store, study)]
-    return {"claims": [claim.text for claim in CLAIMS], "runs": found} | ({"orphans": gone} if gone else {})
+    return {"claims": [claim.text for claim in story_of(study).decided], "runs": found} | (
+        {"orphans": gone} if gone else {}
+    )
 
 
 def compared(store: Store, study: Study) -> bool:
@@ -121,7 +123,7 @@ def publish(store: Store, study: Study) -> str:
     if gone := orphans(store, study):
         shown["left out"] = "; ".join(map(str, gone))
     made_from = inputs(store, study)
-    text = page(study.name, tables(store, study), provenance=shown, store=store)
+    text = page(study, tables(store, study), provenance=shown, store=store)
     store.write(report_key(study), text.encode())
     store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
     return report_key(study)
@@ -129,60 +131,37 @@ def publish(store: Store, study: Study) -> str:
 
 def excluded(store: Store, study: Study) -> list[str]:
     """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
-    from pipelines.report.exclusions import exclusions
+    from pipelines.statistics.exclusions import exclusions
 
-    return [*map(str, orphans(store, study)), *map(str, exclusions(tables(store, study)))]
+    return [*map(str, orphans(store, study)), *map(str, exclusions(tables(store, study), story_of(study).every))]
 
 
 def headline(store: Store, study: Study) -> str:
     """The headline table as Markdown."""
-    from pipelines.report import headline as table
+    from pipelines.statistics import headline as table
 
-    return table.markdown(table.headline(study.name, tables(store, study)))
+    story = story_of(study)
+    return table.markdown(table.headline(study.name, tables(store, study), story), story)
 
 
 def varied(store: Store, study: Study) -> dict[str, str]:
     """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
-    from pipelines.report import grids
-    from pipelines.report.suites import SUITES
+    from pipelines.statistics import grids
 
-    found = tables(store, study)
-    rows = {suite: grids.rows(study.name, suite, found) for suite in SUITES}
-    return {suite.name: grids.markdown(suite, table) for suite, table in rows.items() if not table.is_empty()}
-
-
-def terminal(store: Store, study: Study, suite: str = "core") -> str:
-    """What a person reads after a suite: its table, what was decided about it, and the power of its evaluations."""
-    from pipelines.report import grids, power, scaling, verdicts
-    from pipelines.report import headline as table
-    from pipelines.report.claims import BY_TEXT
-    from pipelines.report.exclusions import exclusions, listed
-
-    found = tables(store, study)
-    about = [text for text, claim in BY_TEXT.items() if claim.suite == suite]
-    decided = lake.scan("verdicts", store.uri).filter(pl.col("study") == study.name, pl.col("claim").is_in(about))
-    arms = [recipe.arm for recipe in study.arms(suite)]
-    names = {recipe.name for recipe in study.arms(suite)}
-    parts = (
-        table.terminal(table.headline(study.name, found)) if suite == "core" else "",
-        grids.terminal(study.name, suite, found),
-        scaling.terminal(scaling.scaling(study.name, found)) if suite == "scaling" else "",
-        verdicts.terminal(decided.collect()),
-        "\n".join(str(orphan) for orphan in orphans(store, study) if orphan.recipe in names),
-        listed(exclusions(found, arms)),
-        power.terminal(power.power(found).filter(pl.col("arm").is_in(arms))),
-    )
-    return "\n\n".join(filter(None, parts))
+    found, story = tables(store, study), story_of(study)
+    rows = {suite: grids.rows(study.name, suite, found, story) for suite in story.suites}
+    return {suite.name: grids.markdown(suite, table, story) for suite, table in rows.items() if not table.is_empty()}
 
 
 def pictures(store: Store, study: Study) -> dict[str, bytes]:
     """The report's figures as PNG, by name."""
     from pipelines.report import figures
+    from pipelines.report.captions import FIGURES
 
-    found = tables(store, study)
-    charts = {
-        "stable_rank": lambda: figures.stable_rank(found["update_norm"], found["nulls"]),
-        "norm": lambda: figures.frobenius_norm(found["update_norm"]),
-        "locking": lambda: figures.locking(found["locking"], found["nulls"]),
+    found, story = tables(store, study), story_of(study)
+    charts = [figure for figure in FIGURES if figure.key in ("stable-rank", "norm", "locking")]
+    return {
+        figure.key: figures.render_png(figure.draw(story, found, story.core), scale=1.0)
+        for figure in charts
+        if figure.is_measured(found, story.core)
     }
-    return {name: figures.render_png(chart(), scale=1.0) for name, chart in charts.items()}

@@ -6,12 +6,13 @@ from typing import Any
 import polars as pl
 
 from pipelines import lake
-from pipelines.report.regime.diagnostics import DIAGNOSTICS, VIEWS
-from pipelines.report.regime.judging import Comparison, compare, overall
-from pipelines.report.regime.profile import Profile, Run, profiles
-from pipelines.report.regime.references import ARMS
-from pipelines.report.regime.rows import rows
+from pipelines.regimes.diagnostics import DIAGNOSTICS, VIEWS
+from pipelines.regimes.judging import Comparison, compare, overall
+from pipelines.regimes.profile import Profile, Run, profiles
+from pipelines.regimes.rows import rows
+from pipelines.statistics.stories import story_of
 from pipelines.store.objects import Store
+from pipelines.studies.catalog import studies
 
 BUDGETS = ("norm", "end")
 READ = tuple(sorted({"update_norm", "nulls", *(diagnostic.table for diagnostic in DIAGNOSTICS)}))
@@ -24,11 +25,17 @@ def known(store: Store) -> dict[str, list[int]]:
     return {recipe: part["seed"].to_list() for (recipe,), part in found.partition_by("recipe", as_dict=True).items()}
 
 
+def labels_of(study: str) -> dict[str, str]:
+    """The reference arms of a study by the names they have in its story; none of a study that is not known here."""
+    known = studies()
+    return dict(story_of(known[study]).references) if study in known else {}
+
+
 def read(store: Store, runs: Sequence[Run], study: str) -> Profiles:
     """Profiles of these runs and of the reference runs of `study`, by (recipe, seed, view)."""
     tables = {name: lake.scan(name, store.uri) for name in READ}
     seeds = tables["update_norm"].filter(pl.col("study") == study)
-    own = seeds.filter(pl.col("recipe").is_in([f"{study}.{arm}" for arm in ARMS]))
+    own = seeds.filter(pl.col("recipe").is_in([f"{study}.{arm}" for arm in labels_of(study)]))
     references = own.select("recipe", "seed").unique().collect().rows()
     return profiles(tables, [*runs, *references])
 
@@ -38,8 +45,8 @@ def judge(found: Profiles, recipe: str, seed: int, study: str, step: int | None 
 
     step: of the run, the last measured where None. Errors: ValueError for a step that was not measured.
     """
-    made = []
-    for view in VIEWS:
+    made, labels = [], labels_of(study)
+    for view in VIEWS if labels else ():
         if (recipe, seed, view) not in found:
             continue
         run = found[recipe, seed, view]
@@ -47,10 +54,10 @@ def judge(found: Profiles, recipe: str, seed: int, study: str, step: int | None 
         others = {
             (arm, number): profile
             for (name, number, seen), profile in found.items()
-            for arm in ARMS
+            for arm in labels
             if name == f"{study}.{arm}" and seen == view
         }
-        made += [compare(run, study, others, budget) for budget in BUDGETS]
+        made += [compare(run, study, labels, others, budget) for budget in BUDGETS]
     return made
 
 

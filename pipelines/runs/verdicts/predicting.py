@@ -4,7 +4,7 @@ import polars as pl
 
 from opd_ops.recipe import FinalOf
 from pipelines import lake
-from pipelines.report.prediction.predictions import predictions
+from pipelines.regimes.prediction.predictions import predictions
 from pipelines.store.objects import Store
 from pipelines.studies.study import Study
 

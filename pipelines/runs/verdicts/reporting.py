@@ -4,20 +4,20 @@
     reports/external.<name>/inputs.json   from: SHA-256 of what it was drawn from, by name; page: its own SHA-256
 
 A page is drawn where it is absent, is not the one that its inputs name, or one of these inputs is another: the record,
-a table of the import or of a run of ARMS, the commit, a source file or a package that draws. What draws (SciPy, altair,
-vl-convert) is imported only then.
+a table of the import or of a reference run, the commit, a source file or a package that draws. What draws (SciPy,
+altair, vl-convert) is imported only then.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipelines import lake
 from pipelines.lake.lake import layout
-from pipelines.report.regime.references import ARMS, SEEDS
+from pipelines.regimes.references import SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
 from pipelines.store.objects import Store, Unwritable
@@ -35,12 +35,17 @@ def inputs_key(recipe: str) -> str:
 
 
 def references(store: Store) -> list[str]:
-    """Studies of which the arms sft, opd and rlvr are measured over enough seeds to judge others by."""
+    """Studies of which the reference arms are measured over enough seeds to judge others by."""
     from pipelines.runs.verdicts import judging
 
     known = judging.known(store)
-    studies = sorted({recipe.partition(".")[0] for recipe in known if not recipe.startswith(IMPORTED)})
-    return [study for study in studies if all(len(known.get(f"{study}.{arm}", ())) >= SEEDS for arm in ARMS)]
+    studies = {recipe.partition(".")[0] for recipe in known if not recipe.startswith(IMPORTED)}
+    arms = {study: judging.labels_of(study) for study in sorted(studies)}
+    return [
+        study
+        for study, labels in arms.items()
+        if labels and all(len(known.get(f"{study}.{arm}", ())) >= SEEDS for arm in labels)
+    ]
 
 
 def publish(store: Store, recipe: str) -> str:
@@ -73,7 +78,8 @@ def inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
     found = {f"package {name}": version(name) for name in PACKAGES}
     found |= {"commit": commit(), "sources": sources()}
     found |= {"record": _sha256(json.dumps(record, sort_keys=True).encode())}
-    return found | {key: _sha256(store.read(key)) for key in store.find("lake") if _is_drawn(key, recipe)}
+    shown = {recipe, *reference_runs(store)}
+    return found | {key: _sha256(store.read(key)) for key in store.find("lake") if _is_drawn(key, shown)}
 
 
 def sources() -> str:
@@ -85,13 +91,19 @@ def sources() -> str:
     return total.hexdigest()
 
 
-def _is_drawn(key: str, recipe: str) -> bool:
-    """Whether the page of `recipe` may show rows of this object: of a table of its own, or of a run of ARMS."""
+def reference_runs(store: Store) -> list[str]:
+    """The recipes that a page shows an import beside."""
+    from pipelines.runs.verdicts import judging
+
+    return [f"{study}.{arm}" for study in references(store) for arm in judging.labels_of(study)]
+
+
+def _is_drawn(key: str, recipes: Collection[str]) -> bool:
+    """Whether this object holds rows of one of `recipes`."""
     table = lake.TABLES.get(key.split("/")[1])
     if table is None or "recipe" not in table.by or not layout(table).fullmatch(key):
         return False
-    found = next(part for part in key.split("/") if part.startswith("recipe=")).removeprefix("recipe=")
-    return found == recipe or found.rpartition(".")[2] in ARMS
+    return next(part for part in key.split("/") if part.startswith("recipe=")).removeprefix("recipe=") in recipes
 
 
 def _drawn(store: Store, recipe: str, record: records.Record) -> bytes:
@@ -106,7 +118,7 @@ def _drawn(store: Store, recipe: str, record: records.Record) -> bytes:
         for study in references(store):
             found = judging.judge(judging.read(store, [(recipe, 0)], study), recipe, 0, study)
             judged |= {study: found} if found else {}
-    beside = [f"{study}.{arm}" for study in list(judged)[:1] for arm in ARMS]
+    beside = [f"{study}.{arm}" for study in list(judged)[:1] for arm in judging.labels_of(study)]
     tables = {
         name: lake.scan(name, store.uri).filter(pl.col("recipe").is_in([recipe, *beside]))
         for name, table in lake.TABLES.items()

@@ -15,10 +15,10 @@ from opd_ops.recipe import FinalOf, Recipe
 from opd_ops.recipe.later import plain
 from pipelines import lake
 from pipelines.lake.lake import partition_key
-from pipelines.runs import proof
 from pipelines.runs.cluster.fan import fan_out
 from pipelines.runs.geometry import records
 from pipelines.runs.resources import memory
+from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read
 from pipelines.store.trajectory import Trajectory

@@ -50,6 +50,7 @@ def study() -> Study:
         seeds=(0, 1, 2),
         anchor="sft",
         nightly=("core",),
+        story="pipelines.paper.story:STORY",
         minutes="3-5 minutes",
         pace=2.5e-3,
     )

@@ -89,7 +89,7 @@ def test_weights_alone_and_what_is_left_are_told(opd, store, elsewhere):
         ("tiny.opd/0 --seed 1 --to b", "tiny.opd/0 names seed 0, and --seed 1"),
         ("tiny.opd/5 --to b", "holds no run tiny.opd seed 5; it has seed 0, 1"),
         ("tiny.opd --to b", "tiny.opd names no seed, and file://"),
-        ("tiny.none 1 a", "leaves no choice: it has tiny.opd, tiny.rlvr"),
+        ("tiny.none 1 a", "holds no run 'tiny.none'; it has: tiny.opd, tiny.rlvr"),
         ("../tiny/0 --to b", "'..' is no name"),
     ],
 )

@@ -29,7 +29,10 @@ def test_folders_are_measured_into_tables_that_polars_reads_alone(measure, tmp_p
     out = tmp_path / "a store"
     code, told, err = measure("--out", out)
     assert (code, err) == (0, "")
-    assert "external.mine: steps 100, 200 measured" in told and str(out / "lake") in told
+    assert (
+        "external.mine: steps 100, 200 measured" in told
+        and f"{out}/reports/external.mine/index.html (open it in a browser)" in told
+    )
     ours = lake.scan("rotation", str(out)).filter(recipe="external.mine").collect()
     assert set(ours["step"]) == {100, 200}
     assert ours.filter(step=200)["mean_deg"].drop_nulls().mean() > ours.filter(step=100)["mean_deg"].mean() > 0
@@ -43,11 +46,12 @@ def test_what_is_measured_has_a_page_that_is_written_again_as_it_was(opd, folder
     given = ("--base", folders[0], "--snapshot", f"100={folders[100]}", "--name", "mine", "--workers", 0)
     code, told, err = opd("measure", *given)
     page = here / ".opd" / "store" / "reports" / "external.mine" / "index.html"
-    assert (code, err) == (0, "") and f"report: {page}\n" in told
+    assert (code, err) == (0, "") and f"page: {page.relative_to(here)} (open it in a browser)\n" in told
     before = page.read_text()
     assert "No regime: this store holds no study" in before and 'id="stable-rank"' in before
     page.unlink()
-    assert opd("report", "external.mine") == (0, f"report: {page}\n", "")
+    for name in ("external.mine", "mine"):
+        assert opd("report", name) == (0, f"page: {page.relative_to(here)} (open it in a browser)\n", "")
     assert page.read_text() == before
 
 
@@ -414,3 +418,36 @@ def test_a_table_that_is_not_its_records_is_told_by_verify_and_repaired_by_the_s
     )
     assert "steps 100, 200 measured" in measure(steps=(200,))[1]
     assert store.read(hill) == whole and opd("verify")[0] == 0
+
+
+def test_it_ends_with_a_row_a_role_that_fits(measure, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = measure()
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 80
+    lines = [line.split() for line in out.splitlines()]
+    (heading,) = [line for line in out.splitlines() if line.startswith("role ")]
+    assert heading.split() == [
+        "role",
+        "matrices",
+        "unchanged,",
+        "%",
+        "rotation,",
+        "deg",
+        "NSS",
+        "stable",
+        "rank",
+        "norm",
+    ]
+    (q,) = [line for line in lines if line[:1] == ["q"]]
+    ends = lake.scan("rotation").filter(step=200, view="master", side="input", matrix=Q.removesuffix(".weight"))
+    assert float(q[3]) == pytest.approx(ends.collect()["mean_deg"].item(), rel=5e-3)
+    norm = lake.scan("update_norm").filter(step=200, view="master", role="q").collect()
+    assert float(q[-1]) == pytest.approx(norm["relative_norm"].item(), rel=5e-3)
+    (bounds,) = [line for line in lines if line[:2] == ["bounds", "<="]]
+    assert float(bounds[2]) >= ends.collect()["error_deg"].item() * 0.9
+
+
+def test_it_ends_without_columns_that_were_not_asked_for(measure):
+    out = measure("--diagnostics", "hill")[1]
+    assert "role " not in out and "page: " in out
+    assert "stable rank" not in measure("--diagnostics", "rotation", "--k", "4", "--name", "other")[1]

@@ -168,7 +168,7 @@ def test_a_weight_that_is_not_finite_ends_with_3(run, store):
         (("--trajectory", "x", "--watch", "--until", "0"), "--until 0 is not a step from 1 up"),
         (("s.new", "--workers", "-1"), "--workers -1 is negative"),
         (("s.new", "--quantity", "loss"), "--quantity names 'loss'; known: stable_rank"),
-        (("s.none",), "there is no run s.none seed 0"),
+        (("s.none",), "holds no run 's.none'; it has: s.ref"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(run, store, arguments, message):
@@ -180,7 +180,7 @@ def test_mistakes_are_refused_in_one_line(run, store, arguments, message):
 
 def test_a_reference_that_is_not_there_is_refused_before_anything_is_waited_for(run, store, training):
     training.save(0)
-    with pytest.raises(ValueError, match=r"two complete reference runs or more of s\.gone"):
+    with pytest.raises(ValueError, match=r"holds no reference run 's\.gone'; it has: s\.ref"):
         run("--trajectory", training.prefix, *SOON, against="s.gone")
     assert lake.scan("update_norm").collect().is_empty()
 

@@ -9,7 +9,7 @@ from pipelines.runs.verdicts import reporting
 from pipelines.store.objects import Store, default_uri
 from tests.pipelines.cli.conftest import save, weights
 from tests.pipelines.disks import Disk, mounted, read_only
-from tests.pipelines.report.regime.conftest import references, tables
+from tests.pipelines.regimes.conftest import references, tables
 from tests.pipelines.runs.planted import plant
 
 
@@ -28,7 +28,7 @@ def test_what_is_measured_already_is_said_on_a_real_read_only_file_system(opd, h
         try:
             code, out, err = opd(*asked)
             assert (code, err) == (0, "") and "external.mine: steps 100, 200 were measured already" in out
-            assert "report: " in out and "note: " not in out
+            assert "page: " in out and "note: " not in out
             for command in (("tables",), ("verify",), ("plan", *asked[1:])):
                 assert opd(*command)[::2] == (0, "")
             watch = ("--watch", "--until", 200, "--interval", 0.05)

@@ -101,13 +101,13 @@ def test_replace_moves_nothing_where_another_run_of_the_plan_is_refused(store, c
 def test_study_show_goes_on_past_a_run_of_another_recipe(store, capsys):
     assert cli.main(["study", "show", "tiny"]) == 0
     out = capsys.readouterr().out
-    (line,) = [line for line in out.splitlines() if line.startswith("tiny.opd ") and "another recipe" in line]
-    assert line.split()[1] == "0" and "or move the stored run aside: opd rm tiny.opd/0\n" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("opd ")]
+    assert "1/3 another recipe" in line and "or move the stored run aside: opd rm tiny.opd/0\n" in out
     assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
     capsys.readouterr()
     assert cli.main(["study", "show", "tiny"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert not [line for line in out if line.startswith("tiny.opd ") and "another recipe" in line]
+    assert not [line for line in out if line.startswith("opd ") and "another recipe" in line]
 
 
 def test_the_command_line_names_it(capsys):

@@ -33,28 +33,28 @@ def test_studies_are_listed_with_what_the_store_holds(opd, here):
     for name in ("tiny", "smollm", "qwen3-8b"):
         study = find_study(name)
         assert study.title in told and study.minutes in told
-    found = [line.split() for line in told.splitlines() if "runs measured" in line]
-    listed = [(name, suite) for name in ("tiny", "smollm", "qwen3-8b") for suite in find_study(name).suites]
-    assert [line[0] for line in found] == [f"{suite}:" for _, suite in listed]
-    runs = [len(find_study(name).arms(suite)) * len(find_study(name).seeds) for name, suite in listed]
-    assert [line[1:4] for line in found] == [["0", "of", str(n)] for n in runs]
-    assert "two cores" in told.splitlines()[1] and "two cores" not in told.splitlines()[2]
-    assert list(here.iterdir()) == []
+        for suite, arms in study.suites.items():
+            assert f"{suite} 0/{len(arms) * len(study.seeds)}" in told
+    assert told.count(default_uri()) == 1 and list(here.iterdir()) == []
 
 
-def test_a_study_is_shown_run_by_run(opd):
+def test_a_study_is_shown_arm_by_arm(opd):
     opd_arm = TINY.every_arm()[1]
     finish(opd_arm, 2)
     code, told, err = opd("study", "show", "tiny")
     assert (code, err) == (0, "")
-    lines = [line.split() for line in told.splitlines() if line.startswith("tiny.")]
-    assert [line[:2] for line in lines] == [["tiny.base", "0"], ["tiny.teacher", "0"]] + [
-        [recipe.name, str(seed)] for recipe in TINY.every_arm() for seed in TINY.seeds
-    ]
-    assert {(line[0], line[1]) for line in lines if line[-1] != "absent"} == {("tiny.opd", "2")}
-    assert ["tiny.opd", "2", "opd", "tiny.sft", "3e-05", "100", "trained"] in lines
-    assert "opd study run tiny  " in told and "opd study run tiny --suite objectives" in told
-    assert "GiB" not in told
+    assert len(told.splitlines()) <= 60 and "GiB" not in told
+    lines = [line.split() for line in told.splitlines()]
+    assert ["opd", "opd", "3e-05", "100", "1/3", "trained", "sft"] in lines
+    assert ["rlvr", "rlvr", "3e-05", "100", "-", "sft"] in lines
+    for suite, arms in TINY.suites.items():
+        assert f"{suite}: {len(arms)} arms, 0 of {3 * len(arms)} runs measured" in told
+    assert all(recipe.arm in re.split(r"[\s,]+", told) for recipe in TINY.every_arm()), "by name at least"
+    of_suite = opd("study", "show", "tiny", "--suite", "scaling")[1]
+    assert [line for line in of_suite.splitlines() if line.startswith("w64-opd ")] and "sft-slow" not in of_suite
+    whole = [line.split()[:2] for line in opd("study", "show", "tiny", "--all")[1].splitlines()]
+    runs = [["base", "0"], ["teacher", "0"]] + [[r.arm, str(seed)] for r in TINY.every_arm() for seed in TINY.seeds]
+    assert [line for line in whole if line in runs] == runs
     assert "models/smollm2-135m-instruct" in opd("study", "show", "smollm")[1]
 
 
@@ -123,8 +123,7 @@ def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch)
     code, told, err = opd("report", "tiny")
     assert (code, err) == (0, "")
     assert calls == [("compare", "tiny"), ("publish", "tiny")]
-    reports = f"{here}/.opd/store/reports/tiny"
-    assert told == f"3 of 12 runs; report: {reports}/index.html\n"
+    assert told == "3 of 12 runs measured\npage: .opd/store/reports/tiny/index.html (open it in a browser)\n"
 
 
 def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
@@ -158,7 +157,8 @@ def test_the_installed_command_is_this_one(here):
     opd = Path(sys.executable).with_name("opd")
     done = subprocess.run([opd, "report", "tyni"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: unknown study 'tyni'; known: tiny, smollm, qwen3-8b\n"
+    known = "known: tiny, smollm, qwen3-8b; did you mean 'tiny'?"
+    assert done.stderr == f"error: unknown study or import 'tyni'; {known}\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -188,4 +188,4 @@ def test_a_run_of_a_changed_recipe_hides_no_other_study(opd, monkeypatch):
     monkeypatch.setattr(comparing, "unmeasured", unmeasured)
     code, out, err = opd("study", "list")
     assert (code, err) == (0, "")
-    assert "holds a run of another recipe" in out and "smollm" in out and "2 of 3 runs measured" in out
+    assert "holds a run of another recipe" in out and "smollm" in out and "core 2/3" in out

@@ -34,12 +34,12 @@ def test_recipes_and_seeds_can_be_chosen(evaluated, opd):
 
 
 def test_correlations_follow(evaluated, opd, monkeypatch):
-    from tests.pipelines.report.prediction.test_predictions import SIBLINGS, VALUES, plant, predictions
+    from tests.pipelines.regimes.prediction.test_predictions import SIBLINGS, VALUES, plant, predictions
 
     rows = predictions("tiny", plant(*[lambda a, s: VALUES[a] + 0.01 * s] * 2), SIBLINGS)
     monkeypatch.setattr(predicting, "predict", lambda store, study: rows)
     out = opd("transfer", "tiny", "--workers", 0)[1]
-    assert "Over 18 runs of 3 seeds" in out and "tables: " in out.splitlines()[-1]
+    assert "Over 18 runs of 3 seeds" in out and out.splitlines()[-1].startswith("rows: ")
 
 
 def test_siblings_start_from_the_anchors_end():

@@ -1,88 +1,152 @@
-"""The page: complete, self-contained, escaped and well formed."""
+"""The page of a study: complete, self-contained, well formed, short where nothing is unfolded, and nobody's own."""
 
+import ast
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
 
-from pipelines.report import prose
-from pipelines.report.adaptive import VARIABLES
+from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
+from pipelines.report import words
 from pipelines.report.captions import FIGURES
 from pipelines.report.page import page
-from pipelines.report.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
-from pipelines.report.verdicts import verdicts
+from pipelines.statistics.claims import COMPARED
+from pipelines.statistics.verdicts import verdicts
+from pipelines.studies.catalog import find_study
+from pipelines.studies.story import Arm, Story
+from tests.pipelines.planted import STORY
 
-DRAWN = ("table1", "figure2", "figure3", "figure4", "figure5")  # items of the paper that core runs allow
+TINY = find_study("tiny")
 PROVENANCE = {"commit": "0123abc", "command": "opd study run tiny", "store": "file:///tmp/<store>"}
 VOID = {"meta", "link", "br", "img", "hr", "input"}
+MOST_WORDS = 1500  # that are not folded
 
 
 class Outline(HTMLParser):
-    """Collects headings, ids, attributes and unbalanced tags."""
+    """Collects headings, ids, links, pictures, unbalanced tags, and the words that are not folded."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.levels: list[int] = []
         self.ids: list[str] = []
-        self.svgs: list[Mapping[str, str | None]] = []
         self.links: list[str] = []
+        self.charts = 0
+        self.words = 0
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        values = dict(attrs)
         if tag not in VOID:
             self.open.append(tag)
         if re.fullmatch(r"h[1-6]", tag):
             self.levels.append(int(tag[1]))
-        if found.get("id"):
-            self.ids.append(str(found["id"]))
-        if tag == "svg":
-            self.svgs.append(found)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
         if tag == "a":
-            self.links.append(str(found["href"]))
+            self.links.append(str(values["href"]))
+        self.charts += (values.get("class") or "").split()[:1] == ["chart"]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
+    def handle_data(self, data):
+        hidden = {"style", "script", "svg", "title"} & set(self.open)
+        folded = "details" in self.open and "summary" not in self.open
+        if not hidden and not folded:
+            self.words += len(data.split())
+
+
+def read(text: str) -> Outline:
+    outline = Outline()
+    outline.feed(text)
+    return outline
+
 
 @pytest.fixture(scope="module")
 def text(tiny) -> str:
-    return page("tiny", tiny, provenance=PROVENANCE)
+    return page(TINY, tiny, provenance=PROVENANCE)
 
 
 @pytest.fixture(scope="module")
 def outline(text) -> Outline:
-    parser = Outline()
-    parser.feed(text)
-    return parser
+    return read(text)
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Pages without their figures, for tests of words, which are then made in a moment."""
-    monkeypatch.setattr("pipelines.report.page.section", lambda *_: "<p>figures</p>")
+    """Pages without their pictures, for tests of words, which are then made in a moment."""
+    monkeypatch.setattr("pipelines.report.vega.embed", lambda *_, **__: '<div class="chart"></div>')
 
 
 def part(text: str, key: str) -> str:
-    found = re.search(rf'(?s)<section id="{key}".*?</section>', text)
-    assert found is not None, key
-    return found[0]
+    match = re.search(rf'(?s)<section id="{key}".*?</section>', text)
+    assert match is not None, key
+    return match[0]
 
 
-def test_every_verdict_is_there_with_its_word(text, tiny):
-    for row in verdicts("tiny", tiny).iter_rows(named=True):
-        line = re.search(rf'<tr><th scope="row">{re.escape(escape(row["claim"]))}</th>.*?</tr>', text)
-        assert line is not None
-        assert f">{prose.status(row)}</span>" in line[0]
+def renamed(tables, study: str, names: dict[str, str]):
+    """The rows of tiny under another study and other names of arms."""
+    recipes = {f"tiny.{old}": f"{study}.{new}" for old, new in names.items()}
+    return {
+        name: rows.with_columns(pl.col("recipe").replace(recipes), study=pl.lit(study))
+        if "recipe" in rows.collect_schema()
+        else rows
+        for name, rows in tables.items()
+    }
+
+
+def foreign(study: str, names: dict[str, str], seeds=(0, 1, 2), story: Story | None = None):
+    """A study of core arms with these names, as somebody else would declare it."""
+    known = {recipe.arm: recipe for recipe in TINY.arms()}
+    arms = tuple(replace(known[old], study=study, arm=new) for old, new in names.items())
+    return replace(TINY, name=study, title="", suites={"core": arms}, seeds=seeds, anchor=None, story=story)
+
+
+NAMES = {"sft": "imitate", "opd": "distill", "rlvr": "grpo", "sft-matched": "offline"}
+
+
+def test_the_first_screen_has_the_result_a_table_a_picture_and_the_counts(text, tiny):
+    header = text.partition("<header>")[2].partition("</header>")[0]
+    decided = verdicts("tiny", tiny, STORY)
+    (lead,) = re.findall(r'<p class="lead">(.*?)</p>', header)
+    assert lead.startswith("SFT turns the weights 11 times as far as OPD")
+    assert "tell the two apart" in lead, "the control is part of the result"
+    assert header.count("<tr>") - 1 == 5 and header.count('class="chart"') == 1
+    assert len(re.findall(r'<td data-head="OPD">', header)) == 5 and "about 1 deg" in header
+    for name, count in words.counted(decided).items():
+        assert f'href="#verdicts-{name}">{words.count_words(name, count)}</a>' in header
+
+
+def test_at_most_so_many_words_are_not_folded(every, outline, undrawn):
+    assert outline.words <= MOST_WORDS
+    assert read(page(TINY, every, provenance=PROVENANCE)).words <= MOST_WORDS
+
+
+def test_every_verdict_is_there_under_its_status(text, tiny):
+    for row in verdicts("tiny", tiny, STORY).iter_rows(named=True):
+        folded = re.search(rf'(?s)<details id="verdicts-{words.status(row)}">.*?</details>', text)
+        assert folded is not None
+        assert f'<th scope="row">{escape(row["claim"])}</th>' in folded[0]
+
+
+def test_a_verdict_has_its_interval_its_control_the_published_values_and_how_it_was_decided(text):
+    line = re.search(r'<tr><th scope="row">unchanged weights, bf16: SFT &lt; OPD</th>.*?</tr>', text)
+    assert line is not None
+    effect, control, paper, how = re.findall(r"<td [^>]*>(.*?)</td>", line[0])
+    assert effect.startswith("SFT 0.600 %, OPD 4.90 %; difference -4.30") or "difference" in effect
+    assert control.startswith("not seen once matched: ") and "sft-matched in SFT" in control
+    assert paper == "8.1 % / 51.6 %" and "bootstrap" in how and "80 % power" in how and "3 seeds" in how
 
 
 def test_the_page_asks_for_nothing(text):
-    names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text).replace('const SVG = "http://www.w3.org/2000/svg"', "")
-    assert "http" not in names.replace("http-equiv", "")
-    assert not re.search(r"<(link|iframe|img)\b|<script[^>]*\bsrc\b|@import|url\((?!#)|fetch\(|import\(", text)
+    outside = re.sub(r'(?s)<script type="text/plain".*?</script>', "", text)
+    outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", outside).replace("http-equiv", "")
+    assert "http" not in outside
+    assert not re.search(r"<(link|iframe)\b|<script[^>]*\bsrc\b|@import|url\((?!#)|fetch\(|import\(", outside)
     assert "default-src 'none'" in text, "and may not ask"
 
 
@@ -99,157 +163,137 @@ def test_headings_descend_one_level_at_a_time(outline):
     assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
 
 
-def test_figures_have_words_for_those_who_do_not_see_them(outline):
-    assert len(outline.svgs) == len(FIGURES) + len(DRAWN)
-    for svg in outline.svgs:
-        assert svg["role"] == "img"
-        assert svg["aria-label"]
-        assert "width" not in svg  # the page decides
+def test_every_cell_knows_its_head_for_narrow_pages_and_every_table_its_caption(text):
+    assert not re.search(r"<td(?! data-head=)", text)
+    assert text.count("<table") == text.count("<caption>")
 
 
 def test_provenance_is_stated_and_escaped(text):
-    assert "at commit 0123abc" in text
-    assert "file:///tmp/&lt;store&gt;" in text
-    assert "<store>" not in text
+    assert "commit 0123abc" in text
+    assert "file:///tmp/&lt;store&gt;" in text and "<store>" not in text
 
 
-def test_tables_of_scores_and_missing_values_are_there(text):
-    assert "400 (100 x 4)" in text
-    assert "zero update" in text
-    assert "48 of 288" in text
-
-
-def test_the_nulls_are_told_beside_three_figures_and_only_where_there_are_any(text, tiny):
-    assert text.count("<b>Beside a null.</b>") == 3
-    assert "a direction that never turns. At 5 % and 100 % of the run it shows SFT 7.45 and 5.40 (measured" in text
-    bare = page("tiny", {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
-    assert "Beside a null" not in bare and bare.count("<svg") == text.count("<svg")
-
-
-def test_error_bounds_are_stated_with_what_they_leave_out(text):
+def test_tables_of_scores_missing_values_and_bounds_are_there(text):
+    assert "400 (100 x 4)" in text and "zero update" in text and "48 of 288" in text
     line = re.search(r'<tr><th scope="row">largest angle of rotation</th>.*?</tr>', text)
     assert line is not None
-    assert re.findall(r"<td>(.*?)</td>", line[0]) == ["120", "1.00e-3", "1.00e-3", "24", "0"]
+    assert re.findall(r"<td [^>]*>(.*?)</td>", line[0]) == ["120", "1.00e-3", "1.00e-3", "24", "0"]
+
+
+def test_the_nulls_are_told_beside_three_figures_and_only_where_there_are_any(text, tiny, undrawn):
+    folded = text.count("<b>Beside a null.</b>")
+    assert folded == 3
+    bare = page(TINY, {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
+    assert "Beside a null" not in bare
 
 
 def test_the_words_change_with_the_numbers(plant, text, undrawn):
-    assert "What does not reproduce" not in text
-    turned = page("tiny", plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
-    assert "What does not reproduce" in turned
+    assert 'id="verdicts-fails"' not in text
+    assert 'id="verdicts-fails"' in page(TINY, plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
 
 
-def test_one_seed_and_no_control(smollm, undrawn):
-    text = page("smollm", smollm, provenance={})
-    assert "no matched offline control" in text
-    assert ">one seed</span>" in text
-    assert ">holds</span>" not in text
-    assert "with seed 0" in text
+def test_one_seed_decides_nothing_and_says_so(smollm, undrawn):
+    text = page(find_study("smollm"), smollm, provenance={})
+    assert 'id="verdicts-one-seed"' in text and 'id="verdicts-holds"' not in text
+    assert "3 arms, seed 0" in text and "One seed: no intervals" in text
 
 
 def test_runs_that_are_left_out_are_named(plant, undrawn):
     short = pl.col("recipe").eq("tiny.opd") & pl.col("seed").eq(1) & pl.col("step").gt(50)
     tables = plant()
     tables["rotation"] = tables["rotation"].filter(~short)
-    assert "Left out: opd seed 1 has rows of rotation up to step 50 of 100." in page("tiny", tables, provenance={})
+    assert "left out: opd seed 1 has rows of rotation up to step 50 of 100." in page(TINY, tables, provenance={})
 
 
-def test_empty_and_partial_studies_do_not_crash(tiny):
-    empty = page("tiny", {}, provenance={})
-    assert "no runs of the arms that are put beside the paper: SFT, OPD, RLVR and sft-matched." in empty
-    assert 'href="#headline"' in empty and 'id="objectives"' not in empty
+def test_empty_and_partial_studies_do_not_crash(tiny, undrawn):
+    empty = page(TINY, {}, provenance={})
+    assert "no run of the suite core is measured yet. opd study run tiny" in empty
+    assert 'class="chart"' not in empty and read(empty).open == []
     partial = {name: frame.filter(pl.col("recipe") == "tiny.opd") for name, frame in tiny.items() if name != "verdicts"}
-    assert "OPD (100 steps) were trained" in page("tiny", partial, provenance={})
+    assert "Study tiny: 1 arm, seeds 0, 1 and 2" in page(TINY, partial, provenance={})
 
 
 def test_the_same_tables_give_the_same_page(tiny, text):
-    assert page("tiny", tiny, provenance=PROVENANCE) == text
+    assert page(TINY, tiny, provenance=PROVENANCE) == text
 
 
-def test_arms_of_the_suite_objectives_have_a_section_where_one_is_measured(varied, text, undrawn):
-    found = page("tiny", varied, provenance=PROVENANCE)
-    assert 'href="#objectives"' in found and 'id="objectives"' not in text
-    section = re.search(r'(?s)<section id="objectives".*?</section>', found)
-    assert section is not None
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', section[0])
-    assert rows[: 2 + len(OBJECTIVES.arms)] == ["OPD", "RLVR", *OBJECTIVES.arms]
-    assert section[0].partition("<table>")[0].count("<li>") == len(OBJECTIVES.groups)
-    outline = Outline()
-    outline.feed(found)
-    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
-    assert all(link[1:] in outline.ids for link in outline.links)
-
-
-def test_figures_verdicts_and_the_headline_are_about_core_arms(varied, text, undrawn):
-    found = page("tiny", varied, provenance=PROVENANCE)
-    for key in ("findings", "headline", "arms"):
-        assert part(found, key) == part(text, key), key
-    for key in ("verdicts", "evaluation"):  # which have tables of their own for the other arms
-        first, other = (part(page, key).partition("<table>")[2].partition("</table>")[0] for page in (found, text))
-        assert first == other, key
-
-
-def test_missing_values_and_bounds_are_counted_over_every_arm_on_the_page(varied, undrawn):
-    found = page("tiny", varied, provenance=PROVENANCE)
-    runs = 3 * (4 + len(OBJECTIVES.arms))
-    assert f"{4 * runs} of {6 * 4 * runs}" in found
-    line = re.search(r'<tr><th scope="row">spectral drift \(NSS\)</th><td>(\d+)</td>', found)
-    assert line is not None and int(line[1]) == runs * 3 * 2
-
-
-def test_figures_follow_a_dark_page(text):
-    drawn = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
-    assert drawn and all('fill="var(--ground, #ffffff)"' in svg for svg in drawn)
-    assert not any(f'"{color}"' in svg for svg in drawn for color in VARIABLES)
-
-
-def test_interventions_and_controls_have_sections_where_measured(every, text, undrawn):
-    found = page("tiny", every, provenance=PROVENANCE)
-    for suite in (INTERVENTIONS, CONTROLS):
-        assert f'id="{suite.name}"' not in text and f'href="#{suite.name}"' in found
-        section = part(found, suite.name)
+def test_suites_have_a_folded_table_where_measured_and_one_line_with_a_command_where_not(every, text, undrawn):
+    assert "Not measured yet: opd study run tiny --suite objectives" in text
+    whole = page(TINY, every, provenance=PROVENANCE)
+    for suite in (OBJECTIVES, INTERVENTIONS, CONTROLS):
+        folded = re.search(rf'(?s)<details id="suite-{suite.name}">.*?</details>', whole)
+        assert folded is not None and f'id="suite-{suite.name}"' not in text
         arms = [arm for arm in suite.arms if f"-at{SOON}" not in arm]
-        assert all(f'<tr><th scope="row">{arm}</th>' in section for arm in arms)
-        assert "What holds (" in section and "What is asked here besides" in section
-    assert "What the paper says of them" in part(found, "interventions")
-    assert "What is left between OPD and RLVR once their updates are equally large" in part(found, "controls")
-    assert "a random basis in place of its own" in part(found, "interventions")
-    outline = Outline()
-    outline.feed(found)
+        assert all(f'<tr><th scope="row">{arm}</th>' in folded[0] for arm in arms)
+    outline = read(whole)
     assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
-    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False))
+    assert {link[1:] for link in outline.links} <= set(outline.ids)
 
 
-def test_the_ledger_has_both_intervals_the_control_and_the_power(text):
-    line = re.search(r'<tr><th scope="row">unchanged weights, bf16: SFT &lt; OPD</th>.*?</tr>', text)
-    assert line is not None
-    cells = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", line[0])]
-    verdict, effect, control, paper, boot, size, power, seeds, weighted, *_ = cells
-    assert (verdict, seeds, weighted) == ("holds", "3", "yes")
-    assert control.endswith(
-        ": not seen (sft-matched in SFT&#x27;s place: OPD&#x27;s start, learning rate, steps and batch)"
-    )
-    assert paper == "8.1 % / 51.6 %" and float(size) < -100
-    assert all(words.endswith("points") for words in (effect, boot, power))
-    assert "covers the mean in 75 % of cases" in part(text, "verdicts")
+def test_the_headline_is_about_core_arms(every, text, undrawn):
+    numbers = [part.partition("</tbody>")[0] for part in (text, page(TINY, every, provenance=PROVENANCE))]
+    assert numbers[0].partition("<tbody>")[2] == numbers[1].partition("<tbody>")[2]
 
 
-def test_weightings_stand_side_by_side_and_roles_and_layers_are_folded(text):
-    section = part(text, "means")
-    assert section.count("<td>unweighted</td>") == section.count("<td>parameters</td>") == 17
-    assert section.count("<details>") == 17 and section.count("by role</caption>") == 17
-    assert "33 have a difference of the same sign" in section
+def test_exhibits_stand_where_their_suites_are_measured(text, every, undrawn):
+    assert len(re.findall(r'id="exhibit-(\w+)"', text)) == 5, "Table 1 and Figures 2 to 5"
+    whole = page(TINY, every, provenance=PROVENANCE)
+    assert set(re.findall(r'id="exhibit-(\w+)"', whole)) == {exhibit.key for exhibit in STORY.exhibits}
 
 
-def test_power_is_printed_with_the_accuracies(text, smollm, undrawn):
-    section = part(text, "evaluation")
-    assert "difference from OPD found with 80 % power" in section and "both, 10 seeds" in section
-    assert "<td>100 x 4</td>" in section
-    assert "Power" in part(page("smollm", smollm, provenance={}), "evaluation")
+def test_an_arm_by_another_name_has_as_many_charts_and_verdicts(tiny, undrawn):
+    same = {arm: arm for arm in NAMES}
+    pages = [
+        page(foreign(study, names), renamed(tiny, study, names), provenance={})
+        for study, names in (("tiny", same), ("mine", NAMES))
+    ]
+    charts = [read(text).charts for text in pages]
+    rows = [len(re.findall(r'<th scope="row">[^<]* differs from ', text)) for text in pages]
+    assert charts[0] == charts[1] == len(FIGURES)
+    assert rows[0] == rows[1] == 6 * (len(COMPARED) + 1)
+    assert all(f">{name}<" in pages[1] for name in NAMES.values())
+    assert not re.search(r"\b(SFT|RLVR|sft-matched|2606\.07082)\b", pages[1])
 
 
-def test_a_page_of_the_suite_objectives_alone_is_whole(plant, undrawn):
-    core = ("sft", "opd", "rlvr", "sft-matched")
-    found = page("tiny", plant(drop=core, more=("opd-pg",)), provenance=PROVENANCE)
-    assert "no runs of the arms that are put beside the paper" in found
-    section = re.search(r'(?s)<section id="objectives".*?</section>', found)
-    assert section is not None and re.findall(r'<tr><th scope="row">(.*?)</th>', section[0])[0] == "opd-pg"
+def test_a_declared_control_is_read_beside_what_it_controls(tiny, undrawn):
+    story = Story(arms=(Arm(key="distill", label="Distilled", control="offline"),))
+    text = page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
+    assert "Distilled differs from offline (its matched control) in" in text
+    assert "offline in the place of Distilled" in text
+
+
+def test_two_arms_two_seeds_and_no_anchor_make_a_page(tiny, undrawn):
+    names = {"opd": "distill", "rlvr": "grpo"}
+    rows = {
+        name: table.filter(pl.col("recipe").is_in(["tiny.opd", "tiny.rlvr"]), pl.col("seed") < 2)
+        if "recipe" in table.collect_schema()
+        else table
+        for name, table in tiny.items()
+    }
+    text = page(foreign("mine", names, seeds=(0, 1)), renamed(rows, "mine", names), provenance={})
+    assert "A verdict takes three seeds; two seeds are measured." in text
+    assert f"{len(COMPARED) + 1} with two seeds" in text
+    assert read(text).charts == len(FIGURES) and "Not measured yet" not in text
+
+
+@pytest.mark.parametrize("room", ["report", "statistics", "regimes"])
+def test_no_room_below_the_story_knows_an_arm_or_a_paper(room):
+    """No text in the code names an arm of tiny or the paper; docstrings and objectives (`kind`) are not texts."""
+    root = Path(__file__).parents[3] / "pipelines" / room
+    named = re.compile(r"\b(SFT|OPD|RLVR|sft-matched|2606\.07082|paper)\b")
+    guilty = []
+    for file in root.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        docstrings = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                text = node.value
+                if named.search(text) and text != "paper":  # the column and the section of that name
+                    guilty.append(f"{file.name}:{node.lineno} {text[:60]}")
+    assert guilty == []

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from opd_ops.recipe import FinalOf, SnapshotOf
-from pipelines.runs import proof
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.geometry.measuring import measure_run, measured
 from pipelines.runs.trajectories import starts
+from pipelines.store import proof
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.runs.conftest import CUTS, drifted, model

@@ -8,8 +8,8 @@ import pytest
 
 from opd_ops.recipe.reaction import earlier
 from pipelines.lake import TABLES
-from pipelines.report.readings import readings
-from pipelines.report.regime.profile import profiles
+from pipelines.regimes.profile import profiles
+from pipelines.regimes.readings import readings
 from pipelines.studies.pairs import SHARES, WHOLE, choose_pairs, nearest, require_pairs
 from pipelines.studies.steps import MOST, choose
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from opd_ops.recipe.reaction import Guard
 from pipelines import lake
-from pipelines.report import bands
-from pipelines.report.readings import MEASURED, QUANTITIES
+from pipelines.regimes import bands
+from pipelines.regimes.readings import MEASURED, QUANTITIES
 from pipelines.runs.external.imports import measure_import, plan
 from pipelines.runs.geometry import monitor
 from pipelines.runs.geometry.measuring import measure, tasks

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.report.readings import readings
+from pipelines.regimes.readings import readings
 from pipelines.runs.geometry import monitor, projecting
 from pipelines.runs.geometry.measuring import measure, tasks
 from pipelines.runs.geometry.projecting import Course, project, with_projected

@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 
 from pipelines import lake
-from pipelines.report.claims import CLAIMS
+from pipelines.paper.claims import CLAIMS
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store
 from pipelines.studies.catalog import find_study
-from tests.pipelines.report.conftest import plant_study
+from tests.pipelines.planted import plant_study
 
 TINY = find_study("tiny")
 
@@ -48,30 +48,8 @@ def test_the_suites_that_are_measured_are_tables_of_their_own(store):
     assert "| opd-pg |" in found["objectives"] and "| rlvr-norm |" in found["controls"]
 
 
-def test_the_terminal_has_headline_verdicts_controls_and_power(store):
-    comparing.decide(store, TINY)
-    told = comparing.terminal(store, TINY)
-    for words in ("paper, 8B SFT/OPD/RLVR", "its control", "80 % power"):
-        assert words in told
-    (line,) = [line for line in told.splitlines() if "unchanged weights, bf16: SFT < OPD" in line]
-    assert line.startswith("holds ") and ": not seen " in line
-    assert "contradicted" not in told
-
-
-def test_the_terminal_of_a_suite_is_about_it(store):
-    decided = set(comparing.decide(store, TINY)["claim"])
-    told = {suite: comparing.terminal(store, TINY, suite) for suite in ("core", "objectives", "controls")}
-    for suite, text in told.items():
-        about = {claim.text for claim in CLAIMS if claim.suite == suite} & decided
-        assert about and all(claim in text for claim in about)
-        assert not any(f" {claim} " in text for claim in decided - about)
-    assert "paper, 8B" not in told["objectives"] and told["objectives"].startswith("arm ")
-    assert "\nrlvr-norm " in told["controls"] and "rlvr-norm" not in told["objectives"]
-
-
-def test_a_study_without_rows_has_no_suites_and_no_power(tmp_path):
+def test_a_study_without_rows_has_no_suites(tmp_path):
     empty = Store(f"file://{tmp_path}/empty")
     (tmp_path / "empty").mkdir()
     assert comparing.decide(empty, TINY).is_empty() and comparing.varied(empty, TINY) == {}
-    assert "power" not in comparing.terminal(empty, TINY)
     assert pl.read_parquet(empty.path("lake/means/study=tiny/part-0.parquet")).is_empty()

@@ -1,0 +1,146 @@
+"""Which partitions Dagster offers, and so counts as missing until they are made.
+
+A suite is offered once a run of it is in the store, or it was asked for: by `opd study run` or `opd study backfill`, by
+the nightly sweep, or by the job `offer` in the UI. A study of one's own was asked for by naming it in OPD_STUDIES; one
+of this package is offered by itself only over a store that holds no study yet, so that a first look has something to
+start. Both only where they can run: with their weights and data at hand, and without GPUs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dagster as dg
+
+from assets import partitions
+from assets.exhibits import exhibits
+from assets.partitions import STUDIES, anchor_key, run_key
+from opd_ops.recipe import Recipe
+from pipelines.runs.external import watchlist
+from pipelines.runs.resources import needs
+from pipelines.store.objects import Store
+from pipelines.store.trajectory import Trajectory
+from pipelines.studies.study import Study
+
+EXTERNAL = "external."  # begins the recipes of imports
+Offers = dict[str, list[str]]  # partition keys by the name of their definition
+BY_JOB = {  # the definition of a job's partitions
+    "models": "studies",
+    "teachers": "teachers",
+    "anchors": "anchors",
+    "runs": "runs",
+    "comparison": "studies",
+    "paper": "exhibits",
+}
+OWN = ("tiny", "smollm", "qwen3-8b")  # studies of this package
+
+
+def of_study(study: Study) -> Offers:
+    """What a study has whatever of it is run: its models and its comparison."""
+    return {
+        "studies": [study.name],
+        "teachers": [study.name] if partitions.is_taught(study) else [],
+        "exhibits": [study.name] if exhibits(study) else [],
+    }
+
+
+def of_runs(study: Study, arms: Sequence[Recipe], seeds: Sequence[int]) -> Offers:
+    """The study, the runs of some arms, and the anchors that these may start from."""
+    anchors = [anchor_key(study.name, seed) for seed in seeds] if study.anchor else []
+    runs = [run_key(recipe.name, seed) for recipe in arms for seed in seeds]
+    return of_study(study) | {"anchors": anchors, "runs": runs}
+
+
+def of_jobs(study: Study, asked: Iterable[tuple[str, str]]) -> Offers:
+    """The study, and the partitions of jobs that a launch asks for, which may be of other studies."""
+    return merged(of_study(study), *({BY_JOB[job]: [partition]} for job, partition in asked))
+
+
+def of_store(store: Store) -> Offers:
+    """What is offered over a store before anything more is asked for."""
+    names = set(store.list("runs"))
+    begun = {study.name: begun_suites(store, study, names) for study in STUDIES.values()}
+    imports = [name.removeprefix(EXTERNAL) for name in sorted(names) if name.startswith(EXTERNAL)]
+    offers: Offers = {"external": imports, "watched": sorted(set(imports) & set(watchlist.names(store)))}
+    for study in STUDIES.values():
+        suites = begun[study.name]
+        if not suites and (study.name not in OWN or not any(begun.values())) and can_run(store, study):
+            suites = ["core"]
+        if suites:
+            arms = [recipe for suite in suites for recipe in study.arms(suite)]
+            offers = merged(offers, of_runs(study, arms, study.seeds))
+            helpers = [recipe for recipe in study.helpers if recipe.name in names]
+            offers = merged(offers, {"runs": [run_key(recipe.name, 0) for recipe in helpers]})
+    return offers
+
+
+def begun_suites(store: Store, study: Study, names: set[str]) -> list[str]:
+    """The suites of which a run is registered. names: the recipes that the store has a folder of."""
+    return [
+        suite
+        for suite, arms in study.suites.items()
+        if any(
+            Trajectory(store, recipe.name, seed).registered()
+            for recipe in arms
+            if recipe.name in names
+            for seed in study.seeds
+        )
+    ]
+
+
+def can_run(store: Store, study: Study) -> bool:
+    """Whether the suite core can run here as far as can be said without Ray: it needs no GPU, and lacks no file."""
+    recipes = [*study.models, *study.arms()]
+    if any(needs.declared(recipe) for recipe in recipes):
+        return False
+    if study.weights and not store.exists(f"{study.weights}/config.json"):
+        return False
+    try:
+        needs.require(recipes)
+    except ValueError:
+        return False
+    return True
+
+
+def merged(*several: Mapping[str, Iterable[str]]) -> Offers:
+    """All of several, each key once and in order."""
+    names = dict.fromkeys(name for offers in several for name in offers)
+    return {name: list(dict.fromkeys(key for offers in several for key in offers.get(name, ()))) for name in names}
+
+
+def offer(instance: dg.DagsterInstance, offers: Mapping[str, Sequence[str]]) -> int:
+    """Add what is not offered yet; how many partitions that is."""
+    added = 0
+    for name, keys in offers.items():
+        known = set(instance.get_dynamic_partitions(name))
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if new:
+            instance.add_dynamic_partitions(name, new)
+        added += len(new)
+    return added
+
+
+class Asked(dg.Config):
+    """A study of `opd study list` and some of its suites, seeds as it declares them."""
+
+    study: str
+    suites: list[str] = ["core"]
+
+
+@dg.op
+def offer_suites(context: dg.OpExecutionContext, config: Asked) -> None:
+    """Add the runs of the suites to the partitions. Errors: Failure naming an unknown study or suite."""
+    study = partitions.study_of(config.study)
+    try:
+        arms, seeds = study.select(config.suites, [], [])
+    except ValueError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    added = offer(context.instance, of_runs(study, arms, seeds))
+    context.log.info(f"{study.name}, suite {', '.join(config.suites)}: {added} partitions added")
+
+
+@dg.job(
+    name="offer",
+    description="Asks for suites of a study: their runs become partitions, which can then be materialised. "
+    "In the launchpad: `ops: {offer_suites: {config: {study: tiny, suites: [objectives]}}}`.",
+)
+def job() -> None:
+    offer_suites()

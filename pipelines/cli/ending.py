@@ -1,0 +1,157 @@
+"""The last lines of `opd study run`: what was decided, the headline by arm, and where the page is.
+
+At most `LINES` lines within the terminal's width; a path alone may be longer, since it is to be copied.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.cli.layout import shorten, terminal_width, wrap
+from pipelines.cli.verdicts import counts, decided, difference
+from pipelines.store.objects import Store
+from pipelines.studies.study import Study
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pipelines.statistics.metrics import Metric
+
+LINES = 15  # at most, with the empty ones
+NAMED = (
+    (3, 3),
+    (3, 2),
+    (2, 2),
+    (2, 1),
+    (1, 1),
+    (0, 0),
+)  # statements named that fail and that are undecided, as room allows
+FULL = 3  # seeds that a verdict takes
+
+
+def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -> str:
+    """What a person reads after a launch. time: where the seconds went, in one line; empty for none."""
+    from pipelines.runs.verdicts import comparing
+
+    tables = comparing.tables(store, study)
+    arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
+    rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
+    table = _headline(study, tables, arms)
+    end = [
+        *(wrap(f"time: {time}").splitlines() if time else []),
+        *where(store, comparing.report_key(study), study.name),
+    ]
+    lines = []
+    for failing, undecided in NAMED:
+        head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)
+        lines = [*head, *left_out, *(["", *table] if table else []), "", *end]
+        if len(lines) <= LINES:
+            break
+    return "\n".join(lines if len(lines) <= LINES else [line for line in lines if line])
+
+
+def _left_out(excluded: Sequence[str]) -> list[str]:
+    """One line for the runs that do not count."""
+    more = f" (and {len(excluded) - 1} more)" if len(excluded) > 1 else ""
+    return [f"{'left out':<11}{shorten(run, terminal_width() - 11 - len(more))}{more}" for run in excluded[:1]]
+
+
+def where(store: Store, key: str, name: str) -> list[str]:
+    """Where the page of a study or an import is, and how it is opened where no browser can read the store."""
+    path = store.location(key)
+    if "://" in path:
+        return [f"page: {path}", f"a copy to open: opd report {name} --save {name}.html"]
+    here = os.path.relpath(path)
+    return [f"page: {path if here.startswith('..') else here} (open it in a browser)"]
+
+
+def _statements(
+    study: Study, suites: Sequence[str], rows: "pl.DataFrame", seeds: dict[str, int], failing: int, undecided: int
+) -> list[str]:
+    """The counts, what fails and what is undecided; why there is nothing of that, where there is nothing.
+
+    seeds: of the measured arms. failing, undecided: how many statements are named at most.
+    """
+    core = list(suites) == ["core"]
+    name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
+    command = f"opd study verdicts {study.name}{'' if core else ''.join(f' --suite {suite}' for suite in suites)}"
+    if rows.is_empty():
+        why = f"that takes two measured arms, and there is {len(seeds)}" if len(seeds) < 2 else "of these arms"
+        return wrap(f"{name}: no statements ({why})").splitlines()
+    if most < FULL:
+        number = f"{most} seed{'' if most == 1 else 's'}"
+        few = f"none decided, since that takes {FULL} seeds and these arms have {number}; the differences"
+        return wrap(f"{name}: {len(rows)} statements, {few}: {command}").splitlines()
+    lines = wrap(f"{name}: {counts(rows)}").splitlines()
+    for status, limit in (("fails", failing), ("undecided", undecided)):
+        of_status = rows.filter(status=status)
+        lines += [_line(row, status if not place else "") for place, row in enumerate(of_status.head(limit).to_dicts())]
+        if len(of_status) > limit:
+            rest = f"and {len(of_status) - limit} more" if limit else f"{len(of_status)}"
+            line = f"{'' if limit else status:<11}{rest}: {command}"
+            narrowed = f"{line} --status {status}"
+            lines.append(narrowed if len(narrowed) <= terminal_width() else line)
+    return lines
+
+
+def _line(row: dict[str, Any], status: str) -> str:
+    """A statement in one line: with its difference where that fits."""
+    room = terminal_width() - 11
+    whole = f"{row['claim']}: {difference(row)}"
+    return f"{status:<11}{whole if len(whole) <= room else shorten(row['claim'], room)}"
+
+
+def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> dict[str, int]:
+    """Arms that are measured, with the number of their seeds."""
+    import polars as pl
+
+    names = {f"{study.name}.{arm}": arm for arm in arms}
+    rows = tables["update_norm"].filter(pl.col("recipe").is_in(list(names)))
+    found = rows.group_by("recipe").agg(pl.col("seed").n_unique()).collect()
+    return {names[recipe]: seeds for recipe, seeds in found.iter_rows()}
+
+
+def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> list[str]:
+    """A heading, and a row per metric with a column per arm; arms beyond the width are named by their number."""
+    from pipelines.statistics.headline import ABSENT, cell, headline
+    from pipelines.statistics.numbers import aligned
+    from pipelines.statistics.stories import story_of
+
+    story, rows = story_of(study), []
+    for name, unit, metrics in _metrics(tables):
+        frames = (headline(study.name, tables, story, (metric,), arms) for metric in metrics)
+        frame = next((frame for frame in frames if not frame.is_empty()), None)
+        if frame is not None:
+            cells = {row["arm"]: cell(row).removesuffix(f" {unit}") for row in frame.iter_rows(named=True)}
+            rows.append((f"{name}, {unit}" if unit else name, cells))
+    present = [arm for arm in arms if any(arm in cells for _, cells in rows)]
+    if not present:
+        return []
+    columns = [["mean ± 95 %", *(name for name, _ in rows)]]
+    columns += [[story.label(arm), *(cells.get(arm, ABSENT) for _, cells in rows)] for arm in present]
+    widths = [max(map(len, column)) for column in columns]
+    fitting = len(columns)
+    while fitting > 2 and sum(widths[:fitting]) + 2 * (fitting - 1) > terminal_width():
+        fitting -= 1
+    lines = aligned(list(zip(*columns[:fitting], strict=True))).splitlines()
+    if more := len(columns) - fitting:
+        lines.append(f"and {more} more arm{'' if more == 1 else 's'} on the page")
+    return lines
+
+
+def _metrics(tables: "dict[str, pl.LazyFrame]") -> "list[tuple[str, str, tuple[Metric, ...]]]":
+    """The four rows: a name, its unit, and the metrics of which the first that has values is shown."""
+    import polars as pl
+
+    from pipelines.statistics.metrics import ACCURACY, ROTATION, STABLE_RANK, UNCHANGED
+
+    evaluated = tables["evaluation"].select(pl.col("temperature").max()).collect().item()
+    temperature = 1.0 if evaluated is None else evaluated
+    accuracy = replace(ACCURACY, where=(("temperature", temperature),))
+    return [
+        ("unchanged", "%", (UNCHANGED,)),
+        ("rotation", "deg", (ROTATION["bf16"], ROTATION["master"])),
+        ("stable rank", "", (STABLE_RANK["master"], STABLE_RANK["bf16"])),
+        (f"accuracy T={temperature:g}", "%", (accuracy,)),
+    ]

@@ -1,0 +1,72 @@
+"""Text that fits the terminal: wrapped lines, and tables whose columns are wrapped or stacked and never cut."""
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from pipelines.statistics.numbers import aligned
+
+OF_FILES = 100  # columns where the output is no terminal and COLUMNS says nothing
+UNLIMITED = 1_000_000
+LEAST = 40  # columns below which nothing is fitted
+NARROW = 24  # columns that a wrapped column needs beside the others; with fewer it stands on lines of its own
+MORE = "…"
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; of COLUMNS, or `OF_FILES`, where the output is none."""
+    return max(LEAST, shutil.get_terminal_size((OF_FILES, 24)).columns)
+
+
+def wrap(text: str, first: str = "", rest: str | None = None, width: int | None = None) -> str:
+    """`text` behind `first`, its other lines behind `rest` (default: as wide a space). A long word stays whole.
+
+    width: columns; by default the terminal's, and one line where the output is none: others wrap, search and cut it.
+    """
+    indent = " " * len(first) if rest is None else rest
+    lines = textwrap.wrap(
+        " ".join(text.split()),
+        max(LEAST, shutil.get_terminal_size((UNLIMITED, 24)).columns) if width is None else width,
+        initial_indent=first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) or first.rstrip()
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` in at most `width` columns: whole words, and a mark where some are left out."""
+    if len(text) <= width:
+        return text
+    words = text[: max(1, width - 1)]
+    return f"{words.rsplit(' ', 1)[0].rstrip(' ,;:(')}{MORE}"
+
+
+def fit_table(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of text in aligned columns, the last column wrapped in what is left of the width."""
+    heads = [line[:-1] for line in lines]
+    left = aligned([[*head, "|"] for head in heads]).splitlines()  # the mark keeps the widths of all lines equal
+    room = terminal_width() - (len(left[0]) - 1)
+    parts = []
+    for line, text in zip(left, (line[-1] for line in lines), strict=True):
+        if room >= NARROW or len(text) <= room:
+            parts.append(wrap(text, line[:-1], width=terminal_width()) if text else line[:-1].rstrip())
+        else:
+            parts += [line[:-1].rstrip(), wrap(text, "    ", width=terminal_width())]
+    return "\n".join(parts)
+
+
+def stack_table(lines: Sequence[Sequence[str]], keys: int = 1) -> str:
+    """Rows of text in aligned columns; columns beyond the width stand in tables below, each behind the first `keys`."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    room = terminal_width() - sum(width + 2 for width in widths[:keys])
+    groups, used = [], room
+    for column in range(keys, len(widths)):
+        if not groups or used + widths[column] > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(column)
+        used += widths[column] + 2
+    tables = [[[*line[:keys], *(line[column] for column in group)] for line in lines] for group in groups]
+    return "\n\n".join(aligned(table) for table in tables)

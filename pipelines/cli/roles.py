@@ -1,0 +1,94 @@
+"""What `opd measure` ends with: one row a role, at the last step, of the numbers that its tables hold."""
+
+from typing import Any
+
+from pipelines.cli.layout import stack_table, wrap
+from pipelines.store.objects import Store
+
+COUNTED = ("update_support", "unchanged")  # weighted by numbers of weights
+SAYS_NOTHING = 90.0  # degrees: a bound on an angle that excludes nothing
+ABSENT = "-"
+
+
+def role_lines(store: Store, recipe: str, step: int) -> str:
+    """A heading and a table: means over the matrices of each role, and the largest error bound of each column.
+
+    Empty where none of the tables has a row at that step. Columns: unchanged weights in the bf16 view, the rest in the
+    widest view: mean angle of rotation on the input side at the largest k, NSS, stable rank, relative norm.
+    """
+    import polars as pl
+
+    columns = {name: rows for name, rows in _columns(store, recipe, step).items() if not rows.is_empty()}
+    if not columns:
+        return ""
+    every = pl.concat([rows.select("matrix", "role") for rows in columns.values()]).unique()
+    counts = dict(every.group_by("role").len().iter_rows())
+    roles = sorted(counts, key=_place)
+    lines = [["role", "matrices", *columns]]
+    for role in roles:
+        of_role = (rows.filter(role=role) for rows in columns.values())
+        lines.append([role, str(counts[role]), *(_mean(rows) for rows in of_role)])
+    bounds = [_bound(rows) for rows in columns.values()]
+    if any(bounds):
+        lines.append(["bounds <=", "", *bounds])
+    view = next((rows["view"][0] for name, rows in columns.items() if name != "unchanged, %"), "bf16")
+    seen = {"master": "of the stored weights, unchanged in bf16", "bf16": "of weights in bf16"}[view]
+    return f"{wrap(f'step {step}, means over matrices {seen}')}\n{stack_table(lines)}"
+
+
+def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
+    """By heading, a frame of matrix, role, view, value, error (null without one) and weight."""
+    import polars as pl
+
+    from pipelines import lake
+
+    def rows(table: str, value: str, error: str | None, **where: str) -> pl.DataFrame:
+        frame = lake.scan(table, store.uri).filter(pl.col("recipe") == recipe, pl.col("step") == step)
+        frame = frame.filter(**where) if where else frame
+        if "k" in lake.TABLES[table].schema:
+            frame = frame.filter(pl.col("k") == pl.col("k").max())
+        scale = 100.0 if (table, value) == COUNTED else 1.0
+        found = frame.select(
+            "matrix",
+            "role",
+            "view",
+            value=scale * pl.col(value),
+            error=pl.lit(None, pl.Float64()) if error is None else pl.col(error),
+            weight=pl.col("numel").cast(pl.Float64()) if (table, value) == COUNTED else pl.lit(1.0),
+        ).collect()
+        return found if where.get("view") else found.filter(pl.col("view") == pl.col("view").max())
+
+    return {
+        "unchanged, %": rows(*COUNTED, None, view="bf16"),
+        "rotation, deg": rows("rotation", "mean_deg", "error_deg", side="input"),
+        "NSS": rows("spectral_drift", "nss", "error"),
+        "stable rank": rows("update_norm", "stable_rank", "stable_rank_error"),
+        "norm": rows("update_norm", "relative_norm", None),
+    }
+
+
+def _mean(rows: Any) -> str:
+    """Of the values that there are, by weight."""
+    import polars as pl
+
+    there = rows.filter(pl.col("value").is_not_null())
+    if there.is_empty():
+        return ABSENT
+    return f"{(there['value'] * there['weight']).sum() / there['weight'].sum():.3g}"
+
+
+def _bound(rows: Any) -> str:
+    """The largest error bound; empty for a column that needs none, `none` where one says nothing."""
+    import polars as pl
+
+    errors = rows.filter(pl.col("value").is_not_null())["error"]
+    if errors.null_count() == len(errors):
+        return ""
+    largest = errors.max()
+    return "none" if errors.null_count() or largest >= SAYS_NOTHING else f"{largest:.1g}"
+
+
+def _place(role: str) -> int:
+    from pipelines.runs.external.imports import ROLES
+
+    return ROLES.index(role) if role in ROLES else len(ROLES)

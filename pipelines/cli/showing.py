@@ -1,0 +1,169 @@
+"""`opd study show`: a study's recipes, and what of them is in the store."""
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from opd_ops.recipe import Recipe
+from pipelines.cli.layout import fit_table, wrap
+from pipelines.cli.names import resolve_study
+from pipelines.store.names import escaped
+from pipelines.store.objects import Store, default_uri
+from pipelines.studies.catalog import spell
+from pipelines.studies.data import data_lines
+from pipelines.studies.study import Study
+
+LINES = 60  # beyond which suites that are not in the store show the names of their arms alone
+STATES = ("measured", "trained", "absent", "another recipe")
+
+
+def add_parser(parts: Any) -> None:
+    """`opd study show` among the commands of `opd study`."""
+    top = parts.add_parser(
+        "show",
+        help="a study's recipes, and what of them is in the store",
+        description="A study's recipes by suite, one line an arm, with how many of its seeds are in the store. Of a "
+        "study for GPUs also what each run takes: memory by actor, time by phase, bytes kept, from shapes alone.",
+    )
+    top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    top.add_argument("--suite", action="append", default=[], metavar="S", help="only this suite; repeatable")
+    top.add_argument("--all", action="store_true", help="every run of every suite on a line of its own")
+    top.add_argument("--gpu", choices=("h100", "h200"), default="h200", help="the class to plan for (default: h200)")
+    top.set_defaults(command=show_study)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A recipe with the state of each of its runs."""
+
+    recipe: Recipe
+    states: dict[int, str]
+
+    @property
+    def begun(self) -> bool:
+        return any(state != "absent" for state in self.states.values())
+
+    def line(self, study: Study, seed: int | None = None) -> list[str]:
+        """Cells; of one seed, or of all."""
+        recipe = self.recipe
+        start = vars(recipe.start).get("recipe") or vars(recipe.start).get("ref") or "random"
+        steps = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
+        name = [recipe.arm] if seed is None else [recipe.arm, str(seed)]
+        rate = f"{recipe.optimizer.learning_rate:g}"
+        state = self.summary() if seed is None else self.states[seed]
+        return [*name, recipe.objective.kind, rate, steps, state, start.removeprefix(f"{study.name}.")]
+
+    def summary(self) -> str:
+        """`3/3 measured`, or what there is beside it: `1/3 measured, 1 trained`."""
+        counts, of = Counter(self.states.values()), len(self.states)
+        parts = [f"{counts[state]} {state}" for state in STATES if counts[state] and state != "absent"]
+        return f"{parts[0].replace(' ', f'/{of} ', 1)}{''.join(f', {part}' for part in parts[1:])}" if parts else "-"
+
+
+def show_study(given: argparse.Namespace) -> int:
+    study, store = resolve_study(given.name), Store(default_uri())
+    suites = {name: study.arms(name) for name in given.suite or study.suites}
+    changed: list[str] = []
+    models = [Shown(recipe, {0: _state(store, study, recipe, 0, changed)}) for recipe in study.models]
+    arms = {
+        name: [
+            Shown(recipe, {seed: _state(store, study, recipe, seed, changed) for seed in study.seeds}) for recipe in of
+        ]
+        for name, of in suites.items()
+    }
+    seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
+    time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
+    print(f"{wrap(study.title)}\n{wrap(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
+    print(wrap(f"run it: opd study run {spell(study.name)}{time}"))
+    print("\n".join(_by_run(study, models, arms) if given.all else _by_arm(study, models, arms, bool(given.suite))))
+    for line in data_lines(study):
+        print(wrap(f"data: {line}"))
+    for line in changed:
+        print(f"\n{wrap(escaped(line))}")
+    if study.configs:
+        _show_plans(study, given.gpu)
+    return 0
+
+
+def _state(store: Store, study: Study, recipe: Recipe, seed: int, changed: list[str]) -> str:
+    """One of `STATES`; why a run is of another recipe is added to `changed`."""
+    from pipelines.runs.geometry.measuring import measured
+    from pipelines.runs.trajectories.training import complete
+
+    try:
+        if not complete(store, recipe, seed):
+            return "absent"
+        is_model = recipe in study.models
+        return "measured" if not is_model and measured(store, recipe, seed, study.measurement) else "trained"
+    except ValueError as error:
+        changed.append(str(error))
+        return "another recipe"
+
+
+def _by_run(study: Study, models: list[Shown], arms: dict[str, list[Shown]]) -> list[str]:
+    """A line a run."""
+    lines = [["arm", "seed", "objective", "rate", "steps", "in the store", "starts from"]]
+    for shown in (*models, *(arm for of_suite in arms.values() for arm in of_suite)):
+        lines += [shown.line(study, seed) for seed in shown.states]
+    return ["", fit_table(lines)]
+
+
+def _by_arm(study: Study, models: list[Shown], arms: dict[str, list[Shown]], whole: bool) -> list[str]:
+    """A line an arm: of the first suite, and of the others that are begun as far as `LINES` allow; `whole`: of all."""
+    first = next(iter(arms))
+    listed = list(arms) if whole else [first]
+    blocks = _blocks(study, models, arms, listed)
+    for name, of_suite in arms.items():
+        if name not in listed and any(arm.begun for arm in of_suite):
+            more = _blocks(study, models, arms, [*listed, name])
+            if sum(map(_height, more)) <= LINES - 6:  # the heading, and what is said of --suite
+                listed, blocks = [*listed, name], more
+    if len(listed) < len(arms):
+        blocks.append(f"\n{wrap(f'arms of a suite: opd study show {study.name} --suite NAME; every run: --all')}")
+    return blocks
+
+
+def _height(text: str) -> int:
+    return len(text.splitlines())
+
+
+def _blocks(study: Study, models: list[Shown], arms: dict[str, list[Shown]], listed: list[str]) -> list[str]:
+    """One text a suite: its head, and its arms as a table where it is `listed`, else by name alone."""
+    heading = ["arm", "objective", "rate", "steps", "in the store", "starts from"]
+    table = [heading, *(shown.line(study) for shown in models)]
+    table += [arm.line(study) for name in listed for arm in arms[name]]
+    lines = iter(_rows(table))
+    blocks = [f"\n{next(lines)}", *(next(lines) for _ in models)]
+    for name, of_suite in arms.items():
+        runs = [state for arm in of_suite for state in arm.states.values()]
+        measured = f"{runs.count('measured')} of {len(runs)} runs measured"
+        command = "" if name == "core" or runs.count("measured") == len(runs) else f" (--suite {name})"
+        body = [next(lines) for _ in of_suite] if name in listed else [wrap(", ".join(map(_named, of_suite)), "  ")]
+        blocks.append("\n".join(["", f"{name}: {len(of_suite)} arms, {measured}{command}", *body]))
+    return blocks
+
+
+def _rows(table: list[list[str]]) -> list[str]:
+    """`fit_table` row by row: a row may take several lines, and each begins at the margin."""
+    rows: list[str] = []
+    for line in fit_table(table).splitlines():
+        if line.startswith(" ") and rows:
+            rows[-1] += f"\n{line}"
+        else:
+            rows.append(line)
+    return rows
+
+
+def _named(shown: Shown) -> str:
+    return f"{shown.recipe.arm} {shown.summary()}" if shown.begun else shown.recipe.arm
+
+
+def _show_plans(study: Study, gpu: str) -> None:
+    """What each run of a study for GPUs takes."""
+    from pipelines.cli.budget import assumptions, plan_text, plans
+    from pipelines.runs.resources.gpu_plan import GPUS
+
+    for plan in plans(study, GPUS[gpu]):
+        print(f"\n{plan_text(plan)}")
+    print(f"\n{assumptions(GPUS[gpu])}")

@@ -1,0 +1,27 @@
+"""`opd ui`: Dagster's UI over the store, and the reports beside it."""
+
+import argparse
+import os
+import sys
+
+from pipelines.cli.options import Commands
+
+
+def register(commands: Commands) -> None:
+    top = commands.add_parser("ui", help="open Dagster's UI over the store, in which all of this can be run and seen")
+    top.description = (
+        "Serve Dagster's UI and the reports on loopback until Ctrl-C. Complete runs that the store holds and this "
+        "Dagster never saw are shown first. Its record of runs is DAGSTER_HOME, or .opd/dagster here."
+    )
+    top.add_argument("--port", type=int, metavar="N", help="of the UI (default: PORT, or 3000, or any that is free)")
+    top.set_defaults(command=serve)
+
+
+def serve(given: argparse.Namespace) -> int:
+    """Become the process that serves the UI (`assets.ui`), whose exit code is that of its server."""
+    if given.port is not None:
+        if not 0 < given.port < 65536:
+            raise ValueError(f"--port {given.port} is no port; give one from 1 to 65535")
+        os.environ["PORT"] = str(given.port)
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "assets.ui"])

@@ -1,0 +1,66 @@
+"""Figure 3: which weights change, against two masks of the start."""
+
+import polars as pl
+
+from pipelines.paper import blocks, matrices
+from pipelines.paper.item import Item, nothing
+from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, of
+from pipelines.paper.spread import numbers, over_seeds
+from pipelines.paper.trajectories import RUNS
+from pipelines.statistics.samples import mean
+from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
+
+ALPHA = 0.3  # the only weight of the masks that the paper's numbers allow
+SEED = 0  # of the maps
+OVERLAPS = {PRINCIPAL: "principal", LOW_MAGNITUDE: "low_magnitude"}
+
+
+def weight(tables: Tables) -> float | None:
+    """Of the masks that were measured, the weight nearest to the paper's."""
+    known = tables["localization"].select(pl.col("alpha").unique()).collect()["alpha"].drop_nulls().to_list()
+    return min(known, key=lambda alpha: abs(alpha - ALPHA), default=None)
+
+
+def measured(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
+    """By quantity, in %: arm, value, low, high, seeds: the unweighted mean over matrices, in bf16 at the last step."""
+    rows = matrices.final(tables, "localization").filter(pl.col("alpha") == alpha)
+    columns = {DENSITY: (rows.filter(pl.col("mask") == "principal"), "density")}
+    columns |= {name: (rows.filter(pl.col("mask") == mask), "overlap") for name, mask in OVERLAPS.items()}
+    return {
+        name: over_seeds(part.group_by("arm", "seed").agg(value=100 * mean(column, "matrix")).collect())
+        for name, (part, column) in columns.items()
+    }
+
+
+def draw(tables: Tables, store: Store | None = None) -> Drawing:
+    alpha = weight(tables)
+    found = {} if alpha is None else measured(tables, alpha)
+    if alpha is None or all(rows.is_empty() for rows in found.values()):
+        return nothing("No run of the suite core is measured.")
+    from pipelines.paper import maps
+
+    shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.maps(tables, store, alpha, SEED)
+    arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
+    absent = "The maps need the runs' weights, which are not in this store." if store else "The maps need a store."
+    told = [numbers(rows, f"{name}, mean over matrices", "%", of(FIGURE3, name)) for name, rows in found.items()]
+    return Drawing(
+        chart=maps.figure(shown, found, arms, FIGURE3, 100 * alpha),
+        numbers=pl.concat(told),
+        absent=(absent,) if shown.is_empty() else (),
+    )
+
+
+ITEM = Item(
+    key="figure3",
+    title="Figure 3: where the changed weights are",
+    needs=("update_support", "localization"),
+    shows="Above, in blocks of one matrix (the second block's output projection, seed 0): the share of changed "
+    "weights, and the share of these inside the principal mask and inside the low-magnitude mask of the start. Below, "
+    "the same over all matrices, beside the paper's numbers and chance.",
+    not_shown="How large the changes are. bf16's grid is finer at small weights, so a small weight shows changes that "
+    "a large one hides: that alone favours the low-magnitude mask. The paper's matrix has 4096 columns, and its global "
+    "numbers may be of that matrix alone; its masks hold 30 % of the weights, which its own counts require.",
+    published=FIGURE3,
+    draw=draw,
+)

@@ -1,0 +1,38 @@
+"""Figure 7: stable rank of the update with fewer tokens, the teacher's rollouts and mixed objectives."""
+
+from pipelines.paper import variants
+from pipelines.paper.item import Item, nothing
+from pipelines.paper.published import FIGURE7, STABLE_RANK
+from pipelines.paper.spread import at_the_end, numbers
+from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
+
+
+def draw(tables: Tables, store: Store | None = None) -> Drawing:
+    found = variants.measured(tables, STABLE_RANK)
+    groups, absent = variants.drawn(found), variants.absent(tables, found)
+    if not groups:
+        return nothing(*absent)
+    from pipelines.paper import grid
+
+    lines = [variants.line(group, found, "stable rank (no unit)", FIGURE7) for group in groups]
+    return Drawing(
+        chart=grid.stacked(lines),
+        numbers=numbers(at_the_end(found), STABLE_RANK, "", FIGURE7),
+        absent=absent,
+    )
+
+
+ITEM = Item(
+    key="figure7",
+    title="Figure 7: stable rank when tokens, rollouts or the objective vary",
+    needs=("update_norm",),
+    shows="Whether the stable rank of OPD's update changes with the tokens that are kept (largest log-ratio or random, "
+    "a half or a quarter), with whose rollouts are read, and with the weight of OPD against RLVR in the objective.",
+    not_shown="The paper's arms exactly: it varies the sampled token's policy gradient, which is opd-pg here; token "
+    "and rollout arms here have the exact reverse KL, mixes RLVR's batch. Every panel has an axis of its own: the "
+    "paper's levels belong to 4096 columns.",
+    suites=("objectives",),
+    published=FIGURE7,
+    draw=draw,
+)

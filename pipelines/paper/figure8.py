@@ -1,0 +1,46 @@
+"""Figure 8: the comparison of figure 6 at every sampling temperature, for every arm that is continued."""
+
+import polars as pl
+
+from pipelines.paper import confinement
+from pipelines.paper.item import Item, nothing
+from pipelines.paper.published import ACCURACY, FIGURE8
+from pipelines.paper.spread import numbers
+from pipelines.paper.suites import PARENTS
+from pipelines.store.objects import Store
+from pipelines.studies.story import Drawing, Tables
+
+
+def sampling(temperature: float) -> str:
+    return "greedy" if temperature == 0 else f"T={temperature:g}"
+
+
+def draw(tables: Tables, store: Store | None = None) -> Drawing:
+    found, parents = confinement.measured(tables), tuple(PARENTS)
+    families, absent = confinement.drawn(found, parents), confinement.absent(tables, found, parents)
+    if not families:
+        return nothing(*absent)
+    from pipelines.paper import resumed
+
+    arms = [arm for family in families for arm in family.arms.values()]
+    ends = found.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
+    rows, told = [], []
+    for temperature in sorted(found["temperature"].unique(), reverse=True):
+        mine = pl.col("temperature") == temperature
+        rows.append((found.filter(mine), f"{ACCURACY}, {sampling(temperature)} (%)"))
+        told.append(numbers(ends.filter(mine), f"final {ACCURACY}, {sampling(temperature)}", "%", ()))
+    return Drawing(chart=resumed.figure(rows, families, (), ranges=FIGURE8), numbers=pl.concat(told), absent=absent)
+
+
+ITEM = Item(
+    key="figure8",
+    title="Figure 8: confined training, every arm and every way of sampling",
+    needs=("evaluation",),
+    shows="The comparison of figure 6 for all four arms, sampled and greedy, with the axis ranges of the paper's five "
+    "benchmarks below.",
+    not_shown="Five benchmarks: our task has one set of held-out problems, sampled in two ways. The paper's ranges say "
+    "where its curves run and no more; its figure mixes avg@32, avg@8 and avg@4.",
+    suites=("interventions",),
+    published=FIGURE8,
+    draw=draw,
+)

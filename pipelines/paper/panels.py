@@ -1,0 +1,47 @@
+"""What the paper's pictures add to `report.panels`: axes that hold what is published, and arms by their keys.
+
+Solid marks are our runs; the paper's are pale bars and hollow diamonds (`strip.py`). Bands are 95 % intervals.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from pipelines.paper.palette import style
+from pipelines.paper.published import Published
+from pipelines.report.panels import Axis
+from pipelines.studies.story import Arm
+
+ENDS = "95 % interval"
+
+
+def styles(keys: Sequence[str]) -> list[Arm]:
+    return [style(key) for key in keys]
+
+
+def shared(
+    title: str,
+    frames: Sequence[pl.DataFrame],
+    reported: Sequence[Published] = (),
+    *,
+    log: bool = False,
+    zero: bool = True,
+) -> Axis:
+    """An axis that holds our means, the intervals of three seeds or more, and what the paper shows; 0 where `zero`.
+
+    Two seeds have intervals six times as wide as their spread (t = 12.7), which are cut off where they leave the axis.
+    """
+    values = [end for one in reported for end in (one.low, one.high)]
+    for frame in frames:
+        steady = frame.filter(pl.col("seeds") > 2)
+        values += [*frame["value"], *steady["low"], *steady["high"]]
+    values = [value for value in values if value is not None and (value > 0 or not log)]
+    if not values:
+        return Axis(title=title, log=log)
+    low, high = min(values), max(values)
+    if log:
+        return Axis(title=title, log=True, domain=(low / 1.3, high * 1.3))
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    room = 0.06 * (high - low or abs(high) or 1.0)
+    return Axis(title=title, domain=(low - room * (low != 0 or not zero), high + room * (high != 0)))

@@ -1,0 +1,57 @@
+"""From runs to what is drawn: the mean over seeds and its 95 % Student-t interval."""
+
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from pipelines.paper.item import NUMBERS
+from pipelines.paper.palette import style
+from pipelines.paper.published import Published
+from pipelines.statistics.intervals import interval
+
+
+def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFrame:
+    """`runs` (columns arm, seed, value and `keys`) over seeds: columns arm, `keys`, value, low, high, seeds.
+
+    low and high are null for one seed. log: mean and interval are those of logarithms, and values that have none are
+    left out, so that an interval on a log axis stays positive.
+    """
+    runs = runs.drop_nulls("value").sort("arm", *keys, "seed")
+    if log:
+        runs = runs.filter(pl.col("value") > 0).with_columns(pl.col("value").log())
+    found = []
+    for group, rows in runs.group_by("arm", *keys, maintain_order=True):
+        one = interval(rows["value"].to_list())
+        ends = (one.mean, one.low, one.high)
+        shown = tuple(None if end is None else math.exp(end) if log else end for end in ends)
+        found.append((*group, *shown, one.n))
+    kinds = {name: runs.schema[name] for name in ("arm", *keys)}
+    numbers = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(), "seeds": pl.Int64()}
+    return pl.DataFrame(found, schema=kinds | numbers, orient="row")
+
+
+def numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequence[Published]) -> pl.DataFrame:
+    """`over_seeds`, with or without a column view, as rows of NUMBERS beside what is published of each arm.
+
+    unit: in words, empty for a ratio.
+    """
+    arms = pooled["arm"].unique().to_list()
+    labels = {arm: style(arm).label for arm in arms}
+    told = {arm: "; ".join(one.told for one in reported if one.arm == arm) for arm in arms}
+    return pooled.select(
+        quantity=pl.lit(f"{words} ({unit})" if unit else words),
+        arm=pl.col("arm").replace_strict(labels, return_dtype=pl.String()),
+        view=pl.col("view") if "view" in pooled.columns else pl.lit("bf16"),
+        value="value",
+        low="low",
+        high="high",
+        seeds="seeds",
+        paper=pl.col("arm").replace_strict(told, return_dtype=pl.String()),
+    ).cast(NUMBERS)  # type: ignore[arg-type]
+
+
+def at_the_end(pooled: pl.DataFrame) -> pl.DataFrame:
+    """The last point of each line."""
+    last = pl.col("progress") == pl.col("progress").max().over("arm", "view")
+    return pooled.filter(last).drop("progress")

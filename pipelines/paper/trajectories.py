@@ -1,0 +1,13 @@
+"""What the figures over training have in common: the paper's three runs, and their null."""
+
+import polars as pl
+
+from pipelines.paper.spread import over_seeds
+from pipelines.statistics.series import aligned
+
+RUNS = ("sft", "opd", "rlvr")
+
+
+def null_of(runs: pl.DataFrame, *, log: bool) -> pl.DataFrame:
+    """The null over seeds, as its runs are: columns arm, view, progress, value and the rest."""
+    return over_seeds(aligned(runs), "view", "progress", log=log)

@@ -1,0 +1,81 @@
+"""What figures 7 and 9 draw: the arms of the suite objectives that the paper varies, group by group, beside OPD."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pipelines.paper.item import to_run
+from pipelines.paper.published import HILL, NORM, STABLE_RANK, Published
+from pipelines.paper.spread import over_seeds
+from pipelines.paper.suites import OBJECTIVES
+from pipelines.statistics import beside
+from pipelines.statistics.series import aligned, progress
+from pipelines.studies.story import Tables
+
+if TYPE_CHECKING:
+    from pipelines.paper.grid import Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """One row of panels."""
+
+    name: str  # of the group in `suites.OBJECTIVES`
+    references: tuple[str, ...]  # arms that its arms are put beside
+    arms: tuple[str, ...]
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        return (*self.references, *self.arms)
+
+
+# opd-pg and alpha = 0 are the ends of the mixes, as far as they are trained.
+REFERENCES = {
+    "Token selection": ("opd",),
+    "Rollout source": ("opd",),
+    "Mixing": ("opd", "opd-pg", "opd-mix-00", "rlvr"),
+}
+GROUPS = tuple(
+    Varied(name=group.name, references=REFERENCES[group.name], arms=group.arms)
+    for group in OBJECTIVES.groups
+    if group.name in REFERENCES
+)
+ARMS = tuple(dict.fromkeys(arm for group in GROUPS for arm in group.every))
+
+
+def measured(tables: Tables, quantity: str) -> pl.DataFrame:
+    """A quantity of published's names over training: arm, view, progress, value, low, high, seeds."""
+    if quantity == HILL:
+        runs = beside.hill(tables["hill"], tables["nulls"], ARMS).measured
+    else:
+        column = {STABLE_RANK: "stable_rank", NORM: "frobenius"}[quantity]
+        runs = progress("update_norm", tables["update_norm"], column, ARMS)
+    return over_seeds(aligned(runs), "view", "progress")
+
+
+def drawn(found: pl.DataFrame) -> list[Varied]:
+    """The groups of which at least one arm is there."""
+    return [group for group in GROUPS if set(group.arms) & set(found["arm"])]
+
+
+def line(group: Varied, found: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
+    """The row of panels of a group, with those of its arms that are there."""
+    from pipelines.paper.grid import Line
+
+    arms = tuple(arm for arm in group.every if arm in set(found["arm"]))
+    runs = found.filter(pl.col("arm").is_in(arms))
+    return Line(title=title, arms=arms, runs=runs, reported=reported, head=group.name)
+
+
+def absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
+    """A sentence for the arms of each group that are not there."""
+    there = set(found["arm"])
+    lacking = {group.name: [arm for arm in group.arms if arm not in there] for group in GROUPS}
+    return tuple(
+        f"{name}: {', '.join(arms)} {'is' if len(arms) == 1 else 'are'} not measured; "
+        f"{to_run(tables, OBJECTIVES.name, arms)}."
+        for name, arms in lacking.items()
+        if arms
+    )

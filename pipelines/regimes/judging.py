@@ -1,0 +1,188 @@
+"""The verdict on one trajectory in one view, at one budget.
+
+Two budgets. `norm`: where the update is as large as the run's at its end or, if no reference of some arm got so far, as
+large as all references got; the run and the references are read off their own trajectories there, since much of what
+sets the arms apart is how far they went. `end`: everything at its own end, which mixes regime and displacement.
+
+A run of the references' own study is judged by the other seeds: runs of one seed share their start.
+
+`cannot tell`: no budget that all references and the run have (nothing is extrapolated), fewer than two seeds of a
+reference, or fewer than three diagnostics in common; the two nearest references closer to each other, seen from the
+run, than a reference run may be from its own arm (the largest own distance of the trials); or the run farther from the
+nearest reference than that is from the next.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from pipelines.regimes.diagnostics import DIAGNOSTICS
+from pipelines.regimes.profile import Point, Profile
+from pipelines.regimes.references import SEEDS, Key, References, Trial, combined, references
+
+CANNOT_TELL = "cannot tell"
+LEAST = 3  # diagnostics in common
+Budget = Literal["norm", "end"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A run beside the references of `study` in one view. reason: why it cannot be told, else empty.
+
+    labels: the names of the reference arms, in order.
+
+    norm: the size of the update that was compared, null at the ends. distances: by arm and diagnostic. left_out: why,
+    by diagnostic. trials: the references judged without their own seeds.
+    """
+
+    run: Profile
+    study: str
+    labels: Mapping[str, str]
+    budget: Budget
+    verdict: str
+    reason: str
+    norm: float | None = None
+    point: Point | None = None
+    beside: References | None = None
+    centres: dict[str, dict[str, float]] = field(default_factory=dict)
+    distances: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def combined(self) -> dict[str, float]:
+        """Distance by arm, the nearest first."""
+        return dict(sorted(((arm, combined(found)) for arm, found in self.distances.items()), key=lambda pair: pair[1]))
+
+    @property
+    def confusion(self) -> float | None:
+        """How far a reference run lies from its own arm, at most."""
+        return max((trial.own for trial in self.trials), default=None)
+
+
+def compare(
+    run: Profile, study: str, labels: Mapping[str, str], others: Mapping[Key, Profile], budget: Budget
+) -> Comparison:
+    """Judge `run` beside the reference runs `others` of `study`, in the same view; labels: of the reference arms."""
+    without = run.seed if run.study == study else None
+    lacking = [arm for arm in labels if sum(key == arm and seed != without for key, seed in others) < SEEDS]
+    if lacking:
+        besides = "" if without is None else f" besides seed {without}, which is the run's own"
+        told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)}{besides}"
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
+    if budget == "end":
+        return _judge(
+            run, study, labels, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others
+        )
+    low, high = reach(others.values())
+    norm = min(float(run.norms[-1]), high)
+    point = run.at(norm) if low <= norm else None
+    if point is None:
+        told = (
+            f"its update has relative norms of {run.norms.min():.3g} to {run.norms.max():.3g}, and the references "
+            f"share those of {low:.3g} to {high:.3g}: there is no budget to compare at"
+        )
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
+    points = {key: found for key, other in others.items() if (found := other.at(norm)) is not None}
+    return _judge(run, study, labels, budget, norm, point, points, others)
+
+
+def reach(runs: Collection[Profile]) -> tuple[float, float]:
+    """The sizes that every one of these trajectories passed through, from and to."""
+    return max(float(run.norms[0]) for run in runs), min(float(run.norms.max()) for run in runs)
+
+
+def _judge(
+    run: Profile,
+    study: str,
+    labels: Mapping[str, str],
+    budget: Budget,
+    norm: float | None,
+    point: Point,
+    points: Mapping[Key, Point],
+    others: Mapping[Key, Profile],
+) -> Comparison:
+    left_out = _left_out(run, point, points, others)
+    names = [d.name for d in DIAGNOSTICS if run.view in d.views and d.name not in left_out]
+    if len(names) < LEAST:
+        told = f"only {len(names)} diagnostics are there for both it and the references"
+        return Comparison(
+            run=run,
+            study=study,
+            labels=labels,
+            budget=budget,
+            verdict=CANNOT_TELL,
+            reason=told,
+            norm=norm,
+            left_out=left_out,
+        )
+    beside = references(tuple(labels), points, names)
+    without = run.seed if run.study == study else None
+    centres = {arm: found for arm in labels if (found := beside.centre(arm, without)) is not None}
+    distances = {arm: beside.apart(point.values, centre) for arm, centre in centres.items()}
+    trials = tuple(beside.trials())
+    verdict, reason = decide(labels, distances, centres, beside, trials)
+    return Comparison(
+        run=run,
+        study=study,
+        labels=labels,
+        budget=budget,
+        verdict=verdict,
+        reason=reason,
+        norm=norm,
+        point=point,
+        beside=beside,
+        centres=centres,
+        distances=distances,
+        left_out=left_out,
+        trials=trials,
+    )
+
+
+def decide(
+    labels: Mapping[str, str],
+    distances: Mapping[str, Mapping[str, float]],
+    centres: Mapping[str, Mapping[str, float]],
+    beside: References,
+    trials: Sequence[Trial],
+) -> tuple[str, str]:
+    """(verdict, reason) by the rules above."""
+    far = {arm: combined(found) for arm, found in distances.items()}
+    first, second = sorted(far, key=lambda arm: far[arm])[:2]
+    confusion = max(trial.own for trial in trials)
+    if far[second] - far[first] <= confusion:
+        return CANNOT_TELL, (
+            f"it is {far[first]:.2g} from {first} and {far[second]:.2g} from {second}, and a reference run can be "
+            f"{confusion:.2g} from its own arm"
+        )
+    nearest = min(combined(beside.apart(centres[first], centres[arm])) for arm in labels if arm != first)
+    if far[first] > nearest:
+        return CANNOT_TELL, (
+            f"it is {far[first]:.2g} from {first}, the nearest, which is only {nearest:.2g} from the next reference"
+        )
+    return f"{labels[first]}-like", ""
+
+
+def overall(comparisons: Sequence[Comparison]) -> str:
+    """What the views agree on at matched norm."""
+    found = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
+    return found.pop() if len(found) == 1 else CANNOT_TELL
+
+
+def _left_out(run: Profile, point: Point, points: Mapping[Key, Point], others: Mapping[Key, Profile]) -> dict[str, str]:
+    shapes = {other.shapes for other in others.values()}
+    found = {}
+    for diagnostic in DIAGNOSTICS:
+        if run.view not in diagnostic.views:
+            continue
+        name = diagnostic.name
+        absent = sorted({arm for (arm, _), other in points.items() if not np.isfinite(other.values[name])})
+        if diagnostic.sized and shapes != {run.shapes}:
+            found[name] = "the references' matrices have other shapes"
+        elif not np.isfinite(point.values[name]):
+            found[name] = "the run has no value there"
+        elif absent:
+            found[name] = f"{', '.join(absent)} has no value there"
+    return found

@@ -1,0 +1,77 @@
+"""The first screen: the result in one sentence, one table, one picture, and the counts of verdicts as links."""
+
+from collections.abc import Mapping
+from html import escape
+
+import polars as pl
+
+from pipelines.report import markup, words
+from pipelines.statistics import inventory
+from pipelines.statistics.headline import ABSENT, cell, headline
+from pipelines.statistics.numbers import PLUS_MINUS, listed
+from pipelines.studies.story import Story, Tables
+
+ROWS = 5
+
+
+def hero(
+    study: str, tables: Tables, story: Story, decided: pl.DataFrame, picture: str, provenance: Mapping[str, str]
+) -> str:
+    """picture: the story's lead figure, already drawn; empty where it cannot be."""
+    numbers = headline(study, tables, story, story.headline[:ROWS])
+    sentences = story.lines(decided, numbers) if story.lines is not None else []
+    result = sentences[0] if sentences else words.result(decided, story)
+    left = "".join(filter(None, (table(numbers, story), chips(decided))))
+    side = f'<div class="lead-figure">{picture}</div>' if picture else ""
+    return (
+        f"{markup.paragraph(ran(study, tables, story, provenance), 'eyebrow')}<h1>{escape(story.title)}</h1>"
+        f'{markup.paragraph(result, "lead")}<div class="hero"><div>{left}</div>{side}</div>'
+    )
+
+
+def ran(study: str, tables: Tables, story: Story, provenance: Mapping[str, str]) -> str:
+    """What was run, in one line: "study tiny: 4 arms, seeds 0, 1 and 2, commit 1234"."""
+    runs = inventory.runs(tables, story.core)
+    if runs.is_empty():
+        return f"Study {study}: no run of the suite core is measured yet. opd study run {study}"
+    seeds = sorted({seed for text in runs["seeds"] for seed in text.split(", ")}, key=int)
+    arms = f"{runs.height} arm{'' if runs.height == 1 else 's'}"
+    commit = f", commit {provenance['commit']}" if "commit" in provenance else ""
+    return f"Study {study}: {arms}, seed{'' if len(seeds) == 1 else 's'} {listed(seeds)}{commit}"
+
+
+def table(numbers: pl.DataFrame, story: Story) -> str:
+    """At most `ROWS` metrics by arms, with intervals, and under each what the source reports of the arm."""
+    arms = [arm for arm in story.core if arm in set(numbers["arm"])]
+    if not arms:
+        return ""
+    lines = []
+    for (metric,), group in numbers.group_by("metric", maintain_order=True):
+        rows = {row["arm"]: row for row in group.iter_rows(named=True)}
+        lines.append((escape(str(metric)), *(_cell(rows.get(arm), story) for arm in arms)))
+    few = numbers["seeds"].max() == 1
+    caption = "One seed: no intervals." if few else "Mean and 95 % interval over seeds"
+    caption += f"; below it: {story.source}" if story.reported else ""
+    heading = ("", *map(story.label, arms))
+    return markup.table(caption, heading, lines, raw=range(len(heading)), kind="headline")
+
+
+def _cell(row: Mapping[str, object] | None, story: Story) -> str:
+    if row is None:
+        return ABSENT
+    value, *interval = cell(row).split(f" {PLUS_MINUS} ", 1)
+    half = f'<span class="half">{PLUS_MINUS} {escape(interval[0])}</span>' if interval else ""
+    reported = f'<span class="reported">{escape(str(row["paper"]))}</span>' if row["paper"] else ""
+    return f"{escape(value)}{half}{reported}"
+
+
+def chips(decided: pl.DataFrame) -> str:
+    """The counts of verdicts, each linked to its list."""
+    counts = words.counted(decided)
+    if not counts:
+        return ""
+    marks = "".join(
+        markup.badge(words.count_words(name, count), f"verdicts-{name.replace(' ', '-')}")
+        for name, count in counts.items()
+    )
+    return f'<p class="chips">{decided.height} statements: {marks}</p>'

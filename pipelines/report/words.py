@@ -1,0 +1,91 @@
+"""Words made from verdict rows: the words follow the numbers, none is written in advance."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from pipelines.statistics.intervals import DECIDING
+from pipelines.statistics.numbers import change, quantity
+from pipelines.studies.claim import Claim
+from pipelines.studies.story import Story
+
+Row = Mapping[str, Any]
+FEW = {1: "one seed", 2: "two seeds"}
+STATUSES = ("holds", "fails", "undecided", *FEW.values())
+PLURAL = {"holds": "hold", "fails": "fail"}
+# What a control says of a claim that holds, inside a sentence that ends with its difference.
+READINGS = {
+    "the same": "its control shows the same",
+    "not seen": "not seen once matched",
+    "turns": "turns round once matched",
+    "shrinks": "smaller once matched",
+    "remains": "remains once matched",
+    "differs": "its control does not show it",
+}
+
+
+def status(row: Row) -> str:
+    """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
+    return FEW.get(row["seeds"], row["status"])
+
+
+def counted(decided: pl.DataFrame) -> dict[str, int]:
+    """How many statements have each status, of those that occur, in order."""
+    counts = dict.fromkeys(STATUSES, 0)
+    for row in decided.iter_rows(named=True):
+        counts[status(row)] += 1
+    return {name: count for name, count in counts.items() if count}
+
+
+def count_words(name: str, count: int) -> str:
+    """ "35 hold", "1 fails", "6 with two seeds" """
+    if name in FEW.values():
+        return f"{count} with {name}"
+    return f"{count} {name if count == 1 else PLURAL.get(name, name)}"
+
+
+def evidence(claim: Claim, row: Row, story: Story) -> str:
+    """Both sides and the difference with its interval: "OPD 86 %, RLVR 70 %; difference +16 [+10, +22] points"."""
+    unit, right = claim.metric.unit, story.label(claim.right) if isinstance(claim.right, str) else "chance"
+    left = f"{story.label(claim.left)} {quantity(row['left_value'], unit)}"
+    return f"{left}, {right} {quantity(row['right_value'], unit)}; difference {effect(claim, row)}"
+
+
+def effect(claim: Claim, row: Row) -> str:
+    return change(row["effect"], row["low"], row["high"], claim.metric.unit)
+
+
+def control(claim: Claim, row: Row) -> str:
+    """What the control says, its difference and what it is; "-" without one."""
+    if row["control"] is None:
+        return "-"
+    difference = change(row["control_effect"], row["control_low"], row["control_high"], claim.metric.unit)
+    says = f"{READINGS[row['control_says']]}: " if row["control_says"] else ""
+    return f"{says}{difference} ({row['control']})"
+
+
+def result(decided: pl.DataFrame, story: Story) -> str:
+    """The result of a study without a sentence of its own: which arms differ in how much, and what controls say."""
+    pairs = [(story.claim_by_text[row["claim"]], row) for row in decided.iter_rows(named=True)]
+    if not pairs:
+        return "No two arms are measured yet, so nothing is compared."
+    if all(row["seeds"] < DECIDING for _, row in pairs):
+        seeds = max(row["seeds"] for _, row in pairs)
+        many = f"{FEW[seeds]} {'is' if seeds == 1 else 'are'} measured"
+        return f"{len(pairs)} differences between arms are listed. A verdict takes three seeds; {many}."
+    sentences = []
+    by_pair: dict[tuple[str, str], list[Row]] = {}
+    for claim, row in pairs:
+        if claim.kind == "differs" and claim.suite == "core" and isinstance(claim.right, str):
+            by_pair.setdefault((claim.left, claim.right), []).append(row)
+    for (left, right), rows in by_pair.items():
+        apart = sum(row["holds"] is True for row in rows)
+        matched = " (its matched control)" if story.arm(left).control == right else ""
+        sentences.append(
+            f"{story.label(left)} differs from {story.label(right)}{matched} in {apart} of {len(rows)} measures"
+        )
+    if not sentences:
+        counts = counted(decided)
+        return f"Of {decided.height} statements {', '.join(count_words(*pair) for pair in counts.items())}."
+    return f"{'; '.join(sentences)}."

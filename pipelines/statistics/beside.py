@@ -1,0 +1,85 @@
+"""Series of the update beside their null: the final update, rescaled to each step's norm and rounded to bf16 again.
+
+The null never turns, so what it shows in bf16 is storage alone.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from statistics import fmean
+
+import polars as pl
+
+from pipelines.statistics.numbers import quantity
+from pipelines.statistics.samples import NEARBY
+from pipelines.statistics.series import progress, shared_cut
+from pipelines.studies.story import Story
+
+SIMILARITY_K = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Both as `series.progress` gives them; the null has the bf16 view alone, and no rows where none is kept."""
+
+    measured: pl.DataFrame
+    null: pl.DataFrame
+
+
+def unturned(nulls: pl.LazyFrame) -> pl.LazyFrame:
+    return nulls.filter(pl.col("null") == "fixed_direction", pl.col("view") == "bf16")
+
+
+def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+    return Beside(
+        measured=progress("update_norm", update_norm, "stable_rank", arms),
+        null=progress("nulls", unturned(nulls), "stable_rank", arms),
+    )
+
+
+def hill(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+    """At the smallest k that all matrices of `arms` share."""
+    cut = pl.lit(shared_cut("hill", hill, "k", arms), pl.Int64())
+    null = unturned(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == cut)
+    return Beside(
+        measured=progress("hill", hill.filter(pl.col("k") == cut), "hill", arms),
+        null=progress("nulls", null, "hill", arms),
+    )
+
+
+def locking(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+    """Sim_16 of the input side to the last step, which is left out: there it is 1 by definition."""
+    rows = locking.filter(pl.col("side") == "input", pl.col("k") == SIMILARITY_K)
+    alike = unturned(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
+    null = progress("nulls", alike, "similarity_input", arms)
+    return Beside(measured=progress("locking", rows, "similarity", arms), null=null.filter(pl.col("progress") < 100))
+
+
+def sentence(both: Beside, story: Story, early: int, late: int) -> str | None:
+    """What the null shows at two shares of the run (%), arm by arm, against what was measured; None without a null."""
+    pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
+    told = []
+    known = set(pairs["arm"])
+    for key in (*sorted(known - set(story.core)), *(arm for arm in story.core if arm in known)):
+        mine = pairs.filter(pl.col("arm") == key)
+        ends = [found for share in (early, late) if (found := at(mine, share)) is not None]
+        if len(ends) == 2:
+            null, seen = (
+                " and ".join(quantity(value, "") for value in both_ends) for both_ends in zip(*ends, strict=True)
+            )
+            told.append(f"{story.label(key)} {null} (measured {seen})")
+    if not told:
+        return None
+    return (
+        "Thin dashed, in bf16: the final update, rescaled to the size it had at each step and rounded again, so a "
+        f"direction that never turns. At {early} % and {late} % of the run it shows {'; '.join(told)}. Where the two "
+        "agree, storage alone is enough to explain the bf16 curve."
+    )
+
+
+def at(pairs: pl.DataFrame, share: int) -> tuple[float, float] | None:
+    """Null and measured value at a share of the run (%): as in `samples.at`, each run's nearest snapshot, averaged."""
+    away = (pl.col("progress") - share).abs()
+    near = pairs.filter(away <= 100 * NEARBY + 1e-9).sort("seed", away, "progress").unique("seed", keep="first")
+    if near.is_empty():
+        return None
+    return fmean(near.sort("seed")["value"]), fmean(near.sort("seed")["value_measured"])

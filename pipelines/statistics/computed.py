@@ -1,0 +1,92 @@
+"""How a table was computed, in words made from its rows: precision, method, error bound and noise floor."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.statistics.metrics import END
+from pipelines.statistics.numbers import listed
+from pipelines.statistics.samples import at, table
+
+ERRORS = {  # column, the bound on its error, and from where on that says nothing
+    "rotation": ("max_deg", "error_deg", 90.0),
+    "singular_shift": ("largest", "error", math.inf),
+    "spectral_drift": ("nss", "error", math.inf),
+    "update_norm": ("stable_rank", "stable_rank_error", math.inf),
+    "hill": ("hill", "error", math.inf),
+    "locking": ("similarity", "error", 1.0),
+}
+COUNTS = ("update_support", "localization")  # of equal bits: nothing is estimated
+CUTS = ("k", "alpha", "rank")
+FLOOR = "rounding_norm"
+
+
+def computed(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[str]:
+    """A sentence or two on each of the tables `names` that has rows of `arms`."""
+    return [told for name in names if (told := _told(name, table(tables, name, arms)))]
+
+
+def _told(name: str, rows: pl.LazyFrame) -> str:
+    columns = TABLES[name].schema
+    facts = [column for column in ("matrix", "seed", "dtype", "view", "method", *CUTS) if column in columns]
+    found = rows.select(pl.col(column).unique().drop_nulls().sort().implode() for column in facts).collect()
+    runs = rows.group_by("recipe", "seed").agg(pl.col("step").n_unique()).select(pl.col("step").max()).collect().item()
+    if found.is_empty() or not found["seed"][0].len():
+        return ""
+    known: dict[str, list[Any]] = {column: found[column][0].to_list() for column in facts}
+    parts = []
+    if "matrix" in known:
+        parts.append(f"{len(known['matrix'])} matrices")
+    parts += [f"{_numbered('snapshot', runs)} a run", f"{_plural('seed', known['seed'])} {_and(known['seed'])}"]
+    if known.get("dtype"):
+        parts.append(f"weights stored in {_and(known['dtype'])}, read as {_and(known['view'])}")
+    if known.get("method"):
+        parts.append(f"{_plural('method', known['method'])} {_and(known['method'])}")
+    parts += [f"{cut} = {_and(known[cut])}" for cut in CUTS if known.get(cut)]
+    return f"{name}: {', '.join(parts)}.{_exact(name, rows)}"
+
+
+def _exact(name: str, rows: pl.LazyFrame) -> str:
+    if name in COUNTS:
+        return " A count of equal bits, which has no error."
+    if name == "evaluation":
+        ends = rows.select(pl.col("stderr").median(), pl.col("n").median()).collect().row(0)
+        return (
+            ""
+            if None in ends
+            else f" Standard error of one run: {100 * ends[0]:.1f} points over {ends[1]:.0f} samples."
+        )
+    if name not in ERRORS:
+        return ""
+    value, error, limit = ERRORS[name]
+    ratio = (pl.col(error) / pl.col(value).abs()).filter(pl.col(value) != 0, pl.col(error) < limit)
+    wanted = {"median": ratio.median(), "largest": ratio.max()}
+    if FLOOR in TABLES[name].schema:
+        view, floor = pl.col("view") == "bf16", pl.col(FLOOR) / pl.col("frobenius")
+        wanted["floor"] = floor.filter(view & (pl.col("frobenius") > 0)).median()
+    found = at(name, rows, END) if name != "locking" else rows
+    ends = found.select(**wanted).collect().row(0, named=True)
+    told = ""
+    if ends["median"] is not None:
+        told += f" Error bound of {value} over its value: median {ends['median']:.1e}, largest {ends['largest']:.1e}."
+    if ends.get("floor") is not None:
+        told += (
+            f" Noise floor: bf16's rounding is {100 * ends['floor']:.2g} % of the update's norm at the end (median)."
+        )
+    return told
+
+
+def _and(values: list[Any]) -> str:
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return listed(words) if len(words) < 7 else f"{words[0]} to {words[-1]}"
+
+
+def _plural(word: str, values: list[Any]) -> str:
+    return word if len(values) == 1 else f"{word}s"
+
+
+def _numbered(word: str, count: int) -> str:
+    return f"{count} {word if count == 1 else f'{word}s'}"

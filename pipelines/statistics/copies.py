@@ -1,0 +1,52 @@
+"""Copies: runs under several seeds that hold the same weights, told from their rows, which no two seeds share.
+
+A run's fingerprint is one column over all matrices at its last step, of the first table of `FINGERPRINTS` that has it.
+Two runs of one arm are copies where theirs are equal up to rounding and not all zero, so that the same weights measured
+on another machine are found too. Snapshots with equal digests give equal rows; runs of two arms may be equal rightly.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.statistics.intervals import ROUNDING
+
+FINGERPRINTS = {"update_norm": "frobenius", "spectral_drift": "nss", "training": "loss"}
+Run = tuple[str, int]  # arm and seed
+
+
+def copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Run, int]:
+    """Runs of `arms` that are a copy, with the smallest seed that holds the same."""
+    prints = pl.collect_all([_planned(name, tables, arms) for name in FINGERPRINTS])
+    known: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
+    for rows in prints:
+        for arm, seed, places, values in rows.sort("arm", "seed").iter_rows():
+            if any(values):
+                known.setdefault((arm, seed), (tuple(places), np.array(values)))
+    originals: dict[Run, int] = {}
+    for (arm, seed), (places, values) in sorted(known.items()):
+        for (other, first), (where, there) in sorted(known.items()):
+            earlier = other == arm and first < seed and (other, first) not in originals
+            if earlier and where == places and np.allclose(values, there, rtol=ROUNDING, atol=0.0):
+                originals[arm, seed] = first
+                break
+    return originals
+
+
+def tagged(frame: pl.LazyFrame, keys: Collection[str]) -> pl.LazyFrame:
+    """`frame` with a column `arm`, the recipe without its study; rows of recipes outside `keys` are dropped."""
+    arm = pl.col("recipe").str.replace(r"^[^.]*\.", "")
+    return frame.with_columns(arm=arm).filter(pl.col("arm").is_in(list(keys)))
+
+
+def _planned(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+    """arm, seed, where values are, and the values."""
+    schema, value = TABLES[name].schema, pl.col(FINGERPRINTS[name])
+    place = pl.format("{} {}", "matrix", "view") if "matrix" in schema else pl.col("step").cast(pl.String())
+    rows = tagged(tables.get(name, pl.LazyFrame(schema=schema)), arms).filter(value.is_finite())
+    if "matrix" in schema:
+        rows = rows.filter(pl.col("step") == pl.col("step").max().over("arm", "seed"))
+    rows = rows.select("arm", "seed", place=place, value=value).sort("place")
+    return rows.group_by("arm", "seed").agg("place", "value")

@@ -1,0 +1,53 @@
+"""Exclusions: the runs that a report leaves out, wholly or in one table, and why."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import polars as pl
+
+from pipelines.statistics.copies import copies
+from pipelines.statistics.metrics import RUN_TABLES
+from pipelines.statistics.samples import last_seen, table
+
+# Tables that are read at a run's end.
+ENDING = (
+    *("update_support", "rotation", "spectral_drift", "localization", "update_norm", "locking"),
+    *RUN_TABLES,
+)
+
+
+class Exclusion(NamedTuple):
+    """A run that does not count. table: where it does not; None is everywhere."""
+
+    arm: str
+    seed: int
+    table: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.arm} seed {self.seed} {self.reason}"
+
+
+def exclusions(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[Exclusion]:
+    """Copies of another seed, and runs of which the rows of a table end before the run does; by arm and seed."""
+    same = [
+        Exclusion(arm, seed, None, f"has the same weights as seed {first}")
+        for (arm, seed), first in copies(tables, arms).items()
+    ]
+    short = []
+    for name, rows in zip(ENDING, pl.collect_all([_short(name, tables, arms) for name in ENDING]), strict=True):
+        for arm, seed, seen, end in rows.iter_rows():
+            short.append(Exclusion(arm, seed, name, f"has rows of {name} up to step {seen} of {end}"))
+    return sorted([*same, *short], key=lambda one: (one.arm, one.seed, one.table or ""))
+
+
+def _short(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+    """arm, seed, the last step seen in this table and the run's own."""
+    rows = table(tables, name, arms)
+    runs = rows.group_by("arm", "seed").agg(seen=last_seen(name), end=pl.col("run_steps").max())
+    return runs.filter(pl.col("seen") < pl.col("end")).sort("arm", "seed")
+
+
+def listed(excluded: Collection[Exclusion]) -> str:
+    """One line for all of them; empty without any."""
+    return f"left out: {'; '.join(map(str, excluded))}" if excluded else ""

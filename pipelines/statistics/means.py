@@ -1,0 +1,97 @@
+"""Each run's headline metrics by weighting, role and layer: the table `means`, and what of it the page shows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.statistics.headline import METRICS as HEADLINE
+from pipelines.statistics.intervals import interval
+from pipelines.statistics.metrics import END, PARAMETERS, PROJECTIONS, Metric, Unit
+from pipelines.statistics.numbers import quantity
+from pipelines.statistics.samples import mean, rows
+from pipelines.studies.story import Story
+
+# At the end of training; overlaps with the end are of earlier steps.
+METRICS: tuple[Metric, ...] = tuple(
+    metric for metric in HEADLINE if metric.reweighted() is not None and (metric.at == END or metric.table == "locking")
+)
+UNITS: dict[str, Unit] = {metric.words: metric.unit for metric in METRICS}
+WEIGHTINGS: dict[str, str | None] = {"unweighted": None, "parameters": PARAMETERS}
+GROUPINGS = ((), ("role",), ("layer",))
+ABSENT = "-"
+
+
+def means(study: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
+    """Rows with the schema of table `means`, of every arm that is measured, sorted; empty where none is.
+
+    unweighted: sum of values / number of matrices that have one; parameters: sum of n value / sum of n over the same
+    matrices, n their number of weights. Matrices of one role have one size, so the two agree per role.
+    """
+    found = pl.collect_all([planned(metric, tables, arms) for metric in METRICS])
+    schema = TABLES["means"].schema
+    return pl.concat(found).with_columns(study=pl.lit(study)).select(schema.names()).cast(dict(schema))
+
+
+def planned(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+    """One metric: per weighting arms and seeds in order, each with all matrices, then roles, then layers."""
+    frame = rows(replace(metric, weight=PARAMETERS), tables, arms)
+    cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
+    parts = []
+    for keys in GROUPINGS:
+        values = {name: mean(metric.column, "matrix", weight) for name, weight in WEIGHTINGS.items()}
+        made = frame.group_by("arm", "seed", *keys).agg(matrices=pl.len().cast(pl.Int64()), cut=cut, **values)
+        absent = {"role": pl.lit(None, pl.String()), "layer": pl.lit(None, pl.Int64())}
+        parts.append(made.with_columns(**{name: null for name, null in absent.items() if name not in keys}))
+    whole = pl.concat(parts, how="diagonal").unpivot(
+        list(WEIGHTINGS),
+        index=["arm", "seed", "role", "layer", "matrices", "cut"],
+        variable_name="weighting",
+        value_name="value",
+    )
+    ending = pl.lit("") if metric.cut is None else pl.format(f", {metric.cut}={{}}", pl.col("cut"))
+    return whole.with_columns(
+        metric=pl.lit(metric.words), view=pl.lit(metric.view), address=pl.lit(metric.address()) + ending
+    ).sort("arm", "seed", "weighting", "role", "layer", descending=[False, False, True, False, False])
+
+
+def weighed(table: pl.DataFrame, story: Story) -> list[list[str]]:
+    """Unweighted beside parameter-weighted: a heading, then two rows per metric, a column per arm of core."""
+    whole = table.filter(pl.col("role").is_null(), pl.col("layer").is_null())
+    arms = present(whole, story)
+    lines = [["metric", "weighting", *map(story.label, arms)]]
+    for metric in METRICS:
+        for weighting in WEIGHTINGS:
+            mine = whole.filter(pl.col("metric") == metric.words, pl.col("weighting") == weighting)
+            if not mine.is_empty():
+                lines.append([metric.words, weighting, *cells(mine, arms, metric.unit)])
+    return lines
+
+
+def split(table: pl.DataFrame, metric: Metric, key: str, story: Story) -> list[list[str]]:
+    """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row each; only a heading without any."""
+    mine = table.filter(
+        pl.col("metric") == metric.words, pl.col("weighting") == "unweighted", pl.col(key).is_not_null()
+    )
+    arms = present(mine, story)
+    values = list(PROJECTIONS) if key == "role" else sorted(set(mine[key]))
+    here = [value for value in values if value in set(mine[key])]
+    return [
+        [key, *map(story.label, arms)],
+        *([str(value), *cells(mine.filter(pl.col(key) == value), arms, metric.unit)] for value in here),
+    ]
+
+
+def present(table: pl.DataFrame, story: Story) -> list[str]:
+    return [arm for arm in story.core if arm in set(table["arm"])]
+
+
+def cells(mine: pl.DataFrame, arms: Sequence[str], unit: Unit) -> list[str]:
+    """Mean and half-width over seeds of each arm."""
+    told = []
+    for arm in arms:
+        values = mine.filter(pl.col("arm") == arm)["value"].to_list()
+        found = interval(values) if values else None
+        told.append(ABSENT if found is None else quantity(found.mean, unit, found.half))
+    return told

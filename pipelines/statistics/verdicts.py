@@ -1,0 +1,203 @@
+"""Every claim decided on the tables of one study: the table `verdicts`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import stdev
+
+import polars as pl
+
+from pipelines.lake.schemas import TABLES
+from pipelines.statistics.exclusions import Exclusion, exclusions
+from pipelines.statistics.intervals import DECIDING, Interval, bootstrap, equal, interval, size
+from pipelines.statistics.metrics import Metric
+from pipelines.statistics.power import Scored, detectable, pooled, pooled_detectable, scored
+from pipelines.statistics.samples import SAMPLED, samples
+from pipelines.studies.claim import Claim, Control
+from pipelines.studies.story import Story
+
+FEW = {1: "One seed: no interval, no verdict.", 2: "Two seeds: no verdict, which takes three."}
+EQUAL = "The difference is the same for every seed up to rounding, which is no evidence of a small spread: no verdict."
+STATUS = {True: "holds", False: "fails", None: "undecided"}
+OWN = ("effect", "low", "high")
+CONTROL = ("control_effect", "control_low", "control_high")
+Values = Mapping[Metric, pl.DataFrame]
+
+
+def verdicts(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
+    """The claims of `story` on `tables` (name to rows of this study), with the schema of `verdicts`.
+
+    effect = mean over seeds of left - right, paired by seed. low and high are its 95 % Student-t interval with n - 1
+    degrees of freedom, of an accuracy with the errors over samples and problems in it (`power.pooled`), within what is
+    possible; it decides. boot_low and boot_high are the percentile bootstrap over seeds, which does not
+    (`intervals.bootstrap` says why). Fewer than three seeds decide nothing, nor do differences that are equal up to
+    rounding; one seed leaves the interval null. Runs that do not count (`exclusions`) are left out, and named in the
+    note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the number of
+    claims.
+    """
+    metrics = [metric for claim in story.decided for metric in claim.metrics]
+    others = [other for metric in metrics if (other := metric.reweighted()) is not None]
+    values = samples((*metrics, *others), tables, story.every)
+    excluded = exclusions(tables, story.every)
+    rows = [row for claim in story.decided if (row := decide(study, claim, values, excluded)) is not None]
+    return pl.DataFrame(rows, schema=TABLES["verdicts"].schema, orient="row")
+
+
+def decide(study: str, claim: Claim, values: Values, excluded: Sequence[Exclusion]) -> dict[str, object] | None:
+    """One row of `verdicts`, or None where no seed has both sides."""
+    pairs = paired(claim, values)
+    if pairs.is_empty():
+        return None
+    differences, scale = (pairs["left"] - pairs["right"]).to_list(), largest(pairs)
+    effect, ends, right = estimate(claim, pairs), bootstrap(differences), interval(pairs["right"].to_list()).mean
+    holds = None
+    if decides(pairs) and effect.low is not None and effect.high is not None:
+        holds = claim.judge(effect.low, effect.high, right)
+    few = FEW.get(effect.n, "") or ("" if decides(pairs) else EQUAL)
+    gone = left_out(claim, excluded)
+    weighted = reweighted(claim, values)
+    return {
+        "study": study,
+        "suite": claim.suite,
+        "section": claim.section,
+        "claim": claim.text,
+        "metric": claim.metric.address(pairs["cut"][0]),
+        "left": f"{study}.{claim.left}",
+        "right": right_name(study, claim),
+        "left_value": interval(pairs["left"].to_list()).mean,
+        "right_value": right,
+        "effect": effect.mean,
+        "low": effect.low,
+        "high": effect.high,
+        "boot_low": None if ends is None else ends[0],
+        "boot_high": None if ends is None else ends[1],
+        "size": size(differences, scale),
+        "detectable": found_with_power(claim, pairs),
+        "holds": holds,
+        "status": STATUS[holds],
+        "seeds": effect.n,
+        **beside(claim, values, effect, holds),
+        "same_sign_weighted": None if weighted is None else (weighted > 0) == (effect.mean > 0),
+        "paper": claim.paper,
+        "note": " ".join(filter(None, (few, gone, f"{claim.note}{span(claim, pairs)}"))),
+    }
+
+
+def paired(claim: Claim, values: Values) -> pl.DataFrame:
+    """Columns seed, left, right, cut: one row per seed that has both sides; of accuracies `SAMPLED` of both too."""
+    found = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
+    if isinstance(claim.right, float):
+        return found.with_columns(right=pl.lit(claim.right))
+    other = values[claim.baseline or claim.metric].filter(pl.col("arm") == claim.right).drop("arm", "cut")
+    return found.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
+
+
+def estimate(claim: Claim, pairs: pl.DataFrame) -> Interval:
+    """The mean difference with its interval over seeds; of accuracies over samples and problems too."""
+    differences = (pairs["left"] - pairs["right"]).to_list()
+    if not (sides := evaluated(pairs)):
+        return interval(differences, scale=largest(pairs))
+    mean, half = interval(differences).mean, pooled(differences, sides)
+    if not half:
+        return Interval(mean=mean, low=None, high=None, n=len(differences))
+    least, most = (0 - claim.right, 1 - claim.right) if isinstance(claim.right, float) else (-1.0, 1.0)
+    return Interval(mean=mean, low=max(least, mean - half), high=min(most, mean + half), n=len(differences))
+
+
+def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
+    """The smallest mean difference that these seeds find with 80 % power; None without a spread to tell it from."""
+    differences = (pairs["left"] - pairs["right"]).to_list()
+    if sides := evaluated(pairs):
+        return pooled_detectable(differences, sides) or None
+    if len(differences) < 2 or equal(differences, largest(pairs)):
+        return None
+    return detectable(stdev(differences), len(differences))
+
+
+def evaluated(pairs: pl.DataFrame) -> list[Scored]:
+    """What both sides of a comparison of accuracies were scored on; a constant is no side. Empty for other metrics."""
+    sides = []
+    for side, end in (("left", ""), ("right", "_right")):
+        if f"problems{end}" in pairs.columns:
+            stderrs, problems, samples = (pairs[f"{name}{end}"].to_list() for name in SAMPLED)
+            sides.append(scored(pairs[side].to_list(), stderrs, problems[0], samples[0]))
+    return sides
+
+
+def largest(pairs: pl.DataFrame) -> float:
+    """The largest value of either side, whose rounding the differences have."""
+    return max(map(abs, (*pairs["left"], *pairs["right"])))
+
+
+def decides(pairs: pl.DataFrame) -> bool:
+    """Whether seeds are enough and differ by more than rounding."""
+    return len(pairs) >= DECIDING and not equal((pairs["left"] - pairs["right"]).to_list(), largest(pairs))
+
+
+def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
+    """Which runs of a claim's arms do not count and why, as a sentence; empty where all do."""
+    arms, tables = (claim.left, claim.right), {None, *(metric.table for metric in claim.metrics)}
+    named = [str(one) for one in excluded if one.arm in arms and one.table in tables]
+    return f"Left out: {'; '.join(named)}." if named else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A control's contrast: its effect over seeds, the mean of its right-hand side, and whether it decides."""
+
+    control: Control
+    effect: Interval
+    right: float
+    decides: bool
+
+
+def contrast(claim: Claim, values: Values) -> Beside | None:
+    """The first of the claim's controls whose arms there are, paired as the claim is."""
+    for control in claim.controls:
+        other = replace(claim, left=control.left, right=control.right)
+        pairs = paired(other, values)
+        if not pairs.is_empty():
+            right = interval(pairs["right"].to_list()).mean
+            return Beside(control=control, effect=estimate(other, pairs), right=right, decides=decides(pairs))
+    return None
+
+
+def beside(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
+    """The columns of the control; all null where there is none."""
+    found = contrast(claim, values)
+    if found is None:
+        return {name: None for name in ("control", *CONTROL, "control_says")}
+    low, high, says = found.effect.low, found.effect.high, None
+    own = None if effect.low is None or effect.high is None else (effect.low, effect.high)
+    if holds and own is not None and found.decides and low is not None and high is not None:
+        says = claim.read(found.control, own, (low, high), found.right)
+    return {
+        "control": found.control.words,
+        "control_effect": found.effect.mean,
+        "control_low": low,
+        "control_high": high,
+        "control_says": says,
+    }
+
+
+def reweighted(claim: Claim, values: Values) -> float | None:
+    """The effect by the other weighting of matrices; None where there are none, or no numbers of weights."""
+    metric, baseline = claim.metric.reweighted(), claim.baseline and claim.baseline.reweighted()
+    if metric is None:
+        return None
+    pairs = paired(replace(claim, metric=metric, baseline=baseline), values)
+    return None if pairs.is_empty() else interval((pairs["left"] - pairs["right"]).to_list()).mean
+
+
+def span(claim: Claim, pairs: pl.DataFrame) -> str:
+    """Of a claim about a band, the seeds' own spread, which the band is to be read beside."""
+    if claim.kind not in ("near", "far") or isinstance(claim.right, float):
+        return ""
+    low, high = min(pairs["right"].to_list()), max(pairs["right"].to_list())
+    return f" The seeds of the right-hand side alone span {low:.3g} to {high:.3g}."
+
+
+def right_name(study: str, claim: Claim) -> str:
+    if isinstance(claim.right, float):
+        return str(claim.right)
+    when = "" if claim.baseline is None else f" at {100 * claim.baseline.at:g} % of its steps"
+    return f"{study}.{claim.right}{when}"
