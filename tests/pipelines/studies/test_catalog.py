@@ -168,4 +168,4 @@ def test_every_command_takes_a_file_in_the_place_of_a_name(write, capsys, monkey
         assert "mine" in out + err, command
     monkeypatch.setenv("OPD_STUDIES", "./mine.py")
     assert cli.main(["study", "list"]) == 0
-    assert "mine     A study   from ./mine.py\n" in capsys.readouterr().out
+    assert "A study, from ./mine.py\n" in capsys.readouterr().out
