@@ -37,8 +37,8 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
     """A panel per view on one axis, a line per arm; role, layer and cuts are bound to fields of the page."""
     rows, first = quantity.rows(tables, arms), quantity.starts(tables, arms)
     drawn = looks(story, [arm for arm in arms if arm in set(rows["arm"])])
-    shown = quantity.numbers(rows, first)["value"]
-    about = (shown.min(), shown.max()) if quantity.log and len(shown) else None
+    shown = quantity.numbers(rows, first)["value"].to_list()
+    about = (min(shown), max(shown)) if quantity.log and shown else None
     axis = Axis(title=quantity.title, log=quantity.log, domain=quantity.domain, about=about, zero=not quantity.log)
     views = [view for view in VIEW_TITLES if view in set(rows["view"])]
     floors = rows.filter(~pl.col("null")).drop_nulls("floor").group_by(quantity.axes, maintain_order=True)

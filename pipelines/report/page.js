@@ -27,8 +27,9 @@
 
   const part = (chart, name) => chart.querySelector(`.${name}`)
     ?? chart.insertBefore(Object.assign(document.createElement("div"), { className: name }), chart.querySelector(".still"));
-  const draw = async (chart) => {
+  const render = async (chart) => {
     const room = chart.clientWidth - 16;
+    if (room < 0) return;  // folded away
     const narrow = room < Math.min(600, 0.8 * chart.querySelector(".still").getAttribute("width"));
     const drawn = narrow ? `${room}` : "wide";
     if (chart.dataset.drawn === drawn) return;
@@ -47,6 +48,8 @@
     chart.classList.add("drawn");
   };
 
+  let queue = Promise.resolve();  // one after the other: the last width that a chart is drawn for is the one it has
+  const draw = (chart) => { queue = queue.then(() => render(chart)).catch(console.error); };
   const near = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) draw(target);
   }, { rootMargin: "400px" });

@@ -89,7 +89,7 @@ def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "datasets": datasets}
 
 
-def picture(spec: Mapping[str, Any], key: str, alt: str) -> str:
+def picture(spec: dict[str, Any], key: str, alt: str) -> str:
     """`spec` as one <svg> of a page: ids unique by `key` and the same from run to run, places to a tenth of a px."""
     svg = vl_convert.vegalite_to_svg(spec).replace('class="mark-rect', 'shape-rendering="crispEdges" class="mark-rect')
     svg = NOISE.sub("", svg)
