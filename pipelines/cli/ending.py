@@ -19,14 +19,8 @@ if TYPE_CHECKING:
     from pipelines.statistics.metrics import Metric
 
 LINES = 15  # at most, with the empty ones
-NAMED = (
-    (3, 3),
-    (3, 2),
-    (2, 2),
-    (2, 1),
-    (1, 1),
-    (0, 0),
-)  # statements named that fail and that are undecided, as room allows
+# Statements that are named, of those that fail and of the undecided; the first that leave room for the rest.
+NAMED = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1), (0, 0))
 FULL = 3  # seeds that a verdict takes
 
 
@@ -38,10 +32,8 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
     rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
     table = _headline(study, tables, arms)
-    end = [
-        *(wrap(f"time: {time}").splitlines() if time else []),
-        *where(store, comparing.report_key(study), study.name),
-    ]
+    seconds = wrap(f"time: {time}").splitlines() if time else []
+    end = [*seconds, *where(store, comparing.report_key(study), study.name)]
     lines = []
     for failing, undecided in NAMED:
         head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)

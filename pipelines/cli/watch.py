@@ -46,6 +46,8 @@ def watch(given: argparse.Namespace) -> int:
         one = watchlist.read(store, name)
         base = f" from {one.base}" if one.base else ""
         print(wrap(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}"))
+    if given.name is not None and said:
+        print(wrap("measured as they appear once Dagster's sensor `watch` is on (opd ui, Automation)"))
     if not found:
         print(f"nothing is watched in {store.uri}")
     return 0

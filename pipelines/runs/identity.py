@@ -41,7 +41,7 @@ def stored_as(stored: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], s
     for path, name in (PLACES | options).items():
         if name in stored["inputs"]:
             _set_text(moved, path, stored["identity"])
-    if fingerprint(moved) == stored["fingerprint"]:
+    if moved != identity and fingerprint(moved) == stored["fingerprint"]:
         return moved, stored["fingerprint"]
     return moved, recipe.fingerprint()
 
