@@ -120,7 +120,9 @@ def _by_arm(study: Study, models: list[Shown], arms: dict[str, list[Shown]], who
             if sum(map(_height, more)) <= LINES - 6:  # the heading, and what is said of --suite
                 listed, blocks = [*listed, name], more
     if len(listed) < len(arms):
-        blocks.append(f"\n{wrap(f'arms of a suite: opd study show {study.name} --suite NAME; every run: --all')}")
+        blocks.append(
+            f"\n{wrap(f'arms of a suite: opd study show {spell(study.name)} --suite NAME; every run: --all')}"
+        )
     return blocks
 
 
