@@ -100,7 +100,7 @@ def _bars(rows: pl.DataFrame, title: str, arms: Sequence[Any]) -> Any:
     base = alt.Chart(named(rows.drop("view"), arms)).encode(x=x, xOffset=offset)
     bar = tips(base.mark_bar(), "role").encode(y=alt.Y("value:Q", title=title), color=encodings(arms)["color"])
     whisker = base.mark_rule(color=INK).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    return alt.layer(bar, whisker).properties(width=250, height=190)
+    return alt.layer(bar, whisker, width=250, height=190)
 
 
 def _labelled(rows: pl.DataFrame, story: Story) -> pl.DataFrame:

@@ -173,7 +173,7 @@ def headed(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -
     words = alt.Chart(alt.Data(values=[{"at": 0}])).mark_text(
         text=title, x=0, y=-8, align="left", baseline="bottom", fontSize=TEXT, color=INK
     )
-    return alt.layer(*layers, words).properties(width=width, height=height)
+    return alt.layer(*layers, words, width=width, height=height)
 
 
 def level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
