@@ -7,7 +7,7 @@ In reading order:
 - `claims/`          the statements that are tested, with their controls
 - `items.py`         its tables and figures; `item.py`: what one is; `published.py`: what it reports, as numbers
 - `table1.py` to `figure9.py`  one item each: which numbers, and what they do not show
-- `matrices.py`, `blocks.py`, `trajectories.py`, `variants.py`, `confinement.py`  the numbers that items draw
+- `trajectories.py`, `variants.py`, `confinement.py`  the numbers that items draw
 - `spread.py`        the mean and the interval over seeds
 - `palette.py`       the look of every arm, the same in all items
 - `panels.py`, `strip.py`, `grid.py`, `mosaic.py`, `maps.py`, `dots.py`, `resumed.py`  the drawing

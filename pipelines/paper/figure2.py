@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from pipelines.paper import matrices
 from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import ANGLE, FIGURE2, LARGEST_ANGLE, NSS, of
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.paper.trajectories import RUNS
+from pipelines.statistics import matrices
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
@@ -18,9 +18,9 @@ def measured(tables: Tables) -> dict[str, pl.DataFrame]:
 
     Angles and drift as on their log axes: means and intervals of logarithms.
     """
-    one = pl.col("matrix") == pl.lit(matrices.representative(tables), pl.String())
-    turned, shifted = matrices.final(tables, "rotation"), matrices.final(tables, "singular_shift")
-    drifted = matrices.final(tables, "spectral_drift")
+    one = pl.col("matrix") == pl.lit(matrices.representative(tables, RUNS), pl.String())
+    turned, shifted = matrices.final(tables, "rotation", RUNS), matrices.final(tables, "singular_shift", RUNS)
+    drifted = matrices.final(tables, "spectral_drift", RUNS)
     runs = {
         ANGLE: _exploded(turned.filter(one), "angles_deg", "side"),
         SHIFT: _exploded(shifted.filter(one), "shifts"),

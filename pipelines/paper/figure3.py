@@ -2,11 +2,12 @@
 
 import polars as pl
 
-from pipelines.paper import blocks, matrices
 from pipelines.paper.item import Item, nothing
 from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, of
 from pipelines.paper.spread import numbers, over_seeds
 from pipelines.paper.trajectories import RUNS
+from pipelines.report import blocks
+from pipelines.statistics import matrices
 from pipelines.statistics.samples import mean
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
@@ -24,7 +25,7 @@ def weight(tables: Tables) -> float | None:
 
 def measured(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
     """By quantity, in %: arm, value, low, high, seeds: the unweighted mean over matrices, in bf16 at the last step."""
-    rows = matrices.final(tables, "localization").filter(pl.col("alpha") == alpha)
+    rows = matrices.final(tables, "localization", RUNS).filter(pl.col("alpha") == alpha)
     columns = {DENSITY: (rows.filter(pl.col("mask") == "principal"), "density")}
     columns |= {name: (rows.filter(pl.col("mask") == mask), "overlap") for name, mask in OVERLAPS.items()}
     return {
@@ -40,7 +41,7 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
         return nothing("No run of the suite core is measured.")
     from pipelines.paper import maps
 
-    shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.maps(tables, store, alpha, SEED)
+    shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.maps(tables, store, RUNS, alpha, SEED)
     arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
     absent = "The maps need the runs' weights, which are not in this store." if store else "The maps need a store."
     told = [numbers(rows, f"{name}, mean over matrices", "%", of(FIGURE3, name)) for name, rows in found.items()]

@@ -6,14 +6,13 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.blocks import MAPS
-from pipelines.paper.palette import style
 from pipelines.paper.panels import ENDS, styles
-from pipelines.paper.published import DENSITY, LOW_MAGNITUDE, PRINCIPAL, Published, in_words, of
-from pipelines.report.panels import PAPER, QUIET, Axis, columns, headed, level, looks, named, styled, tips, written
+from pipelines.paper.published import Published, in_words, of
+from pipelines.report.blocks import MAPS
+from pipelines.report.maps import SIDE, map_panels
+from pipelines.report.panels import PAPER, QUIET, Axis, columns, headed, level, looks, named, styled, tips
 
-SIDE, HEIGHT = 190, 150  # px of a map, of a panel of dots
-KINDS: dict[str, str] = dict(zip(MAPS, (DENSITY, PRINCIPAL, LOW_MAGNITUDE), strict=True))  # quantity by map
+HEIGHT = 150  # px of a panel of dots
 
 
 def figure(
@@ -24,31 +23,13 @@ def figure(
     chance: float,
 ) -> Any:
     """shown: columns of `blocks.SCHEMA`; shares: by quantity arm, value, low, high in %; chance in %."""
-    mapped = [arm for arm in arms if arm in set(shown["arm"])]
-    panels = [_map(shown, arm, kind, mapped) for arm in mapped for kind in MAPS]
+    panels = map_panels(shown, styles(arms))
     panels += [
         _dots(shares[name], name, arms, of(published, name), chance if place else None)
         for place, name in enumerate(shares)
     ]
     own = alt.ScaleResolveMap(color="independent")
     return styled(columns(panels, len(MAPS), spacing=16, resolve=alt.Resolve(scale=own)))
-
-
-def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:
-    part = shown.filter(pl.col("arm") == arm, pl.col("map") == kind).drop("arm", "map").drop_nulls("share")
-    # One legend for nine maps, at the end of the first row.
-    legend = alt.Legend(orient="right", type="gradient", gradientLength=SIDE - 30)
-    legend = legend if (arm, kind) == (arms[0], MAPS[-1]) else None
-    share = alt.Color("share:Q", title="%", scale=alt.Scale(scheme="yellowgreenblue", domain=(0, 100)), legend=legend)
-    ends = {name: [0, int(shown[f"{name}_end"].max())] for name in ("row", "column")}  # type: ignore[arg-type]
-    plain: dict[str, Any] = {"tickCount": 3, "grid": False, "labelFlush": True}
-    scale = alt.Scale(domain=ends["column"], nice=False)
-    x = alt.X("column:Q", title="input index", axis=written(arm == arms[-1], **plain), scale=scale)
-    scale = alt.Scale(domain=ends["row"], reverse=True, nice=False)
-    y = alt.Y("row:Q", title="output index", axis=written(kind == MAPS[0], **plain), scale=scale)
-    words = [alt.Tooltip("share:Q", title="share (%)", format=".3~g"), "row:Q", "column:Q"]
-    cell = alt.Chart(part).mark_rect().encode(x=x, x2="column_end:Q", y=y, y2="row_end:Q", color=share, tooltip=words)
-    return headed(f"{style(arm).label}: {KINDS[kind]}", cell, width=SIDE, height=SIDE)
 
 
 def _dots(

@@ -14,6 +14,14 @@ from pipelines.statistics.numbers import short
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
+MAPPED = (
+    "Which weights of one matrix changed, and which share of the changed ones lies in the principal mask and in the "
+    "low-magnitude mask of the start."
+)
+NOISY = (
+    "A block has a few dozen to a few thousand weights, so maps are noisy. How large the changes are is not shown. "
+    "bf16's grid is finer at small weights, which alone favours the low-magnitude mask."
+)
 FOLDED = "How it was computed, what controls say, numbers"
 
 
@@ -88,6 +96,21 @@ def statements(decided: pl.DataFrame, story: Story, names: Collection[str], suit
             told = f"{claim.text}: {words.evidence(claim, row, story)}.{says}"
             lines.append(f"<li>{markup.badge(words.status(row))} {escape(told)}</li>")
     return f'<ul class="statements">{"".join(lines)}</ul>' if lines else ""
+
+
+def mapped(story: Story, tables: Tables, store: Store | None) -> str:
+    """Block maps of one matrix, where the weights are at hand; a story with exhibits has its own."""
+    if store is None or story.exhibits:
+        return ""
+    from pipelines.report.maps import draw_maps
+
+    drawing = draw_maps(story, tables, store)
+    if drawing.chart is None:
+        return ""
+    picture = vega.embed(drawing.chart, "block-maps", MAPPED, MAPPED)
+    notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Careful.", NOISY)))
+    more = markup.details("What is shown, and what is not", notes)
+    return f'<div class="figures">{markup.figure("blocks", "One matrix in blocks", picture, MAPPED, more)}</div>'
 
 
 def exhibits(story: Story, tables: Tables, decided: pl.DataFrame, store: Store | None) -> str:

@@ -31,6 +31,7 @@ def page(
     top = hero.hero(study.name, tables, story, decided, picture, provenance)
     bodies = {
         "figures": ("What the weights did", exhibits.drawings(story, tables, decided, story.core, story.lead)),
+        "maps": ("Where the changed weights are", exhibits.mapped(story, tables, store)),
         "exhibits": ("Beside what is published", exhibits.exhibits(story, tables, decided, store)),
         "verdicts": ("Every statement", sections.verdicts(decided, story)),
         "suites": (

@@ -13,11 +13,12 @@ from pipelines.paper import (
     figure4,
     figure5,
     figure6,
-    matrices,
     published,
     table1,
     variants,
 )
+from pipelines.paper.trajectories import RUNS
+from pipelines.statistics import matrices
 from pipelines.statistics.samples import fill_tables
 
 SEEDS = (0, 1, 2)
@@ -79,7 +80,7 @@ def test_angles_and_shifts_are_of_the_second_blocks_output_projection():
     drift = [run() | matrix(role, layer) | {"nss": 10.0 ** -(rank + 1)} for rank, (layer, role) in enumerate(places)]
     named = {"update_support": support, "rotation": rotation, "singular_shift": shift, "spectral_drift": drift}
     tables = fill_tables({name: frame(name, rows) for name, rows in named.items()})
-    assert matrices.representative(tables) == "layers.1.o"
+    assert matrices.representative(tables, RUNS) == "layers.1.o"
     found = figure2.measured(tables)
     inner = found[published.ANGLE].filter(pl.col("side") == "input")
     assert inner.select("index", "value").rows() == [(1, pytest.approx(1)), (2, pytest.approx(4))]
@@ -96,8 +97,8 @@ def test_angles_and_shifts_are_of_the_second_blocks_output_projection():
 
 def test_a_study_of_one_block_shows_its_first_matrix():
     rows = [run() | matrix(role) | {"numel": 4, "scope": "projection"} for role in ("gate", "k")]
-    assert matrices.representative(fill_tables({"update_support": frame("update_support", rows)})) == "layers.0.k"
-    assert matrices.representative(fill_tables({})) is None
+    assert matrices.representative(fill_tables({"update_support": frame("update_support", rows)}), RUNS) == "layers.0.k"
+    assert matrices.representative(fill_tables({}), RUNS) is None
 
 
 def test_overlaps_are_means_over_matrices_at_the_weight_nearest_to_the_papers():

@@ -9,10 +9,12 @@ read: one matrix, its start and its end, in bf16. Masks are those of the base ca
 Not measured: the size of a change. A block has a few dozen to a few thousand weights, so maps are noisy.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import polars as pl
 
-from pipelines.paper.matrices import final, representative
+from pipelines.statistics.matrices import final, representative
 from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -44,10 +46,10 @@ def blocks(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndar
     return np.add.reduceat(np.add.reduceat(values, rows[:-1], axis=0), columns[:-1], axis=1)
 
 
-def maps(tables: Tables, store: Store, alpha: float, seed: int) -> pl.DataFrame:
-    """The maps of the representative matrix, for every arm whose snapshots are in the store: columns of SCHEMA."""
-    matrix, found = representative(tables), []
-    runs = final(tables, "localization").filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
+def maps(tables: Tables, store: Store, arms: Collection[str], alpha: float, seed: int) -> pl.DataFrame:
+    """The maps of the representative matrix, for each of `arms` whose snapshots are in the store: columns of SCHEMA."""
+    matrix, found = representative(tables, arms), []
+    runs = final(tables, "localization", arms).filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
     for arm, recipe, step in runs.select("arm", "recipe", "step").unique().sort("arm").collect().iter_rows():
         trajectory = Trajectory(store, recipe, seed)
         if {0, step} <= set(trajectory.steps()):

@@ -1,8 +1,9 @@
-"""One study's matrices in the paper's order, and the one that stands for them."""
+"""One study's matrices in order, and the one that stands for them."""
+
+from collections.abc import Collection
 
 import polars as pl
 
-from pipelines.paper.trajectories import RUNS
 from pipelines.statistics.metrics import PROJECTIONS
 from pipelines.statistics.samples import at, largest, table
 from pipelines.studies.story import Tables
@@ -17,16 +18,16 @@ def ordered(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.with_columns(place=key.rank("dense").cast(pl.Int64()))
 
 
-def representative(tables: Tables) -> str | None:
+def representative(tables: Tables, arms: Collection[str]) -> str | None:
     """The matrix of layer 1 and role o; the first in order where a study lacks it. None without rows."""
-    rows = ordered(table(tables, "update_support", RUNS)).select("matrix", "layer", "role", "place").unique().collect()
+    rows = ordered(table(tables, "update_support", arms)).select("matrix", "layer", "role", "place").unique().collect()
     exact = rows.filter(pl.col("layer") == LAYER, pl.col("role") == ROLE)
     chosen = exact if not exact.is_empty() else rows.sort("place").head(1)
     return None if chosen.is_empty() else chosen["matrix"][0]
 
 
-def final(tables: Tables, name: str) -> pl.LazyFrame:
-    """The paper's runs at their last step in bf16, at the largest k that most rows have."""
-    rows = at(name, table(tables, name, RUNS).filter(pl.col("view") == "bf16"), 1.0)
+def final(tables: Tables, name: str, arms: Collection[str]) -> pl.LazyFrame:
+    """The runs of `arms` at their last step in bf16, at the largest k that most rows have."""
+    rows = at(name, table(tables, name, arms).filter(pl.col("view") == "bf16"), 1.0)
     columns = {"rotation": "mean_deg", "singular_shift": "nss_k"}
     return largest(rows, "k", columns[name]) if name in columns else rows
