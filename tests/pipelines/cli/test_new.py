@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli.ending import summary
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.trajectories.training import train
 from pipelines.runs.verdicts import comparing
@@ -52,12 +53,14 @@ def test_the_study_runs_as_it_is_written_and_gives_verdicts_and_tables(mine, opd
             train(store, recipe, seed, serial=True)
             measure_run(store, recipe, seed, study.measurement, serial=True)
     code, told, err = opd("report", "mine")
-    assert code == 0 and "6 of 6 runs measured" in told, err
+    assert code == 0 and "6 of 6 runs measured\npage: " in told, err
     norms = comparing.tables(store, study)["update_norm"].collect().filter(step=6)
     names = sorted(recipe.name for recipe in study.arms())
     assert sorted(norms.select("recipe", "seed").unique().rows()) == [(name, seed) for name in names for seed in (0, 1)]
-    code, told, err = opd("study", "verdicts", "mine")
-    assert code == 0 and "SFT" not in told and "sft differs from opd: unchanged weights, bf16" in told, told + err
+    listed = opd("study", "verdicts", "mine")[1]
+    assert "sft differs from opd: unchanged weights, bf16" in listed and "over 2 seeds" in listed
+    assert "SFT" not in listed
+    assert "takes 3 seeds and these arms have 2 seeds" in summary(store, study, ["core"])
 
 
 @pytest.mark.parametrize("arms", ["sft", "rlvr, opd"])
