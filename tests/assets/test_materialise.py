@@ -253,7 +253,7 @@ def test_a_weight_that_is_not_finite_fails_its_check_and_no_other_table(store, r
         ("anchors", anchor_key("qwen3-8b", 2), "study qwen3-8b has no seed 2; it has: 0"),
         ("anchors", anchor_key("smollm", 0), "study smollm has no anchor: its arms start from other weights"),
         ("runs", "tiny.opd", "partition 'tiny.opd' is no RECIPE|SEED, as tiny.opd|0"),
-        ("runs", "mine.opd|0", "unknown recipe 'mine.opd'; known: "),
+        ("runs", "mine.opd|0", "no study is called 'mine': name the file of its study"),
         ("comparison", "mine", "there is no study 'mine'; known: "),
     ],
 )
