@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cli.layout import shorten, terminal_width, wrap
 from pipelines.cli.verdicts import counts, decided, difference
 from pipelines.store.objects import Store
+from pipelines.studies.catalog import spell
 from pipelines.studies.study import Study
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def where(store: Store, key: str, name: str) -> list[str]:
     """Where the page of a study or an import is, and how it is opened where no browser can read the store."""
     path = store.location(key)
     if "://" in path:
-        return [f"page: {path}", f"a copy to open: opd report {name} --save {name}.html"]
+        return [f"page: {path}", f"a copy to open: opd report {spell(name)} --save {name}.html"]
     here = os.path.relpath(path)
     return [f"page: {path if here.startswith('..') else here} (open it in a browser)"]
 
@@ -67,7 +68,8 @@ def _statements(
     """
     core = list(suites) == ["core"]
     name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
-    command = f"opd study verdicts {study.name}{'' if core else ''.join(f' --suite {suite}' for suite in suites)}"
+    command = f"opd study verdicts {spell(study.name)}"
+    command += "" if core else "".join(f" --suite {suite}" for suite in suites)
     if rows.is_empty():
         why = f"that takes two measured arms, and there is {len(seeds)}" if len(seeds) < 2 else "of these arms"
         return wrap(f"{name}: no statements ({why})").splitlines()
