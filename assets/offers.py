@@ -18,6 +18,7 @@ from pipelines.runs.external import watchlist
 from pipelines.runs.resources import needs
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
+from pipelines.studies import catalog
 from pipelines.studies.study import Study
 
 EXTERNAL = "external."  # begins the recipes of imports
@@ -30,7 +31,6 @@ BY_JOB = {  # the definition of a job's partitions
     "comparison": "studies",
     "paper": "exhibits",
 }
-OWN = ("tiny", "smollm", "qwen3-8b")  # studies of this package
 
 
 def of_study(study: Study) -> Offers:
@@ -60,9 +60,10 @@ def of_store(store: Store) -> Offers:
     begun = {study.name: begun_suites(store, study, names) for study in STUDIES.values()}
     imports = [name.removeprefix(EXTERNAL) for name in sorted(names) if name.startswith(EXTERNAL)]
     offers: Offers = {"external": imports, "watched": sorted(set(imports) & set(watchlist.names(store)))}
+    own = {name for name, origin in catalog.read_catalog().origins.items() if origin == catalog.HERE}
     for study in STUDIES.values():
         suites = begun[study.name]
-        if not suites and (study.name not in OWN or not any(begun.values())) and can_run(store, study):
+        if not suites and (study.name not in own or not any(begun.values())) and can_run(store, study):
             suites = ["core"]
         if suites:
             arms = [recipe for suite in suites for recipe in study.arms(suite)]

@@ -9,13 +9,16 @@ from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every, study_of
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
+from pipelines.cli.verdicts import counts, difference
 from pipelines.runs.geometry.measuring import TABLES
 from pipelines.runs.verdicts import comparing
+from pipelines.statistics import headline
 from pipelines.statistics.stories import story_of
 from pipelines.studies.study import Study
 
 GROUP = "verdicts"
 CODE = metadata.sources(*metadata.REPORTING)
+FIRST = headline.METRICS[:5]  # of a study whose story names no other
 NAMED = 4  # runs that a warning names; the metadata has all
 
 
@@ -64,11 +67,8 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     return dg.MaterializeResult(
         metadata=found.facts()
         | {
-            "verdicts": metadata.small_table(
-                rows.select(
-                    "claim", "effect", "low", "high", "status", "seeds", "control_effect", "control_says", "paper"
-                ).to_dicts()
-            ),
+            "result": counts(rows),
+            "verdicts": metadata.small_table(decided(rows)),
             "missing": missing,
             "left_out": excluded,
         }
@@ -92,7 +92,9 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
         key = comparing.publish(opened, study)
-    shown = {"headline": comparing.headline(opened, study), **comparing.varied(opened, study)}
+        story = story_of(study)
+        rows = headline.headline(study.name, comparing.tables(opened, study), story, story.headline or FIRST)
+    shown = {"headline": headline.markdown(rows, story), **comparing.varied(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
@@ -105,6 +107,20 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     )
 
 
+def decided(rows: pl.DataFrame) -> list[dict[str, str]]:
+    """Statements in few columns, which a page of 1440 px holds, what fails first; the lake has all columns."""
+    order = ("fails", "undecided", "holds")
+    return [
+        {
+            "statement": row["claim"],
+            "verdict": row["status"],
+            "difference": difference(row),
+            "control": row["control_says"] or "",
+        }
+        for row in sorted(rows.to_dicts(), key=lambda row: order.index(row["status"]))
+    ]
+
+
 def ordering(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheckResult:
     """The claims `texts` on one table; a warning with the measured values when an interval contradicts one."""
     found = rows.filter(pl.col("claim").is_in(texts))
@@ -113,6 +129,7 @@ def ordering(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheck
         check_name=f"orderings_{family}",
         passed=against.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,
+        description="contradicted: " + "; ".join(against["claim"].to_list()) if against.height else None,
         metadata={
             "hold": int(found["holds"].eq(True).sum()),
             "undecided": int(found["holds"].is_null().sum()),

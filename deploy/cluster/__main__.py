@@ -132,6 +132,7 @@ class Items:
     """The plan's Dagster runs: which are asked for, and how far each is."""
 
     def __init__(self, dagster: Dagster) -> None:
+        from assets import backfill, offers
         from assets.plan import plan
         from pipelines.store.objects import Store
 
@@ -140,6 +141,7 @@ class Items:
         study.plant(self.store)
         self.study, self.arms = study.arms()
         items = plan(self.store, self.study, self.arms, [study.SEED])
+        backfill.offer(dagster.address, offers.of_jobs(self.study, ((item.job, item.partition) for item in items)))
         self.all = [item for item in items if item.trains or item.measures or item.compares]  # not what is planted
         self.names = {item.name for item in self.all}
         self.asked: set[str] = set()
@@ -151,7 +153,7 @@ class Items:
         done = {run["tags"].get(ITEM) for run in self.runs if run["status"] == "SUCCESS"}
         for item in self.all:
             if item.name not in self.asked and done.issuperset(self.names.intersection(item.needs)):
-                self.dagster.launch(item.job, item.assets, tags(item.partition) | {ITEM: item.name})
+                self.dagster.launch(item.job, item.assets, {"dagster/partition": item.partition, ITEM: item.name})
                 self.asked.add(item.name)
 
     def of(self, name: str) -> list[dict]:
@@ -174,14 +176,6 @@ class Items:
             and runs[-1]["status"] in ENDED[1:]
             and (len(runs) > 2 or time.time() - (runs[-1]["endTime"] or time.time()) > 60)
         ]
-
-
-def tags(partition: object) -> dict[str, str]:
-    """Dagster's tags of a partition; one of two dimensions has each of them, too."""
-    found = {"dagster/partition": str(partition)}
-    for dimension, key in getattr(partition, "keys_by_dimension", {}).items():
-        found[f"dagster/partition/{dimension}"] = key
-    return found
 
 
 def work(items: Items, dagster: Dagster, ray: Ray, kept: Kept) -> None:

@@ -65,6 +65,11 @@ class Dagster:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
+    def address(self) -> str:
+        """Of the webserver."""
+        return f"http://127.0.0.1:{self.ports['webserver']}"
+
+    @property
     def variables(self) -> dict[str, str]:
         """What tells a process of this cluster where Dagster is."""
         code = {"OPD_CODE_HOST": "127.0.0.1", "OPD_CODE_PORT": str(self.ports["code-server"])}
@@ -93,9 +98,7 @@ class Dagster:
     def ask(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The data of a GraphQL answer. Errors: RuntimeError with the server's message."""
         body = json.dumps({"query": query, "variables": dict(variables)}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports['webserver']}/graphql", body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
         for left in reversed(range(TRIES)):  # a machine that is busy with the runs answers late
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:

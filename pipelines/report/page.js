@@ -19,7 +19,7 @@
     if (Array.isArray(node)) return node.map((part) => stack(part, width));
     if (node === null || typeof node !== "object") return node;
     const made = Object.fromEntries(Object.entries(node).map(([name, part]) => [name, name === "datasets" ? part : stack(part, width)]));
-    if (made.columns) made.columns = made.concat ? 1 : 2;  // of panels, or of a legend
+    if (made.columns) made.columns = made.concat ? 1 : Math.min(2, made.columns);  // of panels, or of a legend
     if (made.height && made.width) Object.assign(made, { width, height: made.height === made.width ? width : made.height });
     if (made.axis?.labels === false) for (const name of ["labels", "ticks", "title"]) delete made.axis[name];
     return made;

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opd_ops.outside import split_file
 from opd_ops.recipe import Given, Task, Weights
 from opd_ops.tasks import registry
 from pipelines.studies.study import Study
@@ -54,6 +55,6 @@ def _placed(value: Any, folder: Path) -> Any:
 
 
 def _place(path: str, folder: Path) -> str:
-    file, colon, name = path.rpartition(":") if path.rpartition(":")[0].endswith(".py") else (path, "", "")
+    file, name = split_file(path)
     lies = folder / Path(file).expanduser()
-    return f"{lies.resolve()}{colon}{name}" if lies.exists() else path
+    return f"{lies.resolve()}{name}" if lies.exists() else path

@@ -74,7 +74,7 @@ def test_the_graph_reads_as_the_method_does_and_nothing_is_anonymous():
 def test_a_code_version_is_that_of_what_makes_the_asset():
     assert node("rotation").code_version == f"engine {VERSION}"
     assert node("trajectory").code_version == f"snapshots {LAYOUT}"
-    report = metadata.sources("pipelines.report")
+    report = metadata.sources(*metadata.REPORTING)
     assert {node(name).code_version for name in GROUPS["verdicts"]} == {report}
     assert report != metadata.sources("pipelines.lake")
 

@@ -26,7 +26,9 @@ def mine(monkeypatch):
     """A study of one's own: two seeds, no teacher, no anchor, and none of the paper's arms."""
     arm = lambda name: replace(TINY.arms()[0], study="mine", arm=name)
     suites = {"core": (arm("distill"), arm("grpo")), "more": (arm("extra"),)}
-    study = replace(TINY, name="mine", models=(), suites=suites, helpers=(), seeds=(0, 1), anchor=None, nightly=())
+    study = replace(
+        TINY, name="mine", models=(), suites=suites, helpers=(), seeds=(0, 1), anchor=None, nightly=(), story=None
+    )
     monkeypatch.setitem(STUDIES, "mine", study)
     return study
 

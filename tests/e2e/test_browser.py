@@ -1,4 +1,4 @@
-"""A person at the UI, in a real browser: the graph, a partition of the matrix, its run, a figure, a check, a failure.
+"""A person at the UI, in a real browser: the graph, a partition, its run, a figure, a check, a failure.
 
 Screenshots go to the folder OPD_SCREENSHOTS, to be looked at. `make browser` installs what this needs.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from assets import backfill
+from assets.partitions import run_key
 from assets.ui import free_port
 from pipelines.store.objects import Store
 from tests.browser import chromium
@@ -57,8 +59,9 @@ class Served:
 
     def launch(self, recipe: str, seed: int) -> str:
         """Start a run of one partition as the UI does; its id."""
-        parts = {"": f"{recipe}|{seed}", "/recipe": recipe, "/seed": str(seed)}
-        tags = [{"key": f"dagster/partition{name}", "value": value} for name, value in parts.items()]
+        key = run_key(recipe, seed)
+        backfill.offer(self.address, {"runs": [key]})  # as a person can, who types it in the dialog
+        tags = [{"key": "dagster/partition", "value": key}]
         selector = {"repositoryLocationName": "opd", "repositoryName": "__repository__", "jobName": "runs"}
         asked = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
         query = (
@@ -111,15 +114,11 @@ class Person:
         found = (within or self.page).get_by_text(text, exact=True).locator("visible=true")
         found.first.wait_for()
 
-    def picks(self, *values: str) -> None:
-        """Choose one key of each dimension in the dialog of a launch."""
+    def picks(self, value: str) -> None:
+        """Choose one key in the dialog of a launch."""
         dialog = self.page.get_by_role("dialog")
-        for value in values:
-            dialog.get_by_text("Select a partition or create one").first.click()
-            self.page.get_by_placeholder("Filter partitions").fill(value)
-            self.page.get_by_text(re.compile(r"Select all \(\d+\)")).wait_for()
-            self.page.get_by_text(value, exact=True).locator("visible=true").last.click()
-            dialog.get_by_label("expand_less").first.click()
+        dialog.get_by_role("textbox").first.fill(value)
+        dialog.get_by_role("textbox").first.press("Tab")
 
     def opens(self, entry: str):
         """The dialog that shows a Markdown entry of a materialisation."""
@@ -173,9 +172,9 @@ def test_a_person_launches_a_partition_watches_it_and_opens_what_it_made(served,
 
     person.goes("/locations/opd/jobs/runs")
     page.get_by_role("button", name="Materialize all").click()
-    page.get_by_role("button", name="Confirm").click()  # base and anchor were made elsewhere
-    person.picks(ARM.name, "0")
-    person.looks("matrix")
+    person.looks("partitions")
+    person.picks(run_key(ARM.name, 0))
+    person.looks("partition")
     page.get_by_role("dialog").get_by_role("button", name="Launch 1 run").click()
 
     page.get_by_role("dialog").wait_for(state="hidden")

@@ -59,6 +59,7 @@ def test_the_study_runs_as_it_is_written_and_gives_verdicts_and_tables(mine, opd
     assert sorted(norms.select("recipe", "seed").unique().rows()) == [(name, seed) for name in names for seed in (0, 1)]
     listed = opd("study", "verdicts", "mine")[1]
     assert "sft differs from opd: unchanged weights, bf16" in listed and "over 2 seeds" in listed
+    assert "SFT" not in listed
     assert "takes 3 seeds and these arms have 2 seeds" in summary(store, study, ["core"])
 
 
