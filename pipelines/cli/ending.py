@@ -68,9 +68,8 @@ def _statements(
     """
     core = list(suites) == ["core"]
     name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
-    command = (
-        f"opd study verdicts {spell(study.name)}{'' if core else ''.join(f' --suite {suite}' for suite in suites)}"
-    )
+    command = f"opd study verdicts {spell(study.name)}"
+    command += "" if core else "".join(f" --suite {suite}" for suite in suites)
     if rows.is_empty():
         why = f"that takes two measured arms, and there is {len(seeds)}" if len(seeds) < 2 else "of these arms"
         return wrap(f"{name}: no statements ({why})").splitlines()

@@ -1,6 +1,7 @@
 """`opd study show`: a study's recipes, and what of them is in the store."""
 
 import argparse
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -52,13 +53,18 @@ class Shown:
         name = [recipe.arm] if seed is None else [recipe.arm, str(seed)]
         rate = f"{recipe.optimizer.learning_rate:g}"
         state = self.summary() if seed is None else self.states[seed]
-        return [*name, recipe.objective.kind, rate, steps, state, start.removeprefix(f"{study.name}.")]
+        return [*name, recipe.objective.kind, rate, steps, state, _near(start.removeprefix(f"{study.name}."))]
 
     def summary(self) -> str:
         """`3/3 measured`, or what there is beside it: `1/3 measured, 1 trained`."""
         counts, of = Counter(self.states.values()), len(self.states)
         parts = [f"{counts[state]} {state}" for state in STATES if counts[state] and state != "absent"]
         return f"{parts[0].replace(' ', f'/{of} ', 1)}{''.join(f', {part}' for part in parts[1:])}" if parts else "-"
+
+
+def _near(reference: str) -> str:
+    """A path as from here, where that is shorter; anything else as it is."""
+    return min(reference, os.path.relpath(reference), key=len) if os.path.isabs(reference) else reference
 
 
 def show_study(given: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def add_parser(parts: Any) -> None:
         "verdicts",
         help="every statement about a study: whether it holds, its numbers, its control",
         description="Every statement that was decided about a study, those that fail first: the difference over seeds "
-        "with its 95 %% interval, the same of its control, and what the paper reports.",
+        "with its 95 % interval, the same of its control, and what others report.",
     )
     top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
     top.add_argument("--suite", action="append", default=[], metavar="S", help="only of this suite; repeatable")
@@ -94,8 +94,8 @@ def described(row: dict[str, Any], said: set[str]) -> str:
         says = f": {row['control_says']}" if row["control_says"] else ""
         numbers = _change(row, row["control_effect"], row["control_low"], row["control_high"])
         parts.append(f"control {numbers}{says} ({row['control']})")
-    if row["paper"]:
-        parts.append(f"paper {row['paper']}")
+    if row["paper"] and row["paper"] != "not reported":
+        parts.append(f"reported {row['paper']}")
     if row["status"] != "holds":
         new = [sentence for sentence in re.split(r"(?<=\.) (?=[A-Z])", row["note"] or "") if sentence not in said]
         said.update(new)
