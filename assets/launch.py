@@ -35,7 +35,8 @@ from pipelines.runs.resources import needs
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_study
+from pipelines.studies.catalog import find_study, spell
+from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
 
@@ -237,6 +238,8 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(wrap(study.title))
         reused = f", {len(run.reused)} complete and reused" if run.reused else ""
         print(wrap(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
+        for line in data_lines(study):
+            print(wrap(line))
         try:
             if run.items:
                 if run.adds:
@@ -248,6 +251,7 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
     for failure in run.failures:
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
+        print(wrap(f"a page of what is measured: opd report {spell(study.name)}"), file=sys.stderr)
         return 1
     print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")
     for problem in run.problems:

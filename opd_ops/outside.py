@@ -41,9 +41,10 @@ def is_reference(text: str) -> bool:
     return ":" in text or text.endswith(".py") or os.sep in text
 
 
-def is_file(text: str) -> bool:
-    """Whether a text is a reference to a file."""
-    return is_reference(text) and (text.rpartition(":")[0] or text).endswith(".py")
+def split_file(text: str) -> tuple[str, str]:
+    """The path in a text that is one, or that is a reference to an object of a Python file, and what follows it."""
+    file, colon, name = text.rpartition(":")
+    return (file, f"{colon}{name}") if file.endswith(".py") else (text, "")
 
 
 def parse_reference(text: str, default: str) -> Reference:

@@ -79,9 +79,9 @@ class Jsonl:
         response: str | None = None,
         **_: Any,
     ) -> str:
-        """How many examples are held out, from the options alone. Errors: as `read`."""
+        """How many examples of the file are held out, from the options alone. Errors: as `read`."""
         examples, _digest, _contradictory = read_splits(path, held_out, prompt, answer, response)
-        return _shares(examples)
+        return f"{path}: {_shares(examples)}"
 
     def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
         examples = self.examples[split]

@@ -61,8 +61,12 @@ def path_options(task: Task) -> dict[str, str]:
     kind = find_kind(task.name)
     paths = {name: task.options.get(name) for name in getattr(kind, "paths", ())}
     functions = {name: task.options.get(name) for name in getattr(kind, "functions", ())}
-    paths |= {name: text for name, text in functions.items() if isinstance(text, str) and outside.is_file(text)}
+    paths |= {name: text for name, text in functions.items() if _is_python(text)}
     return {name: text for name, text in paths.items() if isinstance(text, str)}
+
+
+def _is_python(text: Any) -> bool:
+    return isinstance(text, str) and outside.split_file(text)[0].endswith(".py")
 
 
 def find_kind(name: str) -> Callable[..., TaskLike]:

@@ -87,7 +87,8 @@ def parser() -> "Parser":
         prog="opd",
         description="Where in parameter space does post-training go? Train SFT, OPD and RLVR runs, or take checkpoints "
         "from elsewhere, and measure how their weights moved.",
-        epilog=f"The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. {EXIT_CODES}",
+        epilog="The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. Studies and tasks of your "
+        f"own are in OPD_STUDIES and OPD_TASKS, as ./FILE.py or package.module:NAME, with commas. {EXIT_CODES}",
     )
     top.add_argument("--version", action=Version, nargs=0, help="print the version, and end")
     commands = add_commands(top)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cli.layout import shorten, terminal_width, wrap
 from pipelines.cli.verdicts import counts, decided, difference
 from pipelines.store.objects import Store
+from pipelines.studies.catalog import spell
 from pipelines.studies.study import Study
 
 if TYPE_CHECKING:
@@ -19,14 +20,8 @@ if TYPE_CHECKING:
     from pipelines.statistics.metrics import Metric
 
 LINES = 15  # at most, with the empty ones
-NAMED = (
-    (3, 3),
-    (3, 2),
-    (2, 2),
-    (2, 1),
-    (1, 1),
-    (0, 0),
-)  # statements named that fail and that are undecided, as room allows
+# Statements that are named, of those that fail and of the undecided; the first that leave room for the rest.
+NAMED = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1), (0, 0))
 FULL = 3  # seeds that a verdict takes
 
 
@@ -38,10 +33,8 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
     rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
     table = _headline(study, tables, arms)
-    end = [
-        *(wrap(f"time: {time}").splitlines() if time else []),
-        *where(store, comparing.report_key(study), study.name),
-    ]
+    seconds = wrap(f"time: {time}").splitlines() if time else []
+    end = [*seconds, *where(store, comparing.report_key(study), study.name)]
     lines = []
     for failing, undecided in NAMED:
         head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)
@@ -61,7 +54,7 @@ def where(store: Store, key: str, name: str) -> list[str]:
     """Where the page of a study or an import is, and how it is opened where no browser can read the store."""
     path = store.location(key)
     if "://" in path:
-        return [f"page: {path}", f"a copy to open: opd report {name} --save {name}.html"]
+        return [f"page: {path}", f"a copy to open: opd report {spell(name)} --save {name}.html"]
     here = os.path.relpath(path)
     return [f"page: {path if here.startswith('..') else here} (open it in a browser)"]
 
@@ -75,7 +68,9 @@ def _statements(
     """
     core = list(suites) == ["core"]
     name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
-    command = f"opd study verdicts {study.name}{'' if core else ''.join(f' --suite {suite}' for suite in suites)}"
+    command = (
+        f"opd study verdicts {spell(study.name)}{'' if core else ''.join(f' --suite {suite}' for suite in suites)}"
+    )
     if rows.is_empty():
         why = f"that takes two measured arms, and there is {len(seeds)}" if len(seeds) < 2 else "of these arms"
         return wrap(f"{name}: no statements ({why})").splitlines()

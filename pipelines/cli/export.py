@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import wrap
 from pipelines.cli.names import registered, resolve_run
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store, default_uri, normalise
@@ -86,7 +87,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     run.require(int(step))
     names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
     without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
-    print(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}")
+    print(wrap(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
     return 0
 
 
@@ -112,8 +113,6 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
         print(f"kept as it is in {target.uri}: {key}")
     for key in moved.left:
         print(f"left behind: {key}")
-    print(
-        f"{recipe} seed {seed}: {len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}; "
-        f"{len(moved.there):,} were there"
-    )
+    copied = f"{len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}"
+    print(wrap(f"{recipe} seed {seed}: {copied}; {len(moved.there):,} were there"))
     return 0

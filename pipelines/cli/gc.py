@@ -3,6 +3,7 @@
 import argparse
 import re
 
+from pipelines.cli.layout import wrap
 from pipelines.cli.options import Commands, store_at
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -54,7 +55,8 @@ def collect(given: argparse.Namespace) -> int:
         gone += [one] if went else []
     objects, nbytes = sum(len(one.keys) for one in gone), sum(one.nbytes for one in gone)
     verb = "would be deleted" if given.dry_run else "deleted"
-    print(f"{store.uri}: {objects:,} objects, {size(nbytes)}, {verb} (older than {given.age}, resume {given.resume})")
+    policy = f"(older than {given.age}, resume {given.resume})"
+    print(wrap(f"{store.uri}: {objects:,} objects, {size(nbytes)}, {verb} {policy}"))
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from pipelines.cli import request
+from pipelines.cli.layout import wrap
 from pipelines.cli.options import Commands
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -28,7 +29,7 @@ def show_plan(given: argparse.Namespace) -> int:
 
     imported = request.planned(given)
     for note in imported.notes:
-        print(f"note: {note}")
+        print(wrap(f"note: {note}"))
     steps = ", ".join(map(str, imported.steps))
     if imported.fresh:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")

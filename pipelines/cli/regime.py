@@ -8,7 +8,7 @@ from pipelines.cli.layout import stack_table, wrap
 from pipelines.cli.names import resolve_run, resolve_study
 from pipelines.cli.options import Commands
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import studies
+from pipelines.studies.catalog import spell, studies
 
 if TYPE_CHECKING:
     from pipelines.regimes.judging import Comparison
@@ -61,9 +61,10 @@ def described(comparisons: "Sequence[Comparison]") -> str:
     shown = [each for each in matched if each.distances] or [each for each in comparisons if each.distances]
     if not shown:
         study = matched[0].study
-        return "\n".join([*lines, wrap(f"{'; '.join(reasons)}. To train them: opd study run {study}")])
+        return "\n".join([*lines, wrap(f"{'; '.join(reasons)}. To train them: opd study run {spell(study)}")])
     if len({each.verdict for each in matched}) > 1:
-        said = "; ".join(f"{each.run.view} says {each.verdict}" for each in matched)
+        since = {each.run.view: f", since {each.reason}" if each.reason else "" for each in matched}
+        said = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
         lines.append(wrap(f"the views disagree: {said}"))
     elif reasons:
         lines.append(wrap(f"reason: {next(iter(reasons))}"))

@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.cli.layout import wrap
 from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, confirmed, store_of
 from pipelines.store.objects import Store
@@ -85,14 +86,11 @@ def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
         return False
     for recipe, seed in runs:
         moved = aside.move_aside(store, recipe, seed)
-        print(
-            f"moved aside to {moved.location()}; bring it back: opd rm {moved.name} --undo; "
-            f"delete it: opd rm {moved.name} --delete",
-            flush=True,
-        )
+        ways = f"bring it back: opd rm {moved.name} --undo; delete it: opd rm {moved.name} --delete"
+        print(wrap(f"moved aside to {moved.location()}; {ways}"), flush=True)
     studies = {recipe.partition(".")[0] for recipe, _ in runs}
     for study in sorted(study for study in studies if store.list(f"lake/verdicts/study={study}")):
-        print(f"verdicts and report of {study} were made with it; {remake(store, study)}")
+        print(wrap(f"verdicts and report of {study} were made with it; {remake(store, study)}"))
     return True
 
 
@@ -125,10 +123,11 @@ def described(store: Store, recipe: str, seed: int) -> str:
         f"{duration(max(0.0, time.time() - written))} ago"
     )
     if children := aside.children(store, recipe, seed):
-        line += (
-            f"\n  made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
+        told = (
+            f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"
         )
+        line += f"\n{wrap(told, '  ')}"
     return line
 
 

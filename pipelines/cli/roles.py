@@ -18,6 +18,8 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
     """
     import polars as pl
 
+    from pipelines import lake
+
     columns = {name: rows for name, rows in _columns(store, recipe, step).items() if not rows.is_empty()}
     if not columns:
         return ""
@@ -33,7 +35,9 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
         lines.append(["bounds <=", "", *bounds])
     view = next((rows["view"][0] for name, rows in columns.items() if name != "unchanged, %"), "bf16")
     seen = {"master": "of the stored weights, unchanged in bf16", "bf16": "of weights in bf16"}[view]
-    return f"{wrap(f'step {step}, means over the matrices of a role, {seen}')}\n{stack_table(lines)}"
+    cut = lake.scan("rotation", store.uri).filter(recipe=recipe, step=step).select(pl.col("k").max()).collect().item()
+    angles = "" if cut is None else f"; rotation of {cut} input directions"
+    return f"{wrap(f'step {step}, means over matrices {seen}{angles}')}\n{stack_table(lines)}"
 
 
 def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":

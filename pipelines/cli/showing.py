@@ -11,6 +11,7 @@ from pipelines.cli.names import resolve_study
 from pipelines.store.names import escaped
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import spell
+from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
 LINES = 60  # beyond which suites that are not in the store show the names of their arms alone
@@ -76,6 +77,8 @@ def show_study(given: argparse.Namespace) -> int:
     print(f"{wrap(study.title)}\n{wrap(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
     print(wrap(f"run it: opd study run {spell(study.name)}{time}"))
     print("\n".join(_by_run(study, models, arms) if given.all else _by_arm(study, models, arms, bool(given.suite))))
+    for line in data_lines(study):
+        print(wrap(f"data: {line}"))
     for line in changed:
         print(f"\n{wrap(escaped(line))}")
     if study.configs:
@@ -117,7 +120,9 @@ def _by_arm(study: Study, models: list[Shown], arms: dict[str, list[Shown]], who
             if sum(map(_height, more)) <= LINES - 6:  # the heading, and what is said of --suite
                 listed, blocks = [*listed, name], more
     if len(listed) < len(arms):
-        blocks.append(f"\n{wrap(f'arms of a suite: opd study show {study.name} --suite NAME; every run: --all')}")
+        blocks.append(
+            f"\n{wrap(f'arms of a suite: opd study show {spell(study.name)} --suite NAME; every run: --all')}"
+        )
     return blocks
 
 

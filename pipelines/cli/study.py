@@ -3,10 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from opd_ops.recipe import Recipe
-from pipelines.cli import names, rm, showing, verdicts
+from pipelines.cli import names, new, rm, showing, verdicts
 from pipelines.cli.layout import wrap
 from pipelines.cli.options import STUDY, Commands, add_commands
 from pipelines.store.names import escaped
@@ -22,6 +22,7 @@ def register(commands: Commands) -> None:
     parts.add_parser("list", help="the studies, and how much of each is in the store").set_defaults(
         command=list_studies
     )
+    new.register(parts)
     showing.add_parser(parts)
     run = parts.add_parser(
         "run",
@@ -77,9 +78,17 @@ def list_studies(_: argparse.Namespace) -> int:
         parts = (f"{suite}\N{NO-BREAK SPACE}{measured}/{of}" for suite, (measured, of) in counts.items())
         time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
         print(wrap(f"{', '.join(parts)}{time}", " " * len(first)).replace("\N{NO-BREAK SPACE}", " "))
+    for name in unlisted(store, catalog.studies):
+        print(f"\n{wrap(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=./{name}.py')}")
     for line in catalog.broken:
         print(f"error: {escaped(line)}", file=sys.stderr)
     return 0
+
+
+def unlisted(store: Store, known: Collection[str]) -> list[str]:
+    """Studies that have runs in the store, and that this catalog does not know."""
+    names = {recipe.partition(".")[0] for recipe in store.list("runs")}
+    return sorted(names - {*known, "external"})
 
 
 def run_study(given: argparse.Namespace) -> int:

@@ -2,14 +2,19 @@
 
 import argparse
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe
+from pipelines.cli.layout import stack_table, wrap
 from pipelines.cli.names import resolve_recipe, resolve_study
 from pipelines.cli.options import STUDY, Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import spell
 from pipelines.studies.families import families
 from pipelines.studies.study import Study
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def register(commands: Commands) -> None:
@@ -27,7 +32,7 @@ def register(commands: Commands) -> None:
 
 def evaluate(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
-    from pipelines.regimes.prediction.words import sentence, terminal
+    from pipelines.regimes.prediction.words import sentence
     from pipelines.runs.cluster.attach import cluster, one_thread
     from pipelines.runs.verdicts.predicting import predict
     from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred
@@ -50,12 +55,38 @@ def evaluate(given: argparse.Namespace) -> int:
             )
     finally:
         board.close()
-    print(f"{len(runs)} runs on {', '.join(families(study.name))}: {len(left)} evaluated, the others were already")
+    others = "" if len(left) == len(runs) else ", the others were already"
+    print(wrap(f"{len(runs)} runs on {', '.join(families(study.name))}: {len(left)} evaluated{others}"))
     rows = predict(store, study)
     if not rows.is_empty():
-        print(f"\n{terminal(rows)}\n\n{sentence(rows)}".rstrip())
-    print(f"tables: {store.location('lake')}   (transfer, predictions)")
+        print(f"{wrap(sentence(rows))}\n\n{stack_table(_correlations(rows))}\n")
+        print(wrap("rank correlations over runs with Sim_16 at these shares of training; * its interval excludes 0"))
+    print("rows: opd tables (transfer, predictions)")
     return 0
+
+
+def _correlations(rows: "pl.DataFrame") -> list[list[str]]:
+    """A row an outcome, over all runs and with the arms' means removed; a column a view and share of the steps."""
+    spearman = rows.filter(coefficient="spearman")
+    spearman = spearman.with_columns(spearman["family"].fill_null(""))
+    columns = spearman.select("view", "share").unique(maintain_order=True).rows()
+    cells = {
+        (row["outcome"], row["family"], row["scope"], row["view"], row["share"]): row for row in spearman.to_dicts()
+    }
+    views = [view if place == 0 or view != columns[place - 1][0] else "" for place, (view, _) in enumerate(columns)]
+    lines = [["", *views], ["", *(f"{100 * share:g} %" for _, share in columns)]]
+    for outcome, family in spearman.select("outcome", "family").unique(maintain_order=True).iter_rows():
+        for scope in ("pooled", "within arms"):
+            values = [_correlation(cells.get((outcome, family, scope, *column))) for column in columns]
+            lines.append([f"{outcome} {family}".rstrip() + f", {scope}", *values])
+    return lines
+
+
+def _correlation(row: dict[str, Any] | None) -> str:
+    if row is None or row["correlation"] is None:
+        return "-"
+    decided = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    return f"{row['correlation']:.2f}{' *' if decided else ''}"
 
 
 def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:

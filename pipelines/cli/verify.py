@@ -4,6 +4,7 @@ import argparse
 import re
 import secrets
 
+from pipelines.cli.layout import wrap
 from pipelines.cli.names import registered, resolve_recipe
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store
@@ -61,15 +62,17 @@ def verify(given: argparse.Namespace) -> int:
     counts = []
     for kind, meaning in KINDS.items():
         if of_kind := [one for one in found.findings if one.kind == kind]:
-            print(f"{kind}: {meaning}")
+            print(wrap(f"{kind}: {meaning}"))
             for one in of_kind:
-                print(f"  {one}")
+                print(wrap(str(one), "  ", "    "))
             counts.append(f"{len(of_kind)} {kind}")
     drawn = "" if sample is None else f"a sample of {given.sample} (--sample-seed {seed}), "
+    hashed = f"{found.hashed:,} of {found.snapshots:,} snapshots read again, {size(found.read)}"
     print(
-        f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{found.hashed:,} of {found.snapshots:,} "
-        f"snapshots read again, {size(found.read)} in {duration(time.monotonic() - begun)}: "
-        f"{', '.join(counts) or 'nothing is wrong'}"
+        wrap(
+            f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{hashed} in "
+            f"{duration(time.monotonic() - begun)}: {', '.join(counts) or 'nothing is wrong'}"
+        )
     )
     return DAMAGE if found.findings else 0
 

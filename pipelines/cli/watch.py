@@ -2,6 +2,7 @@
 
 import argparse
 
+from pipelines.cli.layout import wrap
 from pipelines.cli.options import Commands, address, store_of
 
 
@@ -44,7 +45,9 @@ def watch(given: argparse.Namespace) -> int:
     for name in found:
         one = watchlist.read(store, name)
         base = f" from {one.base}" if one.base else ""
-        print(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}")
+        print(wrap(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}"))
+    if given.name is not None and said:
+        print(wrap("measured as they appear once Dagster's sensor `watch` is on (opd ui, Automation)"))
     if not found:
         print(f"nothing is watched in {store.uri}")
     return 0

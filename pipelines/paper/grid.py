@@ -61,7 +61,7 @@ def stacked(lines: Sequence[Line]) -> Any:
                 axis = shared(line.title, [], line.reported, zero=False)
                 panels.append(strip(line.reported, arms, axis, labels=True))
         title = alt.TitleParams(mine[0].head, anchor="start", fontWeight="bold")
-        blocks.append(columns(panels, len(views) + reported).properties(title=title))
+        blocks.append(columns(panels, len(views) + reported, title=title))
     looks = alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
     return styled(alt.vconcat(*blocks, spacing=22, resolve=alt.Resolve(scale=looks)), room=ROOM)
 

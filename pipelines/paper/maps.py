@@ -31,7 +31,7 @@ def figure(
         for place, name in enumerate(shares)
     ]
     own = alt.ScaleResolveMap(color="independent")
-    return styled(columns(panels, len(MAPS), spacing=16).properties(resolve=alt.Resolve(scale=own)))
+    return styled(columns(panels, len(MAPS), spacing=16, resolve=alt.Resolve(scale=own)))
 
 
 def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:
@@ -39,7 +39,7 @@ def _map(shown: pl.DataFrame, arm: str, kind: str, arms: Sequence[str]) -> Any:
     # One legend for nine maps, at the end of the first row.
     legend = alt.Legend(orient="right", type="gradient", gradientLength=SIDE - 30)
     legend = legend if (arm, kind) == (arms[0], MAPS[-1]) else None
-    share = alt.Color("share:Q", title="%", scale=alt.Scale(scheme="viridis", domain=(0, 100)), legend=legend)
+    share = alt.Color("share:Q", title="%", scale=alt.Scale(scheme="yellowgreenblue", domain=(0, 100)), legend=legend)
     ends = {name: [0, int(shown[f"{name}_end"].max())] for name in ("row", "column")}  # type: ignore[arg-type]
     plain: dict[str, Any] = {"tickCount": 3, "grid": False, "labelFlush": True}
     scale = alt.Scale(domain=ends["column"], nice=False)

@@ -63,11 +63,14 @@ class Quantity:
         first = {"role": ALL, "layer": ALL, **self.first(tables[self.table], arms)}
         return {name: _word(value) for name, value in first.items()}
 
-    def rows(self, tables: Tables, arms: Collection[str]) -> pl.DataFrame:
-        """Over seeds: `axes` as text, arm, view, null (true for its rows), x, value, low, high, floor."""
-        parts = [self._means(self.table, tables[self.table], arms, null=False)]
+    def rows(self, tables: Tables, arms: Collection[str], *, every: bool = True) -> pl.DataFrame:
+        """Over seeds: `axes` as text, arm, view, null (true for its rows), x, value, low, high, floor.
+
+        every: for each role and layer too, and not only for all matrices.
+        """
+        parts = [self._means(self.table, tables[self.table], arms, every, null=False)]
         if self.null is not None and "nulls" in tables:
-            parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, null=True))
+            parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, every, null=True))
         runs = pl.concat(pl.collect_all(parts))
         if self.log:
             runs = runs.filter(pl.col("value") > 0)
@@ -77,11 +80,11 @@ class Quantity:
         return pooled.with_columns(_text(pl.col(name), runs.schema[name]).alias(name) for name in self.axes)
 
     def numbers(self, rows: pl.DataFrame, first: Mapping[str, str]) -> pl.DataFrame:
-        """Of `rows` what the figure shows first: columns arm, view, x, value, low, high."""
+        """Of `rows` what the figure shows first, without the null: columns arm, view, x, value, low, high."""
         chosen = rows.filter(*(pl.col(name) == value for name, value in first.items()), ~pl.col("null"))
         return chosen.select("arm", "view", self.x, "value", "low", "high")
 
-    def _means(self, name: str, frame: pl.LazyFrame, arms: Collection[str], *, null: bool) -> pl.LazyFrame:
+    def _means(self, name: str, frame: pl.LazyFrame, arms: Collection[str], every: bool, *, null: bool) -> pl.LazyFrame:
         """Of every run, the mean over the matrices of each choice: axes, null, arm, view, seed, x, value, floor."""
         rows = table({name: frame}, name, arms).filter(*(pl.col(key) == value for key, value in self.where))
         rows = rows.with_columns(final=final_step(name))
@@ -99,9 +102,12 @@ class Quantity:
         rows = rows.filter(
             pl.col("step") > 0, pl.col(self.column).is_not_null(), *[pl.col(cut).is_not_null() for cut in self.cuts]
         )
+        parts = {"role": [pl.lit(ALL)], "layer": [pl.lit(-1, pl.Int64())]}
+        if every:
+            parts = {"role": [pl.col("role"), *parts["role"]], "layer": [_depth(), *parts["layer"]]}
         rows = rows.with_columns(
-            role=pl.concat_list(pl.col("role"), pl.lit(ALL)),
-            layer=pl.concat_list(_depth(), pl.lit(-1, pl.Int64())),
+            role=pl.concat_list(parts["role"]),
+            layer=pl.concat_list(parts["layer"]),
             chance=pl.lit(None, pl.Float64()) if self.floor is None or null else pl.col(self.floor).cast(pl.Float64()),
         )
         keys = (*self.axes, "arm", "view", "seed", self.x)

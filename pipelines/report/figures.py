@@ -37,8 +37,8 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
     """A panel per view on one axis, a line per arm; role, layer and cuts are bound to fields of the page."""
     rows, first = quantity.rows(tables, arms), quantity.starts(tables, arms)
     drawn = looks(story, [arm for arm in arms if arm in set(rows["arm"])])
-    shown = quantity.numbers(rows, first)["value"]
-    about = (shown.min(), shown.max()) if quantity.log and len(shown) else None
+    shown = quantity.numbers(rows, first)["value"].to_list()
+    about = (min(shown), max(shown)) if quantity.log and shown else None
     axis = Axis(title=quantity.title, log=quantity.log, domain=quantity.domain, about=about, zero=not quantity.log)
     views = [view for view in VIEW_TITLES if view in set(rows["view"])]
     floors = rows.filter(~pl.col("null")).drop_nulls("floor").group_by(quantity.axes, maintain_order=True)
@@ -58,15 +58,15 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
             where=chosen(quantity.axes),
         )
         panels.append(panel)
-    chart = columns(panels, len(panels)).resolve_scale(y="shared")
     offered = {name: rows[name].unique(maintain_order=True) for name in quantity.axes}
     fields = [bound(name, values, first[name]) for name, values in offered.items()]
-    return styled(chart.add_params(*fields))
+    shared = alt.Resolve(scale=alt.ScaleResolveMap(y="shared"))
+    return styled(columns(panels, len(panels), resolve=shared, params=[field.param for field in fields]))
 
 
 def line_numbers(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
     """What `lines` shows first, by the title of its axis: arm (label), view, place, value, low, high."""
-    rows = quantity.numbers(quantity.rows(tables, arms), quantity.starts(tables, arms))
+    rows = quantity.numbers(quantity.rows(tables, arms, every=False), quantity.starts(tables, arms))
     return {quantity.title: _labelled(rows, story)}
 
 
@@ -100,7 +100,7 @@ def _bars(rows: pl.DataFrame, title: str, arms: Sequence[Any]) -> Any:
     base = alt.Chart(named(rows.drop("view"), arms)).encode(x=x, xOffset=offset)
     bar = tips(base.mark_bar(), "role").encode(y=alt.Y("value:Q", title=title), color=encodings(arms)["color"])
     whisker = base.mark_rule(color=INK).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    return alt.layer(bar, whisker).properties(width=250, height=190)
+    return alt.layer(bar, whisker, width=250, height=190)
 
 
 def _labelled(rows: pl.DataFrame, story: Story) -> pl.DataFrame:

@@ -74,4 +74,4 @@ def chips(decided: pl.DataFrame) -> str:
         markup.badge(words.count_words(name, count), f"verdicts-{name.replace(' ', '-')}")
         for name, count in counts.items()
     )
-    return f'<p class="chips">{decided.height} statements: {marks}</p>'
+    return f'<p class="chips"><span class="all">{decided.height} statements:</span>{marks}</p>'

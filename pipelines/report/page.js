@@ -19,7 +19,7 @@
     if (Array.isArray(node)) return node.map((part) => stack(part, width));
     if (node === null || typeof node !== "object") return node;
     const made = Object.fromEntries(Object.entries(node).map(([name, part]) => [name, name === "datasets" ? part : stack(part, width)]));
-    if (made.columns) made.columns = made.concat ? 1 : 2;  // of panels, or of a legend
+    if (made.columns) made.columns = made.concat ? 1 : Math.min(2, made.columns);  // of panels, or of a legend
     if (made.height && made.width) Object.assign(made, { width, height: made.height === made.width ? width : made.height });
     if (made.axis?.labels === false) for (const name of ["labels", "ticks", "title"]) delete made.axis[name];
     return made;
@@ -27,8 +27,9 @@
 
   const part = (chart, name) => chart.querySelector(`.${name}`)
     ?? chart.insertBefore(Object.assign(document.createElement("div"), { className: name }), chart.querySelector(".still"));
-  const draw = async (chart) => {
+  const render = async (chart) => {
     const room = chart.clientWidth - 16;
+    if (room < 0) return;  // folded away
     const narrow = room < Math.min(600, 0.8 * chart.querySelector(".still").getAttribute("width"));
     const drawn = narrow ? `${room}` : "wide";
     if (chart.dataset.drawn === drawn) return;
@@ -47,6 +48,8 @@
     chart.classList.add("drawn");
   };
 
+  let queue = Promise.resolve();  // one after the other: the last width that a chart is drawn for is the one it has
+  const draw = (chart) => { queue = queue.then(() => render(chart)).catch(console.error); };
   const near = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) draw(target);
   }, { rootMargin: "400px" });

@@ -80,7 +80,8 @@ def along(column: str, *, labels: bool = True, last: int = 100) -> alt.X:
 
 def named(rows: pl.DataFrame, arms: Sequence[Arm]) -> pl.DataFrame:
     """With the label that the legend shows in the place of the key, the first of `arms` last, on top of the others."""
-    labels, places = {arm.key: arm.label for arm in arms}, {arm.key: -place for place, arm in enumerate(arms)}
+    labels = {arm.key: arm.label for arm in arms}
+    places = {arm.key: -place for place, arm in enumerate(arms)}
     label = pl.col("arm").replace_strict(labels, default=pl.col("arm"), return_dtype=pl.String())
     place = pl.col("arm").replace_strict(places, default=0, return_dtype=pl.Int64())
     return rows.with_columns(label=label).sort(place, maintain_order=True).drop("arm")
@@ -132,8 +133,8 @@ def curves(
     """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values under the pointer.
 
     ends: what the band is. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value) and its
-    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: a
-    filter of all rows, in Vega's language.
+    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: what
+    filters all rows, in Vega's language.
     """
 
     def chart(part: pl.DataFrame) -> alt.Chart:
@@ -172,7 +173,7 @@ def headed(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -
     words = alt.Chart(alt.Data(values=[{"at": 0}])).mark_text(
         text=title, x=0, y=-8, align="left", baseline="bottom", fontSize=TEXT, color=INK
     )
-    return alt.layer(*layers, words).properties(width=width, height=height)
+    return alt.layer(*layers, words, width=width, height=height)
 
 
 def level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
@@ -191,9 +192,9 @@ def explained() -> alt.Opacity:
     return alt.Opacity("series:N", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
-def columns(panels: Sequence[Any], count: int, *, spacing: int = 14) -> Any:
-    """Panels in rows of `count`."""
-    return alt.concat(*panels, columns=count, spacing=spacing)
+def columns(panels: Sequence[Any], count: int, *, spacing: int = 14, **more: Any) -> Any:
+    """Panels in rows of `count`. more: of the concatenation, here, since every later change copies all panels."""
+    return alt.ConcatChart(concat=list(panels), columns=count, spacing=spacing, **more)
 
 
 def styled(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:

@@ -27,7 +27,7 @@ READINGS = {
 
 def status(row: Row) -> str:
     """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
-    return FEW.get(row["seeds"], row["status"])
+    return FEW.get(row["seeds"]) or row["status"]
 
 
 def counted(decided: pl.DataFrame) -> dict[str, int]:

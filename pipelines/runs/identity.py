@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from opd_ops.outside import split_file
 from opd_ops.recipe import Recipe, Weights, fingerprint, opd_of
 from opd_ops.tasks import registry
 from pipelines.store.objects import Store
@@ -41,7 +42,7 @@ def stored_as(stored: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], s
     for path, name in (PLACES | options).items():
         if name in stored["inputs"]:
             _set_text(moved, path, stored["identity"])
-    if fingerprint(moved) == stored["fingerprint"]:
+    if moved != identity and fingerprint(moved) == stored["fingerprint"]:
         return moved, stored["fingerprint"]
     return moved, recipe.fingerprint()
 
@@ -65,7 +66,7 @@ def _contents(store: Store, recipe: Recipe, seed: int) -> Iterator[tuple[str, An
     for name, source in (("start", recipe.start), ("teacher", opd.teacher if opd else None)):
         if isinstance(source, Weights) and (folder := starts.local_folder(store, source.ref)):
             yield name, _weights_digest(folder, _state(sorted(folder.glob("*.safetensors"))))
-    paths = [Path(_file(path)).expanduser() for path in registry.path_options(recipe.task).values()]
+    paths = [Path(split_file(path)[0]).expanduser() for path in registry.path_options(recipe.task).values()]
     if paths and all(path.exists() for path in paths):
         folder = starts.tokenizer_folder(store, recipe.start, seed)
         key = json.dumps([recipe.identity()["task"], folder, _state(paths)])
@@ -86,11 +87,6 @@ def _weights_digest(folder: Path, state: tuple[tuple[str, int, int], ...]) -> st
     from pipelines.runs.trajectories import starts
 
     return starts.folder_digest(folder)
-
-
-def _file(path: str) -> str:
-    """The file of a path or of a reference to a function of one."""
-    return path.rpartition(":")[0] if path.rpartition(":")[0].endswith(".py") else path
 
 
 def _set_text(identity: dict[str, Any], path: tuple[str, ...], source: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def _differs(story: Story, metric: Metric, left: str, right: str) -> Claim:
     controlled = story.arm(left).control == right or story.arm(right).control == left
     section = "control" if controlled else "accuracy" if metric is ACCURACY else "pairs"
     controls = () if controlled else tuple(_controls(story, left, right))
-    return Forms(story).difference(metric, section, left, right, story.label(right), "not reported", controls=controls)
+    return Forms(story).difference(metric, section, left, right, story.label(right), "", controls=controls)
 
 
 def _controls(story: Story, left: str, right: str) -> list[Control]:

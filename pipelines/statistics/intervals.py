@@ -23,7 +23,6 @@ from functools import lru_cache
 from statistics import fmean, stdev
 
 import numpy as np
-from scipy.special import stdtrit
 
 EXACT = 6  # values up to which all n^n resamples are enumerated: 46,656 for 6
 DRAWS = 10_000  # resamples of more values
@@ -63,6 +62,8 @@ def interval(values: Sequence[float], level: float = 0.95, scale: float | None =
     mean = fmean(values)
     if n == 1 or equal(values, scale):
         return Interval(mean=mean, low=None, high=None, n=n)
+    from scipy.special import stdtrit  # here, since what only lists a story starts without it
+
     half = float(stdtrit(n - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(n)
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 

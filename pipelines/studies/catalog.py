@@ -4,7 +4,7 @@ A new study is a file of one's own with a function `study() -> Study`. A file th
 of its own (`opd_ops.tasks.registry`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +12,10 @@ from pathlib import Path
 from opd_ops import outside
 from opd_ops.outside import Reference
 from opd_ops.recipe import Recipe
+from opd_ops.recipe.name import ALLOWED, NAME
 from opd_ops.tasks import registry
 from pipelines.studies import qwen3, smollm, tiny
-from pipelines.studies.placing import placed
+from pipelines.studies.data import placed
 from pipelines.studies.study import Study
 
 FUNCTION, GROUP = "study", "opd.studies"
@@ -149,10 +150,30 @@ def _make_study(reference: Reference, function: Callable[[], Study]) -> Study:
         raise ValueError(outside.describe_failure(error, reference.source)) from error
     if not isinstance(study, Study):
         raise ValueError(f"{reference} returns {type(study).__name__}: return a Study of pipelines.studies.study")
+    for fault in faults(study):
+        raise ValueError(f"{reference}: {fault}")
+    return placed(study, Path(reference.source).parent) if reference.source.endswith(".py") else study
+
+
+def faults(study: Study) -> Iterator[str]:
+    """What makes a study one that could not be run or told from others, a line each."""
+    if not NAME.fullmatch(study.name) or "." in study.name:
+        yield f"{study.name!r} cannot name a study: {ALLOWED}, without a dot"
+    if (
+        not isinstance(study.seeds, tuple)
+        or not study.seeds
+        or not all(isinstance(seed, int) and seed >= 0 for seed in study.seeds)
+    ):
+        yield f"seeds={study.seeds!r} are no numbers from 0 up: write seeds=(0, 1, 2)"
+    known: dict[str, Recipe] = {}
     for recipe in study.recipes():
         if recipe.study != study.name:
-            raise ValueError(
-                f"{reference}: the recipe {recipe.name} says study={recipe.study!r}, and the study is called "
-                f"{study.name!r}: give both one name"
+            yield (
+                f"the recipe {recipe.name} says study={recipe.study!r}, and the study is called {study.name!r}: give "
+                "both one name"
             )
-    return placed(study, Path(reference.source).parent) if reference.source.endswith(".py") else study
+        if known.setdefault(recipe.name, recipe) != recipe:
+            yield f"two different recipes are called {recipe.name}: give one of them another arm"
+    if study.anchor is not None and not study.anchors():
+        arms = ", ".join(dict.fromkeys(recipe.arm for recipe in study.every_arm()))
+        yield f"anchor={study.anchor!r} is none of its arms ({arms}): name the one that others start from, or None"

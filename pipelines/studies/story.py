@@ -6,14 +6,15 @@ order, and every pair of core arms compared in every metric.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.studies.claim import Claim
 from pipelines.studies.metric import Metric
 
-Tables = Mapping[str, pl.LazyFrame]  # lake tables of one study, by name
+if TYPE_CHECKING:
+    import polars as pl
+
+Tables = Mapping[str, "pl.LazyFrame"]  # lake tables of one study, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class Drawing:
     """A chart (an altair chart), the numbers it ends in, and what it leaves out."""
 
     chart: Any | None  # None: nothing can be drawn, and `absent` says why
-    numbers: pl.DataFrame  # columns quantity, arm, view, value, low, high, seeds, paper
+    numbers: "pl.DataFrame"  # columns quantity, arm, view, value, low, high, seeds, paper
     absent: tuple[str, ...] = ()  # sentences: which part is not there, and what would bring it
 
 
@@ -127,7 +128,7 @@ class Story:
     remarks: Mapping[str, str] = field(default_factory=dict)
     headline: tuple[Metric, ...] = ()
     lead: str = "locking"
-    lines: Callable[[pl.DataFrame, pl.DataFrame], list[str]] | None = None
+    lines: "Callable[[pl.DataFrame, pl.DataFrame], list[str]] | None" = None
     exhibits: tuple[Exhibit, ...] = ()
     sizes: Sizes | None = None
     references: Mapping[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers.utils import logging
 
 from opd_ops.models import assemble, configuration, configuration_from, initialise, load_folder, state
 
@@ -147,6 +148,17 @@ def test_a_folder_is_loaded_in_fp32_unrounded(folder, weights):
     expected = weights(0)[1]
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(w, expected[name]) for name, w in tensors.items())
+
+
+def test_a_folder_is_loaded_without_a_word_and_the_callers_bars_stay(folder, capfd):
+    path = folder()
+    capfd.readouterr()
+    for enabled in (True, False):
+        (logging.enable_progress_bar if enabled else logging.disable_progress_bar)()
+        load_folder(str(path))
+        assert logging.is_progress_bar_enabled() == enabled
+    assert capfd.readouterr() == ("", "")
+    logging.enable_progress_bar()
 
 
 def test_an_absent_tensor_is_named_and_not_left_random(folder):

@@ -195,7 +195,9 @@ LINES = {
         "mini.pre has resources.workers=2, which are processes on Ray, and is asked to train in this one: leave out "
         "serial, or set workers=1"
     ),
-    "recipe: an unknown task": "unknown task 'chainz'; known: chains, jsonl, reasoning, sums",
+    "recipe: an unknown task": (
+        "unknown task 'chainz'; known: chains, jsonl, reasoning, sums; OPD_TASKS=./FILE.py adds your own"
+    ),
     "recipe: an unknown option of a task": "task chains has no option operation; it has operations, tag",
     "recipe: examples that are not JSON": (
         "HERE/bad/x.jsonl line 1 is not JSON: *; write one JSON object a line; it reads "

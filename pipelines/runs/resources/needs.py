@@ -4,7 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from opd_ops.outside import split_file
 from opd_ops.recipe import Recipe, Weights, opd_of
+from opd_ops.tasks import registry
+from pipelines.studies.catalog import spell
 
 
 def require(recipes: Sequence[Recipe]) -> None:
@@ -12,11 +15,13 @@ def require(recipes: Sequence[Recipe]) -> None:
     lacking = _gpus(recipes)
     if weights := [ref for ref in _refs(recipes) if not _there(ref)]:
         lacking.append(f"no weights {', '.join(weights)} (neither a folder nor in the hub's cache)")
-    if files := [path for path in _files(recipes) if not Path(path).exists()]:
+    if files := [path for path in _files(recipes) if not Path(path).expanduser().exists()]:
         lacking.append(f"no files {', '.join(files)}")
     if lacking:
         study = recipes[0].study
-        raise ValueError(f"{study} cannot run here: {'; '.join(lacking)}; `opd study show {study}` says what it takes")
+        raise ValueError(
+            f"{study} cannot run here: {'; '.join(lacking)}; `opd study show {spell(study)}` says what it takes"
+        )
 
 
 def declared(recipe: Recipe) -> float:
@@ -71,7 +76,6 @@ def _there(ref: str) -> bool:
 
 
 def _files(recipes: Sequence[Recipe]) -> list[str]:
-    """Files of problems that the recipes name, each once."""
-    tasks = [recipe.task.options for recipe in recipes if recipe.task.name == "jsonl"]
-    named = [options.get(name) for options in tasks for name in ("path", "held_out")]
-    return list(dict.fromkeys(path for path in named if isinstance(path, str)))
+    """Files that the recipes' tasks name, each once."""
+    named = [path for recipe in recipes for path in registry.path_options(recipe.task).values()]
+    return list(dict.fromkeys(split_file(path)[0] for path in named))

@@ -21,6 +21,7 @@ from pipelines.regimes.references import SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
 from pipelines.store.objects import Store, Unwritable
+from pipelines.studies.catalog import studies
 
 IMPORTED = "external."
 PACKAGES = ("altair", "vl-convert-python", "polars", "pyarrow", "numpy", "scipy")  # that decide bytes of a page
@@ -78,7 +79,7 @@ def inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
     found = {f"package {name}": version(name) for name in PACKAGES}
     found |= {"commit": commit(), "sources": sources()}
     found |= {"record": _sha256(json.dumps(record, sort_keys=True).encode())}
-    shown = {recipe, *reference_runs(store)}
+    shown = {recipe, *reference_runs()}
     return found | {key: _sha256(store.read(key)) for key in store.find("lake") if _is_drawn(key, shown)}
 
 
@@ -91,11 +92,11 @@ def sources() -> str:
     return total.hexdigest()
 
 
-def reference_runs(store: Store) -> list[str]:
-    """The recipes that a page shows an import beside."""
+def reference_runs() -> list[str]:
+    """The recipes that a page may show an import beside, measured or not."""
     from pipelines.runs.verdicts import judging
 
-    return [f"{study}.{arm}" for study in references(store) for arm in judging.labels_of(study)]
+    return [f"{study}.{arm}" for study in studies() for arm in judging.labels_of(study)]
 
 
 def _is_drawn(key: str, recipes: Collection[str]) -> bool:

@@ -196,7 +196,7 @@ def test_several_tokens_end_a_response(folder, path):
 def test_how_many_are_held_out_is_said_without_a_tokenizer_and_when_too_many_are_asked_for(folder, path):
     task = Jsonl(folder, path)
     held = len(task.examples["held_out"])
-    assert outline(recipe.Task(name="jsonl", options={"path": path})) == f"{held} of 80 held out"
+    assert outline(recipe.Task(name="jsonl", options={"path": path})) == f"{path}: {held} of 80 held out"
     assert outline(recipe.Task(name="chains")) == ""
     with pytest.raises(
         ValueError, match=rf"with {held} of 80 held out: ask for {held} at most \(evaluation\.problems\)"

@@ -12,7 +12,7 @@ from pipelines.cli.ending import LINES, summary, where
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
-from tests.pipelines.report.conftest import plant_study
+from tests.pipelines.planted import plant_study
 
 TINY = find_study("tiny")
 TIME = "training 4 min 10 s, measuring 1 min 25 s, orchestration 48 s (13 %)"

@@ -68,7 +68,7 @@ def test_an_import_goes_by_both_names_in_every_command(measure, opd):
 
 
 def test_a_study_of_a_file_is_left_to_the_catalog(refused):
-    assert "./nowhere.py" in refused("study", "show", "./nowhere.py")
+    assert "nowhere.py cannot be read" in refused("study", "show", "./nowhere.py")
 
 
 def test_the_command_alone_prints_what_there_is(opd):

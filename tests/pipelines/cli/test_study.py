@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from opd_ops.recipe import AdamW
 from pipelines.cli import options, study
 from pipelines.runs.resources import budget
 from pipelines.runs.verdicts import comparing
@@ -91,9 +93,8 @@ def test_a_smaller_gpu_is_planned_for_by_its_name(opd):
     assert opd("study", "show", "qwen3-8b", "--gpu", "abacus")[0] == 2
 
 
-def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused, monkeypatch):
-    finish(TINY.every_arm()[1], 0)
-    monkeypatch.setattr("opd_ops.recipe.Recipe.fingerprint", lambda recipe: "another")
+def test_a_stored_run_of_another_recipe_is_one_line_wherever_it_is_met(opd, refused):
+    finish(replace(TINY.every_arm()[1], optimizer=AdamW(learning_rate=0.5)), 0)
     assert "runs/tiny.opd/seed-0 holds a run of another recipe" in refused("report", "tiny")
     code, out, _ = opd("study", "show", "tiny")
     assert code == 0 and "another recipe" in out and "\nruns/tiny.opd/seed-0 holds a run of another recipe" in out

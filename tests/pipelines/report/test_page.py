@@ -115,8 +115,9 @@ def test_the_first_screen_has_the_result_a_table_a_picture_and_the_counts(text, 
     (lead,) = re.findall(r'<p class="lead">(.*?)</p>', header)
     assert lead.startswith("SFT turns the weights 11 times as far as OPD")
     assert "tell the two apart" in lead, "the control is part of the result"
-    assert header.count("<tr>") - 1 == 5 and header.count('class="chart"') == 1
-    assert len(re.findall(r'<td data-head="OPD">', header)) == 5 and "about 1 deg" in header
+    table = header.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert table.count("<tr>") == 5 and header.count('class="chart"') == 1
+    assert len(re.findall(r'<td data-head="OPD">', table)) == 5 and "about 1 deg" in table
     for name, count in words.counted(decided).items():
         assert f'href="#verdicts-{name}">{words.count_words(name, count)}</a>' in header
 

@@ -87,6 +87,16 @@ def test_a_file_runs_once_and_again_when_it_has_changed_and_its_neighbours_can_b
             r"line 7 raises TypeError: .*unexpected keyword argument 'stuyd'$",
         ),
         (MINE.format(name="mine").replace('study="mine"', 'study="his"'), r"his\.grpo says study='his'.*'mine'.*one"),
+        (MINE.format(name="a.b"), r"mine\.py:study: 'a\.b' cannot name a study: use .*, without a dot"),
+        (MINE.format(name="mine").replace("(0, 5)", "(-1,)"), r"seeds=\(-1,\) are no numbers from 0 up"),
+        (
+            MINE.format(name="mine").replace("(arm,)", "(arm, replace(arm, objective=tiny.opd().objective))"),
+            r"two different recipes are called mine\.grpo: give one of them another arm",
+        ),
+        (
+            MINE.format(name="mine").replace("anchor=None", 'anchor="sft"'),
+            r"anchor='sft' is none of its arms \(grpo\): name the one",
+        ),
         (MINE.format(name="tiny"), r"two studies are called 'tiny', of this package and of \./mine\.py: rename one$"),
     ],
 )
@@ -168,4 +178,8 @@ def test_every_command_takes_a_file_in_the_place_of_a_name(write, capsys, monkey
         assert "mine" in out + err, command
     monkeypatch.setenv("OPD_STUDIES", "./mine.py")
     assert cli.main(["study", "list"]) == 0
-    assert "mine     A study   from ./mine.py\n" in capsys.readouterr().out
+    assert "A study, from ./mine.py\n" in capsys.readouterr().out
+
+
+def test_the_studies_of_this_package_have_no_fault():
+    assert [fault for study in catalog._own_studies().values() for fault in catalog.faults(study)] == []

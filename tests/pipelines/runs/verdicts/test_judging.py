@@ -2,10 +2,10 @@
 
 import polars as pl
 import pytest
-from tests.pipelines.regimes.conftest import Planted, references, tables
 
 from pipelines import lake
 from pipelines.runs.verdicts import judging
+from tests.pipelines.regimes.conftest import Planted, references, tables
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Where the weights and data lie that a study's file names: relative to that file, if something is there."""
+"""The weights and data that a study names: where they lie, and what the data holds."""
 
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opd_ops.outside import split_file
 from opd_ops.recipe import Given, Task, Weights
 from opd_ops.tasks import registry
 from pipelines.studies.study import Study
@@ -21,6 +23,15 @@ def placed(study: Study, folder: Path) -> Study:
         suites=_placed(study.suites, folder),
         helpers=_placed(study.helpers, folder),
     )
+
+
+def data_lines(study: Study) -> list[str]:
+    """What the tasks of a study say of data that is there, such as how many problems are held out."""
+    lines = []
+    for task in (recipe.task for recipe in study.recipes()):
+        with suppress(ValueError):
+            lines.append(registry.outline(task))
+    return list(dict.fromkeys(filter(None, lines)))
 
 
 def _placed(value: Any, folder: Path) -> Any:
@@ -44,6 +55,6 @@ def _placed(value: Any, folder: Path) -> Any:
 
 
 def _place(path: str, folder: Path) -> str:
-    file, colon, name = path.rpartition(":") if path.rpartition(":")[0].endswith(".py") else (path, "", "")
+    file, name = split_file(path)
     lies = folder / Path(file).expanduser()
-    return f"{lies.resolve()}{colon}{name}" if lies.exists() else path
+    return f"{lies.resolve()}{name}" if lies.exists() else path
