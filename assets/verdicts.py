@@ -65,13 +65,9 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     found = metadata.part(opened, "verdicts", study=study.name)
     assert found is not None
     return dg.MaterializeResult(
-        metadata=found.facts()
-        | {
-            "result": counts(rows),
-            "verdicts": metadata.small_table(decided(rows)),
-            "missing": missing,
-            "left_out": excluded,
-        }
+        metadata={"result": counts(rows), "verdicts": metadata.small_table(decided(rows))}
+        | found.facts()
+        | {"missing": missing, "left_out": excluded}
         | lineage.of("verdicts")
         | spent.alone()
         | metadata.report(study.name),

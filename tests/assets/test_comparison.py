@@ -26,9 +26,9 @@ def test_a_comparison_writes_verdicts_and_the_report(store, execute, plant):
     assert found["verdicts"]["dagster/partition_row_count"].value == rows.height
     assert found["report"]["dagster/uri"].value == f"{store.uri}/reports/tiny/index.html"
     page = store.read("reports/tiny/index.html").decode()
-    assert page.startswith("<!doctype html>") and "study tiny" in page
+    assert page.startswith("<!doctype html>") and "Study tiny: " in page
     assert comparing.compared(store, TINY)
-    assert "data:image/png;base64," in found["report"]["stable_rank"].value
+    assert "data:image/png;base64," in found["report"]["stable-rank"].value
 
 
 def test_orderings_that_hold_pass_and_runs_that_are_missing_are_named(store, execute, plant):
@@ -68,11 +68,11 @@ def test_missing_runs_are_counted_and_a_few_are_named(store, execute, instance, 
 def test_measured_arms_of_the_suite_objectives_are_shown(store, execute, plant):
     plant()
     assert "objectives" not in shown(execute("comparison", "tiny"))["report"]
-    assert 'id="objectives"' not in store.read("reports/tiny/index.html").decode()
+    assert 'id="suite-objectives"' not in store.read("reports/tiny/index.html").decode()
     plant(more=("opd-pg", "opd-mix-50"))
     table = shown(execute("comparison", "tiny"))["report"]["objectives"].value
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| OPD", "| RLVR", "| opd-pg", "| opd-mix-50"]
-    assert 'id="objectives"' in store.read("reports/tiny/index.html").decode()
+    assert 'id="suite-objectives"' in store.read("reports/tiny/index.html").decode()
 
 
 def test_orderings_that_are_contradicted_warn_with_the_measured_values(store, execute, plant):

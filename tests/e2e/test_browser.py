@@ -117,8 +117,11 @@ class Person:
     def picks(self, value: str) -> None:
         """Choose one key in the dialog of a launch."""
         dialog = self.page.get_by_role("dialog")
-        dialog.get_by_role("textbox").first.fill(value)
-        dialog.get_by_role("textbox").first.press("Tab")
+        dialog.get_by_text("Select a partition or create one").first.click()
+        self.page.get_by_placeholder("Filter partitions").fill(value)
+        self.page.get_by_text(re.compile(r"Select all \(\d+\)")).wait_for()
+        self.page.get_by_text(value, exact=True).locator("visible=true").last.click()
+        dialog.get_by_label("expand_less").first.click()
 
     def opens(self, entry: str):
         """The dialog that shows a Markdown entry of a materialisation."""
