@@ -7,7 +7,8 @@ import torch
 
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.lake.schemas import TABLES
-from pipelines.report import blocks, figure3
+from pipelines.paper import figure3
+from pipelines.report import blocks
 from pipelines.statistics.samples import fill_tables
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
