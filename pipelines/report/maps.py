@@ -14,7 +14,9 @@ from pipelines.store.objects import Store
 from pipelines.studies.story import Arm, Drawing, Story, Tables
 
 SIDE = 190  # px of a map
-KINDS: dict[str, str] = dict(zip(MAPS, ("changed weights", "principal-mask overlap", "low-magnitude overlap"), strict=True))
+KINDS: dict[str, str] = dict(
+    zip(MAPS, ("changed weights", "principal-mask overlap", "low-magnitude overlap"), strict=True)
+)
 ALPHA = 0.5  # share of the weights that a mask holds
 
 

@@ -1,6 +1,5 @@
 """One study as a self-contained HTML page: no request, whole without its script, on paper, a phone or a wide screen."""
 
-import threading
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -26,7 +25,6 @@ def page(
 
     Every conclusion is generated from the verdict rows of the same tables.
     """
-    threading.Thread(target=vega.bundle, daemon=True).start()  # a second of its own, which the figures need not wait for
     story, tables = story_of(study), fill_tables(tables)
     decided = verdicts(study.name, tables, story)
     picture = exhibits.lead(story, tables, decided, story.core)

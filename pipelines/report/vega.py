@@ -20,6 +20,8 @@ from typing import Any
 
 import vl_convert
 
+from pipelines.report.figures import at_first
+
 DIGITS = 4  # of every number in a page
 SNIPPET = "window.vegaEmbed = vegaEmbed;"
 IDS, LINKS = re.compile(r'\bid="([^"]+)"'), re.compile(r'(url\(|href=")#([^")]+)')
@@ -74,19 +76,6 @@ def in_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the rows alone that are shown until a reader chooses others: a still picture is drawn three times
-    as fast."""
-    picked = {
-        param["name"].removeprefix("pick_"): param["value"] for param in spec.get("params", ()) if "bind" in param
-    }
-    datasets = {
-        name: [row for row in rows if all(row.get(field, value) == value for field, value in picked.items())]
-        for name, rows in spec.get("datasets", {}).items()
-    }
-    return {**spec, "datasets": datasets}
 
 
 def picture(spec: dict[str, Any], key: str, alt: str) -> str:
