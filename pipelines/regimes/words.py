@@ -1,17 +1,8 @@
-"""Comparisons on the terminal: aligned columns and plain sentences."""
+"""Comparisons in plain sentences."""
 
 from collections.abc import Sequence
 
-from pipelines.regimes.diagnostics import BY_NAME
 from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
-from pipelines.regimes.rows import natural
-from pipelines.statistics.numbers import aligned, quantity
-
-
-def terminal(comparisons: Sequence[Comparison]) -> str:
-    """Every view at matched norm, what the ends would have said, and the verdict."""
-    blocks = [_block(comparison) for comparison in comparisons if comparison.budget == "norm"]
-    return "\n\n".join([*blocks, *[_ends(c) for c in comparisons if c.budget == "end"], sentence(comparisons)])
 
 
 def sentence(comparisons: Sequence[Comparison]) -> str:
@@ -50,45 +41,3 @@ def _where(found: Comparison) -> str:
 
 def _label(found: Comparison) -> str:
     return found.labels[next(iter(found.combined))]
-
-
-def _block(found: Comparison) -> str:
-    if found.beside is None or found.point is None:
-        return f"{found.run.view}: {found.reason}"
-    labels, arms = list(found.labels.values()), tuple(found.labels)
-    lines = [["diagnostic", "run", *labels, "spread", *(f"to {label}" for label in labels)]]
-    steps = [found.point.step, *(found.beside.step(arm) for arm in arms)]
-    lines.append(["step", *(f"{step:.3g}" for step in steps), *[""] * (len(arms) + 1)])
-    for name in found.beside.names:
-        diagnostic, spread = BY_NAME[name], found.beside.spread[name]
-        values = [found.point.values, *(found.centres[arm] for arm in arms)]
-        shown = f"{100 * spread:.2g} %" if diagnostic.log else f"{spread:.2g}"
-        lines.append(
-            [
-                diagnostic.words,
-                *(quantity(natural(name, value[name]), "") for value in values),
-                shown,
-                *(f"{found.distances[arm][name]:.2g}" for arm in arms),
-            ]
-        )
-    lines.append(["root mean square", *[""] * (len(arms) + 2), *(f"{found.combined[arm]:.2g}" for arm in arms)])
-    told = [f"{found.run.view}, {_where(found)}: {found.verdict}", aligned(lines), _trials(found)]
-    told += [f"left out: {BY_NAME[name].words} ({why})" for name, why in found.left_out.items()]
-    return "\n".join(told)
-
-
-def _trials(found: Comparison) -> str:
-    right = sum(trial.nearest == trial.arm for trial in found.trials)
-    wrong = [f"{t.arm} seed {t.seed} taken for {t.nearest}" for t in found.trials if t.nearest != t.arm]
-    told = f" ({', '.join(wrong)})" if wrong else ""
-    return (
-        f"references judged by the other seeds: {right} of {len(found.trials)} right{told}, "
-        f"at most {found.confusion:.2g} from their own arm"
-    )
-
-
-def _ends(found: Comparison) -> str:
-    if not found.combined:
-        return f"{found.run.view}, at the ends: {found.reason}"
-    distances = ", ".join(f"{distance:.2g} from {found.labels[arm]}" for arm, distance in found.combined.items())
-    return f"{found.run.view}, at the ends, however far each went: {found.verdict} ({distances})"

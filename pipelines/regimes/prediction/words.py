@@ -1,4 +1,4 @@
-"""Correlations on the terminal: aligned columns and a plain sentence."""
+"""Correlations in a plain sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from pipelines.regimes.prediction.predictions import SCOPES
-from pipelines.statistics.numbers import aligned
 
 
 def sentence(rows: pl.DataFrame) -> str:
@@ -22,22 +21,6 @@ def sentence(rows: pl.DataFrame) -> str:
         f"accuracy have a rank correlation of {told['pooled']}{others}. Arms differ in more than locking: only the "
         "correlation within arms is free of that."
     )
-
-
-def terminal(rows: pl.DataFrame) -> str:
-    """Spearman's correlations in aligned columns."""
-    lines = [["view", "Sim_16 at", "outcome", "runs", "seeds", *SCOPES, "note"]]
-    keys = ["view", "share", "outcome", "family"]
-    for key, part in rows.filter(coefficient="spearman").group_by(keys, maintain_order=True):
-        view, share, outcome, family = key
-        by = {row["scope"]: row for row in part.iter_rows(named=True)}
-        whole = by["pooled"]
-        cells = [shown(by[scope]) if scope in by else "-" for scope in SCOPES]
-        named = f"{outcome} {family}" if family else str(outcome)
-        lines.append(
-            [str(view), f"{100 * share:g} %", named, str(whole["runs"]), str(whole["seeds"]), *cells, whole["note"]]
-        )
-    return aligned(lines)
 
 
 def shown(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Comparisons as rows of the table and as lines of the terminal."""
+"""Comparisons as rows of the table and in sentences."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.rows import rows
-from pipelines.regimes.words import sentence, terminal
+from pipelines.regimes.words import sentence
 
 
 def test_rows_have_every_diagnostic_reference_and_budget_in_natural_units(judged, planted):
@@ -41,15 +41,10 @@ def test_rows_say_what_was_left_out_and_why_one_cannot_tell(judged, planted):
     assert pl.DataFrame(found, schema=TABLES["regime"].schema, orient="row").height == len(found)
 
 
-def test_the_terminal_has_distances_confusion_the_ends_and_one_sentence(judged, planted):
-    text = terminal(judged(planted(recipe="external.near", kind=1.2)))
-    assert "bf16, relative norm 0.0064 (step 64 of 64): OPD-like" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("unchanged weights")]
-    assert line.split()[-3:] == ["6", "1", "4"]
-    assert text.count("references judged by the other seeds: 9 of 9 right, at most 1.5 from their own arm") == 2
-    assert "bf16, at the ends, however far each went: RLVR-like" in text
+def test_a_sentence_has_the_verdict_the_budget_and_every_distance(judged, planted):
     far = "relative norm 0.0064 (step 64 of 64): 1 from OPD, 4 from RLVR, 6 from SFT."
-    assert text.splitlines()[-1] == f"external.near seed 0 at step 64 is OPD-like. In bf16, {far} In master, {far}"
+    told = sentence(judged(planted(recipe="external.near", kind=1.2)))
+    assert told == f"external.near seed 0 at step 64 is OPD-like. In bf16, {far} In master, {far}"
 
 
 def test_a_run_that_was_compared_before_its_end_says_so(judged, planted):
@@ -68,10 +63,4 @@ def test_cannot_tell_says_why(judged, planted):
     assert told.startswith("external.between seed 0 at step 64: cannot tell. In bf16, it is 2.5 from ")
     told = sentence(judged(planted(recipe="external.torn", kind=1.0, turn=1.0)))
     assert "since the views disagree. In bf16 RLVR-like; in master OPD-like." in told
-    text = terminal(judged(planted(recipe="external.out", kind=1.0, rate=1e-6)))
-    assert "there is no budget to compare at" in text and "at the ends" in text
-
-
-def test_confused_references_are_named(judged, planted, beside):
-    text = terminal(judged(planted(recipe="external.copy", kind=1.0), beside(noise=6.0)))
-    assert "taken for" in text and "9 of 9" not in text
+    assert "there is no budget to compare at" in sentence(judged(planted(recipe="external.out", kind=1.0, rate=1e-6)))

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.prediction.predictions import NOISE, SHARES, predictions
-from pipelines.regimes.prediction.words import sentence, terminal
+from pipelines.regimes.prediction.words import sentence
 
 ARMS = ("sft", "opd", "rlvr", "mix", "pg", "top")
 SIBLINGS = ARMS[1:]
@@ -149,5 +149,3 @@ def test_words_give_the_correlation_its_interval_and_the_caveat():
     )
     assert "1.00 [1.00 to 1.00; p " in told and "within arms 1.00 [no interval; p 0.3" in told
     assert told.endswith("only the correlation within arms is free of that.")
-    lines = terminal(found).splitlines()
-    assert len(lines) == 1 + 2 * len(SHARES) * 2 and lines[0].split()[:3] == ["view", "Sim_16", "at"]
