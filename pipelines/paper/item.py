@@ -11,7 +11,7 @@ import polars as pl
 from pipelines.paper.arms import label
 from pipelines.paper.published import Published
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import studies
+from pipelines.studies.catalog import spell, studies
 from pipelines.studies.story import Drawing, Tables
 
 NUMBERS = pl.Schema(
@@ -64,4 +64,4 @@ def to_run(tables: Tables, suite: str, arms: Sequence[str]) -> str:
     has = set() if study is None else {recipe.name for recipe in study.suites.get(suite, ())}
     if has.isdisjoint(f"{names[0]}.{arm}" for arm in arms):
         return f"the study {names[0]} has no such arms"
-    return f"opd study run {names[0]} --suite {suite}"
+    return f"opd study run {spell(names[0])} --suite {suite}"

@@ -9,6 +9,7 @@ from pipelines.report import markup, words
 from pipelines.statistics import inventory
 from pipelines.statistics.headline import ABSENT, cell, headline
 from pipelines.statistics.numbers import PLUS_MINUS, listed
+from pipelines.studies.catalog import spell
 from pipelines.studies.story import Story, Tables
 
 ROWS = 5
@@ -33,7 +34,7 @@ def ran(study: str, tables: Tables, story: Story, provenance: Mapping[str, str])
     """What was run, in one line: "study tiny: 4 arms, seeds 0, 1 and 2, commit 1234"."""
     runs = inventory.runs(tables, story.core)
     if runs.is_empty():
-        return f"Study {study}: no run of the suite core is measured yet. opd study run {study}"
+        return f"Study {study}: no run of the suite core is measured yet. opd study run {spell(study)}"
     seeds = sorted({seed for text in runs["seeds"] for seed in text.split(", ")}, key=int)
     arms = f"{runs.height} arm{'' if runs.height == 1 else 's'}"
     commit = f", commit {provenance['commit']}" if "commit" in provenance else ""

@@ -11,6 +11,7 @@ from pipelines.report import markup, words
 from pipelines.statistics import bounds, grids, inventory, means, power, scaling
 from pipelines.statistics.exclusions import exclusions, listed
 from pipelines.statistics.numbers import PLUS_MINUS, change, quantity
+from pipelines.studies.catalog import spell
 from pipelines.studies.claim import Claim
 from pipelines.studies.story import Story, Suite, Tables
 
@@ -301,4 +302,4 @@ def not_there(study: str, known: Sequence[str], tables: Tables, story: Story) ->
     if not absent:
         return ""
     rest = f" (or {', '.join(absent[1:])})" if len(absent) > 1 else ""
-    return markup.paragraph(f"Not measured yet: opd study run {study} --suite {absent[0]}{rest}", "quiet")
+    return markup.paragraph(f"Not measured yet: opd study run {spell(study)} --suite {absent[0]}{rest}", "quiet")
