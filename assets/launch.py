@@ -251,7 +251,8 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
     for failure in run.failures:
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
-        print(wrap(f"a page of what is measured: opd report {spell(study.name)}"), file=sys.stderr)
+        if not comparing.tables(store, study)["update_norm"].head(1).collect().is_empty():
+            print(wrap(f"a page of what is measured: opd report {spell(study.name)}"), file=sys.stderr)
         return 1
     print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")
     for problem in run.problems:

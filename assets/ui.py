@@ -28,6 +28,7 @@ GRACE = 60.0  # seconds for an interrupted service to end, with the runs that it
 def main() -> int:
     """Run until Ctrl-C or until a service ends; the exit code: 0, or what that service ended with. 2: bad settings."""
     try:
+        port = require_port(os.environ["PORT"]) if os.environ.get("PORT") else free_port(3000)
         os.environ["OPD_STORE"] = default_uri()
         store = Store(os.environ["OPD_STORE"])
         with served(store, free_port(PAGES_PORT)) as pages:
@@ -35,7 +36,6 @@ def main() -> int:
             with local_instance() as instance:
                 limit_pools(instance)
                 show_arrivals(instance, store)
-            port = os.environ.get("PORT") or free_port(3000)
             with shared() as ray:
                 os.environ["RAY_ADDRESS"] = ray
                 address = f"http://127.0.0.1:{port}"
@@ -63,8 +63,8 @@ def services(port: int | str) -> dict[str, list[str]]:
     """The command lines. The webserver is ours, since Dagster's own answers the requests of other pages, too."""
     workspace = ["-w", str(WORKSPACE)] if WORKSPACE.exists() else ["-m", "assets.definitions"]
     return {
-        "webserver": [sys.executable, "-m", "assets.webserver", *workspace, "-h", "127.0.0.1", "-p", str(port)],
-        "daemon": [sys.executable, "-m", "dagster._daemon", "run", *workspace],
+        "webserver": [sys.executable, "-P", "-m", "assets.webserver", *workspace, "-h", "127.0.0.1", "-p", str(port)],
+        "daemon": [sys.executable, "-P", "-m", "dagster._daemon", "run", *workspace],
     }
 
 
@@ -125,6 +125,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def require_port(text: str) -> int:
+    """A port that can be listened on. Errors: ValueError for what is none, and for one that is taken."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise ValueError(f"PORT={text} is no port; give one from 1 to 65535")
+    if free_port(int(text)) != int(text):
+        raise ValueError(f"port {text} is taken; give another: opd ui --port {free_port(0)}")
+    return int(text)
 
 
 def free_port(wanted: int) -> int:

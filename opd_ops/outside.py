@@ -129,7 +129,7 @@ def _load_file(path: str) -> ModuleType:
             path, "rb"
         ) as file:  # not the import system's loader, which takes a changed file for its old bytecode
             exec(compile(file.read(), path, "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(describe_failure(error, path)) from error
     _modules[path] = version, module
@@ -145,7 +145,7 @@ def _import(name: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ValueError(f"there is no module {name}: install its package, or name a file ./FILE.py") from None
         raise ValueError(f"the module {name} raises {type(error).__name__}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"the module {name} raises {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 

@@ -42,7 +42,7 @@ class Helper:
             "OPENBLAS_NUM_THREADS": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "opd_ops.tasks.verifier_worker", module],
+            [sys.executable, "-P", "-m", "opd_ops.tasks.verifier_worker", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -35,7 +35,7 @@ def resolve_study(reference: str) -> Study:
     known = studies()
     if reference in known or any(mark in reference for mark in "/:") or reference.endswith(".py"):
         return find_study(reference)
-    raise unknown("unknown study", reference, known, "known")
+    raise unknown("unknown study", reference, known, "a file of your own is ./FILE.py, or in OPD_STUDIES; known")
 
 
 def resolve_recipe(name: str, known: Collection[str], said: str) -> str:

@@ -209,7 +209,7 @@ def read_data(given: argparse.Namespace) -> "tuple[dict[str, Any], Jsonl]":
 def first_row(path: str) -> dict[str, Any]:
     """The first object of a file, or nothing where there is none. Errors: ValueError for a file that is not there."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8-sig") as file:
             row = json.loads(next((line for line in file if line.strip()), "null"))
     except OSError as error:
         raise ValueError(f"--data {path} cannot be read: {error.strerror}") from None

@@ -79,7 +79,7 @@ def list_studies(_: argparse.Namespace) -> int:
         time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
         print(wrap(f"{', '.join(parts)}{time}", " " * len(first)).replace("\N{NO-BREAK SPACE}", " "))
     for name in unlisted(store, catalog.studies):
-        print(f"\n{wrap(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=./{name}.py')}")
+        print(f"\n{wrap(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=FILE')}")
     for line in catalog.broken:
         print(f"error: {escaped(line)}", file=sys.stderr)
     return 0
@@ -144,7 +144,7 @@ def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
     suites = given.suite or ["core"]
     recipes = names.resolve_arms(study, suites, given.recipe)
     study.select(suites, recipes, given.seed)
-    command = [sys.executable, "-m", module, study.name]
+    command = [sys.executable, "-P", "-m", module, study.name]  # -P: no module of the working folder comes first
     for suite in suites:
         command += ["--suite", suite]
     command += more

@@ -24,4 +24,4 @@ def serve(given: argparse.Namespace) -> int:
             raise ValueError(f"--port {given.port} is no port; give one from 1 to 65535")
         os.environ["PORT"] = str(given.port)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "assets.ui"])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "assets.ui"])

@@ -70,7 +70,7 @@ def compare(
     lacking = [arm for arm in labels if sum(key == arm and seed != without for key, seed in others) < SEEDS]
     if lacking:
         besides = "" if without is None else f" besides seed {without}, which is the run's own"
-        told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)}{besides}"
+        told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
         return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
     if budget == "end":
         return _judge(

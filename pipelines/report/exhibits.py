@@ -9,8 +9,9 @@ from pipelines.lake.schemas import TABLES
 from pipelines.report import markup, vega, words
 from pipelines.report.captions import FIGURES, Figure
 from pipelines.report.figures import spanned
+from pipelines.statistics import inventory
 from pipelines.statistics.computed import computed
-from pipelines.statistics.numbers import short
+from pipelines.statistics.numbers import listed, short
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
@@ -30,16 +31,30 @@ def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence
     drawn = [
         drawing(figure, story, tables, decided, arms)
         for figure in FIGURES
-        if figure.key != leave_out and figure.is_measured(tables, arms)
+        if figure.key != leave_out and figure.is_measured(tables, arms) and has_values(figure, story, tables, arms)
     ]
     return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+
+
+def has_values(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> bool:
+    """Whether anything would be drawn: runs of which no weight moved have rows without values."""
+    return any(not rows.is_empty() for rows in figure.numbers(story, tables, arms).values())
+
+
+def lacking(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> str:
+    """A line for measured arms that a figure has no values of."""
+    drawn = {label for rows in figure.numbers(story, tables, arms).values() for label in rows["arm"]}
+    measured = inventory.runs(tables, arms)["arm"]
+    absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
+    return f"Not drawn, since it has no values here: {listed(absent)}." if absent else ""
 
 
 def drawing(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """One figure: its picture, one line of meaning, and what is behind a click."""
     picture = vega.embed(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
     more = explained(figure, story, tables, decided, arms)
-    return markup.figure(figure.key, figure.title, picture, figure.meaning, more)
+    absent = markup.paragraph(lacking(figure, story, tables, arms), "quiet")
+    return markup.figure(figure.key, figure.title, picture, figure.meaning, absent, more)
 
 
 def explained(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
@@ -60,7 +75,7 @@ def explained(figure: Figure, story: Story, tables: Tables, decided: pl.DataFram
 def lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """The picture of the first screen; empty where its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
-    if figure is None or not figure.is_measured(tables, arms):
+    if figure is None or not figure.is_measured(tables, arms) or not has_values(figure, story, tables, arms):
         return ""
     picture = vega.embed(figure.draw(story, tables, arms), "lead", figure.title, figure.alt)
     more = explained(figure, story, tables, decided, arms)

@@ -42,7 +42,8 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
     axis = Axis(title=quantity.title, log=quantity.log, domain=quantity.domain, about=about, zero=not quantity.log)
     views = [view for view in VIEW_TITLES if view in set(rows["view"])]
     floors = rows.filter(~pl.col("null")).drop_nulls("floor").group_by(quantity.axes, maintain_order=True)
-    floor = floors.agg(value=pl.col("floor").first())
+    floor = floors.agg(value=pl.col("floor").first(), levels=pl.col("floor").round(9).n_unique())
+    floor = floor.filter(pl.col("levels") == 1).drop("levels")  # arms of other shapes have another chance
     panels = []
     for view in views:
         mine = rows.filter(pl.col("view") == view).drop("view", "floor")

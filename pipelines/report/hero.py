@@ -7,12 +7,13 @@ import polars as pl
 
 from pipelines.report import markup, words
 from pipelines.statistics import inventory
-from pipelines.statistics.headline import ABSENT, cell, headline
-from pipelines.statistics.numbers import PLUS_MINUS, listed
+from pipelines.statistics.headline import ABSENT, headline, split_cell
+from pipelines.statistics.numbers import listed
 from pipelines.studies.catalog import spell
 from pipelines.studies.story import Story, Tables
 
 ROWS = 5
+BESIDE = 4  # arms of a table that has room for a picture beside it
 
 
 def hero(
@@ -20,13 +21,17 @@ def hero(
 ) -> str:
     """picture: the story's lead figure, already drawn; empty where it cannot be."""
     numbers = headline(study, tables, story, story.headline[:ROWS])
-    sentences = story.lines(decided, numbers) if story.lines is not None else []
+    try:
+        sentences = story.lines(decided, numbers) if story.lines is not None else []
+    except Exception as error:
+        raise ValueError(f"Story.lines of study {study} fails: {type(error).__name__}: {error}") from error
     result = sentences[0] if sentences else words.result(decided, story)
     left = "".join(filter(None, (table(numbers, story), chips(decided))))
     side = f'<div class="lead-figure">{picture}</div>' if picture else ""
+    beside = "hero" if len(story.core) <= BESIDE else "hero below"
     return (
         f"{markup.paragraph(ran(study, tables, story, provenance), 'eyebrow')}<h1>{escape(story.title)}</h1>"
-        f'{markup.paragraph(result, "lead")}<div class="hero"><div>{left}</div>{side}</div>'
+        f'{markup.paragraph(result, "lead")}<div class="{beside}"><div>{left}</div>{side}</div>'
     )
 
 
@@ -46,22 +51,25 @@ def table(numbers: pl.DataFrame, story: Story) -> str:
     arms = [arm for arm in story.core if arm in set(numbers["arm"])]
     if not arms:
         return ""
-    lines = []
+    lines, most = [], numbers["seeds"].max()
     for (metric,), group in numbers.group_by("metric", maintain_order=True):
         rows = {row["arm"]: row for row in group.iter_rows(named=True)}
-        lines.append((escape(str(metric)), *(_cell(rows.get(arm), story) for arm in arms)))
+        lines.append((escape(str(metric)), *(headline_cell(rows.get(arm), most) for arm in arms)))
     few = numbers["seeds"].max() == 1
     caption = "One seed: no intervals." if few else "Mean and 95 % interval over seeds"
     caption += f"; below it: {story.source}" if story.reported else ""
     heading = ("", *map(story.label, arms))
-    return markup.table(caption, heading, lines, raw=range(len(heading)), kind="headline")
+    return markup.table(caption, heading, lines, raw=range(len(heading)), kind="headline", columns=len(arms))
 
 
-def _cell(row: Mapping[str, object] | None, story: Story) -> str:
+def headline_cell(row: Mapping[str, object] | None, most: object = None) -> str:
+    """A value with its interval and, below, what the source reports, as HTML. most: seeds that others rest on."""
     if row is None:
         return ABSENT
-    value, *interval = cell(row).split(f" {PLUS_MINUS} ", 1)
-    half = f'<span class="half">{PLUS_MINUS} {escape(interval[0])}</span>' if interval else ""
+    value, interval = split_cell(row)
+    if most is not None and row["seeds"] != most:
+        interval = f"{interval} {row['seeds']} of {most} seeds".strip()
+    half = f'<span class="half">{escape(interval)}</span>' if interval else ""
     reported = f'<span class="reported">{escape(str(row["paper"]))}</span>' if row["paper"] else ""
     return f"{escape(value)}{half}{reported}"
 

@@ -10,13 +10,16 @@ from pipelines.regimes.diagnostics import BY_NAME
 from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
 from pipelines.regimes.rows import natural
 from pipelines.regimes.words import sentence
-from pipelines.report import exhibits, markup, sections
+from pipelines.report import exhibits, markup, palette, sections
+from pipelines.report.hero import headline_cell
 from pipelines.report.page import document
-from pipelines.statistics.headline import ABSENT, cell, headline
+from pipelines.statistics.headline import headline
 from pipelines.statistics.metrics import NORM, NSS, ROTATION, STABLE_RANK, UNCHANGED
 from pipelines.statistics.numbers import quantity, short
 from pipelines.statistics.samples import fill_tables
+from pipelines.statistics.stories import story_of
 from pipelines.statistics.verdicts import verdicts
+from pipelines.studies.catalog import find_study
 from pipelines.studies.story import Arm, Story
 
 IMPORTED = " (imported)"  # ends the key of a trajectory from elsewhere
@@ -46,8 +49,7 @@ def page(
     name = recipe.removeprefix("external.")
     mine = f"{name}{IMPORTED}"
     shown = {table: _renamed(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
-    labels = next(iter(judged.values()))[0].labels if judged else {}
-    story = _story(mine, name, labels)
+    story = _story(mine, name, next(iter(judged), None))
     nothing = verdicts("external", {}, story)
     bodies = {
         "regime": ("Which regime it is in", _verdict(recipe, judged)),
@@ -66,9 +68,11 @@ def page(
     return document(story.title, _hero(shown, story, mine, nothing), main)
 
 
-def _story(mine: str, name: str, labels: Mapping[str, str]) -> Story:
-    """The import before the reference arms."""
-    arms = (Arm(key=mine, label=name, meaning="imported"), *(Arm(key=key, label=word) for key, word in labels.items()))
+def _story(mine: str, name: str, study: str | None) -> Story:
+    """The import before the reference arms of a study, which look as they do on its own page."""
+    own = None if study is None else story_of(find_study(study))
+    references = [] if own is None else palette.looks(own, tuple(own.references))
+    arms = (Arm(key=mine, label=name, meaning="imported", shape="cross"), *references)
     return Story(title=f"Weight geometry of {name}", arms=arms, core=tuple(arm.key for arm in arms), claims=())
 
 
@@ -107,9 +111,11 @@ def _numbers(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str
     lines = []
     for (metric,), group in numbers.group_by("metric", maintain_order=True):
         rows = {row["arm"]: row for row in group.iter_rows(named=True)}
-        lines.append((str(metric), *(cell(rows[arm]) if arm in rows else ABSENT for arm in arms)))
+        lines.append((escape(str(metric)), *(headline_cell(rows.get(arm)) for arm in arms)))
     beside = ", beside the reference runs' means with 95 % intervals over seeds" if len(arms) > 1 else ""
-    return markup.table(f"At the last step{beside}", ("", *map(story.label, arms)), lines, kind="headline")
+    heading = ("", *map(story.label, arms))
+    caption = f"At the last step{beside}"
+    return markup.table(caption, heading, lines, raw=range(len(heading)), kind="headline", columns=len(arms))
 
 
 def _verdict(recipe: str, judged: Mapping[str, Sequence[Comparison]]) -> str:

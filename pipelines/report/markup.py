@@ -21,8 +21,8 @@ def section(key: str, title: str, *parts: str) -> str:
 def details(summary: str, *parts: str, key: str = "", open: bool = False) -> str:
     """Parts that the reader unfolds, or folds where they begin open."""
     body = "\n".join(parts)
-    anchor = f' id="{key}"' if key else ""
-    return f"<details{anchor}{' open' if open else ''}><summary>{escape(summary)}</summary>\n{body}\n</details>"
+    anchor = f'<span id="{key}"></span>' if key else ""  # inside, so that a link to it unfolds the part
+    return f"<details{' open' if open else ''}><summary>{escape(summary)}</summary>\n{anchor}{body}\n</details>"
 
 
 def facts(values: Mapping[str, str]) -> str:
@@ -46,11 +46,17 @@ def badge(word: str, target: str = "") -> str:
 
 
 def table(
-    caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]], *, raw: Sequence[int] = (), kind: str = ""
+    caption: str,
+    heading: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    raw: Sequence[int] = (),
+    kind: str = "",
+    columns: int = 0,
 ) -> str:
     """A table whose first cell heads its row; on a narrow page each row becomes a block, heads beside its cells.
 
-    Columns `raw` are not escaped.
+    Columns `raw` are not escaped. columns: of a table that keeps them on a narrow page, at most four in a row.
     """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heading)
     lines = []
@@ -60,10 +66,11 @@ def table(
             f'<td data-head="{escape(name)}">{text}</td>' for name, text in zip(heading[1:], cells[1:], strict=True)
         )
         lines.append(f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>')
+    named = f' class="{kind}" style="--columns:{min(columns, 4)}"' if kind else ""
     top = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f"<table{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{top}<thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
+        f'<div class="scroll"><table{named}>{top}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

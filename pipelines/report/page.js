@@ -54,5 +54,6 @@
     for (const { target, isIntersecting } of entries) if (isIntersecting) draw(target);
   }, { rootMargin: "400px" });
   document.querySelectorAll(".chart").forEach((chart) => near.observe(chart));
+  addEventListener("beforeprint", () => document.querySelectorAll("#verdicts > details").forEach((part) => { part.open = true; }));
   addEventListener("resize", () => document.querySelectorAll(".chart.drawn").forEach(draw));
 })();

@@ -189,7 +189,7 @@ def explained() -> alt.Opacity:
     legend = alt.Legend(
         orient="bottom", offset=4, labelLimit=0, symbolStrokeColor=INK, symbolStrokeWidth=THIN, **symbol
     )
-    return alt.Opacity("series:N", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
+    return alt.Opacity("series:O", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
 def columns(panels: Sequence[Any], count: int, *, spacing: int = 14, **more: Any) -> Any:
@@ -201,7 +201,7 @@ def styled(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
     """`chart` itself in the house look. legends: entries beside each other; room: px for the labels of every vertical
     axis, which keeps panels below each other."""
     text: dict[str, Any] = {"titleFontSize": TEXT, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
-    legend: dict[str, Any] = {"orient": "top", "columns": legends, "labelLimit": 0, "symbolSize": 100}
+    legend: dict[str, Any] = {"orient": "top", "columns": legends, "labelLimit": 220, "symbolSize": 100}
     # Set at once: every call of configure_* copies the whole chart, panel by panel.
     chart.config = alt.Config(
         background="transparent",

@@ -53,7 +53,7 @@ def arms(tables: Tables, story: Story) -> str:
         "arm",
         "what it is",
         "control",
-        f"start of {story.label(reference)}",
+        f"same start as {story.label(reference)}",
         "seeds",
         "steps",
         "rate",

@@ -27,7 +27,7 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 IDS, LINKS = re.compile(r'\bid="([^"]+)"'), re.compile(r'(url\(|href=")#([^")]+)')
 NOISE = re.compile(r' (?:class|role|aria-[a-z]+)="[^"]*"')  # what the renderer says of the parts of a picture
 WIDTH, WIDE = re.compile(r'width="(\d+)"'), 700  # px: more than half a page
-FINE = re.compile(r"-?\d+\.\d{2,}")
+TAG, FINE = re.compile(r"<[^>]*>"), re.compile(r"-?\d+\.\d{2,}")  # what stands between tags is text of axes
 
 
 def embed(chart: Any, key: str, title: str, alt: str) -> str:
@@ -82,7 +82,7 @@ def picture(spec: dict[str, Any], key: str, alt: str) -> str:
     """`spec` as one <svg> of a page: ids unique by `key` and the same from run to run, places to a tenth of a px."""
     svg = vl_convert.vegalite_to_svg(spec).replace('class="mark-rect', 'shape-rendering="crispEdges" class="mark-rect')
     svg = NOISE.sub("", svg)
-    svg = FINE.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), svg)
+    svg = TAG.sub(lambda tag: FINE.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0]), svg)
     # The renderer numbers ids through all that one process draws, so that they would differ from run to run.
     numbers = {name: f"{key}-{place}" for place, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
     svg = IDS.sub(lambda found: f'id="{numbers[found[1]]}"', svg)

@@ -13,6 +13,7 @@ from pipelines.studies.story import Story
 Row = Mapping[str, Any]
 FEW = {1: "one seed", 2: "two seeds"}
 STATUSES = ("holds", "fails", "undecided", *FEW.values())
+MOST_PAIRS = 3  # of arms that the first sentence names
 PLURAL = {"holds": "hold", "fails": "fail"}
 # What a control says of a claim that holds, inside a sentence that ends with its difference.
 READINGS = {
@@ -47,9 +48,12 @@ def count_words(name: str, count: int) -> str:
 
 def evidence(claim: Claim, row: Row, story: Story) -> str:
     """Both sides and the difference with its interval: "OPD 86 %, RLVR 70 %; difference +16 [+10, +22] points"."""
-    unit, right = claim.metric.unit, story.label(claim.right) if isinstance(claim.right, str) else "chance"
+    unit = claim.metric.unit
+    right = story.label(claim.right) if isinstance(claim.right, str) else claim.constant
     left = f"{story.label(claim.left)} {quantity(row['left_value'], unit)}"
-    return f"{left}, {right} {quantity(row['right_value'], unit)}; difference {effect(claim, row)}"
+    return (
+        f"{left}, {f'{right} ' if right else ''}{quantity(row['right_value'], unit)}; difference {effect(claim, row)}"
+    )
 
 
 def effect(claim: Claim, row: Row) -> str:
@@ -68,6 +72,8 @@ def control(claim: Claim, row: Row) -> str:
 def result(decided: pl.DataFrame, story: Story) -> str:
     """The result of a study without a sentence of its own: which arms differ in how much, and what controls say."""
     pairs = [(story.claim_by_text[row["claim"]], row) for row in decided.iter_rows(named=True)]
+    if not story.decided:
+        return "The story of this study makes no statements."
     if not pairs:
         return "No two arms are measured yet, so nothing is compared."
     if all(row["seeds"] < DECIDING for _, row in pairs):
@@ -85,7 +91,7 @@ def result(decided: pl.DataFrame, story: Story) -> str:
         sentences.append(
             f"{story.label(left)} differs from {story.label(right)}{matched} in {apart} of {len(rows)} measures"
         )
-    if not sentences:
+    if not sentences or len(sentences) > MOST_PAIRS:
         counts = counted(decided)
         return f"Of {decided.height} statements {', '.join(count_words(*pair) for pair in counts.items())}."
     return f"{'; '.join(sentences)}."

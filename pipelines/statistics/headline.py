@@ -1,5 +1,6 @@
 """The headline table: metrics by arms, numeric in long form, and as text for a terminal, Markdown or the page."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from pipelines.statistics.metrics import (
     Metric,
     Unit,
 )
-from pipelines.statistics.numbers import quantity
+from pipelines.statistics.numbers import PLUS_MINUS, quantity
 from pipelines.statistics.samples import samples
 from pipelines.studies.story import Story
 
@@ -126,6 +127,17 @@ def cell(row: Mapping[str, object]) -> str:
     half = max(high - value, value - low) if isinstance(low, float) and isinstance(high, float) else None
     shown: Unit = "percent" if unit == "percent" else "deg" if unit == "deg" else ""
     return quantity(value, shown, half)
+
+
+def split_cell(row: Mapping[str, object]) -> tuple[str, str]:
+    """The cell as its value and its interval, each with what it needs to be read alone: "11.6 deg" and "\u00b1 0.3"."""
+    text = cell(row)
+    if match := re.fullmatch(rf"\(?(\S+) {PLUS_MINUS} ([\d.]+)\)?(e\S+)?(.*)", text):
+        value, half, power, unit = match.groups(default="")
+        return f"{value}{power}{unit}", f"{PLUS_MINUS} {half}{power}"
+    if match := re.fullmatch(r"(\S+) (\[.*\])(.*)", text):
+        return f"{match[1]}{match[3]}", match[2]
+    return text, ""
 
 
 def markdown(table: pl.DataFrame, story: Story) -> str:

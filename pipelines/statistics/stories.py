@@ -18,18 +18,14 @@ HEADLINE = (UNCHANGED, ROTATION["bf16"], NORM["bf16"], STABLE_RANK["master"], AC
 def story_of(study: Study) -> Story:
     """The story of a study, complete: core arms in declared order, a table for every suite, claims, five headline rows.
 
-    Errors: ValueError where `Study.story` names what is not there, or an arm's control is no arm of core.
+    Errors: ValueError where `Study.story` names what is not there.
     """
     story = load_story(study.story)
     core = tuple(recipe.arm for recipe in study.arms())
     declared = {arm.key for arm in story.arms}
-    for arm in story.arms:
-        if arm.control is not None and arm.control not in {*core, *declared}:
-            raise ValueError(
-                f"study {study.name}: the control {arm.control!r} of arm {arm.key} is no arm of core; "
-                f"it has: {', '.join(core)}"
-            )
-    arms = [Arm(key=recipe.arm, meaning=_meaning(recipe)) for recipe in study.arms() if recipe.arm not in declared]
+    meanings = {recipe.arm: _meaning(recipe) for recipe in study.arms()}
+    own = [replace(arm, meaning=arm.meaning or meanings.get(arm.key, "")) for arm in story.arms]
+    arms = [Arm(key=key, meaning=meaning) for key, meaning in meanings.items() if key not in declared]
     suites = {suite.name: suite for suite in story.suites}
     others = {name: recipes for name, recipes in study.suites.items() if name != "core" and name not in suites}
     if story.sizes is None:
@@ -38,7 +34,7 @@ def story_of(study: Study) -> Story:
         replace(
             story,
             title=story.title or f"Weight geometry of {study.title or study.name}",
-            arms=(*story.arms, *arms),
+            arms=(*own, *arms),
             suites=tuple(suites.values()),
             core=core,
         )

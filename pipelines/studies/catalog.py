@@ -16,6 +16,7 @@ from opd_ops.recipe.name import ALLOWED, NAME
 from opd_ops.tasks import registry
 from pipelines.studies import qwen3, smollm, tiny
 from pipelines.studies.data import placed
+from pipelines.studies.story import Story
 from pipelines.studies.study import Study
 
 FUNCTION, GROUP = "study", "opd.studies"
@@ -165,6 +166,11 @@ def faults(study: Study) -> Iterator[str]:
         or not all(isinstance(seed, int) and seed >= 0 for seed in study.seeds)
     ):
         yield f"seeds={study.seeds!r} are no numbers from 0 up: write seeds=(0, 1, 2)"
+    if not study.suites.get("core"):
+        yield f"suites has no arms called core, which the page is about; it has: {', '.join(study.suites) or 'none'}"
+    if isinstance(study.story, Story):
+        every = dict.fromkeys(recipe.arm for recipe in study.every_arm())
+        yield from study.story.faults([recipe.arm for recipe in study.suites.get("core", ())], list(every))
     known: dict[str, Recipe] = {}
     for recipe in study.recipes():
         if recipe.study != study.name:

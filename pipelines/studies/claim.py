@@ -32,7 +32,7 @@ class Claim:
 
     text: str  # metric and statement; unique
     statement: str  # the relation in words, without the metric
-    section: Section  # whose claim
+    section: Section = "ours"  # whose: a source's (paper), an arm beside its control, any pair, accuracies, or ours
     suite: str = "core"  # the suite that its arms, apart from core's, are of; where the page tells it
     kind: Kind  # the relation of left to right
     metric: Metric  # what is compared
@@ -42,7 +42,8 @@ class Claim:
     band: float = 0.0  # "near", "far": half-width as a share of the right-hand mean
     margin: float = 0.0  # in the metric's unit: added to the band; "less", "greater": by more than this
     controls: tuple[Control, ...] = ()  # in order of preference: the first whose arms exist is read
-    paper: str  # what the paper reports
+    constant: str = ""  # what a constant on the right is called, such as chance
+    paper: str = ""  # what the story's source reports
     note: str = ""  # how to read it
 
     @property

@@ -1,10 +1,11 @@
 """What a study says about itself in its report: its arms, controls, claims, published values and extra exhibits.
 
+Claims are made of metrics: `pipelines.statistics.metrics` has the ready ones, `pipelines.statistics.forms` their forms.
 A study without a story gets the defaults of `pipelines.statistics.stories`: arms under their own names in declared
 order, and every pair of core arms compared in every metric.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,14 +109,17 @@ class Exhibit(Protocol):
     def draw(self) -> Callable[..., Drawing]: ...  # (tables, store) -> Drawing
 
 
+LEADS = ("unchanged", "roles", "angles", "drift", "overlap", "stable-rank", "norm", "hill", "locking")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Story:
     """Everything a report says that its tables do not. Every field has a default.
 
     claims: None takes the defaults. reported, remarks: by metric family, what a source reports of an arm, and what to
-    know before reading the number. headline: rows of the first screen, five at most. lead: the figure beside them.
-    lines: from the decided verdicts and the headline to sentences, the first of which opens the page. references: arms
-    that other trajectories are judged by (`opd regime`), with the names verdicts have for them.
+    know before reading the number. headline: rows of the first screen, five at most. lead: the figure beside them, one
+    of `LEADS`. lines: from the decided verdicts and the headline to sentences, the first of which opens the page.
+    references: arms that other trajectories are judged by (`opd regime`), with the names verdicts have for them.
     """
 
     title: str = ""
@@ -134,6 +138,29 @@ class Story:
     references: Mapping[str, str] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     core: tuple[str, ...] = ()  # keys of the arms of the suite core, in order; `stories.story_of` fills it
+
+    def faults(self, core: Collection[str], every: Collection[str]) -> Iterator[str]:
+        """What does not fit a study with these arms, a line each. core: of the suite core; every: of all suites."""
+        for arm in self.arms:
+            if arm.key not in every:
+                yield f"Arm(key={arm.key!r}) is no arm of the study; it has: {', '.join(every)}"
+            if arm.control is not None and (arm.control not in core or arm.control == arm.key):
+                yield f"the control {arm.control!r} of arm {arm.key} is no other arm of core; it has: {', '.join(core)}"
+        labels = [self.label(key) for key in every]
+        for label in sorted({label for label in labels if labels.count(label) > 1}):
+            yield f"two arms have the label {label!r}: give one of them another"
+        texts = [claim.text for claim in self.decided]
+        for text in sorted({text for text in texts if texts.count(text) > 1}):
+            yield f"two claims have the text {text!r}, which has to tell them apart"
+        for claim in self.decided:
+            for side in (claim.left, claim.right):
+                if isinstance(side, str) and side not in every:
+                    yield f"the claim {claim.text!r} names {side!r}, no arm of the study; it has: {', '.join(every)}"
+        named = [*self.references, *(arm for values in self.reported.values() for arm in values)]
+        for key in dict.fromkeys(key for key in named if key not in every):
+            yield f"references or reported name {key!r}, no arm of the study; it has: {', '.join(every)}"
+        if self.lead not in LEADS:
+            yield f"lead={self.lead!r} is no figure; choose one of {', '.join(LEADS)}"
 
     @property
     def every(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def against_chance(
         metric=metric,
         left=arm,
         right=CHANCE,
+        constant="chance",
         band=band,
         controls=controls,
         paper=reported if "chance" in reported else f"{reported} (chance 30 %)",

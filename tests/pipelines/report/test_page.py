@@ -17,7 +17,7 @@ from pipelines.report.page import page
 from pipelines.statistics.claims import COMPARED
 from pipelines.statistics.verdicts import verdicts
 from pipelines.studies.catalog import find_study
-from pipelines.studies.story import Arm, Story
+from pipelines.studies.story import LEADS, Arm, Story
 from tests.pipelines.planted import STORY
 
 TINY = find_study("tiny")
@@ -129,7 +129,7 @@ def test_at_most_so_many_words_are_not_folded(every, outline, undrawn):
 
 def test_every_verdict_is_there_under_its_status(text, tiny):
     for row in verdicts("tiny", tiny, STORY).iter_rows(named=True):
-        folded = re.search(rf'(?s)<details id="verdicts-{words.status(row)}">.*?</details>', text)
+        folded = re.search(rf'(?s)<span id="verdicts-{words.status(row)}">.*?</details>', text)
         assert folded is not None
         assert f'<th scope="row">{escape(row["claim"])}</th>' in folded[0]
 
@@ -222,7 +222,7 @@ def test_suites_have_a_folded_table_where_measured_and_one_line_with_a_command_w
     assert "Not measured yet: opd study run tiny --suite objectives" in text
     whole = page(TINY, every, provenance=PROVENANCE)
     for suite in (OBJECTIVES, INTERVENTIONS, CONTROLS):
-        folded = re.search(rf'(?s)<details id="suite-{suite.name}">.*?</details>', whole)
+        folded = re.search(rf'(?s)<span id="suite-{suite.name}">.*?</details>', whole)
         assert folded is not None and f'id="suite-{suite.name}"' not in text
         arms = [arm for arm in suite.arms if f"-at{SOON}" not in arm]
         assert all(f'<tr><th scope="row">{arm}</th>' in folded[0] for arm in arms)
@@ -257,8 +257,13 @@ def test_an_arm_by_another_name_has_as_many_charts_and_verdicts(tiny, undrawn):
 
 
 def test_a_declared_control_is_read_beside_what_it_controls(tiny, undrawn):
-    story = Story(arms=(Arm(key="distill", label="Distilled", control="offline"),))
-    text = page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
+    story, names = Story(arms=(Arm(key="distill", label="Distilled", control="offline"),)), dict(NAMES)
+    names.pop("sft")  # of three arms the first sentence names every pair
+    rows = {
+        name: table.filter(pl.col("recipe") != "tiny.sft") if "recipe" in table.collect_schema() else table
+        for name, table in tiny.items()
+    }
+    text = page(foreign("mine", names, story=story), renamed(rows, "mine", names), provenance={})
     assert "Distilled differs from offline (its matched control) in" in text
     assert "offline in the place of Distilled" in text
 
@@ -298,3 +303,23 @@ def test_no_room_below_the_story_knows_an_arm_or_a_paper(room):
                 if named.search(text) and text != "paper":  # the column and the section of that name
                     guilty.append(f"{file.name}:{node.lineno} {text[:60]}")
     assert guilty == []
+
+
+def test_a_story_leads_with_a_figure_that_there_is():
+    assert set(LEADS) == {figure.key for figure in FIGURES}
+
+
+def test_an_arm_that_never_moved_is_named_where_it_is_not_drawn(plant, undrawn):
+    tables = plant()
+    still = pl.col("recipe") == "tiny.rlvr"
+    for name, column in (("update_norm", "stable_rank"), ("update_norm", "frobenius")):
+        tables[name] = tables[name].with_columns(pl.when(still).then(None).otherwise(column).alias(column))
+    text = page(TINY, tables, provenance={})
+    assert text.count("Not drawn, since it has no values here: RLVR.") == 2
+
+
+def test_a_constant_is_called_what_its_claim_says(tiny, undrawn):
+    claim = replace(STORY.decided[0], right=0.5, text="mine", left="distill")
+    story = Story(claims=(claim, replace(claim, text="of chance", constant="chance")))
+    text = page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
+    assert "distill 4.90 %, 50.0 %; difference" in text and "distill 4.90 %, chance 50.0 %; difference" in text

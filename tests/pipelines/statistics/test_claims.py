@@ -169,3 +169,22 @@ def test_the_declared_control_takes_its_arms_place_and_is_a_section_of_its_own()
 def test_references_are_the_core_arms_that_are_no_control():
     assert complete(THREE).references == {"a": "A", "b": "b"}
     assert complete(Story(core=("a",))).references == {}, "one arm has nothing to be compared with"
+
+
+@pytest.mark.parametrize(
+    ("story", "fault"),
+    [
+        (Story(arms=(Arm(key="d"),)), "Arm(key='d') is no arm of the study; it has: a, b, c"),
+        (Story(arms=(Arm(key="a", control="d"),)), "the control 'd' of arm a is no other arm of core"),
+        (Story(arms=(Arm(key="a", control="a"),)), "the control 'a' of arm a is no other arm of core"),
+        (Story(arms=(Arm(key="a", label="b"),)), "two arms have the label 'b'"),
+        (Story(claims=(CLAIM,)), "names 'sft', no arm of the study"),
+        (Story(claims=(replace(CLAIM, left="a", right="b"),) * 2), "two claims have the text"),
+        (Story(references={"d": "D"}), "name 'd', no arm of the study"),
+        (Story(lead="nope"), "lead='nope' is no figure; choose one of unchanged"),
+    ],
+)
+def test_a_story_that_does_not_fit_its_study_is_one_line(story, fault):
+    lines = list(story.faults(["a", "b"], ["a", "b", "c"]))
+    assert any(fault in line for line in lines), lines
+    assert list(Story().faults(["a"], ["a"])) == []

@@ -1,12 +1,8 @@
 """Under each figure: how its numbers were computed, and what the controls say, from rows and verdicts."""
 
 import polars as pl
-import pytest
-from pipelines.report.controls import controls
 
-from pipelines.paper.items import ITEMS
 from pipelines.statistics.computed import computed
-from pipelines.statistics.verdicts import verdicts
 from tests.pipelines.planted import STORY
 
 
@@ -33,23 +29,3 @@ def test_a_noise_floor_is_told_where_the_table_has_one(tiny):
         "Noise floor: bf16's rounding is 25 % of the update's norm"
         in computed(["update_norm"], {"update_norm": floored}, STORY.every)[0]
     )
-
-
-@pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.key)
-def test_every_item_says_what_its_controls_say(tiny, item):
-    told = controls(verdicts("tiny", tiny, STORY), item.speaks, item.suite)
-    assert told and all(sentence.endswith(".") for sentence in told)
-
-
-def test_controls_speak_of_the_items_own_tables(tiny):
-    decided = verdicts("tiny", tiny, STORY)
-    told = " ".join(controls(decided, ["update_support"]))
-    assert "unchanged weights" in told and "stable rank" not in told
-    assert "do not tell OPD from its matched offline control" in told
-    assert controls(decided.head(0), ["update_support"]) == ["No statement with a control rests on these numbers."]
-
-
-def test_accuracy_has_a_name_and_no_view(plant):
-    arms = ("opd-at20", "opd-at20-own16", "opd-at20-random16")
-    told = " ".join(controls(verdicts("tiny", plant(more=arms), STORY), ["evaluation"], "interventions"))
-    assert "opd-at20-own16 follows opd-at20 in final accuracy at T=1." in told
