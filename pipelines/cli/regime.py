@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.cli.layout import stack_table, wrap
-from pipelines.cli.names import resolve_run, resolve_study
+from pipelines.cli.names import IMPORTED, resolve_run, resolve_study
 from pipelines.cli.options import Commands
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import spell, studies
@@ -39,13 +39,15 @@ def show_regime(given: argparse.Namespace) -> int:
     store = Store(default_uri())
     recipe, seed = resolve_run(store, given.name, given.seed, judging.known(store), 0)
     own = recipe.partition(".")[0]
+    if not given.reference and own not in studies() and f"{own}." != IMPORTED:
+        raise ValueError(f"no file of study {own} is known, whose arms are the references: export OPD_STUDIES=FILE")
     study = resolve_study(given.reference or (own if own in studies() else DEFAULT)).name
     if not judging.labels_of(study):
         raise ValueError(f"study {study} has no two arms to compare with; name another as --reference {DEFAULT}")
     comparisons = judging.judge(judging.read(store, [(recipe, seed)], study), recipe, seed, study, given.step)
     if not comparisons:
         raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
-    print(described(comparisons), flush=True)
+    print(f"{described(comparisons)}\nreferences: the runs of study {study}", flush=True)
     judging.keep(store, comparisons)
     return 0
 

@@ -41,7 +41,7 @@ def test_the_ui_listens_on_loopback(port, tmp_path, monkeypatch, capsys):
 
 
 def test_the_webserver_is_the_one_that_refuses_other_pages():
-    assert ui.services(3000)["webserver"][1:3] == ["-m", "assets.webserver"]
+    assert ui.services(3000)["webserver"][1:4] == ["-P", "-m", "assets.webserver"]
 
 
 def test_a_setting_that_names_no_host_is_one_line(tmp_path, monkeypatch, capsys):
@@ -96,7 +96,7 @@ def test_without_a_workspace_file_as_in_a_wheel_the_module_is_served(tmp_path, m
     assert "workspace.yaml" in " ".join(ui.services(3000)["daemon"])
     monkeypatch.setattr(ui, "WORKSPACE", tmp_path / "workspace.yaml")
     for command in ui.services(3000).values():
-        assert command[command.index("-m", 3) :][:2] == ["-m", "assets.definitions"]
+        assert command[command.index("-m", 4) :][:2] == ["-m", "assets.definitions"]
 
 
 def test_opd_ui_becomes_the_server_and_ends_with_its_code(tmp_path):

@@ -106,7 +106,7 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
     opd("study", "run", "tiny", "--recipe", "tiny.opd", "--recipe", "tiny.sft", "--seed", "2", "--seed", "0")
     ((path, command),) = seen
     assert path == command[0] == sys.executable
-    assert command[1:5] == ["-m", "assets.launch", "tiny", "--suite"]
+    assert command[1:6] == ["-P", "-m", "assets.launch", "tiny", "--suite"]
     assert " ".join(command[5:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
     opd("study", "run", "tiny", "--suite", "objectives", "--recipe", "tiny.opd-mix-05")
     assert " ".join(seen[1][1][4:]) == "--suite objectives --recipe tiny.opd-mix-05"

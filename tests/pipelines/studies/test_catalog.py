@@ -169,7 +169,7 @@ def test_every_command_takes_a_file_in_the_place_of_a_name(write, capsys, monkey
 
     write("mine.py")
     commands = [["study", "show"], ["study", "run"], ["study", "backfill"], ["report"], ["transfer"]]
-    monkeypatch.setattr(os, "execv", lambda path, command: print("execute", *command[2:4]))
+    monkeypatch.setattr(os, "execv", lambda path, command: print("execute", *command[3:5]))
     for command in commands:
         code = cli.main([*command, "./mine.py"])
         out, err = capsys.readouterr()
