@@ -18,7 +18,6 @@ import pytest
 from assets.partitions import run_key
 from assets.ui import free_port
 from pipelines.store.objects import Store
-from tests.browser import chromium
 from tests.e2e import small
 from tests.own import make_data, make_model
 from tests.pipelines.report.test_page import read
@@ -197,17 +196,3 @@ def test_the_page_speaks_of_its_own_arms_alone(page):
     assert "A verdict takes three seeds; two seeds are measured." in page
     assert "Distillation differs from offline" in page and "offline in the place of Distillation" in page
     assert not re.search(r"\b(SFT|RLVR|sft-matched|2606\.07082)\b", page)
-
-
-@pytest.mark.parametrize("width", [390, 768, 1440])
-def test_nothing_of_the_page_is_cut_off(page, home, width):
-    with chromium() as browser:
-        tab = browser.new_page(viewport={"width": width, "height": 900})
-        complaints = []
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.goto((home.folder / "mine.html").as_uri())
-        tab.wait_for_timeout(500)
-        if folder := os.environ.get("OPD_SCREENSHOTS"):
-            tab.screenshot(path=f"{folder}/own-{width}.png", full_page=True)
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width and complaints == []
-        assert tab.locator(".headline").bounding_box()["y"] < 900

@@ -8,7 +8,9 @@ import pytest
 from pipelines.report.captions import FIGURES
 from pipelines.report.page import page
 from pipelines.studies.catalog import find_study
+from pipelines.studies.story import Arm, Story
 from tests.browser import chromium
+from tests.pipelines.report.test_page import NAMES, foreign, renamed
 
 WIDTHS = (390, 800, 1440)
 KEYS = [figure.key for figure in FIGURES if figure.key != "locking"]  # which stands on the first screen
@@ -162,5 +164,31 @@ def test_paper_has_the_still_pictures_on_white(opens):
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     still = tab.locator("#norm .still")
     assert still.is_visible() and still.evaluate("svg => getComputedStyle(svg).filter") == "none"
-    for hidden in ("nav", ".choices", ".live", "details:not([open])"):
+    for hidden in ("nav", ".choices", ".live", "figure details:not([open])"):
         assert tab.locator(f"{hidden}:visible").count() == 0, hidden
+
+
+LONG = "a label that goes on and on, since somebody wrote down all that is special about the arm, seed by seed"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_study_of_ones_own_with_a_long_label_is_not_cut(browser, tiny, tmp_path, width):
+    story = Story(arms=(Arm(key="distill", label=LONG, control="offline"),))
+    path = tmp_path / "index.html"
+    path.write_text(page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={}))
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    tab.goto(path.as_uri())
+    live(tab, "norm")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    cells = ".headline th, .headline td"
+    inside = "all => all.every(one => one.scrollWidth <= one.clientWidth + 1)"
+    assert tab.locator(cells).evaluate_all(inside), "a cell runs over its neighbour"
+    tab.close()
+
+
+def test_a_count_unfolds_the_list_that_it_links_to(opens):
+    tab = opens()
+    listed = tab.locator("details:has(> #verdicts-holds)")
+    assert not listed.evaluate("part => part.open")
+    tab.locator(".chips a").first.click()
+    assert listed.evaluate("part => part.open")
