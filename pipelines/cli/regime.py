@@ -47,7 +47,8 @@ def show_regime(given: argparse.Namespace) -> int:
     comparisons = judging.judge(judging.read(store, [(recipe, seed)], study), recipe, seed, study, given.step)
     if not comparisons:
         raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
-    print(f"{described(comparisons)}\nreferences: the runs of study {study}", flush=True)
+    beside = f"\nreferences: the runs of study {study}" if any(each.distances for each in comparisons) else ""
+    print(f"{described(comparisons)}{beside}", flush=True)
     judging.keep(store, comparisons)
     return 0
 

@@ -219,7 +219,8 @@ def test_programs_and_the_ui_go_on_working(webserver, limits):
     netloc = urlsplit(webserver).netloc
     assert ask(webserver, "GET", "/graphql?query={version}")[0] == 200
     assert ask(webserver, "GET", "/server_info")[0] == 200
-    status, headers, page = ask(webserver, "GET", "/", sec_fetch_site="none")
+    assert ask(webserver, "GET", "/", sec_fetch_site="none")[0] == 307, "to the graph"
+    status, headers, page = ask(webserver, "GET", "/asset-groups", sec_fetch_site="none")
     assert status == 200 and page.startswith("<!DOCTYPE html>") and headers["x-frame-options"] == "SAMEORIGIN"
     backfill.post(webserver, SET_LIMIT % "program", {})
     for key, host, page in (("ui", netloc, f"http://{netloc}"), ("proxied", "ui.example", "https://ui.example")):

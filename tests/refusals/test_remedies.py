@@ -9,6 +9,7 @@ from opd_ops.recipe import AdamW, Evaluation, FinalOf, Gate, Horizon
 from opd_ops.training.drawing import Drawing
 from opd_ops.training.loop import Diverged, Trainer
 from pipelines import cli
+from pipelines.cli import names
 from pipelines.cli import study as studies
 from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, train
@@ -47,7 +48,7 @@ def follow(line, monkeypatch, recipe, store):
     """Carry out the `opd` command in a line: --yes answers it, and a study run trains the recipe."""
     (command,) = re.findall(r"opd ((?:rm|study run) [^);,]+)", line)
     study = Study(name="mini", title="", models=(recipe,), suites={"core": ()}, seeds=(0,), anchor=None)
-    monkeypatch.setattr(studies, "find_study", {"mini": study}.__getitem__)
+    monkeypatch.setattr(names, "resolve_study", {"mini": study}.__getitem__)
     monkeypatch.setattr(studies, "_become", lambda *a: train(store, recipe, 0, serial=True) and 0)
     assert cli.main([*command.split(), "--yes"]) == 0
     return command

@@ -23,7 +23,7 @@ def test_a_run_of_a_study_is_judged_by_its_own_references(filled, opd):
     verdict, reason, *block = out.splitlines()
     assert verdict == "tiny.rlvr seed 2 at step 64: RLVR-like"
     assert reason.startswith("reason: ") and " from RLVR, " in reason and "at most" in reason
-    assert block[-1].startswith("root mean square")
+    assert block[-2].startswith("root mean square") and block[-1] == "references: the runs of study tiny"
     assert set(lake.scan("regime").collect()["regime"]) == {"RLVR-like"}
 
 
@@ -37,7 +37,8 @@ def test_a_study_without_seeds_cannot_tell(filled, opd):
     code, out, _ = opd("regime", "mine", "--reference", "smollm")
     verdict, reason = out.splitlines()
     assert code == 0 and verdict == "external.mine seed 0 at step 64: cannot tell"
-    assert "study smollm has fewer than 2 measured seeds" in reason and reason.endswith("opd study run smollm")
+    assert "study smollm has fewer than 2 measured seeds of sft, opd, rlvr that moved" in reason
+    assert reason.endswith("opd study run smollm")
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,11 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
     ((path, command),) = seen
     assert path == command[0] == sys.executable
     assert command[1:6] == ["-P", "-m", "assets.launch", "tiny", "--suite"]
-    assert " ".join(command[5:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
+    assert " ".join(command[6:]) == "core --recipe tiny.opd --recipe tiny.sft --seed 2 --seed 0"
     opd("study", "run", "tiny", "--suite", "objectives", "--recipe", "tiny.opd-mix-05")
-    assert " ".join(seen[1][1][4:]) == "--suite objectives --recipe tiny.opd-mix-05"
+    assert " ".join(seen[1][1][5:]) == "--suite objectives --recipe tiny.opd-mix-05"
     opd("study", "run", "tiny", "--suite", "controls", "--suite", "interventions")
-    assert " ".join(seen[2][1][4:]) == "--suite controls --suite interventions"
+    assert " ".join(seen[2][1][5:]) == "--suite controls --suite interventions"
 
 
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):

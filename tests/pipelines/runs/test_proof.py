@@ -141,8 +141,8 @@ def test_what_is_mended_is_measured(run, recipe, taken):
 @pytest.fixture
 def hashed(monkeypatch):
     """Keys of the files that are hashed from now on."""
-    keys, hash_file = [], proof._hashed
-    monkeypatch.setattr(proof, "_hashed", lambda file: (keys.append(file.key), hash_file(file))[1])
+    keys, hash_file = [], proof.hash_file
+    monkeypatch.setattr(proof, "hash_file", lambda file: (keys.append(file.key), hash_file(file))[1])
     return keys
 
 
@@ -175,6 +175,6 @@ def test_checkpoints_from_elsewhere_have_no_manifest(folders, store, hashed):
 
 def test_seconds_of_hashing_are_told(run):
     refs = run.refs(0)
-    wall, cpu = proof.prove(proof.files(refs.values()), serial=True)
+    wall, cpu = proof.prove(proof.files(refs.values()))
     assert 0 < wall < 10 and 0 <= cpu < 10
-    assert proof.prove([], serial=True)[1] < 0.1
+    assert proof.prove([])[1] < 0.1
