@@ -61,7 +61,7 @@ class Tridiagonal:
         size, beside = len(self.diagonal), np.append(self.beside, 0.0)
         if k < size:
             count, values, vectors, info = _routine("d", "stemr")(
-                self.diagonal.copy(), beside, 2, 0.0, 0.0, size - k + 1, size
+                self.diagonal.copy(), beside.copy(), 2, 0.0, 0.0, size - k + 1, size
             )
             if not info and count == k and self._are_vectors(values[:k], vectors[:, :k]):
                 return vectors[:, k - 1 :: -1]

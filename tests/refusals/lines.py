@@ -58,8 +58,8 @@ LINES = {
         "error: --until goes with --watch; add --watch, or leave it out"
     ),
     "command line: an interval that is NaN": "error: --interval nan is not a number of seconds above 0",
-    "study: an unknown study": "error: unknown study 'tyni'; a file of your own is ./FILE.py, or in OPD_STUDIES; known: "
-    "tiny, smollm, qwen3-8b; did you mean 'tiny'?",
+    "study: an unknown study": "error: unknown study 'tyni'; a file of your own is ./FILE.py, or in OPD_STUDIES; "
+    "known: tiny, smollm, qwen3-8b; did you mean 'tiny'?",
     "study: an unknown suite": (
         "error: study tiny has no suite 'extra'; it has: core, objectives, interventions, controls, steering, scaling"
     ),
