@@ -115,7 +115,7 @@ def test_a_study_is_interrupted_continued_reported_and_reused(start, tmp_path):
 
     code, out, err = start().end()
     assert (code, err) == (0, "")
-    assert "5 Dagster runs, 3 complete and reused, in " in out
+    assert "6 Dagster runs, 3 complete and reused, in " in out
     assert "trained, measured: 100 steps" in out and "page: " in out and "orchestration" in out
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept} == kept
     assert trajectory.steps() == trajectory.end()["snapshots"] == [0, *ARM.horizon.snapshot_steps()]

@@ -46,7 +46,7 @@ def test_other_steps_and_references_stay_and_the_same_is_replaced(filled):
         (64, "smol"),
     }
     reasons = rows.filter(pl.col("reference").str.starts_with("smollm"))["reason"].unique().to_list()
-    assert reasons == ["study smollm has fewer than 2 measured seeds of sft, opd, rlvr"]
+    assert reasons == ["study smollm has fewer than 2 measured seeds of sft, opd, rlvr that moved"]
 
 
 def test_a_study_is_judged_whole(filled):
