@@ -102,8 +102,8 @@ def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Seque
 
     names = {f"{study.name}.{arm}": arm for arm in arms}
     rows = tables["update_norm"].filter(pl.col("recipe").is_in(list(names)))
-    found = rows.group_by("recipe").agg(pl.col("seed").n_unique()).collect()
-    return {names[recipe]: seeds for recipe, seeds in found.iter_rows()}
+    counted = rows.group_by("recipe").agg(pl.col("seed").n_unique()).collect()
+    return {names[recipe]: seeds for recipe, seeds in counted.iter_rows()}
 
 
 def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> list[str]:

@@ -87,8 +87,8 @@ def resolve_run(
 
 def registered(store: Store) -> dict[str, list[int]]:
     """The runs of a store, complete or not, imports among them: recipe to its seeds."""
-    found = {}
+    runs = {}
     for recipe in store.list("runs"):
         seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
-        found[recipe] = sorted(int(text) for text in seeds if text.isdecimal())
-    return found
+        runs[recipe] = sorted(int(text) for text in seeds if text.isdecimal())
+    return runs

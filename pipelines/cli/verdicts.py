@@ -77,9 +77,9 @@ def decided(store: Store, study: Study, suites: Sequence[str]) -> "pl.DataFrame"
 
 def counts(rows: "pl.DataFrame") -> str:
     """`51 statements: 35 hold, 1 fails, 15 undecided`."""
-    found = {status: int((rows["status"] == status).sum()) for status in ("holds", "fails", "undecided")}
+    counted = {status: int((rows["status"] == status).sum()) for status in ("holds", "fails", "undecided")}
     verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided", "undecided")}
-    parts = [f"{count} {verbs[status][count != 1]}" for status, count in found.items() if count]
+    parts = [f"{count} {verbs[status][count != 1]}" for status, count in counted.items() if count]
     return f"{len(rows)} statement{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
 
 

@@ -11,6 +11,7 @@ from pipelines.statistics.numbers import quantity
 from pipelines.studies.story import Sizes, Story
 
 SIZES = Sizes(
+    suite="scaling",
     arms=("sft", "opd", "rlvr"),
     widths=("w64", "", "w256"),
     ratios={"depth": "d4", "family": "llama"},

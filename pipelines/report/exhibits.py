@@ -15,6 +15,7 @@ from pipelines.statistics.numbers import listed, short
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
+Numbers = Mapping[str, pl.DataFrame]  # by title of an axis, as `Figure.numbers` gives them
 MAPPED = (
     "Which weights of one matrix changed, and which share of the changed ones lies in the principal mask and in the "
     "low-magnitude mask of the start."
@@ -28,36 +29,49 @@ FOLDED = "How it was computed, what controls say, numbers"
 
 def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
     """Every figure whose tables have rows of `arms`, but for the one with the key `leave_out`."""
+    measured = inventory.runs(tables, arms)["arm"].to_list()
     drawn = [
-        drawing(figure, story, tables, decided, arms)
+        drawing(figure, story, tables, decided, arms, numbers, measured)
         for figure in FIGURES
-        if figure.key != leave_out and figure.is_measured(tables, arms) and has_values(figure, story, tables, arms)
+        if figure.key != leave_out and (numbers := drawn_numbers(figure, story, tables, arms))
     ]
     return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
 
 
-def has_values(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> bool:
-    """Whether anything would be drawn: runs of which no weight moved have rows without values."""
-    return any(not rows.is_empty() for rows in figure.numbers(story, tables, arms).values())
+def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> Numbers:
+    """What a figure draws; nothing where there is none, as of runs of which no weight moved."""
+    if not figure.is_measured(tables, arms):
+        return {}
+    numbers = figure.numbers(story, tables, arms)
+    return numbers if any(not rows.is_empty() for rows in numbers.values()) else {}
 
 
-def lacking(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> str:
+def lacking(numbers: Numbers, measured: Sequence[str], story: Story) -> str:
     """A line for measured arms that a figure has no values of."""
-    drawn = {label for rows in figure.numbers(story, tables, arms).values() for label in rows["arm"]}
-    measured = inventory.runs(tables, arms)["arm"]
+    drawn = {label for rows in numbers.values() for label in rows["arm"]}
     absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
     return f"Not drawn, since it has no values here: {listed(absent)}." if absent else ""
 
 
-def drawing(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
+def drawing(
+    figure: Figure,
+    story: Story,
+    tables: Tables,
+    decided: pl.DataFrame,
+    arms: Sequence[str],
+    numbers: Numbers,
+    measured: Sequence[str],
+) -> str:
     """One figure: its picture, one line of meaning, and what is behind a click."""
     picture = vega.embed(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
-    more = explained(figure, story, tables, decided, arms)
-    absent = markup.paragraph(lacking(figure, story, tables, arms), "quiet")
+    more = explained(figure, story, tables, decided, arms, numbers)
+    absent = markup.paragraph(lacking(numbers, measured, story), "quiet")
     return markup.figure(figure.key, figure.title, picture, figure.meaning, absent, more)
 
 
-def explained(figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
+def explained(
+    figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], numbers: Numbers
+) -> str:
     """What is behind a click under a figure."""
     how = " ".join([figure.how, *computed([name for name in figure.needs if name != "nulls"], tables, arms)])
     notes = markup.notes(
@@ -67,18 +81,16 @@ def explained(figure: Figure, story: Story, tables: Tables, decided: pl.DataFram
             ("Careful.", figure.caveat),
         )
     )
-    return markup.details(
-        FOLDED, notes, statements(decided, story, figure.needs), numbered(figure.numbers(story, tables, arms))
-    )
+    return markup.details(FOLDED, notes, statements(decided, story, figure.needs), numbered(numbers))
 
 
 def lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """The picture of the first screen; empty where its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
-    if figure is None or not figure.is_measured(tables, arms) or not has_values(figure, story, tables, arms):
+    if figure is None or not (numbers := drawn_numbers(figure, story, tables, arms)):
         return ""
     picture = vega.embed(figure.draw(story, tables, arms), "lead", figure.title, figure.alt)
-    more = explained(figure, story, tables, decided, arms)
+    more = explained(figure, story, tables, decided, arms, numbers)
     return markup.figure(f"lead-{figure.key}", figure.title, picture, figure.meaning, more, level=2)
 
 

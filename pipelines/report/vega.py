@@ -65,10 +65,6 @@ def deflated(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def in_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
 def in_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows with equal keys as a list per key, numbers to `DIGITS` digits."""
     return {name: [rounded(row[name]) for row in rows] for name in (rows[0] if rows else ())}

@@ -1,10 +1,7 @@
 """The story of a study: its own with every gap filled, or the defaults."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-
-import polars as pl
 
 from opd_ops.recipe import Recipe
 from pipelines.statistics.claims import default_claims
@@ -27,9 +24,8 @@ def story_of(study: Study) -> Story:
     own = [replace(arm, meaning=arm.meaning or meanings.get(arm.key, "")) for arm in story.arms]
     arms = [Arm(key=key, meaning=meaning) for key, meaning in meanings.items() if key not in declared]
     suites = {suite.name: suite for suite in story.suites}
-    others = {name: recipes for name, recipes in study.suites.items() if name != "core" and name not in suites}
-    if story.sizes is None:
-        suites |= {name: _suite(name, recipes, core) for name, recipes in others.items()}
+    described = {"core", *suites, *([story.sizes.suite] if story.sizes else ())}
+    suites |= {name: _suite(name, recipes, core) for name, recipes in study.suites.items() if name not in described}
     return complete(
         replace(
             story,
@@ -39,13 +35,6 @@ def story_of(study: Study) -> Story:
             core=core,
         )
     )
-
-
-def story_of_tables(tables: Mapping[str, pl.LazyFrame]) -> Story:
-    """The default story of a study that is known by its rows alone: arms by name."""
-    recipes = pl.concat([rows.select("recipe") for rows in tables.values() if "recipe" in rows.collect_schema()])
-    names = recipes.unique().sort("recipe").collect()["recipe"].to_list()
-    return complete(Story(core=tuple(name.partition(".")[2] for name in names)))
 
 
 def complete(story: Story) -> Story:

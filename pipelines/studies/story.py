@@ -72,6 +72,7 @@ class Sizes:
     with core. titles: column heads by factor.
     """
 
+    suite: str  # whose arms these are; it has a table of its own
     arms: tuple[str, ...]
     widths: tuple[str, ...]
     ratios: Mapping[str, str]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pipelines.paper.claims import CLAIMS
 from pipelines.paper.suites import SUITES
 from pipelines.statistics.claims import COMPARED, default_claims
-from pipelines.statistics.stories import complete
+from pipelines.statistics.stories import complete, story_of
+from pipelines.studies.catalog import find_study
 from pipelines.studies.claim import Control, Kind
 from pipelines.studies.story import Arm, Story
 from tests.pipelines.planted import STORY
@@ -188,3 +189,13 @@ def test_a_story_that_does_not_fit_its_study_is_one_line(story, fault):
     lines = list(story.faults(["a", "b"], ["a", "b", "c"]))
     assert any(fault in line for line in lines), lines
     assert list(Story().faults(["a"], ["a"])) == []
+
+
+def test_a_suite_that_a_story_does_not_describe_has_a_table_beside_those_of_sizes():
+    tiny = find_study("tiny")
+    extra = replace(tiny.arms()[0], arm="extra")
+    story = story_of(replace(tiny, suites=tiny.suites | {"more": (extra,)}))
+    assert story.sizes is not None and story.sizes.suite in tiny.suites
+    described = {suite.name: suite for suite in story.suites}
+    assert described["more"].arms == ("extra",) and described["more"].references == story.core
+    assert {"core", story.sizes.suite}.isdisjoint(described)
