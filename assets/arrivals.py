@@ -15,10 +15,10 @@ from assets import exhibits, failures, geometry, metadata, models, offers, traje
 from assets.partitions import STUDIES, anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.runs.geometry import records
-from pipelines.runs.geometry.measuring import TABLES, measured
+from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.trajectories.training import complete
 from pipelines.runs.verdicts import comparing
-from pipelines.runs.verdicts.transfer import transferred
+from pipelines.runs.verdicts.transfer import is_transferred
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
@@ -115,10 +115,10 @@ class Arrivals:
         for table, facts in TRAINED.items():
             self._report_table(table, key, recipe, seed, facts)
         new = [table for table in TABLES if self._is_new(table, key)]
-        if new and measured(self.store, recipe, seed, study.measurement):
+        if new and is_measured(self.store, recipe, seed, study.measurement):
             for table in new:
                 self._report_table(table, key, recipe, seed, lambda part, name=table: geometry.table_facts(name, part))
-        if self._is_new("transfer", key) and transferred(self.store, recipe, seed):
+        if self._is_new("transfer", key) and is_transferred(self.store, recipe, seed):
             offers.offer(self.instance, {"transfers": [key]})
             self._report_table("transfer", key, recipe, seed, metadata.Part.facts)
         if self.count != before:
@@ -134,7 +134,11 @@ class Arrivals:
         """What is decided and drawn across a study's runs, where it was made from the runs as they are."""
         assets = (*COMPARED, "report", *(item.key for item in exhibits.exhibits(study)))
         new = [asset for asset in assets if self._is_new(asset, study.name)]
-        if not new or not self.store.exists(comparing.report_key(study)) or not comparing.compared(self.store, study):
+        if (
+            not new
+            or not self.store.exists(comparing.report_key(study))
+            or not comparing.is_compared(self.store, study)
+        ):
             return
         for asset in new:
             part = metadata.part(self.store, asset, study=study.name) if asset in COMPARED[1:] else None
@@ -147,7 +151,7 @@ class Arrivals:
         name = recipe.removeprefix(offers.EXTERNAL)
         if not self._is_new("external", name) and not self._is_new("monitor", name):
             return
-        _, record = records.newest(self.store, recipe)
+        _, record = records.read_newest(self.store, recipe)
         if record is None:
             return
         before = self.count

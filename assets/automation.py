@@ -22,7 +22,7 @@ from assets import (
 from assets.partitions import STUDIES, anchor_key, run_key
 from assets.resources import StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.geometry.measuring import is_measured
 from pipelines.runs.trajectories.training import complete, parents
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store
@@ -113,7 +113,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
     pending = False
     for recipe, seed in ((recipe, seed) for recipe in arms for seed in study.seeds):
         trained = state(store, recipe, seed, warn)
-        if trained and measured(store, recipe, seed, study.measurement):
+        if trained and is_measured(store, recipe, seed, study.measurement):
             continue
         pending = True
         if trained is None or not (trained or ready(store, recipe, seed)):
@@ -122,7 +122,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield anchors_job.name, anchor_key(study.name, seed)
         else:
             yield runs_job.name, run_key(recipe.name, seed)
-    if arms and not pending and not comparing.compared(store, study):
+    if arms and not pending and not comparing.is_compared(store, study):
         yield comparison_job.name, study.name
         if exhibits.exhibits(study):
             yield paper_job.name, study.name

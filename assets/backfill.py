@@ -15,7 +15,7 @@ from typing import Any
 
 from assets import exhibits, failures, offers
 from opd_ops.recipe import Recipe
-from pipelines.runs.geometry.measuring import TABLES, measured
+from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.trajectories.training import parents, references
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
@@ -65,7 +65,7 @@ def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[in
             read = (name, number) in references(recipe, seed)
             done = Trajectory(store, name, number).end() is not None
             if done and read:
-                done = measured(store, find_recipe(name), number, study.measurement)
+                done = is_measured(store, find_recipe(name), number, study.measurement)
             if not done and (read or (name, number) not in ordered):
                 raise ValueError(
                     f"{recipe.name} seed {seed} needs {name} seed {number}, which is not "

@@ -9,7 +9,7 @@ from typing import Any
 from assets import metadata
 from assets.resources import ClusterResource
 from opd_ops.recipe import Recipe, Resources, Workers
-from pipelines.lake import written
+from pipelines.lake import read_partition
 from pipelines.store.objects import Store
 
 MEASURING = ("measure", "base")
@@ -66,7 +66,7 @@ def work(store: Store, recipe: str, seed: int, *, phases: Collection[str] = (), 
 
     phases: those that count, all but `without` where empty. The wall seconds of `base` are part of those of `measure`.
     """
-    rows = written(store, "timing", recipe=recipe, seed=seed)
+    rows = read_partition(store, "timing", recipe=recipe, seed=seed)
     told = [] if rows is None else rows.select("phase", "wall_s", "cpu_s").to_dicts()
     told = [row for row in told if (row["phase"] in phases if phases else row["phase"] not in without)]
     if not told:

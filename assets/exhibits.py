@@ -39,7 +39,7 @@ def asset_of(item: Exhibit) -> dg.AssetsDefinition:
 
         study, opened, spent = study_of(context.partition_key), store.open(), Effort()
         with explained():
-            drawing = item.draw(fill_tables(comparing.tables(opened, study)), opened)
+            drawing = item.draw(fill_tables(comparing.read_tables(opened, study)), opened)
             png = None if drawing.chart is None else render_png(drawing.chart, scale=1.0)
         for sentence in drawing.absent:
             context.log.warning(f"{item.key}: {sentence}")

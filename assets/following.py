@@ -46,7 +46,7 @@ def _behind_at(_: datetime, uri: str, name: str) -> bool:
 def behind(store: Store, name: str) -> bool:
     """Whether a study has measured runs that its report was not made from, or was made from others."""
     study = STUDIES[name]
-    return bool(comparing.inputs(store, study)["runs"]) and not comparing.compared(store, study)
+    return bool(comparing.comparison_inputs(store, study)["runs"]) and not comparing.is_compared(store, study)
 
 
 # Asked for or made since a run was made. What happens within one tick counts as before the run: `Behind` knows better.

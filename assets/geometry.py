@@ -16,7 +16,7 @@ from assets.resources import ClusterResource, StoreResource
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
 from pipelines.lake import TABLES as DECLARED
-from pipelines.runs.geometry.measuring import TABLES, measure_run, measured
+from pipelines.runs.geometry.measuring import TABLES, is_measured, measure_run
 
 SHOWN = {  # the column whose mean over projections stands in an asset's metadata
     "update_support": "unchanged",
@@ -59,7 +59,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     opened, spent = store.open(), Effort()
     tracker = Tracker(context, recipe.name, seed)
     settings = STUDIES[recipe.study].measurement
-    needed = not measured(opened, recipe, seed, settings)
+    needed = not is_measured(opened, recipe, seed, settings)
     with explained(), spent.session(cluster, effort.MATRICES, needed=needed):
         problems = measure_run(
             opened,

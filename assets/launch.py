@@ -136,7 +136,7 @@ class Launch:
         """Nothing is left to do, and Dagster's record of the partition exists."""
         if item.trains or item.measures:
             return False
-        if item.compares and (self.adds or not comparing.compared(self.store, self.study)):
+        if item.compares and (self.adds or not comparing.is_compared(self.store, self.study)):
             return False
         return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
 
@@ -147,7 +147,7 @@ class Launch:
         if item.run is not None:
             recipe, seed = item.run
             self.account.training += self.trained.pop((recipe.name, seed), 0.0)
-            timing = lake.written(self.store, "timing", recipe=recipe.name, seed=seed) if item.measures else None
+            timing = lake.read_partition(self.store, "timing", recipe=recipe.name, seed=seed) if item.measures else None
             if timing is not None:
                 self.account.measuring += float(sum(timing.filter(phase="measure")["wall_s"].to_list()))
         if outcome.failure is not None:
@@ -251,7 +251,7 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
     for failure in run.failures:
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
-        if not comparing.tables(store, study)["update_norm"].head(1).collect().is_empty():
+        if not comparing.read_tables(store, study)["update_norm"].head(1).collect().is_empty():
             print(wrap(f"a page of what is measured: opd report {spell(study.name)}"), file=sys.stderr)
         return 1
     print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")

@@ -19,9 +19,9 @@ import polars as pl
 
 from assets.sketch import Point, sketch
 from pipelines.lake import TABLES
-from pipelines.lake.lake import partition_key, stored
+from pipelines.lake.lake import partition_key, read_partition_file
 from pipelines.statistics import markdown
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT
 
@@ -85,7 +85,7 @@ def columns(table: str) -> dg.TableSchema:
 
 def problems(lines: Sequence[str]) -> dg.MetadataValue:
     """What is wrong, a line each, or `none`: text, which the UI shows as it is, since names of tensors stand in it."""
-    return dg.MetadataValue.text("\n".join(map(escaped, lines)) or "none")
+    return dg.MetadataValue.text("\n".join(map(escape_text, lines)) or "none")
 
 
 def table_spec(table: str, group: str, version: str, **spec: Any) -> dg.AssetSpec:
@@ -118,7 +118,7 @@ class Part:
 
 def part(store: Store, table: str, **partition: str | int) -> Part | None:
     """A partition, read once for its rows and its digest; None where there is none."""
-    found = stored(store, table, **partition)
+    found = read_partition_file(store, table, **partition)
     if found is None:
         return None
     rows, data = found

@@ -39,14 +39,14 @@ def judged(
     from pipelines.runs.geometry import monitor
 
     try:
-        guardrails = monitor.calibrated(store, references, without=(recipe, seed), projected=False)
-        run = monitor.watched(store, recipe, seed, projected=False)
-        rows = monitor.judge(run, guardrails)
+        guardrails = monitor.calibrate_bands(store, references, without=(recipe, seed), projected=False)
+        run = monitor.watch_run(store, recipe, seed, projected=False)
+        rows = monitor.judge_run(run, guardrails)
     except ValueError as error:  # too few references, or a model of another size
         named = ", ".join(references)
         return _result(asset, True, {"verdict": "no reference yet", "reference": named, "reason": str(error)}), 0
     if recipe.startswith(monitor.EXTERNAL):
-        monitor.keep(store, run, rows)
+        monitor.write_rows(store, run, rows)
     trips = bands.trips(rows)
     decides = [trip for trip in trips if trip.view == run.view]
     known = rows.filter(rows["inside"].is_not_null(), rows["view"] == run.view)

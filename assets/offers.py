@@ -59,7 +59,7 @@ def of_store(store: Store) -> Offers:
     names = set(store.list("runs"))
     begun = {study.name: begun_suites(store, study, names) for study in STUDIES.values()}
     imports = [name.removeprefix(EXTERNAL) for name in sorted(names) if name.startswith(EXTERNAL)]
-    offers: Offers = {"external": imports, "watched": sorted(set(imports) & set(watchlist.names(store)))}
+    offers: Offers = {"external": imports, "watched": sorted(set(imports) & set(watchlist.list_watches(store)))}
     own = {name for name, origin in catalog.read_catalog().origins.items() if origin == catalog.HERE}
     for study in STUDIES.values():
         suites = begun[study.name]
@@ -79,7 +79,7 @@ def begun_suites(store: Store, study: Study, names: set[str]) -> list[str]:
         suite
         for suite, arms in study.suites.items()
         if any(
-            Trajectory(store, recipe.name, seed).registered()
+            Trajectory(store, recipe.name, seed).is_registered()
             for recipe in arms
             if recipe.name in names
             for seed in study.seeds

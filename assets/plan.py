@@ -7,7 +7,7 @@ from assets.exhibits import ASSETS, exhibits
 from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
-from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.geometry.measuring import is_measured
 from pipelines.runs.identity import require_same_contents
 from pipelines.runs.trajectories.training import complete, parents, references
 from pipelines.store.objects import Store
@@ -136,7 +136,7 @@ def _own(study: Study) -> tuple[Recipe, ...]:
 def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:
     """Whether a run is measured as its study asks."""
     home = study if recipe.study == study.name else find_study(recipe.study)
-    return measured(store, recipe, seed, home.measurement)
+    return is_measured(store, recipe, seed, home.measurement)
 
 
 def item_name(recipe: str, seed: int) -> str:

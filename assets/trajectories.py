@@ -121,7 +121,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
     steps = trajectory.steps()
     absent = sorted(set(end["snapshots"]) - set(steps))
     problems = [f"step {step} is not committed" for step in absent]
-    problems += [problem for step in steps for problem in proof.problems(trajectory, step)]
+    problems += [problem for step in steps for problem in proof.find_problems(trajectory, step)]
     return dg.AssetCheckResult(
         check_name="snapshots_readable",
         asset_key="trajectory",

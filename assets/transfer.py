@@ -10,8 +10,8 @@ from assets.partitions import by_study, every, run_of, same, study_of, transfers
 from assets.resources import ClusterResource, StoreResource
 from pipelines.lake import TABLES
 from pipelines.runs.verdicts import judging
-from pipelines.runs.verdicts.predicting import READ, predict
-from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, transferred
+from pipelines.runs.verdicts.predicting import READ, write_predictions
+from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, is_transferred
 
 ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources(*metadata.REPORTING))
 
@@ -27,7 +27,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     """Evaluate one complete run on its study's other families, or find its rows made from these weights."""
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
-    with explained(), spent.session(cluster, effort.RUNS, needed=not transferred(opened, recipe, seed)):
+    with explained(), spent.session(cluster, effort.RUNS, needed=not is_transferred(opened, recipe, seed)):
         evaluate_transfers(opened, [(recipe, seed)], serial=cluster.serial)
     found = metadata.part(opened, "transfer", recipe=recipe.name, seed=seed)
     assert found is not None
@@ -81,7 +81,7 @@ def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
-        rows = predict(opened, study)
+        rows = write_predictions(opened, study)
     found = metadata.part(opened, "predictions", study=study.name)
     assert found is not None
     shown = rows.filter(pl.col("coefficient") == "spearman", pl.col("outcome") == "accuracy")

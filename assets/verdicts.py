@@ -54,12 +54,12 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     """Every claim with its effect, the 95 % interval over seeds, and what the story's source reports."""
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
-        missing = comparing.missing(opened, study)
+        missing = comparing.list_missing(opened, study)
         if missing:
             named = ", ".join(missing[:NAMED]) + (" and so on" if len(missing) > NAMED else "")
             context.log.warning(f"{len(missing)} runs are not measured yet, and left out: {named}")
-        rows = comparing.decide(opened, study)
-        excluded = comparing.excluded(opened, study)
+        rows = comparing.decide_claims(opened, study)
+        excluded = comparing.describe_excluded(opened, study)
         for line in excluded:
             context.log.warning(f"left out of the verdicts: {line}")
     found = metadata.part(opened, "verdicts", study=study.name)
@@ -87,19 +87,19 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
-        key = comparing.publish(opened, study)
+        key = comparing.publish_report(opened, study)
         story = story_of(study)
-        rows = headline.headline(study.name, comparing.tables(opened, study), story, story.headline or FIRST)
-    shown = {"headline": headline.markdown(rows, story), **comparing.varied(opened, study)}
+        rows = headline.headline(study.name, comparing.read_tables(opened, study), story, story.headline or FIRST)
+    shown = {"headline": headline.markdown(rows, story), **comparing.render_suites(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
             **metadata.report(study.name),
             **{name: dg.MetadataValue.md(table) for name, table in shown.items()},
-            **{name: metadata.figure(png) for name, png in comparing.pictures(opened, study).items()},
+            **{name: metadata.figure(png) for name, png in comparing.render_figures(opened, study).items()},
             **spent.alone(),
         },
-        data_version=metadata.version_of(comparing.inputs(opened, study)),
+        data_version=metadata.version_of(comparing.comparison_inputs(opened, study)),
     )
 
 

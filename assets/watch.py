@@ -61,14 +61,14 @@ def monitored(
     opened = store.open()
     with explained():
         watch = watchlist.read(opened, context.partition_key)
-        found = given.under(watch.prefix, watch.base)
+        found = given.list_checkpoints(watch.prefix, watch.base)
         snapshots = [(step, ref) for step, ref in found.snapshots if not config.steps or step in config.steps]
-        imported = imports.plan(opened, found.base, snapshots, Measurement(tables=runs.TABLES), watch.name)
+        imported = imports.plan_import(opened, found.base, snapshots, Measurement(tables=runs.TABLES), watch.name)
         tracker = Tracker(context, imported.recipe, 0)
         with cluster.session(needed=not imported.fresh):
             problems = imports.measure_import(imported, serial=cluster.serial, progress=tracker.measured)
         check, rows = monitor.judged(opened, watch.against, imported.recipe, 0, asset="monitor")
-        reporting.publish(opened, imported.recipe)
+        reporting.publish_import(opened, imported.recipe)
     made = metadata.part(opened, "monitor", recipe=imported.recipe, seed=0) if rows else None
     return dg.MaterializeResult(
         metadata=(made.facts() if made else {})
@@ -100,7 +100,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
     after: dict[str, Any] = {}
     arrived: dict[str, list[int]] = {}
     events, troubles = [], []
-    for name in watchlist.names(opened):
+    for name in watchlist.list_watches(opened):
         try:
             watch = watchlist.read(opened, name)
             state = before.get(name, {})
@@ -145,10 +145,10 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
 
 def _looked(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The state after a look, and the steps from 1 up that became ready, which wait for a base. Errors: as `look`."""
-    from pipelines.runs.external.watching import look
+    from pipelines.runs.external.watching import poll_folder
 
     told = dict(state["told"])
-    ready, seen = look(watch.prefix, told, {int(step): stamp for step, stamp in state["seen"].items()})
+    ready, seen = poll_folder(watch.prefix, told, {int(step): stamp for step, stamp in state["seen"].items()})
     new = {step: seen[step] for step, _ in ready}
     if watch.base is None and 0 not in told | new:
         return state | {"seen": seen}, []

@@ -230,7 +230,7 @@ def training(items: Items, ray: Ray, kept: Kept) -> dict[str, str]:
             continue
         recipe, seed = item.run
         trajectory = Trajectory(items.store, recipe.name, seed)
-        if trajectory.registered() and trajectory.end() is None and (state := trajectory.load_resume()):
+        if trajectory.is_registered() and trajectory.end() is None and (state := trajectory.load_resume()):
             kept.steps[item.name] = state[0]
         found[item.name] = kept.stood.get(f"dagster-run-{run['runId']}", "")
     return found if any(kept.steps.get(name) for name, node in found.items() if node == SECOND) else {}

@@ -18,7 +18,7 @@ MACHINE = (OSError, MemoryError, ImportError, torch.OutOfMemoryError, ReducedPre
 MEMORY = ("allocat", "out of memory", "CUDA error", "not enough memory")  # in what torch says as a RuntimeError
 
 
-def attempt(*routes: Callable[[], Rows]) -> tuple[Rows | None, str | None]:
+def try_routes(*routes: Callable[[], Rows]) -> tuple[Rows | None, str | None]:
     """(rows, None) of the first route that computes, or (None, reason) of the last. Errors: those of the machine."""
     reason = None
     for route in routes:

@@ -42,14 +42,14 @@ def digest(w: Tensor) -> str:
     return total.hexdigest()
 
 
-def width(cuts: tuple[int, ...]) -> int:
+def factor_width(cuts: tuple[int, ...]) -> int:
     """Q for the largest cut k: 2 k, at least 96."""
     return max(96, 2 * max(cuts, default=0))
 
 
-def certifiable(shape: tuple[int, ...], cuts: tuple[int, ...]) -> bool:
+def is_certifiable(shape: tuple[int, ...], cuts: tuple[int, ...]) -> bool:
     """Whether Rayleigh-Ritz pays: the matrix is past EXACT, and its bases leave half of the smaller side outside."""
-    return min(shape) > max(EXACT, 2 * (width(cuts) + max(cuts, default=0) + EXTRA))
+    return min(shape) > max(EXACT, 2 * (factor_width(cuts) + max(cuts, default=0) + EXTRA))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class BaseFactors:
         return BaseFactors.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
-def factorise(w0: Tensor, q: int) -> BaseFactors:
+def factorise_base(w0: Tensor, q: int) -> BaseFactors:
     """Base factors of a weight [out, in] of any float dtype, with min(q, m) triplets."""
     turned = w0.shape[0] > w0.shape[1]
     a = w0.T if turned else w0

@@ -31,7 +31,7 @@ class Bits:
         words = self.packed.view(np.uint64)
         return sum(int(np.bitwise_count(words[i : i + BLOCK]).sum()) for i in range(0, len(words), BLOCK))
 
-    def both(self, other: "Bits") -> int:
+    def count_common(self, other: "Bits") -> int:
         """Number of entries in this set and the other. ValueError where they are sets of different matrices."""
         if self.numel != other.numel:
             raise ValueError(f"sets of {self.numel} and {other.numel} entries have nothing in common")

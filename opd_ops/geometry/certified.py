@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from opd_ops.geometry import krylov, scale
-from opd_ops.geometry.base import BaseFactors, factorise
+from opd_ops.geometry.base import BaseFactors, factorise_base
 from opd_ops.geometry.certificate import Certificate, Outer, certify
 from opd_ops.geometry.drift import Shift
 from opd_ops.geometry.drr import TAIL_TOLERANCE, Ritz, Solver
@@ -67,7 +67,7 @@ class Tuned:
     @cached_property
     def factors(self) -> BaseFactors:
         """Float64 factors of W_t, as wide as W0's."""
-        return factorise(self.weight, self.base.width)
+        return factorise_base(self.weight, self.base.width)
 
     def undefined(self, k: int) -> str | None:
         """Why there is no top-k subspace of W0, or None where there is."""
@@ -79,10 +79,10 @@ class Tuned:
     def solve(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
         """Cuts and shifts at every k that W_t has a top-k subspace at; all ks are defined for W0."""
         if self.update.zero:
-            cuts = {k: self._still(k) for k in ks}
+            cuts = {k: self._unmoved(k) for k in ks}
             shifts = {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
         else:
-            cuts, shifts = self._moved(ks)
+            cuts, shifts = self._solve_update(ks)
         if self.unit == 1.0:
             return cuts, shifts
         return (
@@ -90,7 +90,7 @@ class Tuned:
             {k: shift.scaled(self.unit) for k, shift in shifts.items()},
         )
 
-    def _moved(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
+    def _solve_update(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
         """`solve` of an update that is not zero, divided by `unit`. Errors: OutOfRange."""
         if not APART < self.frobenius / float(self.base.s[0]) < 1 / APART:
             raise scale.OutOfRange("W0 and its update are too far apart for f32")
@@ -123,7 +123,7 @@ class Tuned:
             poor = again(self.norm_bound, known)
         if poor and known is None:
             worst = min(poor, key=lambda k: found[k].delta)
-            why = f"bound at k={worst} was {_said(found[worst])}: leaned on the float64 spectrum of W_t"
+            why = f"bound at k={worst} was {_describe_reason(found[worst])}: leaned on the float64 spectrum of W_t"
             again(self.norm_bound, self.spectrum)
         cuts, shifts = {}, {}
         for k in ks:
@@ -136,7 +136,7 @@ class Tuned:
                 continue
             if float(self.spectrum.values[k - 1]) <= float(self.spectrum.noise[k - 1]):
                 continue  # W_t has no top-k subspace
-            undefined = f"certificate undefined ({_said(found[k])}) at Q={self.base.width}"
+            undefined = f"certificate undefined ({_describe_reason(found[k])}) at Q={self.base.width}"
             if self._separable(k):
                 cuts[k] = self._dense(k, f"{undefined}: float64 factors of W_t")
             else:
@@ -153,7 +153,7 @@ class Tuned:
         miss = 1.0 - (2 * here / (here + wanted)) ** 2
         if miss <= 0 or (steps := krylov.steps_for(len(self.near), miss)) > LONGEST:
             return None
-        found = krylov.leading(
+        found = krylov.leading_eigenpairs(
             solver.outside(ritz, split),
             len(self.near),
             1,
@@ -164,7 +164,7 @@ class Tuned:
             most=steps,
             seed=self.update.seed,
         )
-        missed = krylov.missed(len(self.near), 1, found.dimension)
+        missed = krylov.miss_bound(len(self.near), 1, found.dimension)
         value = (1.0 + 1e-5) * float(found.values[0]) ** 0.5
         slack = 2 * ritz.defect * float(ritz.values[0])  # of vectors taken out that are not orthonormal
         return Outer(split, value / (1.0 - missed) ** 0.5 + slack, "lanczos")
@@ -218,7 +218,7 @@ class Tuned:
         """Whether float64 factors would separate sigma_k from sigma_{k+1}, of both weights."""
         return all(_gap(s, k) > 1e-11 * float(s[0]) for s in (self.base.s, self.spectrum.values))
 
-    def _still(self, k: int) -> Cut:
+    def _unmoved(self, k: int) -> Cut:
         zero = torch.zeros(k, dtype=torch.float64)
         none = {side: 0.0 for side in SIDES}
         return Cut(k, {side: zero for side in SIDES}, none, 0.0, self._gap(k), "identical")
@@ -238,5 +238,5 @@ def _wedin(residual: float, room: float) -> float:
     return math.degrees(math.asin(residual / (room - residual))) if room > 2 * residual else 90.0
 
 
-def _said(one: Certificate) -> str:
+def _describe_reason(one: Certificate) -> str:
     return f"delta {one.delta:.2g}, gap {one.gap:.2g}"

@@ -111,7 +111,7 @@ class Solver:
         # W' may reach past a value where the update is large; the preconditioner stays positive there.
         self.gain = 1.0 / torch.maximum(shift - inside[:, None], 1e-3 * shift) - 1.0 / shift
         self.shift = shift
-        target = (self.p @ right.T[:, dressed].float()) * self.values + self._forth(self.right_side)
+        target = (self.p @ right.T[:, dressed].float()) * self.values + self._apply_deflated(self.right_side)
         self.target_norm = vector_norm(target, dim=0).clamp(min=torch.finfo(torch.float32).tiny)
         self.x = torch.zeros_like(target)
         self.residual = target
@@ -123,7 +123,7 @@ class Solver:
     def refine(self, tolerance: float = TAIL_TOLERANCE, most: int = MOST) -> None:
         """Conjugate gradients on all columns until each relative residual is below tolerance, or `most` steps."""
         while self.iterations < most and self._relative_residual() > tolerance:
-            image = self.direction * self.shift - self._forth(self._back(self.direction))
+            image = self.direction * self.shift - self._apply_deflated(self._apply_deflated_transpose(self.direction))
             curvature = (self.direction * image).sum(0)
             # A column that is solved, or whose operator is not positive (a large update), stands still.
             step = torch.where(curvature > 0, self.energy / curvature.clamp(min=1e-38), 0.0)
@@ -138,7 +138,7 @@ class Solver:
     def ritz(self) -> Ritz:
         """Rayleigh-Ritz on [U, X], [V, Y]. X includes one preconditioned step past the last residual, which is free."""
         solved = self._outside_u(self.x + self.z)
-        image = self._back(solved)
+        image = self._apply_deflated_transpose(solved)
         y = (self.right_side + image) / self.values
         x, y = _basis_outside(solved, self._outside_u), _basis_outside(y, self._outside_v)
         forth, back = self.w @ y, self._image_of(x, solved, image)
@@ -214,17 +214,17 @@ class Solver:
         mixing = (x.T @ (solved / length)).double()
         spread = torch.linalg.svdvals(mixing)
         if float(spread[-1]) <= 1e-2 * float(spread[0]):
-            return self._back(x)
+            return self._apply_deflated_transpose(x)
         return torch.linalg.solve(mixing, (image / length).double(), left=False).to(x.dtype)
 
     def _relative_residual(self) -> float:
         return float((vector_norm(self.residual, dim=0) / self.target_norm).max())
 
-    def _forth(self, y: Tensor) -> Tensor:
+    def _apply_deflated(self, y: Tensor) -> Tensor:
         """W' y for y outside V. Projected, since W_t magnifies what rounding leaves along U and V in every step."""
         return self._outside_u(self.w @ y)
 
-    def _back(self, x: Tensor) -> Tensor:
+    def _apply_deflated_transpose(self, x: Tensor) -> Tensor:
         """W'^T x for x outside U."""
         return self._outside_v(self.w.T @ x)
 

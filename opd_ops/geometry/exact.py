@@ -65,7 +65,7 @@ class Factors:
         return self.noise(k) < 1.0
 
 
-def factor(a: Tensor, vectors: int) -> Factors:
+def factorise(a: Tensor, vectors: int) -> Factors:
     """Factors of a [m, n] with min(vectors, m, n) leading vectors a side. Finite for every finite a, zero included.
 
     Signs of vectors are those of the route and carry no meaning. ValueError unless a is a float64 matrix.
@@ -73,14 +73,14 @@ def factor(a: Tensor, vectors: int) -> Factors:
     if a.ndim != 2 or a.dtype != torch.float64:
         raise ValueError(f"factor takes a float64 matrix, got {a.dtype} of shape {tuple(a.shape)}")
     if power := scale.exponent(scale.largest(a)):
-        scaled = factor(scale.multiply(a, -power), vectors)
+        scaled = factorise(scale.multiply(a, -power), vectors)
         return replace(scaled, s=scaled.s * scale.unit(power))
     if min(a.shape) <= SVD_LIMIT:
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
         # Clones, so that the dropped vectors can be freed.
         return Factors(u[:, :vectors].clone(), s, vt[:vectors].T.clone(), "svd-f64")
     if a.shape[0] > a.shape[1]:
-        turned = factor(a.T, vectors)
+        turned = factorise(a.T, vectors)
         return Factors(turned.v, turned.s, turned.u, turned.method)
     energy, near = torch.linalg.eigh(a @ a.T)
     near = near.flip(1)[:, :vectors].clone()

@@ -26,7 +26,7 @@ FREE = 1e-6  # that it may add to the error of a similarity in any case
 WIDTHS = (2, 3)  # bytes of an integer
 
 
-def rounded(subspaces: Subspaces) -> Subspaces:
+def round_subspaces(subspaces: Subspaces) -> Subspaces:
     """The subspaces in the fewest bytes that their errors ask for, as f32, with the errors that they then have."""
     for width in WIDTHS:
         candidate, added = _of_width(subspaces, width)

@@ -44,12 +44,12 @@ class Probe:
         return 4.0 * self.error
 
 
-def probe(path: str = "highest", device: str = "cpu", product: Product = torch.mm) -> Probe:
+def probe_path(path: str = "highest", device: str = "cpu", product: Product = torch.mm) -> Probe:
     """Accuracy and speed of one path. Errors: ReducedPrecision above LIMIT."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(512, 2048, generator=generator).to(device)
     b = torch.randn(2048, 64, generator=generator).to(device)
-    with on(path):
+    with use_path(path):
         found, seconds = product(a, b), []
         for _ in range(5):
             begun = time.perf_counter()
@@ -68,12 +68,12 @@ def probe(path: str = "highest", device: str = "cpu", product: Product = torch.m
 
 
 @cache
-def choose(device: str = "cpu") -> Probe:
+def choose_path(device: str = "cpu") -> Probe:
     """The path to use on a device: "highest", or the fastest accurate one that is FASTER."""
-    best = probe("highest", device)
+    best = probe_path("highest", device)
     for path in PATHS[1:]:
         try:
-            found = probe(path, device)
+            found = probe_path(path, device)
         except ReducedPrecision:
             continue
         # The same error to the last bit is the same kernel, and its speed is noise.
@@ -83,13 +83,13 @@ def choose(device: str = "cpu") -> Probe:
 
 
 @cache
-def checked(path: str, device: str = "cpu") -> Probe:
+def check_path(path: str, device: str = "cpu") -> Probe:
     """A path that was chosen elsewhere, as accurate here. Errors: ReducedPrecision."""
-    return probe(path, device)
+    return probe_path(path, device)
 
 
 @contextmanager
-def on(path: str) -> Iterator[None]:
+def use_path(path: str) -> Iterator[None]:
     """The block's f32 products take this path."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(path)

@@ -33,7 +33,7 @@ class Leading:
     dimension: int
 
 
-def leading(
+def leading_eigenpairs(
     multiply: Callable[[Tensor], Tensor],
     size: int,
     k: int,
@@ -100,7 +100,7 @@ def steps_for(size: int, miss: float) -> int:
     return math.ceil((math.log(1.648 * size**0.5 / MISS) / miss**0.5 + 1) / 2)
 
 
-def missed(size: int, block: int, steps: int) -> float:
+def miss_bound(size: int, block: int, steps: int) -> float:
     """The largest eps with P(theta_1 < (1 - eps) lambda_1) <= MISS; 1 where nothing can be said."""
     each = MISS ** (1.0 / block)
     return min(1.0, (math.log(1.648 * size**0.5 / each) / (2 * steps - 1)) ** 2)

@@ -11,19 +11,19 @@ from opd_ops.geometry.base import BaseFactors
 from opd_ops.geometry.certified import Tuned
 from opd_ops.geometry.exact import SIDES, Factors
 from opd_ops.geometry.settings import Settings
-from opd_ops.geometry.snapshot import Tables, tagged
+from opd_ops.geometry.snapshot import Tables, tag_method
 from opd_ops.geometry.update import Update
 
 
-def dense(base: Factors, tuned: Factors, update: Update, settings: Settings, view: str) -> Tables:
+def rows_from_factors(base: Factors, tuned: Factors, update: Update, settings: Settings, view: str) -> Tables:
     """From float64 factors of W0 and of W_t, which are the same object where nothing moved."""
     tables: Tables = {}
     if settings.wants("spectral_drift"):
         rows = drift.rows(base.spectrum, base.spectrum if tuned is base else tuned.spectrum, update.frobenius, view)
-        tables["spectral_drift"] = tagged(base.method, rows)
+        tables["spectral_drift"] = tag_method(base.method, rows)
     cuts, shifts = [], []
     for k in settings.k:
-        reason = rotation.undefined(base, tuned, k)
+        reason = rotation.explain_undefined(base, tuned, k)
         if reason is not None:
             cuts += rotation.missing(k, view, reason)
             shifts += drift.missing_shift(k, view, reason)
@@ -32,17 +32,19 @@ def dense(base: Factors, tuned: Factors, update: Update, settings: Settings, vie
         cuts += [cut.row(side, view) for side in SIDES]
         noise = 0.0 if tuned is base else float((base.spectrum.noise + tuned.spectrum.noise)[:k].max())
         shifts.append(drift.Shift(k, tuned.s[:k] - base.s[:k], noise, base.s[:k], base.method).row(view))
-    return tables | settings.asked(rotation=tagged(base.method, cuts), singular_shift=tagged(base.method, shifts))
+    return tables | settings.requested_tables(
+        rotation=tag_method(base.method, cuts), singular_shift=tag_method(base.method, shifts)
+    )
 
 
-def certified(base: BaseFactors, tuned: Tuned, update: Update, settings: Settings, view: str) -> Tables:
+def rows_from_bases(base: BaseFactors, tuned: Tuned, update: Update, settings: Settings, view: str) -> Tables:
     """The same from base factors, with certificates."""
     tables: Tables = {}
     method = base.spectrum.method
     if settings.wants("spectral_drift"):
         start = tuned.base.spectrum
         spectrum = start if update.zero else tuned.spectrum
-        tables["spectral_drift"] = tagged(method, drift.rows(start, spectrum, tuned.frobenius, view))
+        tables["spectral_drift"] = tag_method(method, drift.rows(start, spectrum, tuned.frobenius, view))
     if not settings.wants("rotation", "singular_shift"):
         return tables
     reasons = {k: tuned.undefined(k) for k in settings.k}
@@ -52,9 +54,9 @@ def certified(base: BaseFactors, tuned: Tuned, update: Update, settings: Setting
     rows, moved = [], []
     for k, reason in reasons.items():
         if reason is not None:
-            rows += tagged(method, rotation.missing(k, view, reason))
-            moved += tagged(method, drift.missing_shift(k, view, reason))
+            rows += tag_method(method, rotation.missing(k, view, reason))
+            moved += tag_method(method, drift.missing_shift(k, view, reason))
         else:
             rows += [(cuts[k].method, cuts[k].row(side, view)) for side in SIDES]
             moved.append((shifts[k].method, shifts[k].row(view)))
-    return tables | settings.asked(rotation=rows, singular_shift=moved)
+    return tables | settings.requested_tables(rotation=rows, singular_shift=moved)

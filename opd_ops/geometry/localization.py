@@ -39,7 +39,7 @@ class Membership:
 
     def weight(self, entries: Bits) -> float:
         """Total membership of a set of entries."""
-        return self.inside.both(entries) + self.share * self.tied.both(entries)
+        return self.inside.count_common(entries) + self.share * self.tied.count_common(entries)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Scores:
     dtype: torch.dtype
     numel: int
 
-    def keys(self, largest: bool) -> Iterator[np.ndarray]:
+    def sort_keys(self, largest: bool) -> Iterator[np.ndarray]:
         """Non-negative integers that rise with |score|, or fall where not `largest`; each block overwrites the last."""
         pattern = PATTERNS[self.dtype.itemsize]
         magnitude = torch.iinfo(pattern).max
@@ -103,12 +103,12 @@ class Scores:
             yield (keys if largest else keys.bitwise_xor_(magnitude)).numpy()
 
 
-def top(scores: Scores, alphas: tuple[float, ...], largest: bool = True) -> tuple[Membership, ...]:
+def top_members(scores: Scores, alphas: tuple[float, ...], largest: bool = True) -> tuple[Membership, ...]:
     """For each 0 < alpha < 1, membership of the largest (or smallest) |scores| with total weight alpha n."""
     targets = [alpha * scores.numel for alpha in alphas]
     thresholds = _thresholds(scores, [math.ceil(target) for target in targets], largest)
     packers = [(Packer(), Packer()) for _ in alphas]
-    for keys in scores.keys(largest):
+    for keys in scores.sort_keys(largest):
         for threshold, (inside, tied) in zip(thresholds, packers, strict=True):
             inside.add(keys > threshold)
             tied.add(keys == threshold)
@@ -128,9 +128,9 @@ def masks(base_weight: Tensor, u: Tensor, s: Tensor, v: Tensor, alphas: tuple[fl
     u [out, r'], s [>= r'], v [in, r']: its leading singular triplets, r' >= mask_rank of them, float64 or f32.
     """
     r = mask_rank(*base_weight.shape)
-    principal = top(_principal(u[:, :r], s[:r], v[:, :r]), alphas)
+    principal = top_members(_principal(u[:, :r], s[:r], v[:, :r]), alphas)
     flat = base_weight.detach().reshape(-1)
-    low = top(Scores(lambda: flat.split(CHUNK), flat.dtype, flat.numel()), alphas, largest=False)
+    low = top_members(Scores(lambda: flat.split(CHUNK), flat.dtype, flat.numel()), alphas, largest=False)
     return tuple(
         Mask(name, alpha, rank, members)
         for alpha, *both in zip(alphas, principal, low, strict=True)
@@ -189,7 +189,7 @@ def _thresholds(scores: Scores, ranks: list[int], largest: bool) -> list[int]:
     width = 8 * scores.dtype.itemsize
     for shift in range(width - DIGIT, -1, -DIGIT):
         counts = {prefix: np.zeros(1 << DIGIT, dtype=np.int64) for prefix, _ in found}
-        for keys in scores.keys(largest) if counts else ():
+        for keys in scores.sort_keys(largest) if counts else ():
             for prefix, count in counts.items():
                 rest = keys if shift + DIGIT == width else _rest(keys, prefix, shift + DIGIT)
                 count += np.bincount(rest >> shift, minlength=1 << DIGIT)

@@ -66,7 +66,7 @@ def columns(
         missing = [reasons[a] or reasons[b] for a, b in wanted]
         errors = [one.errors[index] for _, one in updates]
         for side in SIDES:
-            known = iter(_known([one for _, one in updates], side, index, wanted))
+            known = iter(_known_similarities([one for _, one in updates], side, index, wanted))
             extent = updates[0][1].extents[side]
             table["step"] += [steps[a] for a, _ in wanted]
             table["step_other"] += [steps[b] for _, b in wanted]
@@ -91,7 +91,7 @@ def rows(
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
-def _known(updates: list[Subspaces], side: str, index: int, wanted: list[tuple[int, int]]) -> list[float]:
+def _known_similarities(updates: list[Subspaces], side: str, index: int, wanted: list[tuple[int, int]]) -> list[float]:
     """Similarities of the wanted pairs, both of which have a subspace at this cut; in their order."""
     k = updates[0].cuts[index]
     defined = [place for place, one in enumerate(updates) if one.reasons[index] is None]

@@ -21,7 +21,7 @@ from torch import Tensor
 from opd_ops.geometry import scale, spectrum
 from opd_ops.geometry.exact import SIDES
 from opd_ops.geometry.locking import similarities
-from opd_ops.geometry.nulls import fixed_direction, shuffled
+from opd_ops.geometry.nulls import fixed_direction, shuffle_entries
 from opd_ops.geometry.update import Subspaces, Update
 
 SEED = 0  # of the one order in which every step of a matrix is shuffled
@@ -50,7 +50,7 @@ def shuffled_null(update: Tensor, view: str, cuts: Cuts, dense: bool) -> Null:
     """The shuffled null of update = W_t - W0 [out, in] of a view. dense: by float64 factors."""
     if scale.frobenius(update) == 0.0:
         return Null("equality", missing(SHUFFLED, None, view, "zero update"))
-    return _measured(SHUFFLED, shuffled(update, SEED), None, view, cuts, dense)
+    return _measure_null(SHUFFLED, shuffle_entries(update, SEED), None, view, cuts, dense)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Direction:
     def null(self, norm: float) -> Null:
         """The null of a step whose update in the bf16 view has Frobenius norm `norm`."""
         null = self.last if norm == self.norm else self._null(norm)
-        return Null(null.method, compare(null.row, null.subspaces, self.last.subspaces, self.step), null.subspaces)
+        return Null(
+            null.method, add_similarities(null.row, null.subspaces, self.last.subspaces, self.step), null.subspaces
+        )
 
     def _null(self, norm: float) -> Null:
         view = "bf16"
@@ -85,10 +87,10 @@ class Direction:
         entries = fixed_direction(self.start, self.direction, norm)
         if not math.isfinite(scale.largest(entries)):
             return Null("equality", missing(FIXED, self.step, view, "the null exceeds the largest bf16"))
-        return _measured(FIXED, entries, self.step, view, self.cuts, self.dense)
+        return _measure_null(FIXED, entries, self.step, view, self.cuts, self.dense)
 
 
-def compare(row: dict, here: Subspaces | None, last: Subspaces | None, final_step: int) -> dict:
+def add_similarities(row: dict, here: Subspaces | None, last: Subspaces | None, final_step: int) -> dict:
     """The row with its similarities to the final step's subspaces, as far as both have them."""
     row = row | {"final_step": final_step}
     k = row["similarity_k"]
@@ -102,7 +104,7 @@ def compare(row: dict, here: Subspaces | None, last: Subspaces | None, final_ste
     return row
 
 
-def names(view: str) -> tuple[str, ...]:
+def null_names(view: str) -> tuple[str, ...]:
     """The nulls of a view."""
     return (FIXED, SHUFFLED) if view == "bf16" else (SHUFFLED,)
 
@@ -111,7 +113,7 @@ def missing(null: str, final_step: int | None, view: str, reason: str) -> dict:
     return _row(null, final_step, view, reason=reason)
 
 
-def _measured(null: str, entries: Tensor, final_step: int | None, view: str, cuts: Cuts, dense: bool) -> Null:
+def _measure_null(null: str, entries: Tensor, final_step: int | None, view: str, cuts: Cuts, dense: bool) -> Null:
     first = cuts.locking_k[:1]
     made = Update(entries, dense, *first)
     if made.zero:

@@ -44,7 +44,7 @@ def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tens
     return found
 
 
-def shuffled(delta: Tensor, seed: int) -> Tensor:
+def shuffle_entries(delta: Tensor, seed: int) -> Tensor:
     """The entries of delta [m, n] in an order that depends on the seed and on m n alone, every one as likely; f32.
 
     Entries of an extreme scale are divided by a power of two (`scale`), since f32 would lose their digits. Each entry

@@ -65,7 +65,7 @@ class Refined:
         return min(bounds)
 
 
-def refine(e: Tensor, approximate: Tensor) -> Refined:
+def refine_basis(e: Tensor, approximate: Tensor) -> Refined:
     """e [m, n] f32, m <= n; approximate [m, b], b >= 1 leading left singular vectors, best first."""
     near = torch.linalg.qr(approximate.double()).Q
     far = far_product(e, near)

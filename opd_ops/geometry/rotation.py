@@ -74,18 +74,18 @@ class Cut:
         }
 
 
-def gap(factors: Factors, k: int) -> float:
+def singular_gap(factors: Factors, k: int) -> float:
     """sigma_k - sigma_{k+1} in weight units."""
     return factors.sigma(k) - factors.sigma(k + 1)
 
 
 def subspace_error(factors: Factors, k: int) -> float:
     """Bound in degrees on the largest angle between the computed and the true top-k subspace, either side."""
-    shift, room = 2.0 * factors.noise(k) * factors.sigma(k), gap(factors, k)
+    shift, room = 2.0 * factors.noise(k) * factors.sigma(k), singular_gap(factors, k)
     return math.degrees(math.asin(shift / room)) if shift < room else 90.0
 
 
-def undefined(base: Factors, tuned: Factors, k: int) -> str | None:
+def explain_undefined(base: Factors, tuned: Factors, k: int) -> str | None:
     """Why there is no top-k subspace, or None where there is."""
     if k > len(base.s):
         return f"k={k} exceeds min(m, n)={len(base.s)}"
@@ -104,7 +104,7 @@ def exact_cut(base: Factors, tuned: Factors, k: int) -> Cut:
         angles={side: principal_angles(base.basis(side)[:, :k], tuned.basis(side)[:, :k]) for side in SIDES},
         error_deg={side: 0.0 if whole[side] else error for side in SIDES},
         angle_error_deg=error,
-        gap=gap(base, k),
+        gap=singular_gap(base, k),
         method=base.method,
     )
 

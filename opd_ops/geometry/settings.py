@@ -30,6 +30,6 @@ class Settings:
         """Whether any of these is filled."""
         return any(table in self.tables for table in tables)
 
-    def asked(self, **tables: list) -> dict[str, list]:
+    def requested_tables(self, **tables: list) -> dict[str, list]:
         """Those of the tables that are filled."""
         return {table: rows for table, rows in tables.items() if self.wants(table)}

@@ -25,13 +25,13 @@ class Snapshot:
     problem: str | None = None
 
 
-def pairs(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | None = None) -> list[dict]:
+def locking_rows(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | None = None) -> list[dict]:
     """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
-    table = paired(taken, None if wanted is None else lambda steps: wanted)
+    table = locking_columns(taken, None if wanted is None else lambda steps: wanted)
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
-def paired(taken: list[Snapshot], choose: Choice | None = None) -> locking.Columns:
+def locking_columns(taken: list[Snapshot], choose: Choice | None = None) -> locking.Columns:
     """Columns of `locking` from the subspaces of snapshots.
 
     choose: which pairs, of ascending steps; all where None. It is asked for all steps of a view, and for those that
@@ -55,12 +55,12 @@ def paired(taken: list[Snapshot], choose: Choice | None = None) -> locking.Colum
     return whole
 
 
-def tagged(method: str, rows: list[dict]) -> list[tuple[str, dict]]:
+def tag_method(method: str, rows: list[dict]) -> list[tuple[str, dict]]:
     """Rows of one method."""
     return [(method, row) for row in rows]
 
 
-def whole(step: int, columns: dict, stored: str, method: str) -> dict:
+def complete_row(step: int, columns: dict, stored: str, method: str) -> dict:
     """A whole row; stored: the snapshot's dtype."""
     return {"step": step, **columns, "dtype": stored, "method": f"{method}/{VERSION}"}
 

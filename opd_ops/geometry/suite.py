@@ -28,14 +28,14 @@ from opd_ops.geometry import (
     spectrum,
     support,
 )
-from opd_ops.geometry.attempts import attempt
-from opd_ops.geometry.base import BaseFactors, Cache, certifiable, digest, factorise, width
+from opd_ops.geometry.attempts import try_routes
+from opd_ops.geometry.base import BaseFactors, Cache, digest, factor_width, factorise_base, is_certifiable
 from opd_ops.geometry.certified import Tuned
-from opd_ops.geometry.exact import Factors, factor
+from opd_ops.geometry.exact import Factors, factorise
 from opd_ops.geometry.settings import Settings
-from opd_ops.geometry.snapshot import Snapshot, Tables, pairs, require_finite, tagged, whole
+from opd_ops.geometry.snapshot import Snapshot, Tables, complete_row, locking_rows, require_finite, tag_method
 from opd_ops.geometry.update import Subspaces, Update, no_subspaces
-from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
+from opd_ops.geometry.views import as_view, count_nonfinite, dtype_name, views_of_dtype
 
 FACTORED = tuple(table for table in TABLES if table not in ("update_support", "nulls"))  # need W_t - W0 of this step
 
@@ -62,7 +62,7 @@ class Start:
 
     def __init__(self, weight: Tensor, settings: Settings, cache: Cache | None, device: str) -> None:
         self.weight, self.settings, self.cache, self.device = weight, settings, cache, device
-        self.dense = settings.dense or weight.dtype == torch.float64 or not certifiable(weight.shape, settings.k)
+        self.dense = settings.dense or weight.dtype == torch.float64 or not is_certifiable(weight.shape, settings.k)
 
     @cached_property
     def key(self) -> str:
@@ -76,16 +76,16 @@ class Start:
     @cached_property
     def factors(self) -> Factors:
         """Dense float64 factors; dense starts only."""
-        return factor(self.weight.double(), max((localization.mask_rank(*self.weight.shape), *self.settings.k)))
+        return factorise(self.weight.double(), max((localization.mask_rank(*self.weight.shape), *self.settings.k)))
 
     @cached_property
     def base(self) -> BaseFactors:
         """Cached base factors; starts that are not dense only."""
-        q = width(self.settings.k)
+        q = factor_width(self.settings.k)
         name = f"factors-{q}"
         found = self.cache.load(self.key, name) if self.cache is not None else None
         if found is None:
-            factors = factorise(self.weight.to(self.device), q)
+            factors = factorise_base(self.weight.to(self.device), q)
             if self.cache is not None:
                 self.cache.save(self.key, name, factors.tensors())
         else:
@@ -132,20 +132,20 @@ class Matrix:
             raise ValueError(f"W0 has shape {tuple(weight.shape)}; a projection is a matrix and no weight is empty")
         self.weight, self.settings, self.projection = weight, settings, projection
         self.cache, self.device, self.gemm_path = cache, device, gemm_path
-        self.broken = nonfinite(weight)
+        self.broken = count_nonfinite(weight)
         self.starts: dict[str, Start] = {}
         self.directions: dict[bool, tuple[Tensor, null_rows.Direction]] = {}
         self.buffers: dict[str, Tensor] = {}
 
     @property
     def problem(self) -> str | None:
-        return f"base: {_said(self.weight, self.broken)}" if self.broken else None
+        return f"base: {_describe_broken(self.weight, self.broken)}" if self.broken else None
 
     def prepare(self) -> None:
         """Compute, or load, what every snapshot needs of W0, for snapshots stored as W0 is."""
         if not self.projection or self.broken:
             return
-        for view in views(self.weight.dtype):
+        for view in views_of_dtype(self.weight.dtype):
             start = self._start(view)
             if self.settings.wants("rotation", "singular_shift", "spectral_drift"):
                 _ = start.factors if start.dense else start.base
@@ -160,13 +160,13 @@ class Matrix:
         """
         if weight.shape != self.weight.shape:
             raise ValueError(f"step {step} has shape {tuple(weight.shape)}, W0 has {tuple(self.weight.shape)}")
-        stored, broken = dtype_name(weight.dtype), nonfinite(weight)
+        stored, broken = dtype_name(weight.dtype), count_nonfinite(weight)
         rows: dict[str, list[dict]] = {table: [] for table in TABLES}
         subspaces: dict[str, Subspaces] = {}
-        problems = {f"step {step}: {_said(weight, broken)}": None} if broken else {}
-        for view in views(weight.dtype):
+        problems = {f"step {step}: {_describe_broken(weight, broken)}": None} if broken else {}
+        for view in views_of_dtype(weight.dtype):
             reason = self._unmeasurable(view, weight, broken)
-            changes = support.changes(self.weight, weight, view)
+            changes = support.compare_weights(self.weight, weight, view)
             tables = self._support(view, changes)
             if self.projection and self.settings.wants(*FACTORED):
                 factored, why = (None, reason) if reason else self._factored(view, weight, changes, subspaces)
@@ -174,15 +174,15 @@ class Matrix:
                     problems[f"step {step}: {why}"] = None
                 tables |= self._missing(view, str(why), subspaces) if factored is None else factored
             for table, columns in tables.items():
-                rows[table] += [whole(step, row, stored, method) for method, row in columns]
+                rows[table] += [complete_row(step, row, stored, method) for method, row in columns]
         return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
 
     def shuffled(self, step: int, weight: Tensor) -> NullRows:
         """The shuffled null of one step, whatever the final one is; its rows have no similarity yet (`compare`)."""
         rows: list[dict] = []
         subspaces: dict[str, Subspaces] = {}
-        stored, broken, problem = dtype_name(weight.dtype), nonfinite(weight), None
-        for view in views(weight.dtype):
+        stored, broken, problem = dtype_name(weight.dtype), count_nonfinite(weight), None
+        for view in views_of_dtype(weight.dtype):
             reason = self._unmeasurable(view, weight, broken)
             route = partial(self._shuffled, view, weight)
             null, why = (None, reason) if reason else _nulls(route, _wide(view, weight))
@@ -190,7 +190,7 @@ class Matrix:
                 problem = f"step {step}: nulls: {why}"
             if null is None:
                 null = null_rows.Null(support.METHOD, null_rows.missing(null_rows.SHUFFLED, None, view, str(why)))
-            rows.append(whole(step, null.row, stored, null.method))
+            rows.append(complete_row(step, null.row, stored, null.method))
             if null.subspaces is not None:
                 subspaces[view] = null.subspaces
         return NullRows(rows, subspaces, problem)
@@ -198,17 +198,17 @@ class Matrix:
     def fixed_direction(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> NullRows:
         """The fixed direction null of one step, given the trajectory's final weight, the same object for every step."""
         view, stored, problem = "bf16", dtype_name(weight.dtype), None
-        broken, broken_last = nonfinite(weight), nonfinite(final)
+        broken, broken_last = count_nonfinite(weight), count_nonfinite(final)
         reason = self._unmeasurable(view, weight, broken)
         if reason is None and broken_last:
-            reason = f"W_{final_step} has {_said(final, broken_last)}"
+            reason = f"W_{final_step} has {_describe_broken(final, broken_last)}"
         route = partial(self._fixed_direction, weight, final_step, final)
         null, why = (None, reason) if reason else _nulls(route, False)
         if why is not None and reason is None:
             problem = f"step {step}: nulls: {why}"
         if null is None:
             null = null_rows.Null(support.METHOD, null_rows.missing(null_rows.FIXED, final_step, view, str(why)))
-        return NullRows([whole(step, null.row, stored, null.method)], {}, problem)
+        return NullRows([complete_row(step, null.row, stored, null.method)], {}, problem)
 
     def _shuffled(self, view: str, weight: Tensor, dense: bool) -> null_rows.Null:
         e = self._delta(view, weight, dense)[1]
@@ -222,17 +222,17 @@ class Matrix:
         if not self.settings.wants("update_support"):
             return {}
         scope = "projection" if self.projection else "other"
-        return {"update_support": tagged(support.METHOD, support.rows(changes, view, scope))}
+        return {"update_support": tag_method(support.METHOD, support.rows(changes, view, scope))}
 
     def _factored(
         self, view: str, weight: Tensor, changes: support.Changes, subspaces: dict[str, Subspaces]
     ) -> tuple[Tables | None, str | None]:
         """The rows of FACTORED of one view, by the route of its size or else in float64; or None and the reason."""
         route = partial(self._rows, view, weight, changes, subspaces)
-        rows, why = attempt(partial(route, dense=_wide(view, weight)))
+        rows, why = try_routes(partial(route, dense=_wide(view, weight)))
         if rows is not None or self._start(view).dense:
             return rows, why
-        rows, last = attempt(partial(route, dense=True))
+        rows, last = try_routes(partial(route, dense=True))
         for _, row in (rows or {}).get("rotation", ()):
             row["fallback"] = f"{why}: dense float64 factors" if row["reason"] is None else None
         return rows, last
@@ -252,19 +252,19 @@ class Matrix:
         update = Update(e, start.dense, max(settings.locking_k, default=0))
         # Spectra before what can lean on them: a known spectrum gives norms and certificates for nothing.
         if settings.wants("update_spectrum"):
-            tables["update_spectrum"] = tagged(update.spectrum.method, spectrum.rank_rows(update, view))
+            tables["update_spectrum"] = tag_method(update.spectrum.method, spectrum.rank_rows(update, view))
         if settings.wants("hill"):
             rows = spectrum.hill_rows(update.spectrum, settings.hill_k, view)
-            tables["hill"] = tagged(update.spectrum.method, rows)
+            tables["hill"] = tag_method(update.spectrum.method, rows)
         if settings.wants("locking"):
             subspaces[view] = update.subspaces(settings.locking_k)
         if settings.wants("update_norm"):
             rounding = nulls.rounding_norm(after, torch.bfloat16 if view == "bf16" else weight.dtype)
             rows = spectrum.norm_rows(update, start.norm, rounding, view)
-            tables["update_norm"] = tagged(update.spectrum.method, rows)
+            tables["update_norm"] = tag_method(update.spectrum.method, rows)
         if settings.wants("localization"):
             method = start.factors.method if start.dense else "factors-f64"
-            tables["localization"] = tagged(method, localization.rows(start.masks, changes, view))
+            tables["localization"] = tag_method(method, localization.rows(start.masks, changes, view))
         tables |= self._leading(start, after, update, view)
         require_finite(tables)
         return tables
@@ -275,12 +275,12 @@ class Matrix:
         if not settings.wants("rotation", "singular_shift", "spectral_drift"):
             return {}
         if not start.dense:
-            tuned = Tuned(after, start.base, update, gemm.checked(self.gemm_path, self.device))
-            with gemm.on(self.gemm_path):
-                return leading.certified(start.base, tuned, update, settings, view)
+            tuned = Tuned(after, start.base, update, gemm.check_path(self.gemm_path, self.device))
+            with gemm.use_path(self.gemm_path):
+                return leading.rows_from_bases(start.base, tuned, update, settings, view)
         # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
-        tuned = start.factors if update.zero else factor(after, max((*settings.k, 0)))
-        return leading.dense(start.factors, tuned, update, settings, view)
+        tuned = start.factors if update.zero else factorise(after, max((*settings.k, 0)))
+        return leading.rows_from_factors(start.factors, tuned, update, settings, view)
 
     def _missing(self, view: str, reason: str, subspaces: dict[str, Subspaces]) -> Tables:
         """Null rows of every table asked for, and no subspaces."""
@@ -296,7 +296,7 @@ class Matrix:
             "update_spectrum": spectrum.missing_ranks(view, reason),
             "hill": spectrum.missing_hill(settings.hill_k, min(shape), view, reason),
         }
-        return settings.asked(**{table: tagged(support.METHOD, found) for table, found in rows.items()})
+        return settings.requested_tables(**{table: tag_method(support.METHOD, found) for table, found in rows.items()})
 
     def _direction(self, final_step: int, final: Tensor, dense: bool) -> null_rows.Direction:
         """What the nulls need of the final step, kept while that is the same object."""
@@ -320,8 +320,8 @@ class Matrix:
     def _unmeasurable(self, view: str, weight: Tensor, broken: int) -> str | None:
         """Why a view is not measured: weights that are not finite in it. broken: of `weight`, in bf16."""
         for name, w, count in (("W0", self.weight, self.broken), ("W_t", weight, broken)):
-            if count and (view == "bf16" or nonfinite(w, view)):
-                return f"{name} has {_said(w, count)}"
+            if count and (view == "bf16" or count_nonfinite(w, view)):
+                return f"{name} has {_describe_broken(w, count)}"
         return None
 
     def _start(self, view: str, dense: bool = False) -> Start:
@@ -363,7 +363,7 @@ class Matrix:
         return self.buffers[name]
 
 
-def measure(
+def measure_matrix(
     base: Tensor,
     snapshots: Iterable[tuple[int, Tensor]],
     *,
@@ -399,7 +399,7 @@ def measure(
         problems += [one.problem] if one.problem else []
         for table, found in one.rows.items():
             rows[table] += found
-    rows["locking"] = pairs(taken)
+    rows["locking"] = locking_rows(taken)
     if final is not None and projection and settings.wants("nulls"):
         for step, weight in snapshots:
             if step:
@@ -407,14 +407,16 @@ def measure(
                 shuffled.append(both[0])
                 rows["nulls"] += both[1].rows
                 problems += list(dict.fromkeys(null.problem for null in both if null.problem))
-        rows["nulls"] += compared(shuffled, last)
+        rows["nulls"] += compare_nulls(shuffled, last)
     return Measurement(rows, problems)
 
 
-def compared(shuffled: list[NullRows], final_step: int) -> list[dict]:
+def compare_nulls(shuffled: list[NullRows], final_step: int) -> list[dict]:
     """Rows of the shuffled null of several steps, the final one last, with their similarities to that."""
     return [
-        null_rows.compare(row, null.subspaces.get(row["view"]), shuffled[-1].subspaces.get(row["view"]), final_step)
+        null_rows.add_similarities(
+            row, null.subspaces.get(row["view"]), shuffled[-1].subspaces.get(row["view"]), final_step
+        )
         for null in shuffled
         for row in null.rows
     ]
@@ -428,16 +430,16 @@ def _nulls(route: Callable[..., null_rows.Null], wide: bool) -> tuple[null_rows.
         require_finite({"nulls": [(null.method, null.row)]})
         return null
 
-    return attempt(partial(checked, wide), partial(checked, True))
+    return try_routes(partial(checked, wide), partial(checked, True))
 
 
 def _equal(narrow: Tensor, wide: Tensor) -> bool:
     return all(torch.equal(a.to(b.dtype), b) for a, b in zip(narrow.split(256), wide.split(256), strict=True))
 
 
-def _said(weight: Tensor, broken: int) -> str:
+def _describe_broken(weight: Tensor, broken: int) -> str:
     """What is wrong with a weight of which `broken` entries are not finite in bf16."""
-    if stored := nonfinite(weight, "master"):
+    if stored := count_nonfinite(weight, "master"):
         return f"{stored} non-finite weights"
     return f"{broken} weights beyond the largest bf16"
 

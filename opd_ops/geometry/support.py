@@ -35,7 +35,7 @@ class Changes:
         return (self.numel - self.count) / self.numel
 
 
-def changes(base: Tensor, snapshot: Tensor, view: str, weights_only_count: bool = False) -> Changes:
+def compare_weights(base: Tensor, snapshot: Tensor, view: str, weights_only_count: bool = False) -> Changes:
     """What differs between two stored weights of one shape, not empty, of any dtypes.
 
     weights_only_count: leave out which ones. Contiguous weights are not copied.

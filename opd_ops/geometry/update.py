@@ -21,9 +21,9 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry import krylov, scale
 from opd_ops.geometry.base import EXACT, near_product
-from opd_ops.geometry.exact import Factors, factor
+from opd_ops.geometry.exact import Factors, factorise
 from opd_ops.geometry.gram import Spectrum, eigenvalues, from_squares, gram
-from opd_ops.geometry.refined import Refined, refine
+from opd_ops.geometry.refined import Refined, refine_basis
 from opd_ops.geometry.tridiagonal import SIDE, Tridiagonal
 
 EXTRA = 8  # vectors past the last wanted
@@ -109,7 +109,7 @@ class Update:
     @cached_property
     def factors(self) -> Factors:
         """Exact factors of e; exact route only."""
-        return factor(self.e.double(), self.vectors)
+        return factorise(self.e.double(), self.vectors)
 
     @cached_property
     def _gram(self) -> Tensor:
@@ -172,7 +172,7 @@ class Update:
         if self.small:
             leading, way = self._exact(wanted), ""
         else:
-            leading = refine(self.near, self._approximate(cuts, wanted))
+            leading = refine_basis(self.near, self._approximate(cuts, wanted))
             way = "lanczos-" if self._reduced is None else "tridiagonal-"
         sides = (leading.near, leading.far) if self.near is self.e else (leading.far, leading.near)
         dtype = torch.float64 if self.small else torch.float32
@@ -214,6 +214,6 @@ class Update:
                 if k <= wanted
             )
 
-        return krylov.leading(
+        return krylov.leading_eigenpairs(
             lambda x: symmetric @ x, len(self.near), width, device=self.e.device, block=width, enough=enough
         ).vectors

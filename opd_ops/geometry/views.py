@@ -20,7 +20,7 @@ def dtype_name(stored: torch.dtype) -> str:
     return NAMES[stored]
 
 
-def views(stored: torch.dtype) -> tuple[str, ...]:
+def views_of_dtype(stored: torch.dtype) -> tuple[str, ...]:
     """The views a stored dtype supports: master exists only where the significand is longer than bf16's 8 bits."""
     return ("bf16",) if dtype_name(stored) == "bf16" else ("bf16", "master")
 
@@ -34,7 +34,7 @@ def as_view(w: Tensor, view: str) -> Tensor:
     return (w.to(torch.bfloat16) if view == "bf16" else w).to(torch.float64)
 
 
-def nonfinite(w: Tensor, view: str = "bf16") -> int:
+def count_nonfinite(w: Tensor, view: str = "bf16") -> int:
     """Number of NaN and infinite weights of a view; rounding to bf16 may overflow where a wider dtype does not."""
     dtype_name(w.dtype)
     if view == "master":

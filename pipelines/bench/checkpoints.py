@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.bench import synthetic
 from pipelines.bench.shapes import EMBEDDING, Shape
 from pipelines.store.objects import Store, normalise
-from pipelines.store.tensors import TensorRef, header
+from pipelines.store.tensors import TensorRef, list_tensors
 
 
 def write_pair(folder: Path, shapes: Sequence[Shape], update: str, *, vocabulary: int = 0) -> tuple[Path, Path]:
@@ -44,7 +44,9 @@ def refs(folder: Path) -> dict[str, TensorRef]:
     """References to all tensors of a folder, by name."""
     store = Store(normalise(str(folder)))
     return {
-        name: ref for file in sorted(folder.glob("*.safetensors")) for name, ref in header(store, file.name).items()
+        name: ref
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, ref in list_tensors(store, file.name).items()
     }
 
 

@@ -35,7 +35,7 @@ def prepare(weight: Tensor, k: int, parts: tuple[str, ...]) -> Base:
     """What all snapshots of one matrix share, as far as the tables `parts` need it."""
     device = weight.device.type
     settings = Settings(k=(k,), tables=tuple(parts))
-    matrix = Matrix(weight, settings=settings, projection=True, device=device, gemm_path=gemm.choose(device).path)
+    matrix = Matrix(weight, settings=settings, projection=True, device=device, gemm_path=gemm.choose_path(device).path)
     matrix.prepare()
     return Base(matrix)
 
@@ -49,7 +49,7 @@ def unchanged(base: TensorRef, snapshot: TensorRef) -> Rows:
     """The rows of a weight that is no projection, such as an embedding, read and compared in blocks."""
     numel = math.prod(base.shape)
     pairs = ((_block(base, begin), _block(snapshot, begin)) for begin in range(0, numel, BLOCK))
-    changed = sum(support.changes(before.read(), after.read(), "bf16").count for before, after in pairs)
+    changed = sum(support.compare_weights(before.read(), after.read(), "bf16").count for before, after in pairs)
     return {"update_support": [{"unchanged": 1.0 - changed / numel}]}
 
 

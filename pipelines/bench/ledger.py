@@ -43,7 +43,7 @@ def processor() -> str:
 def keep(store: Store, rows: Sequence[Row], facts: dict[str, str]) -> str:
     """Write rows of whole figures, replacing those of the same figures, machine and commit; returns the key."""
     new = [{**vars(each), **facts} for each in rows]
-    stored = lake.written(store, "bench", commit=facts["commit"])
+    stored = lake.read_partition(store, "bench", commit=facts["commit"])
     measured = {(each["figure"], each["machine"]) for each in new}
     old = [] if stored is None else [it for it in stored.to_dicts() if (it["figure"], it["machine"]) not in measured]
     found = sorted(old + new, key=lambda each: (each["figure"], each["machine"]))

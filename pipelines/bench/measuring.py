@@ -48,11 +48,13 @@ def measure(store: Store, folders: Sequence[Path], name: str, tables: Sequence[s
     base, *steps = map(str, folders)
     asked = replace(DEFAULT, tables=tuple(tables))
     spent = cpu(
-        lambda: imports.measure_import(imports.plan(store, base, [*enumerate(steps, 1)], asked, name), serial=True)
+        lambda: imports.measure_import(
+            imports.plan_import(store, base, [*enumerate(steps, 1)], asked, name), serial=True
+        )
     )
     if spent.result:
         raise RuntimeError(f"the measurement {name} has problems: {spent.result[0]}")
-    timing = lake.written(store, "timing", recipe=recipe(name), seed=0)
+    timing = lake.read_partition(store, "timing", recipe=recipe(name), seed=0)
     phases = {} if timing is None else dict(timing.select("phase", "cpu_s").iter_rows())
     return Cost(spent.seconds, phases.get("base", 0.0))
 
@@ -64,5 +66,5 @@ def recipe(name: str) -> str:
 
 def steps(store: Store, name: str) -> dict[str, int]:
     """By table, at how many steps a measurement has rows."""
-    tables = {table: lake.written(store, table, recipe=recipe(name), seed=0) for table in DEFAULT.tables}
+    tables = {table: lake.read_partition(store, table, recipe=recipe(name), seed=0) for table in DEFAULT.tables}
     return {table: 0 if rows is None else rows["step"].n_unique() for table, rows in tables.items()}

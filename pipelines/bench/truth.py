@@ -6,12 +6,12 @@ Kept apart from the engine, so that neither can share a mistake with the other b
 import torch
 from torch import Tensor
 
-from opd_ops.geometry.exact import SIDES, Factors, factor, principal_angles
+from opd_ops.geometry.exact import SIDES, Factors, factorise, principal_angles
 
 
 def factors(w: Tensor, k: int) -> Factors:
     """Float64 factors of a weight [m, n] of any float dtype, with k leading vectors a side."""
-    return factor(w.double(), k)
+    return factorise(w.double(), k)
 
 
 def rotation(before: Factors, after: Factors) -> dict[str, Tensor]:

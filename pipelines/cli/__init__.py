@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines import refusal
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refused(line: str, code: int = 2) -> int:
-    print(f"error: {escaped(line)}", file=sys.stderr)
+    print(f"error: {escape_text(line)}", file=sys.stderr)
     return code
 
 
@@ -56,10 +56,10 @@ def _damaged(given: "argparse.Namespace | None", error: BaseException) -> str:
     """Which table cannot be read, where that was the error."""
     if not refusal.of_tables(error):
         return ""
-    from pipelines.lake.lake import damaged
+    from pipelines.lake.lake import find_damaged
     from pipelines.store.objects import Store, default_uri, normalise
 
-    return damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
+    return find_damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
 
 
 def parser() -> "Parser":

@@ -29,9 +29,9 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
     """What a person reads after a launch. time: where the seconds went, in one line; empty for none."""
     from pipelines.runs.verdicts import comparing
 
-    tables = comparing.tables(store, study)
+    tables = comparing.read_tables(store, study)
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
-    rows, left_out = decided(store, study, suites), _left_out(comparing.excluded(store, study))
+    rows, left_out = decided(store, study, suites), _left_out(comparing.describe_excluded(store, study))
     table = _headline(study, tables, arms)
     seconds = wrap(f"time: {time}").splitlines() if time else []
     end = [*seconds, *where(store, comparing.report_key(study), study.name)]

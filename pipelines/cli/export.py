@@ -84,7 +84,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     elif not step.isdecimal():
         raise ValueError(f"STEP {step!r} is no step; write a number, or last")
     require_free(given.dir)
-    run.require(int(step))
+    run.require_steps(int(step))
     names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
     without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
     print(wrap(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
@@ -93,13 +93,13 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
 
 def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
     from pipelines.cli.plan import size
-    from pipelines.keeping.moving import move
+    from pipelines.keeping.moving import copy_run
     from pipelines.progress import Board
 
     recipe, seed = resolve_run(source, given.run, given.seed, registered(source))
     board = Board({"copy": 1.0})
     try:
-        moved: Moved = move(
+        moved: Moved = copy_run(
             source,
             target,
             recipe,

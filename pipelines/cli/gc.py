@@ -39,14 +39,14 @@ def register(commands: Commands) -> None:
 
 def collect(given: argparse.Namespace) -> int:
     from pipelines.cli.plan import size
-    from pipelines.keeping.sweeping import doomed, still, sweep
+    from pipelines.keeping.sweeping import keep_idle, list_deletable, sweep
     from pipelines.progress import duration
 
     age = seconds(given.age)
     store = store_at(given.uri)
-    found = doomed(store, age=age, resume=given.resume)
+    found = list_deletable(store, age=age, resume=given.resume)
     if not given.dry_run:
-        found = still(store, found, resume=given.resume)
+        found = keep_idle(store, found, resume=given.resume)
     gone = []
     for one, went in ((one, True) for one in found) if given.dry_run else sweep(store, found):
         words = "kept, written again:" if not went else "would delete" if given.dry_run else "deleted"

@@ -58,7 +58,7 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
 def _watch(given: argparse.Namespace) -> int:
     """Measure what is there and what appears, until --until or an interrupt."""
     from pipelines.runs.external import imports
-    from pipelines.runs.external.watching import INTERVAL, arrivals
+    from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
     from pipelines.store.series import Empty, open_trajectory
 
     interval = INTERVAL if given.interval is None else given.interval
@@ -76,14 +76,14 @@ def _watch(given: argparse.Namespace) -> int:
         open_trajectory(given.trajectory)
     base, told, problems, imported = given.base, set[str](), list[str](), None
     with ExitStack() as stack:
-        for ready in arrivals(given.trajectory, interval=interval, until=given.until):
+        for ready in wait_for_checkpoints(given.trajectory, interval=interval, until=given.until):
             base = base or dict(ready).get(0)
             if base is None:
                 raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
             for step, ref in ready:
                 if step > 0:
                     begun = time.monotonic()
-                    imported = imports.plan(store, base, [(step, ref)], now, given.name, roles)
+                    imported = imports.plan_import(store, base, [(step, ref)], now, given.name, roles)
                     problems = _measure(imported, told, given, stack)
                     done = "was measured already" if imported.fresh else f"measured in {time.monotonic() - begun:.0f} s"
                     print(f"{imported.recipe}: step {step} {done}", flush=True)
@@ -91,7 +91,7 @@ def _watch(given: argparse.Namespace) -> int:
         if now != asked:
             last = imported.steps[-1]
             ref = imported.record["snapshots"][str(last)]["ref"]
-            imported = imports.plan(store, base, [(last, ref)], asked, given.name, roles)
+            imported = imports.plan_import(store, base, [(last, ref)], asked, given.name, roles)
             problems = _measure(imported, told, given, stack)
             print(f"{imported.recipe}: {DEFERRED} measured against step {last}")
     return _end(imported, problems)
@@ -155,7 +155,7 @@ def _end(imported: "Import", problems: list[str]) -> int:
     if lines := role_lines(store, recipe, imported.steps[-1]):
         print(f"\n{lines}\n")
     try:
-        print("\n".join(where(store, reporting.publish(store, recipe), name)))
+        print("\n".join(where(store, reporting.publish_import(store, recipe), name)))
     except (Unwritable, PermissionError) as error:
         if not imported.fresh:
             raise

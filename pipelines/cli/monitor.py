@@ -14,7 +14,7 @@ from pipelines.store.objects import Store
 if TYPE_CHECKING:
     import polars as pl
 
-    from pipelines.runs.geometry.monitor import Guardrails, Watched
+    from pipelines.runs.geometry.monitor import Guardrails, WatchedRun
 
 LEFT = 4  # exit code of a run that left its band
 EXIT_CODES = (
@@ -109,36 +109,36 @@ def _asked(given: argparse.Namespace) -> Asked:
 
 
 def _once(asked: Asked, name: str, given_seed: int | None) -> int:
-    from pipelines.runs.geometry.monitor import calibrated, judge, keep, watched
+    from pipelines.runs.geometry.monitor import calibrate_bands, judge_run, watch_run, write_rows
 
     recipe, seed = resolve_run(asked.store, name, given_seed, registered(asked.store), 0)
-    run = watched(asked.store, recipe, seed, serial=asked.serial)
-    guardrails = calibrated(
+    run = watch_run(asked.store, recipe, seed, serial=asked.serial)
+    guardrails = calibrate_bands(
         asked.store, asked.against, without=(run.recipe, run.seed), quantities=asked.quantities, serial=asked.serial
     )
-    rows = judge(run, guardrails)
-    keep(asked.store, run, rows)
+    rows = judge_run(run, guardrails)
+    write_rows(asked.store, run, rows)
     return _end(asked, run, _deciding(asked, run, rows), guardrails)
 
 
 def _follow(asked: Asked, given: argparse.Namespace) -> int:
     """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
     from pipelines.regimes.bands import trips
-    from pipelines.runs.external.imports import measure_import, plan
-    from pipelines.runs.geometry.monitor import TABLES, calibrated, judge, keep, watched
+    from pipelines.runs.external.imports import measure_import, plan_import
+    from pipelines.runs.geometry.monitor import TABLES, calibrate_bands, judge_run, watch_run, write_rows
     from pipelines.studies.study import Measurement
 
     if given.watch:
         asked.store.require_writable()
     # Before a checkpoint is waited for.
-    guardrails = calibrated(asked.store, asked.against, quantities=asked.quantities, serial=asked.serial)
+    guardrails = calibrate_bands(asked.store, asked.against, quantities=asked.quantities, serial=asked.serial)
     outcome = None
     for base, snapshots in _batches(given):
-        imported = plan(asked.store, base, snapshots, Measurement(tables=TABLES), given.name)
+        imported = plan_import(asked.store, base, snapshots, Measurement(tables=TABLES), given.name)
         measure_import(imported, serial=asked.serial)
-        run = watched(asked.store, imported.recipe, serial=asked.serial)
-        rows = judge(run, guardrails)
-        keep(asked.store, run, rows)
+        run = watch_run(asked.store, imported.recipe, serial=asked.serial)
+        rows = judge_run(run, guardrails)
+        write_rows(asked.store, run, rows)
         outcome = run, _deciding(asked, run, rows)
         if given.watch:
             for step, _ in snapshots:
@@ -151,15 +151,15 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
 
 def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Base and snapshots (step, ref) from 1 up: all at once, or as they become ready."""
-    from pipelines.runs.external.given import under
-    from pipelines.runs.external.watching import INTERVAL, arrivals
+    from pipelines.runs.external.given import list_checkpoints
+    from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
 
     if not given.watch:
-        found = under(given.trajectory, given.base)
+        found = list_checkpoints(given.trajectory, given.base)
         yield found.base, found.snapshots
         return
     base = given.base
-    for ready in arrivals(given.trajectory, interval=given.interval or INTERVAL, until=given.until):
+    for ready in wait_for_checkpoints(given.trajectory, interval=given.interval or INTERVAL, until=given.until):
         base = base or dict(ready).get(0)
         if base is None:
             raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
@@ -167,7 +167,7 @@ def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, s
             yield base, snapshots
 
 
-def _deciding(asked: Asked, run: "Watched", rows: "pl.DataFrame") -> "pl.DataFrame":
+def _deciding(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame") -> "pl.DataFrame":
     """The rows of the view and the quantities that decide."""
     return rows.filter(rows["view"] == (asked.view or run.view), rows["quantity"].is_in(asked.quantities))
 
@@ -182,7 +182,7 @@ def _said(rows: "pl.DataFrame", step: int) -> str:
     return f"is inside ({verdicts} of {now.height} quantities have a verdict)" if verdicts else "has no verdict"
 
 
-def _end(asked: Asked, run: "Watched", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
+def _end(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
     """The table, one sentence, and the exit code."""
     from pipelines.regimes.bands import trips
 

@@ -141,7 +141,7 @@ def read_model(folder: str) -> tuple[Any, int]:
     """
     from opd_ops.models import configuration_from
     from pipelines.store.objects import Store, normalise
-    from pipelines.store.tensors import header
+    from pipelines.store.tensors import list_tensors
 
     path = Path(folder).expanduser()
     try:
@@ -153,7 +153,7 @@ def read_model(folder: str) -> tuple[Any, int]:
     if not files:
         raise ValueError(f"--model {folder} holds no *.safetensors: save it with save_pretrained({folder!r})")
     store = Store(normalise(str(path.resolve())))
-    return config, sum(math.prod(ref.shape) for file in files for ref in header(store, file.name).values())
+    return config, sum(math.prod(ref.shape) for file in files for ref in list_tensors(store, file.name).values())
 
 
 def require_teacher(model: str, teacher: str) -> None:

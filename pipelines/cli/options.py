@@ -6,7 +6,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri, normalise
 
 STUDY = "a study of `opd study list`, a file ./mine.py, or package.module:function"
@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {escaped(message)}; see `{self.prog} --help`", file=sys.stderr)
+        print(f"error: {escape_text(message)}; see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(2)
 
 

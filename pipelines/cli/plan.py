@@ -24,7 +24,7 @@ def show_plan(given: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
     from pipelines.runs.cluster.attach import one_thread
-    from pipelines.runs.external.outline import Line, outline
+    from pipelines.runs.external.outline import Line, outline_import
     from pipelines.statistics.numbers import aligned
 
     imported = request.planned(given)
@@ -35,8 +35,8 @@ def show_plan(given: argparse.Namespace) -> int:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")
         return 0
     one_thread()
-    probe = gemm.choose("cpu")
-    found = outline(imported, probe.gflops)
+    probe = gemm.choose_path("cpu")
+    found = outline_import(imported, probe.gflops)
 
     def cells(role: str, line: Line) -> list[str]:
         kept = f"{size(line.base_kept)} there" if line.base_kept else ""

@@ -37,19 +37,21 @@ def show_regime(given: argparse.Namespace) -> int:
     from pipelines.runs.verdicts import judging
 
     store = Store(default_uri())
-    recipe, seed = resolve_run(store, given.name, given.seed, judging.known(store), 0)
+    recipe, seed = resolve_run(store, given.name, given.seed, judging.measured_recipes(store), 0)
     own = recipe.partition(".")[0]
     if not given.reference and own not in studies() and f"{own}." != IMPORTED:
         raise ValueError(f"no file of study {own} is known, whose arms are the references: export OPD_STUDIES=FILE")
     study = resolve_study(given.reference or (own if own in studies() else DEFAULT)).name
     if not judging.labels_of(study):
         raise ValueError(f"study {study} has no two arms to compare with; name another as --reference {DEFAULT}")
-    comparisons = judging.judge(judging.read(store, [(recipe, seed)], study), recipe, seed, study, given.step)
+    comparisons = judging.judge_regime(
+        judging.read_profiles(store, [(recipe, seed)], study), recipe, seed, study, given.step
+    )
     if not comparisons:
         raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
     beside = f"\nreferences: the runs of study {study}" if any(each.distances for each in comparisons) else ""
     print(f"{described(comparisons)}{beside}", flush=True)
-    judging.keep(store, comparisons)
+    judging.store_comparison(store, comparisons)
     return 0
 
 

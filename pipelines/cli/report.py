@@ -32,7 +32,7 @@ def write_report(given: argparse.Namespace) -> int:
     if given.save is not None:
         require_file(given.save)
     if (recipe := imported(store, given.name)) is not None:
-        name, key = recipe.removeprefix(IMPORTED), reporting.publish(store, recipe)
+        name, key = recipe.removeprefix(IMPORTED), reporting.publish_import(store, recipe)
     else:
         study = resolve_study(given.name)
         complete, of = studies.progress(store, study)
@@ -40,8 +40,8 @@ def write_report(given: argparse.Namespace) -> int:
             command = f"opd study run {catalog.spell(study.name)}"
             raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `{command}`")
         store.require_writable()
-        comparing.compare(store, study)
-        name, key = study.name, comparing.publish(store, study)
+        comparing.compare_study(store, study)
+        name, key = study.name, comparing.publish_report(store, study)
         print(f"{complete} of {of} runs measured")
     if given.save is not None:
         Path(given.save).write_bytes(store.read(key))

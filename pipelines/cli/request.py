@@ -88,10 +88,10 @@ def roles(given: argparse.Namespace) -> tuple[str, ...] | None:
 
 def snapshots(given: argparse.Namespace) -> "Given":
     """Base and snapshots as given, or as found under --trajectory."""
-    from pipelines.runs.external.given import Given, under
+    from pipelines.runs.external.given import Given, list_checkpoints
 
     if given.trajectory is not None:
-        return under(given.trajectory, given.base)
+        return list_checkpoints(given.trajectory, given.base)
     if given.base is None:
         raise ValueError("no base; give --base REF, or a --trajectory PREFIX that holds step 0")
     if not given.snapshot:
@@ -104,7 +104,7 @@ def planned(given: argparse.Namespace) -> "Import":
     from pipelines.runs.external import imports
 
     asked, found = measurement(given), snapshots(given)
-    imported = imports.plan(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
+    imported = imports.plan_import(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
     for option, choice in asked.choices.items():
         require_known(option, choice, imported.steps)
     return replace(imported, notes=found.notes + imported.notes)

@@ -55,7 +55,7 @@ def remove(given: argparse.Namespace) -> int:
     recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
-        seeds = sorted({one.seed for one in aside.asides(store, recipe, seed)}) if seed is None else [seed]
+        seeds = sorted({one.seed for one in aside.list_aside(store, recipe, seed)}) if seed is None else [seed]
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
         moved_runs = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
@@ -71,7 +71,7 @@ def seeds_of(store: Store, recipe: str) -> list[int]:
     from pipelines.runs import aside
 
     numbers = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
-    return sorted(int(text) for text in numbers if text.isdecimal() and aside.registered(store, recipe, int(text)))
+    return sorted(int(text) for text in numbers if text.isdecimal() and aside.is_registered(store, recipe, int(text)))
 
 
 def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
@@ -116,7 +116,7 @@ def described(store: Store, recipe: str, seed: int) -> str:
     from pipelines.progress import duration
     from pipelines.runs import aside
 
-    listing = aside.listing(store, recipe, seed)
+    listing = aside.list_run_objects(store, recipe, seed)
     nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
     line = (
         f"{recipe} seed {seed}: {len(listing):,} objects, {size(nbytes)}, last written "
@@ -161,7 +161,7 @@ def show(store: Store) -> int:
     from pipelines.cli.plan import size
     from pipelines.runs import aside
 
-    moved_runs = aside.asides(store)
+    moved_runs = aside.list_aside(store)
     for one in moved_runs:
         listing = one.objects()
         nbytes = size(sum(facts.size for facts in listing.values()))

@@ -9,7 +9,7 @@ from typing import Any
 from opd_ops.recipe import Recipe
 from pipelines.cli.layout import fit_table, wrap
 from pipelines.cli.names import resolve_study
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import spell
 from pipelines.studies.data import data_lines
@@ -86,7 +86,7 @@ def show_study(given: argparse.Namespace) -> int:
     for line in data_lines(study):
         print(wrap(f"data: {line}"))
     for line in changed:
-        print(f"\n{wrap(escaped(line))}")
+        print(f"\n{wrap(escape_text(line))}")
     if study.configs:
         _show_plans(study, given.gpu)
     return 0
@@ -94,14 +94,14 @@ def show_study(given: argparse.Namespace) -> int:
 
 def _state(store: Store, study: Study, recipe: Recipe, seed: int, changed: list[str]) -> str:
     """One of `STATES`; why a run is of another recipe is added to `changed`."""
-    from pipelines.runs.geometry.measuring import measured
+    from pipelines.runs.geometry.measuring import is_measured
     from pipelines.runs.trajectories.training import complete
 
     try:
         if not complete(store, recipe, seed):
             return "absent"
         is_model = recipe in study.models
-        return "measured" if not is_model and measured(store, recipe, seed, study.measurement) else "trained"
+        return "measured" if not is_model and is_measured(store, recipe, seed, study.measurement) else "trained"
     except ValueError as error:
         changed.append(str(error))
         return "another recipe"

@@ -9,7 +9,7 @@ from opd_ops.recipe import Recipe
 from pipelines.cli import names, new, rm, showing, verdicts
 from pipelines.cli.layout import wrap
 from pipelines.cli.options import STUDY, Commands, add_commands
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import HERE, read_catalog
 from pipelines.studies.study import Study
@@ -81,7 +81,7 @@ def list_studies(_: argparse.Namespace) -> int:
     for name in unlisted(store, catalog.studies):
         print(f"\n{wrap(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=FILE')}")
     for line in catalog.broken:
-        print(f"error: {escaped(line)}", file=sys.stderr)
+        print(f"error: {escape_text(line)}", file=sys.stderr)
     return 0
 
 
@@ -130,7 +130,7 @@ def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -
             raise names.unknown(f"study {study.name} has no arm", arm, known)
         (name,) = of_arm
         numbers = [0] if name in {recipe.name for recipe in once} else seeds
-        found += [(name, seed) for seed in numbers if aside.registered(store, name, seed)]
+        found += [(name, seed) for seed in numbers if aside.is_registered(store, name, seed)]
     return list(dict.fromkeys(found))
 
 
@@ -161,7 +161,7 @@ def progress(store: Store, study: Study) -> tuple[int, int]:
     from pipelines.runs.verdicts import comparing
 
     found = by_suite(store, study)
-    counts = [found[suite] for suite in comparing.begun(store, study)]
+    counts = [found[suite] for suite in comparing.started_suites(store, study)]
     return sum(measured for measured, _ in counts), sum(of for _, of in counts)
 
 
@@ -172,5 +172,5 @@ def by_suite(store: Store, study: Study) -> dict[str, tuple[int, int]]:
     found = {}
     for suite, arms in study.suites.items():
         of = len(arms) * len(study.seeds)
-        found[suite] = of - len(comparing.unmeasured(store, study, suite)), of
+        found[suite] = of - len(comparing.list_unmeasured(store, study, suite)), of
     return found

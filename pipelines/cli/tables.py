@@ -20,12 +20,12 @@ def show_tables(given: argparse.Namespace) -> int:
     import polars as pl
 
     from pipelines.lake import TABLES, scan
-    from pipelines.lake.dictionary import dictionary
+    from pipelines.lake.dictionary import render_dictionary
 
     if given.dictionary:
         if given.name or given.out:
             raise ValueError("--dictionary is of all tables and no store; leave the others out")
-        print(dictionary(), end="")
+        print(render_dictionary(), end="")
         return 0
     store = store_of(given)
     if given.name is None:

@@ -34,14 +34,14 @@ def evaluate(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
     from pipelines.regimes.prediction.words import sentence
     from pipelines.runs.cluster.attach import cluster, one_thread
-    from pipelines.runs.verdicts.predicting import predict
-    from pipelines.runs.verdicts.transfer import evaluate_transfers, transferred
+    from pipelines.runs.verdicts.predicting import write_predictions
+    from pipelines.runs.verdicts.transfer import evaluate_transfers, is_transferred
 
     require_workers(given)
     study, store = resolve_study(given.name), Store(default_uri())
     runs = finished(store, study, given.recipe, given.seed)
     store.require_writable()
-    left = [run for run in runs if not transferred(store, *run)]
+    left = [run for run in runs if not is_transferred(store, *run)]
     board = Board({"transfer": 1.0})
     try:
         if left and not given.workers:
@@ -57,7 +57,7 @@ def evaluate(given: argparse.Namespace) -> int:
         board.close()
     others = "" if len(left) == len(runs) else ", the others were already"
     print(wrap(f"{len(runs)} runs on {', '.join(families(study.name))}: {len(left)} evaluated{others}"))
-    rows = predict(store, study)
+    rows = write_predictions(store, study)
     if not rows.is_empty():
         print(f"{wrap(sentence(rows))}\n\n{stack_table(_correlations(rows))}\n")
         print(wrap("rank correlations over runs with Sim_16 at these shares of training; * its interval excludes 0"))

@@ -34,14 +34,14 @@ def watch(given: argparse.Namespace) -> int:
         if given.end and given.name is None:
             raise ValueError("--end goes with a NAME; `opd watch` lists them")
     if given.end:
-        watchlist.end(store, str(given.name))
+        watchlist.remove_watch(store, str(given.name))
         print(f"{given.name} is watched no more")
         return 0
     if given.name is not None and said:
         if given.trajectory is None:
             raise ValueError(f"nothing to watch as {given.name}; give --trajectory PREFIX")
-        watchlist.add(store, given.name, given.trajectory, tuple(given.against), given.base)
-    found = [given.name] if given.name is not None else watchlist.names(store)
+        watchlist.add_watch(store, given.name, given.trajectory, tuple(given.against), given.base)
+    found = [given.name] if given.name is not None else watchlist.list_watches(store)
     for name in found:
         one = watchlist.read(store, name)
         base = f" from {one.base}" if one.base else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipelines.keeping import others, snapshots
 from pipelines.keeping.finding import Finding, damaged, foreign, missing, orphan
 from pipelines.keeping.inventory import Inventory, Item, Run, classify
-from pipelines.keeping.runs import Examined, agreement, began, beginning
+from pipelines.keeping.runs import Examined, check_agreement, check_start, recorded_start
 from pipelines.lake.lake import partition_key
 from pipelines.lake.schemas import TABLES
 from pipelines.runs import aside
@@ -52,18 +52,18 @@ def audit(
     deep: weights are decoded, too. Errors: ValueError for a run that is not there.
     """
     moves = {(move.recipe, move.seed): move for move in aside.stopped_moves(store)}
-    inventory = listed(store, None if runs is None else [run for run in runs if run not in moves])
+    inventory = list_objects(store, None if runs is None else [run for run in runs if run not in moves])
     found = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
     found += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
     examined = {
         run: Examined(Trajectory(store, *run), items) for run, items in inventory.runs().items() if run not in moves
     }
     for one in examined.values():
-        found += agreement(store, one, inventory)
+        found += check_agreement(store, one, inventory)
     for one in examined.values():
-        found += beginning(one, examined)
+        found += check_start(one, examined)
     targets = _targets(inventory, examined)
-    chosen = drawn(sorted(targets), sample, seed)
+    chosen = draw_targets(sorted(targets), sample, seed)
     of, done = sum(inventory.nbytes(targets[target]) for target in chosen), 0
 
     def heard(count: int) -> None:
@@ -79,7 +79,7 @@ def audit(
                 hashed += 1
                 found += _weights(store, target, keys, examined, heard, deep=deep)
             else:
-                found += others.check(store, classify(target), heard)
+                found += others.check_object(store, classify(target), heard)
         except FileNotFoundError:
             found.append(missing(target, "was there when the store was listed"))
     if sample is None:
@@ -95,30 +95,30 @@ def audit(
     )
 
 
-def listed(store: Store, runs: Collection[Run] | None = None) -> Inventory:
+def list_objects(store: Store, runs: Collection[Run] | None = None) -> Inventory:
     """What a store holds, or what it holds of some runs. Errors: ValueError for a run that is not there."""
     if runs is None:
-        return Inventory(store.listing(""))
+        return Inventory(store.list_objects(""))
     objects: dict[str, Listed] = {}
     for recipe, seed in runs:
-        found = store.listing(f"{Trajectory(store, recipe, seed).prefix}/")
+        found = store.list_objects(f"{Trajectory(store, recipe, seed).prefix}/")
         if not found:
-            raise ValueError(f"{store.uri} holds no run {recipe} seed {seed}; {there(store, recipe)}")
+            raise ValueError(f"{store.uri} holds no run {recipe} seed {seed}; {describe_runs(store, recipe)}")
         objects |= found
         for table, declared in TABLES.items():
             key = partition_key(table, recipe=recipe, seed=seed)
             if "recipe" in declared.by and store.exists(key):
-                objects |= store.listing(posixpath.dirname(key))
+                objects |= store.list_objects(posixpath.dirname(key))
     return Inventory(objects)
 
 
-def there(store: Store, recipe: str) -> str:
+def describe_runs(store: Store, recipe: str) -> str:
     """Which runs there are instead, in words."""
     seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
     return f"it has seed {', '.join(seeds)}" if seeds else f"it has {', '.join(store.list('runs')) or 'none'}"
 
 
-def drawn(targets: list[str], sample: int | float | None, seed: int) -> list[str]:
+def draw_targets(targets: list[str], sample: int | float | None, seed: int) -> list[str]:
     """The targets to look at, in order."""
     if sample is None:
         return targets
@@ -169,8 +169,8 @@ def _weights(
     assert manifest is not None
     beside = one.reads.get((manifest.get("base") or {}).get("step", step))
     fits = beside is not None and beside.manifest is not None
-    deep = deep and fits and not snapshots.relations(snapshot, manifest, one.reads)
-    return snapshots.contents(snapshot, manifest, [posixpath.basename(key) for key in keys], heard, deep=deep)
+    deep = deep and fits and not snapshots.check_relations(snapshot, manifest, one.reads)
+    return snapshots.check_contents(snapshot, manifest, [posixpath.basename(key) for key in keys], heard, deep=deep)
 
 
 def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]) -> list[Finding]:
@@ -178,7 +178,7 @@ def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]
     found, digests = [], dict[str, str]()
     models = {posixpath.dirname(item.key) for item in inventory.of("model")}
     for one in runs:
-        start, said = began(one)
+        start, said = recorded_start(one)
         ref = start.get("ref")
         if start.get("kind") != "weights" or not isinstance(ref, str) or ref not in models:
             continue

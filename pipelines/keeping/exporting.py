@@ -49,8 +49,8 @@ def export(store: Store, recipe: str, seed: int, step: int, folder: str, dtype: 
         raise ValueError(f"dtype {dtype!r} is not offered; use one of {', '.join(DTYPES)}")
     place = require_free(folder)
     run = Trajectory(store, recipe, seed)
-    run.require(step)
-    config, weights = _configured(run), restored(run, step)
+    run.require_steps(step)
+    config, weights = _config_fields(run), restore_weights(run, step)
     names = {"master": {str(w.dtype).removeprefix("torch.") for w in weights.values()}, "bf16": {"bfloat16"}}[dtype]
     if len(names) != 1:
         raise ValueError(f"{run.prefix} step {step} mixes {', '.join(sorted(names))}; export it with --dtype bf16")
@@ -81,7 +81,7 @@ def require_free(folder: str) -> Path:
     return place
 
 
-def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
+def restore_weights(run: Trajectory, step: int) -> "dict[str, Tensor]":
     """A snapshot's weights, whose digest is that which was committed. Errors: ValueError where it is not."""
     refs = run.refs(step)
     try:
@@ -93,7 +93,7 @@ def restored(run: Trajectory, step: int) -> "dict[str, Tensor]":
     return weights
 
 
-def _configured(run: Trajectory) -> dict:
+def _config_fields(run: Trajectory) -> dict:
     """config.json as JSON types, with the architecture by name, which other programs than transformers ask for."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 
 KINDS = {
     "damaged": "not what was written",
@@ -27,7 +27,7 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return escaped(f"{self.key} {self.what}: {self.remedy}")
+        return escape_text(f"{self.key} {self.what}: {self.remedy}")
 
 
 def damaged(key: str, what: str, remedy: str = COPY) -> Finding:

@@ -21,9 +21,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipelines.lake.lake import layout
+from pipelines.lake.lake import describe_layout
 from pipelines.lake.schemas import TABLES
-from pipelines.store.names import NAME, inside, require_name, shown
+from pipelines.store.names import NAME, repr_short, require_name, stays_inside
 from pipelines.store.objects import Listed
 
 _RUN = re.compile(rf"runs/(?P<recipe>{NAME})/seed-(?P<seed>0|[1-9]\d*)/(?P<rest>.+)", re.ASCII | re.DOTALL)
@@ -102,7 +102,7 @@ class Inventory:
 
 def classify(key: str) -> Item:
     """What an object is. No name is an error: what the layout does not explain is foreign."""
-    if not inside(key):
+    if not stays_inside(key):
         return Item(key, "foreign")
     if match := _REMOVED.fullmatch(key):
         explained = match["key"] == "moved.json" or classify(match["key"]).kind != "foreign"
@@ -121,7 +121,11 @@ def classify(key: str) -> Item:
                 step = found.groupdict().get("step")
                 return Item(key, kind, run, None if step is None else int(step))
         return Item(key, "foreign", run)
-    if (match := _TABLE.fullmatch(key)) and match["table"] in TABLES and layout(TABLES[match["table"]]).fullmatch(key):
+    if (
+        (match := _TABLE.fullmatch(key))
+        and match["table"] in TABLES
+        and describe_layout(TABLES[match["table"]]).fullmatch(key)
+    ):
         keys = dict(part.split("=", 1) for part in match["keys"].split("/"))
         of_run = "recipe" in keys and not keys["seed"].startswith("-")
         return Item(key, "table", (keys["recipe"], int(keys["seed"])) if of_run else None)
@@ -138,5 +142,5 @@ def parse_run(text: str) -> tuple[str, int | None]:
     if not seed and "/" not in text:
         return recipe, None
     if not re.fullmatch(r"0|[1-9]\d{0,17}", seed.removeprefix("seed-"), re.ASCII):
-        raise ValueError(f"{shown(text)} names no run: write RECIPE or RECIPE/SEED, as in tiny.opd/0")
+        raise ValueError(f"{repr_short(text)} names no run: write RECIPE or RECIPE/SEED, as in tiny.opd/0")
     return recipe, int(seed.removeprefix("seed-"))

@@ -17,16 +17,16 @@ from typing import Any
 
 from opd_ops.recipe import differences
 from pipelines.keeping import others, snapshots
-from pipelines.keeping.audit import listed
+from pipelines.keeping.audit import list_objects
 from pipelines.keeping.finding import Finding
 from pipelines.keeping.inventory import Inventory, Item, classify
-from pipelines.keeping.runs import FACTS, IMPORT, import_key, vouched
+from pipelines.keeping.runs import FACTS, IMPORT, import_key, recorded_tables
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
-from pipelines.store.document import parsed
+from pipelines.store.document import parse_json
 from pipelines.store.generations import newest
-from pipelines.store.names import inside, require_name, shown
+from pipelines.store.names import repr_short, require_name, stays_inside
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import digest
 from pipelines.store.trajectory import Trajectory
@@ -48,7 +48,7 @@ class Moved:
     nbytes: int = 0  # copied
 
 
-def move(
+def copy_run(
     source: Store,
     target: Store,
     recipe: str,
@@ -65,11 +65,11 @@ def move(
     require_name(recipe, "recipe")
     if source.uri == target.uri:
         raise ValueError(f"{source.uri} is both source and target; name another store")
-    inventory = listed(source, [(recipe, seed)])
+    inventory = list_objects(source, [(recipe, seed)])
     for key in inventory.objects:
-        if not inside(key):
+        if not stays_inside(key):
             raise ValueError(
-                f"{source.uri} holds an object of the name {shown(key)}, which would leave a store; delete it"
+                f"{source.uri} holds an object of the name {repr_short(key)}, which would leave a store; delete it"
             )
     here, there = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
     _require_head(here, there, inventory)
@@ -79,10 +79,10 @@ def move(
     _require_same_weights(here, there, reads)
     target.require_writable()
     moved = Moved()
-    work = _work(here, inventory, reads, moved, weights_only=weights_only)
+    work = _list_objects(here, inventory, reads, moved, weights_only=weights_only)
     of, done = sum(inventory.objects[item.key].size for item in work), 0
     for item in work:
-        _place(source, target, item, _pinned(here, item, reads), moved)
+        _copy_object(source, target, item, _expected_sha256(here, item, reads), moved)
         done += inventory.objects[item.key].size
         progress(done, of)
     return moved
@@ -96,12 +96,12 @@ def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> 
         raise ValueError(
             f"{here.store.uri}/{here.prefix} holds no run.json, so nothing says what it is; see opd verify"
         )
-    said = _identity(seal.opened(here.store.read(key), f"{here.store.uri}/{key}"), key)
+    said = _identity(seal.remove_checksum(here.store.read(key), f"{here.store.uri}/{key}"), key)
     place = _place_of(there.store, classify(key))
     if not there.store.exists(place):
         return
     try:
-        stored = _identity(seal.opened(there.store.read(place), place), key)
+        stored = _identity(seal.remove_checksum(there.store.read(place), place), key)
     except ValueError:
         return  # damaged there, and replaced
     if changed := differences(stored, said):
@@ -130,7 +130,7 @@ def _require_whole(here: Trajectory, reads: Mapping[int, Read]) -> None:
     for step, read in reads.items():
         found: list[Finding] = list(read.findings)
         if read.manifest is not None:
-            found += snapshots.relations(here.snapshot(step), read.manifest, reads)
+            found += snapshots.check_relations(here.snapshot(step), read.manifest, reads)
         if found:
             raise ValueError(f"{here.store.uri}: {found[0].key} {found[0].what}; nothing was copied, see opd verify")
 
@@ -148,7 +148,7 @@ def _require_same_weights(here: Trajectory, there: Trajectory, reads: Mapping[in
             )
 
 
-def _work(
+def _list_objects(
     here: Trajectory, inventory: Inventory, reads: Mapping[int, Read], moved: Moved, *, weights_only: bool
 ) -> list[Item]:
     """What is copied, in order; what is not is added to `left`."""
@@ -187,7 +187,7 @@ def _work(
     return sorted(work, key=place)
 
 
-def _pinned(here: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | None:
+def _expected_sha256(here: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | None:
     """The SHA-256 that an object must have, where something else says it."""
     if item.kind != "weights":
         return None
@@ -196,7 +196,7 @@ def _pinned(here: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | No
     return manifest["files"][item.name]["sha256"]
 
 
-def _place(source: Store, target: Store, item: Item, pinned: str | None, moved: Moved) -> None:
+def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, moved: Moved) -> None:
     """Bring one object over. Errors: ValueError where it leaves or arrives as something else."""
     key, place = item.key, _place_of(target, item)
     before = snapshots.sha256(target, place)[1] if target.exists(place) else None
@@ -211,11 +211,11 @@ def _place(source: Store, target: Store, item: Item, pinned: str | None, moved: 
         moved.left.append(key)
         return
     sha = hashlib.sha256(data).hexdigest()
-    if (pinned and sha != pinned) or not _whole(source, item):
+    if (pinned and sha != pinned) or not _is_intact(source, item):
         raise ValueError(f"{source.uri}/{key} is damaged, and the copy ends before it; see opd verify")
     if before == sha:
         moved.there.append(key)
-    elif before and (_committed_otherwise(target, item, pinned) if pinned else _whole(target, classify(place))):
+    elif before and (_committed_otherwise(target, item, pinned) if pinned else _is_intact(target, classify(place))):
         moved.kept.append(key)
     elif item.kind == "record" and _vouches_for_others(item, data, moved):
         moved.left.append(key)
@@ -231,16 +231,16 @@ def _place(source: Store, target: Store, item: Item, pinned: str | None, moved: 
         moved.nbytes += len(data)
 
 
-def _whole(store: Store, item: Item) -> bool:
+def _is_intact(store: Store, item: Item) -> bool:
     """Whether an object is what was written there, by what pins it."""
     if item.kind == "manifest":
         snapshot = Trajectory(store, *(item.run or ("", 0))).snapshot(item.step or 0)
         return not snapshots.read_manifest(snapshot, item.step or 0).findings
     if item.kind in others.KINDS:
-        return not others.check(store, item)
+        return not others.check_object(store, item)
     if item.kind in ("run", "end", "record"):
         try:
-            seal.opened(store.read(item.key), item.key)
+            seal.remove_checksum(store.read(item.key), item.key)
         except ValueError:
             return False
     return True
@@ -250,14 +250,14 @@ def _committed_otherwise(target: Store, item: Item, pinned: str) -> bool:
     """Whether a manifest at the target says that the same weights are kept in another way there."""
     folder = posixpath.dirname(item.key)
     manifest = classify(f"{folder}/manifest.json")
-    if not target.exists(manifest.key) or not _whole(target, manifest):
+    if not target.exists(manifest.key) or not _is_intact(target, manifest):
         return False
-    files = parsed(target.read(manifest.key))["files"]
+    files = parse_json(target.read(manifest.key))["files"]
     return files.get(item.name, {}).get("sha256") != pinned
 
 
 def _vouches_for_others(item: Item, data: bytes, moved: Moved) -> bool:
     """Whether a record would speak of tables that the target has of its own."""
     recipe, seed = item.run or ("", 0)
-    tables, _ = vouched(item.name, parsed(data))
+    tables, _ = recorded_tables(item.name, parse_json(data))
     return any(partition_key(table, recipe=recipe, seed=seed) in moved.kept for table in tables)

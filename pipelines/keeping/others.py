@@ -21,7 +21,7 @@ from pipelines.keeping.runs import IMPORT
 from pipelines.keeping.snapshots import sha256
 from pipelines.lake.lake import REMEDY as TABLE
 from pipelines.store import seal
-from pipelines.store.document import parsed
+from pipelines.store.document import parse_json
 from pipelines.store.generations import Generations
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
@@ -31,7 +31,7 @@ from pipelines.store.trajectory import RESUME, Trajectory
 Heard = Callable[[int], None]  # hears the bytes that were read
 
 
-def check(store: Store, item: Item, heard: Heard = lambda count: None) -> list[Finding]:
+def check_object(store: Store, item: Item, heard: Heard = lambda count: None) -> list[Finding]:
     """What is wrong with the content of an object of one of the kinds above. Errors: FileNotFoundError."""
     try:
         found = _CHECKS[item.kind](store, item)
@@ -45,11 +45,11 @@ def check(store: Store, item: Item, heard: Heard = lambda count: None) -> list[F
 def _state(store: Store, item: Item) -> str:
     """Of moments and resume states."""
     if item.name == "facts.json":
-        seal.opened(store.read(item.key), item.key)
+        seal.remove_checksum(store.read(item.key), item.key)
         return ""
     read_header(store, item.key)
     facts = f"{posixpath.dirname(item.key)}/facts.json"
-    said = seal.opened(store.read(facts), facts).get("state") if store.exists(facts) else None
+    said = seal.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
     return "" if said in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
 
 
@@ -63,21 +63,21 @@ def _part(store: Store, item: Item) -> str:
 
 
 def _table(store: Store, item: Item) -> str:
-    from pipelines.lake.lake import opened
+    from pipelines.lake.lake import read_object
     from pipelines.lake.schemas import TABLES
-    from pipelines.lake.vouching import disagreement
+    from pipelines.lake.vouching import find_disagreement
 
     _, name, *keys, _ = item.key.split("/")
     data = store.read(item.key)
     try:
-        frame = opened(data, TABLES[name])
+        frame = read_object(data, TABLES[name])
     except ValueError as error:
         return str(error)
     for key, value in (part.split("=", 1) for part in keys):
         if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value, "None"}):
             return f"holds rows of {key} {min(others)}"
     made = _vouched(store, item).get(name)
-    return disagreement(name, data, made) if made else ""
+    return find_disagreement(name, data, made) if made else ""
 
 
 def _vouched(store: Store, item: Item) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _vouched(store: Store, item: Item) -> dict[str, Any]:
     if item.run is None:
         return {}
     try:
-        tables = parsed(Generations(store, f"{Trajectory(store, *item.run).prefix}/{IMPORT}").read()[1])["tables"]
+        tables = parse_json(Generations(store, f"{Trajectory(store, *item.run).prefix}/{IMPORT}").read()[1])["tables"]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return {}
     return tables if isinstance(tables, dict) else {}
@@ -95,7 +95,7 @@ def _base(store: Store, item: Item) -> str:
     stem, end = posixpath.splitext(item.key)
     if item.key.startswith("bases/by-source/"):
         return "" if store.size(item.key) == 0 else "is not empty"
-    facts = parsed(store.read(f"{stem}.json")) if store.exists(f"{stem}.json") else None
+    facts = parse_json(store.read(f"{stem}.json")) if store.exists(f"{stem}.json") else None
     if facts is None or not store.exists(f"{stem}.safetensors"):
         return f"lacks its {'.safetensors' if end == '.json' else '.json'}"
     if end == ".json":
@@ -113,7 +113,7 @@ def _model(store: Store, item: Item) -> str:
     if item.key.endswith(".safetensors"):
         read_header(store, item.key)
     elif item.key.endswith(".json"):
-        parsed(store.read(item.key))
+        parse_json(store.read(item.key))
     return ""
 
 

@@ -16,9 +16,9 @@ from pipelines.keeping.inventory import Inventory, Item, Run
 from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
 from pipelines.store import seal
-from pipelines.store.document import count, parsed
+from pipelines.store.document import is_count, parse_json
 from pipelines.store.generations import newest
-from pipelines.store.names import shown
+from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import NEWER, digest
 from pipelines.store.trajectory import RECORD, Trajectory
@@ -47,7 +47,7 @@ class Examined:
         return digest(read.manifest) if read and read.manifest else None
 
 
-def agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding]:
+def check_agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding]:
     """Reads all that is said of a run, and checks that it agrees with itself and with what is there."""
     trajectory, found = one.trajectory, list[Finding]()
     by_kind: dict[str, list[Item]] = {}
@@ -59,7 +59,7 @@ def agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding
         found += read.findings
     for step, read in one.reads.items():
         if read.manifest:
-            found += snapshots.relations(trajectory.snapshot(step), read.manifest, one.reads)
+            found += snapshots.check_relations(trajectory.snapshot(step), read.manifest, one.reads)
     own = [item for item in one.items if item.kind != "table"]
     if "run" in by_kind:
         one.facts, said = _facts(store, by_kind["run"][0].key)
@@ -68,31 +68,31 @@ def agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding
         found.append(missing(f"{trajectory.prefix}/run.json", f"says what the {len(own)} objects beside it are of"))
     if "end" in by_kind:
         one.end, said = _facts(store, by_kind["end"][0].key)
-        found += said if one.end is None else said + _ended(one, by_kind["end"][0].key)
-    return [*found, *_loose(one, by_kind, "end" in by_kind), *_records(store, one, by_kind, inventory)]
+        found += said if one.end is None else said + _check_end(one, by_kind["end"][0].key)
+    return [*found, *_find_incomplete(one, by_kind, "end" in by_kind), *_records(store, one, by_kind, inventory)]
 
 
 def _facts(store: Store, key: str) -> tuple[dict[str, Any] | None, list[Finding]]:
     data = store.read(key)
     try:
-        found = seal.opened(data, key)
+        found = seal.remove_checksum(data, key)
     except ValueError as error:
         return None, [damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0])]
     record = posixpath.basename(key) in ("run.json", "end.json")
     if record and (layout := found.get("layout", RECORD)) != RECORD:
-        what = f"has layout {shown(layout)}, and this version reads {RECORD}"
+        what = f"has layout {repr_short(layout)}, and this version reads {RECORD}"
         return None, [Finding("layout", key, what, NEWER)]
-    if not seal.spaced(data):
+    if not seal.is_canonical(data):
         return found, [damaged(key, "is spaced otherwise than it was written")]
     identity = found.get("identity")
-    if seal.FIELD not in parsed(data) and isinstance(identity, dict):  # the fingerprint pins half of it
+    if seal.FIELD not in parse_json(data) and isinstance(identity, dict):  # the fingerprint pins half of it
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         if hashlib.sha256(text.encode()).hexdigest() != found.get("fingerprint"):
             return None, [damaged(key, "has another fingerprint than its identity")]
     return found, []
 
 
-def _ended(one: Examined, key: str) -> list[Finding]:
+def _check_end(one: Examined, key: str) -> list[Finding]:
     """Where end.json and the manifests disagree."""
     end, found, trajectory = one.end or {}, [], one.trajectory
     try:
@@ -108,7 +108,7 @@ def _ended(one: Examined, key: str) -> list[Finding]:
     return found
 
 
-def _loose(one: Examined, by_kind: Mapping[str, list[Item]], ended: bool) -> list[Finding]:
+def _find_incomplete(one: Examined, by_kind: Mapping[str, list[Item]], ended: bool) -> list[Finding]:
     """Weights without manifest, states without facts, and resume states that nobody will ask for."""
     found = []
     for item in by_kind.get("weights", []):
@@ -158,7 +158,7 @@ def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inv
             found.append(Finding("layout", item.key, what, "import under another --name"))
             continue
         try:
-            tables, snapshot_stamps = vouched(item.name, facts)
+            tables, snapshot_stamps = recorded_tables(item.name, facts)
             stamps = {int(step): stamp for step, stamp in snapshot_stamps.items()}
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             found.append(damaged(item.key, "does not say what it was made from", MEASURE))
@@ -172,7 +172,7 @@ def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inv
     return found
 
 
-def vouched(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
+def recorded_tables(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
     """Tables that a record vouches for, and digests of the snapshots they were made from."""
     if name == "measured.json":
         return list(facts["from"]["settings"]["tables"]), dict(facts["from"]["snapshots"])
@@ -187,7 +187,7 @@ def import_key(items: Iterable[Item]) -> str | None:
     return keys.get(newest(keys, IMPORT) or "")
 
 
-def began(one: Examined) -> tuple[dict[str, Any], Any]:
+def recorded_start(one: Examined) -> tuple[dict[str, Any], Any]:
     """What run.json says that the run began from, and the digest of that."""
     facts = one.facts or {}
     identity, inputs = facts.get("identity"), facts.get("inputs")
@@ -195,15 +195,15 @@ def began(one: Examined) -> tuple[dict[str, Any], Any]:
     return start if isinstance(start, dict) else {}, inputs.get("start") if isinstance(inputs, dict) else None
 
 
-def beginning(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
+def check_start(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
     """Where the run that this one began from holds other weights by now than those it was made from."""
-    start, said = began(one)
+    start, said = recorded_start(one)
     if start.get("kind") not in ("final", "snapshot"):
         return []
     seed = one.run[1] if start.get("seed") is None else start["seed"]
-    source = examined.get((str(start.get("recipe")), seed)) if count(seed) else None
+    source = examined.get((str(start.get("recipe")), seed)) if is_count(seed) else None
     step = (source.end or {}).get("step") if source and start["kind"] == "final" else start.get("step")
-    if source is None or not count(step) or source.digest(step) in (None, said):
+    if source is None or not is_count(step) or source.digest(step) in (None, said):
         return []
     key, found = source.trajectory.snapshot(step).key, source.digest(step)
     name, number = one.run

@@ -11,8 +11,8 @@ from typing import Any
 
 from pipelines.keeping.finding import Finding, damaged, missing
 from pipelines.store import seal, tensors
-from pipelines.store.manifest import FIELDS, malformed
-from pipelines.store.names import shown
+from pipelines.store.manifest import FIELDS, explain_malformed
+from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import LAYOUT, NEWER, WEIGHTS, Snapshot, digest
 from pipelines.store.tensors import HALF
@@ -42,27 +42,27 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
     """The manifest of a committed snapshot, by itself: its seal, its fields, its step."""
     key, data = snapshot.key, snapshot.store.read(snapshot.key)
     try:
-        manifest = seal.opened(data, key)
+        manifest = seal.remove_checksum(data, key)
     except ValueError as error:
         return Read(None, (damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0]),))
     if (layout := manifest.get("layout")) not in FIELDS:
-        what = f"has layout {shown(layout)}, and this version reads layouts 1 to {LAYOUT}"
+        what = f"has layout {repr_short(layout)}, and this version reads layouts 1 to {LAYOUT}"
         return Read(None, (Finding("layout", key, what, NEWER),))
-    if wrong := malformed(manifest):
+    if wrong := explain_malformed(manifest):
         return Read(None, (damaged(key, wrong),))
-    if not seal.spaced(data):
+    if not seal.is_canonical(data):
         return Read(manifest, (damaged(key, "is spaced otherwise than it was written"),))
     if manifest["step"] != step:
         return Read(None, (damaged(key, f"is that of step {manifest['step']}"),))
     return Read(manifest)
 
 
-def relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[int, Read]) -> list[Finding]:
+def check_relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[int, Read]) -> list[Finding]:
     """What contradicts the other manifests of the run (by step): parent, base, number of deltas."""
     key, step, found = snapshot.key, manifest["step"], []
     parent, base = manifest["parent"], manifest.get("base")
     if parent is not None and parent not in others:
-        found.append(missing(snapshot.of(parent).key, f"is the parent of {key}"))
+        found.append(missing(snapshot.sibling(parent).key, f"is the parent of {key}"))
     if parent is not None and parent >= step:
         found.append(damaged(key, f"has the later step {parent} as its parent"))
     if bool(base) != (manifest.get("deltas", 0) > 0):
@@ -70,7 +70,7 @@ def relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[i
     if not base:
         return found
     if base["step"] not in others:
-        return [*found, missing(snapshot.of(base["step"]).key, f"is what {key} is kept beside")]
+        return [*found, missing(snapshot.sibling(base["step"]).key, f"is what {key} is kept beside")]
     beside = others[base["step"]].manifest
     if beside is None:
         return found  # said of the base itself
@@ -82,7 +82,7 @@ def relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[i
     return found
 
 
-def contents(
+def check_contents(
     snapshot: Snapshot,
     manifest: Mapping[str, Any],
     there: Collection[str],
@@ -112,16 +112,16 @@ def contents(
     return found
 
 
-def check(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]:
+def check_snapshot(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]:
     """All of the above for one snapshot, before a number is computed from it. Errors: FileNotFoundError."""
     read = read_manifest(snapshot, step)
     if read.manifest is None:
         return list(read.findings)
     near = {read.manifest["parent"], (read.manifest.get("base") or {}).get("step")} - {None}
-    others = {s: read_manifest(snapshot.of(s), s) for s in near if snapshot.of(s).committed()}
-    beside = relations(snapshot, read.manifest, others)
+    others = {s: read_manifest(snapshot.sibling(s), s) for s in near if snapshot.sibling(s).is_committed()}
+    beside = check_relations(snapshot, read.manifest, others)
     there = snapshot.store.list(snapshot.folder)
-    return [*read.findings, *beside, *contents(snapshot, read.manifest, there, deep=deep and not beside)]
+    return [*read.findings, *beside, *check_contents(snapshot, read.manifest, there, deep=deep and not beside)]
 
 
 def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:

@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.keeping.audit import listed
+from pipelines.keeping.audit import list_objects
 from pipelines.keeping.inventory import Inventory, Item
 from pipelines.keeping.runs import FACTS, folders_of
 from pipelines.runs import aside
@@ -51,15 +51,17 @@ class Doomed:
     modified: tuple[float, ...] = ()
 
 
-def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: float | None = None) -> list[Doomed]:
+def list_deletable(
+    store: Store, *, age: float = DAY, resume: str = "finished", now: float | None = None
+) -> list[Doomed]:
     """What a sweep made now would delete, by name. age: seconds. Errors: ValueError for another policy or age."""
     if resume not in POLICIES:
         raise ValueError(f"resume policy {resume!r} is unknown; use one of {', '.join(POLICIES)}")
     if not 0 <= age < float("inf"):
         raise ValueError(f"age {age:g} is no number of seconds from 0 up")
-    now, inventory = clock(store) if now is None else now, listed(store)
+    now, inventory = read_store_clock(store) if now is None else now, list_objects(store)
     found = [
-        _doomed(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
+        _list_deletable(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
         for item in inventory.of("temporary")
     ]
     moves = {(move.recipe, move.seed) for move in aside.stopped_moves(store)}
@@ -70,7 +72,7 @@ def doomed(store: Store, *, age: float = DAY, resume: str = "finished", now: flo
     return sorted((one for one in found if one.age >= age), key=lambda one: one.keys)
 
 
-def clock(store: Store) -> float:
+def read_store_clock(store: Store) -> float:
     """Seconds since 1970 by who stamps the store's objects: of an object written now; or by ours where none can be."""
     key = f".probe-{uuid.uuid4().hex}"
     try:
@@ -82,12 +84,14 @@ def clock(store: Store) -> float:
     return now
 
 
-def still(store: Store, found: list[Doomed], *, resume: str = "finished") -> list[Doomed]:
+def keep_idle(store: Store, found: list[Doomed], *, resume: str = "finished") -> list[Doomed]:
     """Those of `found` to whose runs nothing was written while they were watched for WATCH seconds."""
     if not found:
         return []
     time.sleep(WATCH)
-    again = {(one.keys, one.modified, one.touched) for one in doomed(store, age=0.0, resume=resume, now=float("inf"))}
+    again = {
+        (one.keys, one.modified, one.touched) for one in list_deletable(store, age=0.0, resume=resume, now=float("inf"))
+    }
     return [one for one in found if (one.keys, one.modified, one.touched) in again]
 
 
@@ -97,7 +101,7 @@ def sweep(store: Store, found: list[Doomed]) -> Iterator[tuple[Doomed, bool]]:
     Should a writer commit weights in the instant in which they go, they are put back.
     """
     for one in found:
-        here = store.listing(posixpath.dirname(one.keys[0]))
+        here = store.list_objects(posixpath.dirname(one.keys[0]))
         same = all(key in here and here[key].modified == at for key, at in zip(one.keys, one.modified, strict=True))
         if not same or (one.guard and store.exists(one.guard)):
             yield one, False
@@ -124,7 +128,7 @@ def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: st
             alone.setdefault(item.step, []).append(item)
     for step, weights in alone.items():
         guard = run.snapshot(step).key
-        yield _doomed(inventory, weights, "weights without a manifest", now, touched, guard)
+        yield _list_deletable(inventory, weights, "weights without a manifest", now, touched, guard)
     states = folders_of(item for item in own if item.kind == "resume")
     valid = [step for step, names in states.items() if FACTS in names]
     for step, names in states.items():
@@ -133,13 +137,13 @@ def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: st
         written = max(inventory.objects[item.key].modified for item in state)
         if FACTS not in names:
             guard = f"{posixpath.dirname(state[0].key)}/{FACTS}"
-            yield _doomed(inventory, state, "resume state without facts", now, touched, guard)
+            yield _list_deletable(inventory, state, "resume state without facts", now, touched, guard)
         elif policy != "keep" and _complete(run):
-            yield _doomed(inventory, state, "resume state of a complete run", now, written)
+            yield _list_deletable(inventory, state, "resume state of a complete run", now, written)
         elif policy != "keep" and step < max(valid):
-            yield _doomed(inventory, state, f"resume state that step {max(valid)} superseded", now, written)
+            yield _list_deletable(inventory, state, f"resume state that step {max(valid)} superseded", now, written)
         elif policy == "all":
-            yield _doomed(inventory, state, "resume state of a run that is not complete", now, touched)
+            yield _list_deletable(inventory, state, "resume state of a run that is not complete", now, touched)
 
 
 def _complete(run: Trajectory) -> bool:
@@ -149,7 +153,7 @@ def _complete(run: Trajectory) -> bool:
         return False
 
 
-def _doomed(
+def _list_deletable(
     inventory: Inventory, items: list[Item], why: str, now: float, since: float, guard: str | None = None
 ) -> Doomed:
     keys = tuple(item.key for item in items)

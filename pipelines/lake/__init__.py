@@ -7,7 +7,7 @@ write, written                    replace and read one partition
 Three worked questions, by this door and without it, are in `questions/`.
 """
 
-from pipelines.lake.lake import scan, write, written
+from pipelines.lake.lake import read_partition, scan, write
 from pipelines.lake.schemas import TABLES
 
-__all__ = ["TABLES", "scan", "write", "written"]
+__all__ = ["TABLES", "scan", "write", "read_partition"]

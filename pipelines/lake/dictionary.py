@@ -28,7 +28,7 @@ Filters on the keys open only their partitions. Where files of several versions 
 """
 
 
-def dictionary() -> str:
+def render_dictionary() -> str:
     """The whole document."""
     shared = _shared()
     index = [[f"[{name}](#{name})", len(it.columns), f"`{_partition(it)}`", it.meaning] for name, it in TABLES.items()]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake import versions
 from pipelines.lake.schemas import TABLES, Table
-from pipelines.store.names import escaped, require_name, shown
+from pipelines.store.names import escape_text, repr_short, require_name
 from pipelines.store.objects import Store, default_uri, normalise
 
 GROUP = 2**20  # rows of a row group, as Arrow's writer makes them
@@ -47,10 +47,10 @@ def scan(table: str, store: str | None = None, **partition: str | int) -> pl.Laz
     root = Store(normalise(store) if store else default_uri())
     keys = _files(root, declared, partition)
     if not keys:
-        if not root.there():
+        if not root.store_exists():
             raise ValueError(f"the store {root.uri} does not exist; name one that does, or set OPD_STORE to it")
         return pl.DataFrame(schema=declared.schema).lazy()
-    return versions.read(
+    return versions.read_files(
         [_source(root, key) for key in keys],
         declared,
         by_path=_keys_are_read_from_paths(root, declared, keys),
@@ -74,9 +74,9 @@ def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
     """What `write` writes. Errors: ValueError when the rows do not fit the declared schema."""
     declared = _declared(table)
     frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows, {})
-    if plain(frame.schema) != declared.schema:
+    if plain_schema(frame.schema) != declared.schema:
         raise ValueError(f"rows of {table} have schema {frame.schema}, declared is {declared.schema}")
-    return encoded(frame)
+    return encode_partition(frame)
 
 
 def compact(
@@ -90,12 +90,12 @@ def compact(
     return _frame(_declared(table), rows, constants).with_columns(texts)
 
 
-def plain(schema: pl.Schema) -> pl.Schema:
+def plain_schema(schema: pl.Schema) -> pl.Schema:
     """The schema with categories as the texts that they stand for."""
     return pl.Schema({name: pl.String() if kind == pl.Categorical else kind for name, kind in schema.items()})
 
 
-def encoded(frame: pl.DataFrame) -> bytes:
+def encode_partition(frame: pl.DataFrame) -> bytes:
     """A partition's file, with the digest of what it says. Texts may be categories; few are texts at once."""
     # Arrow's writer, since Polars' puts no checksum on a page. Names of columns lie in none, hence the digest. Nor does
     # Arrow's own schema, which says nothing that Parquet's types do not, and which Polars believes: it is left out.
@@ -110,17 +110,17 @@ def encoded(frame: pl.DataFrame) -> bytes:
 
 def _arrow(rows: pl.DataFrame) -> pa.Table:
     """Rows in one piece, with texts for categories."""
-    kinds = plain(rows.schema).items()
+    kinds = plain_schema(rows.schema).items()
     return pa.table({name: rows[name].cast(kind).rechunk().to_arrow() for name, kind in kinds})
 
 
-def written(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:
+def read_partition(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:
     """The stored rows of one partition, or None. Errors: ValueError naming an object that is not what was written."""
-    found = stored(store, table, **partition)
+    found = read_partition_file(store, table, **partition)
     return None if found is None else found[0]
 
 
-def stored(store: Store, table: str, **partition: str | int) -> tuple[pl.DataFrame, bytes] | None:
+def read_partition_file(store: Store, table: str, **partition: str | int) -> tuple[pl.DataFrame, bytes] | None:
     """The rows of one partition, and the file they stand in. Errors: as `written`."""
     declared, key = _declared(table), partition_key(table, **partition)
     try:
@@ -128,12 +128,12 @@ def stored(store: Store, table: str, **partition: str | int) -> tuple[pl.DataFra
     except FileNotFoundError:
         return None
     try:
-        return opened(data, declared), data
+        return read_object(data, declared), data
     except ValueError as error:
         raise ValueError(f"{store.uri}/{key} {error}; {REMEDY}") from None
 
 
-def opened(data: bytes, table: Table) -> pl.DataFrame:
+def read_object(data: bytes, table: Table) -> pl.DataFrame:
     """The rows of one object of a table in the declared schema (`versions`), with its checksums verified.
 
     Errors: ValueError that goes on from its name, where it cannot be read, or a column is of another type.
@@ -148,15 +148,15 @@ def opened(data: bytes, table: Table) -> pl.DataFrame:
         assert isinstance(frame, pl.DataFrame)
         digest = _digest(frame)
     except (pa.ArrowException, OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"cannot be read ({escaped((str(error).splitlines() or [''])[0])})") from None
+        raise ValueError(f"cannot be read ({escape_text((str(error).splitlines() or [''])[0])})") from None
     said = (found.schema.metadata or {}).get(DIGEST)
     if said != digest and (said is not None or not _of_polars(file)):
         raise ValueError("is not what was written there")
     if frame.schema == table.schema:
         return frame
-    if problem := versions.problem(table, frame.schema):
+    if problem := versions.explain_mismatch(table, frame.schema):
         raise ValueError(f"{problem}: it is of another version")
-    return versions.read([io.BytesIO(data)], table).collect()
+    return versions.read_files([io.BytesIO(data)], table).collect()
 
 
 def _of_polars(file: pq.ParquetFile) -> bool:
@@ -167,7 +167,7 @@ def _of_polars(file: pq.ParquetFile) -> bool:
 def _digest(frame: pl.DataFrame) -> bytes:
     """SHA-256 over names, types and values of all columns, in hexadecimal."""
     total = hashlib.sha256()
-    for column, kind in zip(frame.iter_columns(), plain(frame.schema).dtypes(), strict=True):
+    for column, kind in zip(frame.iter_columns(), plain_schema(frame.schema).dtypes(), strict=True):
         total.update(f"{column.name} {kind} {len(column)}\n".encode(errors="surrogatepass"))
         nulls = column.null_count() > 0
         total.update(column.is_null().to_numpy().tobytes() if nulls else bytes(len(column)))
@@ -184,31 +184,31 @@ def _digest(frame: pl.DataFrame) -> bytes:
     return total.hexdigest().encode()
 
 
-def damaged(store: Store) -> str:
+def find_damaged(store: Store) -> str:
     """The first object of a table that cannot be read, and why, in one line; empty where there is none."""
     for key in store.find("lake"):
         table = key.split("/")[1]
-        if table in TABLES and layout(TABLES[table]).fullmatch(key):
+        if table in TABLES and describe_layout(TABLES[table]).fullmatch(key):
             try:
-                opened(data := store.read(key), TABLES[table])
-                versions.read([io.BytesIO(data)], TABLES[table]).collect()
+                read_object(data := store.read(key), TABLES[table])
+                versions.read_files([io.BytesIO(data)], TABLES[table]).collect()
             except ValueError as error:
                 return f"{store.uri}/{key} {error}; {REMEDY}"
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # where Arrow finds nothing
-                return f"{store.uri}/{key} cannot be read ({escaped(str(error).splitlines()[0])}); {REMEDY}"
+                return f"{store.uri}/{key} cannot be read ({escape_text(str(error).splitlines()[0])}); {REMEDY}"
     return ""
 
 
 def partition_key(table: str, **partition: str | int) -> str:
     """Errors: ValueError for a value that is no name of a folder, or that a reader would take for none of these."""
     if space := [value for value in partition.values() if re.search(r"\s", str(value))]:
-        raise ValueError(f"{shown(space[0])} has a space, which no key of a table has; leave it out")
+        raise ValueError(f"{repr_short(space[0])} has a space, which no key of a table has; leave it out")
     folders = "/".join(f"{name}={require_name(str(value), name)}" for name, value in partition.items())
     return f"lake/{table}/{folders}/part-0.parquet"
 
 
 @cache
-def layout(table: Table) -> re.Pattern[str]:
+def describe_layout(table: Table) -> re.Pattern[str]:
     """What a key of one of the table's partitions is like. Copies are often named `... copy`: no name has a space."""
     values = (r"(?:0|-?[1-9]\d{0,17})" if table.schema[name] == pl.Int64 else r"[^/\s]+" for name in table.by)
     folders = "/".join(f"{name}={value}" for name, value in zip(table.by, values, strict=True))
@@ -259,13 +259,13 @@ def _files(root: Store, table: Table, partition: dict[str, str | int]) -> list[s
     leading = [f"{name}={partition[name]}" for name in table.by[: len(folders)] if name in partition]
     prefix = "/".join(["lake", table.name, *(leading if leading == folders else [])])
     keys = [key for key in root.find(prefix) if set(folders) <= set(key.split("/")[:-1])]
-    partitions = [key for key in keys if layout(table).fullmatch(key)]
+    partitions = [key for key in keys if describe_layout(table).fullmatch(key)]
     if len(partitions) < len(keys):
-        _tell(root.uri, table, sorted(set(keys).difference(partitions)))
+        _log_foreign_keys(root.uri, table, sorted(set(keys).difference(partitions)))
     return partitions
 
 
-def _tell(uri: str, table: Table, others: list[str]) -> None:
+def _log_foreign_keys(uri: str, table: Table, others: list[str]) -> None:
     """Log, once, what lies among the partitions of a table and is not read; not what is being written."""
     others = [key for key in others if not _TEMPORARY.search(key)]
     if others and (uri, *others) not in _told:
@@ -274,7 +274,7 @@ def _tell(uri: str, table: Table, others: list[str]) -> None:
         log.warning(
             "%s/%s%s %s no partition of the table %s and %s not read; move %s out of the store (`opd verify` names %s)",
             uri,
-            escaped(others[0]),
+            escape_text(others[0]),
             more,
             *(("are", table.name, "are", "them", "them") if more else ("is", table.name, "is", "it", "it")),
         )

@@ -21,13 +21,13 @@ from pipelines.lake.schemas import Table
 WIDER = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast="upcast")
 
 
-def read(
+def read_files(
     sources: Sequence[Any], table: Table, *, by_path: bool = False, storage_options: dict[str, str] | None = None
 ) -> pl.LazyFrame:
     """The rows of some files, in the declared schema. by_path: the keys of the partition stand in the paths."""
     frame = pl.scan_parquet(
         list(sources),
-        schema=known(table),
+        schema=known_columns(table),
         glob=False,
         hive_partitioning=by_path,
         hive_schema={name: table.schema[name] for name in table.by} if by_path else None,
@@ -42,14 +42,14 @@ def read(
     return frame.with_columns(pl.coalesce(it.name, *it.was).alias(it.name) for it in renamed).select(*table.schema)
 
 
-def known(table: Table) -> pl.Schema:
+def known_columns(table: Table) -> pl.Schema:
     """The declared columns, then the former names of those that have some."""
     return pl.Schema(table.schema | {name: column.dtype for column in table.columns for name in column.was})
 
 
-def problem(table: Table, schema: pl.Schema) -> str:
+def explain_mismatch(table: Table, schema: pl.Schema) -> str:
     """Why a file of this schema is not read as the table, or nothing."""
-    declared = known(table)
+    declared = known_columns(table)
     for name, dtype in schema.items():
         if name in declared and dtype != declared[name] and not _widens(dtype, declared[name]):
             return f"has a column {name} of type {dtype}, and {declared[name]} is declared"

@@ -61,13 +61,13 @@ def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str
     import torch
 
     from opd_ops.geometry.suite import Settings, Start
-    from opd_ops.geometry.support import changes
+    from opd_ops.geometry.support import compare_weights
     from pipelines.store.bases import BaseCache
 
-    start, end = (proof.proven(trajectory, at)[name].read() for at in (0, step))
+    start, end = (proof.verified_refs(trajectory, at)[name].read() for at in (0, step))
     served = start.to(torch.bfloat16)
     masks = Start(served, Settings(), BaseCache(trajectory.store), "cpu").masks
-    bits = changes(start, end, "bf16").bits
+    bits = compare_weights(start, end, "bf16").bits
     assert bits is not None
     shape = tuple(start.shape)
     changed = bits.to_bool().reshape(shape).numpy()

@@ -17,7 +17,7 @@ from typing import Literal
 from opd_ops.recipe import Recipe
 from pipelines.lake.schemas import TABLES
 from pipelines.runs.identity import stored_as
-from pipelines.store.document import parsed
+from pipelines.store.document import parse_json
 from pipelines.store.names import require_name
 from pipelines.store.objects import Listed, Store
 from pipelines.store.trajectory import Trajectory
@@ -51,7 +51,7 @@ class Aside:
     def state(self) -> Literal["whole", "stopped", "deleted in part"]:
         """Whether the move is through; stopped: it, or the return, is not."""
         try:
-            return "deleted in part" if parsed(self.store.read(self.mark)).get("deleted") else "whole"
+            return "deleted in part" if parse_json(self.store.read(self.mark)).get("deleted") else "whole"
         except FileNotFoundError:
             return "stopped"
 
@@ -60,12 +60,12 @@ class Aside:
 
     def objects(self) -> dict[str, Listed]:
         """Its objects by the keys that they had."""
-        found = self.store.listing(f"{self.prefix}/")
+        found = self.store.list_objects(f"{self.prefix}/")
         found.pop(self.mark, None)
         return {key.removeprefix(f"{self.prefix}/"): facts for key, facts in found.items()}
 
 
-def asides(store: Store, recipe: str | None = None, seed: int | None = None) -> list[Aside]:
+def list_aside(store: Store, recipe: str | None = None, seed: int | None = None) -> list[Aside]:
     """The runs that were moved aside, or those of a recipe or run, oldest first; moves that were stopped among them."""
     found = []
     for name in store.list(ROOT) if recipe is None else [recipe]:
@@ -77,29 +77,29 @@ def asides(store: Store, recipe: str | None = None, seed: int | None = None) -> 
     return found
 
 
-def registered(store: Store, recipe: str, seed: int) -> bool:
+def is_registered(store: Store, recipe: str, seed: int) -> bool:
     """Whether a run, trained here or imported, is there."""
     return any(HEAD.fullmatch(name) for name in store.list(_prefix(recipe, seed)))
 
 
-def prefixes(recipe: str, seed: int) -> list[str]:
+def run_prefixes(recipe: str, seed: int) -> list[str]:
     """Where all that is of a run lies: its folder and its tables, and of an import its page."""
     tables = [f"lake/{name}/recipe={recipe}/seed={seed}/" for name, table in TABLES.items() if "recipe" in table.by]
     return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _imported(recipe) else [])]
 
 
-def listing(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
+def list_run_objects(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
     """The objects of a run with their sizes, to be told of: of a run that is being trained some may be left out."""
-    facts = {key: listed for place in prefixes(recipe, seed) for key, listed in store.listing(place).items()}
+    facts = {key: listed for place in run_prefixes(recipe, seed) for key, listed in store.list_objects(place).items()}
     if _imported(recipe) and store.exists(watched := _watched(recipe)):
         facts[watched] = store.stat(watched)
     return facts
 
 
-def objects(store: Store, recipe: str, seed: int) -> list[str]:
+def run_keys(store: Store, recipe: str, seed: int) -> list[str]:
     """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
     prefix = _prefix(recipe, seed)
-    found = [key for place in prefixes(recipe, seed) for key in store.find(place)]
+    found = [key for place in run_prefixes(recipe, seed) for key in store.find(place)]
     if _imported(recipe) and store.exists(watched := _watched(recipe)):
         found.append(watched)
 
@@ -114,8 +114,8 @@ def objects(store: Store, recipe: str, seed: int) -> list[str]:
 
 def require_movable(store: Store, recipe: str, seed: int) -> None:
     """Errors: ValueError where nothing of such a run is there, not even one whose move was stopped."""
-    there = asides(store, recipe, seed)
-    if not objects(store, recipe, seed) and not (there and there[-1].state() == "stopped"):
+    there = list_aside(store, recipe, seed)
+    if not run_keys(store, recipe, seed) and not (there and there[-1].state() == "stopped"):
         seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
         has = f"it has seed {', '.join(seeds)}" if seeds else f"it has {', '.join(store.list('runs')) or 'none'}"
         raise ValueError(f"{store.uri} holds no run {recipe} seed {seed}; {has}")
@@ -127,7 +127,7 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
     Errors: ValueError where no such run is there, or where it is begun anew meanwhile.
     """
     require_movable(store, recipe, seed)
-    there = asides(store, recipe, seed)
+    there = list_aside(store, recipe, seed)
     aside = stopped_move(store, recipe, seed) or Aside(
         store, recipe, seed, max((one.number for one in there), default=0) + 1
     )
@@ -137,23 +137,23 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
 
 def stopped_move(store: Store, recipe: str, seed: int) -> Aside | None:
     """The move, or the return, of a run that was stopped; None where none was, or where it is begun anew by now."""
-    there = asides(store, recipe, seed)
+    there = list_aside(store, recipe, seed)
     if not there or there[-1].state() != "stopped":
         return None
-    return there[-1] if not registered(store, recipe, seed) or _same_head(there[-1]) else None
+    return there[-1] if not is_registered(store, recipe, seed) or _same_head(there[-1]) else None
 
 
 def stopped_moves(store: Store) -> list[Aside]:
     """The move, or the return, of every run of which one was stopped."""
-    runs = sorted({(aside.recipe, aside.seed) for aside in asides(store)})
+    runs = sorted({(aside.recipe, aside.seed) for aside in list_aside(store)})
     return [aside for recipe, seed in runs if (aside := stopped_move(store, recipe, seed))]
 
 
 def settle(store: Store, recipe: str, seed: int) -> None:
     """Finish a move of a run that was stopped after it had begun."""
-    if registered(store, recipe, seed):
+    if is_registered(store, recipe, seed):
         return
-    there = asides(store, recipe, seed)
+    there = list_aside(store, recipe, seed)
     if there and there[-1].state() == "stopped":
         _carry(there[-1])
 
@@ -168,7 +168,7 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
     if state == "deleted in part":
         raise ValueError(f"{store.uri}/{aside.prefix} is deleted in part: opd rm {aside.name} --delete {aside.number}")
     copied = state == "stopped" and _same_head(aside)  # stopped between the copy of run.json and its deletion
-    if (registered(store, recipe, seed) and not copied) or (state == "whole" and objects(store, recipe, seed)):
+    if (is_registered(store, recipe, seed) and not copied) or (state == "whole" and run_keys(store, recipe, seed)):
         raise ValueError(
             f"{store.uri} holds another run {recipe} seed {seed} by now; move it aside first: opd rm {aside.name}, and "
             f"then opd rm {aside.name} --undo {aside.number}"
@@ -193,7 +193,7 @@ def delete(aside: Aside) -> None:
 
 def find_aside(store: Store, recipe: str, seed: int, number: int | None = None) -> Aside:
     """The run of that name that was moved aside last, or the `number`-th. Errors: ValueError naming what is there."""
-    there = asides(store, recipe, seed)
+    there = list_aside(store, recipe, seed)
     chosen = [aside for aside in there if number in (None, aside.number)]
     if not chosen:
         which = "" if number is None else f" as number {number}"
@@ -208,7 +208,7 @@ def replace_start(trajectory: Trajectory, recipe: Recipe) -> str | None:
     What was only begun is deleted; a run with a resume state or rollouts is moved aside.
     """
     store, seed = trajectory.store, trajectory.seed
-    if not trajectory.registered() or trajectory.progressed():
+    if not trajectory.is_registered() or trajectory.has_progress():
         return None
     stored = trajectory.run()
     if stored["fingerprint"] == stored_as(stored, recipe)[1]:
@@ -241,7 +241,7 @@ def children(store: Store, recipe: str, seed: int) -> list[str]:
                 continue
             trajectory = Trajectory(store, name, int(match[1]))
             with suppress(ValueError):  # what cannot be read is for `opd verify`
-                if trajectory.registered() and _names(trajectory.run()["identity"], recipe, seed, trajectory.seed):
+                if trajectory.is_registered() and _names(trajectory.run()["identity"], recipe, seed, trajectory.seed):
                     found.append(f"{name}/{match[1]}")
     return found
 
@@ -263,10 +263,10 @@ def _carry(aside: Aside) -> None:
     """Move what is left of the run, until nothing is; then the mark. Errors: ValueError where it is begun anew."""
     store, recipe, seed = aside.store, aside.recipe, aside.seed
     for round_number in range(ROUNDS):
-        left = objects(store, recipe, seed)
+        left = run_keys(store, recipe, seed)
         if not left:
             break
-        if round_number and registered(store, recipe, seed):
+        if round_number and is_registered(store, recipe, seed):
             raise ValueError(f"{recipe} seed {seed} was begun anew while it was moved aside; move it aside again")
         for key in left:
             with suppress(FileNotFoundError):  # a process that was training replaced its resume state

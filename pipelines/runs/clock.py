@@ -55,7 +55,7 @@ class Clock:
 
 def write_timing(store: Store, study: str, recipe: str, seed: int, step: int, clock: Clock) -> None:
     """Upsert the phases of `clock` into the timing table of a run."""
-    stored = lake.written(store, "timing", recipe=recipe, seed=seed)
+    stored = lake.read_partition(store, "timing", recipe=recipe, seed=seed)
     old = [] if stored is None else [row for row in stored.to_dicts() if row["phase"] not in clock.seconds]
     keys = {"study": study, "recipe": recipe, "seed": seed, "step": step}
     new = [keys | {"phase": phase, "wall_s": wall, "cpu_s": cpu} for phase, (wall, cpu) in clock.seconds.items()]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 
 # `<` opens a tag before a letter and these signs only, `_` emphasis outside a word only.
 SPECIAL = re.compile(r"[\\`*\[\]&|~]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -14,7 +14,7 @@ def escape(text: str) -> str:
 
     An address stays text; the UI may link it to itself.
     """
-    return SPECIAL.sub(r"\\\g<0>", escaped(text))
+    return SPECIAL.sub(r"\\\g<0>", escape_text(text))
 
 
 def table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:

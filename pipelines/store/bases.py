@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import VERSION
-from pipelines.store.document import parsed
+from pipelines.store.document import parse_json
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 
@@ -45,7 +45,7 @@ class BaseCache:
 
         place = _place(key, name)
         try:
-            facts = parsed(self.store.read(f"{place}.json"))
+            facts = parse_json(self.store.read(f"{place}.json"))
             data = self.store.read(f"{place}.safetensors")
             if (len(data), hashlib.sha256(data).hexdigest()) == (facts["size"], facts["sha256"]):
                 found = load(data)
@@ -76,7 +76,7 @@ class BaseCache:
             self.store.write(marker, b"")
 
 
-def known(store: Store, name: str, sources: set[str]) -> set[str]:
+def find_cached(store: Store, name: str, sources: set[str]) -> set[str]:
     """Those of `sources` whose W0 has `name` in the cache of this engine; by listing, nothing is read."""
     keys = store.find(ROOT)
     end = f"/v{VERSION}/{name}.json"
@@ -86,7 +86,7 @@ def known(store: Store, name: str, sources: set[str]) -> set[str]:
     return {source for source in sources if _hashed(source) in held}
 
 
-def nbytes(store: Store) -> int:
+def count_cache_bytes(store: Store) -> int:
     """Bytes of the whole cache, of every W0 and engine."""
     return sum(store.size(key) for key in store.find(ROOT) if key.endswith(".safetensors"))
 

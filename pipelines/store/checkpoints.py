@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipelines.store.document import count, facts
+from pipelines.store.document import is_count, parse_object
 from pipelines.store.manifest import FIELDS
-from pipelines.store.names import LONGEST, escaped, inside, shown
+from pipelines.store.names import LONGEST, escape_text, repr_short, stays_inside
 from pipelines.store.objects import Store
-from pipelines.store.places import WEIGHTS, Place, locate
+from pipelines.store.places import WEIGHTS, CheckpointUri, locate_checkpoint
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot
 from pipelines.store.tensors import ITEMSIZE, Header, TensorRef, read_header
 
@@ -61,19 +61,19 @@ class Checkpoint:
             )
         except (LookupError, TypeError):
             ids = {"": None}
-        if not all(isinstance(token, str) and count(i) for token, i in ids.items()):
-            raise ValueError(f"{Place(store, TOKENIZER)} lists no vocabulary; remove it or bring the right one")
+        if not all(isinstance(token, str) and is_count(i) for token, i in ids.items()):
+            raise ValueError(f"{CheckpointUri(store, TOKENIZER)} lists no vocabulary; remove it or bring the right one")
         return ids
 
     @property
     def head(self) -> TensorRef | None:
         """The stored output projection."""
-        return self._named(HEADS)
+        return self._find_tensor(HEADS)
 
     @property
     def embedding(self) -> TensorRef | None:
         """The token embedding."""
-        return self._named(EMBEDDINGS)
+        return self._find_tensor(EMBEDDINGS)
 
     @cached_property
     def tied(self) -> bool:
@@ -91,7 +91,7 @@ class Checkpoint:
         alike = (head.dtype, head.shape) == (embedding.dtype, embedding.shape)
         return alike and self._ties and _same_bytes(head, embedding)
 
-    def _named(self, ends: tuple[str, ...]) -> TensorRef | None:
+    def _find_tensor(self, ends: tuple[str, ...]) -> TensorRef | None:
         """The tensor with such a name; layers may hold others of their own, under longer names."""
         names = [name for name in self.tensors if name.endswith(ends)]
         return self.tensors[min(names, key=len)] if names else None
@@ -113,25 +113,25 @@ def open_checkpoint(who: str, ref: str) -> Checkpoint:
     may still be in the writing.
     """
     try:
-        return _open(who, locate(ref))
+        return _open(who, locate_checkpoint(ref))
     except ValueError as error:
         raise (
             type(error)(f"{who}: {error}") if isinstance(error, Incomplete) else ValueError(f"{who}: {error}")
         ) from None
     except Exception as error:
-        if not unreadable(error):
+        if not is_storage_error(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         kind = Incomplete if isinstance(error, FileNotFoundError) else ValueError
         raise kind(f"{who}: {ref} cannot be read ({reason}); check the address and the right to read it") from None
 
 
-def unreadable(error: Exception) -> bool:
+def is_storage_error(error: Exception) -> bool:
     """Whether an error comes from the file system or the object store, or from the lack of a client for it."""
     return isinstance(error, OSError | ImportError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
 
 
-def _open(who: str, place: Place) -> Checkpoint:
+def _open(who: str, place: CheckpointUri) -> Checkpoint:
     store = place.store
     names = set(store.list(""))
     own = place.file is None and not names & {FILE, INDEX} and bool(names & {OWN, MANIFEST})
@@ -151,11 +151,11 @@ def _open(who: str, place: Place) -> Checkpoint:
         raise ValueError(f"tensor {empty[0]} of {place} has shape {tensors[empty[0]].shape}; save the model whole")
     if all(".lora_" in name for name in tensors):
         raise ValueError(f"{place} is an adapter; merge it into its base and save the whole model")
-    config = _recorded(store) if own else _object(store, CONFIG) if CONFIG in names else None
+    config = _read_recorded_config(store) if own else _object(store, CONFIG) if CONFIG in names else None
     return Checkpoint(who=who, ref=place.uri, tensors=tensors, config=config, stamp=stamp.hexdigest())
 
 
-def _files(place: Place, names: set[str]) -> dict[str, set[str] | None]:
+def _files(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | None]:
     """Safetensors files of a model, each with the tensors to take from it (None: all)."""
     if place.file:
         if place.file not in names:
@@ -165,21 +165,21 @@ def _files(place: Place, names: set[str]) -> dict[str, set[str] | None]:
         return {FILE: None}
     if INDEX not in names:
         raise _without_weights(place, names)
-    index, files = Place(place.store, INDEX), dict[str, set[str] | None]()
+    index, files = CheckpointUri(place.store, INDEX), dict[str, set[str] | None]()
     try:
         for name, file in _object(place.store, INDEX)["weight_map"].items():
             files[file] = (files.get(file) or set()) | {name}
     except (LookupError, TypeError, AttributeError):
         raise Incomplete(f"{index} has no weight_map of tensors to files; copy it again") from None
     for file in files:
-        outside = not isinstance(file, str) or "/" in file or not inside(file)
+        outside = not isinstance(file, str) or "/" in file or not stays_inside(file)
         if outside or file not in names:
             kind = ValueError if outside else Incomplete
-            raise kind(f"{index} names the shard {shown(file)}, which is not in the folder; copy it there")
+            raise kind(f"{index} names the shard {repr_short(file)}, which is not in the folder; copy it there")
     return files
 
 
-def _without_weights(place: Place, names: set[str]) -> ValueError:
+def _without_weights(place: CheckpointUri, names: set[str]) -> ValueError:
     """What to say of a folder with neither a model nor an index."""
     kind, why, remedy = Incomplete, "and no other weights", f"name a folder with {FILE}, or with shards and their index"
     if not names and not place.store.local:
@@ -197,30 +197,30 @@ def _without_weights(place: Place, names: set[str]) -> ValueError:
     return kind(f"{place} holds no {FILE} and no {INDEX}, {why}; {remedy}")
 
 
-def _manifest(place: Place, names: set[str]) -> dict[str, set[str] | None]:
+def _manifest(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | None]:
     """The files of a snapshot of this project, of the sizes they were committed with."""
     if MANIFEST not in names:
         raise Incomplete(f"{place} holds {OWN} and no {MANIFEST}, so it is not committed; let its run go on")
     manifest = _object(place.store, MANIFEST)
-    where = Place(place.store, MANIFEST)
+    where = CheckpointUri(place.store, MANIFEST)
     if manifest.get("layout") not in FIELDS:
         layout = manifest.get("layout")
-        raise ValueError(f"{where} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
+        raise ValueError(f"{where} has layout {repr_short(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
     try:
         sizes = {file: said["size"] for file, said in manifest["files"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):
         sizes = {}
-    if not sizes or not all(map(count, sizes.values())):
+    if not sizes or not all(map(is_count, sizes.values())):
         raise ValueError(f"{where} lists no files and sizes; copy the snapshot again")
     for file, size in sizes.items():
         if file not in names or place.store.size(file) != size:
             raise Incomplete(
-                f"{place} lacks {shown(file)[1:-1]} or differs from its manifest ({size} bytes); copy it again"
+                f"{place} lacks {repr_short(file)[1:-1]} or differs from its manifest ({size} bytes); copy it again"
             )
     return dict.fromkeys(sizes)
 
 
-def _recorded(store: Store) -> dict[str, Any] | None:
+def _read_recorded_config(store: Store) -> dict[str, Any] | None:
     """The model configuration in the run.json beside a snapshot of this project."""
     run = Store(store.uri.rpartition("/")[0])
     return _object(run, "run.json").get("model") if run.exists("run.json") else None
@@ -235,9 +235,9 @@ def _header(store: Store, file: str, wanted: set[str] | None, own: bool) -> Head
         found = read_header(store, file)
     except ValueError as error:
         raise Incomplete(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
-    place = Place(store, file)
+    place = CheckpointUri(store, file)
     if lacking := sorted((wanted or set()) - found.tensors.keys()):
-        name = escaped(lacking[0][:LONGEST])
+        name = escape_text(lacking[0][:LONGEST])
         raise Incomplete(f"{place} lacks tensor {name}, which {INDEX} places there; copy both again")
     for name, ref in found.tensors.items():
         if (
@@ -265,6 +265,6 @@ def _same_bytes(one: TensorRef, other: TensorRef) -> bool:
 def _object(store: Store, key: str) -> dict[str, Any]:
     """A JSON object. Errors: Incomplete naming the file."""
     try:
-        return dict(facts(store.read(key), str(Place(store, key)), "copy it again"))
+        return dict(parse_object(store.read(key), str(CheckpointUri(store, key)), "copy it again"))
     except ValueError as error:
         raise Incomplete(str(error)) from None

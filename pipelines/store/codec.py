@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.store.planes import UNSIGNED, Planes, pack
+from pipelines.store.planes import UNSIGNED, BytePlanes, pack
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ _SIGNED = {2: np.int16, 4: np.int32, 8: np.int64}
 _TIE = 0x8000  # half the spacing of bf16, in bits of fp32
 
 
-def half(tensor: "Tensor") -> "Tensor | None":
+def as_exact_bf16(tensor: "Tensor") -> "Tensor | None":
     """An fp32 tensor as bf16 where that is exact, bit for bit; else None."""
     import torch
 
@@ -49,7 +49,7 @@ def half(tensor: "Tensor") -> "Tensor | None":
     return torch.from_numpy(bits[1::2].view(np.int16)).clone().view(torch.bfloat16).reshape(tensor.shape)
 
 
-def delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
+def encode_delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
     """The lossless code of `tensor` [any shape; 2, 4 or 8 bytes an entry]; equal inputs, equal bytes.
 
     Errors: ValueError for a base of another shape or dtype.
@@ -67,7 +67,9 @@ def delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
     return pack(zigzag, len(bits), tensor.dtype.itemsize)
 
 
-def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "Tensor | None" = None) -> "Tensor":
+def decode_delta(
+    planes: BytePlanes, dtype: "torch.dtype", begin: int, end: int, base: "Tensor | None" = None
+) -> "Tensor":
     """Entries begin..end of the tensor whose code this is, flat.
 
     base: the same entries of its base, flat and contiguous; their memory becomes that of the result. Errors: as
@@ -87,7 +89,7 @@ def undelta(planes: Planes, dtype: "torch.dtype", begin: int, end: int, base: "T
     return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)
 
 
-def update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
+def encode_update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
     """The codes of r and of v, and w', which `apply` makes of them.
 
     Errors: ValueError where the tensor is not fp32, or as `delta`.
@@ -106,15 +108,15 @@ def update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
     def rotated(begin: int, end: int) -> np.ndarray:
         return (bits[begin:end] << 1) | (bits[begin:end] >> 15)
 
-    found = _near(b, r)
+    found = _add_update(b, r)
     served = found.bfloat16()
-    codes = pack(rotated, w.numel(), 2), delta(view, served)
+    codes = pack(rotated, w.numel(), 2), encode_delta(view, served)
     places = torch.from_numpy(np.flatnonzero(_bits(view) != _bits(served)))
-    found[places] = _held(found[places], view[places])
+    found[places] = _nearest_in_view(found[places], view[places])
     return *codes, found.reshape(tensor.shape)
 
 
-def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") -> "Tensor":
+def apply_update(update: BytePlanes, view: BytePlanes, begin: int, end: int, base: "Tensor") -> "Tensor":
     """Entries begin..end of w', flat, from the codes of r and of v. base, errors: as of `undelta`."""
     import torch
 
@@ -124,17 +126,17 @@ def apply(update: Planes, view: Planes, begin: int, end: int, base: "Tensor") ->
         rotated >>= 1
         rotated |= sign
         near = base[at : at + len(rotated)]
-        _near(near, torch.from_numpy(rotated.view(np.int16)).view(torch.bfloat16), out=near)
+        _add_update(near, torch.from_numpy(rotated.view(np.int16)).view(torch.bfloat16), out=near)
         # Where the difference is zero, the sum rounds to v as it is.
         if len(others := np.flatnonzero(zigzag != 0)):
             places, steps = torch.from_numpy(others), zigzag[others]
             difference = torch.from_numpy(((steps >> 1) ^ np.negative(steps & 1)).view(np.int16))
             served = (near[places].bfloat16().view(torch.int16) + difference).view(torch.bfloat16)
-            near[places] = _held(near[places], served)
+            near[places] = _nearest_in_view(near[places], served)
     return base
 
 
-def _held(near: "Tensor", view: "Tensor") -> "Tensor":
+def _nearest_in_view(near: "Tensor", view: "Tensor") -> "Tensor":
     """The numbers nearest to `near` that round to a view; the view itself where that is not finite."""
     import torch
 
@@ -148,7 +150,7 @@ def _held(near: "Tensor", view: "Tensor") -> "Tensor":
     return torch.where(torch.isfinite(view), torch.copysign(held, view.float()), view.float())
 
 
-def _near(base: "Tensor", r: "Tensor", out: "Tensor | None" = None) -> "Tensor":
+def _add_update(base: "Tensor", r: "Tensor", out: "Tensor | None" = None) -> "Tensor":
     """base + r in fp32, without NaN, whose bits would be the machine's."""
     import torch
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.store.document import count
-from pipelines.store.names import LONGEST, inside, shown, unspeakable
+from pipelines.store.document import is_count
+from pipelines.store.names import LONGEST, has_control_characters, repr_short, stays_inside
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import DIMENSIONS, HALF, ITEMSIZE
 
@@ -21,15 +21,15 @@ PLACE = {"file", "begin", "end"}
 WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
 
 
-def malformed(manifest: dict[str, Any]) -> str:
+def explain_malformed(manifest: dict[str, Any]) -> str:
     """Why the fields of a manifest of a layout in FIELDS cannot be right; empty where they can."""
     precision = PRECISION if "kept" in manifest and manifest["layout"] > 1 else set()
     if wrong := sorted(manifest.keys() ^ (FIELDS[manifest["layout"]] | precision)):
-        return f"has an unknown field or lacks one: {', '.join(map(shown, wrong))}"
+        return f"has an unknown field or lacks one: {', '.join(map(repr_short, wrong))}"
     try:
         return next((f"has an impossible {what}" for what, fits in _parts(manifest) if not fits), "")
     except (LookupError, TypeError, AttributeError) as error:
-        return f"is no manifest ({type(error).__name__}: {shown(str(error))})"
+        return f"is no manifest ({type(error).__name__}: {repr_short(str(error))})"
 
 
 def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
@@ -39,41 +39,44 @@ def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     # What is said of a tensor beside where it lies, by its code.
     codes = {HALF: {"code"}, codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
     files, base, halves = manifest["files"], manifest.get("base"), False
-    yield "step", count(manifest["step"])
-    yield "parent", manifest["parent"] is None or count(manifest["parent"])
+    yield "step", is_count(manifest["step"])
+    yield "parent", manifest["parent"] is None or is_count(manifest["parent"])
     yield "list of files", isinstance(files, dict) and WEIGHTS in files
     for name, facts in files.items():
-        yield f"file {shown(name)}", "/" not in name and inside(name) and count(facts["size"]) and _sha(facts["sha256"])
+        yield (
+            f"file {repr_short(name)}",
+            "/" not in name and stays_inside(name) and is_count(facts["size"]) and _sha(facts["sha256"]),
+        )
     for name, tensor in manifest["tensors"].items():
-        what, code = f"tensor {shown(name)}", tensor.get("code")
+        what, code = f"tensor {repr_short(name)}", tensor.get("code")
         coded, half = codes.get(code, set()), code == HALF
         halves |= half
         fits = tensor["dtype"] == "F32" and manifest["layout"] > 2 if half else bool(base) and bool(coded)
         yield f"code of {what}", "code" not in tensor or fits
-        yield what, tensor.keys() == WHOLE | coded and len(name) <= LONGEST and not unspeakable(name)
+        yield what, tensor.keys() == WHOLE | coded and len(name) <= LONGEST and not has_control_characters(name)
         yield f"shape of {what}", _shape(tensor["shape"]) and tensor["dtype"] in ITEMSIZE
-        yield f"place of {what}", _lies(tensor, files)
+        yield f"place of {what}", _lies_in_file(tensor, files)
         size = math.prod(tensor["shape"]) * ITEMSIZE["BF16" if half else tensor["dtype"]]
         yield f"length of {what}", (bool(coded) and not half) or tensor["end"] - tensor["begin"] == size
         if "view" in tensor:
-            yield f"view of {what}", tensor["view"].keys() == PLACE | {"code"} and _lies(tensor["view"], files)
+            yield f"view of {what}", tensor["view"].keys() == PLACE | {"code"} and _lies_in_file(tensor["view"], files)
             yield f"view of {what}", tensor["view"]["code"] == codec.DELTA and tensor["dtype"] == "F32"
     if manifest["layout"] > 1:
-        yield "base", base is None or (count(base["step"]) and base["step"] != manifest["step"])
+        yield "base", base is None or (is_count(base["step"]) and base["step"] != manifest["step"])
         yield "base", base is None or _sha(base["digest"])
-        yield "number of deltas", count(manifest["deltas"])
+        yield "number of deltas", is_count(manifest["deltas"])
         plain = base is None and not halves
         yield "digest", manifest["digest"] == files[WEIGHTS]["sha256"] if plain else _sha(manifest["digest"])
 
 
-def _lies(place: dict[str, Any], files: dict[str, Any]) -> bool:
+def _lies_in_file(place: dict[str, Any], files: dict[str, Any]) -> bool:
     """Whether a range lies in a file of the snapshot."""
     begin, end = place["begin"], place["end"]
-    return count(begin) and count(end) and place["file"] in files and begin <= end <= files[place["file"]]["size"]
+    return is_count(begin) and is_count(end) and place["file"] in files and begin <= end <= files[place["file"]]["size"]
 
 
 def _shape(shape: Any) -> bool:
-    return isinstance(shape, list) and len(shape) <= DIMENSIONS and all(map(count, shape))
+    return isinstance(shape, list) and len(shape) <= DIMENSIONS and all(map(is_count, shape))
 
 
 def _sha(value: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from opd_ops.roles import role
 from pipelines.store.checkpoints import Checkpoint
 from pipelines.store.matrix import MatrixRef
-from pipelines.store.names import shown
+from pipelines.store.names import repr_short
 from pipelines.store.tensors import TensorRef
 
 _BLOCK = re.compile(r"(?:^|\.)h\.(\d+)\.")
@@ -200,7 +200,7 @@ class _Layout:
             how = "both as [expert, in, out] and as [expert, out, in]" if fitting else "in no way"
             raise ValueError(
                 f"expert stack {match[0]} of {self.checkpoint} has shape {self.checkpoint.tensors[match[0]].shape}, "
-                f"which fits hidden size {shown(hidden)} and intermediate size {shown(inner)} {how}; {REMEDY}"
+                f"which fits hidden size {repr_short(hidden)} and intermediate size {repr_short(inner)} {how}; {REMEDY}"
             )
         return fitting[0]
 
@@ -220,7 +220,7 @@ class _Layout:
         if type(found) is not int or found < 1:
             raise ValueError(
                 f"fused tensor {source} of {self.checkpoint} cannot be split: "
-                f"its config has {key} {shown(found)}; {REMEDY}"
+                f"its config has {key} {repr_short(found)}; {REMEDY}"
             )
         return found
 

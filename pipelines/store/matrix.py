@@ -54,7 +54,7 @@ class MatrixRef:
             return self._normalised(self._ranges(), (first + begin * self.stride, first + end * self.stride))
         return self._normalised(_part(self._ranges(), begin, end), self.columns)
 
-    def head(self, count: int) -> "MatrixRef":
+    def read_first_rows(self, count: int) -> "MatrixRef":
         """Its first rows alone. For what is stored by rows."""
         return replace(self, rows=tuple(_part(self._ranges(), 0, count)), shape=(count, *self.shape[1:]))
 

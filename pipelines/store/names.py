@@ -15,28 +15,28 @@ _SHOWN.maxstring = _SHOWN.maxother = 100
 _SHOWN.maxtuple = _SHOWN.maxlist = 8
 
 
-def inside(key: str) -> bool:
+def stays_inside(key: str) -> bool:
     """Whether a name stays in its store on every backend."""
-    return not ({"", ".", ".."} & set(key.split("/")) or "\\" in key or unspeakable(key))
+    return not ({"", ".", ".."} & set(key.split("/")) or "\\" in key or has_control_characters(key))
 
 
-def unspeakable(text: str) -> bool:
+def has_control_characters(text: str) -> bool:
     """Whether a text holds control characters, ends of lines or half characters (lone surrogates)."""
     return bool(_UNSPEAKABLE.search(text))
 
 
 def require_name(name: str, what: str) -> str:
     """A name of one folder or file. Errors: ValueError in one line for what would lead elsewhere."""
-    if not name or "/" in name or not inside(name):
-        raise ValueError(f"{what} {shown(name)} is no name: leave out /, \\, .., and control characters")
+    if not name or "/" in name or not stays_inside(name):
+        raise ValueError(f"{what} {repr_short(name)} is no name: leave out /, \\, .., and control characters")
     return name
 
 
-def shown(value: object) -> str:
+def repr_short(value: object) -> str:
     """A foreign value as a message shows it: in one line, and not longer than a person reads."""
     return _UNSPEAKABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", _SHOWN.repr(value))
 
 
-def escaped(text: str) -> str:
+def escape_text(text: str) -> str:
     """A text in one line: what ends a line or moves a cursor is written as its escape."""
     return _UNSPEAKABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -29,7 +29,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.store.names import shown, unspeakable
+from pipelines.store.names import has_control_characters, repr_short
 
 DEFAULT = ".opd/store"
 ATTEMPTS, READS = 5, 3
@@ -70,8 +70,8 @@ def normalise(uri: str) -> str:
 
     Errors: ValueError for one with credentials or control characters in it, a bucket with ::, or one slash for two.
     """
-    if unspeakable(uri):
-        raise ValueError(f"the address {shown(uri)} has control characters; write it without")
+    if has_control_characters(uri):
+        raise ValueError(f"the address {repr_short(uri)} has control characters; write it without")
     if slipped := _ONE_SLASH.match(uri):
         raise ValueError(f"the address {uri} has one slash after {slipped[1]}:, and would be a folder here; write two")
     if "://" not in uri:
@@ -131,7 +131,7 @@ class Store:
         _require_no_credentials(self.uri)
 
     @cached_property
-    def _opened(self) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _open_filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             # By its protocol alone: fsspec would open an address with :: in it as a chain of file systems.
             fs = fsspec.filesystem(self.uri.partition("://")[0], **(S3 if self._s3 else {}))
@@ -152,7 +152,7 @@ class Store:
 
     @property
     def local(self) -> bool:
-        return isinstance(self._opened[0], LocalFileSystem)
+        return isinstance(self._open_filesystem[0], LocalFileSystem)
 
     @property
     def _s3(self) -> bool:
@@ -161,10 +161,12 @@ class Store:
     def path(self, key: str) -> str:
         """Full path of a key. Errors: ValueError for a key that would leave the store, or break a line."""
         if key.startswith("/") or {".", ".."} & set(key.split("/")) or "\\" in key:
-            raise ValueError(f"object name {shown(key)} would leave the store {self.uri}; leave out /, \\, . and ..")
-        if unspeakable(key):
-            raise ValueError(f"object name {shown(key)} has control characters, which no name in a store has")
-        return posixpath.join(self._opened[1], key)
+            raise ValueError(
+                f"object name {repr_short(key)} would leave the store {self.uri}; leave out /, \\, . and .."
+            )
+        if has_control_characters(key):
+            raise ValueError(f"object name {repr_short(key)} has control characters, which no name in a store has")
+        return posixpath.join(self._open_filesystem[1], key)
 
     def location(self, key: str) -> str:
         """A key as a person opens it: a path on files, a URI elsewhere."""
@@ -173,7 +175,7 @@ class Store:
     def write(self, key: str, data: bytes) -> None:
         """Put a whole object, replacing any previous one atomically."""
         path = self.path(key)
-        with self._asked(key):
+        with self._name_object_in_errors(key):
             if self.local:
                 temporary = self._temporary(key, data)
                 try:
@@ -184,7 +186,7 @@ class Store:
             elif self._s3:
                 self._put(path, data)
             else:
-                self._opened[0].pipe_file(path, data)
+                self._open_filesystem[0].pipe_file(path, data)
 
     def create(self, key: str, *parts: bytes | memoryview) -> None:
         """Put a whole object, of these parts, whose name must be new.
@@ -195,7 +197,7 @@ class Store:
         anything but a plain yes, the mark of the object that is there decides who put it there.
         """
         path = self.path(key)
-        with self._asked(key):
+        with self._name_object_in_errors(key):
             if self.local:
                 temporary = self._temporary(key, *parts)
                 try:
@@ -205,7 +207,7 @@ class Store:
             elif self._s3:
                 self._put(path, b"".join(parts), create=True)
             else:
-                self._opened[0].pipe_file(path, b"".join(parts), mode="create")
+                self._open_filesystem[0].pipe_file(path, b"".join(parts), mode="create")
 
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
         """An object as it was at one moment, or its bytes begin..end, fewer where it is shorter.
@@ -213,48 +215,48 @@ class Store:
         Errors: FileNotFoundError.
         """
         path = self.path(key)
-        with self._asked(key):
+        with self._name_object_in_errors(key):
             return self._fetch(path, begin, end) if self._s3 else self._cat(path, begin, end)
 
     def size(self, key: str) -> int:
         path = self.path(key)
-        with self._asked(key):
-            return int(self._opened[0].size(path))  # type: ignore[arg-type]
+        with self._name_object_in_errors(key):
+            return int(self._open_filesystem[0].size(path))  # type: ignore[arg-type]
 
     def stat(self, key: str) -> "Listed":
         """What a listing would show of an object. Errors: FileNotFoundError."""
         path = self.path(key)
-        with self._asked(key):
-            return Listed.of(self._opened[0].info(path))
+        with self._name_object_in_errors(key):
+            return Listed.of(self._open_filesystem[0].info(path))
 
     def version(self, key: str) -> str:
         """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
-        fs, path = self._opened[0], self.path(key)
-        with self._asked(key):
+        fs, path = self._open_filesystem[0], self.path(key)
+        with self._name_object_in_errors(key):
             if self.local:
                 return str(os.stat(path).st_mtime_ns)
             return str(fs.info(path).get("ETag") or fs.modified(path))
 
     def exists(self, key: str) -> bool:
         path = self.path(key)
-        with self._asked(key):
-            return bool(self._opened[0].exists(path))
+        with self._name_object_in_errors(key):
+            return bool(self._open_filesystem[0].exists(path))
 
-    def there(self) -> bool:
+    def store_exists(self) -> bool:
         """Whether the store exists: its folder, or an object under its prefix."""
         return os.path.isdir(self.path("")) if self.local else bool(self.list(""))
 
     def find(self, prefix: str) -> list[str]:
         """Keys of all objects under a prefix at any depth, sorted."""
         path = self.path(prefix)
-        with self._asked(prefix):
+        with self._name_object_in_errors(prefix):
             return self._find(path)
 
-    def listing(self, prefix: str) -> dict[str, "Listed"]:
+    def list_objects(self, prefix: str) -> dict[str, "Listed"]:
         """What `find` finds, with the size of each object and when it was written, from listings alone."""
-        fs, root = self._opened
+        fs, root = self._open_filesystem
         path = self.path(prefix)
-        with self._asked(prefix):
+        with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
             found: Any = fs.find(path, detail=True)
         files = sorted((str(name), info) for name, info in found.items() if info["type"] == "file")
@@ -262,9 +264,9 @@ class Store:
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""
-        fs = self._opened[0]
+        fs = self._open_filesystem[0]
         folder = self.path(prefix).rstrip("/")
-        with self._asked(prefix):
+        with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
             try:
                 found = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
@@ -275,8 +277,8 @@ class Store:
 
     def remove(self, prefix: str) -> None:
         """Delete everything under a prefix."""
-        fs, path = self._opened[0], self.path(prefix)
-        with self._asked(prefix):
+        fs, path = self._open_filesystem[0], self.path(prefix)
+        with self._name_object_in_errors(prefix):
             if self.local:
                 if fs.exists(path):
                     fs.rm(path, recursive=True)
@@ -295,15 +297,15 @@ class Store:
         Errors: FileNotFoundError.
         """
         before, after = self.path(source), self.path(target)
-        with self._asked(source):
+        with self._name_object_in_errors(source):
             if not self.local:
-                self._opened[0].cp_file(before, after)
+                self._open_filesystem[0].cp_file(before, after)
             else:
                 Path(after).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(before, after)
                 with contextlib.suppress(OSError):  # until a folder is not empty
                     for folder in Path(before).parents:
-                        if folder == Path(self._opened[1]):
+                        if folder == Path(self._open_filesystem[1]):
                             break
                         folder.rmdir()
         if self._s3:  # and the folders that SeaweedFS would go on listing, where they are empty
@@ -322,23 +324,23 @@ class Store:
             raise ValueError(f"store {self.uri} cannot be written ({reason}); {INSTEAD} one that can") from None
 
     @contextlib.contextmanager
-    def _asked(self, key: str) -> Iterator[None]:
+    def _name_object_in_errors(self, key: str) -> Iterator[None]:
         """What is refused names the object in one line; who asks the memory is alone."""
-        alone = _MEMORY if isinstance(self._opened[0], MemoryFileSystem) else contextlib.nullcontext()
+        alone = _MEMORY if isinstance(self._open_filesystem[0], MemoryFileSystem) else contextlib.nullcontext()
         try:
             with alone:
                 yield
         except Exception as error:
-            if not _outside(error):
+            if not _is_backend_error(error):
                 if str(error).startswith("Invalid endpoint: "):
                     endpoint = str(error).partition(": ")[2]
                     raise ValueError(f"AWS_ENDPOINT_URL {endpoint} is no URL; write it as http://HOST:PORT") from error
                 raise
-            refused = self._refused(f"{self.uri}/{key}".rstrip("/"), error)
+            refused = self._refusal(f"{self.uri}/{key}".rstrip("/"), error)
             refused.uri = self.uri
             raise refused from error
 
-    def _refused(self, name: str, error: Exception) -> Refused:
+    def _refusal(self, name: str, error: Exception) -> Refused:
         """What is raised of an object's name for what the file system or the server raised."""
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             if _code(error) == "NoSuchBucket":
@@ -352,13 +354,13 @@ class Store:
         return kind(f"{name}: {_reason(error)}")
 
     def _put(self, path: str, data: bytes, create: bool = False) -> None:
-        fs, mark = self._opened[0], uuid.uuid4().hex
+        fs, mark = self._open_filesystem[0], uuid.uuid4().hex
         how = {"mode": "create"} if create else {}
         try:
             fs.pipe_file(path, data, chunksize=PART, Metadata={MARK: mark}, **how)
         except Exception as error:
             # A write that is not found: there is no bucket; or an upload was completed, and the answer to that lost.
-            if not _outside(error) or not (create or isinstance(error, FileNotFoundError)):
+            if not _is_backend_error(error) or not (create or isinstance(error, FileNotFoundError)):
                 raise
             found = self._mark(path)
             if found == mark:
@@ -373,9 +375,9 @@ class Store:
         """The mark of the object that is there, empty where it has none; None where no object is, or nobody answers."""
         bucket, _, name = path.partition("/")
         try:
-            answer = self._opened[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
+            answer = self._open_filesystem[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
         except Exception as error:
-            if not _outside(error):
+            if not _is_backend_error(error):
                 raise
             return None  # what went wrong first says more
         return answer.get("Metadata", {}).get(MARK, "")
@@ -383,7 +385,7 @@ class Store:
     def _fetch(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
         """From S3, in one request, since the parts of several may be of several writes."""
         if begin is not None and begin == end:  # S3 has no empty range, and would send everything
-            self._opened[0].size(path)
+            self._open_filesystem[0].size(path)
             return b""
         for left in reversed(range(READS)):
             try:
@@ -397,10 +399,10 @@ class Store:
 
     def _cat(self, path: str, begin: int | None, end: int | None, **how: int) -> bytes:
         # Keywords, because s3fs takes another argument in the third position.
-        return bytes(self._opened[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
+        return bytes(self._open_filesystem[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
 
     def _find(self, path: str) -> "list[str]":
-        fs, root = self._opened
+        fs, root = self._open_filesystem
         if self.local:  # fsspec would ask the kernel for the facts of every file
             walked = os.walk(path, followlinks=True)
             files = [os.path.join(folder, name) for folder, _, names in walked for name in names]
@@ -417,7 +419,7 @@ class Store:
         for part in (names, sorted(folders, key=lambda folder: -folder.count("/"))):
             for first in range(0, len(part), DELETED):
                 wanted = {"Objects": [{"Key": name} for name in part[first : first + DELETED]], "Quiet": True}
-                answer = self._opened[0].call_s3("delete_objects", Bucket=bucket, Delete=wanted)  # type: ignore[attr-defined]
+                answer = self._open_filesystem[0].call_s3("delete_objects", Bucket=bucket, Delete=wanted)  # type: ignore[attr-defined]
                 if errors := answer.get("Errors"):
                     raise OSError(f"{errors[0]['Key']} was not deleted: {errors[0].get('Message', errors[0]['Code'])}")
 
@@ -455,7 +457,7 @@ def _require_no_credentials(uri: str) -> None:
         )
 
 
-def _outside(error: Exception) -> bool:
+def _is_backend_error(error: Exception) -> bool:
     """Whether an error comes from the file system or the server, not from this program."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
         "botocore",

@@ -6,7 +6,7 @@ from opd_ops.roles import PROJECTIONS
 from pipelines.store.checkpoints import Checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.matrix import MatrixRef
-from pipelines.store.names import shown
+from pipelines.store.names import repr_short
 
 NAMED = 5  # weights that a note names
 VOCABULARY = ("embed", "head")  # roles whose rows are tokens
@@ -41,7 +41,7 @@ def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
             pairs[name] = (before, after)
         elif _resized(before, after):
             count = min(before.shape[0], after.shape[0])
-            pairs[name] = (before.head(count), after.head(count))
+            pairs[name] = (before.read_first_rows(count), after.read_first_rows(count))
             notes.append(f"{name}: {before.shape[0]} -> {after.shape[0]} rows; the {count} common rows are measured")
         elif before.role in (*PROJECTIONS, *VOCABULARY):
             raise ValueError(
@@ -79,7 +79,7 @@ def require_same_tokens(base: Checkpoint, other: Checkpoint) -> None:
         return
     token = min(differing, key=lambda token: (both[token], token))
     ids = [f"id {found[token]}" if token in found else "no id" for found in (before, after)]
-    which = f"token {shown(token)} has {ids[0]} in {base} and {ids[1]} in {other}"
+    which = f"token {repr_short(token)} has {ids[0]} in {base} and {ids[1]} in {other}"
     raise ValueError(f"tokenizers differ: {which}; {REMEDY}")
 
 

@@ -34,36 +34,38 @@ class Payload:
     precision: dict[str, Any] = field(default_factory=dict)
 
 
-def plain(tensors: "dict[str, Tensor]") -> Payload:
+def encode_plain(tensors: "dict[str, Tensor]") -> Payload:
     """Every tensor by itself, as it is."""
-    file = Pieces.of(tensors)
+    file = Pieces.from_tensors(tensors)
     return Payload({WEIGHTS: file}, file.sha256)
 
 
-def whole(tensors: "dict[str, Tensor]") -> Payload:
+def encode_whole(tensors: "dict[str, Tensor]") -> Payload:
     """Every tensor by itself, as bf16 where that is exact."""
     from pipelines.store import codec
 
-    halves = {name: found for name, tensor in tensors.items() if (found := codec.half(tensor)) is not None}
+    halves = {name: found for name, tensor in tensors.items() if (found := codec.as_exact_bf16(tensor)) is not None}
     if not halves:
-        return plain(tensors)
-    return Payload({WEIGHTS: Pieces.of(tensors | halves)}, sha256(tensors), {name: {"code": HALF} for name in halves})
+        return encode_plain(tensors)
+    return Payload(
+        {WEIGHTS: Pieces.from_tensors(tensors | halves)}, sha256(tensors), {name: {"code": HALF} for name in halves}
+    )
 
 
-def beside(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
+def encode_deltas(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
     """Every tensor exactly, beside the other snapshot's."""
     from pipelines.store import codec
 
     codes = {}
-    for name, other in _alike(tensors, others):
-        code = codec.delta(tensors[name], other.read())
+    for name, other in _matching_bases(tensors, others):
+        code = codec.encode_delta(tensors[name], other.read())
         if len(code) < tensors[name].nbytes:
             codes[name] = _plain(code)
     facts = {name: {"code": codec.DELTA} for name in codes}
-    return Payload({WEIGHTS: Pieces.of(tensors | codes)}, sha256(tensors), facts)
+    return Payload({WEIGHTS: Pieces.from_tensors(tensors | codes)}, sha256(tensors), facts)
 
 
-def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
+def encode_updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
     """Every fp32 tensor as its update in bf16 from the other snapshot's, its bf16 view exactly; others as they are.
 
     facts: error, ||w' - w||_F / ||w - base||_F of what is read, 0 where nothing moved.
@@ -73,19 +75,19 @@ def updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Paylo
     from pipelines.store import codec
 
     codes, views, kept, facts = {}, {}, dict(tensors), {}
-    for name, other in _alike(tensors, others):
+    for name, other in _matching_bases(tensors, others):
         tensor = tensors[name].detach().cpu()
         if tensor.dtype != torch.float32:
             continue
         base = other.read()
-        code, view, found = codec.update(tensor, base)
+        code, view, found = codec.encode_update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
         kept[name], codes[name], views[name] = found, _plain(code), _plain(view)
         moved, error = _distance(tensor, base), _distance(found, tensor)
         facts[name] = {"code": codec.UPDATE, "error": error / moved if moved else 0.0}
     return Payload(
-        files={WEIGHTS: Pieces.of(tensors | codes), VIEWS: Pieces.of(views)},
+        files={WEIGHTS: Pieces.from_tensors(tensors | codes), VIEWS: Pieces.from_tensors(views)},
         digest=sha256(kept),
         facts=facts,
         views={"code": codec.DELTA},
@@ -101,15 +103,17 @@ def _distance(left: "Tensor", right: "Tensor") -> float:
     return math.sqrt(sum(float(torch.dot(x, x)) for x in pieces))
 
 
-def dtype(tensor: "Tensor") -> str:
+def dtype_name(tensor: "Tensor") -> str:
     """Safetensors' name of a tensor's dtype."""
     return DTYPES[str(tensor.dtype)]
 
 
-def _alike(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> list[tuple[str, TensorRef]]:
+def _matching_bases(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> list[tuple[str, TensorRef]]:
     """The tensors of the other snapshot that a code can be beside."""
     found = [(name, others[name]) for name in sorted(tensors) if name in others]
-    return [(name, ref) for name, ref in found if (ref.shape, ref.dtype) == (tensors[name].shape, dtype(tensors[name]))]
+    return [
+        (name, ref) for name, ref in found if (ref.shape, ref.dtype) == (tensors[name].shape, dtype_name(tensors[name]))
+    ]
 
 
 def _plain(code: bytes) -> "Tensor":

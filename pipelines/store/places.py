@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.store.names import shown, unspeakable
+from pipelines.store.names import has_control_characters, repr_short
 from pipelines.store.objects import Store, normalise
 
 WEIGHTS = ".safetensors"
@@ -19,7 +19,7 @@ _HUB = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}(?:/{_WORD})*))?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointUri:
     """A folder or prefix, and the one weights file in it where the REF names a file."""
 
     store: Store
@@ -33,25 +33,25 @@ class Place:
         return self.uri.removeprefix("file://")
 
 
-def locate(ref: str) -> Place:
+def locate_checkpoint(ref: str) -> CheckpointUri:
     """Errors: ValueError for a local path that is absent or no weights file, and a hub name that is not cached."""
-    if unspeakable(ref):
-        raise ValueError(f"REF {shown(ref)} has control characters; write it without")
+    if has_control_characters(ref):
+        raise ValueError(f"REF {repr_short(ref)} has control characters; write it without")
     if "://" in ref and not ref.startswith("file://"):
         uri = normalise(ref)
         _require_format(uri)
         folder, _, name = uri.rpartition("/")
-        return Place(Store(folder), name) if name.endswith(WEIGHTS) else Place(Store(uri))
+        return CheckpointUri(Store(folder), name) if name.endswith(WEIGHTS) else CheckpointUri(Store(uri))
     path = Path(ref.removeprefix("file://")).expanduser()
     if path.is_dir() and ref:
-        return Place(Store(normalise(str(path))))
+        return CheckpointUri(Store(normalise(str(path))))
     if path.exists() and ref:
         _require_format(ref)
         if path.suffix != WEIGHTS:
             raise ValueError(f"{ref} is a file, but no {WEIGHTS}; name one, or a Hugging Face folder")
-        return Place(Store(normalise(str(path.parent))), path.name)
+        return CheckpointUri(Store(normalise(str(path.parent))), path.name)
     if (match := _HUB.fullmatch(ref)) and path.suffix != WEIGHTS:
-        return Place(Store(normalise(str(_snapshot(match[1], match[2])))))
+        return CheckpointUri(Store(normalise(str(_snapshot(match[1], match[2])))))
     raise ValueError(
         f"{ref or repr(ref)} does not exist; name a Hugging Face folder, a {WEIGHTS} file, a URI of one (s3://...), "
         "or ORG/NAME in the local hub cache"

@@ -28,7 +28,7 @@ def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> b
     """The code of `count` entries of `width` bytes, of which `entries(begin, end)` gives a part."""
     codec, lengths, planes = pa.Codec("zstd", compression_level=LEVEL), [], []
     for begin in range(0, count, CHUNK):
-        for plain in _apart(entries(begin, min(begin + CHUNK, count)).view(UNSIGNED[width])):
+        for plain in _split_bytes(entries(begin, min(begin + CHUNK, count)).view(UNSIGNED[width])):
             packed = codec.compress(plain, asbytes=True)
             planes.append(packed if len(packed) < WORTH * len(plain) else plain.data)
             lengths.append(len(planes[-1]))
@@ -40,7 +40,7 @@ class NoCode(ValueError):
 
 
 @dataclass(frozen=True)
-class Planes:
+class BytePlanes:
     """A code of `count` entries of `width` bytes, `size` bytes long, of which `read(begin, end)` gives a part."""
 
     read: Callable[[int, int], bytes]
@@ -49,7 +49,7 @@ class Planes:
     width: int
 
     @classmethod
-    def of(cls, code: bytes, count: int, width: int) -> "Planes":
+    def from_bytes(cls, code: bytes, count: int, width: int) -> "BytePlanes":
         """A code that is at hand."""
         return cls(lambda begin, end: code[begin:end], len(code), count, width)
 
@@ -74,7 +74,7 @@ class Planes:
                 planes.append(self._plane(codec, data[at : at + length], stop - start, index))
                 at += length
             inside = slice(max(begin, start) - start, min(end, stop) - start)
-            yield max(begin, start) - begin, _together(planes)[inside]
+            yield max(begin, start) - begin, _join_bytes(planes)[inside]
 
     @cached_property
     def index(self) -> tuple[np.ndarray, int]:
@@ -104,7 +104,7 @@ class Planes:
             raise NoCode(f"a code whose plane {index} does not decompress ({error})") from None
 
 
-def _apart(entries: np.ndarray) -> list[np.ndarray]:
+def _split_bytes(entries: np.ndarray) -> list[np.ndarray]:
     """The bytes of unsigned numbers, lowest first: halves of halves, each of which numpy takes apart in one pass."""
     parts = [entries]
     while parts[0].itemsize > 1:
@@ -113,7 +113,7 @@ def _apart(entries: np.ndarray) -> list[np.ndarray]:
     return parts
 
 
-def _together(planes: list[np.ndarray]) -> np.ndarray:
+def _join_bytes(planes: list[np.ndarray]) -> np.ndarray:
     """The inverse of `_apart`."""
     while len(planes) > 1:
         size = planes[0].itemsize

@@ -33,7 +33,7 @@ class File:
     sha256: str
 
 
-def files(refs: Iterable[TensorRef]) -> list[File]:
+def list_files(refs: Iterable[TensorRef]) -> list[File]:
     """The files that tensors are read from, with those of what they are kept beside, each once."""
     found: dict[File, None] = {}
     for ref in refs:
@@ -43,28 +43,28 @@ def files(refs: Iterable[TensorRef]) -> list[File]:
     return list(found)
 
 
-def proven(trajectory: Trajectory, step: int) -> dict[str, TensorRef]:
+def verified_refs(trajectory: Trajectory, step: int) -> dict[str, TensorRef]:
     """References to a snapshot's tensors by name, which may be read.
 
     Errors: as `Trajectory.refs`, and ValueError in one line naming a file that is gone or not what was committed.
     """
     refs = trajectory.refs(step)
-    prove(files(refs.values()))
+    verify_files(list_files(refs.values()))
     return refs
 
 
-def problems(trajectory: Trajectory, step: int) -> list[str]:
+def find_problems(trajectory: Trajectory, step: int) -> list[str]:
     """What is wrong with the files of a snapshot, one line each. Errors: as `Trajectory.manifest`."""
     snapshot, lines = trajectory.snapshot(step), list[str]()
     for name, facts in trajectory.manifest(step)["files"].items():
         try:
-            prove([File(snapshot.store, f"{snapshot.folder}/{name}", facts["sha256"])])
+            verify_files([File(snapshot.store, f"{snapshot.folder}/{name}", facts["sha256"])])
         except ValueError as error:
             lines.append(str(error))
     return lines
 
 
-def prove(committed: Sequence[File], hash_files: HashFiles | None = None) -> list[float]:
+def verify_files(committed: Sequence[File], hash_files: HashFiles | None = None) -> list[float]:
     """Wall and CPU seconds of hashing those that this process has not.
 
     hash_files: calls `hash_file` for each of many files in other processes and returns the CPU seconds; it is used

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 from pipelines.store.objects import Store
 from pipelines.store.seal import REMEDY
 
@@ -138,7 +138,7 @@ class Rollouts:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
-            said = escaped((str(error).splitlines() or [""])[0])
+            said = escape_text((str(error).splitlines() or [""])[0])
             raise ValueError(f"{self.store.uri}/{key} cannot be read: {said}; {REMEDY}") from None
         if not table.schema.equals(SCHEMA):
             raise ValueError(f"{self.store.uri}/{key} has other columns than this version reads: {table.schema.names}")

@@ -9,24 +9,24 @@ import hashlib
 import json
 from typing import Any
 
-from pipelines.store.document import Facts, facts, parsed
+from pipelines.store.document import JsonObject, parse_json, parse_object
 
 FIELD = "sha256"
 APART = (FIELD, "provenance")
 REMEDY = "bring it back from a copy (opd import), or make the run again in another OPD_STORE"
 
 
-def sealed(said: dict[str, Any]) -> dict[str, Any]:
+def add_checksum(said: dict[str, Any]) -> dict[str, Any]:
     """The facts with their seal."""
     return said | {FIELD: _digest(json.loads(json.dumps(said)))}
 
 
-def opened(data: bytes, key: str, remedy: str = REMEDY) -> Facts:
+def remove_checksum(data: bytes, key: str, remedy: str = REMEDY) -> JsonObject:
     """The facts of a sealed object, without the seal; facts without one, as earlier versions wrote, as they are.
 
     Errors: ValueError naming the object where it is no JSON object, or not what was sealed.
     """
-    found = facts(data, key, remedy)
+    found = parse_object(data, key, remedy)
     seals = [FIELD] if FIELD in found else [name for name, value in found.items() if _is_seal(name, value, found)]
     if seals and (seals != [FIELD] or found[FIELD] != _digest(found)):
         raise ValueError(f"{key} is not what was written there; {remedy}")
@@ -34,9 +34,9 @@ def opened(data: bytes, key: str, remedy: str = REMEDY) -> Facts:
     return found
 
 
-def spaced(data: bytes) -> bool:
+def is_canonical(data: bytes) -> bool:
     """Whether an object that can be opened has no seal, or is spaced as everything with one is written."""
-    found = parsed(data)
+    found = parse_json(data)
     return FIELD not in found or data == (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.store import seal
-from pipelines.store.manifest import FIELDS, malformed
-from pipelines.store.names import shown
+from pipelines.store.manifest import FIELDS, explain_malformed
+from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import HALF, TensorRef
@@ -32,21 +32,21 @@ class Snapshot:
     def key(self) -> str:
         return f"{self.folder}/manifest.json"
 
-    def of(self, step: int) -> "Snapshot":
+    def sibling(self, step: int) -> "Snapshot":
         """Another snapshot of the run."""
         return replace(self, folder=posixpath.join(posixpath.dirname(self.folder), folder(step)))
 
-    def committed(self) -> bool:
+    def is_committed(self) -> bool:
         return self.store.exists(self.key)
 
     def manifest(self) -> dict[str, Any]:
         """Errors: FileNotFoundError where it is not committed; ValueError for another layout and for what cannot be."""
-        manifest = seal.opened(self.store.read(self.key), self.key)
+        manifest = seal.remove_checksum(self.store.read(self.key), self.key)
         if (layout := manifest.get("layout")) not in FIELDS:
             raise ValueError(
-                f"{self.key} has layout {shown(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
+                f"{self.key} has layout {repr_short(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
-        if wrong := malformed(manifest):
+        if wrong := explain_malformed(manifest):
             raise ValueError(f"{self.key} {wrong}; {seal.REMEDY}")
         return manifest
 
@@ -56,7 +56,7 @@ class Snapshot:
         Errors: as `manifest`, and ValueError where the snapshot that they are kept beside is gone or another by now.
         """
         manifest = self.manifest()
-        others = self._beside(manifest["base"]) if manifest.get("base") else {}
+        others = self._base_refs(manifest["base"]) if manifest.get("base") else {}
         shas = {name: facts["sha256"] for name, facts in manifest["files"].items()}
         return {name: self._ref(name, entry, others.get(name), shas) for name, entry in manifest["tensors"].items()}
 
@@ -100,9 +100,9 @@ class Snapshot:
         )
         return replace(ref, code=code, base=other, view=seen)
 
-    def _beside(self, base: dict[str, Any]) -> dict[str, TensorRef]:
+    def _base_refs(self, base: dict[str, Any]) -> dict[str, TensorRef]:
         """The tensors of the snapshot that a manifest names as base."""
-        other, wanted = self.of(base["step"]), base["digest"][:12]
+        other, wanted = self.sibling(base["step"]), base["digest"][:12]
         try:
             manifest = other.manifest()
             found = digest(manifest)[:12]

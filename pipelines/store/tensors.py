@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipelines.store.document import count, parsed
-from pipelines.store.names import LONGEST, shown, unspeakable
+from pipelines.store.document import is_count, parse_json
+from pipelines.store.names import LONGEST, has_control_characters, repr_short
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipelines.store.planes import Planes
+    from pipelines.store.planes import BytePlanes
 
 # By torch's names of the dtypes, so that torch need not be there.
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
@@ -82,19 +82,19 @@ class TensorRef:
         base = None if self.base is None else self.base.entries(begin, end)
         try:
             if self.code == codec.DELTA:
-                return codec.undelta(planes, dtype, begin, end, base)
+                return codec.decode_delta(planes, dtype, begin, end, base)
             if self.code == codec.UPDATE and base is not None and self.view is not None:
-                return codec.apply(planes, self.view._planes(self.view._bytes), begin, end, base)
+                return codec.apply_update(planes, self.view._planes(self.view._bytes), begin, end, base)
         except NoCode as error:
             raise ValueError(f"{self.key}: tensor {self.name} is {error}") from None
         raise ValueError(f"{self.key}: tensor {self.name} has the code {self.code!r}, which this version does not read")
 
-    def _planes(self, read: "Callable[[int, int], bytes]") -> "Planes":
+    def _planes(self, read: "Callable[[int, int], bytes]") -> "BytePlanes":
         from pipelines.store import codec
-        from pipelines.store.planes import Planes
+        from pipelines.store.planes import BytePlanes
 
         width = 2 if self.code == codec.UPDATE else ITEMSIZE[self.dtype]
-        return Planes(read, self.end - self.begin, math.prod(self.shape), width)
+        return BytePlanes(read, self.end - self.begin, math.prod(self.shape), width)
 
     def _bytes(self, begin: int, end: int) -> bytes:
         """Bytes begin..end of those that are its own. Errors: ValueError where the file ends before."""
@@ -121,7 +121,7 @@ def read(refs: Mapping[str, TensorRef]) -> "dict[str, Tensor]":
         return dict(zip(refs, pool.map(TensorRef.read, refs.values()), strict=True))
 
 
-def header(store: Store, key: str) -> dict[str, TensorRef]:
+def list_tensors(store: Store, key: str) -> dict[str, TensorRef]:
     """References to all float tensors of a safetensors file, by name.
 
     Errors: ValueError naming the file (and tensor) for a truncated, foreign or inconsistent file.
@@ -140,9 +140,9 @@ def read_header(store: Store, key: str) -> Header:
         raise ValueError(f"{foreign} or is truncated: its header claims {length} of {size} bytes")
     data = store.read(key, 8, 8 + length)
     try:
-        raw = parsed(data)
+        raw = parse_json(data)
         if not isinstance(raw, dict):
-            raise ValueError(f"its header is {shown(raw)}, and no JSON object")
+            raise ValueError(f"its header is {repr_short(raw)}, and no JSON object")
         entries = {name: entry for name, entry in raw.items() if name != "__metadata__"}
         refs = {name: _reference(store, key, name, entry, 8 + length) for name, entry in entries.items()}
         _require_apart(refs)
@@ -155,18 +155,20 @@ def read_header(store: Store, key: str) -> Header:
 
 
 def _reference(store: Store, key: str, name: str, entry: Any, origin: int) -> TensorRef:
-    if not name or len(name) > LONGEST or unspeakable(name):
-        raise ValueError(f"the tensor name {shown(name)} is empty, too long or has control characters")
+    if not name or len(name) > LONGEST or has_control_characters(name):
+        raise ValueError(f"the tensor name {repr_short(name)} is empty, too long or has control characters")
     try:
         (begin, end), shape, dtype = entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]
     except (LookupError, TypeError, ValueError):
-        raise ValueError(f"tensor {name} lacks dtype, shape or data_offsets: {shown(entry)}") from None
-    sizes = count(begin) and count(end) and len(shape) <= DIMENSIONS and all(map(count, shape))
+        raise ValueError(f"tensor {name} lacks dtype, shape or data_offsets: {repr_short(entry)}") from None
+    sizes = is_count(begin) and is_count(end) and len(shape) <= DIMENSIONS and all(map(is_count, shape))
     if not sizes or begin > end or not isinstance(dtype, str):
-        raise ValueError(f"tensor {name} has offsets {shown(begin)}..{shown(end)} and shape {shown(shape)}")
+        raise ValueError(
+            f"tensor {name} has offsets {repr_short(begin)}..{repr_short(end)} and shape {repr_short(shape)}"
+        )
     if dtype in ITEMSIZE and end - begin != math.prod(shape) * ITEMSIZE[dtype]:
         raise ValueError(f"tensor {name} of shape {shape} and dtype {dtype} spans {end - begin} bytes")
-    dtype = dtype if dtype in ITEMSIZE else shown(dtype)[1:-1]
+    dtype = dtype if dtype in ITEMSIZE else repr_short(dtype)[1:-1]
     return TensorRef(store, key, name, dtype, shape, origin + begin, origin + end)
 
 
@@ -188,7 +190,7 @@ def serialise(tensors: dict[str, "Tensor"]) -> bytes:
 
 def sha256(tensors: dict[str, "Tensor"]) -> str:
     """Of `serialise(tensors)`, without making it."""
-    return Pieces.of(tensors).sha256
+    return Pieces.from_tensors(tensors).sha256
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Pieces:
     size: int  # bytes
 
     @classmethod
-    def of(cls, tensors: dict[str, "Tensor"]) -> "Pieces":
+    def from_tensors(cls, tensors: dict[str, "Tensor"]) -> "Pieces":
         import torch
 
         dtypes = {name: DTYPES.get(str(tensor.dtype), "U8") for name, tensor in tensors.items()}

@@ -22,12 +22,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opd_ops.recipe import differences
 from pipelines.store import seal
-from pipelines.store.document import Facts, count
-from pipelines.store.names import require_name, shown
+from pipelines.store.document import JsonObject, is_count
+from pipelines.store.names import repr_short, require_name
 from pipelines.store.objects import Store
-from pipelines.store.payload import VIEWS, WEIGHTS, beside, dtype, plain, updates, whole
+from pipelines.store.payload import (
+    VIEWS,
+    WEIGHTS,
+    dtype_name,
+    encode_deltas,
+    encode_plain,
+    encode_updates,
+    encode_whole,
+)
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot, digest, folder
-from pipelines.store.tensors import TensorRef, header, read, read_header, serialise, sha256
+from pipelines.store.tensors import TensorRef, list_tensors, read, read_header, serialise, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +82,7 @@ class Trajectory:
         """
         key = f"{self.prefix}/run.json"
         try:
-            self.store.create(key, _json(seal.sealed(facts | {"layout": RECORD})))
+            self.store.create(key, _json(seal.add_checksum(facts | {"layout": RECORD})))
             return facts
         except FileExistsError:
             stored = self.run()
@@ -109,18 +117,18 @@ class Trajectory:
         key = f"{self.prefix}/run.json"
         found = _record(self.store.read(key), key).require(RUN)
         if "identity" in found:
-            found["identity"] = Facts(found["identity"], f"{key}: identity", seal.REMEDY)
+            found["identity"] = JsonObject(found["identity"], f"{key}: identity", seal.REMEDY)
         return found
 
-    def registered(self) -> bool:
+    def is_registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
 
-    def progressed(self) -> bool:
+    def has_progress(self) -> bool:
         """Whether the run is complete, or has a committed snapshot past step 0."""
         return self.end() is not None or any(self.steps())
 
     @contextlib.contextmanager
-    def owned(self, fingerprint: str, *written: str) -> Iterator[list[str | None]]:
+    def require_owner(self, fingerprint: str, *written: str) -> Iterator[list[str | None]]:
         """Write to a run only while its run.json is there and has this fingerprint.
 
         written: prefixes of what the block writes, to which the block may add; they are removed where the run was lost
@@ -156,7 +164,7 @@ class Trajectory:
                 found.append(int(match[1]))
         return sorted(found)
 
-    def begun(self, step: int) -> list[int]:
+    def steps_after(self, step: int) -> list[int]:
         """Steps past this one of which a snapshot is there, whole or in part, in order."""
         found = [int(match[1]) for name in self.store.list(self.prefix) if (match := _STEP.match(name))]
         return sorted(one for one in found if one > step)
@@ -169,11 +177,11 @@ class Trajectory:
         """
         snapshot = self.snapshot(step)
         base, deltas = self._base(parent) if kept == "exact" or parent is None else (0, 1)
-        code = beside if kept == "exact" else updates
-        if snapshot.committed() and code is beside:  # told without coding anything
+        code = encode_deltas if kept == "exact" else encode_updates
+        if snapshot.is_committed() and code is encode_deltas:  # told without coding anything
             return self._require(step, self.digest(step), sha256(tensors))
-        payload = whole(tensors) if base is None else code(tensors, self.refs(base))
-        if snapshot.committed():
+        payload = encode_whole(tensors) if base is None else code(tensors, self.refs(base))
+        if snapshot.is_committed():
             return self._require(step, self.digest(step), payload.digest)
         for name, file in payload.files.items():
             try:
@@ -182,7 +190,7 @@ class Trajectory:
             except FileExistsError:
                 stored = hashlib.sha256(self.store.read(f"{snapshot.folder}/{name}")).hexdigest()
                 if base is None and stored == payload.digest:  # left without its manifest by a layout before 3
-                    payload = plain(tensors)
+                    payload = encode_plain(tensors)
                 else:
                     self._require(step, stored, file.sha256)
         lies = {name: read_header(self.store, f"{snapshot.folder}/{name}").tensors for name in payload.files}
@@ -195,7 +203,7 @@ class Trajectory:
             "deltas": deltas,
             "files": {name: {"size": file.size, "sha256": file.sha256} for name, file in payload.files.items()},
             "tensors": {
-                name: {"dtype": dtype(tensor), "shape": list(tensor.shape)}
+                name: {"dtype": dtype_name(tensor), "shape": list(tensor.shape)}
                 | _place(WEIGHTS, lies[WEIGHTS][name])
                 | payload.facts.get(name, {})
                 | ({"view": _place(VIEWS, lies[VIEWS][name]) | payload.views} if name in lies.get(VIEWS, ()) else {})
@@ -203,7 +211,7 @@ class Trajectory:
             },
         } | payload.precision
         try:
-            self.store.create(snapshot.key, _json(seal.sealed(manifest)))
+            self.store.create(snapshot.key, _json(seal.add_checksum(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
         for name, file in payload.files.items():
@@ -232,7 +240,7 @@ class Trajectory:
         self.manifest(step)
         return self.snapshot(step).refs()
 
-    def require(self, step: int) -> None:
+    def require_steps(self, step: int) -> None:
         """Errors: ValueError naming the snapshots that are there, when that of `step` is not."""
         found = self.steps()
         if step not in found:
@@ -253,12 +261,12 @@ class Trajectory:
             found = _record(self.store.read(key), key).require(END)
         except FileNotFoundError:
             return None
-        if not all(map(count, (found.get("step", 0), *found.get("snapshots", [])))):
+        if not all(map(is_count, (found.get("step", 0), *found.get("snapshots", [])))):
             raise ValueError(f"{key} names what is no step; {seal.REMEDY}")
         return found
 
     def finish(self, facts: dict[str, Any]) -> None:
-        self.store.write(f"{self.prefix}/end.json", _json(seal.sealed(facts | {"layout": RECORD})))
+        self.store.write(f"{self.prefix}/end.json", _json(seal.add_checksum(facts | {"layout": RECORD})))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
@@ -301,24 +309,24 @@ class Trajectory:
         data = serialise(tensors)
         self.store.write(f"{folder}/state.safetensors", data)
         state = {"state": hashlib.sha256(data).hexdigest()}
-        self.store.write(f"{folder}/facts.json", _json(seal.sealed(facts | state)))
+        self.store.write(f"{folder}/facts.json", _json(seal.add_checksum(facts | state)))
 
-    def _state(self, folder: str, remedy: str) -> tuple[Facts, dict[str, "Tensor"]]:
+    def _state(self, folder: str, remedy: str) -> tuple[JsonObject, dict[str, "Tensor"]]:
         """Facts and tensors of a state. Errors: FileNotFoundError, ValueError where it is not what was written."""
-        facts = seal.opened(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
+        facts = seal.remove_checksum(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
         key, said, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
         for begin in range(0, self.store.size(key) if said is not None else 0, PIECE):
             total.update(self.store.read(key, begin, begin + PIECE))
         if said not in (None, total.hexdigest()):
             raise ValueError(f"{key} is not what was written there; {remedy}")
         try:
-            return facts, read(header(self.store, key))
+            return facts, read(list_tensors(self.store, key))
         except ValueError as error:
             raise ValueError(f"{error}; {remedy}") from None
 
     def _base(self, parent: int | None) -> tuple[int | None, int]:
         """What the snapshot after `parent` is kept beside, and how many then are; (None, 0) where it is to be whole."""
-        if parent is None or not self.snapshot(parent).committed():
+        if parent is None or not self.snapshot(parent).is_committed():
             return None, 0
         manifest = self.manifest(parent)
         deltas = manifest.get("deltas", 0) + 1
@@ -334,11 +342,11 @@ class Trajectory:
         return digest
 
 
-def _record(data: bytes, key: str) -> Facts:
+def _record(data: bytes, key: str) -> JsonObject:
     """run.json or end.json. Errors: ValueError where it is not what was written, or of another layout."""
-    found = seal.opened(data, key)
+    found = seal.remove_checksum(data, key)
     if (layout := found.pop("layout", RECORD)) != RECORD:
-        raise ValueError(f"{key} has layout {shown(layout)}; this version reads layout {RECORD}: {NEWER}")
+        raise ValueError(f"{key} has layout {repr_short(layout)}; this version reads layout {RECORD}: {NEWER}")
     return found
 
 

@@ -7,9 +7,9 @@ import torch
 
 from opd_ops.geometry import TABLES
 from opd_ops.geometry.null_rows import SEED
-from opd_ops.geometry.nulls import shuffled
-from opd_ops.geometry.suite import Settings, measure
-from opd_ops.geometry.views import as_view, views
+from opd_ops.geometry.nulls import shuffle_entries
+from opd_ops.geometry.suite import Settings, measure_matrix
+from opd_ops.geometry.views import as_view, views_of_dtype
 from tests.adversary.families import STARTS, Case
 from tests.adversary.truth import BACKWARD, Oracle, angles
 
@@ -53,9 +53,9 @@ class Check:
         self.tables = tables(case)
         settings = Settings(k=case.cuts, locking_k=case.cuts, hill_k=HILL, alpha=(0.3,), tables=self.tables)
         snapshots = [(step, weight) for step, weight in enumerate(case.snapshots, 1)]
-        found = measure(case.w0, snapshots, settings=settings, projection=True)
+        found = measure_matrix(case.w0, snapshots, settings=settings, projection=True)
         self.rows, self.problems = found.rows, found.problems
-        self.views = views(case.snapshots[0].dtype)
+        self.views = views_of_dtype(case.snapshots[0].dtype)
         self.before = {view: Oracle(as_view(case.w0, view)) for view in self.views}
         self.after = {(s, view): Oracle(as_view(w, view)) for s, w in snapshots for view in self.views}
         self.update = {key: Oracle(oracle.weight - self.before[key[1]].weight) for key, oracle in self.after.items()}
@@ -200,7 +200,7 @@ class Check:
         possible = 1 - 1e-6 <= row["stable_rank"] <= len(update.s) * (1 + 1e-5)
         self.report.require(possible, f"{name} stable rank {row['stable_rank']}")
         if row["null"] == "shuffled":
-            s = torch.linalg.svdvals(shuffled((update.weight / update.unit).float(), SEED).double())
+            s = torch.linalg.svdvals(shuffle_entries((update.weight / update.unit).float(), SEED).double())
             true = float(s.square().sum() / s[0].square())
             self.report.within(row["stable_rank"], true, 1e-5 * true, f"{name} stable rank")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import drr
-from opd_ops.geometry.suite import Settings, measure
+from opd_ops.geometry.suite import Settings, measure_matrix
 from opd_ops.geometry.update import Update
 from tests.adversary.checks import check
 from tests.adversary.families import STARTS, UPDATES, case, diagonal
@@ -46,7 +46,9 @@ def axis_aligned():
 def test_zero_tails_of_axis_aligned_directions_stay_outside_of_them():
     """A tail that is zero once got a basis inside span U: 90 degrees with an error of 0.006 were written."""
     w0, after = axis_aligned()
-    rows = measure(w0, [(1, after)], settings=Settings(k=(16,), tables=("rotation",)), projection=True).rows["rotation"]
+    rows = measure_matrix(w0, [(1, after)], settings=Settings(k=(16,), tables=("rotation",)), projection=True).rows[
+        "rotation"
+    ]
     for row in rows:
         assert row["method"].startswith("drr-f32")
         assert row["max_deg"] < 0.25 and row["error_deg"] < 0.05
@@ -57,7 +59,9 @@ def test_a_basis_that_is_not_orthonormal_widens_the_bound(monkeypatch):
     """The certificate measures what it assumes: with the basis inside span U again, the bound holds the truth."""
     monkeypatch.setattr(drr, "_basis_outside", lambda x, project: drr._basis(project(drr._basis(x))))
     w0, after = axis_aligned()
-    rows = measure(w0, [(1, after)], settings=Settings(k=(16,), tables=("rotation",)), projection=True).rows["rotation"]
+    rows = measure_matrix(w0, [(1, after)], settings=Settings(k=(16,), tables=("rotation",)), projection=True).rows[
+        "rotation"
+    ]
     for row in rows:
         assert row["max_deg"] - row["error_deg"] <= 0.21
 
@@ -73,7 +77,7 @@ def test_no_number_depends_on_the_scale_of_weights(power, shape):
 
     def rows(factor):
         pair = ((base * factor).bfloat16(), ((base + step) * factor).bfloat16())
-        return measure(pair[0], [(1, pair[1])], settings=settings, projection=True)
+        return measure_matrix(pair[0], [(1, pair[1])], settings=settings, projection=True)
 
     here, reference = rows(scale), rows(1.0)
     assert here.problems == []
@@ -91,7 +95,7 @@ def test_updates_from_zero_that_are_tiny_have_their_own_scale():
     e = torch.randn(520, 560, generator=torch.Generator().manual_seed(0))
     for scale in (1e-21, 3e-22, 1e-22, 1e-23, 1e-30, 1e-36):
         settings = Settings(k=(4,), tables=("update_norm", "update_spectrum"))
-        rows = measure(torch.zeros(520, 560), [(1, scale * e)], settings=settings, projection=True).rows
+        rows = measure_matrix(torch.zeros(520, 560), [(1, scale * e)], settings=settings, projection=True).rows
         s = torch.linalg.svdvals((scale * e).double() / scale)
         norm = rows["update_norm"][1]
         assert abs(norm["stable_rank"] - float(s.square().sum() / s[0] ** 2)) <= norm["stable_rank_error"]
@@ -105,7 +109,7 @@ def test_a_bound_from_random_starts_holds_at_every_scale(scale):
     after = w0.clone()
     after[500, 501] += 3 * scale
     settings = Settings(k=(1,), tables=("rotation", "singular_shift"))
-    found = measure(w0, [(1, after)], settings=settings, projection=True)
+    found = measure_matrix(w0, [(1, after)], settings=settings, projection=True)
     assert found.problems == []
     for row in found.rows["rotation"]:
         assert abs(row["max_deg"] - 90) <= row["error_deg"] + 1e-9

@@ -11,7 +11,7 @@ from assets.arrivals import Arrivals
 from assets.definitions import defs
 from assets.partitions import STUDIES, anchor_key, run_key
 from pipelines import lake
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry.measuring import TABLES
 from pipelines.runs.verdicts import comparing
 from pipelines.store.trajectory import Trajectory
@@ -36,7 +36,7 @@ def fresh():
 def compared(whole):
     """The whole store, and the record of a comparison that was made from it."""
     whole.write("reports/tiny/index.html", b"page")
-    whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
+    whole.write("reports/tiny/inputs.json", json.dumps(comparing.comparison_inputs(whole, TINY)).encode())
     return whole
 
 
@@ -143,8 +143,10 @@ def test_measured_checkpoints_from_elsewhere_are_shown(store, fresh, tmp_path):
         save_file(weights(step, 0), tmp_path / str(step) / "model.safetensors")
         (tmp_path / str(step) / "config.json").write_text("{}")
     given = [(1, str(tmp_path / "1"))]
-    measure_import(plan(store, str(tmp_path / "0"), given, Measurement(tables=("update_norm",)), "mine"), serial=True)
-    assert lake.written(store, "update_norm", recipe="external.mine", seed=0).height
+    measure_import(
+        plan_import(store, str(tmp_path / "0"), given, Measurement(tables=("update_norm",)), "mine"), serial=True
+    )
+    assert lake.read_partition(store, "update_norm", recipe="external.mine", seed=0).height
     assert arrive(store, fresh).said == "1 import found in the store, shown"
     assert fresh.get_materialized_partitions(dg.AssetKey("external")) == {"mine"}
     assert "monitor" not in missing(fresh), "what nobody watches is not missing"

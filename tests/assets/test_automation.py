@@ -44,7 +44,7 @@ def runs(recipes=OTHERS, seeds=TINY.seeds):
 
 
 def compare(store):
-    store.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(store, TINY)).encode())
+    store.write("reports/tiny/inputs.json", json.dumps(comparing.comparison_inputs(store, TINY)).encode())
 
 
 def forget(store, recipe, seed):
@@ -64,7 +64,7 @@ def test_only_the_opted_in_suite_of_a_study_is_wanted(whole, settle, requested):
             forget(whole, recipe, 0)
         else:
             settle(whole, recipe)  # not measured
-    assert comparing.begun(whole, TINY) == list(TINY.suites)
+    assert comparing.started_suites(whole, TINY) == list(TINY.suites)
     assert requested() == {"runs": runs(ARMS, [0])}
 
 

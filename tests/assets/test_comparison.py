@@ -27,7 +27,7 @@ def test_a_comparison_writes_verdicts_and_the_report(store, execute, plant):
     assert found["report"]["dagster/uri"].value == f"{store.uri}/reports/tiny/index.html"
     page = store.read("reports/tiny/index.html").decode()
     assert page.startswith("<!doctype html>") and "Study tiny: " in page
-    assert comparing.compared(store, TINY)
+    assert comparing.is_compared(store, TINY)
     assert "data:image/png;base64," in found["report"]["stable-rank"].value
 
 
@@ -48,11 +48,13 @@ def names(arms):
 def test_a_suite_that_nobody_has_begun_is_not_missing(store, execute, settle, plant):
     plant()
     settle(store, SFT)
-    assert comparing.begun(store, TINY) == ["core"] and comparing.missing(store, TINY) == names(TINY.arms("core"))
+    assert comparing.started_suites(store, TINY) == ["core"] and comparing.list_missing(store, TINY) == names(
+        TINY.arms("core")
+    )
     settle(store, TINY.arms("objectives")[3], 1)
-    assert comparing.begun(store, TINY) == ["core", "objectives"]
+    assert comparing.started_suites(store, TINY) == ["core", "objectives"]
     missing = shown(execute("comparison", "tiny", "verdicts"))["verdicts"]["missing"].value
-    assert missing == comparing.missing(store, TINY) == names((*TINY.arms("core"), *TINY.arms("objectives")))
+    assert missing == comparing.list_missing(store, TINY) == names((*TINY.arms("core"), *TINY.arms("objectives")))
 
 
 def test_missing_runs_are_counted_and_a_few_are_named(store, execute, instance, plant):

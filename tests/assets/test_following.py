@@ -58,7 +58,7 @@ def report(instance, assets, partition):
 
 def compare(store, instance):
     """The comparison, as its job would leave it."""
-    store.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(store, TINY)).encode())
+    store.write("reports/tiny/inputs.json", json.dumps(comparing.comparison_inputs(store, TINY)).encode())
     report(instance, COMPARISON, "tiny")
 
 

@@ -50,7 +50,7 @@ def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, ins
     item = named(everything(whole))["comparison"]
     known(instance, item)
     assert Launch(whole, TINY, [item], instance).reused == []
-    whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
+    whole.write("reports/tiny/inputs.json", json.dumps(comparing.comparison_inputs(whole, TINY)).encode())
     assert Launch(whole, TINY, [item], instance).reused == [item]
     whole.remove("runs/tiny.opd/seed-0/measured.json")
     assert Launch(whole, TINY, [item], instance).reused == []
@@ -59,7 +59,7 @@ def test_the_comparison_is_reused_until_what_it_was_made_from_changes(whole, ins
 def test_the_comparison_is_made_again_after_runs_that_are_still_to_come(whole, instance):
     item = named(everything(whole))["comparison"]
     known(instance, item)
-    whole.write("reports/tiny/inputs.json", json.dumps(comparing.inputs(whole, TINY)).encode())
+    whole.write("reports/tiny/inputs.json", json.dumps(comparing.comparison_inputs(whole, TINY)).encode())
     for coming in ({"trains": True}, {"measures": True}):
         run = Item("another suite's", "runs", "p", "locking", run=(OPD, 0), **coming)
         assert Launch(whole, TINY, [run, item], instance).items == [run, item]

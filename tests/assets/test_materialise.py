@@ -15,7 +15,7 @@ from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
 from pipelines import lake
-from pipelines.runs.geometry.measuring import TABLES, measured
+from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.statistics.markdown import escape
@@ -59,7 +59,7 @@ def test_a_complete_run_is_registered_and_measured(store, ready, opd):
     assert found["trajectory"]["digest"].value == trajectory.digest(4)
     assert (found["trajectory"]["steps"].value, found["trajectory"]["snapshots"].value) == (4, 3)
     assert found["trajectory"]["recipe"].value == OPD.identity()
-    assert measured(store, OPD, 0, TINY.measurement)
+    assert is_measured(store, OPD, 0, TINY.measurement)
 
 
 def test_every_materialization_carries_what_one_looks_for(store, ready, opd):
@@ -76,7 +76,7 @@ def test_every_materialization_carries_what_one_looks_for(store, ready, opd):
         data = store.read(told["dagster/uri"].value.removeprefix(f"{store.uri}/"))
         assert told["bytes"].value == len(data)
         assert told["figure"].value.startswith("![") and "(data:image/svg+xml;base64," in told["figure"].value
-    timing = lake.written(store, "timing", **WHERE).filter(phase="measure").row(0, named=True)
+    timing = lake.read_partition(store, "timing", **WHERE).filter(phase="measure").row(0, named=True)
     told = shown(opd())["rotation"]  # found now, with the seconds of when it was made
     assert told["wall_s"].value == round(timing["wall_s"], 3) and told["cpu_s"].value == round(timing["cpu_s"], 3)
     assert f"| measure | {timing['wall_s']:.4g} | {timing['cpu_s']:.4g} |" in told["phases"].value
@@ -94,18 +94,18 @@ def test_a_table_is_versioned_by_its_bytes(store, ready, opd, instance):
 def test_a_figure_is_the_mean_over_projections_by_step(store, ready, opd):
     ready()
     opd()
-    rows = lake.written(store, "rotation", **WHERE)
+    rows = lake.read_partition(store, "rotation", **WHERE)
     means = rows.filter(pl.col("role") == "q", pl.col("side") == "input").sort("view", "step")
     expected = {view: part.select("step", "mean_deg").rows() for (view,), part in means.group_by("view")}
     assert geometry.lines("rotation", rows) == expected
-    locking = geometry.lines("locking", lake.written(store, "locking", **WHERE))
+    locking = geometry.lines("locking", lake.read_partition(store, "locking", **WHERE))
     assert {tuple(step for step, _ in line) for line in locking.values()} == {(2,)}  # beside the last step, 4
 
 
 def test_every_table_shows_means_at_the_last_step_that_has_rows(store, ready, opd):
     ready()
     found = shown(opd())
-    rows = lake.written(store, "rotation", **WHERE).filter(pl.col("step") == 4, pl.col("role") == "q")
+    rows = lake.read_partition(store, "rotation", **WHERE).filter(pl.col("step") == 4, pl.col("role") == "q")
     lines = found["rotation"]["last_step"].value.splitlines()
     assert len(lines) == 2 + rows.height
     for row in rows.iter_rows(named=True):

@@ -22,7 +22,7 @@ def check(store, name, seed=0):
 
 def scaled(store, name, seed, column, factor):
     """Multiply a column of a run's update_norm."""
-    rows = lake.written(store, "update_norm", recipe=f"tiny.{name}", seed=seed)
+    rows = lake.read_partition(store, "update_norm", recipe=f"tiny.{name}", seed=seed)
     lake.write(store, "update_norm", rows.with_columns(pl.col(column) * factor), recipe=f"tiny.{name}", seed=seed)
 
 
@@ -34,7 +34,7 @@ def alike(whole, settle):
             if name == "opd-pg":
                 settle(whole, arm(name), seed)
                 measure_run(whole, arm(name), seed, TINY.measurement, serial=True)
-            rows = lake.written(whole, "update_norm", recipe=f"tiny.{name}", seed=seed)
+            rows = lake.read_partition(whole, "update_norm", recipe=f"tiny.{name}", seed=seed)
             norms = rows.with_columns(relative_norm=0.01 * pl.col("step").cast(pl.Float64()))
             lake.write(whole, "update_norm", norms, recipe=f"tiny.{name}", seed=seed)
     return whole
@@ -86,7 +86,7 @@ def test_at_norms_that_no_reference_reached_only_the_norm_is_judged(alike):
 def test_a_model_of_another_size_has_no_reference(alike, monkeypatch):
     from pipelines.runs.geometry import monitor as runs
 
-    watched = runs.watched
+    watched = runs.watch_run
 
     def smaller(store, recipe, *rest, **named):
         run = watched(store, recipe, *rest, **named)

@@ -10,7 +10,7 @@ import pytest
 from assets import automation, models
 from assets.partitions import STUDIES, anchor_key, anchor_of, run_key, run_of
 from pipelines.runs.geometry.measuring import measure_run
-from pipelines.runs.verdicts.comparing import inputs
+from pipelines.runs.verdicts.comparing import comparison_inputs
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Measurement
 
@@ -62,7 +62,7 @@ class Nights:
             measure_run(self.store, recipe, seed, study.measurement, serial=True)
             self.report("update_norm", partition, partition)
         elif job == "comparison":
-            self.store.write("reports/tiny/inputs.json", json.dumps(inputs(self.store, study)).encode())
+            self.store.write("reports/tiny/inputs.json", json.dumps(comparison_inputs(self.store, study)).encode())
             self.report("report", partition, partition)
 
     def complete(self, recipe, seed, asset, partition):

@@ -89,7 +89,7 @@ def test_a_study_whose_weights_or_data_are_absent_is_not_offered(store, mine):
 def test_imports_are_offered_and_to_the_monitor_those_that_are_watched(store):
     for name in ("one", "two"):
         store.write(f"runs/external.{name}/seed-0/import-1.json", b"{}")
-    watchlist.add(store, "two", "s3://bucket/run", ("tiny.opd",))
+    watchlist.add_watch(store, "two", "s3://bucket/run", ("tiny.opd",))
     found = offers.of_store(store)
     assert (found["external"], found["watched"]) == (["one", "two"], ["two"])
 

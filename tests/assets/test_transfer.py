@@ -58,11 +58,11 @@ def test_they_carry_their_declared_schema_and_stand_after_what_they_read():
 def test_predictions_and_regimes_of_a_planted_study_are_written(plant, store, instance):
     plant(**{arm: {"seeds": (0, 1)} for arm in ("sft", "opd", "rlvr", "matched")})
     made = make(transfer.predictions, "tiny", store, instance)
-    assert made.success and lake.written(store, "predictions", study="tiny").height > 0
+    assert made.success and lake.read_partition(store, "predictions", study="tiny").height > 0
     made = make(transfer.regime, "tiny", store, instance)
     assert made.success
     # Two seeds of each reference: a run of the study has one beside its own.
-    rows = lake.written(store, "regime", recipe="tiny.opd", seed=0)
+    rows = lake.read_partition(store, "regime", recipe="tiny.opd", seed=0)
     assert set(rows["regime"]) == {"cannot tell"} and "besides seed 0" in rows["reason"][0]
 
 

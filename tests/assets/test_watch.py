@@ -12,7 +12,7 @@ from assets.lane import reason
 from assets.resources import StoreResource
 from pipelines import lake
 from pipelines.runs.external import watchlist
-from pipelines.runs.geometry.measuring import measure, tasks
+from pipelines.runs.geometry.measuring import list_tasks, measure_tasks
 from pipelines.runs.geometry.monitor import TABLES
 from pipelines.studies.study import Measurement
 from tests.pipelines.runs.planted import STEPS, plant, weights
@@ -64,7 +64,7 @@ def steps(tick):
 
 
 def test_what_stands_still_for_two_looks_is_monitored_once(store, elsewhere, look, instance):
-    watchlist.add(store, "mine", str(elsewhere.prefix), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(elsewhere.prefix), ("s.ref",))
     empty = look()
     assert steps(empty) == {} and empty.skip_message == "no checkpoint has become ready"
     elsewhere(0, 1)
@@ -87,8 +87,8 @@ def test_what_stands_still_for_two_looks_is_monitored_once(store, elsewhere, loo
 
 
 def test_one_prefix_that_cannot_be_read_holds_up_no_other(store, elsewhere, look, tmp_path):
-    watchlist.add(store, "gone", str(tmp_path / "none"), ("s.ref",))
-    watchlist.add(store, "mine", str(elsewhere.prefix), ("s.ref",))
+    watchlist.add_watch(store, "gone", str(tmp_path / "none"), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(elsewhere.prefix), ("s.ref",))
     elsewhere(1)
     first = look()
     assert first.skip_message.startswith("gone: ") and "is not a folder" in first.skip_message
@@ -100,13 +100,13 @@ def test_one_prefix_that_cannot_be_read_holds_up_no_other(store, elsewhere, look
 
 
 def test_what_is_watched_no_more_is_forgotten_and_another_prefix_begins_anew(store, elsewhere, look, tmp_path):
-    watchlist.add(store, "mine", str(elsewhere.prefix), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(elsewhere.prefix), ("s.ref",))
     elsewhere(0, 1)
     told = look(look().cursor)
-    watchlist.end(store, "mine")
+    watchlist.remove_watch(store, "mine")
     assert json.loads(look(told.cursor).cursor) == {}
     (tmp_path / "other").mkdir()
-    watchlist.add(store, "mine", str(tmp_path / "other"), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(tmp_path / "other"), ("s.ref",))
     assert json.loads(look(told.cursor).cursor)["mine"]["told"] == []
 
 
@@ -126,10 +126,10 @@ def test_a_watched_run_is_held_against_its_references_as_it_grows(store, elsewhe
     for seed in range(3):
         run = plant(store, "s.ref", seed)
         columns = {"study": "s", "recipe": "s.ref", "seed": seed}
-        found = measure(tasks(run, list(STEPS[1:]), columns, Measurement(tables=TABLES)), serial=True)
+        found = measure_tasks(list_tasks(run, list(STEPS[1:]), columns, Measurement(tables=TABLES)), serial=True)
         for table in TABLES:
             lake.write(store, table, found.rows[table], recipe="s.ref", seed=seed)
-    watchlist.add(store, "mine", str(elsewhere.prefix), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(elsewhere.prefix), ("s.ref",))
     elsewhere(0, 1, 2)
     check, result = monitored(1, 2)
     assert result.success and check.passed and check.metadata["verdict"].value == "inside"
@@ -138,7 +138,7 @@ def test_a_watched_run_is_held_against_its_references_as_it_grows(store, elsewhe
     check, result = monitored(1, 2, 4, 8)
     assert result.success and not check.passed and not check.blocking
     assert check.metadata["verdict"].value.startswith("left at step 8: ")
-    rows = lake.written(store, "monitor", recipe="external.mine", seed=0)
+    rows = lake.read_partition(store, "monitor", recipe="external.mine", seed=0)
     assert sorted(set(rows["step"])) == [1, 2, 4, 8]
     (made,) = result.get_asset_materialization_events()
     facts = made.materialization.metadata
@@ -149,11 +149,11 @@ def test_a_watched_run_is_held_against_its_references_as_it_grows(store, elsewhe
 
 
 def test_a_run_without_references_is_measured_and_passes(store, elsewhere, monitored):
-    watchlist.add(store, "mine", str(elsewhere.prefix), ("s.ref",))
+    watchlist.add_watch(store, "mine", str(elsewhere.prefix), ("s.ref",))
     elsewhere(0, 1)
     check, result = monitored()
     assert result.success and check.passed and check.metadata["verdict"].value == "no reference yet"
-    assert lake.written(store, "update_norm", recipe="external.mine", seed=0).height
+    assert lake.read_partition(store, "update_norm", recipe="external.mine", seed=0).height
 
 
 def test_what_is_not_watched_fails_in_one_line(monitored):

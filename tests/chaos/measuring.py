@@ -74,16 +74,18 @@ def _measure(start: Callable[[], object], store: Store, kind: str, root: str, ra
 
 def _call(store: Store, root: str, name: str, mine: int, given: list[str], kind: str) -> str:
     from pipelines import cli
-    from pipelines.runs.external.imports import measure_import, plan
+    from pipelines.runs.external.imports import measure_import, plan_import
     from pipelines.runs.verdicts import reporting
 
     if kind != "watch":
         try:
-            measure_import(plan(store, _ref(root, 0), [(mine, _ref(root, mine))], CUTS, name), serial=True)
+            measure_import(plan_import(store, _ref(root, 0), [(mine, _ref(root, mine))], CUTS, name), serial=True)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         return "measured"
-    reporting.publish = lambda store, recipe: reporting.report_key(recipe)  # in this process, which draws no page
+    reporting.publish_import = lambda store, recipe: reporting.report_key(
+        recipe
+    )  # in this process, which draws no page
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main(
@@ -94,9 +96,11 @@ def _call(store: Store, root: str, name: str, mine: int, given: list[str], kind:
 
 def _whole(store: Store, kind: str, root: str) -> dict[str, Any]:
     """What one call with all snapshots leaves."""
-    from pipelines.runs.external.imports import measure_import, plan
+    from pipelines.runs.external.imports import measure_import, plan_import
 
-    measure_import(plan(store, _ref(root, 0), [(s, _ref(root, s)) for s in STEPS[kind]], CUTS, "whole"), serial=True)
+    measure_import(
+        plan_import(store, _ref(root, 0), [(s, _ref(root, s)) for s in STEPS[kind]], CUTS, "whole"), serial=True
+    )
     return _tables(store, "whole")
 
 
@@ -109,7 +113,7 @@ def _tables(store: Store, name: str) -> dict[str, Any]:
 
     recipe = f"external.{name}"
     record = records.read(store, recipe) or {"snapshots": {}, "tables": {}}
-    written = {table: lake.written(store, table, recipe=recipe, seed=0) for table in TABLES}
+    written = {table: lake.read_partition(store, table, recipe=recipe, seed=0) for table in TABLES}
     return {
         "rows": {t: None if rows is None else rows.drop("recipe").rows() for t, rows in written.items()},
         "snapshots": record["snapshots"],

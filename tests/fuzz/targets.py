@@ -17,9 +17,9 @@ from typing import Any
 
 from pipelines import lake
 from pipelines.keeping import audit, others, snapshots
-from pipelines.keeping.exporting import restored
+from pipelines.keeping.exporting import restore_weights
 from pipelines.keeping.inventory import classify, parse_run
-from pipelines.lake.lake import damaged as damaged_table
+from pipelines.lake.lake import find_damaged as damaged_table
 from pipelines.lake.lake import partition_key
 from pipelines.runs.external import imports
 from pipelines.runs.geometry import measuring, parts, records
@@ -30,10 +30,10 @@ from pipelines.store.checkpoints import open_checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.objects import Store
 from pipelines.store.pairing import pair
-from pipelines.store.planes import NoCode, Planes
+from pipelines.store.planes import BytePlanes, NoCode
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.scores import ScoreCache, pack
-from pipelines.store.tensors import header, serialise
+from pipelines.store.tensors import list_tensors, serialise
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Measurement
 from tests.fuzz.mutations import NAMES, damaged, reheaded, said_otherwise
@@ -68,7 +68,7 @@ def sealed(data: bytes, draw: Draw) -> bytes:
     try:
         found = json.loads(changed)
         found.pop(seal.FIELD, None)
-        return (json.dumps(seal.sealed(found), indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(seal.add_checksum(found), indent=1, sort_keys=True) + "\n").encode()
     except (ValueError, RecursionError, AttributeError):
         return changed
 
@@ -108,7 +108,7 @@ def _run(store: Store, kept: Any = "exact") -> Trajectory:
 
 def _snapshot(store: Store) -> Any:
     run = Trajectory(store, "tiny.opd", 0)
-    found = _bytes(restored(run, 7))
+    found = _bytes(restore_weights(run, 7))
     for ref in run.refs(7).values():
         rows = ref.shape[0] // 2
         part = ref.entries(0, rows * (ref.shape[1] if len(ref.shape) > 1 else 1))
@@ -119,7 +119,7 @@ def _snapshot(store: Store) -> Any:
 def _checked(store: Store) -> Any:
     """What is computed from weights is checked first; a snapshot with findings is not read."""
     run = Trajectory(store, "tiny.opd", 0)
-    found = snapshots.check(run.snapshot(7), 7, deep=True)
+    found = snapshots.check_snapshot(run.snapshot(7), 7, deep=True)
     assert not any("\n" in str(one) for one in found), found
     return NOTHING if found else _snapshot(store)
 
@@ -143,7 +143,7 @@ def _told(store: Store) -> Any:
 
 
 def _file(store: Store) -> Any:
-    return _bytes({name: ref.read() for name, ref in header(store, "w.safetensors").items()})
+    return _bytes({name: ref.read() for name, ref in list_tensors(store, "w.safetensors").items()})
 
 
 def _planes(store: Store) -> Any:
@@ -153,8 +153,8 @@ def _planes(store: Store) -> Any:
     data, start = store.read("code"), _weights(0)[Q].reshape(-1)
     for count in (2**40, 2**62):
         with suppress(NoCode):
-            codec.undelta(Planes.of(data, count, 4), torch.float32, 0, 480, start)
-    return _bytes({"": codec.undelta(Planes.of(data, 480, 4), torch.float32, 0, 480, start)})
+            codec.decode_delta(BytePlanes.from_bytes(data, count, 4), torch.float32, 0, 480, start)
+    return _bytes({"": codec.decode_delta(BytePlanes.from_bytes(data, 480, 4), torch.float32, 0, 480, start)})
 
 
 def _checkpoint(store: Store) -> Any:
@@ -192,23 +192,25 @@ def _plant_fused(store: Store) -> None:
 
 def _plant_import(store: Store) -> None:
     _plant_checkpoints(store)
-    imported = imports.plan(store, f"{store.uri}/base", [(1, f"{store.uri}/other")], Measurement(tables=("hill",)), "x")
+    imported = imports.plan_import(
+        store, f"{store.uri}/base", [(1, f"{store.uri}/other")], Measurement(tables=("hill",)), "x"
+    )
     imports.measure_import(imported, serial=True)
 
 
 def _imported(store: Store) -> Any:
     asked = Measurement(tables=("hill",))
-    imported = imports.plan(store, f"{store.uri}/base", [(1, f"{store.uri}/other")], asked, "x")
-    found = [entry for task in imported.work for entry in (*parts.peek(task), *parts.Parts(task).entries)]
+    imported = imports.plan_import(store, f"{store.uri}/base", [(1, f"{store.uri}/other")], asked, "x")
+    found = [entry for task in imported.work for entry in (*parts.list_entries(task), *parts.Parts(task).entries)]
     for task in imported.work:
-        parts.lacking(task, found)
+        parts.missing_units(task, found)
     return imported.steps
 
 
 def _measured(store: Store) -> Any:
     run = Trajectory(store, "tiny.opd", 0)
-    records.kept(store, f"{run.prefix}/measured.json").get("from")
-    problems = measuring.problems(store, run)
+    records.parse_fields(store, f"{run.prefix}/measured.json").get("from")
+    problems = measuring.read_problems(store, run)
     others_said = [found for found in audit.audit(store).findings if "measured.json" not in found.key]
     return problems, len(others_said)
 
@@ -235,8 +237,8 @@ def _plant_table(store: Store) -> None:
 
 def _table(store: Store) -> Any:
     item = classify(PARTITION)
-    found = lake.written(store, "training", recipe="tiny.opd", seed=0)
-    if others.check(store, item):
+    found = lake.read_partition(store, "training", recipe="tiny.opd", seed=0)
+    if others.check_object(store, item):
         return NOTHING
     return found is not None and found.to_dicts()
 
@@ -420,7 +422,7 @@ TARGETS = {
         names="moments/",
     ),
     "planes": Target(
-        plant=lambda s: s.write("code", codec.delta(*(_weights(t)[Q] for t in (1, 0)))),
+        plant=lambda s: s.write("code", codec.encode_delta(*(_weights(t)[Q] for t in (1, 0)))),
         hurt={"code": BYTES},
         read=_planes,
         pinned=False,

@@ -63,7 +63,10 @@ def test_what_a_store_raises_keeps_its_kind_and_address_on_its_way_from_a_worker
 
 def test_an_endpoint_that_is_no_url_names_its_variable():
     error = ValueError("Invalid endpoint: x:1")  # as botocore has it
-    with pytest.raises(ValueError, match=r"^AWS_ENDPOINT_URL x:1 is no URL; "), Store("memory://a")._asked("b"):
+    with (
+        pytest.raises(ValueError, match=r"^AWS_ENDPOINT_URL x:1 is no URL; "),
+        Store("memory://a")._name_object_in_errors("b"),
+    ):
         raise error
 
 

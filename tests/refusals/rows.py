@@ -256,9 +256,9 @@ def _stored() -> list[Row]:
     drawn, told = f"{RUN}/rollouts/steps-00000001-00000007.parquet", f"{RUN}/measured.json"
 
     def problems(place: Place) -> object:
-        from pipelines.runs.geometry.measuring import problems
+        from pipelines.runs.geometry.measuring import read_problems
 
-        return problems(place.store, opd(place))
+        return read_problems(place.store, opd(place))
 
     def rollouts(place: Place) -> object:
         from pipelines.store.rollouts import Rollouts
@@ -277,7 +277,7 @@ def _stored() -> list[Row]:
             place.store.write(key, data)
 
     hill = lambda rows, **partition: lambda p: lake.write(p.store, "hill", rows, **partition)
-    written = lambda p: lake.written(p.store, "training", recipe="tiny.opd", seed=0)
+    written = lambda p: lake.read_partition(p.store, "training", recipe="tiny.opd", seed=0)
     parts = [
         ("manifest", "a flipped bit", export, change(manifest, flipped)),
         ("manifest", "cut short", export, change(manifest, half)),

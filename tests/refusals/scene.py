@@ -54,7 +54,7 @@ def furnished() -> dict[str, bytes]:
             store.write(f"ckpt/{step}/{name}", data)
     asked = Measurement(tables=("update_norm", "locking"))
     ref = f"{store.uri}/ckpt"
-    imports.measure_import(imports.plan(store, f"{ref}/0", [(1, f"{ref}/1")], asked, "mine"), serial=True)
+    imports.measure_import(imports.plan_import(store, f"{ref}/0", [(1, f"{ref}/1")], asked, "mine"), serial=True)
     return {key: store.read(key) for key in store.find("") if not key.startswith("ckpt/")}
 
 
@@ -166,7 +166,7 @@ def saying(sealed: bool = True, **fields: Any) -> Callable[[bytes], bytes]:
         facts = json.loads(data)
         facts.pop(seal.FIELD, None)
         facts = {name: value for name, value in (facts | fields).items() if value is not None}
-        return (json.dumps(seal.sealed(facts) if sealed else facts, indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(seal.add_checksum(facts) if sealed else facts, indent=1, sort_keys=True) + "\n").encode()
 
     return change
 

@@ -25,7 +25,7 @@ from pipelines.bench.load import Load
 from pipelines.bench.row import Row, row
 from pipelines.bench.sizes import Sizes
 from pipelines.lake import TABLES, scan
-from pipelines.lake.lake import encoded, partition_key
+from pipelines.lake.lake import encode_partition, partition_key
 from pipelines.store.objects import Store
 
 TABLE, ARM, SEEDS = "locking", "bench.arm-0", 5
@@ -76,7 +76,7 @@ def fill(store: Store, sizes: Sizes, tell: Callable[[float], None] = lambda shar
         keys = {"recipe": f"bench.arm-{place // SEEDS}", "seed": place % SEEDS}
         values = pl.Series("similarity", draw.random(grid.height))
         frame = grid.with_columns(values, *(pl.lit(value).alias(column) for column, value in keys.items()))
-        data = encoded(frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items()))
+        data = encode_partition(frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items()))
         key = partition_key(TABLE, **keys)
         if store.local:
             path = Path(store.path(key))

@@ -14,7 +14,7 @@ class Given:
     notes: tuple[str, ...] = ()
 
 
-def under(prefix: str, base: str | None = None) -> Given:
+def list_checkpoints(prefix: str, base: str | None = None) -> Given:
     """The complete checkpoints of a training run; its step 0 is the base where none is given.
 
     Errors: ValueError without a base or a snapshot; as `open_trajectory`.

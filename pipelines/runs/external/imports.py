@@ -23,8 +23,8 @@ from pipelines.lake.lake import file_of, partition_key
 from pipelines.lake.vouching import SHA256
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.geometry import records
-from pipelines.runs.geometry.measuring import Progress, book, forget, largest_first, measure
-from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.measuring import Progress, book_cpu, delete_unused_parts, largest_first, measure_tasks
+from pipelines.runs.geometry.parts import list_entries, missing_units
 from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found
 from pipelines.runs.provenance import provenance
@@ -58,7 +58,7 @@ class Import:
     notes: tuple[str, ...]  # what is left out, cut or taken as the same
 
 
-def plan(
+def plan_import(
     store: Store,
     base: str,
     snapshots: Sequence[tuple[int, str]],
@@ -81,14 +81,14 @@ def plan(
     _require_steps([step for step, _ in snapshots])
     start = open_checkpoint("base", base)
     recipe = f"{STUDY}.{name or start.stamp[:12]}"
-    number, stored = records.newest(store, recipe)
+    number, stored = records.read_newest(store, recipe)
     kept: dict[int, dict] = {int(step): found for step, found in stored["snapshots"].items()} if stored else {}
-    given, gone = _opened(snapshots, kept)
+    given, gone = _open_checkpoints(snapshots, kept)
     pairings = {step: pair(start, checkpoint) for step, checkpoint in given.items()}
     if stored is not None:
         records.require_extends(stored, recipe, start, given)
     held = matrices(start)
-    described = kept | {step: _described(held, given[step], pairings[step]) for step in given}
+    described = kept | {step: _describe_snapshot(held, given[step], pairings[step]) for step in given}
     steps = tuple(sorted(described))
     record = {
         "layout": records.LAYOUT,
@@ -97,10 +97,12 @@ def plan(
     }
     made_from = records.of_table(record, measurement, VERSION, wanted)
     tables = dict.fromkeys(measurement.tables, made_from)
-    fresh = stored is not None and all(records.vouches(stored, store, recipe, table, made_from) for table in tables)
+    fresh = stored is not None and all(
+        records.matches_rows(stored, store, recipe, table, made_from) for table in tables
+    )
     work = []
     if not fresh:
-        pairings |= {step: pair(start, found) for step in kept if (found := _reopened(step, kept, given))}
+        pairings |= {step: pair(start, found) for step in kept if (found := _reopen_snapshot(step, kept, given))}
         work = _tasks(store, recipe, start, described, pairings, measurement, wanted)
         _require_kept(work, described)
     notes = dict.fromkeys(gone + [note for step in steps for note in described[step]["notes"]])
@@ -114,7 +116,7 @@ def plan(
         record=record | {"tables": stored["tables"] if stored else {}},
         stored=stored,
         number=number,
-        anew=partial(plan, store, base, list(snapshots), measurement, name, roles),
+        anew=partial(plan_import, store, base, list(snapshots), measurement, name, roles),
         tables=tables,
         notes=tuple(notes),
     )
@@ -135,12 +137,12 @@ def measure_import(imported: Import, *, serial: bool = False, progress: Progress
         store.require_writable()
         earlier = clock.seconds.get("measure", [0.0, 0.0])[1]
         with clock.phase("measure"):
-            measured = measure(imported.work, serial=serial, progress=progress)
-        book(clock, measured)
+            measured = measure_tasks(imported.work, serial=serial, progress=progress)
+        book_cpu(clock, measured)
         clock.seconds["measure"][1] += earlier
-        if _written(imported, measured):
+        if _write_import(imported, measured):
             write_timing(store, STUDY, recipe, 0, imported.steps[-1], clock)
-            forget(store, measured.stale)
+            delete_unused_parts(store, measured.stale)
             return measured.problems
         imported = imported.anew()
     raise ValueError(
@@ -148,7 +150,7 @@ def measure_import(imported: Import, *, serial: bool = False, progress: Progress
     )
 
 
-def _written(imported: Import, measured: Found) -> bool:
+def _write_import(imported: Import, measured: Found) -> bool:
     """Write the record, then the tables; False where another call's record came before or meanwhile.
 
     A call that is killed between leaves tables that are not those of the record: the next one measures them again.
@@ -167,7 +169,7 @@ def _written(imported: Import, measured: Found) -> bool:
             return False
     for table, data in files.items():
         store.write(partition_key(table, recipe=recipe, seed=0), data)
-    return records.generations(store, recipe).newest() == number
+    return records.record_generations(store, recipe).newest() == number
 
 
 def require_name(name: str) -> None:
@@ -197,13 +199,13 @@ def _require_steps(steps: list[int]) -> None:
             raise ValueError(f"step {step} is given {steps.count(step)} times; give each step one checkpoint")
 
 
-def _described(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pairing) -> dict[str, Any]:
+def _describe_snapshot(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pairing) -> dict[str, Any]:
     """What the record says of a snapshot. held: the weights of the base."""
     absent = sorted(held.keys() - pairing.pairs.keys())
     return {"ref": checkpoint.ref, "stamp": checkpoint.stamp, "notes": list(pairing.notes), "absent": absent}
 
 
-def _opened(
+def _open_checkpoints(
     snapshots: Sequence[tuple[int, str]], kept: Mapping[int, records.Record]
 ) -> tuple[dict[int, Checkpoint], list[str]]:
     """The given checkpoints by step, and a note for each that is gone and is recorded with the same address.
@@ -216,13 +218,13 @@ def _opened(
             given[step] = open_checkpoint(f"snapshot {step}", ref)
         except ValueError as error:
             recorded = kept[step]["ref"] if step in kept else ""
-            if recorded not in (ref, normalise(ref)) or not _gone(recorded):
+            if recorded not in (ref, normalise(ref)) or not _is_gone(recorded):
                 raise
             notes.append(f"{error}; what was measured of it is used")
     return given, notes
 
 
-def _gone(uri: str) -> bool:
+def _is_gone(uri: str) -> bool:
     """Whether nothing is at an address, and that can be said."""
     folder, _, name = uri.rpartition("/")
     try:
@@ -231,7 +233,7 @@ def _gone(uri: str) -> bool:
         return False
 
 
-def _reopened(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:
+def _reopen_snapshot(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:
     """A recorded snapshot that is not given, or None where it is gone. Errors: ValueError where it has changed."""
     if step in given:
         return None
@@ -291,8 +293,8 @@ def _require_kept(work: list[MatrixTask], described: dict[int, dict]) -> None:
     """Errors: ValueError for a snapshot that is gone and of which not everything asked for is kept."""
     for task in work:
         gone = [one.step for one in task.pairs if one.after.ref is None]
-        entries = peek(task) if gone else []
-        missing = lacking(task, entries) if gone else {}
+        entries = list_entries(task) if gone else []
+        missing = missing_units(task, entries) if gone else {}
         lack_nulls = [pair for pair in task.pairs if "nulls" in missing.get(pair.step, ())]
         if not all(any(entry.serves(task, pair, FIXED) for entry in entries) for pair in lack_nulls):
             missing.setdefault(task.final.step, ("nulls",))  # which is read for that null of any step

@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 
 from pipelines.runs.external.imports import Import
 from pipelines.runs.geometry import estimates
-from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.parts import list_entries, missing_units
 from pipelines.runs.geometry.tasks import UNIT, MatrixTask
-from pipelines.store.bases import known
+from pipelines.store.bases import find_cached
 from pipelines.store.objects import Store
 
 GFLOPS = 50.0  # of a large f32 product, one thread of a recent server core: half of what the fastest have
@@ -49,11 +49,11 @@ class Outline:
         return total
 
 
-def outline(imported: Import, gflops: float) -> Outline:
+def outline_import(imported: Import, gflops: float) -> Outline:
     """gflops: the rate of a large f32 product on the machine that will measure."""
     by_role: dict[str, Line] = {}
     work = sorted(imported.work, key=lambda task: task.name)
-    wanted = [lacking(task, peek(task)) for task in work]
+    wanted = [missing_units(task, list_entries(task)) for task in work]
     kept = _Kept(imported.store, work)
     for task, missing in zip(work, wanted, strict=True):
         by_role.setdefault(task.role, Line()).add(_line(task, missing, kept, gflops))
@@ -63,14 +63,15 @@ def outline(imported: Import, gflops: float) -> Outline:
         tuple(step for step in imported.steps if step not in waiting),
         tuple(sorted(waiting)),
         max(
-            (task.memory_of(_asked(missing)) for task, missing in zip(work, wanted, strict=True) if missing), default=0
+            (task.memory_of(_requested_tables(missing)) for task, missing in zip(work, wanted, strict=True) if missing),
+            default=0,
         ),
     )
 
 
 def core_seconds(imported: Import, gflops: float = GFLOPS) -> float:
     """Estimated CPU seconds of what no part holds yet, before torch is there to measure the machine's rate."""
-    cost = sum(task.cost_of(lacking(task, peek(task))) for task in imported.work)
+    cost = sum(task.cost_of(missing_units(task, list_entries(task))) for task in imported.work)
     return cost * UNIT / (gflops * 1e9)
 
 
@@ -82,8 +83,8 @@ class _Kept:
 
         sources = {pair.before.identity for task in work for pair in task.pairs if task.projection and pair.before.ref}
         q = estimates.width(work[0].measurement.k) if work else 0
-        self.factors = known(store, f"factors-{q}", sources)
-        self.masks = known(store, "masks-" + "-".join(f"{alpha:g}" for alpha in Settings().alpha), sources)
+        self.factors = find_cached(store, f"factors-{q}", sources)
+        self.masks = find_cached(store, "masks-" + "-".join(f"{alpha:g}" for alpha in Settings().alpha), sources)
 
 
 def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gflops: float) -> Line:
@@ -92,7 +93,7 @@ def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gf
     if not pairs:
         return line
     source, k = pairs[0].before.identity, task.measurement.k
-    asked = _asked(missing)
+    asked = _requested_tables(missing)
     if task.projection:
         for size, needs, there in (
             (estimates.base_bytes, estimates.BASED, kept.factors),
@@ -118,5 +119,5 @@ def _blocks(task: MatrixTask) -> bool:
     return not task.projection and any(pair.after.ref and pair.after.ref.nbytes > task.at_once for pair in task.pairs)
 
 
-def _asked(missing: dict[int, tuple[str, ...]]) -> set[str]:
+def _requested_tables(missing: dict[int, tuple[str, ...]]) -> set[str]:
     return {table for tables in missing.values() for table in tables}

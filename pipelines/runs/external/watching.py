@@ -14,7 +14,7 @@ INTERVAL = 30.0  # seconds between polls
 FIRST = 2.0  # seconds between the first two polls, at most
 
 
-def arrivals(
+def wait_for_checkpoints(
     prefix: str,
     *,
     interval: float = INTERVAL,
@@ -30,7 +30,7 @@ def arrivals(
     seen: dict[int, str] = {}  # stamps at the last poll
     pause = min(FIRST, interval)
     while True:
-        ready, seen = look(prefix, told, seen)
+        ready, seen = poll_folder(prefix, told, seen)
         if ready:
             told |= {step for step, _ in ready}
             yield ready
@@ -40,7 +40,9 @@ def arrivals(
         pause = interval
 
 
-def look(prefix: str, told: Container[int], seen: Mapping[int, str]) -> tuple[list[tuple[int, str]], dict[int, str]]:
+def poll_folder(
+    prefix: str, told: Container[int], seen: Mapping[int, str]
+) -> tuple[list[tuple[int, str]], dict[int, str]]:
     """One poll: what became ready (step, ref) besides what was told of, and the stamps to give to the next poll."""
     now = _complete(prefix, told)
     ready = [(step, ref) for step, (ref, stamp) in now.items() if seen.get(step) == stamp]

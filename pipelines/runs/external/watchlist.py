@@ -27,7 +27,7 @@ class Watch:
         return f"{ROOT}/{self.name}.json"
 
 
-def add(store: Store, name: str, prefix: str, against: tuple[str, ...], base: str | None = None) -> Watch:
+def add_watch(store: Store, name: str, prefix: str, against: tuple[str, ...], base: str | None = None) -> Watch:
     """Watch a prefix from now on, in place of what was watched under the name; relative paths are kept whole.
 
     Errors: ValueError for a name that is no import's, no prefix, no reference, or a base that cannot be read.
@@ -59,12 +59,12 @@ def read(store: Store, name: str) -> Watch:
         raise ValueError(f"{key} does not say what is watched; watch {name} again with `opd watch`") from None
 
 
-def names(store: Store) -> list[str]:
+def list_watches(store: Store) -> list[str]:
     """All that is watched."""
     return sorted(name.removesuffix(".json") for name in store.list(ROOT) if name.endswith(".json"))
 
 
-def end(store: Store, name: str) -> None:
+def remove_watch(store: Store, name: str) -> None:
     """Watch it no more; what was measured stays. Errors: ValueError for a name that is not watched."""
     read(store, name)
     store.remove(f"{ROOT}/{name}.json")

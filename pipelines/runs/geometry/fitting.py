@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pipelines.runs.cluster.deaths import tell
 from pipelines.runs.cluster.room import gb
-from pipelines.runs.geometry.parts import lacking, peek
+from pipelines.runs.geometry.parts import list_entries, missing_units
 from pipelines.runs.geometry.tasks import MatrixTask
 
 GRAIN = 2**26  # bytes in which memory is asked for: tasks that ask for the same share their workers' leases
@@ -18,31 +18,31 @@ SMALLEST = 2**20  # bytes of the smallest block
 LARGE = (("nulls",), ("nulls", "locking"), ("nulls", "locking", "spectral_drift"))  # tables in the order of their need
 
 
-def fitted(work: Sequence[MatrixTask], room: float) -> list[MatrixTask]:
+def fit_tasks(work: Sequence[MatrixTask], room: float) -> list[MatrixTask]:
     """The tasks as they are done where a worker has `room` bytes. Errors: ValueError naming a matrix that has not."""
-    return [task if task.memory <= room else _fitted(task, room) for task in work]
+    return [task if task.memory <= room else _fit_task(task, room) for task in work]
 
 
-def asked(task: MatrixTask) -> int:
+def requested_memory(task: MatrixTask) -> int:
     """Bytes that Ray is asked for."""
     return -(-task.memory // GRAIN) * GRAIN
 
 
-def smaller(task: MatrixTask) -> MatrixTask:
+def shrink_task(task: MatrixTask) -> MatrixTask:
     """The task with a quarter of its block, where it has blocks; counts, and so its rows, are the same."""
     if task.projection or task.at_once <= SMALLEST:
         return task
     return replace(task, block=max(SMALLEST, task.at_once // 4), needs=0)
 
 
-def _fitted(task: MatrixTask, room: float) -> MatrixTask:
-    missing = {table for tables in lacking(task, peek(task)).values() for table in tables}
+def _fit_task(task: MatrixTask, room: float) -> MatrixTask:
+    missing = {table for tables in missing_units(task, list_entries(task)).values() for table in tables}
     needs = task.memory_of(missing)
     if needs <= room:  # the rest was measured before
         return replace(task, needs=needs)
     tried = task
     while not task.projection and tried.at_once > SMALLEST:
-        tried = smaller(tried)
+        tried = shrink_task(tried)
         if (less := tried.memory_of(missing)) <= room:
             tell(
                 f"{task.name}: {gb(needs)} of memory are needed and a worker can have {gb(room)}; it is compared in "
@@ -51,11 +51,11 @@ def _fitted(task: MatrixTask, room: float) -> MatrixTask:
             return replace(tried, needs=less)
     raise ValueError(
         f"{task.name} needs {gb(needs)} of memory and a worker can have {gb(room)}; "
-        f"{_without(task, missing, room)}use a machine with more memory (RAY_ADDRESS names a cluster)"
+        f"{_tables_to_skip(task, missing, room)}use a machine with more memory (RAY_ADDRESS names a cluster)"
     )
 
 
-def _without(task: MatrixTask, missing: Collection[str], room: float) -> str:
+def _tables_to_skip(task: MatrixTask, missing: Collection[str], room: float) -> str:
     """Which tables to leave out, where that is enough."""
     for tables in LARGE:
         rest = [table for table in missing if table not in tables]

@@ -22,14 +22,14 @@ from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import capacity, fan_out
 from pipelines.runs.geometry import estimates, records
-from pipelines.runs.geometry.fitting import asked, fitted, smaller
-from pipelines.runs.geometry.splitting import split
+from pipelines.runs.geometry.fitting import fit_tasks, requested_memory, shrink_task
+from pipelines.runs.geometry.splitting import split_tasks
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found, measure_matrix
 from pipelines.store import proof
-from pipelines.store.document import facts as facts_of
+from pipelines.store.document import parse_object as facts_of
 from pipelines.store.matrix import MatrixRef
-from pipelines.store.names import shown
+from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
@@ -44,18 +44,18 @@ def largest_first(work: Iterable[MatrixTask]) -> list[MatrixTask]:
     return sorted(work, key=lambda task: (-task.cost, task.name))
 
 
-def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
+def measure_tasks(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
     """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first.
 
     Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
     is not what was committed.
     """
-    pieces = largest_first(split(fitted(work, capacity(serial=serial))))
+    pieces = largest_first(split_tasks(fit_tasks(work, capacity(serial=serial))))
     of = sum(piece.cost for piece in pieces)
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
     hash_files = None if serial else partial(fan_out, proof.hash_file, serial=False, done=lambda count: progress(0, of))
-    proving = proof.prove(proof.files(refs), hash_files)
+    proving = proof.verify_files(proof.list_files(refs), hash_files)
     path = gemm_path(work)
     results = fan_out(
         measure_matrix,
@@ -63,9 +63,9 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
         serial=serial,
         done=lambda cost: progress(cost, of),
         cost=lambda task: task.cost,
-        memory=asked,
+        memory=requested_memory,
         name=lambda task: task.name,
-        smaller=smaller,
+        smaller=shrink_task,
     )
     ordered = [results[index] for index in sorted(range(len(pieces)), key=lambda index: pieces[index].name)]
     tables = work[0].measurement.tables if work else ()
@@ -81,11 +81,11 @@ def measure(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda
         },
         list(dict.fromkeys(problem for found in ordered for problem in found.problems)),
         seconds,
-        _stale([piece.name for piece in pieces], results),
+        _stale_parts([piece.name for piece in pieces], results),
     )
 
 
-def _stale(names: list[str], results: list[Found]) -> list[str]:
+def _stale_parts(names: list[str], results: list[Found]) -> list[str]:
     """Parts that no piece of their matrix needs: what one piece found damaged another may have made whole again."""
     by_name: dict[str, list[Found]] = {}
     for name, found in zip(names, results, strict=True):
@@ -100,17 +100,17 @@ def gemm_path(work: list[MatrixTask]) -> str:
     from opd_ops.geometry import gemm
 
     one_thread()
-    return gemm.choose("cpu").path
+    return gemm.choose_path("cpu").path
 
 
-def book(clock: Clock, found: Found) -> None:
+def book_cpu(clock: Clock, found: Found) -> None:
     """Replace the CPU seconds of this process by those of the workers; base factors are a phase of their own too."""
     clock.seconds["measure"][1] = found.seconds["measure"][1]
     if any(found.seconds["base"]):
         clock.seconds["base"] = found.seconds["base"]
 
 
-def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
+def run_columns(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
     """The columns that say whose rows these are and what they depend on."""
     return {
         "study": recipe.study,
@@ -124,7 +124,7 @@ def facts(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
     }
 
 
-def tasks(
+def list_tasks(
     trajectory: Trajectory, steps: list[int], columns: dict[str, Any], measurement: Measurement
 ) -> list[MatrixTask]:
     """Tasks of all tensors of a run that tables were asked for of, the most expensive first."""
@@ -151,7 +151,7 @@ def tasks(
     return largest_first(task for task in work if task.tables)
 
 
-def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
+def expected_inputs(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
     """What a measurement of this run would say it was made from."""
     trajectory = Trajectory(store, recipe.name, seed)
     end = trajectory.end()
@@ -163,7 +163,7 @@ def expected(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
     }
 
 
-def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> bool:
+def is_measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> bool:
     """True when the run's tables exist and were made from its snapshots with these settings and this engine."""
     trajectory = Trajectory(store, recipe.name, seed)
     key = f"{trajectory.prefix}/measured.json"
@@ -171,7 +171,7 @@ def measured(store: Store, recipe: Recipe, seed: int, measurement: Measurement) 
         return False
     if not all(store.exists(partition_key(table, recipe=recipe.name, seed=seed)) for table in measurement.tables):
         return False
-    return records.kept(store, key).get("from") == expected(store, recipe, seed, measurement)
+    return records.parse_fields(store, key).get("from") == expected_inputs(store, recipe, seed, measurement)
 
 
 def measure_run(
@@ -189,36 +189,36 @@ def measure_run(
     if end is None:
         raise ValueError(f"{trajectory.prefix} is not complete: train it before measuring")
     key = f"{trajectory.prefix}/measured.json"
-    if measured(store, recipe, seed, measurement):
-        return problems(store, trajectory)
+    if is_measured(store, recipe, seed, measurement):
+        return read_problems(store, trajectory)
     clock = Clock()
     with clock.phase("measure"):
         steps = [step for step in end["snapshots"] if step > 0]
-        work = tasks(trajectory, steps, facts(recipe, seed, end["step"]), measurement)
-        found = measure(work, serial=serial, progress=progress)
+        work = list_tasks(trajectory, steps, run_columns(recipe, seed, end["step"]), measurement)
+        found = measure_tasks(work, serial=serial, progress=progress)
         store.remove(key)  # stopped between two tables, it must not vouch for a mixture
         for table in measurement.tables:
             lake.write(store, table, found.rows.get(table, ()), recipe=recipe.name, seed=seed)
-    book(clock, found)
+    book_cpu(clock, found)
     write_timing(store, recipe.study, recipe.name, seed, end["step"], clock)
-    description = {"from": expected(store, recipe, seed, measurement), "problems": found.problems}
+    description = {"from": expected_inputs(store, recipe, seed, measurement), "problems": found.problems}
     store.write(key, json.dumps(description, sort_keys=True).encode())
-    forget(store, found.stale)
+    delete_unused_parts(store, found.stale)
     return found.problems
 
 
-def problems(store: Store, trajectory: Trajectory) -> list[str]:
+def read_problems(store: Store, trajectory: Trajectory) -> list[str]:
     """What the measurement of a run told of; nothing before it. Errors: ValueError where that is damaged."""
     key, remedy = f"{trajectory.prefix}/measured.json", "delete it, and measure the run again"
     if not store.exists(key):
         return []
     found = facts_of(store.read(key), key, remedy).require({"problems": list})["problems"]
     if not all(isinstance(problem, str) for problem in found):
-        raise ValueError(f"{key} has problems {shown(found)}, which are no texts; {remedy}")
+        raise ValueError(f"{key} has problems {repr_short(found)}, which are no texts; {remedy}")
     return found
 
 
-def forget(store: Store, keys: Iterable[str]) -> None:
+def delete_unused_parts(store: Store, keys: Iterable[str]) -> None:
     """Delete parts that nothing needs any more."""
     for key in keys:
         store.remove(key)

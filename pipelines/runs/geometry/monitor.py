@@ -16,8 +16,8 @@ from pipelines import lake
 from pipelines.regimes import bands
 from pipelines.regimes.readings import QUANTITIES, readings
 from pipelines.runs.geometry import records
-from pipelines.runs.geometry.measuring import measure, tasks
-from pipelines.runs.geometry.measuring import problems as told
+from pipelines.runs.geometry.measuring import list_tasks, measure_tasks
+from pipelines.runs.geometry.measuring import read_problems as told
 from pipelines.runs.geometry.projecting import Line, with_projected
 from pipelines.runs.geometry.tasks import Pair
 from pipelines.store.checkpoints import Checkpoint, open_checkpoint
@@ -37,7 +37,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class WatchedRun:
     """A run with its readings (schema `report.readings.READINGS`). problems: non-finite weights by name."""
 
     study: str
@@ -81,7 +81,7 @@ class Guardrails:
         return gone.select("recipe", "seed").n_unique()
 
 
-def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True, serial: bool = True) -> Watched:
+def watch_run(store: Store, recipe: str, seed: int = 0, *, projected: bool = True, serial: bool = True) -> WatchedRun:
     """A run's readings at its snapshots so far. projected: with similarity_projected, which reads weights.
 
     Errors: ValueError in one line for a run that is not there or has no snapshot, and a checkpoint that has changed.
@@ -89,7 +89,7 @@ def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True,
     if recipe.startswith(EXTERNAL):
         return _imported(store, recipe, projected=projected, serial=serial)
     trajectory = Trajectory(store, recipe, seed)
-    if not trajectory.registered():
+    if not trajectory.is_registered():
         raise ValueError(f"there is no run {recipe} seed {seed}; runs lie under {store.uri}/runs")
     end = trajectory.end()
     steps = [step for step in (end["snapshots"] if end else trajectory.steps()) if step > 0]
@@ -97,10 +97,10 @@ def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True,
         raise ValueError(f"{recipe} seed {seed} has no snapshot after its start yet; let its training go on")
     study = trajectory.run()["identity"]["study"]
     columns = {"study": study, "recipe": recipe, "seed": seed}
-    held, problems = _written(store, recipe, seed), tuple(told(store, trajectory))
-    work = tasks(trajectory, steps if projected or held is None else [], columns, Measurement(tables=TABLES))
+    held, problems = _read_tables(store, recipe, seed), tuple(told(store, trajectory))
+    work = list_tasks(trajectory, steps if projected or held is None else [], columns, Measurement(tables=TABLES))
     if held is None:
-        measured = measure(work, serial=serial)
+        measured = measure_tasks(work, serial=serial)
         held = tuple(measured.rows[name].cast(dict(lake.TABLES[name].schema)) for name in TABLES)
         problems = tuple(measured.problems)
     found = readings(*held)
@@ -109,10 +109,10 @@ def watched(store: Store, recipe: str, seed: int = 0, *, projected: bool = True,
         stamps = {step: trajectory.digest(step) for step in (0, *steps)}
         found = with_projected(store, trajectory.prefix, found, lines, stamps, serial=serial)
     shapes = {one.name: one.shape for one in work}
-    return Watched(study=study, recipe=recipe, seed=seed, shapes=shapes, readings=found, problems=problems)
+    return WatchedRun(study=study, recipe=recipe, seed=seed, shapes=shapes, readings=found, problems=problems)
 
 
-def calibrated(
+def calibrate_bands(
     store: Store,
     names: Sequence[str],
     *,
@@ -130,7 +130,7 @@ def calibrated(
     """
     runs = [run for name in names for run in complete_runs(store, name) if run != without]
     runs = [run for run in runs if among is None or run in among]
-    runs = [run for run in runs if projected or _written(store, *run) is not None]
+    runs = [run for run in runs if projected or _read_tables(store, *run) is not None]
     if len(runs) < 2:
         found = ", ".join(f"{name} seed {seed}" for name, seed in runs) or "none"
         besides = f" besides {without[0]} seed {without[1]}" if without and without[0] in names else ""
@@ -138,7 +138,7 @@ def calibrated(
             f"a band needs two complete reference runs or more of {', '.join(names)}{besides}, and there are: {found}; "
             "train more seeds, or name more references"
         )
-    held = [watched(store, name, seed, projected=projected, serial=serial) for name, seed in runs]
+    held = [watch_run(store, name, seed, projected=projected, serial=serial) for name, seed in runs]
     for other in held[1:]:
         require_shapes(other, held[0].shapes, str(held[0]))
     known = pl.concat([one.readings for one in held])
@@ -160,7 +160,7 @@ def complete_runs(store: Store, name: str) -> list[tuple[str, int]]:
     return [(name, seed) for seed in seeds if Trajectory(store, name, seed).end() is not None]
 
 
-def judge(run: Watched, rails: Guardrails) -> pl.DataFrame:
+def judge_run(run: WatchedRun, rails: Guardrails) -> pl.DataFrame:
     """Rows of the table `monitor`. Errors: ValueError for a run of a model of another size."""
     require_shapes(run, rails.shapes, rails.references[0])
     judged = bands.judge(run.readings, rails.bands)
@@ -169,19 +169,19 @@ def judge(run: Watched, rails: Guardrails) -> pl.DataFrame:
     return judged.with_columns(pl.lit(value).alias(name) for name, value in facts.items()).select(schema.names())
 
 
-def keep(store: Store, run: Watched, rows: pl.DataFrame) -> None:
+def write_rows(store: Store, run: WatchedRun, rows: pl.DataFrame) -> None:
     """Write the run's partition of the table `monitor`, where it is another than is there.
 
     Errors: ValueError where it is, and the store takes no writes.
     """
-    stored = lake.written(store, "monitor", recipe=run.recipe, seed=run.seed)
+    stored = lake.read_partition(store, "monitor", recipe=run.recipe, seed=run.seed)
     if stored is not None and stored.equals(rows):
         return
     store.require_writable()
     lake.write(store, "monitor", rows, recipe=run.recipe, seed=run.seed)
 
 
-def require_shapes(run: Watched, shapes: Shapes, reference: str) -> None:
+def require_shapes(run: WatchedRun, shapes: Shapes, reference: str) -> None:
     """Errors: ValueError naming the first matrix in which two models differ."""
     for name in sorted(run.shapes.keys() | shapes.keys()):
         ours, theirs = run.shapes.get(name), shapes.get(name)
@@ -192,7 +192,7 @@ def require_shapes(run: Watched, shapes: Shapes, reference: str) -> None:
             )
 
 
-def rails(guardrails: Guardrails, quantity: str, view: str = "master", points: int = 25) -> tuple[Rail, ...]:
+def guard_rails(guardrails: Guardrails, quantity: str, view: str = "master", points: int = 25) -> tuple[Rail, ...]:
     """A band as points for a `Guard`, evenly spaced in the logarithm of the norm over where it is defined.
 
     Errors: ValueError where the references have no such band.
@@ -211,7 +211,7 @@ def rails(guardrails: Guardrails, quantity: str, view: str = "master", points: i
     return tuple(found)
 
 
-def guarded(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[Rail, ...]:
+def resolve_guard(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[Rail, ...]:
     """The rails of a guard: its own, or its reference's over the guard's seeds, without the run itself.
 
     Errors: ValueError naming a run of the reference that is not measured, or for fewer than two of them.
@@ -222,16 +222,16 @@ def guarded(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[Rail, .
     quantity = "similarity_previous" if guard.quantity == "similarity" else guard.quantity
     runs = [(guard.reference, number) for number in guard.seeds]
     for name, number in runs:
-        if (name, number) != (recipe, seed) and _written(store, name, number) is None:
+        if (name, number) != (recipe, seed) and _read_tables(store, name, number) is None:
             raise ValueError(f"{recipe} is guarded by {name} seed {number}, which is not measured: run it first")
-    known = calibrated(
+    known = calibrate_bands(
         store, [guard.reference], without=(recipe, seed), among=runs, quantities=(quantity,), projected=False
     )
-    return rails(known, quantity)
+    return guard_rails(known, quantity)
 
 
-def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> Watched:
-    record, held = records.read(store, recipe), _written(store, recipe, 0)
+def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> WatchedRun:
+    record, held = records.read(store, recipe), _read_tables(store, recipe, 0)
     if record is None or held is None:
         raise ValueError(
             f"there are no rows of {' and '.join(TABLES)} of {recipe}; measure it with `opd measure --name "
@@ -247,15 +247,17 @@ def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> Wa
         stamps = {0: record["base"]["stamp"]}
         for step, described in record["snapshots"].items():
             stamps[int(step)] = described["stamp"]
-            for name, (before, after) in _paired(start, int(step), described).items():
+            for name, (before, after) in _comparable_weights(start, int(step), described).items():
                 if name in names:
                     lines[name] += ((int(step), before, after),)
         found = with_projected(store, records.prefix(recipe), found, lines, stamps, serial=serial)
     problems = tuple(dict.fromkeys(p for table in TABLES for p in record["tables"].get(table, {}).get("problems", ())))
-    return Watched(study="external", recipe=recipe, seed=0, shapes=shapes, readings=found, problems=problems)
+    return WatchedRun(study="external", recipe=recipe, seed=0, shapes=shapes, readings=found, problems=problems)
 
 
-def _paired(start: Checkpoint, step: int, described: records.Record) -> dict[str, tuple[MatrixRef, MatrixRef]]:
+def _comparable_weights(
+    start: Checkpoint, step: int, described: records.Record
+) -> dict[str, tuple[MatrixRef, MatrixRef]]:
     """Comparable weights of a recorded snapshot; none where it is gone, as trainers that keep the last few leave it.
 
     Errors: ValueError where it has changed.
@@ -272,9 +274,9 @@ def _line(pairs: Sequence[Pair]) -> Line:
     return tuple((one.step, one.before.weight, one.after.weight) for one in pairs)
 
 
-def _written(store: Store, recipe: str, seed: int) -> tuple[pl.DataFrame, ...] | None:
+def _read_tables(store: Store, recipe: str, seed: int) -> tuple[pl.DataFrame, ...] | None:
     """The rows of TABLES, or None where one is not there."""
-    found = [lake.written(store, table, recipe=recipe, seed=seed) for table in TABLES]
+    found = [lake.read_partition(store, table, recipe=recipe, seed=seed) for table in TABLES]
     return tuple(one for one in found if one is not None) if all(one is not None for one in found) else None
 
 

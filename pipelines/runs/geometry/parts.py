@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, units
-from pipelines.store.document import count, parsed
+from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, table_units
+from pipelines.store.document import is_count, parse_json
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read_header
 
@@ -73,7 +73,7 @@ class Entry:
         )
 
 
-def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
+def missing_units(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
     """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
     by_step: defaultdict[int, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -84,17 +84,17 @@ def lacking(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]
         missing[pair.step] = tuple(
             table
             for table in task.tables_by_step[pair.step]
-            if not all(any(entry.serves(task, pair, unit) for entry in there) for unit in units(table))
+            if not all(any(entry.serves(task, pair, unit) for entry in there) for unit in table_units(table))
         )
     return {step: tables for step, tables in missing.items() if tables}
 
 
-def peek(task: MatrixTask) -> list[Entry]:
+def list_entries(task: MatrixTask) -> list[Entry]:
     """All entries of the task's matrix without rows and subspaces, from headers alone."""
     found: list[Entry] = []
     for key in _keys(task.store, task.folder):
         try:
-            found += _entries(parsed(read_header(task.store, key).data), None)
+            found += _entries(parse_json(read_header(task.store, key).data), None)
         except (ValueError, LookupError, TypeError, AttributeError, FileNotFoundError):
             continue
     return found
@@ -128,9 +128,9 @@ class Parts:
     def add(self, entry: Entry) -> None:
         """Take an entry, its subspaces rounded as they will be read, and write what is pending after enough work."""
         if entry.subspaces:
-            from opd_ops.geometry.fixed_point import rounded
+            from opd_ops.geometry.fixed_point import round_subspaces
 
-            entry = replace(entry, subspaces={view: rounded(each) for view, each in entry.subspaces.items()})
+            entry = replace(entry, subspaces={view: round_subspaces(each) for view, each in entry.subspaces.items()})
         self.by_step[entry.step].append(entry)
         self.pending.append(entry)
         if time.perf_counter() - self.flushed >= FLUSH:
@@ -138,7 +138,7 @@ class Parts:
 
     def flush(self) -> None:
         if self.pending:
-            data = _serialised(self.pending, self.task.gemm_path)
+            data = _serialise(self.pending, self.task.gemm_path)
             key = f"{self.task.folder}/{_name(data)}"
             self.task.store.write(key, data)
             # A damaged part may have been made whole again under its own name.
@@ -146,14 +146,14 @@ class Parts:
         self.pending, self.flushed = [], time.perf_counter()
 
     @contextmanager
-    def saved(self) -> Iterator[None]:
+    def flushing(self) -> Iterator[None]:
         """Write what is pending at the end of the block, and also before its error propagates."""
         try:
             yield
         finally:
             self.flush()
 
-    def serving(self, pair: Pair, unit: str) -> Entry | None:
+    def find_serving(self, pair: Pair, unit: str) -> Entry | None:
         return next((entry for entry in self.by_step[pair.step] if entry.serves(self.task, pair, unit)), None)
 
 
@@ -178,12 +178,12 @@ def _read(store: Store, key: str) -> list[Entry]:
         return []
     length = int.from_bytes(data[:8], "little")
     try:
-        return _entries(parsed(data[8 : 8 + length]), load(data))
+        return _entries(parse_json(data[8 : 8 + length]), load(data))
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, zlib.error, SafetensorError):
         return []
 
 
-def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
+def _serialise(entries: list[Entry], gemm_path: str) -> bytes:
     import torch
     from safetensors.torch import save
 
@@ -210,10 +210,10 @@ def _serialised(entries: list[Entry], gemm_path: str) -> bytes:
 
 
 def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> list[Entry]:
-    entries = parsed(header["__metadata__"][PART].encode())["entries"]
+    entries = parse_json(header["__metadata__"][PART].encode())["entries"]
     rows: list[Any] = [{}] * len(entries)
     if tensors is not None and ROWS in tensors:
-        rows = parsed(zlib.decompress(tensors[ROWS].numpy().tobytes()))[ROWS]
+        rows = parse_json(zlib.decompress(tensors[ROWS].numpy().tobytes()))[ROWS]
     found = []
     for i, (facts, each) in enumerate(zip(entries, rows, strict=True)):
         subspaces = {} if tensors is None else _subspaces(i, facts["subspaces"], tensors)
@@ -224,16 +224,16 @@ def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> lis
             "final": tuple(facts["final"]) if facts["final"] else None,
             "subspaces": subspaces,
         }
-        found.append(_checked(Entry(**facts)))
+        found.append(_check_entry(Entry(**facts)))
     return found
 
 
-def _checked(entry: Entry) -> Entry:
+def _check_entry(entry: Entry) -> Entry:
     """Itself. Errors: TypeError where a field cannot be what was written."""
     texts = (entry.before, entry.after, entry.dtype, *entry.tables, *entry.problems)
     rows = isinstance(entry.rows, dict) and all(isinstance(found, list) for found in entry.rows.values())
     final = entry.final is None or (len(entry.final) == 2 and isinstance(entry.final[1], str))
-    if not (count(entry.step) and all(isinstance(text, str) for text in texts) and rows and final):
+    if not (is_count(entry.step) and all(isinstance(text, str) for text in texts) and rows and final):
         raise TypeError("no entry of a part")
     return entry
 

@@ -39,13 +39,13 @@ class Course:
         return estimates.projected_bytes(refs[0].shape, stored, exact=exact) if refs else 0
 
 
-def project(course: Course) -> list[dict[str, Any]]:
+def project_end(course: Course) -> list[dict[str, Any]]:
     """Similarity to the projected end of one matrix by step and view; null with the reason where there is none."""
     one_thread()
     import torch
 
     from opd_ops.geometry.projected import similarity_to_end
-    from opd_ops.geometry.views import as_view, nonfinite, views
+    from opd_ops.geometry.views import as_view, count_nonfinite, views_of_dtype
 
     refs = {step: (before, after) for step, before, after in course.line}
     found: list[dict[str, Any]] = []
@@ -54,9 +54,9 @@ def project(course: Course) -> list[dict[str, Any]]:
             continue
         w0, now, then = refs[step][0].read(), refs[step][1].read(), refs[previous][1].read()
         exact = estimates.dense(w0.shape, refs[step][1].ref.dtype, (RANK,))
-        for view in views(now.dtype):
+        for view in views_of_dtype(now.dtype):
             value, reason = None, "weights are not finite"
-            if not any(map(nonfinite, (w0, now, then))):
+            if not any(map(count_nonfinite, (w0, now, then))):
                 start = as_view(w0, view)
                 dtype = torch.float64 if exact else torch.float32
                 e, before = ((as_view(w, view) - start).to(dtype) for w in (now, then))
@@ -73,15 +73,17 @@ def with_projected(
     prefix: of the run. lines: by matrix. stamps: of the weights by step, 0 among them.
     """
     key = f"{prefix}/projected.json"
-    kept = records.kept(store, key)
+    kept = records.parse_fields(store, key)
     steps = sorted(step for step in stamps if step > 0)
     pairs = [(step, previous) for step in steps if (previous := earlier(steps, step)) is not None]
     made_from = {str(step): [VERSION, stamps[0], stamps[previous], stamps[step]] for step, previous in pairs}
-    known = {step: found for step, found in kept.items() if _says(found) and made_from.get(step) == found["from"]}
+    known = {
+        step: found for step, found in kept.items() if _is_readable(found) and made_from.get(step) == found["from"]
+    }
     if wanted := tuple((step, previous) for step, previous in pairs if str(step) not in known):
         store.require_writable()
         courses = [Course(name=name, line=line, wanted=wanted) for name, line in sorted(lines.items())]
-        told = fan_out(project, courses, serial=serial, memory=Course.memory, name=lambda course: course.name)
+        told = fan_out(project_end, courses, serial=serial, memory=Course.memory, name=lambda course: course.name)
         rows = [row for found in told for row in found]
         for step, _ in wanted:
             views = sorted({row["view"] for row in rows if row["step"] == step})
@@ -97,7 +99,7 @@ def with_projected(
     return ordered(pl.concat([readings, more.select(readings.columns)]))
 
 
-def _says(found: Any) -> bool:
+def _is_readable(found: Any) -> bool:
     """Whether what is kept of a step can be what was kept."""
     values = found.get("values") if isinstance(found, dict) else None
     if not isinstance(values, dict) or "from" not in found:

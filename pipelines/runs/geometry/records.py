@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.lake.lake import partition_key
-from pipelines.lake.vouching import disagreement
+from pipelines.lake.vouching import find_disagreement
 from pipelines.store.checkpoints import Checkpoint
-from pipelines.store.document import facts
+from pipelines.store.document import parse_object
 from pipelines.store.generations import NONE, Generations
-from pipelines.store.names import LONGEST, escaped, shown
+from pipelines.store.names import LONGEST, escape_text, repr_short
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 
@@ -33,38 +33,38 @@ def prefix(recipe: str) -> str:
     return f"runs/{recipe}/seed-0"
 
 
-def generations(store: Store, recipe: str) -> Generations:
+def record_generations(store: Store, recipe: str) -> Generations:
     """The records of an imported trajectory, each replaced by the next."""
     return Generations(store, f"{prefix(recipe)}/import")
 
 
 def write(store: Store, recipe: str, record: Record, after: int) -> int:
     """Replace the record of number `after`; returns the new number. Errors: FileExistsError where one is newer."""
-    return generations(store, recipe).append((json.dumps(record, indent=1) + "\n").encode(), after)
+    return record_generations(store, recipe).append((json.dumps(record, indent=1) + "\n").encode(), after)
 
 
 def read(store: Store, recipe: str) -> Record | None:
     """The newest record, or None. Errors: as `newest`."""
-    return newest(store, recipe)[1]
+    return read_newest(store, recipe)[1]
 
 
-def newest(store: Store, recipe: str) -> tuple[int, Record | None]:
+def read_newest(store: Store, recipe: str) -> tuple[int, Record | None]:
     """The newest record and its number; NONE and None where there is none.
 
     Errors: ValueError for a record of another layout, or one that is not what was written.
     """
-    records = generations(store, recipe)
+    records = record_generations(store, recipe)
     try:
         number, data = records.read()
     except (FileNotFoundError, NotADirectoryError):
         return NONE, None
-    return number, _opened(data, records.key(number))
+    return number, _parse_record(data, records.key(number))
 
 
-def _opened(data: bytes, key: str) -> Record:
-    stored = facts(data, key, ANOTHER)
+def _parse_record(data: bytes, key: str) -> Record:
+    stored = parse_object(data, key, ANOTHER)
     if stored.get("layout") != LAYOUT:
-        layout = shown(stored.get("layout"))
+        layout = repr_short(stored.get("layout"))
         raise ValueError(f"{key} has layout {layout} and this version reads {LAYOUT}; {ANOTHER}")
     try:
         right = next((False for fits in _parts(stored) if not fits), True)
@@ -75,10 +75,10 @@ def _opened(data: bytes, key: str) -> Record:
     return stored
 
 
-def kept(store: Store, key: str) -> Record:
+def parse_fields(store: Store, key: str) -> Record:
     """The fields of a record that is made again when it is damaged: none where it is, or is absent."""
     try:
-        return facts(store.read(key), key, "")
+        return parse_object(store.read(key), key, "")
     except (FileNotFoundError, ValueError):
         return {}
 
@@ -106,13 +106,13 @@ def of_table(record: Record, measurement: Measurement, engine: int, roles: tuple
     }
 
 
-def vouches(stored: Record, store: Store, recipe: str, table: str, made_from: Record) -> bool:
+def matches_rows(stored: Record, store: Store, recipe: str, table: str, made_from: Record) -> bool:
     """Whether the rows of a table are there and of these weights, settings and engine."""
     found = stored["tables"].get(table)
     if found is None or {name: found[name] for name in made_from} != made_from:
         return False
     try:
-        return not disagreement(table, store.read(partition_key(table, recipe=recipe, seed=0)), found)
+        return not find_disagreement(table, store.read(partition_key(table, recipe=recipe, seed=0)), found)
     except FileNotFoundError:
         return False
 
@@ -121,14 +121,14 @@ def require_extends(stored: Record, recipe: str, start: Checkpoint, given: dict[
     """Errors: ValueError when the record is of another base or has other contents at a given step."""
     if stored["base"]["stamp"] != start.stamp:
         raise ValueError(
-            f"{recipe} was imported with the base {_shown(stored['base'])}, not with "
+            f"{recipe} was imported with the base {_format_value(stored['base'])}, not with "
             f"{start.ref} ({start.stamp[:12]}), or that was written again; choose another --name"
         )
     for step, checkpoint in given.items():
         before = stored["snapshots"].get(str(step))
         if before and before["stamp"] != checkpoint.stamp:
             raise ValueError(
-                f"{recipe} has other weights at step {step} ({_shown(before)}) than {checkpoint.ref} "
+                f"{recipe} has other weights at step {step} ({_format_value(before)}) than {checkpoint.ref} "
                 f"({checkpoint.stamp[:12]}), or they were written again; choose another --name or the right step"
             )
 
@@ -137,7 +137,7 @@ def require_unchanged(step: int, recorded: Record, found: Checkpoint) -> None:
     """Errors: ValueError when a recorded snapshot is not what it was."""
     if found.stamp != recorded["stamp"]:
         raise ValueError(
-            f"{found} has changed since it was imported ({escaped(recorded['stamp'][:12])}, now {found.stamp[:12]}); "
+            f"{found} has changed since it was imported ({escape_text(recorded['stamp'][:12])}, now {found.stamp[:12]}); "
             f"{remedy(step)}"
         )
 
@@ -147,5 +147,5 @@ def remedy(step: int) -> str:
     return f"give it as --snapshot {step}=REF where it lies now, or import what is at hand under another --name"
 
 
-def _shown(recorded: Record) -> str:
-    return escaped(f"{recorded['ref'][:LONGEST]} ({recorded['stamp'][:12]})")
+def _format_value(recorded: Record) -> str:
+    return escape_text(f"{recorded['ref'][:LONGEST]} ({recorded['stamp'][:12]})")

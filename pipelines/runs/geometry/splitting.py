@@ -14,7 +14,7 @@ SHARE = 32  # a task is split whose cost is more than the sum of all over this
 LEAST = 25_000  # units of cost, half a second at 50 Gflop/s: of less than that the overhead of a second task shows
 
 
-def split(work: Sequence[MatrixTask]) -> list[MatrixTask]:
+def split_tasks(work: Sequence[MatrixTask]) -> list[MatrixTask]:
     """The tasks with the large ones in two pieces, each of its own tables."""
     most = max(LEAST, sum(task.cost for task in work) // SHARE)
     return [piece for task in work for piece in (_pieces(task) if task.cost > most else (task,))]

@@ -162,6 +162,6 @@ class MatrixTask:
         return self.views if self.dtype in estimates.MASTER else 1
 
 
-def units(table: str) -> tuple[str, ...]:
+def table_units(table: str) -> tuple[str, ...]:
     """What an entry holds of a table: all of it, or of nulls each null, of which one depends on the final step."""
     return (SHUFFLED, FIXED) if table == "nulls" else (table,)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.lake.lake import compact
 from pipelines.runs.clock import Clock
 from pipelines.runs.cluster.attach import one_thread
-from pipelines.runs.geometry.parts import Entry, Parts, Rows, lacking
-from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, units
+from pipelines.runs.geometry.parts import Entry, Parts, Rows, missing_units
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, table_units
 from pipelines.store.bases import BaseCache
 from pipelines.studies.pairs import choose_pairs
 
@@ -46,10 +46,10 @@ def measure_matrix(task: MatrixTask) -> Found:
     with clock.phase("measure"):
         parts = Parts(task)
         work = _Work(task, parts)
-        with parts.saved():
+        with parts.flushing():
             work.snapshots()
             work.nulls()
-        rows, problems = _assembled(task, parts)
+        rows, problems = _assemble_rows(task, parts)
     if any(work.base):
         clock.seconds["base"] = work.base
     return Found(rows, problems, clock.seconds, parts.stale)
@@ -60,7 +60,7 @@ class _Work:
 
     def __init__(self, task: MatrixTask, parts: Parts) -> None:
         self.task, self.parts = task, parts
-        self.wanted = lacking(task, parts.entries)
+        self.wanted = missing_units(task, parts.entries)
         self.base = [0.0, 0.0]  # wall and CPU seconds of base factors
 
     def snapshots(self) -> None:
@@ -74,9 +74,9 @@ class _Work:
                 for pair in pairs:
                     self.parts.add(self._by_rows(pair, tables))
             else:
-                self._against(pairs, tables)
+                self._group_by_base(pairs, tables)
 
-    def _against(self, pairs: list[Pair], tables: tuple[str, ...]) -> None:
+    def _group_by_base(self, pairs: list[Pair], tables: tuple[str, ...]) -> None:
         """Snapshots that share W0 and what they lack."""
         with self._matrix(pairs[0].before, tables) as matrix:
             for pair in pairs:
@@ -85,7 +85,7 @@ class _Work:
     def nulls(self) -> None:
         """The rows of `nulls`: each null of each step that lacks it."""
         wanted = {
-            pair.step: [unit for unit in units("nulls") if self.parts.serving(pair, unit) is None]
+            pair.step: [unit for unit in table_units("nulls") if self.parts.find_serving(pair, unit) is None]
             for pair in self.task.pairs
             if "nulls" in self.wanted.get(pair.step, ())
         }
@@ -155,7 +155,7 @@ class _Work:
     def _by_rows(self, pair: Pair, tables: tuple[str, ...]) -> Entry:
         """Support alone, a block of rows after the other."""
         from opd_ops.geometry.suite import Matrix
-        from opd_ops.geometry.views import dtype_name, nonfinite
+        from opd_ops.geometry.views import count_nonfinite, dtype_name
 
         before, after = pair.before.weight, _readable(pair.after, pair).weight
         rows = max(1, self.task.at_once * before.shape[0] // max(_nbytes(pair), 1))
@@ -165,7 +165,7 @@ class _Work:
             end = min(begin + rows, before.shape[0])
             base, weight = before.read_rows(begin, end), after.read_rows(begin, end)
             matrix = Matrix(base, settings=self._settings(tables), projection=False)
-            broken = [broken[0] + matrix.broken, broken[1] + nonfinite(weight)]
+            broken = [broken[0] + matrix.broken, broken[1] + count_nonfinite(weight)]
             dtype = dtype_name(weight.dtype)
             for row in matrix.snapshot(pair.step, weight).rows["update_support"]:
                 whole = merged.setdefault(row["view"], row | {"numel": 0, "unchanged": 0})
@@ -204,18 +204,18 @@ def _nbytes(pair: Pair) -> int:
     return max(source.ref.nbytes for source in (pair.before, pair.after) if source.ref)
 
 
-def _assembled(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame], list[str]]":
+def _assemble_rows(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame], list[str]]":
     """Rows of all tables in order of steps, whichever parts they lie in, and what is said of non-finite weights."""
-    from opd_ops.geometry.snapshot import Snapshot, paired
-    from opd_ops.geometry.suite import NullRows, compared
+    from opd_ops.geometry.snapshot import Snapshot, locking_columns
+    from opd_ops.geometry.suite import NullRows, compare_nulls
 
     rows: Rows = {table: [] for table in task.measurement.tables}
     problems: dict[str, None] = {}
     shuffled: list[NullRows] = []
     for pair in task.pairs:
         for table in task.tables_by_step[pair.step]:
-            for unit in units(table):
-                entry = parts.serving(pair, unit)
+            for unit in table_units(table):
+                entry = parts.find_serving(pair, unit)
                 assert entry is not None
                 problems |= dict.fromkeys(entry.problems)
                 if unit == SHUFFLED:
@@ -223,11 +223,11 @@ def _assembled(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame]
                 else:
                     rows[table] += entry.rows.get(table, [])
     if shuffled:
-        rows["nulls"] += compared(shuffled, task.final.step)
+        rows["nulls"] += compare_nulls(shuffled, task.final.step)
     found = {table: compact(table, each, task.columns) for table, each in rows.items()}
     if "locking" in task.tables:
-        held = [entry for pair in task.pairs if (entry := parts.serving(pair, "locking"))]
+        held = [entry for pair in task.pairs if (entry := parts.find_serving(pair, "locking"))]
         taken = [Snapshot(entry.step, entry.dtype, {}, entry.subspaces) for entry in held]
-        columns = paired(taken, partial(choose_pairs, choice=task.measurement.locking_pairs))
+        columns = locking_columns(taken, partial(choose_pairs, choice=task.measurement.locking_pairs))
         found["locking"] = compact("locking", columns, task.columns)
     return found, [f"{task.name}: {problem}" for problem in problems]

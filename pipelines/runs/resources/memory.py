@@ -102,7 +102,7 @@ def _configuration(store: Store, start: Start, seed: int) -> Mapping[str, Any] |
         return vars(start.architecture)
     if isinstance(start, FinalOf | SnapshotOf):
         trajectory = Trajectory(store, start.recipe, seed if start.seed is None else start.seed)
-        return trajectory.run()["model"] if trajectory.registered() else None
+        return trajectory.run()["model"] if trajectory.is_registered() else None
     if start.ref.startswith("models/"):
         key = f"{start.ref}/config.json"
         return json.loads(store.read(key)) if store.exists(key) else None

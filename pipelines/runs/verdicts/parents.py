@@ -25,18 +25,18 @@ class Orphan:
         )
 
 
-def orphans(store: Store, study: Study) -> list[Orphan]:
+def find_orphans(store: Store, study: Study) -> list[Orphan]:
     """Runs of a study whose recorded start is not what their parent's snapshot holds; absent parents say nothing."""
     there, runs = set(store.list("runs")), []
     for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
         for seed in study.seeds:
             trajectory = Trajectory(store, recipe.name, seed)
-            if trajectory.registered() and (parent := _changed(trajectory)):
+            if trajectory.is_registered() and (parent := _changed_parent(trajectory)):
                 runs.append(Orphan(recipe.name, seed, parent))
     return runs
 
 
-def _changed(trajectory: Trajectory) -> str | None:
+def _changed_parent(trajectory: Trajectory) -> str | None:
     """The parent of a run, where it holds other weights than the run was made from."""
     facts = trajectory.run()
     start = facts["identity"].get("start") or {}
@@ -44,7 +44,7 @@ def _changed(trajectory: Trajectory) -> str | None:
         return None
     seed = trajectory.seed if start.get("seed") is None else start["seed"]
     parent = Trajectory(trajectory.store, start["recipe"], seed)
-    if not parent.registered():
+    if not parent.is_registered():
         return None
     end = parent.end() if start["kind"] == "final" else {"step": start["step"]}
     if end is None or end["step"] not in parent.steps():

@@ -17,7 +17,7 @@ def siblings(study: Study) -> list[str]:
     return [recipe.arm for recipe in study.every_arm() if recipe.start in starts]
 
 
-def predict(store: Store, study: Study) -> pl.DataFrame:
+def write_predictions(store: Store, study: Study) -> pl.DataFrame:
     """Correlate what the lake holds of a study, and write `lake/predictions/study=<s>/`."""
     tables = {name: lake.scan(name, store.uri).filter(pl.col("study") == study.name) for name in READ}
     rows = predictions(study.name, tables, siblings(study))

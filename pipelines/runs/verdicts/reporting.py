@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import lake
-from pipelines.lake.lake import layout
+from pipelines.lake.lake import describe_layout
 from pipelines.regimes.references import SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
@@ -35,11 +35,11 @@ def inputs_key(recipe: str) -> str:
     return f"reports/{recipe}/inputs.json"
 
 
-def references(store: Store) -> list[str]:
+def reference_studies(store: Store) -> list[str]:
     """Studies of which the reference arms are measured over enough seeds to judge others by."""
     from pipelines.runs.verdicts import judging
 
-    known = judging.known(store)
+    known = judging.measured_recipes(store)
     studies = {recipe.partition(".")[0] for recipe in known if not recipe.startswith(IMPORTED)}
     arms = {study: judging.labels_of(study) for study in sorted(studies)}
     return [
@@ -49,7 +49,7 @@ def references(store: Store) -> list[str]:
     ]
 
 
-def publish(store: Store, recipe: str) -> str:
+def publish_import(store: Store, recipe: str) -> str:
     """Draw and write the page of the import `recipe` (external.NAME) where it is not of its inputs; returns its key.
 
     The same record, tables and references give the same bytes. Errors: ValueError where nothing was imported so;
@@ -58,12 +58,15 @@ def publish(store: Store, recipe: str) -> str:
     record = records.read(store, recipe)
     if record is None:
         raise ValueError(f"{store.uri} holds no import {recipe!r}; `opd measure --name` makes one")
-    key, made_from = report_key(recipe), inputs(store, recipe, record)  # before the page, whose tables may be replaced
+    key, made_from = (
+        report_key(recipe),
+        page_inputs(store, recipe, record),
+    )  # before the page, whose tables may be replaced
     stored = store.read(key) if store.exists(key) else None
-    named = records.kept(store, inputs_key(recipe))
+    named = records.parse_fields(store, inputs_key(recipe))
     if stored is not None and named == {"from": made_from, "page": _sha256(stored)}:
         return key
-    data = _drawn(store, recipe, record)
+    data = _draw_page(store, recipe, record)
     if stored != data:
         store.write(key, data)
     try:
@@ -74,16 +77,16 @@ def publish(store: Store, recipe: str) -> str:
     return key
 
 
-def inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
+def page_inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
     """SHA-256, or the version, of everything that decides the bytes of an import's page, by name."""
     found = {f"package {name}": version(name) for name in PACKAGES}
-    found |= {"commit": commit(), "sources": sources()}
+    found |= {"commit": commit(), "sources": hash_sources()}
     found |= {"record": _sha256(json.dumps(record, sort_keys=True).encode())}
     shown = {recipe, *reference_runs()}
     return found | {key: _sha256(store.read(key)) for key in store.find("lake") if _is_drawn(key, shown)}
 
 
-def sources() -> str:
+def hash_sources() -> str:
     """SHA-256 over the source files of this installation that a page may be drawn with."""
     root, total = Path(__file__).resolve().parents[3], hashlib.sha256()
     files = (path for package in ("opd_ops", "pipelines") for path in (root / package).rglob("*.*"))
@@ -102,12 +105,12 @@ def reference_runs() -> list[str]:
 def _is_drawn(key: str, recipes: Collection[str]) -> bool:
     """Whether this object holds rows of one of `recipes`."""
     table = lake.TABLES.get(key.split("/")[1])
-    if table is None or "recipe" not in table.by or not layout(table).fullmatch(key):
+    if table is None or "recipe" not in table.by or not describe_layout(table).fullmatch(key):
         return False
     return next(part for part in key.split("/") if part.startswith("recipe=")).removeprefix("recipe=") in recipes
 
 
-def _drawn(store: Store, recipe: str, record: records.Record) -> bytes:
+def _draw_page(store: Store, recipe: str, record: records.Record) -> bytes:
     """The page."""
     import polars as pl
 
@@ -115,9 +118,9 @@ def _drawn(store: Store, recipe: str, record: records.Record) -> bytes:
     from pipelines.runs.verdicts import judging
 
     judged: dict[str, Any] = {}
-    if recipe in judging.known(store):
-        for study in references(store):
-            found = judging.judge(judging.read(store, [(recipe, 0)], study), recipe, 0, study)
+    if recipe in judging.measured_recipes(store):
+        for study in reference_studies(store):
+            found = judging.judge_regime(judging.read_profiles(store, [(recipe, 0)], study), recipe, 0, study)
             judged |= {study: found} if found else {}
     beside = [f"{study}.{arm}" for study in list(judged)[:1] for arm in judging.labels_of(study)]
     tables = {

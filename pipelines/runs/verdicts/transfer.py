@@ -59,7 +59,7 @@ def evaluate_transfers(
     work = [TransferTask(store=store, recipe=recipe, seed=seed) for recipe, seed in runs]
     responses = EVALUATION.problems * EVALUATION.samples
     fan_out(
-        _evaluated,
+        _evaluate,
         work,
         serial=serial,
         done=done,
@@ -74,14 +74,14 @@ def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str,
     Errors: ValueError for a run that is not complete, a study without families, and problems that do not fit the model.
     """
     trajectory = Trajectory(store, recipe.name, seed)
-    made_from = expected(store, recipe, seed)
-    if transferred(store, recipe, seed):
-        stored = lake.written(store, "transfer", recipe=recipe.name, seed=seed)
+    made_from = expected_inputs(store, recipe, seed)
+    if is_transferred(store, recipe, seed):
+        stored = lake.read_partition(store, "transfer", recipe=recipe.name, seed=seed)
         assert stored is not None
         return stored.to_dicts()
     rows = []
     for step in map(int, made_from["snapshots"]):
-        served = _served(store, recipe, seed, step)
+        served = _serve_model(store, recipe, seed, step)
         for name, family in families(recipe.study).items():
             keys = {"study": recipe.study, "recipe": recipe.name, "seed": seed, "step": step, "family": name}
             rows += [keys | row for row in _accuracy(recipe, family, served)]
@@ -92,7 +92,7 @@ def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str,
     return rows
 
 
-def transferred(store: Store, recipe: Recipe, seed: int) -> bool:
+def is_transferred(store: Store, recipe: Recipe, seed: int) -> bool:
     """True when the run's rows are there, of its weights, its study's families and this version."""
     trajectory = Trajectory(store, recipe.name, seed)
     key = f"{trajectory.prefix}/transfer.json"
@@ -100,10 +100,10 @@ def transferred(store: Store, recipe: Recipe, seed: int) -> bool:
         return False
     if not store.exists(partition_key("transfer", recipe=recipe.name, seed=seed)):
         return False
-    return records.kept(store, key).get("from") == expected(store, recipe, seed)
+    return records.parse_fields(store, key).get("from") == expected_inputs(store, recipe, seed)
 
 
-def expected(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
+def expected_inputs(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What rows made now would be made from. Errors: ValueError without families, or for a run that is not complete."""
     asked, trajectory = families(recipe.study), Trajectory(store, recipe.name, seed)
     end = trajectory.end()
@@ -118,11 +118,11 @@ def expected(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
     return json.loads(json.dumps(described))
 
 
-def _evaluated(task: TransferTask) -> None:
+def _evaluate(task: TransferTask) -> None:
     evaluate_transfer(task.store, task.recipe, task.seed)
 
 
-def _served(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
+def _serve_model(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
     import torch
 
     from opd_ops.models import assemble, configuration_from
@@ -131,7 +131,7 @@ def _served(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
 
     torch.set_num_threads(recipe.resources.threads)
     trajectory = Trajectory(store, recipe.name, seed)
-    weights = read(proof.proven(trajectory, step))
+    weights = read(proof.verified_refs(trajectory, step))
     model: Any = assemble(configuration_from(trajectory.run()["model"]), weights, DTYPES[recipe.precision.compute])
     folder = tokenizer_folder(store, FinalOf(recipe=recipe.name, seed=seed), seed)
     return Served(model=model.to("cuda" if recipe.resources.gpus else "cpu"), step=step, folder=folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from opd_ops.geometry.suite import Measurement, Settings, measure
+from opd_ops.geometry.suite import Measurement, Settings, measure_matrix
 
 TABLES = Path(__file__).with_name("before.json.gz")
 SHAPES = {"small": (96, 160), "large": (528, 640), "gap": (640, 544)}
@@ -49,7 +49,7 @@ def trajectory(name: str) -> tuple[Tensor, list[tuple[int, Tensor]]]:
 
 def tables(name: str) -> Measurement:
     base, steps = trajectory(name)
-    return measure(base, steps, settings=Settings(k=(4, 16), locking_k=(4, 16)), projection=True)
+    return measure_matrix(base, steps, settings=Settings(k=(4, 16), locking_k=(4, 16)), projection=True)
 
 
 def stored() -> dict[str, dict[str, list[dict]]]:

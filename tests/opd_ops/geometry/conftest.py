@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from opd_ops.geometry.suite import Measurement, Settings, measure
+from opd_ops.geometry.suite import Measurement, Settings, measure_matrix
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def pair() -> Callable[..., Measurement]:
     """pair(w0, w, **settings): one snapshot at step 1 of a projection."""
 
     def run(w0: Tensor, w: Tensor, **settings: tuple) -> Measurement:
-        return measure(w0, [(1, w)], settings=Settings(**settings), projection=True)
+        return measure_matrix(w0, [(1, w)], settings=Settings(**settings), projection=True)
 
     return run
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from opd_ops.geometry.base import GUARD, BaseFactors, certifiable, digest, factorise, width
+from opd_ops.geometry.base import GUARD, BaseFactors, digest, factor_width, factorise_base, is_certifiable
 from opd_ops.geometry.exact import principal_angles
 
 
@@ -9,7 +9,7 @@ from opd_ops.geometry.exact import principal_angles
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 def test_factors_are_those_of_the_matrix_within_the_residual(shape, stored, planted):
     w = planted(*shape).weight.to(stored)
-    found = factorise(w, 24)
+    found = factorise_base(w, 24)
     a = (w.T if found.turned else w).double()
     u, s, vt = torch.linalg.svd(a, full_matrices=False)
     assert found.turned == (shape[0] > shape[1])
@@ -25,7 +25,7 @@ def test_factors_are_those_of_the_matrix_within_the_residual(shape, stored, plan
 
 def test_the_guard_follows_the_factors_as_far_as_there_are_vectors(planted):
     w = planted(150, 200).weight
-    found = factorise(w, 40)
+    found = factorise_base(w, 40)
     u = torch.linalg.svd(w, full_matrices=False)[0]
     count = min(110, 150 // GUARD)
     assert found.guard.shape == (150, count)
@@ -39,13 +39,13 @@ def test_rank_deficient_and_zero_weights_are_finite(planted):
     s = torch.zeros(60, dtype=torch.float64)
     for rank in (0, 3):
         s[:rank] = 1.0
-        found = factorise(planted(60, 90, s=s).weight, 20)
+        found = factorise_base(planted(60, 90, s=s).weight, 20)
         assert all(bool(torch.isfinite(tensor).all()) for tensor in found.tensors().values())
         assert float((found.v.T @ found.v - torch.eye(20)).abs().max()) < 1e-12
 
 
 def test_storage_round_trips(planted):
-    found = factorise(planted(90, 60).weight, 20)
+    found = factorise_base(planted(90, 60).weight, 20)
     again = BaseFactors.from_tensors(found.tensors())
     assert (again.residual, again.turned) == (found.residual, found.turned)
     assert all(torch.equal(a, b) for a, b in zip(again.tensors().values(), found.tensors().values(), strict=True))
@@ -61,8 +61,8 @@ def test_digests_tell_weights_shapes_and_dtypes_apart():
 
 
 def test_widths_and_where_rayleigh_ritz_pays():
-    assert [width(cuts) for cuts in ((), (16,), (16, 64), (128,))] == [96, 96, 128, 256]
-    assert certifiable((576, 1536), (16, 64))
-    assert not certifiable((512, 4096), (16,))
-    assert not certifiable((576, 1536), (128,))
-    assert certifiable((4096, 1024), (128,))
+    assert [factor_width(cuts) for cuts in ((), (16,), (16, 64), (128,))] == [96, 96, 128, 256]
+    assert is_certifiable((576, 1536), (16, 64))
+    assert not is_certifiable((512, 4096), (16,))
+    assert not is_certifiable((576, 1536), (128,))
+    assert is_certifiable((4096, 1024), (128,))

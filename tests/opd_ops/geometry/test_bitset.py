@@ -30,15 +30,15 @@ def test_chunks_of_any_length_pack_to_the_same_bits(values, cuts):
 def test_counts_are_those_of_sets(pairs):
     a, b = (bits(side) for side in zip(*pairs, strict=True))
     assert a.count() == sum(x for x, _ in pairs)
-    assert a.both(b) == b.both(a) == sum(x and y for x, y in pairs)
-    assert a.both(a) == a.count()
+    assert a.count_common(b) == b.count_common(a) == sum(x and y for x, y in pairs)
+    assert a.count_common(a) == a.count()
 
 
 def test_counting_blocks_cover_every_word_once(monkeypatch):
     values = torch.rand(64 * 11 + 5, generator=torch.Generator().manual_seed(0)) < 0.5
     monkeypatch.setattr(bitset, "BLOCK", 3)
     found = Bits.from_bool([values])
-    assert found.count() == found.both(found) == int(values.sum())
+    assert found.count() == found.count_common(found) == int(values.sum())
 
 
 def test_words_are_whole_and_bits_past_the_end_are_zero():
@@ -63,6 +63,6 @@ def test_a_chunk_may_be_overwritten_once_it_is_added():
 
 def test_sets_of_different_matrices_do_not_mix():
     with pytest.raises(ValueError, match="sets of 9 and 8 entries"):
-        bits([True] * 9).both(bits([True] * 8))
+        bits([True] * 9).count_common(bits([True] * 8))
     with pytest.raises(ValueError, match="65 bits do not fill"):
         Bits(np.zeros(8, dtype=np.uint8), 65)

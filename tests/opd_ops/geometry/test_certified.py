@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opd_ops.geometry import gemm
-from opd_ops.geometry.base import EXTRA, factorise
+from opd_ops.geometry.base import EXTRA, factorise_base
 from opd_ops.geometry.certified import Tuned
 from opd_ops.geometry.exact import SIDES, principal_angles
 from opd_ops.geometry.update import Update
@@ -21,7 +21,7 @@ def tuned(w0, w, q):
     """The engine on matrices far smaller than those it is chosen for."""
     update = Update(w - w0)
     update.small = False
-    return Tuned(w, factorise(w0, q), update, gemm.checked("highest"))
+    return Tuned(w, factorise_base(w0, q), update, gemm.check_path("highest"))
 
 
 def truth(w0, w, k):
@@ -109,7 +109,7 @@ def test_a_known_rotation_is_found(degrees, side, shape, planted):
     w0, w = given_factors.weight, given_factors.turned(side, 15, 150, degrees)
     update = Update((w - w0).float())
     update.small = False
-    found = Tuned(w.float(), factorise(w0, 60), update, gemm.checked("highest")).solve((16,))[0][16]
+    found = Tuned(w.float(), factorise_base(w0, 60), update, gemm.check_path("highest")).solve((16,))[0][16]
     other = SIDES[1 - SIDES.index(side)]
     assert float(found.angles[side][-1]) == pytest.approx(degrees, rel=2e-5)
     assert abs(float(found.angles[side][-1]) - degrees) <= found.error_deg[side]

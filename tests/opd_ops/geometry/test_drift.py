@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opd_ops.geometry import drift, rotation
-from opd_ops.geometry.exact import SIDES, factor, principal_angles
+from opd_ops.geometry.exact import SIDES, factorise, principal_angles
 
 
 @pytest.mark.parametrize("shape", [(30, 50), (50, 30), (260, 280)])
@@ -53,7 +53,7 @@ def test_weyl_mirsky_and_wedin_hold(seed, m, n, power, k):
     generator = torch.Generator().manual_seed(seed)
     w0 = torch.randn(m, n, generator=generator, dtype=torch.float64)
     delta = 10.0**power * torch.randn(m, n, generator=generator, dtype=torch.float64)
-    base, tuned, size = factor(w0, k), factor(w0 + delta, k), float(torch.linalg.matrix_norm(delta, 2))
+    base, tuned, size = factorise(w0, k), factorise(w0 + delta, k), float(torch.linalg.matrix_norm(delta, 2))
     slack = 1e-13 * (base.sigma(1) + tuned.sigma(1))  # c eps sigma_1 of each factorization, c = 24, with room
     assert float((tuned.s - base.s).abs().max()) <= size + slack  # Weyl
     row = drift.rows(base.spectrum, tuned.spectrum, float(delta.norm()), "master")[0]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from opd_ops.geometry.suite import TABLES, Matrix, Settings, measure, pairs
+from opd_ops.geometry.suite import TABLES, Matrix, Settings, locking_rows, measure_matrix
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 CUTS = Settings(k=(16, 64), hill_k=(16, 64), locking_k=(8,))
@@ -24,13 +24,13 @@ def trajectory(request, weight, updated):
 @pytest.fixture(scope="module")
 def reference(trajectory):
     base, snapshots = trajectory
-    return measure(base, snapshots, settings=EXACT, projection=True).rows
+    return measure_matrix(base, snapshots, settings=EXACT, projection=True).rows
 
 
 @pytest.fixture(scope="module", params=DEVICES)
 def found(request, trajectory):
     base, snapshots = trajectory
-    return measure(base, snapshots, settings=CUTS, projection=True, device=request.param).rows
+    return measure_matrix(base, snapshots, settings=CUTS, projection=True, device=request.param).rows
 
 
 def together(found, reference, table):
@@ -114,20 +114,20 @@ class Kept(dict):
 def test_a_cached_base_gives_the_same_rows_and_is_shared(trajectory):
     base, snapshots = trajectory
     settings, cache = Settings(k=(16,), tables=("rotation", "localization")), Kept()
-    first = measure(base, snapshots[:1], settings=settings, projection=True, cache=cache)
+    first = measure_matrix(base, snapshots[:1], settings=settings, projection=True, cache=cache)
     assert (len(cache), cache.loads) == (2, 0)
-    again = measure(base, snapshots[:1], settings=settings, projection=True, cache=cache)
+    again = measure_matrix(base, snapshots[:1], settings=settings, projection=True, cache=cache)
     assert cache.loads == 2
-    assert again == first == measure(base, snapshots[:1], settings=settings, projection=True)
+    assert again == first == measure_matrix(base, snapshots[:1], settings=settings, projection=True)
     # Stored as bf16 the start is the same weight, so it finds the same factors.
-    measure(base.bfloat16(), snapshots[:1], settings=settings, projection=True, cache=cache)
+    measure_matrix(base.bfloat16(), snapshots[:1], settings=settings, projection=True, cache=cache)
     assert len(cache) == 2
 
 
 def test_only_what_was_asked_for_is_filled(trajectory):
     base, snapshots = trajectory
     for table in set(TABLES) - {"locking", "nulls"}:
-        rows = measure(base, snapshots[:1], settings=Settings(k=(16,), tables=(table,)), projection=True).rows
+        rows = measure_matrix(base, snapshots[:1], settings=Settings(k=(16,), tables=(table,)), projection=True).rows
         assert {name for name, found in rows.items() if found} == {table}
 
 
@@ -142,13 +142,13 @@ def test_snapshots_one_by_one_give_the_rows_of_all_together(trajectory, found):
             assert [v for v in here.values() if isinstance(v, float)] == pytest.approx(
                 [v for v in true.values() if isinstance(v, float)], rel=1e-5, abs=1e-9
             )
-    assert len(pairs(taken)) == len(found["locking"])
-    assert {(row["step"], row["step_other"]) for row in pairs(taken, {(1, 3)})} == {(1, 3)}
+    assert len(locking_rows(taken)) == len(found["locking"])
+    assert {(row["step"], row["step_other"]) for row in locking_rows(taken, {(1, 3)})} == {(1, 3)}
 
 
 def test_an_identical_snapshot_is_zero_to_the_last_bit(trajectory):
     base, _ = trajectory
-    rows = measure(base, [(1, base.clone())], settings=CUTS, projection=True).rows
+    rows = measure_matrix(base, [(1, base.clone())], settings=CUTS, projection=True).rows
     assert {row["max_deg"] for row in rows["rotation"]} == {0.0}
     assert {row["error_deg"] for row in rows["rotation"]} == {0.0}
     assert {number for row in rows["singular_shift"] for number in row["shifts"]} == {0.0}
@@ -171,7 +171,7 @@ def test_degenerate_weights_give_what_the_reference_gives(shape):
         (0 * full + 1, 0 * full + 1.5),
     ]
     for before, after in pairs:
-        here, true = (measure(before, [(1, after)], settings=s, projection=True).rows for s in (CUTS, EXACT))
+        here, true = (measure_matrix(before, [(1, after)], settings=s, projection=True).rows for s in (CUTS, EXACT))
         for a, b in together(here, true, "rotation"):
             assert a["reason"] == b["reason"]
             if a["reason"] is None:

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opd_ops.geometry import exact
-from opd_ops.geometry.exact import factor, principal_angles
+from opd_ops.geometry.exact import factorise, principal_angles
 from opd_ops.geometry.rotation import subspace_error
 
 SHAPES = [(300, 700), (700, 300), (300, 300)]
 
 
 def both_routes(a, vectors, monkeypatch):
-    gram = factor(a, vectors)
+    gram = factorise(a, vectors)
     monkeypatch.setattr(exact, "SVD_LIMIT", max(a.shape))
-    return gram, factor(a, vectors)
+    return gram, factorise(a, vectors)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -34,7 +34,7 @@ def test_gram_and_svd_agree_on_every_orientation(shape, planted, monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gram_loses_small_values_no_faster_than_documented(shape, planted):
     true = torch.logspace(0, -6, min(shape), dtype=torch.float64)
-    found = factor(planted(*shape, s=true).weight, 16)
+    found = factorise(planted(*shape, s=true).weight, 16)
     bound = torch.tensor([found.noise(i + 1) for i in range(len(true))])
     assert bool(((found.s - true).abs() / true <= bound).all())
 
@@ -42,7 +42,7 @@ def test_gram_loses_small_values_no_faster_than_documented(shape, planted):
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40), *SHAPES])
 def test_factors_are_orthonormal_descending_and_paired(shape, planted):
     given_factors = planted(*shape)
-    found = factor(given_factors.weight, 20)
+    found = factorise(given_factors.weight, 20)
     identity = torch.eye(20, dtype=torch.float64)
     for basis in (found.u, found.v):
         assert basis.shape[1] == 20
@@ -58,7 +58,7 @@ def test_rank_deficient_and_zero_matrices_stay_finite(shape, planted):
     s = torch.zeros(min(shape), dtype=torch.float64)
     for rank in (0, 3):
         s[:rank] = 1.0
-        found = factor(planted(*shape, s=s).weight, 16)
+        found = factorise(planted(*shape, s=s).weight, 16)
         for tensor in (found.u, found.s, found.v):
             assert bool(torch.isfinite(tensor).all())
         assert torch.allclose(found.v.T @ found.v, torch.eye(16, dtype=torch.float64), atol=1e-13)
@@ -66,7 +66,7 @@ def test_rank_deficient_and_zero_matrices_stay_finite(shape, planted):
 
 
 def test_fewer_vectors_than_asked_for_where_the_matrix_is_small():
-    found = factor(torch.eye(4, 6, dtype=torch.float64), 16)
+    found = factorise(torch.eye(4, 6, dtype=torch.float64), 16)
     assert (found.u.shape, found.v.shape) == ((4, 4), (6, 4))
     assert found.sigma(4) == 1.0
     assert found.sigma(5) == 0.0
@@ -74,9 +74,9 @@ def test_fewer_vectors_than_asked_for_where_the_matrix_is_small():
 
 def test_factor_refuses_other_dtypes_and_ranks():
     with pytest.raises(ValueError, match="float32"):
-        factor(torch.zeros(2, 2), 1)
+        factorise(torch.zeros(2, 2), 1)
     with pytest.raises(ValueError, match="float64 matrix"):
-        factor(torch.zeros(2, dtype=torch.float64), 1)
+        factorise(torch.zeros(2, dtype=torch.float64), 1)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1e-9, 1e-6, 1e-3, 1.0, 44.9, 45.0, 45.1, 60.0, 90.0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import locking
-from opd_ops.geometry.fixed_point import FREE, SHARE, pack, rounded, unpack
+from opd_ops.geometry.fixed_point import FREE, SHARE, pack, round_subspaces, unpack
 from opd_ops.geometry.update import Subspaces, Update, no_subspaces
 
 
@@ -25,7 +25,7 @@ def similarity(one, other):
     ("error", "dtype"), [(1e-13, torch.uint8), (4e-7, torch.uint8), (1e-2, torch.int16), (2.0, torch.int16)]
 )
 def test_bytes_are_as_few_as_the_error_allows(error, dtype, n, orthonormal):
-    found = rounded(subspaces(orthonormal(n, 4, 1), orthonormal(2 * n, 4, 2), error))
+    found = round_subspaces(subspaces(orthonormal(n, 4, 1), orthonormal(2 * n, 4, 2), error))
     for basis, exact in ((found.output, orthonormal(n, 4, 1)), (found.input, orthonormal(2 * n, 4, 2))):
         packed, unit = pack(basis)
         assert packed.dtype == dtype and packed.shape == ((n if basis is found.output else 2 * n), 4, 3)[: packed.ndim]
@@ -49,7 +49,7 @@ def test_a_similarity_is_no_further_off_than_its_error_says(spread, orthonormal)
         for error in (0.0, 1e-3, 2.0):
             exact = [subspaces(first, first, error), subspaces(second, second, error)]
             before, bound = similarity(*exact)
-            after, more = similarity(*(rounded(one) for one in exact))
+            after, more = similarity(*(round_subspaces(one) for one in exact))
             assert abs(after - before) <= more - bound or more == 1.0
             assert more - bound <= max(2 * SHARE * bound, 2 * FREE)
 
@@ -63,7 +63,7 @@ def test_the_bound_holds_for_the_worst_of_roundings():
     basis /= basis.norm()
     one = subspaces(basis, basis, 1e-3, (1,))
     before, bound = similarity(one, one)
-    after, more = similarity(rounded(one), rounded(one))
+    after, more = similarity(round_subspaces(one), round_subspaces(one))
     assert before == pytest.approx(1.0, abs=1e-14)
     assert abs(after - before) <= more - bound
 
@@ -73,7 +73,7 @@ def test_what_no_integer_of_three_bytes_holds_is_f32():
     basis = torch.full((10**6, 1), 1e-3, dtype=torch.float64)
     basis[0] = 1.0
     basis /= basis.norm()
-    found = rounded(subspaces(basis, basis, 1e-13, (1,)))
+    found = round_subspaces(subspaces(basis, basis, 1e-13, (1,)))
     packed, unit = pack(found.input)
     assert packed.dtype == torch.float32 and unit == 1.0 and unpack(packed, unit) is packed
     assert found.errors[0] < 2e-7
@@ -88,16 +88,16 @@ def test_a_basis_of_any_size_and_dtype_is_packed_as_it_is(dtype):
 
 def test_subspaces_that_there_are_not_stay_so():
     none = no_subspaces((5, 3), (2, 9), ("zero update", "k=9 exceeds min(m, n)=3"))
-    found = rounded(none)
+    found = round_subspaces(none)
     assert (found.errors, found.reasons, found.output.shape) == (none.errors, none.reasons, (5, 0))
     e = torch.randn(20, 12, generator=torch.Generator().manual_seed(3)).double()
-    some = rounded(Update(e).subspaces((4, 15)))
+    some = round_subspaces(Update(e).subspaces((4, 15)))
     assert some.reasons[0] is None and some.errors[0] < 1e-5 and some.errors[1] == math.inf
 
 
 def test_rounding_again_changes_nothing(orthonormal):
     for error in (1e-13, 1e-2):
-        once = rounded(subspaces(orthonormal(30, 4, 1), orthonormal(50, 4, 2), error))
-        twice = rounded(once)
+        once = round_subspaces(subspaces(orthonormal(30, 4, 1), orthonormal(50, 4, 2), error))
+        twice = round_subspaces(once)
         assert torch.equal(once.output, twice.output) and torch.equal(once.input, twice.input)
         assert once.errors == twice.errors

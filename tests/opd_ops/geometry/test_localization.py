@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from opd_ops.geometry import localization
 from opd_ops.geometry.bitset import Bits
-from opd_ops.geometry.exact import factor
-from opd_ops.geometry.localization import Mask, Scores, mask_rank, masks, missing, rows, top
+from opd_ops.geometry.exact import factorise
+from opd_ops.geometry.localization import Mask, Scores, mask_rank, masks, missing, rows, top_members
 from opd_ops.geometry.support import Changes
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
@@ -20,7 +20,7 @@ def where(changed):
 
 
 def masks_of(w0, alpha=(0.3, 0.5)):
-    found = factor(w0.double(), mask_rank(*w0.shape))
+    found = factorise(w0.double(), mask_rank(*w0.shape))
     return masks(w0, found.u, found.s, found.v, alpha)
 
 
@@ -65,7 +65,7 @@ wide = st.floats(-60000, 60000, width=16)  # what every dtype holds, to the subn
 @example(values=[-7.0] * 10, alphas=[0.1, 0.9], size=10)
 def test_selection_is_what_a_sort_gives(dtype, largest, values, alphas, size):
     score = torch.tensor(values, dtype=torch.float64).to(dtype)
-    found = top(blocks(score, size), tuple(alphas), largest)
+    found = top_members(blocks(score, size), tuple(alphas), largest)
     magnitude = score.double().abs() * (1.0 if largest else -1.0)
     assert len(found) == len(alphas)
     for members, alpha in zip(found, alphas, strict=True):
@@ -79,7 +79,7 @@ def test_selection_separates_scores_that_differ_in_the_last_bit(dtype):
     one = int(torch.ones((), dtype=dtype).view(pattern))
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     score = (one - 500 + order).to(pattern).view(dtype)
-    for alpha, members in zip((0.1, 0.5, 0.777), top(blocks(score, 64), (0.1, 0.5, 0.777)), strict=True):
+    for alpha, members in zip((0.1, 0.5, 0.777), top_members(blocks(score, 64), (0.1, 0.5, 0.777)), strict=True):
         agree(members, by_sorting(order.double(), alpha))
         assert members.tied.count() == 1
 
@@ -87,7 +87,7 @@ def test_selection_separates_scores_that_differ_in_the_last_bit(dtype):
 @given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=60), alpha=st.floats(0.01, 0.99))
 def test_a_mask_weighs_exactly_alpha_n_with_any_ties(values, alpha):
     score = torch.tensor(values, dtype=torch.float32)
-    (members,) = top(blocks(score, 16), (alpha,))
+    (members,) = top_members(blocks(score, 16), (alpha,))
     everything = Bits.from_bool([torch.ones(len(values), dtype=torch.bool)])
     # Exact but for the one rounding of share * ties.
     assert members.weight(everything) == pytest.approx(alpha * len(values), rel=1e-15, abs=1e-15)
@@ -96,7 +96,7 @@ def test_a_mask_weighs_exactly_alpha_n_with_any_ties(values, alpha):
 
 def test_ties_share_what_random_tie_breaking_would_give_on_average():
     score = torch.tensor([5.0, 1.0, 1.0, 1.0, 0.0])
-    (members,) = top(blocks(score, 5), (0.4,))  # weight 2: one sure member, a third of each of three ties
+    (members,) = top_members(blocks(score, 5), (0.4,))  # weight 2: one sure member, a third of each of three ties
     assert members.inside.to_bool().tolist() == [True, False, False, False, False]
     assert members.tied.to_bool().tolist() == [False, True, True, True, False]
     assert members.share == pytest.approx(1 / 3)
@@ -105,7 +105,7 @@ def test_ties_share_what_random_tie_breaking_would_give_on_average():
 def test_scores_that_change_between_readings_are_an_error():
     readings = iter([torch.arange(9.0), torch.arange(9.0), torch.zeros(9)])
     with pytest.raises(RuntimeError, match="scores changed between two readings"):
-        top(Scores(lambda: [next(readings)], torch.float32, 9), (0.5,))
+        top_members(Scores(lambda: [next(readings)], torch.float32, 9), (0.5,))
 
 
 @pytest.mark.parametrize("shape", [(40, 56), (56, 40), (33, 7), (1, 30), (30, 1)])
@@ -113,7 +113,7 @@ def test_masks_are_those_of_the_whole_score_matrices(shape, monkeypatch):
     """The product by row blocks against one float64 product; in a Gaussian matrix no two entries are 1e-6 close."""
     monkeypatch.setattr(localization, "CHUNK", 64)
     w0 = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found, r = factor(w0, 96), mask_rank(*shape)
+    found, r = factorise(w0, 96), mask_rank(*shape)
     principal = ((found.u[:, :r] * found.s[:r]) @ found.v[:, :r].T).abs()
     expected = {"principal": principal, "low_magnitude": -w0.abs()}
     for mask in masks(w0, found.u, found.s, found.v, (0.3, 0.5)):

@@ -5,7 +5,7 @@ import torch
 
 from opd_ops.geometry import VERSION, locking
 from opd_ops.geometry.locking import pair_similarities, similarities
-from opd_ops.geometry.snapshot import Snapshot, paired, pairs
+from opd_ops.geometry.snapshot import Snapshot, locking_columns, locking_rows
 from opd_ops.geometry.update import Update
 
 
@@ -142,7 +142,7 @@ def test_pairs_are_chosen_of_all_steps_and_of_those_that_moved():
     full = noise(3, 20, 30)
     made = [Update(e).subspaces((8,)) for e in (full[0], torch.zeros(20, 30).double(), full[1], full[2])]
     taken = [Snapshot(step, "bf16", {}, {"bf16": one}) for step, one in zip((1, 2, 3, 4), made, strict=True)]
-    found = paired(taken, pairwise)
+    found = locking_columns(taken, pairwise)
     pairs = [(row["step"], row["step_other"], row["reason"]) for row in rows_of(found) if row["side"] == "input"]
     assert pairs == [(1, 2, "zero update (step 2)"), (1, 3, None), (2, 3, "zero update (step 2)"), (3, 4, None)]
     assert set(found["dtype"]) == {"bf16"} and set(found["method"]) == {f"{made[0].method}/{VERSION}"}
@@ -157,10 +157,12 @@ def test_views_that_only_some_snapshots_have_are_paired_among_these():
     ]
     for wanted, count in ((None, 3), ({(0, 1), (1, 2)}, 2)):
         found = [
-            (row["view"], row["step"], row["step_other"]) for row in pairs(taken, wanted) if row["side"] == "input"
+            (row["view"], row["step"], row["step_other"])
+            for row in locking_rows(taken, wanted)
+            if row["side"] == "input"
         ]
         assert len(found) == count + 1 and found[-1] == ("master", 1, 2)
-    assert pairs([]) == [] and paired([])["step"] == []
+    assert locking_rows([]) == [] and locking_columns([])["step"] == []
 
 
 def rows_of(columns):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import nulls
-from opd_ops.geometry.nulls import fixed_direction, iid_stable_rank, rounding_norm, shuffled
+from opd_ops.geometry.nulls import fixed_direction, iid_stable_rank, rounding_norm, shuffle_entries
 
 STORAGE = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -89,7 +89,7 @@ def test_the_arguments_stay_as_they_were(monkeypatch):
     monkeypatch.setattr(nulls, "CHUNK", 50)
     base, final = (0.02 * draw(30, 40)).bfloat16().float(), draw(30, 40, seed=1)
     kept = base.clone(), final.clone()
-    first, _ = fixed_direction(base, final, 0.1), shuffled(final, 0)
+    first, _ = fixed_direction(base, final, 0.1), shuffle_entries(final, 0)
     assert torch.equal(base, kept[0])
     assert torch.equal(final, kept[1])
     monkeypatch.undo()
@@ -116,7 +116,7 @@ def small_buckets(monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shuffling_keeps_every_entry_once(shape, small_buckets):
     delta = torch.arange(float(math.prod(shape))).reshape(shape)
-    found = shuffled(delta, 0)
+    found = shuffle_entries(delta, 0)
     assert found.shape == delta.shape
     assert found.dtype == torch.float32
     assert torch.equal(found.flatten().sort().values, delta.flatten())
@@ -125,18 +125,18 @@ def test_shuffling_keeps_every_entry_once(shape, small_buckets):
 
 def test_the_order_depends_on_the_seed_and_the_size_alone(small_buckets):
     delta = torch.arange(600.0).reshape(20, 30)
-    order = shuffled(delta, 5)
-    assert torch.equal(shuffled(delta, 5), order)
-    assert not torch.equal(shuffled(delta, 6), order)
+    order = shuffle_entries(delta, 5)
+    assert torch.equal(shuffle_entries(delta, 5), order)
+    assert not torch.equal(shuffle_entries(delta, 6), order)
     values = draw(30, 20)
-    assert torch.equal(shuffled(values, 5).flatten(), values.flatten()[order.flatten().long()])
+    assert torch.equal(shuffle_entries(values, 5).flatten(), values.flatten()[order.flatten().long()])
 
 
 def test_every_entry_goes_everywhere(small_buckets):
     """Where the first entry lands over 600 seeds: uniform over 120 places, by a chi-square test at 1e-6."""
     delta = torch.zeros(120)
     delta[0] = 1.0
-    landed = torch.stack([shuffled(delta, seed) for seed in range(600)]).sum(0)
+    landed = torch.stack([shuffle_entries(delta, seed) for seed in range(600)]).sum(0)
     assert float(((landed - 5.0) ** 2 / 5.0).sum()) < 210.0
 
 
@@ -150,7 +150,7 @@ def test_shuffling_leaves_the_stable_rank_of_an_exact_random_order(shape, small_
     delta = delta - delta.mean()
     order = lambda seed: torch.randperm(m * n, generator=torch.Generator().manual_seed(seed))
     exact = sum(stable_rank(delta.flatten()[order(seed)].view(m, n)) for seed in range(8)) / 8
-    found = sum(stable_rank(shuffled(delta, seed)) for seed in range(8)) / 8
+    found = sum(stable_rank(shuffle_entries(delta, seed)) for seed in range(8)) / 8
     # One order scatters by 3 %, the mean of eight by 1 %.
     assert found == pytest.approx(exact, rel=0.04)
     assert m == 1 or stable_rank(delta) < 0.8 * exact

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.geometry.gram import spectrum
-from opd_ops.geometry.refined import refine
+from opd_ops.geometry.refined import refine_basis
 
 M, N, WIDTH = 150, 230, 12
 
@@ -32,7 +32,7 @@ def test_sines_are_within_the_bound_on_both_sides(kind, blur, orthonormal):
     e = ((orthonormal(M, M, 3) * s) @ orthonormal(N, M, 4).T).float()
     u, _, vt = torch.linalg.svd(e.double(), full_matrices=False)
     noise = torch.randn(M, WIDTH, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    refined = refine(e, (u[:, :WIDTH] + blur * noise / M**0.5).float())
+    refined = refine_basis(e, (u[:, :WIDTH] + blur * noise / M**0.5).float())
     known = spectrum(e, torch.float32)
     for k in (1, 4, 8):
         error = refined.error(k, known, float(e.double().norm()))
@@ -48,7 +48,7 @@ def test_sines_are_within_the_bound_on_both_sides(kind, blur, orthonormal):
 def test_a_missed_leading_vector_makes_the_bound_vacuous(orthonormal):
     e = ((orthonormal(M, M, 3) * values("gap")) @ orthonormal(N, M, 4).T).float()
     u = torch.linalg.svd(e.double(), full_matrices=False)[0]
-    refined = refine(e, u[:, 1 : WIDTH + 1].float())
+    refined = refine_basis(e, u[:, 1 : WIDTH + 1].float())
     assert refined.error(8, spectrum(e, torch.float32), float(e.double().norm())) == 8**0.5
 
 
@@ -59,5 +59,5 @@ def test_the_bound_is_that_of_float64_where_f32_spectra_cannot_tell_the_gap(orth
     u = torch.linalg.svd(e.double(), full_matrices=False)[0]
     known = spectrum(e, torch.float32)
     assert float(known.noise[0]) > 5e-6
-    error = refine(e, u[:, :WIDTH].float()).error(4, known, float(e.double().norm()))
+    error = refine_basis(e, u[:, :WIDTH].float()).error(4, known, float(e.double().norm()))
     assert error < 0.2

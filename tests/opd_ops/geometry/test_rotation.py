@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import rotation
-from opd_ops.geometry.exact import factor
+from opd_ops.geometry.exact import factorise
 
 ANGLES = [1e-6, 1e-5, 1e-3, 0.1, 1.0, 30.0, 44.999, 45.0]
 OTHER = {"output": "input", "input": "output"}
@@ -32,7 +32,7 @@ def test_a_planted_rotation_is_recovered_on_its_side_alone(shape, side, degrees,
 @pytest.mark.parametrize("degrees", ANGLES)
 def test_a_planted_rotation_is_recovered_on_the_gram_route(degrees, planted):
     w0 = planted(260, 300)
-    base, tuned = factor(w0.weight, 16), factor(w0.turned("input", 3, 200, degrees), 16)
+    base, tuned = factorise(w0.weight, 16), factorise(w0.turned("input", 3, 200, degrees), 16)
     assert base.method == "gram-f64"
     cut = rotation.exact_cut(base, tuned, 16)
     output, side = (cut.row(name, "master") for name in ("output", "input"))
@@ -118,9 +118,9 @@ def test_rank_deficient_start_has_no_subspace(planted, pair):
 def test_rank_deficient_end_has_no_subspace(planted):
     s = torch.zeros(20, dtype=torch.float64)
     s[:4] = 1.0
-    base, tuned = factor(planted(20, 30).weight, 8), factor(planted(20, 30, s=s).weight, 8)
-    assert rotation.undefined(base, tuned, 8) == "sigma_8 of W_t is numerically zero"
-    assert rotation.undefined(base, tuned, 4) is None
+    base, tuned = factorise(planted(20, 30).weight, 8), factorise(planted(20, 30, s=s).weight, 8)
+    assert rotation.explain_undefined(base, tuned, 8) == "sigma_8 of W_t is numerically zero"
+    assert rotation.explain_undefined(base, tuned, 4) is None
 
 
 def test_a_degenerate_cut_has_no_certificate(pair):
@@ -135,6 +135,6 @@ def test_the_bound_covers_factors_of_a_matrix_with_a_narrow_gap(planted):
     s = torch.linspace(2.0, 1.0, 24, dtype=torch.float64)
     s[8] = s[7] * (1 - 1e-9)
     w0 = planted(24, 40, s=s)
-    found = factor(w0.weight, 8)
+    found = factorise(w0.weight, 8)
     off = float(rotation.principal_angles(found.u, w0.u[:, :8])[-1])
     assert off <= rotation.subspace_error(found, 8) < math.degrees(1e-4)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opd_ops.geometry import spectrum
-from opd_ops.geometry.exact import factor
+from opd_ops.geometry.exact import factorise
 from opd_ops.geometry.gram import Spectrum
 from opd_ops.geometry.spectrum import effective_rank, hill, hill_cuts
 from opd_ops.geometry.update import Update
@@ -74,7 +74,7 @@ def test_each_view_has_its_own_grid(planted, pair):
 
 
 def with_spectrum(s, planted):
-    return factor(planted(len(s), len(s) + 8, s=s).weight, 0).spectrum
+    return factorise(planted(len(s), len(s) + 8, s=s).weight, 0).spectrum
 
 
 @pytest.mark.parametrize("index", [0.5, 2.0, 3.7])
@@ -112,7 +112,7 @@ def test_gram_noise_is_no_spectrum(planted):
     """Below the Gram route's floor the values are rounding, and Hill refuses them."""
     s = torch.zeros(260, dtype=torch.float64)
     s[:8] = 1.0
-    found = factor(planted(260, 300, s=s).weight, 0)
+    found = factorise(planted(260, 300, s=s).weight, 0)
     assert found.method == "gram-f64"
     assert hill(found.spectrum, 16) == (None, None, "sigma_16 of the update is numerically zero")
     assert hill(found.spectrum, 8) == (None, None, "the spread of the top 8 singular values is within their rounding")
@@ -129,7 +129,7 @@ def test_hill_rows_carry_every_cut(planted, pair):
     rows = only(pair(w0.weight, planted(40, 50, seed=5).weight, hill_k=(8, 64)), "hill")
     assert [(row["k"], row["hill"] is None) for row in rows] == [(4, False), (8, False), (64, True)]
     assert set(rows[0]) >= {"view", "k", "hill", "error", "reason"}
-    assert spectrum.hill_rows(factor(w0.weight, 0).spectrum, (8,), "bf16")[0]["view"] == "bf16"
+    assert spectrum.hill_rows(factorise(w0.weight, 0).spectrum, (8,), "bf16")[0]["view"] == "bf16"
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=30), st.floats(1e-9, 1e-5), st.integers(0, 99))

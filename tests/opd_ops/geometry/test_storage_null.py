@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from opd_ops.geometry.suite import Settings, measure
+from opd_ops.geometry.suite import Settings, measure_matrix
 
 SIZE = 192
 SHARES = (0.1, 0.2, 0.4, 0.6, 1.0)
@@ -19,7 +19,7 @@ def found():
     direction = (u * torch.arange(1.0, 25.0) ** -0.5) @ v.T
     direction = direction / direction.std() + 0.3 * draw(SIZE, SIZE)
     snapshots = [(t + 1, base + share * 5e-5 * direction) for t, share in enumerate(SHARES)]
-    return measure(base, snapshots, settings=Settings(k=(16,), hill_k=(32,)), projection=True).rows
+    return measure_matrix(base, snapshots, settings=Settings(k=(16,), hill_k=(32,)), projection=True).rows
 
 
 def series(rows, column, view, **where):

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from opd_ops.geometry import VERSION, suite
-from opd_ops.geometry.suite import TABLES, Settings, measure
+from opd_ops.geometry.suite import TABLES, Settings, measure_matrix
 
 SMALL = Settings(k=(4,), hill_k=(4,), locking_k=(2,))
 
 
 def run(base, snapshots, settings=SMALL, projection=True):
-    return measure(base, snapshots, settings=settings, projection=projection)
+    return measure_matrix(base, snapshots, settings=settings, projection=projection)
 
 
 def test_every_table_has_its_rows_for_every_step_and_view(trajectory):
@@ -115,7 +115,7 @@ def test_bf16_start_and_fp32_snapshots_mix(trajectory):
 
 def test_the_start_is_factored_once_unless_its_views_differ(trajectory, monkeypatch):
     calls = []
-    factor = suite.factor
+    factor = suite.factorise
     monkeypatch.setattr(suite, "factor", lambda a, vectors: calls.append(a) or factor(a, vectors))
     base, snapshots = trajectory(24, 40, 3)
     run(base, snapshots)

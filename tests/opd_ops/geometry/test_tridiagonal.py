@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.geometry import tridiagonal
-from opd_ops.geometry.base import factorise
+from opd_ops.geometry.base import factorise_base
 from opd_ops.geometry.gram import eigenvalues, gram
 from opd_ops.geometry.tridiagonal import Tridiagonal
 
@@ -76,7 +76,7 @@ def test_all_vectors_of_low_rank_and_small_noise():
     generator = torch.Generator().manual_seed(144)
     left, right = (torch.randn(*shape, generator=generator) for shape in ((244, 8), (8, 244)))
     w = left @ right * 0.01 + 1e-8 * torch.randn(244, 244, generator=generator)
-    base = factorise(w, 96)
+    base = factorise_base(w, 96)
     s = torch.linalg.svdvals(w.double())
     assert base.residual < 1e-6 * float(s[0])
     assert float((base.s - s).abs().max()) <= float(base.spectrum.noise.max())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from opd_ops.geometry.views import as_view, dtype_name, nonfinite, views
+from opd_ops.geometry.views import as_view, count_nonfinite, dtype_name, views_of_dtype
 
 
 def positive_bf16() -> torch.Tensor:
@@ -10,9 +10,9 @@ def positive_bf16() -> torch.Tensor:
 
 
 def test_views_follow_the_stored_dtype():
-    assert views(torch.bfloat16) == ("bf16",)
+    assert views_of_dtype(torch.bfloat16) == ("bf16",)
     for wider in (torch.float16, torch.float32, torch.float64):
-        assert views(wider) == ("bf16", "master")
+        assert views_of_dtype(wider) == ("bf16", "master")
     assert [dtype_name(d) for d in (torch.bfloat16, torch.float16, torch.float32, torch.float64)] == [
         "bf16", "fp16", "fp32", "fp64",
     ]  # fmt: skip
@@ -50,13 +50,13 @@ def test_relative_test_equals_equality_on_bf16():
 
 def test_nonfinite_counts_overflow_of_the_bf16_view():
     largest = torch.finfo(torch.float32).max
-    assert nonfinite(torch.tensor([1.0, float("nan"), float("-inf"), largest])) == 3
-    assert nonfinite(torch.tensor([1.0, float("nan"), float("-inf"), largest]), "master") == 2
-    assert nonfinite(torch.zeros(3)) == 0
+    assert count_nonfinite(torch.tensor([1.0, float("nan"), float("-inf"), largest])) == 3
+    assert count_nonfinite(torch.tensor([1.0, float("nan"), float("-inf"), largest]), "master") == 2
+    assert count_nonfinite(torch.zeros(3)) == 0
 
 
 def test_foreign_dtypes_and_views_are_refused_by_name():
     with pytest.raises(ValueError, match="int8"):
-        views(torch.int8)
+        views_of_dtype(torch.int8)
     with pytest.raises(ValueError, match="fp8"):
         as_view(torch.zeros(1), "fp8")

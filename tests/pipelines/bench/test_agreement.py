@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 
-from opd_ops.geometry.suite import Settings, measure
+from opd_ops.geometry.suite import Settings, measure_matrix
 from pipelines import lake
 from pipelines.bench import synthetic
 from pipelines.bench.agreement import compare, compare_tables, shown
@@ -161,7 +161,7 @@ def test_the_default_route_agrees_with_dense_float64(kind, m, n, update):
     steps = list(enumerate(synthetic.trajectory(w0, update, synthetic.UPDATES[update].rel, 2, 5), 1))
     tables = []
     for settings in (Settings(k=(8, 16), dense=True), Settings(k=(8, 16))):
-        rows = measure(w0, steps, settings=settings, projection=True).rows
+        rows = measure_matrix(w0, steps, settings=settings, projection=True).rows
         schemas = {table: TABLES[table].schema.items() for table in rows}
         tables.append(
             {

@@ -30,7 +30,9 @@ def test_all_tables_are_written_and_a_kept_name_is_not_measured_again(store, tmp
     paths = write_trajectory(tmp_path / "weights", [Shape(NAME, 24, 20)], "rl", 5)
     cost = measuring.measure(store, paths, "mine")
     assert cost.seconds > 0 and cost.base == 0.0 and cost.snapshots == cost.seconds  # dense: nothing is kept of W0
-    tables = {table: lake.written(store, table, recipe="external.mine", seed=0) for table in measuring.DEFAULT.tables}
+    tables = {
+        table: lake.read_partition(store, table, recipe="external.mine", seed=0) for table in measuring.DEFAULT.tables
+    }
     assert all(rows is not None and rows.height for rows in tables.values())
     assert tables["rotation"]["step"].unique().sort().to_list() == [1, 2, 3, 4, 5]
     steps = measuring.steps(store, "mine")
@@ -47,10 +49,10 @@ def test_base_factors_are_charged_to_the_first_measurement_alone(store, tmp_path
     first = measuring.measure(store, paths, "first", ("rotation",))
     second = measuring.measure(store, paths, "second", ("rotation",))
     assert 0 < first.base < first.seconds and second.base == 0.0
-    assert set(lake.written(store, "rotation", recipe="external.second", seed=0)["matrix"]) == {
+    assert set(lake.read_partition(store, "rotation", recipe="external.second", seed=0)["matrix"]) == {
         "model.layers.0.self_attn.q_proj"
     }
-    assert lake.written(store, "nulls", recipe="external.second", seed=0) is None
+    assert lake.read_partition(store, "nulls", recipe="external.second", seed=0) is None
 
 
 def test_a_problem_is_an_error(store, tmp_path, monkeypatch):

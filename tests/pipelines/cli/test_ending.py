@@ -28,7 +28,7 @@ def fill(here):
             for (recipe, seed), rows in frame.collect().group_by("recipe", "seed"):
                 if keep(recipe, seed):
                     lake.write(store, name, rows, recipe=str(recipe), seed=int(str(seed)))
-        comparing.decide(store, study)
+        comparing.decide_claims(store, study)
         return store
 
     return write
@@ -82,7 +82,7 @@ def test_arms_of_any_name_have_their_column(fill, monkeypatch):
     for table in ("update_support", "rotation", "update_norm", "evaluation", "training"):
         for old, new in renamed.items():
             for seed in study.seeds:
-                rows = lake.written(store, table, recipe=f"tiny.{old}", seed=seed)
+                rows = lake.read_partition(store, table, recipe=f"tiny.{old}", seed=seed)
                 if rows is not None:
                     lake.write(store, table, rows, recipe=f"tiny.{new}", seed=seed)
     lines = summary(store, study, ["core"]).splitlines()
@@ -123,7 +123,7 @@ def test_a_page_in_another_store_is_opened_by_a_command():
 
 
 def test_the_full_list_has_every_statement_with_its_units(fill, opd, columns):
-    rows = comparing.decide(fill(), TINY)
+    rows = comparing.decide_claims(fill(), TINY)
     code, out, err = opd("study", "verdicts", "tiny")
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= columns
@@ -138,7 +138,7 @@ def test_the_full_list_has_every_statement_with_its_units(fill, opd, columns):
 
 
 def test_the_full_list_is_narrowed_by_status_and_suite_and_is_csv(fill, opd):
-    rows = comparing.decide(fill(more=("opd-pg",)), TINY)
+    rows = comparing.decide_claims(fill(more=("opd-pg",)), TINY)
     code, out, _ = opd("study", "verdicts", "tiny", "--status", "undecided,fails", "--csv")
     assert code == 0
     read = list(csv.DictReader(io.StringIO(out)))

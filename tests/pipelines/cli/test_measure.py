@@ -263,7 +263,7 @@ def test_a_matrix_that_cannot_be_computed_ends_nothing(opd, unpublished, tmp_pat
     """Whatever the engine raises for one matrix is its reason and a named problem; the other matrix has its rows."""
     from opd_ops.geometry import leading
 
-    dense = leading.dense
+    dense = leading.rows_from_factors
 
     def failing(base, *rest):
         if len(base.s) == 7:
@@ -410,11 +410,11 @@ def test_a_table_that_is_not_its_records_is_told_by_verify_and_repaired_by_the_s
     early = store.read(hill)
     measure(steps=(200,))
     if not pinned:
-        number, data = records.generations(store, "external.mine").read()
+        number, data = records.record_generations(store, "external.mine").read()
         record = json.loads(data)
         for made in record["tables"].values():
             del made["sha256"]
-        store.write(records.generations(store, "external.mine").key(number), json.dumps(record).encode())
+        store.write(records.record_generations(store, "external.mine").key(number), json.dumps(record).encode())
     assert opd("verify")[0] == 0
     assert "were measured already" in measure(steps=(200,))[1]
     whole = store.read(hill)

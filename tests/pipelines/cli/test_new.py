@@ -54,7 +54,7 @@ def test_the_study_runs_as_it_is_written_and_gives_verdicts_and_tables(mine, opd
             measure_run(store, recipe, seed, study.measurement, serial=True)
     code, told, err = opd("report", "mine")
     assert code == 0 and "6 of 6 runs measured\npage: " in told, err
-    norms = comparing.tables(store, study)["update_norm"].collect().filter(step=6)
+    norms = comparing.read_tables(store, study)["update_norm"].collect().filter(step=6)
     names = sorted(recipe.name for recipe in study.arms())
     assert sorted(norms.select("recipe", "seed").unique().rows()) == [(name, seed) for name in names for seed in (0, 1)]
     listed = opd("study", "verdicts", "mine")[1]

@@ -139,7 +139,7 @@ def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
     }
     finish(others[0], 1)
     assert study.progress(store, TINY) == (9, 12 + 3 * len(others))
-    assert len(comparing.missing(store, TINY)) == 3 + 3 * len(others)
+    assert len(comparing.list_missing(store, TINY)) == 3 + 3 * len(others)
     done.add((others[0].name, 1))
     assert study.by_suite(store, TINY)["objectives"] == (1, 3 * len(others))
 

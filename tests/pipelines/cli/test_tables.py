@@ -58,7 +58,7 @@ def test_a_panic_of_polars_is_one_line(opd, measure, monkeypatch):
 
 
 def test_the_dictionary_is_printed_whole(opd, refused):
-    from pipelines.lake.dictionary import dictionary
+    from pipelines.lake.dictionary import render_dictionary
 
-    assert opd("tables", "--dictionary") == (0, dictionary(), "")
+    assert opd("tables", "--dictionary") == (0, render_dictionary(), "")
     assert "leave the others out" in refused("tables", "rotation", "--dictionary")

@@ -75,7 +75,11 @@ def test_what_is_there_is_taken_up_and_an_interrupt_keeps_it(opd, prefix, monkey
         polls.append(seconds)
 
     polls = []
-    monkeypatch.setattr(watching.arrivals, "__kwdefaults__", watching.arrivals.__kwdefaults__ | {"sleep": interrupted})
+    monkeypatch.setattr(
+        watching.wait_for_checkpoints,
+        "__kwdefaults__",
+        watching.wait_for_checkpoints.__kwdefaults__ | {"sleep": interrupted},
+    )
     code, told, err = opd("measure", "--trajectory", prefix, *SOON)
     assert code == 130 and "the same command continues" in err
     assert "step 100 was measured already" in told and "step 200 was measured already" in told

@@ -13,15 +13,15 @@ import torch
 
 from opd_ops.teacher.scores import Scores
 from pipelines.keeping import snapshots
-from pipelines.keeping.audit import audit, drawn
+from pipelines.keeping.audit import audit, draw_targets
 from pipelines.keeping.finding import KINDS
 from pipelines.keeping.inventory import classify
-from pipelines.keeping.others import check
+from pipelines.keeping.others import check_object
 from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.scores import ScoreCache, pack
-from pipelines.store.seal import sealed
+from pipelines.store.seal import add_checksum
 from pipelines.store.tensors import read_header, serialise
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.keeping.planted import STEPS, contents, facts, furnish, plant, weights
@@ -52,7 +52,7 @@ def said(store, key):
 def rewrite(store, key, **changes):
     """As another writer would: sealed again."""
     value = {name: old for name, old in json.loads(store.read(key)).items() if name != "sha256"} | changes
-    store.write(key, (json.dumps(sealed(value), indent=1, sort_keys=True) + "\n").encode())
+    store.write(key, (json.dumps(add_checksum(value), indent=1, sort_keys=True) + "\n").encode())
 
 
 def flip(data, bit):
@@ -88,7 +88,7 @@ def test_no_bit_of_a_manifest_changes_unseen(furnished, n):
     data, rng = furnished.read(key), random.Random(n)
     for byte in range(len(data)):
         furnished.write(key, flip(data, 8 * byte + rng.randrange(8)))
-        assert snapshots.check(Trajectory(furnished, "tiny.opd", 0).snapshot(n), n), byte
+        assert snapshots.check_snapshot(Trajectory(furnished, "tiny.opd", 0).snapshot(n), n), byte
 
 
 def test_a_flipped_bit_is_found_in_whatever_is_pinned_and_named(furnished):
@@ -113,7 +113,7 @@ def test_no_flipped_bit_changes_a_rollout_unseen(furnished):
     rows = [Rollouts(furnished, RUN).read(n) for n in range(1, 8)]
     for _ in range(200):
         furnished.write(key, flip(data, rng.randrange(8 * len(data))))
-        if check(furnished, classify(key)):
+        if check_object(furnished, classify(key)):
             caught += 1
         else:
             assert [Rollouts(furnished, RUN).read(n) for n in range(1, 8)] == rows
@@ -361,14 +361,14 @@ def test_one_run_can_be_looked_at_alone(furnished):
 def test_a_sample_is_the_same_for_a_seed_and_all_of_it_in_the_end():
     targets = [f"{n}" for n in range(100)]
     assert (
-        drawn(targets, None, 0)
+        draw_targets(targets, None, 0)
         == targets
-        == sorted(drawn(targets, 1000, 3), key=int)
-        == sorted(drawn(targets, 1.0, 3), key=int)
+        == sorted(draw_targets(targets, 1000, 3), key=int)
+        == sorted(draw_targets(targets, 1.0, 3), key=int)
     )
-    assert drawn(targets, 7, 3) == drawn(targets, 7, 3) != drawn(targets, 7, 4)
-    assert [len(drawn(targets, part, 0)) for part in (7, 0.25, 0.001)] == [7, 25, 1]
-    assert {target for seed in range(100) for target in drawn(targets, 0.1, seed)} == set(targets)
+    assert draw_targets(targets, 7, 3) == draw_targets(targets, 7, 3) != draw_targets(targets, 7, 4)
+    assert [len(draw_targets(targets, part, 0)) for part in (7, 0.25, 0.001)] == [7, 25, 1]
+    assert {target for seed in range(100) for target in draw_targets(targets, 0.1, seed)} == set(targets)
 
 
 def test_a_sample_reads_less_and_names_are_looked_at_all_the_same(furnished):
@@ -386,7 +386,7 @@ def test_progress_ends_at_all_of_it(furnished):
 
 
 def test_an_object_that_goes_while_the_store_is_read_is_named(furnished, monkeypatch):
-    listing = Store.listing
+    listing = Store.list_objects
     monkeypatch.setattr(Store, "listing", lambda *a: (listing(*a), furnished.remove(step(3)))[0])
     assert ("missing", step(3, "manifest.json")) in found(furnished)
 

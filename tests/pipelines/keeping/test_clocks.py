@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.keeping import sweeping
 from pipelines.keeping.audit import audit
-from pipelines.keeping.sweeping import DAY, clock, doomed, still, sweep
+from pipelines.keeping.sweeping import DAY, keep_idle, list_deletable, read_store_clock, sweep
 from pipelines.store.objects import Store
 from tests.pipelines.keeping.planted import contents, furnish, plant, weights
 
@@ -58,7 +58,7 @@ def test_a_clients_clock_that_is_wrong_makes_nothing_old(shift, files, writer, m
     def between():
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda: true() + shift)
-            assert doomed(files) == []
+            assert list_deletable(files) == []
 
     writer.commit(between)
 
@@ -66,10 +66,10 @@ def test_a_clients_clock_that_is_wrong_makes_nothing_old(shift, files, writer, m
 def test_the_clock_is_that_of_the_store(files, monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + YEAR)
-    assert abs(clock(files) - now) < 60
+    assert abs(read_store_clock(files) - now) < 60
     assert files.find("") == []
     monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
-    assert clock(files) == now + YEAR  # nobody else can be asked
+    assert read_store_clock(files) == now + YEAR  # nobody else can be asked
 
 
 def test_what_looks_old_since_the_clock_jumped_stays_where_its_run_is_written_to(files, writer, monkeypatch):
@@ -78,23 +78,23 @@ def test_what_looks_old_since_the_clock_jumped_stays_where_its_run_is_written_to
 
     def between():
         dated(files, -2 * DAY)
-        found = doomed(files)
+        found = list_deletable(files)
         assert [one.why for one in found] == ["weights without a manifest"]
         swept.extend(found)
 
     writer.commit(between)
     dated(files, -2 * DAY)
     monkeypatch.setattr(sweeping, "WATCH", 0.0)
-    assert still(files, swept) == []
+    assert keep_idle(files, swept) == []
 
 
 def test_another_object_of_the_run_is_a_sign_of_life(files, writer, monkeypatch):
     def between():
         dated(files, -2 * DAY)
-        found = doomed(files)
+        found = list_deletable(files)
         facts = f"{writer.run.prefix}/run.json"
         monkeypatch.setattr(sweeping.time, "sleep", lambda seconds: files.write(facts, files.read(facts)))
-        assert found and still(files, found) == []
+        assert found and keep_idle(files, found) == []
 
     writer.commit(between)
 
@@ -104,7 +104,7 @@ def test_weights_that_a_sweep_took_for_old_come_back_with_their_manifest(files, 
 
     def between():
         dated(files, -2 * DAY)
-        assert [went for _, went in sweep(files, doomed(files))] == [True]
+        assert [went for _, went in sweep(files, list_deletable(files))] == [True]
         assert not files.exists(f"{writer.run.snapshot(STEP).folder}/master.safetensors")
 
     writer.commit(between)
@@ -117,7 +117,7 @@ def test_what_was_left_by_a_clock_that_ran_ahead_has_no_age(resume, files):
     files.write("runs/tiny.opd/seed-0/step-00000099/master.safetensors", b"1")
     dated(files, YEAR)
     whole = contents(files)
-    assert doomed(files, age=0.0, resume=resume) == []
+    assert list_deletable(files, age=0.0, resume=resume) == []
     assert audit(files, deep=True).findings != () and contents(files) == whole
 
 
@@ -128,7 +128,7 @@ def test_what_nobody_writes_to_goes_after_it_was_watched(files, monkeypatch):
     dated(files, -2 * DAY)
     waited = []
     monkeypatch.setattr(sweeping.time, "sleep", waited.append)
-    found = still(files, doomed(files))
+    found = keep_idle(files, list_deletable(files))
     assert waited == [sweeping.WATCH]
     assert [key for one, went in sweep(files, found) for key in one.keys if went] == [orphan]
 
@@ -136,4 +136,4 @@ def test_what_nobody_writes_to_goes_after_it_was_watched(files, monkeypatch):
 def test_nothing_is_waited_for_where_nothing_is_old(files, monkeypatch):
     furnish(files)
     monkeypatch.setattr(sweeping.time, "sleep", lambda seconds: pytest.fail("waited"))
-    assert still(files, doomed(files)) == []
+    assert keep_idle(files, list_deletable(files)) == []

@@ -11,7 +11,7 @@ from opd_ops.geometry import VERSION
 from pipelines import lake
 from pipelines.keeping.inventory import Inventory, classify, parse_run
 from pipelines.store.bases import BaseCache
-from pipelines.store.names import inside, require_name
+from pipelines.store.names import require_name, stays_inside
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
@@ -36,7 +36,7 @@ def test_what_the_project_writes_is_known_with_its_run_and_step(tmp_path):
     lake.write(store, "training", [], recipe="tiny.opd", seed=3)
     lake.write(store, "verdicts", [], study="tiny")
     BaseCache(store, "runs/x w").save("d1", "triplets-64", W)
-    found = {(item.kind, item.run, item.step, item.name) for item in Inventory(store.listing("")).items}
+    found = {(item.kind, item.run, item.step, item.name) for item in Inventory(store.list_objects("")).items}
     assert found == {
         ("run", RUN, None, "run.json"),
         ("end", RUN, None, "end.json"),
@@ -96,7 +96,7 @@ def test_no_name_that_leaves_the_store_is_anything_but_foreign(parts):
     key = "/".join(parts)
     item = classify(key)
     assert item.key == key
-    if not inside(key):
+    if not stays_inside(key):
         assert (item.kind, item.run) == ("foreign", None)
     if item.kind != "foreign":
         Store("memory://a").path(key)

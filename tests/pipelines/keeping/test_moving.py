@@ -9,9 +9,9 @@ import torch
 from pipelines import lake
 from pipelines.keeping import moving
 from pipelines.keeping.audit import audit
-from pipelines.keeping.moving import move
+from pipelines.keeping.moving import copy_run
 from pipelines.store.objects import Listed, Store
-from pipelines.store.seal import sealed
+from pipelines.store.seal import add_checksum
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.keeping.planted import NAME, STEPS, contents, facts, furnish, plant, weights
 
@@ -32,7 +32,7 @@ def refused(source, target, *parts, recipe=NAME, seed=0):
     """One line, and nothing is written."""
     before = contents(target)
     with pytest.raises(ValueError) as caught:
-        move(source, target, recipe, seed)
+        copy_run(source, target, recipe, seed)
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
@@ -41,7 +41,7 @@ def refused(source, target, *parts, recipe=NAME, seed=0):
 
 def test_a_run_arrives_bit_for_bit_and_opens(near, target):
     furnish(near)
-    moved = move(near, target, NAME, 0)
+    moved = copy_run(near, target, NAME, 0)
     assert contents(target) == of_run(near) and sorted(moved.copied) == sorted(of_run(near))
     assert (moved.there, moved.kept, moved.left) == ([], [], [])
     assert moved.nbytes == sum(map(len, of_run(near).values()))
@@ -54,33 +54,33 @@ def test_a_run_arrives_bit_for_bit_and_opens(near, target):
 
 def test_it_arrives_on_every_kind_of_store(any_store, memory):
     plant(memory, steps=(0, 1), extras=False)
-    move(memory, any_store, NAME, 0)
+    copy_run(memory, any_store, NAME, 0)
     assert contents(any_store) == contents(memory)
     back = Store(f"memory://{uuid.uuid4().hex}")
-    move(any_store, back, NAME, 0)
+    copy_run(any_store, back, NAME, 0)
     assert contents(back) == contents(memory)
 
 
 def test_a_second_copy_does_nothing(furnished, target):
-    move(furnished, target, NAME, 0)
+    copy_run(furnished, target, NAME, 0)
     before = target.listing("")
-    moved = move(furnished, target, NAME, 0)
+    moved = copy_run(furnished, target, NAME, 0)
     assert (moved.copied, moved.kept) == ([], []) and sorted(moved.there) == sorted(of_run(furnished))
     assert target.listing("") == before
 
 
 def test_a_run_that_is_being_trained_takes_its_resume_state_along(furnished, target):
-    move(furnished, target, "tiny.rlvr", 2)
+    copy_run(furnished, target, "tiny.rlvr", 2)
     assert contents(target) == of_run(furnished, "tiny.rlvr", 2)
     assert Trajectory(target, "tiny.rlvr", 2).load_resume()[0] == 7
 
 
 def test_weights_alone(furnished, target):
-    moved = move(furnished, target, NAME, 0, weights_only=True)
+    moved = copy_run(furnished, target, NAME, 0, weights_only=True)
     kinds = ("rollouts", "measured", "lake")
     assert contents(target) == {k: d for k, d in of_run(furnished).items() if not any(kind in k for kind in kinds)}
     assert moved.left == [] and audit(target).findings == ()
-    assert len(move(furnished, target, NAME, 0).copied) > 0
+    assert len(copy_run(furnished, target, NAME, 0).copied) > 0
     assert contents(target) == of_run(furnished)
 
 
@@ -97,7 +97,7 @@ def test_a_copy_that_is_stopped_anywhere_is_no_complete_run_and_goes_on(furnishe
 
         monkeypatch.setattr(Store, "create", stopping)
         with pytest.raises(KeyboardInterrupt):
-            move(furnished, target, NAME, 0)
+            copy_run(furnished, target, NAME, 0)
         monkeypatch.setattr(Store, "create", create)
         run = Trajectory(target, NAME, 0)
         assert run.end() is None
@@ -105,20 +105,20 @@ def test_a_copy_that_is_stopped_anywhere_is_no_complete_run_and_goes_on(furnishe
             assert run.verify(step) == []
             assert all(torch.equal(ref.read(), weights(step)[name]) for name, ref in run.refs(step).items())
         assert not target.exists(f"{RUN}/measured.json") or target.exists("lake/rotation/recipe=tiny.opd/seed=0")
-        move(furnished, target, NAME, 0)
+        copy_run(furnished, target, NAME, 0)
         assert contents(target) == of_run(furnished)
 
 
 def test_a_damaged_copy_is_repaired_from_the_source(furnished, target):
-    move(furnished, target, NAME, 0)
+    copy_run(furnished, target, NAME, 0)
     for key in of_run(furnished):
         if "/measured.json" in key or not key.startswith("runs"):
             continue
         data = target.read(key)
         target.write(key, data[:-3])
-        assert move(furnished, target, NAME, 0).copied == [key]
+        assert copy_run(furnished, target, NAME, 0).copied == [key]
         target.remove(key)
-        assert move(furnished, target, NAME, 0).copied == [key]
+        assert copy_run(furnished, target, NAME, 0).copied == [key]
     assert contents(target) == of_run(furnished)
 
 
@@ -126,7 +126,7 @@ def test_what_is_damaged_at_the_source_is_not_copied(furnished, target):
     key = f"{RUN}/step-00000007/master.safetensors"
     furnished.write(key, furnished.read(key)[:-1] + b"x")
     with pytest.raises(ValueError, match=r"step-00000007/master\.safetensors is damaged, and the copy ends before it"):
-        move(furnished, target, NAME, 0)
+        copy_run(furnished, target, NAME, 0)
     assert Trajectory(target, NAME, 0).steps() == [0, 1, 3] and Trajectory(target, NAME, 0).end() is None
     furnished.write(f"{RUN}/step-00000003/manifest.json", b"{}")
     refused(furnished, Store(f"memory://{uuid.uuid4().hex}"), "step-00000003/manifest.json has layout None", "verify")
@@ -136,10 +136,10 @@ def test_what_arrives_as_something_else_is_an_error(furnished, target, monkeypat
     create = Store.create
     monkeypatch.setattr(Store, "create", lambda s, key, data: create(s, key, data[:-1] if "0007" in key else data))
     with pytest.raises(ValueError, match=r"step-00000007/master\.safetensors did not arrive as it was sent"):
-        move(furnished, target, NAME, 0)
+        copy_run(furnished, target, NAME, 0)
     assert Trajectory(target, NAME, 0).steps() == [0, 1, 3]
     monkeypatch.setattr(Store, "create", create)
-    move(furnished, target, NAME, 0)
+    copy_run(furnished, target, NAME, 0)
     assert contents(target) == of_run(furnished)
 
 
@@ -163,14 +163,14 @@ def test_other_weights_under_the_name_are_refused_with_the_step(furnished, targe
 def test_where_the_run_was_made_does_not_matter(furnished, target):
     here = facts(NAME, 0) | {"provenance": {"host": "elsewhere"}}
     Trajectory(target, NAME, 0).register(here)
-    moved = move(furnished, target, NAME, 0)
+    moved = copy_run(furnished, target, NAME, 0)
     assert moved.kept == [f"{RUN}/run.json"] and audit(target).findings == ()
 
 
 def test_tables_of_the_targets_own_stay_and_the_record_of_others_is_left(furnished, target):
     lake.write(target, "rotation", [{"study": "own", "recipe": NAME, "seed": 0, "step": 1}], recipe=NAME, seed=0)
     own = contents(target)
-    moved = move(furnished, target, NAME, 0)
+    moved = copy_run(furnished, target, NAME, 0)
     assert moved.kept == list(own) and moved.left == [f"{RUN}/measured.json"]
     assert own.items() <= contents(target).items() and not target.exists(f"{RUN}/measured.json")
 
@@ -181,7 +181,7 @@ def test_the_same_weights_kept_in_another_way_stay(furnished, target):
     run.register(facts(NAME, 0))
     for step in STEPS:
         run.commit(step, weights(step), None)
-    moved = move(furnished, target, NAME, 0)
+    moved = copy_run(furnished, target, NAME, 0)
     assert len(moved.kept) == 2 * 3
     assert audit(target, deep=True).findings == ()
 
@@ -191,7 +191,7 @@ def test_what_is_no_part_of_the_run_is_left(furnished, target):
     left |= {f"{RUN}/resume/step-00000003/{name}" for name in ("facts.json", "state.safetensors")}
     for key in left:
         furnished.write(key, b"{}")
-    assert set(move(furnished, target, NAME, 0).left) == left
+    assert set(copy_run(furnished, target, NAME, 0).left) == left
     assert audit(target).findings == ()
 
 
@@ -206,7 +206,7 @@ def test_a_run_that_is_not_there_is_one_line(furnished, target):
 @pytest.mark.parametrize("name", ["../../../evil", "a\\..\\evil", "x/../evil", "a\x00b", "a\nb"])
 def test_names_of_a_foreign_store_cannot_leave(furnished, target, monkeypatch, name):
     """Object stores allow such names; a listing with one is refused whole."""
-    listing = Store.listing
+    listing = Store.list_objects
     key = f"{RUN}/{name}"
     monkeypatch.setattr(Store, "listing", lambda store, prefix: listing(store, prefix) | {key: Listed(1, 0.0)})
     refused(furnished, target, "would leave a store")
@@ -216,19 +216,19 @@ def test_a_manifest_of_a_foreign_store_cannot_name_files_elsewhere(furnished, ta
     key = f"{RUN}/step-00000003/manifest.json"
     manifest = {k: v for k, v in json.loads(furnished.read(key)).items() if k != "sha256"}
     manifest["files"] |= {"../../../../evil": {"size": 1, "sha256": "0" * 64}}
-    furnished.write(key, (json.dumps(sealed(manifest), indent=1, sort_keys=True) + "\n").encode())
+    furnished.write(key, (json.dumps(add_checksum(manifest), indent=1, sort_keys=True) + "\n").encode())
     refused(furnished, target, "has an impossible file '../../../../evil'")
 
 
 def test_a_resume_state_that_goes_while_it_is_copied_is_left(furnished, target, monkeypatch):
-    place = moving._place
+    place = moving._copy_object
 
     def placed(source, *rest):
         source.remove("runs/tiny.rlvr/seed-2/resume")
         place(source, *rest)
 
     monkeypatch.setattr(moving, "_place", placed)
-    moved = move(furnished, target, "tiny.rlvr", 2)
+    moved = copy_run(furnished, target, "tiny.rlvr", 2)
     assert len(moved.left) == 2 and audit(target).findings == ()
 
 
@@ -236,7 +236,7 @@ def test_an_import_is_copied_with_its_record_last(memory, target):
     record = {"layout": 2, "base": {"ref": "a", "stamp": "s"}, "snapshots": {}, "tables": {"rotation": {}}}
     lake.write(memory, "rotation", [], recipe="external.x", seed=0)
     memory.write("runs/external.x/seed-0/import.json", json.dumps(record).encode())
-    moved = move(memory, target, "external.x", 0)
+    moved = copy_run(memory, target, "external.x", 0)
     assert moved.copied[-1] == "runs/external.x/seed-0/import.json" and contents(target) == contents(memory)
     target.write("runs/external.x/seed-0/import.json", json.dumps(record | {"base": {"ref": "b"}}).encode())
     refused(memory, target, "holds another run of that name", "base.ref", recipe="external.x")
@@ -248,18 +248,18 @@ def test_of_an_import_the_record_that_counts_is_copied_over_the_one_that_counts_
     folder = "runs/external.x/seed-0"
     memory.write(f"{folder}/import-00000001.json", b"{}")
     memory.write(f"{folder}/import-00000002.json", json.dumps(record).encode())
-    moved = move(memory, target, "external.x", 0)
+    moved = copy_run(memory, target, "external.x", 0)
     assert moved.copied == [f"{folder}/import-00000002.json"] and moved.left == [f"{folder}/import-00000001.json"]
     target.write(f"{folder}/import-00000005.json", b"damaged")
-    assert move(memory, target, "external.x", 0).copied == [f"{folder}/import-00000002.json"]
+    assert copy_run(memory, target, "external.x", 0).copied == [f"{folder}/import-00000002.json"]
     assert target.read(f"{folder}/import-00000005.json") == json.dumps(record).encode(), "the one that counts there"
     own = json.dumps(record | {"snapshots": {"1": {}}}).encode()
     target.write(f"{folder}/import-00000005.json", own)
-    assert move(memory, target, "external.x", 0).kept == [f"{folder}/import-00000002.json"]
+    assert copy_run(memory, target, "external.x", 0).kept == [f"{folder}/import-00000002.json"]
     assert target.read(f"{folder}/import-00000005.json") == own
 
 
 def test_progress_ends_at_all_of_it(furnished, target):
     heard = []
-    move(furnished, target, NAME, 0, progress=lambda done, of: heard.append((done, of)))
+    copy_run(furnished, target, NAME, 0, progress=lambda done, of: heard.append((done, of)))
     assert heard == sorted(heard) and heard[-1][0] == heard[-1][1] == sum(map(len, of_run(furnished).values()))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.keeping.audit import audit
 from pipelines.keeping.inventory import classify
-from pipelines.keeping.sweeping import DAY, doomed, sweep
+from pipelines.keeping.sweeping import DAY, list_deletable, sweep
 from pipelines.store.objects import Listed, Store
 from pipelines.store.tensors import serialise
 from pipelines.store.trajectory import Trajectory
@@ -42,7 +42,7 @@ def litter(store):
 
 def swept(store, **how):
     """Keys that a sweep two days from now deletes, which are those it said before."""
-    found = doomed(store, now=time.time() + LATER, **how)
+    found = list_deletable(store, now=time.time() + LATER, **how)
     before = set(store.find(""))
     assert all(went for _, went in sweep(store, found))
     gone = before - set(store.find(""))
@@ -65,15 +65,17 @@ def test_what_was_left_goes_and_what_is_committed_stays(near):
 
 def test_nothing_goes_before_its_age(furnished):
     litter(furnished)
-    assert doomed(furnished) == []
-    assert doomed(furnished, now=time.time() + DAY - 60) == []
-    assert len(doomed(furnished, now=time.time() + 100, age=60)) == len(doomed(furnished, now=time.time() + LATER))
+    assert list_deletable(furnished) == []
+    assert list_deletable(furnished, now=time.time() + DAY - 60) == []
+    assert len(list_deletable(furnished, now=time.time() + 100, age=60)) == len(
+        list_deletable(furnished, now=time.time() + LATER)
+    )
 
 
 def test_policies_of_resume_state(furnished):
     litter(furnished)
     keep, finished, every = (
-        {key for one in doomed(furnished, now=time.time() + LATER, resume=p) for key in one.keys}
+        {key for one in list_deletable(furnished, now=time.time() + LATER, resume=p) for key in one.keys}
         for p in ("keep", "finished", "all")
     )
     assert keep == set(LEFT.values()) < finished < every
@@ -87,10 +89,10 @@ def test_a_run_that_is_written_to_keeps_what_it_is_writing(files):
     old = time.time() - LATER
     for key in files.find(""):
         os.utime(files.path(key), (old, old))
-    assert {LEFT["weights"], LEFT["state"]} <= {key for one in doomed(files) for key in one.keys}
+    assert {LEFT["weights"], LEFT["state"]} <= {key for one in list_deletable(files) for key in one.keys}
     for run in (RUN, GOING):
         os.utime(files.path(f"{run}/step-00000003/manifest.json"))
-    assert not {LEFT["weights"], LEFT["state"]} & {key for one in doomed(files) for key in one.keys}
+    assert not {LEFT["weights"], LEFT["state"]} & {key for one in list_deletable(files) for key in one.keys}
 
 
 def test_a_run_of_a_damaged_end_keeps_its_resume_state(furnished):
@@ -105,7 +107,7 @@ def test_weights_that_are_committed_before_they_go_stay(furnished):
         run.snapshot(9).key.replace("manifest.json", "master.safetensors"),
         serialise({"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}),
     )
-    found = doomed(furnished, now=time.time() + LATER)
+    found = list_deletable(furnished, now=time.time() + LATER)
     run.commit(9, {"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}, None)
     assert [went for _, went in sweep(furnished, found)] == [False]
     assert run.verify(9) == []
@@ -118,7 +120,7 @@ def test_weights_that_are_committed_while_they_go_are_put_back(furnished, monkey
         run.snapshot(9).key.replace("manifest.json", "master.safetensors"),
         serialise({"w": torch.rand(2, generator=torch.Generator().manual_seed(0))}),
     )
-    found, remove = doomed(furnished, now=time.time() + LATER), Store.remove
+    found, remove = list_deletable(furnished, now=time.time() + LATER), Store.remove
 
     def removed(store, key):
         if key.endswith("master.safetensors"):
@@ -132,7 +134,7 @@ def test_weights_that_are_committed_while_they_go_are_put_back(furnished, monkey
 
 def test_what_was_written_again_stays(furnished):
     litter(furnished)
-    found = [one for one in doomed(furnished, now=time.time() + LATER) if LEFT["model"] in one.keys]
+    found = [one for one in list_deletable(furnished, now=time.time() + LATER) if LEFT["model"] in one.keys]
     time.sleep(0.01)
     furnished.write(LEFT["model"], b"new")
     assert [went for _, went in sweep(furnished, found)] == [False]
@@ -141,10 +143,10 @@ def test_what_was_written_again_stays(furnished):
 
 def test_a_sweep_that_is_stopped_goes_on(furnished):
     litter(furnished)
-    found = doomed(furnished, now=time.time() + LATER)
+    found = list_deletable(furnished, now=time.time() + LATER)
     for _ in range(len(found) - 2):
-        next(sweep(furnished, doomed(furnished, now=time.time() + LATER)))
-    assert len(doomed(furnished, now=time.time() + LATER)) == 2
+        next(sweep(furnished, list_deletable(furnished, now=time.time() + LATER)))
+    assert len(list_deletable(furnished, now=time.time() + LATER)) == 2
     swept(furnished)
     assert audit(furnished).findings == ()
 
@@ -152,7 +154,7 @@ def test_a_sweep_that_is_stopped_goes_on(furnished):
 @pytest.mark.parametrize(("how", "line"), [({"resume": "none"}, "policy 'none' is unknown"), ({"age": -1}, "age -1")])
 def test_what_is_no_policy_or_age_is_one_line(furnished, how, line):
     with pytest.raises(ValueError, match=line):
-        doomed(furnished, **how)
+        list_deletable(furnished, **how)
 
 
 PARTS = ("run.json", "end.json", "measured.json", "rollouts/steps-00000001-00000002.parquet", "notes", "measured/a/b")
@@ -174,7 +176,7 @@ def test_whatever_lies_there_nothing_that_is_kept_goes(names, policy):
     store = Store(f"memory://{uuid.uuid4().hex}")
     for name in names:
         store.write(f"runs/a/seed-0/{name}", b"{}")
-    gone = {key for one in doomed(store, now=time.time() + LATER, resume=policy) for key in one.keys}
+    gone = {key for one in list_deletable(store, now=time.time() + LATER, resume=policy) for key in one.keys}
     for key in gone:
         item = classify(key)
         assert item.kind in ("temporary", "weights", "resume")

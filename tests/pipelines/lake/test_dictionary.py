@@ -7,10 +7,10 @@ import pytest
 
 from pipelines import lake
 from pipelines.lake import TABLES
-from pipelines.lake.dictionary import dictionary
+from pipelines.lake.dictionary import render_dictionary
 
 ROOT = Path(__file__).resolve().parents[3]
-SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", dictionary(), re.M | re.S))
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", render_dictionary(), re.M | re.S))
 
 
 def cells(text):
@@ -35,11 +35,11 @@ def test_every_column_is_there_once_with_type_unit_and_meaning(table):
 
 def test_the_file_beside_the_schemas_is_generated_from_them():
     file = ROOT / "pipelines" / "lake" / "DICTIONARY.md"
-    assert file.read_text() == dictionary(), "opd tables --dictionary > pipelines/lake/DICTIONARY.md"
+    assert file.read_text() == render_dictionary(), "opd tables --dictionary > pipelines/lake/DICTIONARY.md"
 
 
 def test_its_index_leads_to_every_table():
-    anchors = re.findall(r"\]\(#([\w-]+)\)", dictionary())
+    anchors = re.findall(r"\]\(#([\w-]+)\)", render_dictionary())
     assert set(TABLES) <= set(anchors) <= {title.lower().replace(" ", "-") for title in SECTIONS}
 
 

@@ -10,7 +10,7 @@ import pytest
 from pipelines import lake
 from pipelines.keeping.audit import audit
 from pipelines.lake import TABLES
-from pipelines.lake.lake import DIGEST, GROUP, compact, encoded, file_of
+from pipelines.lake.lake import DIGEST, GROUP, compact, encode_partition, file_of
 from pipelines.store.objects import Store
 
 
@@ -74,7 +74,7 @@ def test_an_empty_partition_keeps_the_schema(table, files):
     partition = dict.fromkeys(TABLES[table].by, 0)
     lake.write(files, table, [], **partition)
     assert lake.scan(table, files.uri).collect().schema == TABLES[table].schema
-    assert lake.written(files, table, **partition).schema == TABLES[table].schema
+    assert lake.read_partition(files, table, **partition).schema == TABLES[table].schema
 
 
 def test_a_rewrite_replaces_its_partition_and_no_other(any_store):
@@ -87,10 +87,10 @@ def test_a_rewrite_replaces_its_partition_and_no_other(any_store):
 
 
 def test_what_is_written_is_read_by_partition(any_store):
-    assert lake.written(any_store, "training", recipe="tiny.opd", seed=0) is None
+    assert lake.read_partition(any_store, "training", recipe="tiny.opd", seed=0) is None
     write(any_store, rows())
-    assert lake.written(any_store, "training", recipe="tiny.opd", seed=0).height == 3
-    assert lake.written(any_store, "training", recipe="tiny.opd", seed=1) is None
+    assert lake.read_partition(any_store, "training", recipe="tiny.opd", seed=0).height == 3
+    assert lake.read_partition(any_store, "training", recipe="tiny.opd", seed=1) is None
 
 
 def test_equal_rows_give_equal_bytes(files):
@@ -128,7 +128,7 @@ def test_a_column_that_was_renamed_in_a_stored_table_is_refused_with_or_without_
     renamed = stored.rename_columns([{"loss": "lost"}.get(name, name) for name in stored.column_names])
     pq.write_table(renamed.replace_schema_metadata({other: kept} if other else None), path, store_schema=bool(other))
     with pytest.raises(ValueError, match=r"part-0\.parquet (is not what was written there|cannot be read \(.+\)); .+"):
-        lake.written(files, "training", recipe="tiny.opd", seed=0)
+        lake.read_partition(files, "training", recipe="tiny.opd", seed=0)
 
 
 def test_a_crash_while_replacing_a_partition_leaves_the_old_rows(files, monkeypatch):
@@ -366,7 +366,7 @@ def of_one_table(frame):
     """A partition's file, written of all rows as one Arrow table; the digest is that of `lake.encoded`."""
     buffer, table = io.BytesIO(), frame.to_arrow().replace_schema_metadata()
     how = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
-    digest = pq.ParquetFile(io.BytesIO(encoded(frame))).metadata.metadata[DIGEST]
+    digest = pq.ParquetFile(io.BytesIO(encode_partition(frame))).metadata.metadata[DIGEST]
     with pq.ParquetWriter(buffer, table.schema, **how) as file:
         file.write_table(table)
         file.add_key_value_metadata({DIGEST: digest})
@@ -406,10 +406,10 @@ def test_columns_in_pieces_give_the_file_of_their_rows(table, count):
 
 def test_the_digest_is_of_all_texts_of_a_column_however_many_are_joined_at_once(monkeypatch):
     frame = pl.DataFrame(planted("locking", 20), schema=TABLES["locking"].schema)
-    whole = encoded(frame)
+    whole = encode_partition(frame)
     for count in (1, 7, 20):
         monkeypatch.setattr(lake.lake, "TEXTS", count)
-        assert encoded(frame) == whole
+        assert encode_partition(frame) == whole
 
 
 def test_row_groups_are_those_of_one_table():
@@ -417,8 +417,8 @@ def test_row_groups_are_those_of_one_table():
     frame = pl.DataFrame(planted("training", 300), schema=TABLES["training"].schema)
     many = pl.concat([frame] * (GROUP // 300 + 2), rechunk=False)
     texts = many.with_columns(pl.col(pl.String).cast(pl.Categorical))
-    assert encoded(texts) == of_one_table(many)
-    assert pq.ParquetFile(io.BytesIO(encoded(texts))).metadata.num_row_groups == 2
+    assert encode_partition(texts) == of_one_table(many)
+    assert pq.ParquetFile(io.BytesIO(encode_partition(texts))).metadata.num_row_groups == 2
 
 
 def test_constants_stand_in_every_row_and_what_is_nowhere_is_null():

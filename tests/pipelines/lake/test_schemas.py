@@ -139,10 +139,10 @@ def test_engine_rows_fit_their_tables(trajectory_rows):
 def trajectory_rows():
     import torch
 
-    from opd_ops.geometry.suite import Settings, measure
+    from opd_ops.geometry.suite import Settings, measure_matrix
 
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(12, 8, generator=generator)
     snapshots = [(step, base + 0.1 * torch.randn(12, 8, generator=generator)) for step in (1, 2)]
     settings = Settings(k=(2,), hill_k=(2,), locking_k=(2,))
-    return measure(base, snapshots, settings=settings, projection=True).rows
+    return measure_matrix(base, snapshots, settings=settings, projection=True).rows

@@ -54,7 +54,7 @@ def test_a_column_that_an_older_file_lacks_is_null(any_store):
     lake.write(any_store, "training", [KEYS | {"seed": 1, "loss": 0.25, "reward": 1.0}], recipe="tiny.opd", seed=1)
     found = read(any_store, "seed", "loss", "reward")
     assert found.rows() == [(0, 0.5, None), (1, 0.25, 1.0)]
-    assert lake.written(any_store, "training", recipe="tiny.opd", seed=0).schema == NOW.schema
+    assert lake.read_partition(any_store, "training", recipe="tiny.opd", seed=0).schema == NOW.schema
     assert read(any_store, pl.all()).schema == NOW.schema
 
 
@@ -68,16 +68,18 @@ def test_a_narrower_number_is_read_as_the_declared_one(column, stored, files):
     lake.write(files, "training", [KEYS | {"seed": 1, column: NOW.schema[column].to_python()(4)}], recipe="a", seed=1)
     found = read(files, column)
     assert found.schema == {column: NOW.schema[column]} and found[column].to_list() == [3, 4]
-    assert versions.problem(NOW, pl.Schema({"recipe": pl.String(), "seed": pl.Int64(), column: stored()})) == ""
-    assert lake.written(files, "training", recipe="tiny.opd", seed=0)[column].to_list() == [3]
+    assert (
+        versions.explain_mismatch(NOW, pl.Schema({"recipe": pl.String(), "seed": pl.Int64(), column: stored()})) == ""
+    )
+    assert lake.read_partition(files, "training", recipe="tiny.opd", seed=0)[column].to_list() == [3]
 
 
 def test_lists_widen_by_what_they_hold():
     def stored(inner):
         return pl.Schema({"recipe": pl.String(), "seed": pl.Int64(), "angles_deg": pl.List(inner)})
 
-    assert versions.problem(TABLES["rotation"], stored(pl.Float32())) == ""
-    assert "angles_deg of type List(String)" in versions.problem(TABLES["rotation"], stored(pl.String()))
+    assert versions.explain_mismatch(TABLES["rotation"], stored(pl.Float32())) == ""
+    assert "angles_deg of type List(String)" in versions.explain_mismatch(TABLES["rotation"], stored(pl.String()))
 
 
 def test_a_renamed_column_is_read_from_whichever_name_a_file_has(files, renamed):
@@ -88,7 +90,7 @@ def test_a_renamed_column_is_read_from_whichever_name_a_file_has(files, renamed)
     assert read(files, pl.all()).schema == renamed.schema == NOW.schema, "the former names are no columns"
     found = lake.scan("training", files.uri).filter(pl.col("loss") > 2, seed=1).collect()
     assert found["loss"].to_list() == [2.5], "filters see the values under the new name"
-    assert lake.written(files, "training", recipe="tiny.opd", seed=0)["loss"].to_list() == [0.5, 1.5]
+    assert lake.read_partition(files, "training", recipe="tiny.opd", seed=0)["loss"].to_list() == [0.5, 1.5]
 
 
 def test_a_former_name_has_the_type_of_its_column(files, renamed):
@@ -109,7 +111,7 @@ def test_an_older_reader_takes_what_it_knows_of_a_newer_file(any_store):
     key = put(any_store, loss=[0.5], divergence=[0.1], layers=[{"q": 1}])
     assert read(any_store, "loss", "kl").rows() == [(0.5, None)]
     file = pl.read_parquet(io.BytesIO(any_store.read(key)), hive_partitioning=False)
-    assert versions.problem(NOW, file.schema) == ""
+    assert versions.explain_mismatch(NOW, file.schema) == ""
 
 
 @pytest.mark.parametrize(
@@ -123,10 +125,10 @@ def test_another_type_is_refused_in_one_line(column, values, files):
     with pytest.raises(pl.exceptions.SchemaError, match=line):
         read(files, column)
     with pytest.raises(ValueError, match="it is of another version; measure the run again") as caught:
-        lake.written(files, "training", recipe="tiny.opd", seed=0)
+        lake.read_partition(files, "training", recipe="tiny.opd", seed=0)
     assert "\n" not in str(caught.value) and f"{files.uri}/{key} has a column {column} " in str(caught.value)
     schema = pl.read_parquet(files.path(key), hive_partitioning=False).schema
-    assert versions.problem(NOW, schema).startswith(f"has a column {column} of type ")
+    assert versions.explain_mismatch(NOW, schema).startswith(f"has a column {column} of type ")
 
 
 def test_the_command_line_says_it_in_one_line_and_verify_names_the_file(files, monkeypatch, capsys):
@@ -144,7 +146,10 @@ def test_the_command_line_says_it_in_one_line_and_verify_names_the_file(files, m
 
 
 def test_a_file_without_its_keys_is_named():
-    assert versions.problem(NOW, pl.Schema({"recipe": pl.String(), "loss": pl.Float64()})) == "lacks the column seed"
+    assert (
+        versions.explain_mismatch(NOW, pl.Schema({"recipe": pl.String(), "loss": pl.Float64()}))
+        == "lacks the column seed"
+    )
 
 
 def test_former_names_are_names_of_no_column():

@@ -133,6 +133,6 @@ def judged() -> Callable[..., list[Comparison]]:
     ) -> list[Comparison]:
         runs = {(one.recipe, one.seed): one for one in (*(references() if others is None else others), run)}
         found = profiles(tables(list(runs.values())), runs)
-        return judging.judge(found, run.recipe, run.seed, study, step)
+        return judging.judge_regime(found, run.recipe, run.seed, study, step)
 
     return judge

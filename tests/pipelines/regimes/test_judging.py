@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.regimes.judging import CANNOT_TELL, overall
 from pipelines.regimes.profile import profiles
-from pipelines.runs.verdicts.judging import judge
+from pipelines.runs.verdicts.judging import judge_regime
 
 KINDS = {"sft": 0.0, "opd": 1.0, "rlvr": 2.0}
 
@@ -141,7 +141,7 @@ def test_too_few_diagnostics_in_common_are_said(planted, beside, plant):
     tables = plant(runs)
     del tables["nulls"]  # which the effective rank needs
     found = profiles(tables, [(one.recipe, one.seed) for one in runs])
-    comparison = matched(judge(found, run.recipe, 0, "tiny"))
+    comparison = matched(judge_regime(found, run.recipe, 0, "tiny"))
     assert comparison.verdict == CANNOT_TELL and comparison.reason.startswith("only 2 diagnostics")
 
 

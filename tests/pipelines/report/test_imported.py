@@ -79,7 +79,7 @@ def test_its_regime_comes_first_with_the_distances_beside_it():
 
     known = tables([*references(), run])
     found = profiles(fill_tables(known), [(RECIPE, 0), *((one.recipe, one.seed) for one in references())])
-    judged = {"tiny": judging.judge(found, RECIPE, 0, "tiny")}
+    judged = {"tiny": judging.judge_regime(found, RECIPE, 0, "tiny")}
     text = page(RECIPE, {"update_norm": known["update_norm"].filter(pl.col("step") < 0)}, judged, provenance={})
     assert re.findall(r'<section id="(\w+)"', text)[0] == "regime"
     assert ">OPD-like</span> beside the runs of study tiny." in text

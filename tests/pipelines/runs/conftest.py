@@ -14,7 +14,7 @@ import torch
 from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.cluster.attach import cluster
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import records
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
@@ -80,7 +80,7 @@ def save(folder, tensors, config=TIED, shards=1, vocabulary=None):
 
 def run(store, base, snapshots, measurement=CUTS, name="x"):
     """plan, then measure in this process; returns the problems."""
-    return measure_import(plan(store, base, snapshots, measurement, name), serial=True)
+    return measure_import(plan_import(store, base, snapshots, measurement, name), serial=True)
 
 
 def rows(store, table, matrix=None, view="master", recipe="external.x"):
@@ -90,7 +90,7 @@ def rows(store, table, matrix=None, view="master", recipe="external.x"):
 
 def everything(store):
     """The rows of all measured tables."""
-    return {table: lake.written(store, table, recipe="external.x", seed=0) for table in TABLES}
+    return {table: lake.read_partition(store, table, recipe="external.x", seed=0) for table in TABLES}
 
 
 def same(one, other):
@@ -98,7 +98,7 @@ def same(one, other):
 
 
 def record(store, recipe="external.x"):
-    return json.loads(records.generations(store, recipe).read()[1])
+    return json.loads(records.record_generations(store, recipe).read()[1])
 
 
 def objects(store):
@@ -110,7 +110,7 @@ def refused(store, base, snapshots, *parts, measurement=CUTS, name="x", roles=No
     """plan refuses in one line that holds all `parts`, and the store is as it was."""
     before = objects(store)
     with pytest.raises(ValueError) as caught:
-        plan(store, base, snapshots, measurement, name, roles)
+        plan_import(store, base, snapshots, measurement, name, roles)
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:

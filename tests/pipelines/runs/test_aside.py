@@ -9,7 +9,7 @@ from opd_ops.recipe import AdamW, Horizon
 from pipelines import lake
 from pipelines.keeping.audit import audit
 from pipelines.keeping.inventory import classify
-from pipelines.keeping.sweeping import doomed
+from pipelines.keeping.sweeping import list_deletable
 from pipelines.runs import aside
 from pipelines.runs.provenance import provenance
 from pipelines.runs.trajectories.run import TrainingRun
@@ -38,8 +38,8 @@ def test_a_run_is_gone_from_every_reader_and_comes_back_to_the_byte(any_store):
     assert lake.scan("training", store.uri).select("recipe").collect()["recipe"].unique().to_list() == ["tiny.rlvr"]
     assert [str(one) for one in audit(store).findings] == []
     assert all(classify(key).kind == "removed" for key in store.find("removed"))
-    assert doomed(store, age=0.0, resume="all", now=float("inf")) == [
-        one for one in doomed(store, age=0.0, resume="all", now=float("inf")) if "removed" not in one.keys[0]
+    assert list_deletable(store, age=0.0, resume="all", now=float("inf")) == [
+        one for one in list_deletable(store, age=0.0, resume="all", now=float("inf")) if "removed" not in one.keys[0]
     ]
     aside.bring_back(store, NAME, 0)
     assert contents(store) == before
@@ -50,10 +50,10 @@ def test_two_of_one_name_are_kept_apart_and_deleted_one_by_one(store):
     first = aside.move_aside(store, NAME, 0)
     plant(store, steps=(0, 1))
     second = aside.move_aside(store, NAME, 0)
-    assert [one.number for one in aside.asides(store)] == [1, 2]
+    assert [one.number for one in aside.list_aside(store)] == [1, 2]
     assert aside.find_aside(store, NAME, 0) == second and aside.find_aside(store, NAME, 0, 1) == first
     aside.delete(second)
-    assert aside.asides(store) == [first]
+    assert aside.list_aside(store) == [first]
     aside.bring_back(store, NAME, 0, 1)
     assert Trajectory(store, NAME, 0).steps() == [0, 1, 3, 7]
 
@@ -85,9 +85,9 @@ def test_a_move_that_was_stopped_is_finished_by_the_next_one_or_the_next_start(s
             aside.move_aside(store, NAME, 0)
         go_on()
         if count:
-            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
+            assert aside.list_aside(store)[-1].state() == "whole" and aside.run_keys(store, NAME, 0) == []
             aside.bring_back(store, NAME, 0)
-        elif aside.registered(store, NAME, 0):
+        elif aside.is_registered(store, NAME, 0):
             assert contents(store) == before  # nothing had begun
         else:
             aside.bring_back(store, NAME, 0)
@@ -103,10 +103,10 @@ def test_a_return_that_was_stopped_is_finished_or_undone(store, monkeypatch, cou
         with monkeypatch.context() as patch, pytest.raises(Stopped):
             stopping(patch, count)
             aside.bring_back(store, NAME, 0)
-        assert not Trajectory(store, NAME, 0).registered()
+        assert not Trajectory(store, NAME, 0).is_registered()
         if ending == "undone":
             aside.settle(store, NAME, 0)
-            assert aside.asides(store)[-1].state() == "whole" and aside.objects(store, NAME, 0) == []
+            assert aside.list_aside(store)[-1].state() == "whole" and aside.run_keys(store, NAME, 0) == []
         aside.bring_back(store, NAME, 0)
         assert contents(store) == before
 
@@ -130,7 +130,9 @@ def test_a_stopped_move_is_all_that_verify_names_and_gc_leaves_its_run_alone(sto
         assert [str(one) for one in audit(store).findings] == [said]
         assert [str(one) for one in audit(store, runs=[(NAME, 0)]).findings] == [said]
         assert audit(store, runs=[("tiny.rlvr", 2)]).findings == ()
-        assert [one for one in doomed(store, age=0.0, resume="all", now=float("inf")) if NAME in one.keys[0]] == []
+        assert [
+            one for one in list_deletable(store, age=0.0, resume="all", now=float("inf")) if NAME in one.keys[0]
+        ] == []
         aside.bring_back(store, NAME, 0)
         assert contents(store) == before and audit(store).findings == ()
 
@@ -178,7 +180,7 @@ def test_what_is_left_of_a_run_that_lost_its_run_json_can_be_moved_aside(store):
     plant(store)
     store.remove(f"{RUN}/run.json")
     before = contents(store)
-    assert aside.move_aside(store, NAME, 0).state() == "whole" and aside.objects(store, NAME, 0) == []
+    assert aside.move_aside(store, NAME, 0).state() == "whole" and aside.run_keys(store, NAME, 0) == []
     aside.bring_back(store, NAME, 0)
     assert contents(store) == before
 
@@ -206,7 +208,7 @@ def test_a_run_that_is_being_trained_is_not_torn(arm, store, monkeypatch, moment
     with pytest.raises(Lost, match=r"^runs/mini\.pre/seed-0 was moved aside while it was being trained here") as caught:
         run.work(4)
     assert "\n" not in str(caught.value)
-    assert aside.objects(store, recipe.name, 0) == []
+    assert aside.run_keys(store, recipe.name, 0) == []
     monkeypatch.undo()
     aside.bring_back(store, recipe.name, 0)
     train(store, recipe, 0, serial=True)
@@ -235,7 +237,7 @@ def test_a_run_without_a_snapshot_past_step_0_gives_way_to_a_changed_recipe(arm,
     assert not complete(store, changed, 0)
     train(store, changed, 0, serial=True)
     assert complete(store, changed, 0)
-    assert [one.number for one in aside.asides(store)] == [1] * steps
+    assert [one.number for one in aside.list_aside(store)] == [1] * steps
     (line,) = [line for line in caplog.messages if line.startswith("mini.pre seed 0: the stored run is another one")]
     assert ("opd rm mini.pre/0 --undo 1" in line) == bool(steps)
 
@@ -294,6 +296,6 @@ def test_an_import_is_moved_with_its_watch_and_page_and_comes_back(store, genera
     assert store.find("runs") == store.find("watched") == store.find("lake") == []
     assert store.find("reports") == ["reports/external.mine2/index.html"]
     assert all(classify(key).kind == "removed" for key in store.find("removed"))
-    assert moved.state() == "whole" and not aside.registered(store, "external.mine", 0)
+    assert moved.state() == "whole" and not aside.is_registered(store, "external.mine", 0)
     aside.bring_back(store, "external.mine", 0)
     assert {key: store.read(key) for key in store.find("")} == before

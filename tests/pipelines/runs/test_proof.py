@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from opd_ops.recipe import FinalOf, SnapshotOf
-from pipelines.runs.external.imports import measure_import, plan
-from pipelines.runs.geometry.measuring import measure_run, measured
+from pipelines.runs.external.imports import measure_import, plan_import
+from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.trajectories import starts
 from pipelines.store import proof
 from pipelines.store.payload import WEIGHTS
@@ -108,7 +108,7 @@ def test_nothing_is_measured_of_snapshots_given_as_checkpoints(fault, run, taken
     key = damage(run)
     where = {step: f"{run.store.uri}/{run.snapshot(step).folder}" for step in BESIDE}
     with pytest.raises(ValueError) as error:
-        imported = plan(run.store, where[0], [(step, where[step]) for step in (1, 2, 3)], CUTS, "x")
+        imported = plan_import(run.store, where[0], [(step, where[step]) for step in (1, 2, 3)], CUTS, "x")
         measure_import(imported, serial=True)
     line = str(error.value)
     assert "\n" not in line and key.rpartition("/")[0].rpartition("/")[2] in line
@@ -135,7 +135,7 @@ def test_what_is_mended_is_measured(run, recipe, taken):
         measure_run(run.store, recipe, 0, CUTS, serial=True)
     run.store.write(key, whole)
     assert measure_run(run.store, recipe, 0, CUTS, serial=True) == []
-    assert measured(run.store, recipe, 0, CUTS) and taken
+    assert is_measured(run.store, recipe, 0, CUTS) and taken
 
 
 @pytest.fixture
@@ -149,10 +149,10 @@ def hashed(monkeypatch):
 def test_a_file_is_hashed_once_and_again_where_it_was_written_again(run, recipe, hashed):
     measure_run(run.store, recipe, 0, CUTS, serial=True)
     assert sorted(hashed) == [payload(run, step) for step in BESIDE]
-    proof.proven(run, 3)
+    proof.verified_refs(run, 3)
     assert len(hashed) == len(BESIDE)
     run.store.write(payload(run, 0), run.store.read(payload(run, 0)))
-    proof.proven(run, 3)
+    proof.verified_refs(run, 3)
     assert hashed[len(BESIDE) :] == [payload(run, 0)]
 
 
@@ -160,21 +160,21 @@ def test_the_views_of_updates_are_proven_too(store, hashed):
     run = Trajectory(store, "mini.kept", 0)
     run.commit(0, {"w.weight": torch.ones(40, 24)}, None)
     run.commit(1, {"w.weight": torch.ones(40, 24) + 1e-3}, 0, "bf16-update")
-    proof.proven(run, 1)
+    proof.verified_refs(run, 1)
     folder = run.snapshot(1).folder
     assert sorted(hashed) == [payload(run, 0), f"{folder}/bf16.safetensors", payload(run, 1)]
     flipped(run, f"{folder}/bf16.safetensors")
     with pytest.raises(ValueError, match=r"bf16\.safetensors has SHA-256"):
-        proof.proven(run, 1)
+        proof.verified_refs(run, 1)
 
 
 def test_checkpoints_from_elsewhere_have_no_manifest(folders, store, hashed):
-    assert measure_import(plan(store, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True) == []
+    assert measure_import(plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True) == []
     assert hashed == []
 
 
 def test_seconds_of_hashing_are_told(run):
     refs = run.refs(0)
-    wall, cpu = proof.prove(proof.files(refs.values()))
+    wall, cpu = proof.verify_files(proof.list_files(refs.values()))
     assert 0 < wall < 10 and 0 <= cpu < 10
-    assert proof.prove([])[1] < 0.1
+    assert proof.verify_files([])[1] < 0.1

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pipelines.statistics.markdown import escape, table
-from pipelines.store.names import escaped
+from pipelines.store.names import escape_text
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 HOSTILE = (
@@ -38,18 +38,18 @@ def texts(markdown, kind="inline"):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_shown_as_it_is_written(name):
-    assert texts(f"x {escape(name)} y") == [f"x {escaped(name)} y"]
+    assert texts(f"x {escape(name)} y") == [f"x {escape_text(name)} y"]
 
 
 @given(st.text(st.sampled_from("<>&[]()!*_~`|\\/-#:;= ax1\n"), max_size=30))
 def test_whatever_its_characters_are(name):
-    assert texts(f"x {escape(name)} y") == [f"x {escaped(name)} y"]
+    assert texts(f"x {escape(name)} y") == [f"x {escape_text(name)} y"]
 
 
 def test_a_table_has_the_cells_that_it_was_given():
     rows = [["name", "value"], *([name, str(number)] for number, name in enumerate(HOSTILE))]
     shown = texts(table(rows, ["---", "---:"]))
-    assert shown == [escaped(text).strip() for row in rows for text in row]
+    assert shown == [escape_text(text).strip() for row in rows for text in row]
 
 
 def test_what_needs_no_escape_stays_readable():

@@ -12,7 +12,7 @@ import torch
 from opd_ops.geometry import base as engine
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.store import bases
-from pipelines.store.bases import BaseCache, known, nbytes
+from pipelines.store.bases import BaseCache, count_cache_bytes, known
 from tests.pipelines.store.conftest import draw
 
 KEY, NAME = "0123abcd" * 8, "factors-96"
@@ -33,7 +33,7 @@ def test_what_is_saved_comes_back_on_every_store(any_store):
     cache.save(KEY, NAME, tensors())
     assert same(BaseCache(any_store).load(KEY, NAME), tensors())
     assert cache.load(KEY, "factors-128") is None and cache.load("f" * 64, NAME) is None
-    assert nbytes(any_store) == any_store.size(f"{PLACE}.safetensors")
+    assert count_cache_bytes(any_store) == any_store.size(f"{PLACE}.safetensors")
 
 
 def test_another_engine_computes_its_own(near, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines.store import codec
-from pipelines.store.planes import CHUNK, MAGIC, Planes
+from pipelines.store.planes import CHUNK, MAGIC, BytePlanes
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -20,16 +20,16 @@ def bits(tensor):
 
 
 def at_hand(code, count, width):
-    return Planes.of(code, count, width)
+    return BytePlanes.from_bytes(code, count, width)
 
 
 def again(tensor, base=None, begin=0, end=None):
     """What comes back of the lossless code, flat."""
-    code = codec.delta(tensor, base)
-    assert codec.delta(tensor.clone(), base) == code
+    code = codec.encode_delta(tensor, base)
+    assert codec.encode_delta(tensor.clone(), base) == code
     end = tensor.numel() if end is None else end
     other = None if base is None else base.reshape(-1)[begin:end].clone()
-    return codec.undelta(at_hand(code, tensor.numel(), tensor.dtype.itemsize), tensor.dtype, begin, end, other)
+    return codec.decode_delta(at_hand(code, tensor.numel(), tensor.dtype.itemsize), tensor.dtype, begin, end, other)
 
 
 def noise(shape, dtype, seed):
@@ -59,14 +59,18 @@ def test_differences_wrap_around(one, other):
 def test_every_number_of_bf16_is_kept_as_it_and_nothing_else_is():
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32)
     whole = (every << 16).view(torch.float32).reshape(256, 256)
-    found = codec.half(whole.T)
+    found = codec.as_exact_bf16(whole.T)
     assert found is not None and (found.dtype, found.shape) == (torch.bfloat16, (256, 256))
     assert torch.equal(bits(found), bits(whole.T) >> 16)
     assert torch.equal(bits(found.float()), bits(whole.T)), "NaN with all of its bits"
     for at in (0, 1, 40000, 65535):
         other = (every << 16).index_fill(0, torch.tensor([at]), 1).view(torch.float32)
-        assert codec.half(other) is None
-    assert codec.half(torch.zeros(3, dtype=torch.float64)) is codec.half(torch.zeros(3).bfloat16()) is None
+        assert codec.as_exact_bf16(other) is None
+    assert (
+        codec.as_exact_bf16(torch.zeros(3, dtype=torch.float64))
+        is codec.as_exact_bf16(torch.zeros(3).bfloat16())
+        is None
+    )
 
 
 def test_a_view_is_coded_as_what_it_shows():
@@ -91,9 +95,9 @@ def test_any_part_comes_back_by_itself(count):
 
 def test_a_part_reads_its_chunks_alone():
     tensor, spans = noise((5 * CHUNK,), torch.float32, 6), []
-    code = codec.delta(tensor)
+    code = codec.encode_delta(tensor)
     read = lambda begin, end: (spans.append(end - begin), code[begin:end])[1]
-    codec.undelta(Planes(read, len(code), tensor.numel(), 4), torch.float32, 2 * CHUNK + 3, 3 * CHUNK)
+    codec.decode_delta(BytePlanes(read, len(code), tensor.numel(), 4), torch.float32, 2 * CHUNK + 3, 3 * CHUNK)
     assert len(spans) == 2 and sum(spans) < 1.01 * len(code) / 5
 
 
@@ -101,26 +105,26 @@ def test_what_hardly_moved_is_small_and_noise_is_hardly_more_than_itself():
     generator = torch.Generator().manual_seed(0)
     base = (0.02 * torch.randn(512, 512, generator=generator)).bfloat16().float()
     near = base + 1e-6 * torch.randn(512, 512, generator=generator)
-    assert len(codec.delta(near, base)) < 0.45 * near.nbytes
-    assert len(codec.delta(near.bfloat16(), base.bfloat16())) < 0.05 * 2 * near.numel()
-    assert len(codec.delta(base, base)) < 0.001 * base.nbytes
+    assert len(codec.encode_delta(near, base)) < 0.45 * near.nbytes
+    assert len(codec.encode_delta(near.bfloat16(), base.bfloat16())) < 0.05 * 2 * near.numel()
+    assert len(codec.encode_delta(base, base)) < 0.001 * base.nbytes
     wild = noise((512, 512), torch.float32, 5)
-    assert len(codec.delta(wild, base)) <= wild.nbytes + 64
+    assert len(codec.encode_delta(wild, base)) <= wild.nbytes + 64
 
 
 @pytest.mark.parametrize(("other", "words"), [((3, 4), r"\(3, 4\)"), ((4, 3), "bfloat16")])
 def test_a_base_of_another_kind_is_refused(other, words):
     base = torch.zeros(other, dtype=torch.float32 if other == (3, 4) else torch.bfloat16)
-    for code in (codec.delta, codec.update):
+    for code in (codec.encode_delta, codec.encode_update):
         with pytest.raises(ValueError, match=words):
             code(torch.zeros(4, 3), base)
 
 
 def restored(w, base):
     """w' of an update from its codes, which is what was said when they were made."""
-    *codes, said = codec.update(w, base)
+    *codes, said = codec.encode_update(w, base)
     r, v = (at_hand(code, w.numel(), 2) for code in codes)
-    found = codec.apply(r, v, 0, w.numel(), base.reshape(-1).clone())
+    found = codec.apply_update(r, v, 0, w.numel(), base.reshape(-1).clone())
     assert torch.equal(bits(said).reshape(-1), bits(found))
     return found
 
@@ -166,7 +170,7 @@ def test_an_update_costs_a_third():
     generator = torch.Generator().manual_seed(0)
     base = (0.02 * torch.randn(512, 512, generator=generator)).bfloat16().float()
     w = base + 1e-6 * torch.randn(512, 512, generator=generator)
-    r, v, _ = codec.update(w, base)
+    r, v, _ = codec.encode_update(w, base)
     assert len(r) < 0.36 * w.nbytes and len(v) < 0.01 * w.nbytes / 2
 
 
@@ -174,14 +178,14 @@ def test_any_part_of_an_update_comes_back_by_itself():
     generator = torch.Generator().manual_seed(2)
     base = torch.randn(CHUNK + 9, generator=generator)
     w = base + 1e-3 * torch.randn(CHUNK + 9, generator=generator)
-    r, v = (at_hand(code, w.numel(), 2) for code in codec.update(w, base)[:2])
-    whole = codec.apply(r, v, 0, w.numel(), base.clone())
-    part = codec.apply(r, v, CHUNK - 3, CHUNK + 4, base[CHUNK - 3 : CHUNK + 4].clone())
+    r, v = (at_hand(code, w.numel(), 2) for code in codec.encode_update(w, base)[:2])
+    whole = codec.apply_update(r, v, 0, w.numel(), base.clone())
+    part = codec.apply_update(r, v, CHUNK - 3, CHUNK + 4, base[CHUNK - 3 : CHUNK + 4].clone())
     assert torch.equal(part, whole[CHUNK - 3 : CHUNK + 4])
 
 
 def damaged():
-    code = codec.delta(torch.arange(12.0).reshape(3, 4))
+    code = codec.encode_delta(torch.arange(12.0).reshape(3, 4))
     head = len(MAGIC) + 8
     lengths = list(struct.unpack_from("<4I", code, head))
     swapped = struct.pack("<4I", lengths[0] - 1, lengths[1] + 1, *lengths[2:])
@@ -200,17 +204,17 @@ def damaged():
 def test_what_is_no_code_is_refused_in_one_line(name):
     code = damaged()[name]
     with pytest.raises(ValueError, match="code") as caught:
-        codec.undelta(at_hand(code, 12, 4), torch.float32, 0, 12)
+        codec.decode_delta(at_hand(code, 12, 4), torch.float32, 0, 12)
     assert "\n" not in str(caught.value)
 
 
 def test_a_plane_that_does_not_decompress_is_named():
-    code = codec.delta(torch.zeros(3000))
+    code = codec.encode_delta(torch.zeros(3000))
     with pytest.raises(ValueError, match="plane 3 does not decompress") as caught:
-        codec.undelta(at_hand(code[:-8] + bytes(8), 3000, 4), torch.float32, 0, 3000)
+        codec.decode_delta(at_hand(code[:-8] + bytes(8), 3000, 4), torch.float32, 0, 3000)
     assert "\n" not in str(caught.value)
 
 
 def test_a_claim_of_many_entries_costs_no_memory():
     with pytest.raises(ValueError, match="no code of 1152921504606846976 entries"):
-        codec.undelta(at_hand(MAGIC + bytes(100), 2**60, 4), torch.float32, 0, 2**60)
+        codec.decode_delta(at_hand(MAGIC + bytes(100), 2**60, 4), torch.float32, 0, 2**60)

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import lake
 from pipelines.keeping.audit import audit
-from pipelines.keeping.sweeping import doomed
+from pipelines.keeping.sweeping import list_deletable
 from pipelines.store.objects import REMEDIES, ROOM, Store, Unwritable
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.disks import Disk, mounted, read_only
@@ -123,7 +123,7 @@ def test_a_real_disk_that_is_read_only(tmp_path):
         with pytest.raises(ValueError, match=r"cannot be written \(Read-only file system\); set OPD_STORE"):
             store.require_writable()
         assert audit(store, deep=True).findings == ()
-        assert doomed(store) == []
+        assert list_deletable(store) == []
         assert contents(store) == before
         read_only(folder, False)
         run.commit(9, weights(9), 7)

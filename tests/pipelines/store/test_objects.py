@@ -24,7 +24,7 @@ def elsewhere(store):
     """Another client of the store, with caches of its own."""
     type(store._opened[0]).clear_instance_cache()
     other = Store(store.uri)
-    assert other._opened[0] is not store._opened[0]
+    assert other._open_filesystem[0] is not store._opened[0]
     return other
 
 
@@ -83,7 +83,7 @@ class Behaviour:
         other.write("a/b", b"one")
         beside.create("a/b", b"two")
         assert (other.read("a/b"), beside.read("a/b", 1, 3)) == (b"one", b"wo")
-        assert other.find("") == ["a/b"] and other.list("") == ["a"] and list(other.listing("")) == ["a/b"]
+        assert other.find("") == ["a/b"] and other.list("") == ["a"] and list(other.list_objects("")) == ["a/b"]
         assert store.find("") == sorted([f"{place}/store/a/b", f"{place}b/store/a/b"])
         other.remove("a")
         assert store.find("") == [f"{place}b/store/a/b"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pipelines.store.objects import Store
-from pipelines.store.tensors import Pieces, header, read, read_header, serialise, sha256
+from pipelines.store.tensors import Pieces, list_tensors, read, read_header, serialise, sha256
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -39,7 +39,7 @@ def entry(dtype="F32", shape=(1,), begin=0, end=4):
 
 def test_tensors_come_back_bit_for_bit_by_name(any_store):
     any_store.write("x/w.safetensors", serialise(weights()))
-    refs = header(any_store, "x/w.safetensors")
+    refs = list_tensors(any_store, "x/w.safetensors")
     assert refs.keys() == weights().keys()
     for name, tensor in weights().items():
         assert refs[name].shape == tuple(tensor.shape)
@@ -50,7 +50,7 @@ def test_tensors_come_back_bit_for_bit_by_name(any_store):
 def test_tensors_read_side_by_side_are_those_read_one_by_one(any_store):
     tensors = {f"{n}.weight": torch.full((3, n), float(n)) for n in range(1, 40)}
     any_store.write("x/w.safetensors", serialise(tensors))
-    refs = header(any_store, "x/w.safetensors")
+    refs = list_tensors(any_store, "x/w.safetensors")
     found = read(refs)
     assert list(found) == list(refs)
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
@@ -60,7 +60,7 @@ def test_of_tensors_read_side_by_side_the_first_that_fails_is_named(any_store):
     tensors = {f"{n}.weight": torch.full((8,), float(n)) for n in range(10, 40)}
     whole = serialise(tensors)
     any_store.write("w", whole)
-    refs = header(any_store, "w")
+    refs = list_tensors(any_store, "w")
     any_store.write("w", whole[: refs["20.weight"].begin])  # cut short after its header was read
     with pytest.raises(ValueError, match=r"tensor 20\.weight has 0 of 32 bytes"):
         read(refs)
@@ -68,7 +68,7 @@ def test_of_tensors_read_side_by_side_the_first_that_fails_is_named(any_store):
 
 def test_what_was_read_may_be_written_to(memory):
     memory.write("w", serialise(weights()))
-    ref = header(memory, "w")["b.weight"]
+    ref = list_tensors(memory, "w")["b.weight"]
     ref.read().zero_()
     assert torch.equal(ref.read(), weights()["b.weight"])
 
@@ -76,7 +76,7 @@ def test_what_was_read_may_be_written_to(memory):
 def test_special_values_survive(memory):
     values = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45, torch.finfo(torch.float32).max])
     memory.write("w", serialise({"x": values}))
-    found = header(memory, "w")["x"].read()
+    found = list_tensors(memory, "w")["x"].read()
     assert found.view(torch.int32).tolist() == values.view(torch.int32).tolist()
 
 
@@ -103,12 +103,12 @@ def test_pieces_are_the_file_which_is_not_made(kinds):
         name: torch.randint(-(2**7), 2**7, shape, dtype=whole[dtype]).view(DTYPES.get(dtype, torch.uint8))
         for name, (dtype, shape) in kinds.items()
     }
-    file = Pieces.of(tensors)
+    file = Pieces.from_tensors(tensors)
     assert b"".join(file.buffers) == serialise(tensors) and file.size == len(serialise(tensors))
     strided = {
         name: torch.stack([x.reshape(-1), x.reshape(-1)], 1)[:, 0].reshape(x.shape) for name, x in tensors.items()
     }
-    assert b"".join(Pieces.of(strided).buffers) == serialise(tensors)
+    assert b"".join(Pieces.from_tensors(strided).buffers) == serialise(tensors)
     assert sha256(tensors) == file.sha256 == hashlib.sha256(serialise(tensors)).hexdigest()
     turned = {name: tensor.T.contiguous().T if tensor.ndim == 2 else tensor for name, tensor in tensors.items()}
     assert sha256(turned) == sha256(tensors)
@@ -119,7 +119,7 @@ def test_a_read_touches_the_tensors_own_bytes_only(memory, monkeypatch):
     asked = []
     read = Store.read
     monkeypatch.setattr(Store, "read", lambda self, key, *span: (asked.append(span), read(self, key, *span))[1])
-    refs = header(memory, "w")
+    refs = list_tensors(memory, "w")
     end = max(end for _, end in asked)
     assert all(ref.begin >= end for ref in refs.values()), "the header is read, and no data"
     asked.clear()
@@ -129,7 +129,7 @@ def test_a_read_touches_the_tensors_own_bytes_only(memory, monkeypatch):
 
 def test_integer_tensors_and_metadata_are_passed_over(memory):
     memory.write("w", save({"w": torch.ones(2), "ids": torch.ones(2, dtype=torch.int64)}, metadata={"format": "pt"}))
-    assert list(header(memory, "w")) == ["w"]
+    assert list(list_tensors(memory, "w")) == ["w"]
     whole = read_header(memory, "w")
     assert {name: ref.dtype for name, ref in whole.tensors.items()} == {"w": "F32", "ids": "I64"}
     assert whole.size == memory.size("w")
@@ -168,14 +168,14 @@ def test_integer_tensors_and_metadata_are_passed_over(memory):
 def test_a_malformed_file_is_a_one_line_error_that_names_it(data, message, memory):
     memory.write("models/x.safetensors", data)
     with pytest.raises(ValueError, match=message) as caught:
-        header(memory, "models/x.safetensors")
+        list_tensors(memory, "models/x.safetensors")
     assert f"{memory.uri}/models/x.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_an_absent_file_is_not_found(any_store):
     with pytest.raises(FileNotFoundError):
-        header(any_store, "none.safetensors")
+        list_tensors(any_store, "none.safetensors")
 
 
 STORE = Store("memory://tensors-under-hypothesis")
@@ -189,7 +189,7 @@ def test_a_file_cut_anywhere_is_named_as_truncated(data):
     with pytest.raises(
         ValueError, match=r"memory://tensors-under-hypothesis/cut (is truncated|is not a safe)"
     ) as caught:
-        header(STORE, "cut")
+        list_tensors(STORE, "cut")
     assert "\n" not in str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_a_flipped_byte_is_a_value_error_or_other_weights_never_another_failure(
     whole[position % len(whole)] ^= mask
     STORE.write("flipped", bytes(whole))
     try:
-        for ref in header(STORE, "flipped").values():
+        for ref in list_tensors(STORE, "flipped").values():
             ref.read()
     except ValueError as error:
         assert "\n" not in str(error)
@@ -209,7 +209,7 @@ def test_a_flipped_byte_is_a_value_error_or_other_weights_never_another_failure(
 def test_a_file_cut_after_its_header_was_read_names_file_and_tensor(any_store):
     whole = serialise(weights())
     any_store.write("w", whole)
-    refs = header(any_store, "w")
+    refs = list_tensors(any_store, "w")
     last = max(refs.values(), key=lambda ref: ref.end)
     any_store.write("w", whole[: last.end - 1])
     with pytest.raises(ValueError, match=rf"^w is truncated: tensor {last.name} has \d+ of \d+ bytes$"):

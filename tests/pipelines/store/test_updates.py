@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from opd_ops.geometry.settings import Settings
-from opd_ops.geometry.suite import measure
+from opd_ops.geometry.suite import measure_matrix
 from pipelines.store import codec
 from pipelines.store.checkpoints import open_checkpoint
 from pipelines.store.matrix import MatrixRef
@@ -111,7 +111,7 @@ def test_metrics_of_the_update_hardly_move():
     settings = Settings(k=(16,), alpha=(0.5,), hill_k=(16, 64), locking_k=(16,), tables=tables, dense=False)
     found = []
     for snapshots in (exact, [(step, restored(w, base)) for step, w in exact]):
-        rows = measure(base, snapshots, settings=settings, projection=True).rows
+        rows = measure_matrix(base, snapshots, settings=settings, projection=True).rows
         found.append({table: [row for row in rows[table] if row["view"] == "master"] for table in tables})
     bounds = {"stable_rank": 1e-4, "effective_rank": 1e-4, "similarity": 1e-4, "hill": 1e-3}
     seen = set()

@@ -7,7 +7,7 @@ import torch
 
 from pipelines import lake
 from pipelines.runs.external import imports
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.studies.study import TABLES
 from tests.pipelines.runs.conftest import (
     CUTS,
@@ -96,7 +96,7 @@ def test_planted_shift_of_the_spectrum_is_recovered(tmp_path, store):
 
 
 def test_rows_say_whose_they_are(folders, store):
-    imported = plan(store, folders["base"], [(2, folders["two"]), (1, folders["one"])], CUTS, "x")
+    imported = plan_import(store, folders["base"], [(2, folders["two"]), (1, folders["one"])], CUTS, "x")
     assert (imported.recipe, imported.steps, imported.fresh) == ("external.x", (1, 2), False)
     assert len(imported.work) == 6
     assert objects(store) == {}
@@ -110,7 +110,7 @@ def test_rows_say_whose_they_are(folders, store):
     assert support.select("study", "recipe", "seed").unique().row(0) == ("external", "external.x", 0)
     for column in ("objective", "optimizer", "learning_rate", "weight_decay", "run_steps"):
         assert support[column].null_count() == len(support)
-    timing = lake.written(store, "timing", recipe="external.x", seed=0)
+    timing = lake.read_partition(store, "timing", recipe="external.x", seed=0)
     assert timing is not None and timing["phase"].to_list() == ["measure"]
     found = record(store)
     assert found["base"]["ref"] == f"file://{folders['base']}"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipelines.runs.external.given import under
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.given import list_checkpoints
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import tasks
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
@@ -47,14 +47,14 @@ def test_a_memory_store_takes_the_tables(folders, tmp_path, store):
     run(memory, folders["base"], [(1, folders["one"])])
     run(store, folders["base"], [(1, folders["one"])])
     assert same(everything(memory), everything(store))
-    assert plan(memory, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+    assert plan_import(memory, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
 
 
 def test_ray_gives_the_same_rows(folders, tmp_path, store, workers):
     serial = Store(f"file://{tmp_path}/serial")
     given = [(1, folders["one"]), (2, folders["two"])]
     run(serial, folders["base"], given)
-    assert measure_import(plan(store, folders["base"], given, CUTS, "x")) == []
+    assert measure_import(plan_import(store, folders["base"], given, CUTS, "x")) == []
     assert same(everything(serial), everything(store))
 
 
@@ -88,7 +88,7 @@ def test_a_tied_head_may_be_on_one_side_only(swap, tmp_path, store):
     base, snapshot = (full, bare) if swap else (bare, full)
     run(store, base, [(1, snapshot)])
     assert HEAD not in {row["matrix"] for row in rows(store, "update_support")}
-    assert plan(store, base, [(1, snapshot)], CUTS, "x").notes == (f"{HEAD} is tied to {EMBED}: measured once",)
+    assert plan_import(store, base, [(1, snapshot)], CUTS, "x").notes == (f"{HEAD} is tied to {EMBED}: measured once",)
 
 
 def test_an_untied_head_is_measured(tmp_path, store):
@@ -100,7 +100,7 @@ def test_an_untied_head_is_measured(tmp_path, store):
 
 def test_what_is_on_one_side_only_is_noted_and_left_out(folders, tmp_path, store):
     less = save(tmp_path / "less", model(**{NORM: None, "model.extra": torch.ones(3)}))
-    imported = plan(store, folders["base"], [(1, less), (2, folders["two"])], CUTS, "x")
+    imported = plan_import(store, folders["base"], [(1, less), (2, folders["two"])], CUTS, "x")
     assert imported.notes[1:] == (f"only in base: {NORM}", "only in snapshot 1: model.extra")
     measure_import(imported, serial=True)
     assert [row["step"] for row in rows(store, "update_support", NORM)] == [2]
@@ -128,12 +128,12 @@ def test_one_weight_under_two_steps(folders, store):
 
 def test_roles_and_tables_are_chosen(folders, store):
     chosen = Measurement(k=(4,), tables=("update_support", "hill"))
-    imported = plan(store, folders["base"], [(1, folders["one"])], chosen, "x", roles=["norm", "q"])
+    imported = plan_import(store, folders["base"], [(1, folders["one"])], chosen, "x", roles=["norm", "q"])
     measure_import(imported, serial=True)
     assert {row["matrix"] for row in rows(store, "update_support")} == {Q, NORM}
     assert store.list("lake") == ["hill", "timing", "update_support"]
-    assert plan(store, folders["base"], [(1, folders["one"])], chosen, "x", roles=["q", "norm"]).fresh
-    assert not plan(store, folders["base"], [(1, folders["one"])], chosen, "x").fresh
+    assert plan_import(store, folders["base"], [(1, folders["one"])], chosen, "x", roles=["q", "norm"]).fresh
+    assert not plan_import(store, folders["base"], [(1, folders["one"])], chosen, "x").fresh
 
 
 def test_non_finite_weights_are_named_and_the_others_measured(folders, tmp_path, store):
@@ -145,7 +145,7 @@ def test_non_finite_weights_are_named_and_the_others_measured(folders, tmp_path,
     first, second = rows(store, "spectral_drift", V)
     assert first["nss"] > 0 and (second["nss"], second["reason"]) == (None, "W_t has 3 non-finite weights")
     assert [row["reason"] for row in rows(store, "spectral_drift", Q)] == [None, None]
-    again = plan(store, folders["base"], given, CUTS, "x")
+    again = plan_import(store, folders["base"], given, CUTS, "x")
     assert again.fresh
     assert measure_import(again, serial=True) == problems
 
@@ -163,7 +163,7 @@ def test_an_own_run_is_a_trajectory_whose_step_zero_is_the_base(tmp_path, store)
     trajectory = Trajectory(store, "tiny.opd", 0)
     for step in (0, 1, 2):
         trajectory.commit(step, drifted(step) if step else model(), None)
-    found = under(f"{store.uri}/{trajectory.prefix}")
+    found = list_checkpoints(f"{store.uri}/{trajectory.prefix}")
     assert found.base.endswith("step-00000000") and [step for step, _ in found.snapshots] == [1, 2]
     run(store, found.base, found.snapshots)
     other = Store(f"file://{tmp_path}/other")
@@ -175,27 +175,27 @@ def test_a_prefix_on_s3_gives_the_rows_of_its_folders(folders, s3, store):
     for step, tensors in ((0, model()), (10, drifted(1)), (20, drifted(2))):
         s3.write(f"run/checkpoint-{step}/model.safetensors", serialise(tensors))
     s3.write("run/checkpoint-30/model.safetensors", b"half")
-    found = under(f"{s3.uri}/run")
+    found = list_checkpoints(f"{s3.uri}/run")
     assert len(found.notes) == 1 and found.notes[0].endswith("left out") and "snapshot 30" in found.notes[0]
     run(s3, found.base, found.snapshots)
     run(store, folders["base"], [(10, folders["one"]), (20, folders["two"])])
     assert same(everything(store), everything(s3))
-    assert plan(s3, found.base, found.snapshots, CUTS, "x").fresh
+    assert plan_import(s3, found.base, found.snapshots, CUTS, "x").fresh
 
 
 def test_a_trajectory_needs_a_base_and_snapshots(folders, tmp_path):
     with pytest.raises(ValueError, match=r"holds no complete checkpoint of step 0; name .* --base$"):
         save(tmp_path / "run" / "step-5", drifted(1))
-        under(f"{tmp_path}/run")
-    given = under(f"{tmp_path}/run", folders["base"])
+        list_checkpoints(f"{tmp_path}/run")
+    given = list_checkpoints(f"{tmp_path}/run", folders["base"])
     assert (given.base, [step for step, _ in given.snapshots]) == (folders["base"], [5])
     save(tmp_path / "run" / "step-0", model())
-    assert under(f"{tmp_path}/run", folders["base"]).notes == (
+    assert list_checkpoints(f"{tmp_path}/run", folders["base"]).notes == (
         f"step 0 under {tmp_path}/run is left out, since a base is given",
     )
     (tmp_path / "run" / "step-5" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"no complete checkpoint from step 1 up \(snapshot 5: .*\); let its training"):
-        under(f"{tmp_path}/run")
+        list_checkpoints(f"{tmp_path}/run")
 
 
 def test_fused_weights_give_the_rows_of_split_ones(tmp_path, store):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.runs.external import imports
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES, Measurement
 from tests.pipelines.runs.conftest import (
@@ -31,10 +31,10 @@ NO_NULLS = replace(CUTS, tables=tuple(table for table in TABLES if table != "nul
 
 
 def test_the_default_name_follows_the_base(folders, store):
-    imported = plan(store, folders["base"], [(1, folders["one"])], CUTS)
+    imported = plan_import(store, folders["base"], [(1, folders["one"])], CUTS)
     assert imported.recipe == f"external.{imported.record['base']['stamp'][:12]}"
-    assert plan(store, folders["base"], [(2, folders["two"])], CUTS).recipe == imported.recipe
-    assert plan(store, folders["one"], [(2, folders["two"])], CUTS).recipe != imported.recipe
+    assert plan_import(store, folders["base"], [(2, folders["two"])], CUTS).recipe == imported.recipe
+    assert plan_import(store, folders["one"], [(2, folders["two"])], CUTS).recipe != imported.recipe
 
 
 def test_a_second_call_adds_its_snapshots(folders, tmp_path, store, taken):
@@ -66,7 +66,7 @@ def test_the_same_again_measures_nothing(folders, tmp_path, store, monkeypatch):
     monkeypatch.setattr(imports, "measure", None)
     moved = shutil.move(folders["two"], tmp_path / "moved")
     shutil.rmtree(folders["one"])
-    again = plan(store, folders["base"], [(2, str(moved))], CUTS, "x")
+    again = plan_import(store, folders["base"], [(2, str(moved))], CUTS, "x")
     assert (again.fresh, again.steps, again.work) == (True, (1, 2), [])
     assert measure_import(again, serial=True) == []
     assert objects(store) == before
@@ -82,7 +82,7 @@ def test_other_settings_or_engine_measure_everything_again(folders, store, monke
     assert {(row["step"], row["k"]) for row in rows(store, "rotation", Q)} == {(t, k) for t in (1, 2) for k in (2, 8)}
     assert not before & objects(store).keys(), "parts of other settings are removed"
     monkeypatch.setattr(imports, "VERSION", imports.VERSION + 1)
-    assert not plan(store, folders["base"], [(1, folders["one"])], others, "x").fresh
+    assert not plan_import(store, folders["base"], [(1, folders["one"])], others, "x").fresh
 
 
 def test_other_tables_are_measured_alone_and_leave_the_first_as_they_are(folders, tmp_path, store, taken):
@@ -99,7 +99,7 @@ def test_other_tables_are_measured_alone_and_leave_the_first_as_they_are(folders
     assert all(found[table].equals(everything(at_once)[table]) for table in NO_NULLS.tables)
     assert found["nulls"] is None
     assert all(objects(store)[key] == data for key, data in first.items() if key.startswith("lake/rotation"))
-    assert plan(store, folders["base"], given, some, "x").fresh
+    assert plan_import(store, folders["base"], given, some, "x").fresh
 
 
 def test_a_table_says_which_steps_it_holds(folders, store):
@@ -108,13 +108,13 @@ def test_a_table_says_which_steps_it_holds(folders, store):
     made = record(store)["tables"]
     assert (list(made["rotation"]["steps"]), list(made["hill"]["steps"])) == (["1"], ["1", "2"])
     assert {row["step"] for row in rows(store, "rotation")} == {1}
-    assert plan(store, folders["base"], [(2, folders["two"])], replace(CUTS, tables=("hill",)), "x").fresh
-    assert not plan(store, folders["base"], [(2, folders["two"])], NO_NULLS, "x").fresh
+    assert plan_import(store, folders["base"], [(2, folders["two"])], replace(CUTS, tables=("hill",)), "x").fresh
+    assert not plan_import(store, folders["base"], [(2, folders["two"])], NO_NULLS, "x").fresh
 
 
 def test_roles_come_back_without_being_measured_again(folders, store, taken):
     def chosen(*roles):
-        found = plan(store, folders["base"], [(1, folders["one"])], NO_NULLS, "x", roles)
+        found = plan_import(store, folders["base"], [(1, folders["one"])], NO_NULLS, "x", roles)
         measure_import(found, serial=True)
         return {row["role"] for row in rows(store, "update_support")}
 
@@ -222,12 +222,12 @@ def test_stopped_between_two_writes_the_same_call_goes_on_from_what_was_measured
         stopped_at(patch, f"lake/{table}")
         with pytest.raises(KeyboardInterrupt):
             run(store, folders["base"], [(2, folders["two"])])
-    again = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    again = plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x")
     assert (again.fresh, again.steps) == (table == "timing", (1, 2))
     taken.clear()
     measure_import(again, serial=True)
     assert taken == [], "everything was measured before the tables were written"
-    assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+    assert plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
     assert {row["step"] for row in rows(store, "hill")} == {1, 2}
 
 
@@ -240,7 +240,7 @@ def test_stopped_before_its_record_a_call_has_changed_nothing_but_what_it_measur
             run(store, folders["base"], [(2, folders["two"])])
     assert before.items() <= objects(store).items()
     assert all("/measured/" in key for key in objects(store).keys() - before.keys())
-    assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+    assert plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
 
 
 def test_a_table_of_another_call_is_not_taken_for_that_of_the_record(folders, store, taken):
@@ -252,7 +252,7 @@ def test_a_table_of_another_call_is_not_taken_for_that_of_the_record(folders, st
     for table in ("hill", "locking"):
         store.write(f"lake/{table}/recipe=external.x/seed=0/part-0.parquet", early[table])
     taken.clear()
-    assert not plan(store, folders["base"], [(2, folders["two"])], CUTS, "x").fresh
+    assert not plan_import(store, folders["base"], [(2, folders["two"])], CUTS, "x").fresh
     run(store, folders["base"], [(2, folders["two"])])
     aside = "lake/timing"
     repaired = objects(store)
@@ -263,7 +263,7 @@ def test_a_table_of_another_call_is_not_taken_for_that_of_the_record(folders, st
 @pytest.mark.parametrize("steps", [[(2, "two")], [(1, "one"), (2, "two")]], ids=["another step", "both"])
 def test_what_is_recorded_while_a_call_measures_is_in_its_tables(steps, folders, tmp_path, store):
     """Planned before the other call recorded anything, and written after it."""
-    late = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    late = plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x")
     run(store, folders["base"], [(step, folders[which]) for step, which in steps])
     assert measure_import(late, serial=True) == []
     at_once = Store(f"file://{tmp_path}/at-once")
@@ -288,7 +288,7 @@ def test_what_is_recorded_while_a_call_writes_is_in_all_tables_in_the_end(at, fo
     at_once = Store(f"file://{tmp_path}/at-once")
     run(at_once, folders["base"], [(1, folders["one"]), (2, folders["two"])])
     assert other == [] and same(everything(store), everything(at_once))
-    assert plan(store, folders["base"], [(1, folders["one"]), (2, folders["two"])], CUTS, "x").fresh
+    assert plan_import(store, folders["base"], [(1, folders["one"]), (2, folders["two"])], CUTS, "x").fresh
 
 
 def test_a_call_with_other_settings_meanwhile_leaves_the_tables_of_one_of_both(folders, store, monkeypatch):
@@ -306,14 +306,14 @@ def test_a_call_with_other_settings_meanwhile_leaves_the_tables_of_one_of_both(f
     assert {row["k"] for row in rows(store, "rotation")} == {4}
     for table in ("rotation", "hill", "update_norm"):
         assert {row["step"] for row in rows(store, table)} == {1, 2}
-    assert plan(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
+    assert plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x").fresh
 
 
 def test_another_base_or_other_weights_recorded_meanwhile_are_refused_and_left_as_they_are(folders, tmp_path, store):
-    late = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
-    weights = plan(store, folders["base"], [(2, folders["one"])], CUTS, "x")
+    late = plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    weights = plan_import(store, folders["base"], [(2, folders["one"])], CUTS, "x")
     other = save(tmp_path / "other", model(**{Q: turned(1.0)}))
-    base = plan(store, other, [(3, folders["one"])], CUTS, "x")
+    base = plan_import(store, other, [(3, folders["one"])], CUTS, "x")
     run(store, folders["base"], [(2, folders["two"])])
     kept = {key: data for key, data in objects(store).items() if "/measured/" not in key}
     for refused_late, words in ((base, "was imported with the base"), (weights, "has other weights at step 2")):

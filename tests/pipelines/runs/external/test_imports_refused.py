@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement
 from tests.pipelines.runs.conftest import CUTS, KEY, W0, Q, drifted, model, refused, save
@@ -88,7 +88,7 @@ def test_other_tokenizers(folders, tmp_path, store):
     base = save(tmp_path / "b", model(), vocabulary=tokens("abcd"))
     longer = save(tmp_path / "l", model(), vocabulary=tokens("abcde"))
     swapped = save(tmp_path / "s", model(), vocabulary=tokens("acbd"))
-    assert plan(store, base, [(1, longer), (2, folders["one"])], CUTS, "x").steps == (1, 2)
+    assert plan_import(store, base, [(1, longer), (2, folders["one"])], CUTS, "x").steps == (1, 2)
     parts = ("token 'c' has id 2", "and id 1", base, swapped, "snapshot 2", "trained from")
     refused(store, base, [(1, longer), (2, swapped)], *parts)
 
@@ -101,6 +101,6 @@ def test_quantized_weights(tmp_path, store):
 
 def test_a_store_that_cannot_be_written(folders, tmp_path):
     (tmp_path / "file").write_text("")
-    imported = plan(Store(f"file://{tmp_path}/file/store"), folders["base"], [(1, folders["one"])], CUTS, "x")
+    imported = plan_import(Store(f"file://{tmp_path}/file/store"), folders["base"], [(1, folders["one"])], CUTS, "x")
     with pytest.raises(ValueError, match=rf"^store file://{tmp_path}/file/store cannot be written .*; set OPD_STORE"):
         measure_import(imported)

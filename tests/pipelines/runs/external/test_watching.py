@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runs.external.watching import FIRST, arrivals
+from pipelines.runs.external.watching import FIRST, wait_for_checkpoints
 from tests.pipelines.runs.conftest import drifted, model, save
 
 
@@ -24,7 +24,7 @@ class Training:
 def steps(prefix, training, **options):
     return [
         [step for step, _ in ready]
-        for ready in arrivals(str(prefix), sleep=training, **{"interval": 30.0, "until": 300} | options)
+        for ready in wait_for_checkpoints(str(prefix), sleep=training, **{"interval": 30.0, "until": 300} | options)
     ]
 
 

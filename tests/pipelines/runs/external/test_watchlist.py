@@ -16,14 +16,14 @@ def store(tmp_path, monkeypatch):
 
 def test_what_is_added_is_read_and_ended(store, tmp_path):
     base = save(tmp_path / "base", model())
-    made = watchlist.add(store, "mine", str(tmp_path / "run"), ("tiny.opd", "tiny.sft"), base)
+    made = watchlist.add_watch(store, "mine", str(tmp_path / "run"), ("tiny.opd", "tiny.sft"), base)
     assert watchlist.read(store, "mine") == made
     assert (made.prefix, made.base) == (f"file://{tmp_path}/run", f"file://{base}")
-    watchlist.add(store, "other", "s3://bucket/run", ("tiny.opd",))
-    assert watchlist.names(store) == ["mine", "other"]
+    watchlist.add_watch(store, "other", "s3://bucket/run", ("tiny.opd",))
+    assert watchlist.list_watches(store) == ["mine", "other"]
     assert watchlist.read(store, "other").base is None
-    watchlist.end(store, "mine")
-    assert watchlist.names(store) == ["other"]
+    watchlist.remove_watch(store, "mine")
+    assert watchlist.list_watches(store) == ["other"]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_what_is_added_is_read_and_ended(store, tmp_path):
 )
 def test_what_cannot_be_watched_is_refused_in_one_line(name, prefix, against, base, told, store):
     with pytest.raises(ValueError, match=told) as caught:
-        watchlist.add(store, name, prefix, against, base)
-    assert "\n" not in str(caught.value) and watchlist.names(store) == []
+        watchlist.add_watch(store, name, prefix, against, base)
+    assert "\n" not in str(caught.value) and watchlist.list_watches(store) == []
 
 
 def test_a_file_that_says_something_else_is_named(store):
@@ -46,7 +46,7 @@ def test_a_file_that_says_something_else_is_named(store):
     with pytest.raises(ValueError, match=r"^watched/mine.json does not say what is watched; watch mine again"):
         watchlist.read(store, "mine")
     with pytest.raises(ValueError, match=r"^nothing is watched as other; watch it with"):
-        watchlist.end(store, "other")
+        watchlist.remove_watch(store, "other")
 
 
 def test_the_command_adds_lists_and_ends(store, tmp_path, capsys):

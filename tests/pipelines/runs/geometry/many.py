@@ -14,7 +14,7 @@ import torch
 from opd_ops.geometry.suite import Matrix, Settings
 from opd_ops.geometry.update import Subspaces
 from pipelines.lake.lake import file_of
-from pipelines.runs.geometry.measuring import measure
+from pipelines.runs.geometry.measuring import measure_tasks
 from pipelines.runs.geometry.parts import Entry, Parts
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.store.objects import Store
@@ -52,7 +52,7 @@ def tasks(store, matrices, snapshots, choice="few", dtype=torch.bfloat16):
     some = torch.linalg.qr(torch.randn(snapshots, min(SHAPE), K, generator=generator)).Q
     for task in work:
         parts = Parts(task)
-        with parts.saved():
+        with parts.flushing():
             for place, step in enumerate(steps):
                 subspaces = {
                     view: Subspaces(bases[place], some[place], (K,), (1e-3,), (None,), found.method)
@@ -80,7 +80,7 @@ def highest():
 
 def made(work):
     """(rows of all tables, bytes of their files) by table, made one after the other as an import does."""
-    found = measure(work, serial=True)
+    found = measure_tasks(work, serial=True)
     return {table: (len(rows), len(file_of(table, rows))) for table, rows in found.rows.items()}
 
 

@@ -7,11 +7,11 @@ import torch
 
 from opd_ops.geometry import base, tridiagonal
 from pipelines.runs.external import imports
-from pipelines.runs.external.imports import measure_import, plan
-from pipelines.runs.external.outline import outline
+from pipelines.runs.external.imports import measure_import, plan_import
+from pipelines.runs.external.outline import outline_import
 from pipelines.runs.geometry import estimates, measuring
 from pipelines.runs.geometry.estimates import base_bytes, peak_bytes, per_base, per_snapshot
-from pipelines.store.bases import nbytes
+from pipelines.store.bases import count_cache_bytes
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES
 from tests.pipelines.runs.conftest import CUTS, EMBED, M, N, Q, everything, model, run, same, save
@@ -53,11 +53,11 @@ def test_base_factors_are_as_large_as_the_engine_makes_them():
     assert (estimates.EXACT, estimates.EXTRA) == (base.EXACT, base.EXTRA)
     assert estimates.TRIDIAGONAL == tridiagonal.SIDE
     for k in ((), (4,), (64,), (16, 200)):
-        assert estimates.width(k) == base.width(k)
+        assert estimates.width(k) == base.factor_width(k)
         for m in (512, 513, 600, 1300):
-            assert estimates.dense((m, 2000), "BF16", k) != base.certifiable((m, 2000), k)
+            assert estimates.dense((m, 2000), "BF16", k) != base.is_certifiable((m, 2000), k)
     for shape in ((600, 700), (800, 700)):
-        made = base.factorise(torch.randn(shape), base.width((64,))).tensors()
+        made = base.factorise_base(torch.randn(shape), base.factor_width((64,))).tensors()
         size = sum(tensor.numel() * tensor.element_size() for name, tensor in made.items() if name != "facts")
         assert base_bytes(shape, "BF16", (64,)) == size
 
@@ -75,7 +75,7 @@ def large(tmp_path):
 
 def test_an_outline_says_what_is_left(folders, store):
     given = [(1, folders["one"]), (2, folders["two"])]
-    found = outline(plan(store, folders["base"], given, CUTS, "x"), 50.0)
+    found = outline_import(plan_import(store, folders["base"], given, CUTS, "x"), 50.0)
     assert (found.measured, found.waiting) == ((), (1, 2))
     assert list(found.by_role) == ["embed", "k", "o", "q", "v", "norm"]
     assert (found.total.matrices, found.total.base) == (6, 0)
@@ -84,23 +84,23 @@ def test_an_outline_says_what_is_left(folders, store):
     assert (found.by_role["q"].read, found.by_role["embed"].read) == (6 * projection, 3 * embedding)
     assert found.total.seconds > 0 and found.peak > estimates.PROCESS
     run(store, folders["base"], given[:1])
-    both = plan(store, folders["base"], given, CUTS, "x")
-    found = outline(both, 50.0)
+    both = plan_import(store, folders["base"], given, CUTS, "x")
+    found = outline_import(both, 50.0)
     assert (found.measured, found.waiting) == ((), (1, 2)), "nulls of step 1 compare with another final step"
     no_nulls = replace(CUTS, tables=tuple(table for table in TABLES if table != "nulls"))
-    later = outline(plan(store, folders["base"], given, no_nulls, "x"), 50.0)
+    later = outline_import(plan_import(store, folders["base"], given, no_nulls, "x"), 50.0)
     assert (later.measured, later.waiting) == ((1,), (2,))
     assert later.by_role["q"].read == 2 * projection
     assert later.total.seconds < found.total.seconds
 
 
 def test_base_factors_that_are_kept_are_not_counted_again(large, store):
-    before = outline(plan(store, *large, CUTS, "x"), 50.0).total
+    before = outline_import(plan_import(store, *large, CUTS, "x"), 50.0).total
     guard = 2 * 520 * min(520 // base.GUARD, 520 - 96)
     assert before.base == 8 * 96 * 1050 + 8 * 520 + guard + 520 * 530 and before.base_kept == 0
     run(store, *large)
-    assert before.base <= nbytes(store) <= before.base + 2000  # and headers
-    after = outline(plan(store, *large, CUTS, "another"), 50.0).total
+    assert before.base <= count_cache_bytes(store) <= before.base + 2000  # and headers
+    after = outline_import(plan_import(store, *large, CUTS, "another"), 50.0).total
     assert after.base_kept == after.base == before.base
     assert after.seconds < before.seconds
 
@@ -108,21 +108,21 @@ def test_base_factors_that_are_kept_are_not_counted_again(large, store):
 def test_an_embedding_read_in_blocks_is_read_against_its_base_each_time(folders, store, monkeypatch):
     given = [(1, folders["one"]), (2, folders["two"])]
     monkeypatch.setattr("pipelines.runs.geometry.tasks.BLOCK", 100)
-    found = outline(plan(store, folders["base"], given, CUTS, "x"), 50.0)
+    found = outline_import(plan_import(store, folders["base"], given, CUTS, "x"), 50.0)
     assert found.by_role["embed"].read == 4 * 8 * model()[f"{EMBED}.weight"].numel()
 
 
 def test_large_matrices_on_ray_with_kept_bases_give_the_serial_rows(large, tmp_path, store, workers):
     alone = Store(f"file://{tmp_path}/alone")
     run(alone, *large)
-    timing = measuring.lake.written(alone, "timing", recipe="external.x", seed=0)
+    timing = measuring.lake.read_partition(alone, "timing", recipe="external.x", seed=0)
     assert timing is not None
     seconds = {row["phase"]: row["cpu_s"] for row in timing.to_dicts()}
     assert 0 < seconds["base"] < seconds["measure"]
     for _ in range(2):  # the second time with the base factors that the first kept
-        measure_import(plan(store, *large, CUTS, "x"))
+        measure_import(plan_import(store, *large, CUTS, "x"))
         assert same(everything(store), everything(alone))
         assert store.list("bases")
         for made in ("lake", "runs"):
             store.remove(made)
-    assert imports.plan(store, *large, CUTS, "x").work
+    assert imports.plan_import(store, *large, CUTS, "x").work

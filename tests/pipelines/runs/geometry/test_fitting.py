@@ -5,9 +5,9 @@ import re
 import pytest
 
 from pipelines.runs.cluster import room
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import estimates, fitting, measuring, tasks
-from pipelines.runs.geometry.fitting import GRAIN, SMALLEST, asked, fitted, smaller
+from pipelines.runs.geometry.fitting import GRAIN, SMALLEST, fit_tasks, requested_memory, shrink_task
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
@@ -71,62 +71,62 @@ def test_more_of_anything_takes_more(task):
 
 
 def test_ray_is_asked_in_steps(task):
-    small, large = asked(task(shape=(8, 8))), asked(task())
-    assert small == asked(task(shape=(64, 64))) < large
+    small, large = requested_memory(task(shape=(8, 8))), requested_memory(task())
+    assert small == requested_memory(task(shape=(64, 64))) < large
     assert 0 <= large - task().memory < GRAIN and large % GRAIN == 0
 
 
 def test_what_fits_is_left_as_it_is(task, said):
     work = [task(), task("embed")]
-    assert fitted(work, max(one.memory for one in work)) == work
-    assert fitted(work, float("inf"))[0] is work[0]
+    assert fit_tasks(work, max(one.memory for one in work)) == work
+    assert fit_tasks(work, float("inf"))[0] is work[0]
     assert said() == []
 
 
 def test_an_embedding_is_compared_in_blocks_as_small_as_it_takes(task, said):
     embedding = task("embed", (150_000, 4096), ("update_support",))
     at_once, room = embedding.at_once, estimates.PROCESS + 60 * 2**20
-    (found,) = fitted([embedding], room)
+    (found,) = fit_tasks([embedding], room)
     assert SMALLEST <= found.at_once < at_once and found.memory <= room < embedding.memory
-    assert smaller(found).at_once < found.at_once or found.at_once == SMALLEST
+    assert shrink_task(found).at_once < found.at_once or found.at_once == SMALLEST
     (line,) = said()
     assert re.match(r"embed: .* of memory are needed and a worker can have .*; it is compared in blocks of ", line)
     least = embedding
     for _ in range(9):
-        least = smaller(least)
-    assert least.at_once == SMALLEST and smaller(least) is least
-    assert smaller(task()) == task(), "a projection is held whole"
+        least = shrink_task(least)
+    assert least.at_once == SMALLEST and shrink_task(least) is least
+    assert shrink_task(task()) == task(), "a projection is held whole"
 
 
 def test_what_does_not_fit_is_refused_in_a_line_with_bytes_and_remedy(task):
     whole, rest = task(), task(tables=tuple(table for table in TABLES if table != "nulls"))
     room = (whole.memory + rest.memory) // 2
     with pytest.raises(ValueError) as caught:
-        fitted([whole], room)
+        fit_tasks([whole], room)
     gb = lambda count: f"{count / 1e9:.1f} GB"
     assert str(caught.value) == (
         f"gate needs {gb(whole.memory)} of memory and a worker can have {gb(room)}; leave out nulls, which is then "
         f"{gb(rest.memory)}, or use a machine with more memory (RAY_ADDRESS names a cluster)"
     )
     with pytest.raises(ValueError, match=r"^gate needs .* and a worker can have 1 MB; use a machine with more memory"):
-        fitted([whole], 10**6)
+        fit_tasks([whole], 10**6)
     with pytest.raises(ValueError, match=r"^embed needs .* and a worker can have 1 MB; use a machine"):
-        fitted([task("embed", (150_000, 4096), ("update_support",))], 10**6)
+        fit_tasks([task("embed", (150_000, 4096), ("update_support",))], 10**6)
 
 
 def test_what_was_measured_before_needs_nothing(folders, store, monkeypatch):
     given = [(1, folders["one"])]
-    measure_import(plan(store, folders["base"], given, CUTS, "x"), serial=True)
-    work = plan(store, folders["base"], [(2, folders["two"])], CUTS, "x").work
+    measure_import(plan_import(store, folders["base"], given, CUTS, "x"), serial=True)
+    work = plan_import(store, folders["base"], [(2, folders["two"])], CUTS, "x").work
     with pytest.raises(ValueError, match="needs"):
-        fitted(work, 10)
-    kept = [one for one in plan(store, folders["base"], given, CUTS, "y").work]
+        fit_tasks(work, 10)
+    kept = [one for one in plan_import(store, folders["base"], given, CUTS, "y").work]
     monkeypatch.setattr(fitting, "lacking", lambda task, entries: {})
-    assert fitted(kept, 10) == kept
+    assert fit_tasks(kept, 10) == kept
 
 
 def test_a_measurement_without_room_is_refused_before_any_work(folders, store, monkeypatch):
-    imported = plan(store, folders["base"], [(1, folders["one"])], CUTS, "x")
+    imported = plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x")
     monkeypatch.setattr(room, "here", lambda: 1e6)
     with pytest.raises(ValueError, match=r" needs \d+\.\d GB of memory and a worker can have 1 MB; "):
         measure_import(imported, serial=True)
@@ -137,15 +137,15 @@ def test_smaller_blocks_give_the_same_rows(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "BLOCK", 200)
     monkeypatch.setattr(fitting, "SMALLEST", 50)
     whole, parts = (Store(f"file://{tmp_path}/{name}") for name in ("whole", "parts"))
-    measure_import(plan(whole, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
+    measure_import(plan_import(whole, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
     seen = []
 
     def made_smaller(work, room):
-        seen.extend(one for one in map(smaller, work) if one.name == EMBED)
-        return list(map(smaller, work))
+        seen.extend(one for one in map(shrink_task, work) if one.name == EMBED)
+        return list(map(shrink_task, work))
 
     monkeypatch.setattr(measuring, "fitted", made_smaller)
-    measure_import(plan(parts, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
+    measure_import(plan_import(parts, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
     assert [one.at_once for one in seen] == [50]
     assert same(everything(whole), everything(parts))
 

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 from pipelines.keeping.audit import audit
 from pipelines.keeping.exporting import export
 from pipelines.keeping.inventory import Inventory
-from pipelines.keeping.moving import move
-from pipelines.keeping.sweeping import DAY, doomed
-from pipelines.runs.geometry.measuring import measure_run, measured
+from pipelines.keeping.moving import copy_run
+from pipelines.keeping.sweeping import DAY, list_deletable
+from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.trajectories.training import complete, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -28,11 +28,11 @@ def test_a_trained_and_measured_run_is_whole_moves_and_opens(seeded, arm, tmp_pa
     assert found.findings == () and found.snapshots == found.hashed == 12
     kinds = {item.kind for item in Inventory(store.listing("")).items}
     assert {"run", "end", "manifest", "weights", "rollouts", "part", "record", "table"} <= kinds
-    assert doomed(store, now=time.time() + 9 * DAY) == []
+    assert list_deletable(store, now=time.time() + 9 * DAY) == []
 
     target = Store(f"memory://{uuid.uuid4().hex}")
-    move(store, target, "mini.opd", 0)
-    assert complete(target, recipe, 0) and measured(target, recipe, 0, CUTS)
+    copy_run(store, target, "mini.opd", 0)
+    assert complete(target, recipe, 0) and is_measured(target, recipe, 0, CUTS)
     assert audit(target, deep=True).findings == ()
 
     run = Trajectory(target, "mini.opd", 0)
@@ -57,7 +57,7 @@ def test_a_run_that_was_moved_half_way_ends_as_it_would_have(grown, seeded, arm,
     assert audit(store).findings == ()
     target = Store(f"memory://{uuid.uuid4().hex}")
     for name in ("pre", "rlvr"):
-        move(store, target, f"mini.{name}", 0)
+        copy_run(store, target, f"mini.{name}", 0)
     end = train(target, recipe, 0, serial=True)
     assert end == Trajectory(grown, "mini.rlvr", 0).end()
     assert audit(target, deep=True).findings == ()

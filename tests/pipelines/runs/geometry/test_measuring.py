@@ -13,7 +13,7 @@ import torch
 from opd_ops.models import configuration, initialise
 from pipelines import lake
 from pipelines.runs.geometry import measuring
-from pipelines.runs.geometry.measuring import TABLES, measure_run, measured
+from pipelines.runs.geometry.measuring import TABLES, is_measured, measure_run
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.runs.conftest import CUTS, RIGHT, SPECTRUM, W0, K, M, N, U, orthonormal, turned
 
@@ -169,14 +169,14 @@ def test_ray_gives_the_rows_of_the_serial_twin(name, arm, seeded, tmp_path, work
     found, heard = {}, []
     for serial in (True, False):
         assert measure_run(store, arm(name), 0, CUTS, serial=serial, progress=lambda *done: heard.append(done)) == []
-        found[serial] = {table: lake.written(store, table, recipe=f"mini.{name}", seed=0) for table in TABLES}
+        found[serial] = {table: lake.read_partition(store, table, recipe=f"mini.{name}", seed=0) for table in TABLES}
         store.remove(f"runs/mini.{name}/seed-0/measured.json")
         store.remove(f"runs/mini.{name}/seed-0/measured")
     for table in TABLES:
         assert len(found[True][table]) > 0
         assert found[True][table].to_dicts() == found[False][table].to_dicts(), table
     trajectory = Trajectory(store, f"mini.{name}", 0)
-    work = measuring.tasks(trajectory, trajectory.steps()[1:], {}, CUTS)
+    work = measuring.list_tasks(trajectory, trajectory.steps()[1:], {}, CUTS)
     done = [sum(task.cost for task in work[: count + 1]) for count in range(len(work))]
     counts = [(cost, done[-1]) for cost in done]
     assert heard[: len(work)] == counts
@@ -244,20 +244,20 @@ def test_bf16_snapshots_have_one_view_and_the_numbers_of_fp32(arm, seeded, store
 
 def test_a_measurement_is_known_by_its_settings_engine_snapshots_and_tables(arm, seeded, monkeypatch):
     store, recipe = seeded("pre"), arm("pre")
-    assert not measured(store, recipe, 0, CUTS)
+    assert not is_measured(store, recipe, 0, CUTS)
     measure_run(store, recipe, 0, CUTS, serial=True)
-    assert measured(store, recipe, 0, CUTS)
-    assert not measured(store, recipe, 0, replace(CUTS, k=(4, 8)))
-    assert not measured(store, recipe, 1, CUTS)
+    assert is_measured(store, recipe, 0, CUTS)
+    assert not is_measured(store, recipe, 0, replace(CUTS, k=(4, 8)))
+    assert not is_measured(store, recipe, 1, CUTS)
     monkeypatch.setattr(measuring, "fan_out", None)
     assert measure_run(store, recipe, 0, CUTS) == []  # nothing is measured twice
     store.remove("lake/hill/recipe=mini.pre")
-    assert not measured(store, recipe, 0, CUTS)
+    assert not is_measured(store, recipe, 0, CUTS)
     monkeypatch.undo()
     measure_run(store, recipe, 0, CUTS, serial=True)
-    assert measured(store, recipe, 0, CUTS)
+    assert is_measured(store, recipe, 0, CUTS)
     monkeypatch.setattr(measuring, "VERSION", 99)
-    assert not measured(store, recipe, 0, CUTS)
+    assert not is_measured(store, recipe, 0, CUTS)
 
 
 def test_measuring_again_with_other_cuts_replaces_the_rows(arm, seeded):
@@ -282,16 +282,16 @@ def test_stopped_between_two_tables_neither_the_old_nor_the_new_cuts_are_vouched
         with pytest.raises(KeyboardInterrupt):
             measure_run(store, recipe, 0, others, serial=True)
     assert set(lake.scan("rotation", store.uri).collect()["k"]) == {8}
-    assert not measured(store, recipe, 0, CUTS) and not measured(store, recipe, 0, others)
+    assert not is_measured(store, recipe, 0, CUTS) and not is_measured(store, recipe, 0, others)
     measure_run(store, recipe, 0, CUTS, serial=True)
     assert set(lake.scan("rotation", store.uri).collect()["k"]) == {4}
 
 
 def test_timing_keeps_the_phases_of_training(arm, seeded):
     store = seeded("pre")
-    before = lake.written(store, "timing", recipe="mini.pre", seed=0).to_dicts()
+    before = lake.read_partition(store, "timing", recipe="mini.pre", seed=0).to_dicts()
     measure_run(store, arm("pre"), 0, CUTS, serial=True)
-    after = lake.written(store, "timing", recipe="mini.pre", seed=0).to_dicts()
+    after = lake.read_partition(store, "timing", recipe="mini.pre", seed=0).to_dicts()
     assert after[:-1] == before  # no base factors were computed: these matrices are measured densely
     assert after[-1]["phase"] == "measure" and after[-1]["cpu_s"] > 0
 
@@ -328,10 +328,10 @@ def test_an_absent_snapshot_is_named(step, arm, seeded):
 
 def test_the_dearest_matrices_go_first_and_rows_come_in_order_of_names(arm, seeded):
     store = seeded("pre")
-    work = measuring.tasks(Trajectory(store, "mini.pre", 0), [1, 3], {}, CUTS)
+    work = measuring.list_tasks(Trajectory(store, "mini.pre", 0), [1, 3], {}, CUTS)
     assert [task.cost for task in work] == sorted((task.cost for task in work), reverse=True)
     assert {task.role for task in work[:3]} == {"gate", "up", "down"}
-    names = measuring.measure(work, serial=True).rows["update_support"]["matrix"].to_list()
+    names = measuring.measure_tasks(work, serial=True).rows["update_support"]["matrix"].to_list()
     assert names == sorted(names) and len(set(names)) == 13
 
 

@@ -11,9 +11,9 @@ from opd_ops.recipe.reaction import Guard
 from pipelines import lake
 from pipelines.regimes import bands
 from pipelines.regimes.readings import MEASURED, QUANTITIES
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import monitor
-from pipelines.runs.geometry.measuring import measure, tasks
+from pipelines.runs.geometry.measuring import list_tasks, measure_tasks
 from pipelines.studies.study import Measurement
 from tests.pipelines.runs.planted import STEPS, Q, plant, weights
 
@@ -41,7 +41,7 @@ def imported(store, tmp_path):
             (folder / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
             refs[step] = str(folder)
         given = [(step, ref) for step, ref in refs.items() if step]
-        measure_import(plan(store, refs[0], given, Measurement(tables=monitor.TABLES), name), serial=True)
+        measure_import(plan_import(store, refs[0], given, Measurement(tables=monitor.TABLES), name), serial=True)
         for step in deleted:
             (tmp_path / name / f"step-{step}" / "model.safetensors").unlink()
 
@@ -59,7 +59,7 @@ def verdict(rows, quantity, view="master"):
 
 def test_a_straight_run_is_read_as_what_it_is(store):
     plant(store, "s.ref", 0)
-    run = monitor.watched(store, "s.ref", 0)
+    run = monitor.watch_run(store, "s.ref", 0)
     assert (str(run), run.study, run.view, run.problems) == ("s.ref seed 0", "s", "master", ())
     assert run.shapes == {NAME: (40, 24)}
     assert sorted(set(run.readings["quantity"])) == sorted(QUANTITIES)
@@ -76,28 +76,28 @@ def test_a_straight_run_is_read_as_what_it_is(store):
 def test_a_run_that_takes_random_steps_is_less_like_its_projected_end(store):
     plant(store, "s.ref", 0)
     plant(store, "s.walk", 0, turns=1.0)
-    straight, walk = (at(monitor.watched(store, name), "similarity_projected") for name in ("s.ref", "s.walk"))
+    straight, walk = (at(monitor.watch_run(store, name), "similarity_projected") for name in ("s.ref", "s.walk"))
     # Chance is 16 / 24, and today's update is half of what is projected.
     assert all(walk[step] < 0.95 and straight[step] > 0.999 for step in STEPS[2:])
 
 
 def test_a_measured_run_an_unmeasured_one_and_one_in_training_read_alike(store):
     trajectory = plant(store, "s.ref", 0, turns=0.3)
-    unmeasured = monitor.watched(store, "s.ref", 0).readings
+    unmeasured = monitor.watch_run(store, "s.ref", 0).readings
     columns = {"study": "s", "recipe": "s.ref", "seed": 0}
-    rows = measure(tasks(trajectory, list(STEPS[1:]), columns, Measurement()), serial=True).rows
+    rows = measure_tasks(list_tasks(trajectory, list(STEPS[1:]), columns, Measurement()), serial=True).rows
     for table in monitor.TABLES:
         lake.write(store, table, rows[table], recipe="s.ref", seed=0)
-    assert monitor.watched(store, "s.ref", 0).readings.equals(unmeasured)
+    assert monitor.watch_run(store, "s.ref", 0).readings.equals(unmeasured)
     plant(store, "s.open", 0, turns=0.3, end=False)
-    still = monitor.watched(store, "s.open", 0).readings
+    still = monitor.watch_run(store, "s.open", 0).readings
     assert still.drop("recipe").equals(unmeasured.drop("recipe"))
-    assert lake.written(store, "update_norm", recipe="s.open", seed=0) is None
+    assert lake.read_partition(store, "update_norm", recipe="s.open", seed=0) is None
 
 
 def test_one_snapshot_is_enough_to_be_read(store):
     plant(store, "s.open", 0, steps=(0, 1), end=False)
-    run = monitor.watched(store, "s.open", 0)
+    run = monitor.watch_run(store, "s.open", 0)
     assert at(run, "stable_rank")[1] > 1 and at(run, "similarity_previous") == {1: None}
 
 
@@ -105,25 +105,25 @@ def test_readings_grow_with_the_run_and_projections_are_computed_once(store, mon
     from pipelines.runs.geometry import projecting
 
     seen = []
-    project = projecting.project
+    project = projecting.project_end
     monkeypatch.setattr(projecting, "project", lambda course: (seen.append(course.wanted), project(course))[1])
     plant(store, "s.open", 0, steps=STEPS[:4], end=False)
-    monitor.watched(store, "s.open", 0)
-    monitor.watched(store, "s.open", 0)
+    monitor.watch_run(store, "s.open", 0)
+    monitor.watch_run(store, "s.open", 0)
     plant(store, "s.open", 0, end=False)
-    grown = monitor.watched(store, "s.open", 0)
+    grown = monitor.watch_run(store, "s.open", 0)
     assert seen == [((2, 1), (4, 2)), ((8, 4), (16, 8))]
     plant(store, "s.once", 0)
-    assert monitor.watched(store, "s.once", 0).readings.drop("recipe").equals(grown.readings.drop("recipe"))
+    assert monitor.watch_run(store, "s.once", 0).readings.drop("recipe").equals(grown.readings.drop("recipe"))
 
 
 def test_a_new_seed_stays_inside_and_a_turning_run_leaves(references):
-    rails = monitor.calibrated(references, ["s.ref"])
+    rails = monitor.calibrate_bands(references, ["s.ref"])
     assert rails.references == ("s.ref seed 0", "s.ref seed 1", "s.ref seed 2")
     plant(references, "s.new", 3)
     plant(references, "s.walk", 0, turns=0.8)
     plant(references, "s.flat", 0, decay=0.95)
-    found = {name: monitor.judge(monitor.watched(references, f"s.{name}", seed), rails) for name, seed in
+    found = {name: monitor.judge_run(monitor.watch_run(references, f"s.{name}", seed), rails) for name, seed in
              (("new", 3), ("walk", 0), ("flat", 0))}  # fmt: skip
     assert all(bands.trips(rows.filter(view="master")) == [] for name, rows in found.items() if name == "new")
     assert False not in verdict(found["new"], "stable_rank")
@@ -133,54 +133,54 @@ def test_a_new_seed_stays_inside_and_a_turning_run_leaves(references):
 
 
 def test_a_reference_is_judged_without_itself(references):
-    rails = monitor.calibrated(references, ["s.ref"], without=("s.ref", 1))
+    rails = monitor.calibrate_bands(references, ["s.ref"], without=("s.ref", 1))
     assert rails.references == ("s.ref seed 0", "s.ref seed 2")
 
 
 def test_rows_fit_the_table_and_are_replaced(references):
-    rails, run = monitor.calibrated(references, ["s.ref"]), monitor.watched(references, "s.ref", 0)
-    rows = monitor.judge(run, rails)
+    rails, run = monitor.calibrate_bands(references, ["s.ref"]), monitor.watch_run(references, "s.ref", 0)
+    rows = monitor.judge_run(run, rails)
     assert rows.schema == lake.TABLES["monitor"].schema
     assert rows.height == 2 * len(QUANTITIES) * len(STEPS[1:])
     assert set(rows["reference"]) == {"s.ref seed 0, s.ref seed 1, s.ref seed 2"} and set(rows["study"]) == {"s"}
-    monitor.keep(references, run, rows)
-    monitor.keep(references, run, rows)
+    monitor.write_rows(references, run, rows)
+    monitor.write_rows(references, run, rows)
     assert lake.scan("monitor", references.uri).collect().equals(rows)
 
 
 def test_incomplete_runs_are_no_reference(references):
     plant(references, "s.ref", 3, end=False)
-    assert len(monitor.calibrated(references, ["s.ref"]).references) == 3
+    assert len(monitor.calibrate_bands(references, ["s.ref"]).references) == 3
 
 
 def test_without_projections_measured_runs_count_and_no_weight_is_read(references, monkeypatch):
     with pytest.raises(ValueError, match="two complete reference runs"):
-        monitor.calibrated(references, ["s.ref"], projected=False)
+        monitor.calibrate_bands(references, ["s.ref"], projected=False)
     for seed in range(3):
         run = monitor.Trajectory(references, "s.ref", seed)
-        work = tasks(run, list(STEPS[1:]), {"study": "s", "recipe": "s.ref", "seed": seed}, Measurement())
-        for table, rows in measure(work, serial=True).rows.items():
+        work = list_tasks(run, list(STEPS[1:]), {"study": "s", "recipe": "s.ref", "seed": seed}, Measurement())
+        for table, rows in measure_tasks(work, serial=True).rows.items():
             lake.write(references, table, rows, recipe="s.ref", seed=seed)
     monkeypatch.setattr(monitor, "measure", None)
-    rails = monitor.calibrated(references, ["s.ref"], projected=False)
+    rails = monitor.calibrate_bands(references, ["s.ref"], projected=False)
     assert {quantity for _, quantity in rails.bands} == set(MEASURED)
 
 
 def test_imported_checkpoints_are_read_and_may_be_references(references, imported):
     imported("mine")
-    rails = monitor.calibrated(references, ["s.ref", "external.mine"])
+    rails = monitor.calibrate_bands(references, ["s.ref", "external.mine"])
     assert rails.references[-1] == "external.mine"
-    run = monitor.watched(references, "external.mine")
+    run = monitor.watch_run(references, "external.mine")
     assert run.study == "external" and str(run) == "external.mine"
-    own = monitor.watched(references, "s.ref", 0).readings  # the same weights
+    own = monitor.watch_run(references, "s.ref", 0).readings  # the same weights
     assert run.readings.drop("recipe").equals(own.drop("recipe"))
 
 
 def test_a_checkpoint_that_is_gone_is_read_as_far_as_it_is_kept(references, imported):
     imported("mine", deleted=(4,))
-    found = at(monitor.watched(references, "external.mine"), "similarity_projected")
+    found = at(monitor.watch_run(references, "external.mine"), "similarity_projected")
     assert [step for step, value in found.items() if value is not None] == [2, 16]
-    assert at(monitor.watched(references, "external.mine"), "similarity_previous")[8] is not None
+    assert at(monitor.watch_run(references, "external.mine"), "similarity_previous")[8] is not None
 
 
 def test_bf16_checkpoints_have_one_view(references, imported, tmp_path):
@@ -191,10 +191,10 @@ def test_bf16_checkpoints_have_one_view(references, imported, tmp_path):
         save_file({name: w.bfloat16() for name, w in weights(step, 0).items()}, folder / "model.safetensors")
         refs.append((step, str(folder)))
     measurement = Measurement(tables=monitor.TABLES)
-    measure_import(plan(references, refs[0][1], refs[1:], measurement, "half"), serial=True)
-    run = monitor.watched(references, "external.half")
+    measure_import(plan_import(references, refs[0][1], refs[1:], measurement, "half"), serial=True)
+    run = monitor.watch_run(references, "external.half")
     assert run.view == "bf16" and set(run.readings["view"]) == {"bf16"}
-    assert monitor.judge(run, monitor.calibrated(references, ["s.ref"]))["inside"].count() > 0
+    assert monitor.judge_run(run, monitor.calibrate_bands(references, ["s.ref"]))["inside"].count() > 0
 
 
 def test_weights_that_are_not_finite_have_no_value_and_are_named(references):
@@ -202,21 +202,21 @@ def test_weights_that_are_not_finite_have_no_value_and_are_named(references):
     broken = weights(16, 0)
     broken[Q][0, 0] = torch.nan
     trajectory.commit(16, broken, None)
-    run = monitor.watched(references, "s.broken", 0)
+    run = monitor.watch_run(references, "s.broken", 0)
     assert run.problems == (f"{NAME}: step 16: 1 non-finite weights",)
-    rows = monitor.judge(run, monitor.calibrated(references, ["s.ref"]))
+    rows = monitor.judge_run(run, monitor.calibrate_bands(references, ["s.ref"]))
     last = rows.filter(step=16)
     assert set(last["value"]) == {None} and set(last["reason"]) == {"no value at this step"}
 
 
 def test_a_model_of_another_size_is_refused_in_one_line(references):
     plant(references, "s.small", 0, shape=(30, 24))
-    rails = monitor.calibrated(references, ["s.ref"])
+    rails = monitor.calibrate_bands(references, ["s.ref"])
     with pytest.raises(ValueError, match=f"s.small seed 0 has {NAME} 30x24 and s.ref seed 0 40x24") as caught:
-        monitor.judge(monitor.watched(references, "s.small", 0), rails)
+        monitor.judge_run(monitor.watch_run(references, "s.small", 0), rails)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="a band holds for one model size"):
-        monitor.calibrated(references, ["s.ref", "s.small"])
+        monitor.calibrate_bands(references, ["s.ref", "s.small"])
 
 
 @pytest.mark.parametrize(
@@ -230,46 +230,48 @@ def test_a_model_of_another_size_is_refused_in_one_line(references):
 def test_what_is_not_there_is_refused(store, name, message):
     plant(store, "s.start", 0, steps=(0,), end=False)
     with pytest.raises(ValueError, match=message):
-        monitor.watched(store, name)
+        monitor.watch_run(store, name)
 
 
 def test_too_few_references_are_refused(references):
     plant(references, "s.lone", 0)
     with pytest.raises(ValueError, match=r"of s\.lone, and there are: s\.lone seed 0"):
-        monitor.calibrated(references, ["s.lone"])
+        monitor.calibrate_bands(references, ["s.lone"])
     with pytest.raises(ValueError, match=r"besides s\.lone seed 0, and there are: none"):
-        monitor.calibrated(references, ["s.lone"], without=("s.lone", 0))
+        monitor.calibrate_bands(references, ["s.lone"], without=("s.lone", 0))
 
 
 def test_rails_are_points_of_the_band(references):
-    rails = monitor.calibrated(references, ["s.ref"])
-    points = monitor.rails(rails, "stable_rank")
+    rails = monitor.calibrate_bands(references, ["s.ref"])
+    points = monitor.guard_rails(rails, "stable_rank")
     band = rails.bands["master", "stable_rank"]
     assert len(points) > 20 and all(band.at(norm)[:2] == pytest.approx((low, high)) for norm, low, high in points)
     assert [norm for norm, _, _ in points] == sorted(norm for norm, _, _ in points)
     with pytest.raises(ValueError, match="no band of loss"):
-        monitor.rails(rails, "loss")
+        monitor.guard_rails(rails, "loss")
 
 
 def test_a_guard_brings_its_rails_or_takes_those_of_its_reference(references):
     own = ((0.1, 1.0, 2.0),)
-    assert monitor.guarded(references, Guard(quantity="stable_rank", rails=own), "s.ref", 0) == own
+    assert monitor.resolve_guard(references, Guard(quantity="stable_rank", rails=own), "s.ref", 0) == own
     for seed in range(3):
-        readings = monitor.watched(references, "s.ref", seed)
+        readings = monitor.watch_run(references, "s.ref", seed)
         assert readings.readings.height
-        work = tasks(monitor.Trajectory(references, "s.ref", seed), list(STEPS[1:]),
+        work = list_tasks(monitor.Trajectory(references, "s.ref", seed), list(STEPS[1:]),
                      {"study": "s", "recipe": "s.ref", "seed": seed}, Measurement())  # fmt: skip
-        for table, rows in measure(work, serial=True).rows.items():
+        for table, rows in measure_tasks(work, serial=True).rows.items():
             lake.write(references, table, rows, recipe="s.ref", seed=seed)
     guard = Guard(quantity="similarity", reference="s.ref")
-    rails = monitor.guarded(references, guard, "s.other", 0)
+    rails = monitor.resolve_guard(references, guard, "s.other", 0)
     deciding = {"quantities": ("similarity_previous",), "projected": False}  # it alone trips the guard
-    assert rails == monitor.rails(monitor.calibrated(references, ["s.ref"], **deciding), "similarity_previous")
-    two = monitor.calibrated(references, ["s.ref"], without=("s.ref", 0), **deciding)
-    assert monitor.guarded(references, guard, "s.ref", 0) == monitor.rails(two, "similarity_previous")
+    assert rails == monitor.guard_rails(
+        monitor.calibrate_bands(references, ["s.ref"], **deciding), "similarity_previous"
+    )
+    two = monitor.calibrate_bands(references, ["s.ref"], without=("s.ref", 0), **deciding)
+    assert monitor.resolve_guard(references, guard, "s.ref", 0) == monitor.guard_rails(two, "similarity_previous")
 
 
 def test_a_whole_run_is_what_the_lake_of_several_views_says(references):
-    rows = monitor.judge(monitor.watched(references, "s.ref", 0), monitor.calibrated(references, ["s.ref"]))
+    rows = monitor.judge_run(monitor.watch_run(references, "s.ref", 0), monitor.calibrate_bands(references, ["s.ref"]))
     assert rows.filter(pl.col("inside").is_not_null())["references"].min() >= 2
     assert set(rows["view"]) == {"bf16", "master"}

@@ -15,10 +15,10 @@ import torch
 
 from opd_ops.geometry.suite import Matrix
 from opd_ops.geometry.update import Subspaces
-from pipelines.runs.external.imports import measure_import, plan
+from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import estimates, parts
-from pipelines.runs.geometry.parts import Entry, Parts, lacking, peek
-from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, units
+from pipelines.runs.geometry.parts import Entry, Parts, list_entries, missing_units
+from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, table_units
 from pipelines.store.objects import Store
 from tests.pipelines.runs.conftest import CUTS, Q, everything, objects, run, same
 
@@ -33,7 +33,7 @@ def given(folders):
 @pytest.fixture
 def task(given, store):
     """The task of q."""
-    return next(task for task in plan(store, *given, CUTS, "x").work if task.name == Q)
+    return next(task for task in plan_import(store, *given, CUTS, "x").work if task.name == Q)
 
 
 def kept(store):
@@ -54,7 +54,7 @@ def killed(self):
 
 
 @pytest.mark.parametrize("stop", [1, 4, 9, 18])
-@pytest.mark.parametrize(("flush", "saved"), [(0.0, Parts.saved), (10.0, Parts.saved), (10.0, killed)])
+@pytest.mark.parametrize(("flush", "saved"), [(0.0, Parts.flushing), (10.0, Parts.flushing), (10.0, killed)])
 def test_what_was_kept_before_a_stop_is_not_measured_again(
     stop, flush, saved, given, tmp_path, store, monkeypatch, taken
 ):
@@ -104,10 +104,10 @@ def test_an_entry_comes_back_as_it_was(task):
     first = entry(task, rows=rows, problems=("step 1: 2 non-finite weights",), dtype="bf16")
     second = entry(task, 2, ("locking", FIXED), final=(2, "x"), subspaces={"bf16": wide, "master": none})
     kept = Parts(task)
-    with kept.saved():
+    with kept.flushing():
         kept.add(first)
         kept.add(second)
-    again, bare = Parts(task).entries, peek(task)
+    again, bare = Parts(task).entries, list_entries(task)
     assert again[0] == first and bare[0] == replace(first, rows={})
     for view in ("bf16", "master"):
         one, two = second.subspaces[view], again[1].subspaces[view]
@@ -138,13 +138,13 @@ def test_only_what_is_of_these_weights_settings_and_engine_serves(task):
 
 def test_what_is_lacking_is_said_by_step(task):
     others = tuple(table for table in task.tables if table != "hill")
-    assert lacking(task, []) == dict.fromkeys(STEPS, task.tables)
-    assert lacking(task, [entry(task)]) == {1: others, 2: task.tables}
+    assert missing_units(task, []) == dict.fromkeys(STEPS, task.tables)
+    assert missing_units(task, [entry(task)]) == {1: others, 2: task.tables}
     final = (task.final.step, task.final.after.identity)
-    whole = tuple(unit for table in task.tables for unit in units(table))
-    assert lacking(task, [entry(task, step, whole, final=final) for step in STEPS]) == {}
+    whole = tuple(unit for table in task.tables for unit in table_units(table))
+    assert missing_units(task, [entry(task, step, whole, final=final) for step in STEPS]) == {}
     earlier = [entry(task, step, whole, final=(1, "earlier")) for step in STEPS]
-    assert lacking(task, earlier) == dict.fromkeys(STEPS, ("nulls",))
+    assert missing_units(task, earlier) == dict.fromkeys(STEPS, ("nulls",))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
@@ -165,13 +165,13 @@ def test_a_damaged_part_is_measured_again_and_removed(damage, given, tmp_path, s
 
 def test_parts_of_a_step_that_is_not_asked_for_stay(task, store):
     earlier = Parts(task)
-    with earlier.saved():
+    with earlier.flushing():
         earlier.add(entry(task, after="other weights at this step"))
-    with earlier.saved():
+    with earlier.flushing():
         earlier.add(entry(task, 2, made_from=task.made_from | {"engine": -1}))
-    with earlier.saved():
+    with earlier.flushing():
         earlier.add(entry(task, 1))
-    with earlier.saved():
+    with earlier.flushing():
         earlier.add(Entry(**vars(entry(task, 1)) | {"step": 77}))
     stale = Parts(task).stale
     assert len(stale) == 2
@@ -188,7 +188,7 @@ def test_ray_takes_up_what_a_serial_call_left(given, tmp_path, store, monkeypatc
         with pytest.raises(ZeroDivisionError):
             run(store, *given)
     assert kept(store)
-    measure_import(plan(store, *given, CUTS, "x"))
+    measure_import(plan_import(store, *given, CUTS, "x"))
     assert same(everything(store), everything(at_once))
 
 
@@ -216,7 +216,7 @@ def test_parts_of_earlier_versions_are_read_as_they_are(dtype, task, store):
     one, two = Parts(task).entries
     assert one == first and two.subspaces["bf16"].errors == (1e-12,)
     assert torch.equal(two.subspaces["bf16"].output, basis) and two.subspaces["bf16"].output.dtype == dtype
-    assert Parts(task).stale == [] and [each.step for each in peek(task)] == [1, 2]
+    assert Parts(task).stale == [] and [each.step for each in list_entries(task)] == [1, 2]
 
 
 def test_what_is_used_at_once_is_what_is_read_later(given, tmp_path, store, taken):
@@ -233,7 +233,7 @@ def test_what_is_used_at_once_is_what_is_read_later(given, tmp_path, store, take
 @pytest.mark.parametrize("rows", [b"", b"no zlib", zlib.compress(b"{}"), zlib.compress(b'{"rows": [{}]}')])
 def test_rows_that_are_damaged_under_a_fitting_name_are_no_part(rows, task, store):
     kept = Parts(task)
-    with kept.saved():
+    with kept.flushing():
         kept.add(entry(task))
         kept.add(entry(task, 2))
     (key,) = store.find(task.folder)
@@ -253,7 +253,7 @@ def test_entries_are_looked_up_by_their_step(task, monkeypatch):
     for step in range(500, 600):
         kept.by_step[step].append(replace(entry(task), step=step))
     kept.add(entry(task, 1, task.tables))
-    assert kept.serving(task.pairs[0], "hill")
+    assert kept.find_serving(task.pairs[0], "hill")
     assert set(asked) == {1}
 
 
@@ -261,7 +261,7 @@ def test_bytes_are_what_is_planned(given, store):
     """Three bytes a number of the subspaces, and the rest is rows and headers."""
     asked = replace(CUTS, tables=tuple(table for table in CUTS.tables if table != "nulls"))
     run(store, *given, asked)
-    task = next(task for task in plan(store, *given, asked, "y").work if task.name == Q)
+    task = next(task for task in plan_import(store, *given, asked, "y").work if task.name == Q)
     sizes = sum(len(store.read(key)) for key in kept(store) if "q_proj" in key)
     numbers = 2 * 2 * 16 * (48 + 32)  # snapshots, views
     assert 3 * numbers < sizes < 3 * numbers + 2 * 5000

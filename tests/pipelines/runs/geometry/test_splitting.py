@@ -7,7 +7,7 @@ import torch
 
 from pipelines.runs.geometry import splitting
 from pipelines.runs.geometry.measuring import largest_first
-from pipelines.runs.geometry.splitting import split
+from pipelines.runs.geometry.splitting import split_tasks
 from pipelines.runs.geometry.tasks import UNIT
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES
@@ -35,21 +35,21 @@ def named(store, count, **options):
 
 def test_only_what_is_large_beside_the_rest_is_split_and_all_tables_stay(store):
     few, many = (named(store, count, shape=(1024, 3072)) for count in (7, 40))
-    pieces = split(few)
-    assert len(pieces) == 14 and split(many) == many
+    pieces = split_tasks(few)
+    assert len(pieces) == 14 and split_tasks(many) == many
     assert [piece.tables for piece in pieces[:2]] == [tuple(t for t in TABLES if t != "nulls"), ("nulls",)]
     twice = 60 * 1024 * 3072 / UNIT  # of a snapshot, which each piece reads and compares
     assert 0 <= sum(piece.cost for piece in pieces) - sum(task.cost for task in few) <= len(few) * (twice + 1)
     assert all(piece.memory <= few[0].memory for piece in pieces)
     for tables in (("nulls",), ("rotation", "hill")):
-        assert len(split(named(store, 2, tables=tables))) == 2
-    assert len(split(named(store, 2, shape=(48, 32)))) == 2, "a second task would cost more than it saves"
-    assert len(split(named(store, 2, role="embed"))) == 2
+        assert len(split_tasks(named(store, 2, tables=tables))) == 2
+    assert len(split_tasks(named(store, 2, shape=(48, 32)))) == 2, "a second task would cost more than it saves"
+    assert len(split_tasks(named(store, 2, role="embed"))) == 2
 
 
 def test_two_workers_gain_more_on_a_few_large_matrices(store):
     tasks = named(store, 7, shape=(1024, 3072), snapshots=2)
-    whole, pieces = ([task.cost for task in largest_first(found)] for found in (tasks, split(tasks)))
+    whole, pieces = ([task.cost for task in largest_first(found)] for found in (tasks, split_tasks(tasks)))
     assert gain(whole) == pytest.approx(7 / 4) and gain(pieces) >= 1.9
 
 

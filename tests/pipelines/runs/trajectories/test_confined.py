@@ -198,9 +198,9 @@ def test_a_started_run_keeps_the_norm_it_read(arm, seeded):
     store = seeded("pre", "teacher")
     TrainingRun(store, matched(arm), 0, {}).work(1)
     key = "runs/mini.opd/seed-0/run.json"
-    facts = seal.opened(store.read(key), key)
+    facts = seal.remove_checksum(store.read(key), key)
     facts["inputs"]["until"]["norm"] *= 1 + 1e-15
-    store.write(key, json.dumps(seal.sealed(facts)).encode())
+    store.write(key, json.dumps(seal.add_checksum(facts)).encode())
     assert TrainingRun(store, matched(arm), 0, {}).reach.norm == facts["inputs"]["until"]["norm"]
     facts["inputs"]["until"]["end"] = "0123"
     store.write(key, json.dumps(facts).encode())
@@ -258,14 +258,14 @@ def test_moments_that_were_not_kept_are_one_line_with_the_remedy(arm, store):
     )
     with pytest.raises(ValueError, match=message):
         TrainingRun(store, branch(arm, "kept"), 0, {})
-    assert not Trajectory(store, "mini.branch", 0).registered()
+    assert not Trajectory(store, "mini.branch", 0).is_registered()
 
 
 def test_moments_without_a_snapshot_beside_them_are_refused_before_any_work(arm, store):
     message = r"^mini\.source: resources\.keep_moments names step 2, .* those of steps 1, 3, 7 have one$"
     with pytest.raises(ValueError, match=message):
         TrainingRun(store, kept(arm, (2, 3)), 0, {})
-    assert not Trajectory(store, "mini.source", 0).registered()
+    assert not Trajectory(store, "mini.source", 0).is_registered()
 
 
 def test_moments_at_the_end_of_a_gated_run_are_kept(arm, store):

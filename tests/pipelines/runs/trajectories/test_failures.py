@@ -15,7 +15,7 @@ from opd_ops.tasks.guard import Guarded
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.training.loop import Trainer
 from pipelines import lake
-from pipelines.runs.geometry.measuring import measure_run, measured
+from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.provenance import provenance
 from pipelines.runs.trajectories.run import StepFailed, TrainingRun
 from pipelines.runs.trajectories.training import complete, train
@@ -161,8 +161,8 @@ def test_a_response_that_hangs_the_verifier_counts_as_wrong_and_the_run_ends(arm
     monkeypatch.setattr(Guarded, "rewards", rewards)
     TrainingRun(store, recipe, 0, {}).work(4)
     assert TrainingRun(store, recipe, 0, {}).work(7).finished
-    training = lake.written(store, "training", recipe=recipe.name, seed=0)
-    evaluation = lake.written(store, "evaluation", recipe=recipe.name, seed=0)
+    training = lake.read_partition(store, "training", recipe=recipe.name, seed=0)
+    evaluation = lake.read_partition(store, "evaluation", recipe=recipe.name, seed=0)
     assert training["overtimes"].to_list() == [0, 0, 1, 0, 0, 0, 0]
     assert evaluation["overtimes"].sum() == 1 and evaluation.filter(step=0)["overtimes"].sum() == 0
 
@@ -260,10 +260,10 @@ def test_a_run_that_fills_its_disk_goes_on_when_there_is_room(arm, grown, store,
     disk.room = 5000
     with pytest.raises(Unwritable, match="No space left on device; make room there"):
         measure_run(store, recipe, 0, CUTS, serial=True)
-    assert not measured(store, recipe, 0, CUTS)
+    assert not is_measured(store, recipe, 0, CUTS)
     disk.room = None
     assert measure_run(store, recipe, 0, CUTS, serial=True) == []
-    assert measured(store, recipe, 0, CUTS)
+    assert is_measured(store, recipe, 0, CUTS)
 
 
 def test_clocks_that_jump_change_no_byte(arm, grown, store, contents, monkeypatch):
@@ -282,8 +282,8 @@ def test_clocks_that_jump_change_no_byte(arm, grown, store, contents, monkeypatc
     assert contents(store) == {key: data for key, data in contents(grown).items() if "mini.pre" in key}
     assert measure_run(store, recipe, 0, CUTS, serial=True) == []
     dated()
-    assert complete(store, recipe, 0) and measured(store, recipe, 0, CUTS)
-    timing = lake.written(store, "timing", recipe=recipe.name, seed=0)
+    assert complete(store, recipe, 0) and is_measured(store, recipe, 0, CUTS)
+    timing = lake.read_partition(store, "timing", recipe=recipe.name, seed=0)
     assert timing is not None and timing["wall_s"].min() >= 0 and timing["wall_s"].max() < 600
 
 

@@ -34,7 +34,7 @@ def test_a_guarded_run_registers_its_rails_and_tells_of_its_trip(arm, seeded):
     finish(TrainingRun(store, recipe, 0, {}))
     trajectory = Trajectory(store, recipe.name, 0)
     assert trajectory.run()["inputs"]["rails"] == [list(rail) for rail in OUTSIDE]
-    rows = lake.written(store, "training", recipe=recipe.name, seed=0).sort("step")
+    rows = lake.read_partition(store, "training", recipe=recipe.name, seed=0).sort("step")
     assert rows["tripped"].to_list()[:3] == [None, 2, 2]
     assert rows["noise"][:2].null_count() == 2 and rows["noise"][2] == pytest.approx(1.0, rel=1e-2)
 
@@ -61,7 +61,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(arm, seeded, contents, tmp
     whole, again = of(contents, store, "guarded"), of(contents, copied, "guarded")
     weights = [key for key in whole if key.endswith(".safetensors")]
     assert weights and all(whole[key] == again[key] for key in weights)
-    rows = [lake.written(one, "training", recipe=recipe.name, seed=0) for one in (store, copied)]
+    rows = [lake.read_partition(one, "training", recipe=recipe.name, seed=0) for one in (store, copied)]
     assert rows[0].equals(rows[1])
 
 
@@ -72,6 +72,6 @@ def test_a_reference_is_waited_for_with_all_its_seeds(arm, seeded):
     with pytest.raises(ValueError, match=r"needs mini\.sft seed \d, which is not complete"):
         require_parents(store, recipe, 0)
     with pytest.raises(ValueError, match=r"mini\.guarded is guarded by mini\.sft seed 0, which is not measured"):
-        monitor.guarded(store, recipe.reaction.guard, recipe.name, 0)
+        monitor.resolve_guard(store, recipe.reaction.guard, recipe.name, 0)
     with pytest.raises(ValueError, match=r"recipe mini\.guarded is refused: a run cannot wait for the other seeds"):
         guarded(arm, rails=None, reference="mini.guarded")

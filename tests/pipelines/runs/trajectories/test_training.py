@@ -312,7 +312,7 @@ def test_work_on_a_complete_run_does_nothing(arm, seeded, contents):
 def test_an_absent_parent_is_named(serial, arm, store, workers):
     with pytest.raises(ValueError, match=r"^runs/mini\.pre/seed-0 is not complete.*train it first$"):
         train(store, arm("rlvr"), 0, serial=serial)
-    assert not Trajectory(store, "mini.rlvr", 0).registered()
+    assert not Trajectory(store, "mini.rlvr", 0).is_registered()
 
 
 def test_parents_are_the_runs_a_recipe_needs(arm):

@@ -26,24 +26,24 @@ def store(tmp_path) -> Store:
 
 
 def test_it_reads_the_runs_of_its_own_study_and_no_comparison(store):
-    found = comparing.tables(store, TINY)
+    found = comparing.read_tables(store, TINY)
     assert {"rotation", "evaluation", "nulls"} <= set(found) and not {"verdicts", "means", "bench"} & set(found)
     assert found["evaluation"].collect()["study"].unique().to_list() == ["tiny"]
 
 
 def test_verdicts_and_means_are_written_for_the_study(store):
-    rows = comparing.decide(store, TINY)
+    rows = comparing.decide_claims(store, TINY)
     stored = lake.scan("verdicts", store.uri).collect()
     assert stored.equals(rows) and stored["study"].unique().to_list() == ["tiny"]
     assert set(stored["claim"]) < {claim.text for claim in CLAIMS}
     means = lake.scan("means", store.uri).collect()
     assert {"opd", "opd-pg", "rlvr-norm"} <= set(means["arm"]) and means["study"].unique().to_list() == ["tiny"]
-    again = comparing.decide(store, TINY)
+    again = comparing.decide_claims(store, TINY)
     assert again.equals(rows) and lake.scan("means", store.uri).collect().equals(means)
 
 
 def test_the_suites_that_are_measured_are_tables_of_their_own(store):
-    found = comparing.varied(store, TINY)
+    found = comparing.render_suites(store, TINY)
     assert list(found) == ["objectives", "controls"]
     assert "| opd-pg |" in found["objectives"] and "| rlvr-norm |" in found["controls"]
 
@@ -51,5 +51,5 @@ def test_the_suites_that_are_measured_are_tables_of_their_own(store):
 def test_a_study_without_rows_has_no_suites(tmp_path):
     empty = Store(f"file://{tmp_path}/empty")
     (tmp_path / "empty").mkdir()
-    assert comparing.decide(empty, TINY).is_empty() and comparing.varied(empty, TINY) == {}
+    assert comparing.decide_claims(empty, TINY).is_empty() and comparing.render_suites(empty, TINY) == {}
     assert pl.read_parquet(empty.path("lake/means/study=tiny/part-0.parquet")).is_empty()

@@ -19,16 +19,16 @@ def filled(store):
 
 
 def judge(store, recipe, step=None, study="tiny", seed=0):
-    return judging.judge(judging.read(store, [(recipe, seed)], study), recipe, seed, study, step)
+    return judging.judge_regime(judging.read_profiles(store, [(recipe, seed)], study), recipe, seed, study, step)
 
 
 def test_measured_runs_are_known_by_recipe_and_seed(filled, store):
-    known = judging.known(filled)
+    known = judging.measured_recipes(filled)
     assert known["tiny.opd"] == [0, 1, 2] and known["external.mine"] == [0] and len(known) == 5
 
 
 def test_an_import_is_judged_by_a_studys_references_and_kept(filled):
-    judging.keep(filled, judge(filled, "external.mine"))
+    judging.store_comparison(filled, judge(filled, "external.mine"))
     rows = lake.scan("regime", filled.uri).collect()
     assert set(rows["recipe"]) == {"external.mine"} and set(rows["regime"]) == {"OPD-like"}
     assert set(rows["reference"]) == {"tiny.sft", "tiny.opd", "tiny.rlvr"}
@@ -36,8 +36,8 @@ def test_an_import_is_judged_by_a_studys_references_and_kept(filled):
 
 def test_other_steps_and_references_stay_and_the_same_is_replaced(filled):
     for step, study in ((None, "tiny"), (16, "tiny"), (None, "smollm"), (None, "tiny")):
-        judging.keep(filled, judge(filled, "external.mine", step, study))
-    rows = lake.written(filled, "regime", recipe="external.mine", seed=0)
+        judging.store_comparison(filled, judge(filled, "external.mine", step, study))
+    rows = lake.read_partition(filled, "regime", recipe="external.mine", seed=0)
     keys = ["step", "view", "budget", "diagnostic", "reference"]
     assert rows.select(keys).n_unique() == rows.height
     assert set(rows.select("step", pl.col("reference").str.head(4)).unique().rows()) == {

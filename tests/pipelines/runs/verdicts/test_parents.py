@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipelines.runs.verdicts.parents import orphans
+from pipelines.runs.verdicts.parents import find_orphans
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -33,7 +33,7 @@ def test_a_run_of_its_parents_weights_counts(store):
     digest = Trajectory(store, "mine.base", 0).digest(5)
     register(store, "mine.sft", 0, {"kind": "final", "recipe": "mine.base", "seed": 0}, {"start": digest})
     register(store, "mine.sft", 1, {"kind": "snapshot", "recipe": "mine.base", "seed": 0, "step": 5}, {"start": digest})
-    assert orphans(store, STUDY) == []
+    assert find_orphans(store, STUDY) == []
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_run_of_its_parents_weights_counts(store):
 )
 def test_a_run_of_other_weights_is_named_with_its_remedy(store, start):
     register(store, "mine.sft", 0, start, {"start": "0123"})
-    (orphan,) = orphans(store, STUDY)
+    (orphan,) = find_orphans(store, STUDY)
     assert str(orphan) == (
         "mine.sft seed 0 is left out: it was made from other weights than mine.base seed 0 holds now; "
         "move it aside and train it again: opd rm mine.sft/0"
@@ -57,4 +57,4 @@ def test_an_absent_or_unfinished_parent_says_nothing(store):
     register(store, "mine.sft", 0, {"kind": "final", "recipe": "gone.base", "seed": 0}, {"start": "0123"})
     register(store, "mine.other", 0, {"kind": "fresh"}, {})
     register(store, "mine.sft", 1, {"kind": "final", "recipe": "mine.other", "seed": 0}, {"start": "0123"})
-    assert orphans(store, STUDY) == []
+    assert find_orphans(store, STUDY) == []

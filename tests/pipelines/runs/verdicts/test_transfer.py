@@ -7,7 +7,7 @@ import pytest
 from opd_ops.recipe import Evaluation, Task
 from pipelines import lake
 from pipelines.runs.verdicts import transfer
-from pipelines.runs.verdicts.transfer import evaluate_transfer, evaluate_transfers, transferred
+from pipelines.runs.verdicts.transfer import evaluate_transfer, evaluate_transfers, is_transferred
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies import families
 from pipelines.studies.families import Family, chains
@@ -25,7 +25,7 @@ def mini(monkeypatch):
 
 
 def rows(store, name="opd"):
-    return lake.written(store, "transfer", recipe=f"mini.{name}", seed=0)
+    return lake.read_partition(store, "transfer", recipe=f"mini.{name}", seed=0)
 
 
 def test_the_first_and_last_weights_answer_every_family_at_every_temperature(seeded, arm):
@@ -45,24 +45,24 @@ def test_the_family_trained_on_is_the_runs_own_evaluation(seeded, arm):
     evaluate_transfer(store, arm("opd"), 0)
     keys = ["step", "temperature"]
     mine = rows(store).filter(family="trained").sort(keys)
-    own = lake.written(store, "evaluation", recipe="mini.opd", seed=0).sort(keys)
+    own = lake.read_partition(store, "evaluation", recipe="mini.opd", seed=0).sort(keys)
     assert mine.select(own.columns).equals(own)
 
 
 def test_a_run_is_evaluated_once_and_again_when_what_it_was_made_from_changes(seeded, arm, monkeypatch):
     store, recipe = seeded("pre"), arm("pre")
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
     first = evaluate_transfer(store, recipe, 0)
-    assert transferred(store, recipe, 0)
+    assert is_transferred(store, recipe, 0)
     calls = []
-    served = transfer._served
+    served = transfer._serve_model
     monkeypatch.setattr(transfer, "_served", lambda *given: calls.append(given[3]) or served(*given))
     assert evaluate_transfer(store, recipe, 0) == first and calls == []
     monkeypatch.setattr(transfer, "VERSION", 2)
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
     assert evaluate_transfer(store, recipe, 0) == first and calls == [0, 7]
     monkeypatch.setitem(families.FAMILIES, "mini", {"longer": MINI["longer"]})
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
     evaluate_transfer(store, recipe, 0)
     assert set(rows(store, "pre")["family"]) == {"longer"}
 
@@ -73,14 +73,14 @@ def test_rows_without_their_record_or_a_record_without_rows_do_not_count(seeded,
     key = "runs/mini.pre/seed-0/transfer.json"
     record = store.read(key)
     store.remove(key)
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
     store.write(key, record)
-    assert transferred(store, recipe, 0)
+    assert is_transferred(store, recipe, 0)
     store.write(key, json.dumps({"from": json.loads(record)["from"] | {"snapshots": {}}}).encode())
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
     store.write(key, record)
     store.remove("lake/transfer/recipe=mini.pre")
-    assert not transferred(store, recipe, 0)
+    assert not is_transferred(store, recipe, 0)
 
 
 def test_the_run_itself_is_untouched(seeded, arm, contents):
