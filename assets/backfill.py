@@ -19,7 +19,7 @@ from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.trajectories.training import parents, references
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_recipe, find_study, spell
+from pipelines.studies.catalog import find_recipe, find_study, study_arg
 from pipelines.studies.study import Study
 
 URL = "http://127.0.0.1:3000"  # of `make ui`
@@ -70,7 +70,7 @@ def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[in
                 raise ValueError(
                     f"{recipe.name} seed {seed} needs {name} seed {number}, which is not "
                     f"{'measured' if read else 'complete'}, and a backfill would not wait for it: backfill it first, "
-                    f"or use `opd study run {spell(study.name)}`, which orders runs"
+                    f"or use `opd study run {study_arg(study.name)}`, which orders runs"
                 )
 
 

@@ -26,8 +26,8 @@ from assets import failures, lane, offers
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
-from pipelines.cli.ending import summary
-from pipelines.cli.layout import wrap
+from pipelines.cli.ending import summarise_study
+from pipelines.cli.layout import wrap_text
 from pipelines.progress import Board, duration
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster
@@ -35,7 +35,7 @@ from pipelines.runs.resources import needs
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_study, spell
+from pipelines.studies.catalog import find_study, study_arg
 from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
@@ -235,15 +235,15 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
     with instance:
         offers.offer(instance, offers.of_jobs(study, ((item.job, item.partition) for item in items)))
         run = Launch(store, study, items, instance)
-        print(wrap(study.title))
+        print(wrap_text(study.title))
         reused = f", {len(run.reused)} complete and reused" if run.reused else ""
-        print(wrap(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
+        print(wrap_text(f"{len(items)} Dagster runs{reused}, in {store.uri}"), flush=True)
         for line in data_lines(study):
-            print(wrap(line))
+            print(wrap_text(line))
         try:
             if run.items:
                 if run.adds:
-                    print(wrap(outlook(study, run.items)), flush=True)
+                    print(wrap_text(outlook(study, run.items)), flush=True)
                 run.go()
         except KeyboardInterrupt:
             print("interrupted: the same command continues from here", file=sys.stderr)
@@ -252,9 +252,9 @@ def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -
         print(f"error: {failure}", file=sys.stderr)
     if run.failures:
         if not comparing.read_tables(store, study)["update_norm"].head(1).collect().is_empty():
-            print(wrap(f"a page of what is measured: opd report {spell(study.name)}"), file=sys.stderr)
+            print(wrap_text(f"a page of what is measured: opd report {study_arg(study.name)}"), file=sys.stderr)
         return 1
-    print(f"\n{summary(store, study, suites, str(run.account) if run.account.all else '')}")
+    print(f"\n{summarise_study(store, study, suites, str(run.account) if run.account.all else '')}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 3 if run.problems else 0

@@ -35,7 +35,7 @@ def of(table: str) -> dict[str, dg.TableColumnLineage]:
 
 def _behind(table: str) -> dict[str, Iterable[Column]]:
     if table == "verdicts":
-        claims = [claim for study in STUDIES.values() for claim in story_of(study).decided]
+        claims = [claim for study in STUDIES.values() for claim in story_of(study).default_claims]
         metrics = {metric for claim in claims for metric in claim.metrics}
         read = {(metric.table, metric.column) for metric in metrics}
         if any(metric.table not in RUN_TABLES for metric in metrics):

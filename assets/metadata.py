@@ -76,7 +76,7 @@ def columns(table: str) -> dg.TableSchema:
             dg.TableColumn(
                 column.name,
                 str(column.dtype),
-                description=markdown.escape(column.meaning) + (f" [{column.unit}]" if column.unit else ""),
+                description=markdown.escape_markdown(column.meaning) + (f" [{column.unit}]" if column.unit else ""),
             )
             for column in TABLES[table].columns
         ]
@@ -136,7 +136,7 @@ def small_table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:
     if not rows:
         return dg.MetadataValue.md("nothing")
     lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    return dg.MetadataValue.md(markdown.table(lines, ["---"] * len(rows[0])))
+    return dg.MetadataValue.md(markdown.render_table(lines, ["---"] * len(rows[0])))
 
 
 def figure(png: bytes) -> dg.MetadataValue:

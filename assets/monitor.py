@@ -47,7 +47,7 @@ def judged(
         return _result(asset, True, {"verdict": "no reference yet", "reference": named, "reason": str(error)}), 0
     if recipe.startswith(monitor.EXTERNAL):
         monitor.write_rows(store, run, rows)
-    trips = bands.trips(rows)
+    trips = bands.find_trips(rows)
     decides = [trip for trip in trips if trip.view == run.view]
     known = rows.filter(rows["inside"].is_not_null(), rows["view"] == run.view)
     first = f"left at step {decides[0].step}: {decides[0].quantity}" if decides else "inside"

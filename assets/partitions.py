@@ -14,10 +14,10 @@ Steps and matrices are rows of tables, never partitions. Files decide what is co
 import dagster as dg
 
 from opd_ops.recipe import Recipe, opd_of
-from pipelines.studies.catalog import find_recipe, studies
+from pipelines.studies.catalog import find_recipe, list_studies
 from pipelines.studies.study import Study
 
-STUDIES = studies()
+STUDIES = list_studies()
 POOL = "runs"  # of whatever trains or measures a run; dagster.yaml says how many at once
 WATCHED = "watched"  # the pool of what measures checkpoints as they appear
 

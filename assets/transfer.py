@@ -77,7 +77,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
-    from pipelines.regimes.prediction.words import sentence
+    from pipelines.regimes.prediction.words import describe_prediction
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():
@@ -89,7 +89,7 @@ def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
     return dg.MaterializeResult(
         metadata=found.facts()
         | {
-            "told": sentence(rows) or "no run has both a similarity and an accuracy",
+            "told": describe_prediction(rows) or "no run has both a similarity and an accuracy",
             "rank_correlation_with_accuracy": metadata.small_table(shown.select(columns).to_dicts()),
         }
         | lineage.of("predictions")

@@ -9,7 +9,7 @@ from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every, study_of
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
-from pipelines.cli.verdicts import counts, difference
+from pipelines.cli.verdicts import count_statements, format_difference
 from pipelines.runs.geometry.measuring import TABLES
 from pipelines.runs.verdicts import comparing
 from pipelines.statistics import headline
@@ -25,7 +25,7 @@ NAMED = 4  # runs that a warning names; the metadata has all
 def orderings(study: Study) -> dict[str, list[str]]:
     """The texts of the claims about core arms that say which way, by the table that they rest on."""
     texts: dict[str, list[str]] = {}
-    for claim in story_of(study).decided:
+    for claim in story_of(study).default_claims:
         if claim.suite == "core" and claim.kind != "differs":
             texts.setdefault(claim.metric.table, []).append(claim.text)
     return texts
@@ -65,7 +65,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     found = metadata.part(opened, "verdicts", study=study.name)
     assert found is not None
     return dg.MaterializeResult(
-        metadata={"result": counts(rows), "verdicts": metadata.small_table(decided(rows))}
+        metadata={"result": count_statements(rows), "verdicts": metadata.small_table(decided(rows))}
         | found.facts()
         | {"missing": missing, "left_out": excluded}
         | lineage.of("verdicts")
@@ -89,8 +89,8 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     with explained():
         key = comparing.publish_report(opened, study)
         story = story_of(study)
-        rows = headline.headline(study.name, comparing.read_tables(opened, study), story, story.headline or FIRST)
-    shown = {"headline": headline.markdown(rows, story), **comparing.render_suites(opened, study)}
+        rows = headline.headline_rows(study.name, comparing.read_tables(opened, study), story, story.headline or FIRST)
+    shown = {"headline": headline.render_markdown(rows, story), **comparing.render_suites(opened, study)}
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": f"{opened.uri}/{key}",
@@ -110,7 +110,7 @@ def decided(rows: pl.DataFrame) -> list[dict[str, str]]:
         {
             "statement": row["claim"],
             "verdict": row["status"],
-            "difference": difference(row),
+            "difference": format_difference(row),
             "control": row["control_says"] or "",
         }
         for row in sorted(rows.to_dicts(), key=lambda row: order.index(row["status"]))

@@ -13,7 +13,7 @@ from pipelines.bench.row import Row
 from pipelines.bench.sizes import FULL, QUICK, Sizes
 from pipelines.progress import Board
 from pipelines.runs.cluster.attach import THREADS
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 from pipelines.store.objects import Store, default_uri, normalise
 
 HEADING = ["case", "quantity", "value", "goal", "", "note"]
@@ -82,7 +82,7 @@ def measure(board: Board, number: int, figure: Figure, sizes: Sizes) -> list[Row
 
 
 def table(rows: Sequence[Row]) -> str:
-    return aligned([HEADING, *(row.cells() for row in rows)])
+    return align_columns([HEADING, *(row.cells() for row in rows)])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import polars as pl
 from opd_ops.geometry import TABLES
 from pipelines import lake
 from pipelines.lake.schemas.column import DEPENDS_ON
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 from pipelines.store.objects import Store
 
 ROW = ("matrix", "step", "view")
@@ -124,7 +124,7 @@ def shown(agreements: Sequence[Agreement]) -> str:
             nulls = [f"{count} {which}" for which, count in (("lost", column.lost), ("gained", column.gained)) if count]
             keys = [f"{name} {value}" for name, value in column.where.items()] if column.share else []
             lines.append(["", column.name, str(column.values), *numbers, verdict, ", ".join(nulls + keys)])
-    return aligned(lines)
+    return align_columns(lines)
 
 
 def _alone(found: Agreement) -> str:

@@ -21,7 +21,7 @@ def _default() -> Measurement:
     """What the command asks for without options."""
     parser = ArgumentParser()
     request.add_options(parser)
-    return request.measurement(parser.parse_args([]))
+    return request.parse_measurement(parser.parse_args([]))
 
 
 DEFAULT = _default()

@@ -32,7 +32,7 @@ from pipelines.bench.environment import ROOT
 from pipelines.bench.shapes import qwen_like
 from pipelines.bench.synthetic import UPDATES
 from pipelines.runs.cluster.attach import THREADS, WORKER
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 
 NAME = "paired"
 PHASES = ("whole", "measuring", "base", "snapshots", "outside")
@@ -137,7 +137,7 @@ def shown(pairs: Sequence[dict[str, Seconds]]) -> str:
         ratios = [pair["older"][phase] / pair["this"][phase] for pair in pairs if pair["this"][phase]]
         ratio = f"{median(ratios):.2f}" if ratios else "-"
         lines.append([phase, *seconds, ratio, ", ".join(f"{each:.2f}" for each in ratios)])
-    return aligned(lines)
+    return align_columns(lines)
 
 
 @contextmanager

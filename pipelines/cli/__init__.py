@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from pipelines.runs.cluster import attach, room
 
         room.require_addresses(room.LIBRARIES)
-        given = parser().parse_args(arguments)
+        given = build_parser().parse_args(arguments)
         os.environ.update(attach.THREADS)  # as in workers: another number of BLAS threads rounds otherwise
         code = given.command(given)
         sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
@@ -44,15 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # a panic of Polars is no Exception
         if (line := refusal.line(error)) is None:
             raise
-        return _refused(_damaged(given, error) or line, refusal.code(error))
+        return _describe_refusal(_find_damaged_table(given, error) or line, refusal.code(error))
 
 
-def _refused(line: str, code: int = 2) -> int:
+def _describe_refusal(line: str, code: int = 2) -> int:
     print(f"error: {escape_text(line)}", file=sys.stderr)
     return code
 
 
-def _damaged(given: "argparse.Namespace | None", error: BaseException) -> str:
+def _find_damaged_table(given: "argparse.Namespace | None", error: BaseException) -> str:
     """Which table cannot be read, where that was the error."""
     if not refusal.of_tables(error):
         return ""
@@ -62,7 +62,7 @@ def _damaged(given: "argparse.Namespace | None", error: BaseException) -> str:
     return find_damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
 
 
-def parser() -> "Parser":
+def build_parser() -> "Parser":
     """The whole command line."""
     from pipelines.cli import (
         export,

@@ -1,16 +1,16 @@
 """What `opd study show` prints of a run's plan: memory by actor, time by phase, bytes kept, and what it assumes."""
 
-from pipelines.cli.layout import wrap
+from pipelines.cli.layout import wrap_text
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
 from pipelines.runs.resources.sizes import known_config
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 from pipelines.studies.study import Study
 
 WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update", "confining": "after the update"}
 
 
-def plans(study: Study, gpu: Gpu) -> list[Plan]:
+def plan_arms(study: Study, gpu: Gpu) -> list[Plan]:
     """The plans of a study's arms whose models' configurations it knows."""
     from opd_ops.recipe import opd_of
 
@@ -27,23 +27,23 @@ def plans(study: Study, gpu: Gpu) -> list[Plan]:
 def plan_text(plan: Plan) -> str:
     """One run."""
     horizon, gpu = plan.recipe.horizon, plan.gpu
-    teacher = f", teacher {count(plan.teacher.parameters)}" if plan.teacher else ""
+    teacher = f", teacher {format_count(plan.teacher.parameters)}" if plan.teacher else ""
     recomputed, whole = (f"{size / GIB:,.1f}" for size in plan.activations)
     snapshots, master = len({0, *horizon.snapshot_steps()}), 4 * plan.student.parameters / 1e9
     return "\n".join(
         (
-            wrap(
-                f"{plan.recipe.name}: {count(plan.student.parameters)} weights{teacher}; a micro-batch is {plan.rows} "
-                f"x {plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept"
+            wrap_text(
+                f"{plan.recipe.name}: {format_count(plan.student.parameters)} weights{teacher}; a micro-batch is "
+                f"{plan.rows} x {plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept"
             ),
             "",
-            aligned(_memory(plan)),
+            align_columns(_memory(plan)),
             "",
-            aligned(_time(plan)),
+            align_columns(_time(plan)),
             "",
             f"{plan.needed} x {gpu.name} needed, {plan.declared:g} declared: "
             f"{plan.total / 3600 * plan.declared:,.0f} GPU hours",
-            wrap(
+            wrap_text(
                 f"kept: {snapshots} snapshots of {master:,.1f} GB, {plan.snapshots / 1e9:,.0f} GB "
                 f"before compression; resume state {plan.resume / 1e9:,.1f} GB"
             ),
@@ -51,9 +51,9 @@ def plan_text(plan: Plan) -> str:
     )
 
 
-def assumptions(gpu: Gpu) -> str:
+def describe_assumptions(gpu: Gpu) -> str:
     """What all plans assume."""
-    return wrap(
+    return wrap_text(
         f"Good to a factor of two. Assumed: {gpu.name} with {gpu.memory / GIB:.0f} GiB, {gpu.flops / 1e12:.0f} TFLOP/s "
         f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached; "
         f"prompts of {PROMPT} tokens; responses as long as the limit for memory and {SHARE:.0%} of it for time; phases "
@@ -63,7 +63,7 @@ def assumptions(gpu: Gpu) -> str:
     )
 
 
-def count(weights: int) -> str:
+def format_count(weights: int) -> str:
     """`8.19e9`."""
     return f"{weights / 1e9:.3g}e9" if weights >= 1e8 else f"{weights:,}"
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli.layout import shorten, terminal_width, wrap
-from pipelines.cli.verdicts import counts, decided, difference
+from pipelines.cli.layout import shorten_text, terminal_width, wrap_text
+from pipelines.cli.verdicts import count_statements, format_difference, read_verdicts
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import spell
+from pipelines.studies.catalog import study_arg
 from pipelines.studies.study import Study
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ NAMED = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1), (0, 0))
 FULL = 3  # seeds that a verdict takes
 
 
-def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -> str:
+def summarise_study(store: Store, study: Study, suites: Sequence[str], time: str = "") -> str:
     """What a person reads after a launch. time: where the seconds went, in one line; empty for none."""
     from pipelines.runs.verdicts import comparing
 
     tables = comparing.read_tables(store, study)
     arms = list(dict.fromkeys(recipe.arm for suite in suites for recipe in study.arms(suite)))
-    rows, left_out = decided(store, study, suites), _left_out(comparing.describe_excluded(store, study))
+    rows, left_out = read_verdicts(store, study, suites), _left_out(comparing.describe_excluded(store, study))
     table = _headline(study, tables, arms)
-    seconds = wrap(f"time: {time}").splitlines() if time else []
-    end = [*seconds, *where(store, comparing.report_key(study), study.name)]
+    seconds = wrap_text(f"time: {time}").splitlines() if time else []
+    end = [*seconds, *describe_page(store, comparing.report_key(study), study.name)]
     lines = []
     for failing, undecided in NAMED:
         head = _statements(study, suites, rows, _measured_seeds(study, tables, arms), failing, undecided)
@@ -47,14 +47,14 @@ def summary(store: Store, study: Study, suites: Sequence[str], time: str = "") -
 def _left_out(excluded: Sequence[str]) -> list[str]:
     """One line for the runs that do not count."""
     more = f" (and {len(excluded) - 1} more)" if len(excluded) > 1 else ""
-    return [f"{'left out':<11}{shorten(run, terminal_width() - 11 - len(more))}{more}" for run in excluded[:1]]
+    return [f"{'left out':<11}{shorten_text(run, terminal_width() - 11 - len(more))}{more}" for run in excluded[:1]]
 
 
-def where(store: Store, key: str, name: str) -> list[str]:
+def describe_page(store: Store, key: str, name: str) -> list[str]:
     """Where the page of a study or an import is, and how it is opened where no browser can read the store."""
     path = store.location(key)
     if "://" in path:
-        return [f"page: {path}", f"a copy to open: opd report {spell(name)} --save {name}.html"]
+        return [f"page: {path}", f"a copy to open: opd report {study_arg(name)} --save {name}.html"]
     here = os.path.relpath(path)
     return [f"page: {path if here.startswith('..') else here} (open it in a browser)"]
 
@@ -68,16 +68,16 @@ def _statements(
     """
     core = list(suites) == ["core"]
     name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
-    command = f"opd study verdicts {spell(study.name)}"
+    command = f"opd study verdicts {study_arg(study.name)}"
     command += "" if core else "".join(f" --suite {suite}" for suite in suites)
     if rows.is_empty():
         why = f"that takes two measured arms, and there is {len(seeds)}" if len(seeds) < 2 else "of these arms"
-        return wrap(f"{name}: no statements ({why})").splitlines()
+        return wrap_text(f"{name}: no statements ({why})").splitlines()
     if most < FULL:
         number = f"{most} seed{'' if most == 1 else 's'}"
         few = f"none decided, since that takes {FULL} seeds and these arms have {number}; the differences"
-        return wrap(f"{name}: {len(rows)} statements, {few}: {command}").splitlines()
-    lines = wrap(f"{name}: {counts(rows)}").splitlines()
+        return wrap_text(f"{name}: {len(rows)} statements, {few}: {command}").splitlines()
+    lines = wrap_text(f"{name}: {count_statements(rows)}").splitlines()
     for status, limit in (("fails", failing), ("undecided", undecided)):
         of_status = rows.filter(status=status)
         lines += [_line(row, status if not place else "") for place, row in enumerate(of_status.head(limit).to_dicts())]
@@ -92,8 +92,8 @@ def _statements(
 def _line(row: dict[str, Any], status: str) -> str:
     """A statement in one line: with its difference where that fits."""
     room = terminal_width() - 11
-    whole = f"{row['claim']}: {difference(row)}"
-    return f"{status:<11}{whole if len(whole) <= room else shorten(row['claim'], room)}"
+    whole = f"{row['claim']}: {format_difference(row)}"
+    return f"{status:<11}{whole if len(whole) <= room else shorten_text(row['claim'], room)}"
 
 
 def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> dict[str, int]:
@@ -108,16 +108,16 @@ def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Seque
 
 def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> list[str]:
     """A heading, and a row per metric with a column per arm; arms beyond the width are named by their number."""
-    from pipelines.statistics.headline import ABSENT, cell, headline
-    from pipelines.statistics.numbers import aligned
+    from pipelines.statistics.headline import ABSENT, format_cell, headline_rows
+    from pipelines.statistics.numbers import align_columns
     from pipelines.statistics.stories import story_of
 
     story, rows = story_of(study), []
     for name, unit, metrics in _metrics(tables):
-        frames = (headline(study.name, tables, story, (metric,), arms) for metric in metrics)
+        frames = (headline_rows(study.name, tables, story, (metric,), arms) for metric in metrics)
         frame = next((frame for frame in frames if not frame.is_empty()), None)
         if frame is not None:
-            cells = {row["arm"]: cell(row).removesuffix(f" {unit}") for row in frame.iter_rows(named=True)}
+            cells = {row["arm"]: format_cell(row).removesuffix(f" {unit}") for row in frame.iter_rows(named=True)}
             rows.append((f"{name}, {unit}" if unit else name, cells))
     present = [arm for arm in arms if any(arm in cells for _, cells in rows)]
     if not present:
@@ -128,7 +128,7 @@ def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[st
     fitting = len(columns)
     while fitting > 2 and sum(widths[:fitting]) + 2 * (fitting - 1) > terminal_width():
         fitting -= 1
-    lines = aligned(list(zip(*columns[:fitting], strict=True))).splitlines()
+    lines = align_columns(list(zip(*columns[:fitting], strict=True))).splitlines()
     if more := len(columns) - fitting:
         lines.append(f"and {more} more arm{'' if more == 1 else 's'} on the page")
     return lines

@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from pipelines.cli.layout import wrap
-from pipelines.cli.names import registered, resolve_run
+from pipelines.cli.layout import wrap_text
+from pipelines.cli.names import list_registered, resolve_run
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store, default_uri, normalise
 
@@ -36,14 +36,14 @@ def register(commands: Commands) -> None:
         help="master: the fp32 weights as trained, bit for bit (default); bf16: as they are served and evaluated",
     )
     _add_options(top)
-    top.set_defaults(command=export)
+    top.set_defaults(command=run_export)
     back = commands.add_parser("import", help="a run from another store")
     back.description = "Copy a whole run from another store into OPD_STORE, as `opd export --to` does the other way."
     back.epilog = "Example: opd import s3://bucket/store tiny.opd/0"
     back.add_argument("uri", metavar="URI", help="the store that holds the run")
     back.add_argument("run", metavar="RUN", help=RUN)
     _add_options(back)
-    back.set_defaults(command=bring)
+    back.set_defaults(command=run_import)
 
 
 def _add_options(top: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def _add_options(top: argparse.ArgumentParser) -> None:
     )
 
 
-def export(given: argparse.Namespace) -> int:
+def run_export(given: argparse.Namespace) -> int:
     asked = [name for name in ("step", "dir") if getattr(given, name) is not None]
     if given.to is not None:
         if asked or given.dtype:
@@ -69,7 +69,7 @@ def export(given: argparse.Namespace) -> int:
     return _folder(store_at(None), given)
 
 
-def bring(given: argparse.Namespace) -> int:
+def run_import(given: argparse.Namespace) -> int:
     return _move(store_at(given.uri), Store(default_uri()), given)
 
 
@@ -77,7 +77,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     from pipelines.keeping.exporting import TOKENIZER, export, require_free
     from pipelines.store.trajectory import Trajectory
 
-    recipe, seed = resolve_run(store, given.run, given.seed, registered(store))
+    recipe, seed = resolve_run(store, given.run, given.seed, list_registered(store))
     run, step = Trajectory(store, recipe, seed), given.step
     if step == "last":
         step = max(run.steps(), default=0)
@@ -87,16 +87,16 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
     run.require_steps(int(step))
     names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
     without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
-    print(wrap(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
+    print(wrap_text(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
     return 0
 
 
 def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
-    from pipelines.cli.plan import size
+    from pipelines.cli.plan import format_bytes
     from pipelines.keeping.moving import copy_run
     from pipelines.progress import Board
 
-    recipe, seed = resolve_run(source, given.run, given.seed, registered(source))
+    recipe, seed = resolve_run(source, given.run, given.seed, list_registered(source))
     board = Board({"copy": 1.0})
     try:
         moved: Moved = copy_run(
@@ -105,7 +105,9 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
             recipe,
             seed,
             weights_only=given.weights_only,
-            progress=lambda done, of: board.update("copy", done / max(1, of), f"{size(done)} of {size(of)}"),
+            progress=lambda done, of: board.update(
+                "copy", done / max(1, of), f"{format_bytes(done)} of {format_bytes(of)}"
+            ),
         )
     finally:
         board.close()
@@ -113,6 +115,6 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
         print(f"kept as it is in {target.uri}: {key}")
     for key in moved.left:
         print(f"left behind: {key}")
-    copied = f"{len(moved.copied):,} objects, {size(moved.nbytes)}, copied to {target.uri}"
-    print(wrap(f"{recipe} seed {seed}: {copied}; {len(moved.there):,} were there"))
+    copied = f"{len(moved.copied):,} objects, {format_bytes(moved.nbytes)}, copied to {target.uri}"
+    print(wrap_text(f"{recipe} seed {seed}: {copied}; {len(moved.there):,} were there"))
     return 0

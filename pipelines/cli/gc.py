@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from pipelines.cli.layout import wrap
+from pipelines.cli.layout import wrap_text
 from pipelines.cli.options import Commands, store_at
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -34,15 +34,15 @@ def register(commands: Commands) -> None:
     top.add_argument(
         "--resume", default="finished", metavar="POLICY", help="finished, all or keep, as below (default: finished)"
     )
-    top.set_defaults(command=collect)
+    top.set_defaults(command=run_gc)
 
 
-def collect(given: argparse.Namespace) -> int:
-    from pipelines.cli.plan import size
+def run_gc(given: argparse.Namespace) -> int:
+    from pipelines.cli.plan import format_bytes
     from pipelines.keeping.sweeping import keep_idle, list_deletable, sweep
     from pipelines.progress import duration
 
-    age = seconds(given.age)
+    age = parse_age(given.age)
     store = store_at(given.uri)
     found = list_deletable(store, age=age, resume=given.resume)
     if not given.dry_run:
@@ -56,11 +56,11 @@ def collect(given: argparse.Namespace) -> int:
     objects, nbytes = sum(len(one.keys) for one in gone), sum(one.nbytes for one in gone)
     verb = "would be deleted" if given.dry_run else "deleted"
     policy = f"(older than {given.age}, resume {given.resume})"
-    print(wrap(f"{store.uri}: {objects:,} objects, {size(nbytes)}, {verb} {policy}"))
+    print(wrap_text(f"{store.uri}: {objects:,} objects, {format_bytes(nbytes)}, {verb} {policy}"))
     return 0
 
 
-def seconds(text: str) -> float:
+def parse_age(text: str) -> float:
     """`30m`, `24h`, `7d`. Errors: ValueError in one line."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", text, re.ASCII)
     if match is None or (not match[2] and float(match[1])):

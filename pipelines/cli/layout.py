@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 
 OF_FILES = 100  # columns where the output is no terminal and COLUMNS says nothing
 UNLIMITED = 1_000_000
@@ -18,7 +18,7 @@ def terminal_width() -> int:
     return max(LEAST, shutil.get_terminal_size((OF_FILES, 24)).columns)
 
 
-def wrap(text: str, first: str = "", rest: str | None = None, width: int | None = None) -> str:
+def wrap_text(text: str, first: str = "", rest: str | None = None, width: int | None = None) -> str:
     """`text` behind `first`, its other lines behind `rest` (default: as wide a space). A long word stays whole.
 
     width: columns; by default the terminal's, and one line where the output is none: others wrap, search and cut it.
@@ -35,7 +35,7 @@ def wrap(text: str, first: str = "", rest: str | None = None, width: int | None 
     return "\n".join(lines) or first.rstrip()
 
 
-def shorten(text: str, width: int) -> str:
+def shorten_text(text: str, width: int) -> str:
     """`text` in at most `width` columns: whole words, and a mark where some are left out."""
     if len(text) <= width:
         return text
@@ -46,14 +46,14 @@ def shorten(text: str, width: int) -> str:
 def fit_table(lines: Sequence[Sequence[str]]) -> str:
     """Rows of text in aligned columns, the last column wrapped in what is left of the width."""
     heads = [line[:-1] for line in lines]
-    left = aligned([[*head, "|"] for head in heads]).splitlines()  # the mark keeps the widths of all lines equal
+    left = align_columns([[*head, "|"] for head in heads]).splitlines()  # the mark keeps the widths of all lines equal
     room = terminal_width() - (len(left[0]) - 1)
     parts = []
     for line, text in zip(left, (line[-1] for line in lines), strict=True):
         if room >= NARROW or len(text) <= room:
-            parts.append(wrap(text, line[:-1], width=terminal_width()) if text else line[:-1].rstrip())
+            parts.append(wrap_text(text, line[:-1], width=terminal_width()) if text else line[:-1].rstrip())
         else:
-            parts += [line[:-1].rstrip(), wrap(text, "    ", width=terminal_width())]
+            parts += [line[:-1].rstrip(), wrap_text(text, "    ", width=terminal_width())]
     return "\n".join(parts)
 
 
@@ -69,4 +69,4 @@ def stack_table(lines: Sequence[Sequence[str]], keys: int = 1) -> str:
         groups[-1].append(column)
         used += widths[column] + 2
     tables = [[[*line[:keys], *(line[column] for column in group)] for line in lines] for group in groups]
-    return "\n\n".join(aligned(table) for table in tables)
+    return "\n\n".join(align_columns(table) for table in tables)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cli import request
-from pipelines.cli.ending import where
-from pipelines.cli.layout import wrap
+from pipelines.cli.ending import describe_page
+from pipelines.cli.layout import wrap_text
 from pipelines.cli.names import IMPORTED
-from pipelines.cli.options import Commands, session, store_of
+from pipelines.cli.options import Commands, open_session, store_of
 from pipelines.cli.roles import role_lines
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Unwritable
@@ -46,12 +46,12 @@ def measure_checkpoints(given: argparse.Namespace) -> int:
     for option in ("interval", "until"):
         if getattr(given, option) is not None:
             raise ValueError(f"--{option} goes with --watch; add --watch, or leave it out")
-    imported = request.planned(given)
+    imported = request.plan_request(given)
     with ExitStack() as stack:
         problems = _measure(imported, set(), given, stack)
         done = "were measured already" if imported.fresh else f"measured{_where(given)}"
     steps = ", ".join(map(str, imported.steps))
-    print(wrap(f"{imported.recipe}: steps {steps} {done}"))
+    print(wrap_text(f"{imported.recipe}: steps {steps} {done}"))
     return _end(imported, problems)
 
 
@@ -68,7 +68,7 @@ def _watch(given: argparse.Namespace) -> int:
         raise ValueError(f"--interval {interval:g} is not a number of seconds above 0")
     if given.until is not None and given.until < 1:
         raise ValueError(f"--until {given.until} is not a step from 1 up")
-    asked, roles, store = request.measurement(given), request.roles(given), store_of(given)
+    asked, roles, store = request.parse_measurement(given), request.parse_roles(given), store_of(given)
     now = replace(asked, tables=tuple(table for table in asked.tables if table != DEFERRED))
     if not now.tables:
         raise ValueError(f"--diagnostics {DEFERRED} needs the final step; measure it without --watch")
@@ -110,7 +110,7 @@ def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stac
         stack.enter_context(_workers(imported, given))
     for note in imported.notes:
         if note not in told:
-            print(wrap(f"note: {note}"), flush=True)
+            print(wrap_text(f"note: {note}"), flush=True)
     board = Board({"measure": 1.0})
     try:
         problems = imports.measure_import(
@@ -134,7 +134,7 @@ def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextMa
 
     if given.workers and processes.suit(core_seconds(imported)):
         return processes.processes(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
-    return session(given)
+    return open_session(given)
 
 
 def _where(given: argparse.Namespace) -> str:
@@ -155,10 +155,10 @@ def _end(imported: "Import", problems: list[str]) -> int:
     if lines := role_lines(store, recipe, imported.steps[-1]):
         print(f"\n{lines}\n")
     try:
-        print("\n".join(where(store, reporting.publish_import(store, recipe), name)))
+        print("\n".join(describe_page(store, reporting.publish_import(store, recipe), name)))
     except (Unwritable, PermissionError) as error:
         if not imported.fresh:
             raise
         print(f"note: the report is left as it is, since the store takes no writes ({error})")
-    print(wrap(f"rows: opd tables (recipe == {recipe!r}); which regime it is like: opd regime {name}"))
+    print(wrap_text(f"rows: opd tables (recipe == {recipe!r}); which regime it is like: opd regime {name}"))
     return 3 if problems else 0

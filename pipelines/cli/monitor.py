@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.cli.layout import stack_table, wrap
-from pipelines.cli.names import registered, resolve_recipe, resolve_run
-from pipelines.cli.options import Commands, add_workers, address, require_workers, session, store_of
+from pipelines.cli.layout import stack_table, wrap_text
+from pipelines.cli.names import list_registered, resolve_recipe, resolve_run
+from pipelines.cli.options import Commands, add_workers, open_session, parse_address, require_workers, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -51,10 +51,16 @@ def register(commands: Commands) -> None:
     top.add_argument("--view", choices=("bf16", "master"), help="what is shown and decides (default: the widest)")
     top.add_argument("--quantity", metavar="Q,Q", help="only these are shown and decide (default: all)")
     top.add_argument(
-        "--trajectory", type=address, metavar="PREFIX", help="measure the checkpoints under a folder or URI prefix"
+        "--trajectory",
+        type=parse_address,
+        metavar="PREFIX",
+        help="measure the checkpoints under a folder or URI prefix",
     )
     top.add_argument(
-        "--base", type=address, metavar="REF", help="with --trajectory, the weights it began with (default: its step 0)"
+        "--base",
+        type=parse_address,
+        metavar="REF",
+        help="with --trajectory, the weights it began with (default: its step 0)",
     )
     top.add_argument(
         "--watch", action="store_true", help="with --trajectory, wait for checkpoints until the run leaves its band"
@@ -78,14 +84,14 @@ class Asked:
 
 
 def monitor_run(given: argparse.Namespace) -> int:
-    asked = _asked(given)
-    with session(given):
+    asked = _check_options(given)
+    with open_session(given):
         if given.trajectory is None:
-            return _once(asked, given.name, given.seed)
+            return _judge_once(asked, given.name, given.seed)
         return _follow(asked, given)
 
 
-def _asked(given: argparse.Namespace) -> Asked:
+def _check_options(given: argparse.Namespace) -> Asked:
     """Errors: ValueError in one line for options that do not go together."""
     from pipelines.regimes.readings import QUANTITIES
 
@@ -103,15 +109,15 @@ def _asked(given: argparse.Namespace) -> Asked:
     if unknown := [name for name in quantities if name not in QUANTITIES]:
         raise ValueError(f"--quantity names {unknown[0]!r}; known: {', '.join(QUANTITIES)}")
     store = store_of(given)
-    runs = registered(store)
+    runs = list_registered(store)
     against = [resolve_recipe(name, runs, f"{store.uri} holds no reference run") for name in given.against]
     return Asked(store, against, quantities, given.view, given.workers == 0)
 
 
-def _once(asked: Asked, name: str, given_seed: int | None) -> int:
+def _judge_once(asked: Asked, name: str, given_seed: int | None) -> int:
     from pipelines.runs.geometry.monitor import calibrate_bands, judge_run, watch_run, write_rows
 
-    recipe, seed = resolve_run(asked.store, name, given_seed, registered(asked.store), 0)
+    recipe, seed = resolve_run(asked.store, name, given_seed, list_registered(asked.store), 0)
     run = watch_run(asked.store, recipe, seed, serial=asked.serial)
     guardrails = calibrate_bands(
         asked.store, asked.against, without=(run.recipe, run.seed), quantities=asked.quantities, serial=asked.serial
@@ -123,7 +129,7 @@ def _once(asked: Asked, name: str, given_seed: int | None) -> int:
 
 def _follow(asked: Asked, given: argparse.Namespace) -> int:
     """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
-    from pipelines.regimes.bands import trips
+    from pipelines.regimes.bands import find_trips
     from pipelines.runs.external.imports import measure_import, plan_import
     from pipelines.runs.geometry.monitor import TABLES, calibrate_bands, judge_run, watch_run, write_rows
     from pipelines.studies.study import Measurement
@@ -142,8 +148,8 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
         outcome = run, _deciding(asked, run, rows)
         if given.watch:
             for step, _ in snapshots:
-                print(f"{run}: step {step} {_said(outcome[1], step)}", flush=True)
-        if trips(outcome[1]):
+                print(f"{run}: step {step} {_describe_snapshot(outcome[1], step)}", flush=True)
+        if find_trips(outcome[1]):
             break
     assert outcome is not None  # `until` is a step from 1 up, and a folder without a snapshot is refused
     return _end(asked, *outcome, guardrails)
@@ -172,7 +178,7 @@ def _deciding(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame") -> "pl.Data
     return rows.filter(rows["view"] == (asked.view or run.view), rows["quantity"].is_in(asked.quantities))
 
 
-def _said(rows: "pl.DataFrame", step: int) -> str:
+def _describe_snapshot(rows: "pl.DataFrame", step: int) -> str:
     """Of one snapshot, in a few words."""
     now = rows.filter(rows["step"] == step)
     outside = [f"{_number(row['value'])} {row['quantity']}" for row in now.rows(named=True) if row["inside"] is False]
@@ -184,22 +190,22 @@ def _said(rows: "pl.DataFrame", step: int) -> str:
 
 def _end(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
     """The table, one sentence, and the exit code."""
-    from pipelines.regimes.bands import trips
+    from pipelines.regimes.bands import find_trips
 
     print(f"{stack_table(_lines(rows), keys=2)}\n")
-    print(wrap(f"band in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}"))
+    print(wrap_text(f"band in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}"))
     if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
-        print(wrap(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others"))
+        print(wrap_text(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others"))
     print(f"rows: table monitor, recipe == {run.recipe!r}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
-    tripped, view = trips(rows), asked.view or run.view
+    tripped, view = find_trips(rows), asked.view or run.view
     if tripped:
         first, *others = tripped
         also = "".join(f"; {trip.quantity} at step {trip.step}" for trip in others)
         expected = f"{_number(first.low)} to {_number(first.high)} was expected"
         print(
-            wrap(
+            wrap_text(
                 f"{run} left the band at step {first.step}, the second snapshot in a row: {first.quantity} is "
                 f"{_number(first.value)} and {expected} ({view}){also}"
             )
@@ -208,11 +214,11 @@ def _end(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Gua
     judged = rows.filter(rows["inside"].is_not_null())
     alone = judged.height - int(judged["inside"].sum())
     if judged.is_empty():
-        print(wrap(f"{run} has no verdict: the references' bands do not reach its norms ({view})"))
+        print(wrap_text(f"{run} has no verdict: the references' bands do not reach its norms ({view})"))
     else:
         besides = f", but for {alone} alone" if alone else ""
         said = f"{judged.height} values of {rows.height} have a verdict{besides}"
-        print(wrap(f"{run} stays inside the band: {said} ({view})"))
+        print(wrap_text(f"{run} stays inside the band: {said} ({view})"))
     return 3 if run.problems else 0
 
 

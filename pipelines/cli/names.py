@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import find_study, studies
+from pipelines.studies.catalog import find_study, list_studies
 from pipelines.studies.study import Study
 
 IMPORTED = "external."
@@ -16,26 +16,28 @@ ALIKE = 0.5  # of 1: two letters that changed places in a word of four
 MOST = 24  # names that a refusal lists
 
 
-def suggest(name: str, known: Collection[str]) -> str:
+def suggest_names(name: str, known: Collection[str]) -> str:
     """`; did you mean 'tiny'?` where a known name is alike, by its arm where names have one; else empty."""
     arms = {each.rpartition(".")[2]: each for each in reversed(list(known))}
     close = difflib.get_close_matches(name.rpartition(".")[2], arms, 1, ALIKE)
     return f"; did you mean {arms[close[0]]!r}?" if close else ""
 
 
-def unknown(said: str, name: str, known: Collection[str], listed: str = "it has") -> ValueError:
+def describe_unknown(said: str, name: str, known: Collection[str], listed: str = "it has") -> ValueError:
     """The refusal of a name: what was said, the names that are like it, and all there are."""
     shown, more = list(known)[:MOST], len(known) - MOST
     others = f" and {more} more" if more > 0 else ""
-    return ValueError(f"{said} {name!r}; {listed}: {', '.join(shown) or 'none'}{others}{suggest(name, known)}")
+    return ValueError(f"{said} {name!r}; {listed}: {', '.join(shown) or 'none'}{others}{suggest_names(name, known)}")
 
 
 def resolve_study(reference: str) -> Study:
     """A study by its name, file or module. Errors: ValueError with the names that are like it."""
-    known = studies()
+    known = list_studies()
     if reference in known or any(mark in reference for mark in "/:") or reference.endswith(".py"):
         return find_study(reference)
-    raise unknown("unknown study", reference, known, "a file of your own is ./FILE.py, or in OPD_STUDIES; known")
+    raise describe_unknown(
+        "unknown study", reference, known, "a file of your own is ./FILE.py, or in OPD_STUDIES; known"
+    )
 
 
 def resolve_recipe(name: str, known: Collection[str], said: str) -> str:
@@ -51,7 +53,7 @@ def resolve_recipe(name: str, known: Collection[str], said: str) -> str:
         raise ValueError(f"{name!r} may be any of {', '.join(same_arm)}; write which")
     if same_arm:
         return same_arm[0]
-    raise unknown(said, name, known)
+    raise describe_unknown(said, name, known)
 
 
 def resolve_arms(study: Study, suites: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -85,7 +87,7 @@ def resolve_run(
     return recipe, number
 
 
-def registered(store: Store) -> dict[str, list[int]]:
+def list_registered(store: Store) -> dict[str, list[int]]:
     """The runs of a store, complete or not, imports among them: recipe to its seeds."""
     runs = {}
     for recipe in store.list("runs"):

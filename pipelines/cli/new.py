@@ -68,7 +68,7 @@ def new_study(given: argparse.Namespace) -> int:
     from pipelines.cli.template import study_text
 
     file = require_file(given.name)
-    chosen = choose(given)
+    chosen = choose_sizes(given)
     with open(file, "x") as opened:
         opened.write(study_text(chosen))
     print(
@@ -83,18 +83,18 @@ def new_study(given: argparse.Namespace) -> int:
 def require_file(name: str) -> str:
     """The file of a new study. Errors: ValueError for a name that does not do or is taken, or a file that exists."""
     from opd_ops.recipe.name import ALLOWED, NAME
-    from pipelines.studies.catalog import studies
+    from pipelines.studies.catalog import list_studies
 
     if not NAME.fullmatch(name) or "." in name:
         raise ValueError(f"{name!r} cannot name a study: {ALLOWED}, without a dot")
-    if name in studies():
+    if name in list_studies():
         raise ValueError(f"there is a study {name!r} already: choose another name")
     if Path(f"{name}.py").exists():
         raise ValueError(f"./{name}.py exists and is not overwritten: choose another name, or move it away")
     return f"./{name}.py"
 
 
-def choose(given: argparse.Namespace) -> Chosen:
+def choose_sizes(given: argparse.Namespace) -> Chosen:
     """Read the model and the data, and choose sizes. Errors: ValueError in one line for what does not go together."""
     from opd_ops.tasks.fit import require_fit
 
@@ -130,7 +130,7 @@ def choose(given: argparse.Namespace) -> Chosen:
         training=examples - held,
         longest=responses,
         max_new_tokens=min(wanted, room),
-        cuts=cuts(config),
+        cuts=choose_cuts(config),
     )
 
 
@@ -195,7 +195,7 @@ def read_data(given: argparse.Namespace) -> "tuple[dict[str, Any], Jsonl]":
     task = Jsonl(given.model, **options)
     guarded = Guarded(task)
     try:
-        for problem, response in _demonstrated(task):
+        for problem, response in _demonstration_pairs(task):
             if guarded.verify(problem, response[:-1]) != 1.0:
                 raise ValueError(
                     f"{given.data}: the response {task.text.decode(response[:-1])!r}, as the tokenizer of "
@@ -228,7 +228,7 @@ def count_tokens(task: "Jsonl") -> tuple[dict[str, int], int]:
     return prompts, max(len(response) for _, response in task.demonstrations("clean", SAMPLE, _generator()))
 
 
-def cuts(config: Any) -> dict[str, tuple[int, ...]]:
+def choose_cuts(config: Any) -> dict[str, tuple[int, ...]]:
     """Cuts k and hill_k that the smallest matrix has room for; nothing where the defaults fit."""
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -240,7 +240,7 @@ def cuts(config: Any) -> dict[str, tuple[int, ...]]:
     return {"k": (k,), "hill_k": tuple(dict.fromkeys((k, max(2, side // 4))))}
 
 
-def _demonstrated(task: "Jsonl") -> list[tuple[Any, list[int]]]:
+def _demonstration_pairs(task: "Jsonl") -> list[tuple[Any, list[int]]]:
     """Some problems with the responses that are demonstrated for them."""
     problems = task.problems("train", min(CHECKED, len(task.examples["train"])), _generator())
     by_prompt = dict((tuple(p), r) for p, r in task.demonstrations("clean", 4 * SAMPLE, _generator()))

@@ -38,7 +38,7 @@ def add_commands(top: argparse.ArgumentParser) -> Commands:
     return commands
 
 
-def address(text: str) -> str:
+def parse_address(text: str) -> str:
     """An address that an option names. Errors: ArgumentTypeError for an empty one, such as of an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"the address {text!r} is empty; name a folder or a URI, or leave it out")
@@ -63,14 +63,14 @@ def require_workers(given: argparse.Namespace) -> None:
         raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
 
 
-def session(given: argparse.Namespace) -> AbstractContextManager[None]:
+def open_session(given: argparse.Namespace) -> AbstractContextManager[None]:
     """A Ray of --workers cores for the block; nothing for 0."""
     from pipelines.runs.cluster.attach import cluster
 
     return cluster(given.workers) if given.workers else nullcontext()
 
 
-def confirmed(question: str, yes: bool) -> bool:
+def ask_confirmation(question: str, yes: bool) -> bool:
     """Whether the answer is yes, which --yes gives. Errors: ValueError where nobody can be asked."""
     if yes:
         return True

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.cli import request
-from pipelines.cli.layout import wrap
+from pipelines.cli.layout import wrap_text
 from pipelines.cli.options import Commands
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -25,11 +25,11 @@ def show_plan(given: argparse.Namespace) -> int:
     from pipelines.progress import duration
     from pipelines.runs.cluster.attach import one_thread
     from pipelines.runs.external.outline import Line, outline_import
-    from pipelines.statistics.numbers import aligned
+    from pipelines.statistics.numbers import align_columns
 
-    imported = request.planned(given)
+    imported = request.plan_request(given)
     for note in imported.notes:
-        print(wrap(f"note: {note}"))
+        print(wrap_text(f"note: {note}"))
     steps = ", ".join(map(str, imported.steps))
     if imported.fresh:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")
@@ -39,24 +39,31 @@ def show_plan(given: argparse.Namespace) -> int:
     found = outline_import(imported, probe.gflops)
 
     def cells(role: str, line: Line) -> list[str]:
-        kept = f"{size(line.base_kept)} there" if line.base_kept else ""
-        return [role, str(line.matrices), size(line.read), size(line.base), kept, f"{line.seconds:,.1f} s"]
+        kept = f"{format_bytes(line.base_kept)} there" if line.base_kept else ""
+        return [
+            role,
+            str(line.matrices),
+            format_bytes(line.read),
+            format_bytes(line.base),
+            kept,
+            f"{line.seconds:,.1f} s",
+        ]
 
     lines = [["role", "matrices", "read", "base factors", "", "CPU"]]
     lines += [cells(role, line) for role, line in found.by_role.items()]
-    print(f"{imported.recipe}: steps {steps}\n\n{aligned([*lines, cells('total', found.total)])}\n")
+    print(f"{imported.recipe}: steps {steps}\n\n{align_columns([*lines, cells('total', found.total)])}\n")
     print(f"to measure: steps {', '.join(map(str, found.waiting)) or 'none'}")
     print(f"measured already: steps {', '.join(map(str, found.measured)) or 'none'}")
     seconds, workers = found.total.seconds, max(1, given.workers)
     shared = f", {duration(seconds / workers)} on {workers} cores" if workers > 1 else ""
     print(f"CPU: {duration(seconds)} at {probe.gflops:.0f} Gflop/s{shared}")
     share = f", {found.total.parts / found.total.snapshots:.1%} of the snapshots" if found.total.snapshots else ""
-    print(f"kept for later pairs of snapshots: up to {size(found.total.parts)}{share}")
-    print(f"memory of a worker: up to {size(found.peak)}")
+    print(f"kept for later pairs of snapshots: up to {format_bytes(found.total.parts)}{share}")
+    print(f"memory of a worker: up to {format_bytes(found.peak)}")
     return 0
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes in decimal units: `0 B`, `1.5 MB`."""
     unit = 0
     while count >= 1000 and unit < len(UNITS) - 1:

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.cli.layout import stack_table, wrap
+from pipelines.cli.layout import stack_table, wrap_text
 from pipelines.cli.names import IMPORTED, resolve_run, resolve_study
 from pipelines.cli.options import Commands
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import spell, studies
+from pipelines.studies.catalog import list_studies, study_arg
 
 if TYPE_CHECKING:
     from pipelines.regimes.judging import Comparison
@@ -39,50 +39,50 @@ def show_regime(given: argparse.Namespace) -> int:
     store = Store(default_uri())
     recipe, seed = resolve_run(store, given.name, given.seed, judging.measured_recipes(store), 0)
     own = recipe.partition(".")[0]
-    if not given.reference and own not in studies() and f"{own}." != IMPORTED:
+    if not given.reference and own not in list_studies() and f"{own}." != IMPORTED:
         raise ValueError(f"no file of study {own} is known, whose arms are the references: export OPD_STUDIES=FILE")
-    study = resolve_study(given.reference or (own if own in studies() else DEFAULT)).name
+    study = resolve_study(given.reference or (own if own in list_studies() else DEFAULT)).name
     if not judging.labels_of(study):
         raise ValueError(f"study {study} has no two arms to compare with; name another as --reference {DEFAULT}")
     comparisons = judging.judge_regime(
-        judging.read_profiles(store, [(recipe, seed)], study), recipe, seed, study, given.step
+        judging.load_profiles(store, [(recipe, seed)], study), recipe, seed, study, given.step
     )
     if not comparisons:
         raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
     beside = f"\nreferences: the runs of study {study}" if any(each.distances for each in comparisons) else ""
-    print(f"{described(comparisons)}{beside}", flush=True)
+    print(f"{describe_regime(comparisons)}{beside}", flush=True)
     judging.store_comparison(store, comparisons)
     return 0
 
 
-def described(comparisons: "Sequence[Comparison]") -> str:
+def describe_regime(comparisons: "Sequence[Comparison]") -> str:
     """The verdict, one reason, and one block of distances; a command where the study has too few reference runs."""
-    from pipelines.regimes.judging import overall
+    from pipelines.regimes.judging import agree_views
 
     matched = [each for each in comparisons if each.budget == "norm"]
     run = matched[0].run
-    lines = [f"{run.recipe} seed {run.seed} at step {int(run.steps[-1])}: {overall(matched)}"]
+    lines = [f"{run.recipe} seed {run.seed} at step {int(run.steps[-1])}: {agree_views(matched)}"]
     reasons = dict.fromkeys(each.reason for each in matched if each.reason)
     shown = [each for each in matched if each.distances] or [each for each in comparisons if each.distances]
     if not shown:
         study = matched[0].study
-        return "\n".join([*lines, wrap(f"{'; '.join(reasons)}. To train them: opd study run {spell(study)}")])
+        return "\n".join([*lines, wrap_text(f"{'; '.join(reasons)}. To train them: opd study run {study_arg(study)}")])
     if len({each.verdict for each in matched}) > 1:
         since = {each.run.view: f", since {each.reason}" if each.reason else "" for each in matched}
         said = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
-        lines.append(wrap(f"the views disagree: {said}"))
+        lines.append(wrap_text(f"the views disagree: {said}"))
     elif reasons:
-        lines.append(wrap(f"reason: {next(iter(reasons))}"))
+        lines.append(wrap_text(f"reason: {next(iter(reasons))}"))
     else:
         nearest, second, *_ = shown[0].combined
         lines.append(
-            wrap(
+            wrap_text(
                 f"reason: {_far(shown[0], nearest)}, {_far(shown[0], second)}, and a reference run is at most "
                 f"{shown[0].confusion:.2g} from its own arm ({shown[0].run.view})"
             )
         )
     lines += _other_objective(matched)
-    return "\n".join([*lines, "", wrap(_measure(shown)), stack_table(_distances(shown))])
+    return "\n".join([*lines, "", wrap_text(_measure(shown)), stack_table(_distances(shown))])
 
 
 def _far(comparison: "Comparison", arm: str) -> str:
@@ -91,13 +91,13 @@ def _far(comparison: "Comparison", arm: str) -> str:
 
 def _other_objective(matched: "Sequence[Comparison]") -> list[str]:
     """What follows where a run was trained by one objective and is like another."""
-    from pipelines.regimes.judging import CANNOT_TELL, overall
+    from pipelines.regimes.judging import CANNOT_TELL, agree_views
 
-    run, verdict = matched[0].run, overall(matched)
+    run, verdict = matched[0].run, agree_views(matched)
     own = matched[0].labels.get(run.objective or "")
     if verdict == CANNOT_TELL or own is None or f"{own}-like" == verdict:
         return []
-    return [wrap(f"trained by {run.objective}: at this norm the geometry does not tell its objective")]
+    return [wrap_text(f"trained by {run.objective}: at this norm the geometry does not tell its objective")]
 
 
 def _measure(shown: "Sequence[Comparison]") -> str:

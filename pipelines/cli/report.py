@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli import study as studies
-from pipelines.cli.ending import where
-from pipelines.cli.names import IMPORTED, registered, resolve_study, unknown
+from pipelines.cli.ending import describe_page
+from pipelines.cli.names import IMPORTED, describe_unknown, list_registered, resolve_study
 from pipelines.cli.options import STUDY, Commands
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
@@ -31,13 +31,13 @@ def write_report(given: argparse.Namespace) -> int:
     store = Store(default_uri())
     if given.save is not None:
         require_file(given.save)
-    if (recipe := imported(store, given.name)) is not None:
+    if (recipe := find_import(store, given.name)) is not None:
         name, key = recipe.removeprefix(IMPORTED), reporting.publish_import(store, recipe)
     else:
         study = resolve_study(given.name)
-        complete, of = studies.progress(store, study)
+        complete, of = studies.count_progress(store, study)
         if not complete:
-            command = f"opd study run {catalog.spell(study.name)}"
+            command = f"opd study run {catalog.study_arg(study.name)}"
             raise ValueError(f"{store.uri} holds no measured run of study {study.name}: run `{command}`")
         store.require_writable()
         comparing.compare_study(store, study)
@@ -46,25 +46,25 @@ def write_report(given: argparse.Namespace) -> int:
     if given.save is not None:
         Path(given.save).write_bytes(store.read(key))
         print(f"saved: {given.save}")
-    print("\n".join(where(store, key, name)))
+    print("\n".join(describe_page(store, key, name)))
     return 0
 
 
-def imported(store: Store, name: str) -> str | None:
+def find_import(store: Store, name: str) -> str | None:
     """The recipe of an import of that name, which may lack its prefix; None where a study has the name, or a file.
 
     Errors: ValueError where neither a study nor an import has it.
     """
     if name.startswith(IMPORTED):
         return name
-    known = catalog.studies()
+    known = catalog.list_studies()
     if name in known or any(mark in name for mark in "/:.\\"):
         return None
-    imports = [recipe for recipe in registered(store) if recipe.startswith(IMPORTED)]
+    imports = [recipe for recipe in list_registered(store) if recipe.startswith(IMPORTED)]
     if f"{IMPORTED}{name}" in imports:
         return f"{IMPORTED}{name}"
     names = [*known, *(recipe.removeprefix(IMPORTED) for recipe in imports)]
-    raise unknown("unknown study or import", name, names, "known")
+    raise describe_unknown("unknown study or import", name, names, "known")
 
 
 def require_file(path: str) -> None:

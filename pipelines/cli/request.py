@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import TABLES
-from pipelines.cli.options import add_workers, address, require_workers, store_of
+from pipelines.cli.options import add_workers, parse_address, require_workers, store_of
 from pipelines.studies.pairs import require_pairs
 from pipelines.studies.steps import FEW, MOST, require_choice, require_known
 from pipelines.studies.study import Measurement
@@ -23,7 +23,7 @@ REF = (
 def add_options(top: argparse.ArgumentParser) -> None:
     top.add_argument(
         "--base",
-        type=address,
+        type=parse_address,
         metavar="REF",
         help="the weights that training started from (W0); default: step 0 of --trajectory",
     )
@@ -33,7 +33,7 @@ def add_options(top: argparse.ArgumentParser) -> None:
     )
     which.add_argument(
         "--trajectory",
-        type=address,
+        type=parse_address,
         metavar="PREFIX",
         help="a folder or URI prefix of checkpoints with steps in their names",
     )
@@ -62,7 +62,7 @@ def add_options(top: argparse.ArgumentParser) -> None:
     add_workers(top)
 
 
-def measurement(given: argparse.Namespace) -> Measurement:
+def parse_measurement(given: argparse.Namespace) -> Measurement:
     """Errors: ValueError for ranks, steps or pairs that are none, unknown tables and a negative number of workers."""
     require_workers(given)
     nulls_at, spectra_at = (
@@ -80,13 +80,13 @@ def measurement(given: argparse.Namespace) -> Measurement:
     return replace(asked, tables=tuple(table for table in TABLES if table in names))
 
 
-def roles(given: argparse.Namespace) -> tuple[str, ...] | None:
+def parse_roles(given: argparse.Namespace) -> tuple[str, ...] | None:
     from pipelines.runs.external.imports import ROLES
 
     return None if given.roles is None else _words("--roles", given.roles, ROLES)
 
 
-def snapshots(given: argparse.Namespace) -> "Given":
+def open_snapshots(given: argparse.Namespace) -> "Given":
     """Base and snapshots as given, or as found under --trajectory."""
     from pipelines.runs.external.given import Given, list_checkpoints
 
@@ -99,12 +99,12 @@ def snapshots(given: argparse.Namespace) -> "Given":
     return Given(given.base, [_snapshot(text) for text in given.snapshot])
 
 
-def planned(given: argparse.Namespace) -> "Import":
+def plan_request(given: argparse.Namespace) -> "Import":
     """The import a command asks for, checked, with the notes of what is left out."""
     from pipelines.runs.external import imports
 
-    asked, found = measurement(given), snapshots(given)
-    imported = imports.plan_import(store_of(given), found.base, found.snapshots, asked, given.name, roles(given))
+    asked, found = parse_measurement(given), open_snapshots(given)
+    imported = imports.plan_import(store_of(given), found.base, found.snapshots, asked, given.name, parse_roles(given))
     for option, choice in asked.choices.items():
         require_known(option, choice, imported.steps)
     return replace(imported, notes=found.notes + imported.notes)

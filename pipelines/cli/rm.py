@@ -4,9 +4,9 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from pipelines.cli.layout import wrap
-from pipelines.cli.names import registered, resolve_recipe
-from pipelines.cli.options import Commands, confirmed, store_of
+from pipelines.cli.layout import wrap_text
+from pipelines.cli.names import list_registered, resolve_recipe
+from pipelines.cli.options import Commands, ask_confirmation, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
@@ -27,21 +27,23 @@ def register(commands: Commands) -> None:
     top.add_argument("run", nargs="?", metavar="RUN", help="RECIPE/SEED, or RECIPE for all its seeds")
     which = top.add_mutually_exclusive_group()
     help_of = "the one that was moved aside last, or the K-th"
-    which.add_argument("--undo", nargs="?", type=number, const=NEWEST, metavar="K", help=f"bring back {help_of}")
-    which.add_argument("--delete", nargs="?", type=number, const=NEWEST, metavar="K", help=f"delete for good {help_of}")
+    which.add_argument("--undo", nargs="?", type=parse_number, const=NEWEST, metavar="K", help=f"bring back {help_of}")
+    which.add_argument(
+        "--delete", nargs="?", type=parse_number, const=NEWEST, metavar="K", help=f"delete for good {help_of}"
+    )
     top.add_argument("--yes", action="store_true", help="do it without asking")
     top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
-    top.set_defaults(command=remove)
+    top.set_defaults(command=run_rm)
 
 
-def number(text: str) -> int:
+def parse_number(text: str) -> int:
     """K of --undo and --delete. Errors: ArgumentTypeError for what is no whole number from 1 up."""
     if not (text.isascii() and text.isdecimal() and text.strip("0")) or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of a run that was moved aside; they start at 1")
     return int(text)
 
 
-def remove(given: argparse.Namespace) -> int:
+def run_rm(given: argparse.Namespace) -> int:
     from pipelines.keeping.inventory import parse_run
     from pipelines.runs import aside
 
@@ -49,9 +51,9 @@ def remove(given: argparse.Namespace) -> int:
     if given.run is None:
         if given.undo is not None or given.delete is not None:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
-        return show(store)
+        return show_aside(store)
     recipe, seed = parse_run(given.run)
-    known = dict.fromkeys([*registered(store), *store.list("removed")])
+    known = dict.fromkeys([*list_registered(store), *store.list("removed")])
     recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
@@ -59,11 +61,11 @@ def remove(given: argparse.Namespace) -> int:
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
         moved_runs = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
-        return bring_back(store, moved_runs) if given.undo is not None else delete(moved_runs, given.yes)
+        return bring_back(store, moved_runs) if given.undo is not None else delete_aside(moved_runs, given.yes)
     seeds = seeds_of(store, recipe) if seed is None else [seed]
     if not seeds:
         raise ValueError(f"{store.uri} holds no run {recipe}; it has {', '.join(store.list('runs')) or 'none'}")
-    return 0 if move(store, [(recipe, seed) for seed in seeds], given.yes) else 1
+    return 0 if move_aside(store, [(recipe, seed) for seed in seeds], given.yes) else 1
 
 
 def seeds_of(store: Store, recipe: str) -> list[int]:
@@ -74,52 +76,50 @@ def seeds_of(store: Store, recipe: str) -> list[int]:
     return sorted(int(text) for text in numbers if text.isdecimal() and aside.is_registered(store, recipe, int(text)))
 
 
-def move(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
+def move_aside(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
     """Move runs aside after asking once; False where the answer was no. Errors: ValueError for an absent run."""
     from pipelines.runs import aside
 
     for recipe, seed in runs:
         aside.require_movable(store, recipe, seed)
-        print(described(store, recipe, seed))
-    if not confirmed(f"move {'it' if len(runs) == 1 else f'these {len(runs)} runs'} aside?", yes):
+        print(describe_run(store, recipe, seed))
+    if not ask_confirmation(f"move {'it' if len(runs) == 1 else f'these {len(runs)} runs'} aside?", yes):
         print("nothing was changed")
         return False
     for recipe, seed in runs:
         moved = aside.move_aside(store, recipe, seed)
         ways = f"bring it back: opd rm {moved.name} --undo; delete it: opd rm {moved.name} --delete"
-        print(wrap(f"moved aside to {moved.location()}; {ways}"), flush=True)
+        print(wrap_text(f"moved aside to {moved.location()}; {ways}"), flush=True)
     studies = {recipe.partition(".")[0] for recipe, _ in runs}
     for study in sorted(study for study in studies if store.list(f"lake/verdicts/study={study}")):
-        print(wrap(f"verdicts and report of {study} were made with it; {remake(store, study)}"))
+        print(wrap_text(f"verdicts and report of {study} were made with it; {suggest_remake(store, study)}"))
     return True
 
 
-def remake(store: Store, name: str) -> str:
+def suggest_remake(store: Store, name: str) -> str:
     """How the verdicts and the report of a study are made again: from measured runs, where one is left."""
     from pipelines.cli import study as studies
-    from pipelines.studies.catalog import find_study, spell
+    from pipelines.studies.catalog import find_study, study_arg
 
     try:
-        measured, _ = studies.progress(store, find_study(name))
+        measured, _ = studies.count_progress(store, find_study(name))
     except ValueError:  # a run that is left is of another recipe, or the catalog has no such study
         measured = 0
     if measured:
-        return f"make them again: opd report {spell(name)}"
-    return (
-        f"no report can be made of the runs that are left, so both stay as they are until: opd study run {spell(name)}"
-    )
+        return f"make them again: opd report {study_arg(name)}"
+    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {study_arg(name)}"
 
 
-def described(store: Store, recipe: str, seed: int) -> str:
+def describe_run(store: Store, recipe: str, seed: int) -> str:
     """What a run is made of, when it was last written, and which runs were made from it."""
-    from pipelines.cli.plan import size
+    from pipelines.cli.plan import format_bytes
     from pipelines.progress import duration
     from pipelines.runs import aside
 
     listing = aside.list_run_objects(store, recipe, seed)
     nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
     line = (
-        f"{recipe} seed {seed}: {len(listing):,} objects, {size(nbytes)}, last written "
+        f"{recipe} seed {seed}: {len(listing):,} objects, {format_bytes(nbytes)}, last written "
         f"{duration(max(0.0, time.time() - written))} ago"
     )
     if children := aside.children(store, recipe, seed):
@@ -127,7 +127,7 @@ def described(store: Store, recipe: str, seed: int) -> str:
             f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"
         )
-        line += f"\n{wrap(told, '  ')}"
+        line += f"\n{wrap_text(told, '  ')}"
     return line
 
 
@@ -140,14 +140,14 @@ def bring_back(store: Store, moved_runs: "list[Aside]") -> int:
     return 0
 
 
-def delete(moved_runs: "list[Aside]", yes: bool) -> int:
-    from pipelines.cli.plan import size
+def delete_aside(moved_runs: "list[Aside]", yes: bool) -> int:
+    from pipelines.cli.plan import format_bytes
     from pipelines.runs import aside
 
     for one in moved_runs:
         listing = one.objects()
-        print(f"{one.location()}: {len(listing):,} objects, {size(sum(o.size for o in listing.values()))}")
-    if not confirmed("delete for good?", yes):
+        print(f"{one.location()}: {len(listing):,} objects, {format_bytes(sum(o.size for o in listing.values()))}")
+    if not ask_confirmation("delete for good?", yes):
         print("nothing was changed")
         return 1
     for one in moved_runs:
@@ -156,15 +156,15 @@ def delete(moved_runs: "list[Aside]", yes: bool) -> int:
     return 0
 
 
-def show(store: Store) -> int:
+def show_aside(store: Store) -> int:
     """What was moved aside."""
-    from pipelines.cli.plan import size
+    from pipelines.cli.plan import format_bytes
     from pipelines.runs import aside
 
     moved_runs = aside.list_aside(store)
     for one in moved_runs:
         listing = one.objects()
-        nbytes = size(sum(facts.size for facts in listing.values()))
+        nbytes = format_bytes(sum(facts.size for facts in listing.values()))
         state = "" if one.state() == "whole" else f"  ({one.state()})"
         print(f"{one.name:<28} {one.number:>3}  {len(listing):,} objects, {nbytes}{state}")
     if not moved_runs:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.cli.layout import stack_table, wrap
+from pipelines.cli.layout import stack_table, wrap_text
 from pipelines.store.objects import Store
 
 COUNTED = ("update_support", "unchanged")  # weighted by numbers of weights
@@ -37,7 +37,7 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
     seen = {"master": "of the stored weights, unchanged in bf16", "bf16": "of weights in bf16"}[view]
     cut = lake.scan("rotation", store.uri).filter(recipe=recipe, step=step).select(pl.col("k").max()).collect().item()
     angles = "" if cut is None else f"; rotation of {cut} input directions"
-    return f"{wrap(f'step {step}, means over matrices {seen}{angles}')}\n{stack_table(lines)}"
+    return f"{wrap_text(f'step {step}, means over matrices {seen}{angles}')}\n{stack_table(lines)}"
 
 
 def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.layout import fit_table, wrap
+from pipelines.cli.layout import fit_table, wrap_text
 from pipelines.cli.names import resolve_study
 from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import spell
+from pipelines.studies.catalog import study_arg
 from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
@@ -42,7 +42,7 @@ class Shown:
     states: dict[int, str]
 
     @property
-    def begun(self) -> bool:
+    def is_begun(self) -> bool:
         return any(state != "absent" for state in self.states.values())
 
     def line(self, study: Study, seed: int | None = None) -> list[str]:
@@ -80,13 +80,13 @@ def show_study(given: argparse.Namespace) -> int:
     }
     seeds = f"seed{'' if len(study.seeds) == 1 else 's'} {', '.join(map(str, study.seeds))}"
     time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
-    print(f"{wrap(study.title)}\n{wrap(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
-    print(wrap(f"run it: opd study run {spell(study.name)}{time}"))
+    print(f"{wrap_text(study.title)}\n{wrap_text(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
+    print(wrap_text(f"run it: opd study run {study_arg(study.name)}{time}"))
     print("\n".join(_by_run(study, models, arms) if given.all else _by_arm(study, models, arms, bool(given.suite))))
     for line in data_lines(study):
-        print(wrap(f"data: {line}"))
+        print(wrap_text(f"data: {line}"))
     for line in changed:
-        print(f"\n{wrap(escape_text(line))}")
+        print(f"\n{wrap_text(escape_text(line))}")
     if study.configs:
         _show_plans(study, given.gpu)
     return 0
@@ -121,13 +121,13 @@ def _by_arm(study: Study, models: list[Shown], arms: dict[str, list[Shown]], who
     listed = list(arms) if whole else [first]
     blocks = _blocks(study, models, arms, listed)
     for name, of_suite in arms.items():
-        if name not in listed and any(arm.begun for arm in of_suite):
+        if name not in listed and any(arm.is_begun for arm in of_suite):
             more = _blocks(study, models, arms, [*listed, name])
             if sum(map(_height, more)) <= LINES - 6:  # the heading, and what is said of --suite
                 listed, blocks = [*listed, name], more
     if len(listed) < len(arms):
         blocks.append(
-            f"\n{wrap(f'arms of a suite: opd study show {spell(study.name)} --suite NAME; every run: --all')}"
+            f"\n{wrap_text(f'arms of a suite: opd study show {study_arg(study.name)} --suite NAME; every run: --all')}"
         )
     return blocks
 
@@ -147,7 +147,11 @@ def _blocks(study: Study, models: list[Shown], arms: dict[str, list[Shown]], lis
         runs = [state for arm in of_suite for state in arm.states.values()]
         measured = f"{runs.count('measured')} of {len(runs)} runs measured"
         command = "" if name == "core" or runs.count("measured") == len(runs) else f" (--suite {name})"
-        body = [next(lines) for _ in of_suite] if name in listed else [wrap(", ".join(map(_named, of_suite)), "  ")]
+        body = (
+            [next(lines) for _ in of_suite]
+            if name in listed
+            else [wrap_text(", ".join(map(_name_suites, of_suite)), "  ")]
+        )
         blocks.append("\n".join(["", f"{name}: {len(of_suite)} arms, {measured}{command}", *body]))
     return blocks
 
@@ -163,15 +167,15 @@ def _rows(table: list[list[str]]) -> list[str]:
     return rows
 
 
-def _named(shown: Shown) -> str:
-    return f"{shown.recipe.arm} {shown.summary()}" if shown.begun else shown.recipe.arm
+def _name_suites(shown: Shown) -> str:
+    return f"{shown.recipe.arm} {shown.summary()}" if shown.is_begun else shown.recipe.arm
 
 
 def _show_plans(study: Study, gpu: str) -> None:
     """What each run of a study for GPUs takes."""
-    from pipelines.cli.budget import assumptions, plan_text, plans
+    from pipelines.cli.budget import describe_assumptions, plan_arms, plan_text
     from pipelines.runs.resources.gpu_plan import GPUS
 
-    for plan in plans(study, GPUS[gpu]):
+    for plan in plan_arms(study, GPUS[gpu]):
         print(f"\n{plan_text(plan)}")
-    print(f"\n{assumptions(GPUS[gpu])}")
+    print(f"\n{describe_assumptions(GPUS[gpu])}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from opd_ops.recipe import Recipe
 from pipelines.cli import names, new, rm, showing, verdicts
-from pipelines.cli.layout import wrap
+from pipelines.cli.layout import wrap_text
 from pipelines.cli.options import STUDY, Commands, add_commands
 from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri
@@ -65,27 +65,27 @@ def _add_selection(top: argparse.ArgumentParser) -> None:
 def list_studies(_: argparse.Namespace) -> int:
     store = Store(default_uri())
     catalog = read_catalog()
-    print(wrap(f"runs measured, of all, in {store.uri}"))
+    print(wrap_text(f"runs measured, of all, in {store.uri}"))
     for study in catalog.studies.values():
         origin = catalog.origins[study.name]
         first = f"{study.name:<9} "
-        print(f"\n{wrap(study.title + ('' if origin == HERE else f', from {origin}'), first)}")
+        print(f"\n{wrap_text(study.title + ('' if origin == HERE else f', from {origin}'), first)}")
         try:
             counts = by_suite(store, study)
         except ValueError as error:  # a stored run of a changed recipe hides no other study
-            print(wrap(str(error), " " * len(first)))
+            print(wrap_text(str(error), " " * len(first)))
             continue
         parts = (f"{suite}\N{NO-BREAK SPACE}{measured}/{of}" for suite, (measured, of) in counts.items())
         time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
-        print(wrap(f"{', '.join(parts)}{time}", " " * len(first)).replace("\N{NO-BREAK SPACE}", " "))
-    for name in unlisted(store, catalog.studies):
-        print(f"\n{wrap(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=FILE')}")
+        print(wrap_text(f"{', '.join(parts)}{time}", " " * len(first)).replace("\N{NO-BREAK SPACE}", " "))
+    for name in list_unlisted(store, catalog.studies):
+        print(f"\n{wrap_text(f'{name} has runs here, and no file of it is known: export OPD_STUDIES=FILE')}")
     for line in catalog.broken:
         print(f"error: {escape_text(line)}", file=sys.stderr)
     return 0
 
 
-def unlisted(store: Store, known: Collection[str]) -> list[str]:
+def list_unlisted(store: Store, known: Collection[str]) -> list[str]:
     """Studies that have runs in the store, and that this catalog does not know."""
     names = {recipe.partition(".")[0] for recipe in store.list("runs")}
     return sorted(names - {*known, "external"})
@@ -96,12 +96,12 @@ def run_study(given: argparse.Namespace) -> int:
     study, suites = names.resolve_study(given.name), given.suite or ["core"]
     arms, seeds = study.select(suites, names.resolve_arms(study, suites, given.recipe), given.seed)
     store = Store(default_uri())
-    replaced = replaceable(store, study, given.replace, seeds)
+    replaced = list_replaceable(store, study, given.replace, seeds)
     if replaced:
         require_recipes(store, study, arms, seeds, replaced)  # else the move would be for nothing
-        if not rm.move(store, replaced, given.yes):
+        if not rm.move_aside(store, replaced, given.yes):
             return 1
-    return _become("assets.launch", given, [])
+    return _run_assets("assets.launch", given, [])
 
 
 def require_recipes(
@@ -117,7 +117,7 @@ def require_recipes(
             complete(store, recipe, seed)
 
 
-def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+def list_replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
     """The runs that are there of arms, by their name in the study or in full. Errors: ValueError for an unknown one."""
     from pipelines.runs import aside
 
@@ -127,7 +127,7 @@ def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -
         of_arm = {recipe.name for recipe in (*once, *study.every_arm()) if arm in (recipe.arm, recipe.name)}
         if not of_arm:
             known = dict.fromkeys(recipe.arm for recipe in (*once, *study.every_arm()))
-            raise names.unknown(f"study {study.name} has no arm", arm, known)
+            raise names.describe_unknown(f"study {study.name} has no arm", arm, known)
         (name,) = of_arm
         numbers = [0] if name in {recipe.name for recipe in once} else seeds
         found += [(name, seed) for seed in numbers if aside.is_registered(store, name, seed)]
@@ -136,10 +136,10 @@ def replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -
 
 def backfill_study(given: argparse.Namespace) -> int:
     """Validate, then become the process that asks Dagster for a backfill (`assets.backfill`)."""
-    return _become("assets.backfill", given, ["--url", given.url] if given.url else [])
+    return _run_assets("assets.backfill", given, ["--url", given.url] if given.url else [])
 
 
-def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
+def _run_assets(module: str, given: argparse.Namespace, more: list[str]) -> int:
     study = names.resolve_study(given.name)
     suites = given.suite or ["core"]
     recipes = names.resolve_arms(study, suites, given.recipe)
@@ -156,7 +156,7 @@ def _become(module: str, given: argparse.Namespace, more: list[str]) -> int:
     os.execv(sys.executable, command)
 
 
-def progress(store: Store, study: Study) -> tuple[int, int]:
+def count_progress(store: Store, study: Study) -> tuple[int, int]:
     """Measured runs of the suites that were begun, and all of these."""
     from pipelines.runs.verdicts import comparing
 

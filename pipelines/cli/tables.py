@@ -2,8 +2,8 @@
 
 import argparse
 
-from pipelines.cli.layout import fit_table, wrap
-from pipelines.cli.names import unknown
+from pipelines.cli.layout import fit_table, wrap_text
+from pipelines.cli.names import describe_unknown
 from pipelines.cli.options import Commands, store_of
 
 
@@ -34,10 +34,10 @@ def show_tables(given: argparse.Namespace) -> int:
             rows = scan(name, store.uri)
             groups = rows.select(pl.struct(table.by).n_unique()).collect().item()
             lines.append([name, f"{rows.select(pl.len()).collect().item():,}", str(groups), table.meaning])
-        print(f"{fit_table(lines)}\n\n{wrap('`opd tables TABLE` explains the columns')}\n{store.location('lake')}")
+        print(f"{fit_table(lines)}\n\n{wrap_text('`opd tables TABLE` explains the columns')}\n{store.location('lake')}")
         return 0
     if given.name not in TABLES:
-        raise unknown("unknown table", given.name, TABLES, "known")
+        raise describe_unknown("unknown table", given.name, TABLES, "known")
     lines = [["column", "type", "unit", "meaning"]]
     lines += [[column.name, str(column.dtype), column.unit, column.meaning] for column in TABLES[given.name].columns]
     print(fit_table(lines))

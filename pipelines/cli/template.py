@@ -25,13 +25,13 @@ NO_TEACHER = (
 
 def study_text(chosen: "Chosen") -> str:
     """The file. Relative paths of it are relative to the file, which lies in the working directory."""
-    model, data = _quoted(_near(chosen.model)), _quoted(_near(chosen.options["path"]))
+    model, data = _quote(_near(chosen.model)), _quote(_near(chosen.options["path"]))
     names = ["AdamW", "Evaluation", "Horizon", "Recipe", "Rollout", "Task", "Weights"]
     names += [name for name, arm in (("Opd", "opd"), ("Rlvr", "rlvr"), ("Sft", "sft")) if arm in chosen.arms]
     options = [f'        "path": {data},']
     for name, value in chosen.options.items():
         if name != "path":
-            options += [f"        # {COMMENTS[name]}", f'        "{name}": {_quoted(value)},']
+            options += [f"        # {COMMENTS[name]}", f'        "{name}": {_quote(value)},']
     titles = ", ".join(TITLES[arm] for arm in chosen.arms)
     lines = [
         f'"""{titles} from one model, on one file of examples: opd study run ./{chosen.name}.py"""',
@@ -52,7 +52,7 @@ def study_text(chosen: "Chosen") -> str:
         "",
         "def arm(name, objective, prompts, samples=1):",
         "    return Recipe(",
-        f"        study={_quoted(chosen.name)},",
+        f"        study={_quote(chosen.name)},",
         "        arm=name,",
         "        start=MODEL,",
         "        task=DATA,",
@@ -71,8 +71,8 @@ def study_text(chosen: "Chosen") -> str:
         *(f"        {line}" for name in chosen.arms for line in _arm(chosen, name)),
         "    ]",
         "    return Study(",
-        f"        name={_quoted(chosen.name)},",
-        f"        title={_quoted(_title(chosen))},",
+        f"        name={_quote(chosen.name)},",
+        f"        title={_quote(_title(chosen))},",
         "        models=(),",
         '        suites={"core": tuple(arms)},',
         f"        seeds={chosen.seeds if len(chosen.seeds) > 1 else '(0,)'},",
@@ -99,7 +99,7 @@ def _arm(chosen: "Chosen", name: str) -> list[str]:
     return [
         "arm(",
         '    "opd",',
-        f"    Opd(teacher=Weights(ref={_quoted(_near(chosen.teacher))})),",
+        f"    Opd(teacher=Weights(ref={_quote(_near(chosen.teacher))})),",
         f"    prompts={prompts},",
         "),",
     ]
@@ -126,6 +126,6 @@ def _near(path: str) -> str:
     return whole if relative.startswith("..") else relative
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     """A literal in double quotes, as ruff has them."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -5,12 +5,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe
-from pipelines.cli.layout import stack_table, wrap
+from pipelines.cli.layout import stack_table, wrap_text
 from pipelines.cli.names import resolve_recipe, resolve_study
 from pipelines.cli.options import STUDY, Commands, add_workers, require_workers
 from pipelines.store.objects import Store, default_uri
-from pipelines.studies.catalog import spell
-from pipelines.studies.families import families
+from pipelines.studies.catalog import study_arg
+from pipelines.studies.families import study_families
 from pipelines.studies.study import Study
 
 if TYPE_CHECKING:
@@ -27,19 +27,19 @@ def register(commands: Commands) -> None:
     top.add_argument("--recipe", action="append", default=[], metavar="R", help="only this recipe; may be repeated")
     top.add_argument("--seed", action="append", default=[], type=int, metavar="N", help="only this seed; repeatable")
     add_workers(top)
-    top.set_defaults(command=evaluate)
+    top.set_defaults(command=run_transfer)
 
 
-def evaluate(given: argparse.Namespace) -> int:
+def run_transfer(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
-    from pipelines.regimes.prediction.words import sentence
+    from pipelines.regimes.prediction.words import describe_prediction
     from pipelines.runs.cluster.attach import cluster, one_thread
     from pipelines.runs.verdicts.predicting import write_predictions
     from pipelines.runs.verdicts.transfer import evaluate_transfers, is_transferred
 
     require_workers(given)
     study, store = resolve_study(given.name), Store(default_uri())
-    runs = finished(store, study, given.recipe, given.seed)
+    runs = list_finished(store, study, given.recipe, given.seed)
     store.require_writable()
     left = [run for run in runs if not is_transferred(store, *run)]
     board = Board({"transfer": 1.0})
@@ -56,11 +56,13 @@ def evaluate(given: argparse.Namespace) -> int:
     finally:
         board.close()
     others = "" if len(left) == len(runs) else ", the others were already"
-    print(wrap(f"{len(runs)} runs on {', '.join(families(study.name))}: {len(left)} evaluated{others}"))
+    print(wrap_text(f"{len(runs)} runs on {', '.join(study_families(study.name))}: {len(left)} evaluated{others}"))
     rows = write_predictions(store, study)
     if not rows.is_empty():
-        print(f"{wrap(sentence(rows))}\n\n{stack_table(_correlations(rows))}\n")
-        print(wrap("rank correlations over runs with Sim_16 at these shares of training; * its interval excludes 0"))
+        print(f"{wrap_text(describe_prediction(rows))}\n\n{stack_table(_correlations(rows))}\n")
+        print(
+            wrap_text("rank correlations over runs with Sim_16 at these shares of training; * its interval excludes 0")
+        )
     print("rows: opd tables (transfer, predictions)")
     return 0
 
@@ -89,11 +91,11 @@ def _correlation(row: dict[str, Any] | None) -> str:
     return f"{row['correlation']:.2f}{' *' if decided else ''}"
 
 
-def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:
+def list_finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:
     """The complete runs asked for, or all there are. Errors: ValueError for unknown names, and for none."""
     from pipelines.runs.trajectories.training import complete
 
-    families(study.name)
+    study_families(study.name)
     known = {recipe.name: recipe for recipe in study.every_arm()}
     recipes = [resolve_recipe(name, known, f"study {study.name} has no recipe") for name in recipes]
     for seed in seeds:
@@ -102,5 +104,5 @@ def finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -
     wanted = [(known[name], seed) for name in recipes or known for seed in seeds or study.seeds]
     found = [(recipe, seed) for recipe, seed in wanted if complete(store, recipe, seed)]
     if not found:
-        raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {spell(study.name)}`")
+        raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {study_arg(study.name)}`")
     return found

@@ -14,10 +14,10 @@ def register(commands: Commands) -> None:
         "Dagster never saw are shown first. Its record of runs is DAGSTER_HOME, or .opd/dagster here."
     )
     top.add_argument("--port", type=int, metavar="N", help="of the UI (default: PORT, or 3000, or any that is free)")
-    top.set_defaults(command=serve)
+    top.set_defaults(command=serve_ui)
 
 
-def serve(given: argparse.Namespace) -> int:
+def serve_ui(given: argparse.Namespace) -> int:
     """Become the process that serves the UI (`assets.ui`), whose exit code is that of its server."""
     if given.port is not None:
         if not 0 < given.port < 65536:

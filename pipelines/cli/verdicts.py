@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli.layout import wrap
-from pipelines.cli.names import resolve_study, unknown
+from pipelines.cli.layout import wrap_text
+from pipelines.cli.names import describe_unknown, resolve_study
 from pipelines.cli.options import store_of
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import spell
+from pipelines.studies.catalog import study_arg
 from pipelines.studies.study import Study
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def show_verdicts(given: argparse.Namespace) -> int:
     chosen = [status.strip() for status in given.status.split(",")] if given.status else list(STATUSES)
     for status in chosen:
         if status not in STATUSES:
-            raise unknown("--status names", status, STATUSES, "known")
-    rows = decided(store, study, given.suite or list(study.suites))
+            raise describe_unknown("--status names", status, STATUSES, "known")
+    rows = read_verdicts(store, study, given.suite or list(study.suites))
     if rows.is_empty():
         raise ValueError(
-            f"{store.uri} holds no verdicts of study {study.name}: run `opd study run {spell(study.name)}`"
+            f"{store.uri} holds no verdicts of study {study.name}: run `opd study run {study_arg(study.name)}`"
         )
     rows = rows.filter(rows["status"].is_in(chosen))
     if given.csv:
@@ -58,14 +58,14 @@ def show_verdicts(given: argparse.Namespace) -> int:
     said: set[str] = set()
     for suite in dict.fromkeys(rows["suite"]):
         of_suite = rows.filter(suite=suite)
-        print(f"{study.name}, {suite}: {counts(of_suite)}\n")
+        print(f"{study.name}, {suite}: {count_statements(of_suite)}\n")
         for status in STATUSES:
             for row in of_suite.filter(status=status).iter_rows(named=True):
-                print(f"{described(row, said)}\n")
+                print(f"{describe_statement(row, said)}\n")
     return 0
 
 
-def decided(store: Store, study: Study, suites: Sequence[str]) -> "pl.DataFrame":
+def read_verdicts(store: Store, study: Study, suites: Sequence[str]) -> "pl.DataFrame":
     """The rows of the table `verdicts` about these suites of a study."""
     import polars as pl
 
@@ -75,7 +75,7 @@ def decided(store: Store, study: Study, suites: Sequence[str]) -> "pl.DataFrame"
     return rows.collect()
 
 
-def counts(rows: "pl.DataFrame") -> str:
+def count_statements(rows: "pl.DataFrame") -> str:
     """`51 statements: 35 hold, 1 fails, 15 undecided`."""
     counted = {status: int((rows["status"] == status).sum()) for status in ("holds", "fails", "undecided")}
     verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided", "undecided")}
@@ -83,13 +83,13 @@ def counts(rows: "pl.DataFrame") -> str:
     return f"{len(rows)} statement{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
 
 
-def described(row: dict[str, Any], said: set[str]) -> str:
+def describe_statement(row: dict[str, Any], said: set[str]) -> str:
     """One statement in wrapped lines. said: sentences of notes that stand above already; takes those of this one."""
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
     power = ""
     if row["status"] == "undecided" and row["detectable"] is not None:
         power = f"; these find {_change(row, row['detectable']).lstrip('+')} with 80 % power"
-    parts = [f"difference {difference(row)} over {seeds}{power}"]
+    parts = [f"difference {format_difference(row)} over {seeds}{power}"]
     if row["control_effect"] is not None:
         says = f": {row['control_says']}" if row["control_says"] else ""
         numbers = _change(row, row["control_effect"], row["control_low"], row["control_high"])
@@ -100,18 +100,18 @@ def described(row: dict[str, Any], said: set[str]) -> str:
         new = [sentence for sentence in re.split(r"(?<=\.) (?=[A-Z])", row["note"] or "") if sentence not in said]
         said.update(new)
         parts += [" ".join(new)] if any(new) else []
-    return "\n".join([wrap(row["claim"], f"{row['status']:<11}"), *(wrap(part, INDENT) for part in parts)])
+    return "\n".join([wrap_text(row["claim"], f"{row['status']:<11}"), *(wrap_text(part, INDENT) for part in parts)])
 
 
-def difference(row: dict[str, Any]) -> str:
+def format_difference(row: dict[str, Any]) -> str:
     """The row's difference and its interval in readable units: `-4.3 [-4.6, -4.0] points`."""
     return _change(row, row["effect"], row["low"], row["high"])
 
 
 def _change(row: dict[str, Any], effect: float, low: float | None = None, high: float | None = None) -> str:
-    from pipelines.statistics.numbers import change
+    from pipelines.statistics.numbers import format_change
 
-    return change(effect, low, high, unit_of(row["metric"]))
+    return format_change(effect, low, high, unit_of(row["metric"]))
 
 
 def unit_of(metric: str) -> "Unit":

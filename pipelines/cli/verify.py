@@ -4,8 +4,8 @@ import argparse
 import re
 import secrets
 
-from pipelines.cli.layout import wrap
-from pipelines.cli.names import registered, resolve_recipe
+from pipelines.cli.layout import wrap_text
+from pipelines.cli.names import list_registered, resolve_recipe
 from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store
 
@@ -30,13 +30,13 @@ def register(commands: Commands) -> None:
     )
     top.add_argument("--sample-seed", type=int, metavar="N", help="draw the sample that this seed drew before")
     top.add_argument("--deep", action="store_true", help="also decode the weights, and hash them as plain files")
-    top.set_defaults(command=verify)
+    top.set_defaults(command=run_verify)
 
 
-def verify(given: argparse.Namespace) -> int:
+def run_verify(given: argparse.Namespace) -> int:
     import time
 
-    from pipelines.cli.plan import size
+    from pipelines.cli.plan import format_bytes
     from pipelines.keeping.audit import audit
     from pipelines.keeping.finding import KINDS
     from pipelines.progress import Board, duration
@@ -55,22 +55,24 @@ def verify(given: argparse.Namespace) -> int:
             sample=sample,
             seed=seed,
             deep=given.deep,
-            progress=lambda done, of: board.update("verify", done / max(1, of), f"{size(done)} of {size(of)}"),
+            progress=lambda done, of: board.update(
+                "verify", done / max(1, of), f"{format_bytes(done)} of {format_bytes(of)}"
+            ),
         )
     finally:
         board.close()
     counts = []
     for kind, meaning in KINDS.items():
         if of_kind := [one for one in found.findings if one.kind == kind]:
-            print(wrap(f"{kind}: {meaning}"))
+            print(wrap_text(f"{kind}: {meaning}"))
             for one in of_kind:
-                print(wrap(str(one), "  ", "    "))
+                print(wrap_text(str(one), "  ", "    "))
             counts.append(f"{len(of_kind)} {kind}")
     drawn = "" if sample is None else f"a sample of {given.sample} (--sample-seed {seed}), "
-    hashed = f"{found.hashed:,} of {found.snapshots:,} snapshots read again, {size(found.read)}"
+    hashed = f"{found.hashed:,} of {found.snapshots:,} snapshots read again, {format_bytes(found.read)}"
     print(
-        wrap(
-            f"{store.uri}: {found.objects:,} objects, {size(found.nbytes)}; {drawn}{hashed} in "
+        wrap_text(
+            f"{store.uri}: {found.objects:,} objects, {format_bytes(found.nbytes)}; {drawn}{hashed} in "
             f"{duration(time.monotonic() - begun)}: {', '.join(counts) or 'nothing is wrong'}"
         )
     )
@@ -97,4 +99,4 @@ def run_of(store: Store, text: str) -> tuple[str, int]:
     recipe, seed = parse_run(text)
     if seed is None:
         raise ValueError(f"--run {text} names no seed; write RECIPE/SEED, as in {recipe}/0")
-    return resolve_recipe(recipe, registered(store), f"{store.uri} holds no run"), seed
+    return resolve_recipe(recipe, list_registered(store), f"{store.uri} holds no run"), seed

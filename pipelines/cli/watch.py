@@ -2,8 +2,8 @@
 
 import argparse
 
-from pipelines.cli.layout import wrap
-from pipelines.cli.options import Commands, address, store_of
+from pipelines.cli.layout import wrap_text
+from pipelines.cli.options import Commands, parse_address, store_of
 
 
 def register(commands: Commands) -> None:
@@ -15,15 +15,19 @@ def register(commands: Commands) -> None:
     )
     top.epilog = "Example: opd watch mine --trajectory s3://bucket/run --base ./base --against tiny.opd"
     top.add_argument("name", nargs="?", metavar="NAME", help="what the run is called; without it all are listed")
-    top.add_argument("--trajectory", type=address, metavar="PREFIX", help="the folder or URI prefix of its checkpoints")
-    top.add_argument("--base", type=address, metavar="REF", help="the weights it began with (default: its step 0)")
+    top.add_argument(
+        "--trajectory", type=parse_address, metavar="PREFIX", help="the folder or URI prefix of its checkpoints"
+    )
+    top.add_argument(
+        "--base", type=parse_address, metavar="REF", help="the weights it began with (default: its step 0)"
+    )
     top.add_argument("--against", action="append", default=[], metavar="NAME", help="reference recipe; repeat for more")
     top.add_argument("--end", action="store_true", help="watch it no more; what was measured stays")
     top.add_argument("--out", metavar="URI", help="the store (default: OPD_STORE or .opd/store)")
-    top.set_defaults(command=watch)
+    top.set_defaults(command=run_watch)
 
 
-def watch(given: argparse.Namespace) -> int:
+def run_watch(given: argparse.Namespace) -> int:
     from pipelines.runs.external import watchlist
 
     store = store_of(given)
@@ -45,9 +49,9 @@ def watch(given: argparse.Namespace) -> int:
     for name in found:
         one = watchlist.read(store, name)
         base = f" from {one.base}" if one.base else ""
-        print(wrap(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}"))
+        print(wrap_text(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}"))
     if given.name is not None and said:
-        print(wrap("measured as they appear once Dagster's sensor `watch` is on (opd ui, Automation)"))
+        print(wrap_text("measured as they appear once Dagster's sensor `watch` is on (opd ui, Automation)"))
     if not found:
         print(f"nothing is watched in {store.uri}")
     return 0

@@ -11,8 +11,8 @@ import polars as pl
 from pipelines.paper.item import to_run
 from pipelines.paper.published import Published
 from pipelines.paper.spread import over_seeds
-from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, at
-from pipelines.statistics.copies import tagged
+from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, continued_key
+from pipelines.statistics.copies import tag_arms
 from pipelines.studies.story import Tables
 
 # The words of a key that follow the step, by what a reader reads.
@@ -28,11 +28,14 @@ class Family:
 
     @property
     def arms(self) -> dict[str, str]:
-        return {words: at(self.parent, *key, begin=self.begin) for words, key in KINDS.items()}
+        return {words: continued_key(self.parent, *key, begin=self.begin) for words, key in KINDS.items()}
 
     def among(self, reported: Iterable[Published]) -> list[Published]:
         """What the paper reports of these arms, under their keys here."""
-        keys = {at(self.parent, *key): at(self.parent, *key, begin=self.begin) for key in KINDS.values()}
+        keys = {
+            continued_key(self.parent, *key): continued_key(self.parent, *key, begin=self.begin)
+            for key in KINDS.values()
+        }
         return [replace(one, arm=keys[one.arm]) for one in reported if one.arm in keys]
 
 
@@ -41,12 +44,12 @@ BEGUN = {arm: family.begin for family in FAMILIES for arm in family.arms.values(
 EVERY = tuple(arm for family in FAMILIES for arm in (family.parent, *family.arms.values()))
 
 
-def measured(tables: Tables) -> pl.DataFrame:
+def accuracy_rows(tables: Tables) -> pl.DataFrame:
     """Accuracy in % at the first and the last evaluation: arm, temperature, point, step, value, low, high, seeds.
 
     step: of the parent's run, the mean over seeds (a gated parent ends at steps of its own).
     """
-    rows = tagged(tables["evaluation"], EVERY)
+    rows = tag_arms(tables["evaluation"], EVERY)
     run = ("arm", "seed", "temperature")
     ends = {"start": pl.col("step").min(), "end": pl.col("step").max()}
     parts = [
@@ -59,15 +62,15 @@ def measured(tables: Tables) -> pl.DataFrame:
     return found.sort("arm", "temperature", "step")
 
 
-def drawn(found: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
+def started_families(found: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
     """The families of which a continued arm is there."""
     there = set(found["arm"])
     return [family for family in FAMILIES if family.parent in parents and there & set(family.arms.values())]
 
 
-def absent(tables: Tables, found: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
+def describe_absent(tables: Tables, found: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
     """A sentence for the continued arms that are not there, of the steps at which some are, or else of BEGIN."""
-    begun = {family.begin for family in drawn(found, parents)} or {BEGIN}
+    begun = {family.begin for family in started_families(found, parents)} or {BEGIN}
     families = [family for family in FAMILIES if family.parent in parents and family.begin in begun]
     arms = [arm for family in families for arm in family.arms.values()]
     lacking = [arm for arm in arms if arm not in set(found["arm"])]

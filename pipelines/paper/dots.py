@@ -6,16 +6,16 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.palette import style
-from pipelines.paper.panels import ENDS, styles
+from pipelines.paper.palette import arm_style
+from pipelines.paper.panels import ENDS, arm_styles
 from pipelines.paper.published import Published, in_words
-from pipelines.report.panels import PAPER, QUIET, looks, named, styled, tips
+from pipelines.report.panels import PAPER, QUIET, add_labels, add_tooltips, apply_style, arm_encodings
 
 LINE, WIDTH = 24, 420  # px
 THEIRS = "hollow: the paper's; filled: ours"
 
 
-def beside(
+def draw_beside(
     rows: pl.DataFrame,
     keys: Sequence[str],
     published: Sequence[Published],
@@ -24,7 +24,7 @@ def beside(
     domain: tuple[float, float],
 ) -> Any:
     """Ours filled with intervals, the paper's hollow; a line per arm, then per name of `others`, which we lack."""
-    arms = styles(keys)
+    arms = arm_styles(keys)
     order = [*(arm.label for arm in arms), *others]
     # Apart from the panel, so that a mark at 0 does not touch its name.
     left = alt.Axis(labelLimit=0, ticks=False, domain=False, offset=10)
@@ -33,9 +33,9 @@ def beside(
     def x(column: str) -> alt.X:
         return alt.X(f"{column}:Q", title=title, scale=alt.Scale(domain=domain))
 
-    look = looks(arms)
+    look = arm_encodings(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
-    ours = alt.Chart(named(rows, arms)).encode(y=y)
+    ours = alt.Chart(add_labels(rows, arms)).encode(y=y)
     words = [
         {"label": _name(one.arm, keys), "value": one.low, "whose": THEIRS, "paper": in_words(one)} for one in published
     ]
@@ -43,14 +43,14 @@ def beside(
     legend = alt.Legend(symbolStrokeColor=QUIET, symbolStrokeWidth=2, symbolFillColor="transparent")
     whose = alt.Shape("whose:N", title=None, scale=alt.Scale(domain=[THEIRS], range=["diamond"]), legend=legend)
     hollow = {"size": 100, "filled": True, "fill": PAPER, "stroke": QUIET, "strokeWidth": 2, "opacity": 1}
-    dot = tips(ours.mark_point(size=90, filled=True, opacity=1), ends=ENDS)
+    dot = add_tooltips(ours.mark_point(size=90, filled=True, opacity=1), ends=ENDS)
     chart = alt.layer(
         ours.mark_rule(strokeWidth=2.5).encode(x=x("low"), x2="high:Q", color=quiet["color"]),
         theirs.mark_point(**hollow).encode(x=x("value"), shape=whose),
         dot.encode(x=x("value"), **quiet),
     ).resolve_scale(shape="independent")
-    return styled(chart.properties(width=WIDTH, height=LINE * len(order)))
+    return apply_style(chart.properties(width=WIDTH, height=LINE * len(order)))
 
 
 def _name(arm: str, keys: Sequence[str]) -> str:
-    return style(arm).label if arm in keys or arm in ("sft", "opd", "rlvr") else arm
+    return arm_style(arm).label if arm in keys or arm in ("sft", "opd", "rlvr") else arm

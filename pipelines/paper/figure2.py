@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from pipelines.paper.item import Item, nothing
-from pipelines.paper.published import ANGLE, FIGURE2, LARGEST_ANGLE, NSS, of
-from pipelines.paper.spread import numbers, over_seeds
+from pipelines.paper.item import Item, draw_nothing
+from pipelines.paper.published import ANGLE, FIGURE2, LARGEST_ANGLE, NSS, find_published
+from pipelines.paper.spread import over_seeds, spread_numbers
 from pipelines.paper.trajectories import RUNS
 from pipelines.statistics import matrices
 from pipelines.store.objects import Store
@@ -13,19 +13,19 @@ from pipelines.studies.story import Drawing, Tables
 SHIFT = "shift of a singular value"
 
 
-def measured(tables: Tables) -> dict[str, pl.DataFrame]:
+def measure_figure(tables: Tables) -> dict[str, pl.DataFrame]:
     """By column of the figure: arm, side (of angles), index, value, low, high, seeds; in bf16 at the last step.
 
     Angles and drift as on their log axes: means and intervals of logarithms.
     """
-    one = pl.col("matrix") == pl.lit(matrices.representative(tables, RUNS), pl.String())
-    turned, shifted = matrices.final(tables, "rotation", RUNS), matrices.final(tables, "singular_shift", RUNS)
-    drifted = matrices.final(tables, "spectral_drift", RUNS)
+    one = pl.col("matrix") == pl.lit(matrices.representative_matrix(tables, RUNS), pl.String())
+    turned, shifted = matrices.final_rows(tables, "rotation", RUNS), matrices.final_rows(tables, "singular_shift", RUNS)
+    drifted = matrices.final_rows(tables, "spectral_drift", RUNS)
     runs = {
-        ANGLE: _exploded(turned.filter(one), "angles_deg", "side"),
-        SHIFT: _exploded(shifted.filter(one), "shifts"),
-        LARGEST_ANGLE: matrices.ordered(turned).select("arm", "seed", "side", index="place", value="max_deg"),
-        NSS: matrices.ordered(drifted).select("arm", "seed", index="place", value="nss"),
+        ANGLE: _explode_angles(turned.filter(one), "angles_deg", "side"),
+        SHIFT: _explode_angles(shifted.filter(one), "shifts"),
+        LARGEST_ANGLE: matrices.order_matrices(turned).select("arm", "seed", "side", index="place", value="max_deg"),
+        NSS: matrices.order_matrices(drifted).select("arm", "seed", index="place", value="nss"),
     }
     collected = dict(zip(runs, pl.collect_all(list(runs.values())), strict=True))
     return {
@@ -34,7 +34,7 @@ def measured(tables: Tables) -> dict[str, pl.DataFrame]:
     }
 
 
-def _exploded(rows: pl.LazyFrame, column: str, *keys: str) -> pl.LazyFrame:
+def _explode_angles(rows: pl.LazyFrame, column: str, *keys: str) -> pl.LazyFrame:
     """Lists by index from 1."""
     rows = rows.filter(pl.col(column).list.len() > 0)
     index = pl.int_ranges(1, pl.col(column).list.len() + 1)
@@ -42,9 +42,9 @@ def _exploded(rows: pl.LazyFrame, column: str, *keys: str) -> pl.LazyFrame:
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measured(tables)
+    found = measure_figure(tables)
     if all(rows.is_empty() for rows in found.values()):
-        return nothing("No run of the suite core is measured.")
+        return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import mosaic
 
     arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
@@ -53,7 +53,7 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
             found[ANGLE],
             "angles of one matrix (deg)",
             "index of the angle",
-            reported=of(FIGURE2, ANGLE),
+            reported=find_published(FIGURE2, ANGLE),
             log=True,
             sides=True,
         ),
@@ -62,13 +62,13 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
             found[LARGEST_ANGLE],
             "largest angle (deg)",
             "matrix",
-            reported=of(FIGURE2, LARGEST_ANGLE),
+            reported=find_published(FIGURE2, LARGEST_ANGLE),
             log=True,
             sides=True,
         ),
-        mosaic.Column(found[NSS], "NSS (no unit)", "matrix", reported=of(FIGURE2, NSS), log=True),
+        mosaic.Column(found[NSS], "NSS (no unit)", "matrix", reported=find_published(FIGURE2, NSS), log=True),
     ]
-    return Drawing(chart=mosaic.mosaic(columns, arms), numbers=_numbers(found))
+    return Drawing(chart=mosaic.draw_mosaic(columns, arms), numbers=_numbers(found))
 
 
 def _numbers(found: dict[str, pl.DataFrame]) -> pl.DataFrame:
@@ -82,7 +82,9 @@ def _numbers(found: dict[str, pl.DataFrame]) -> pl.DataFrame:
         (most, "largest angle of the matrix that turned most, input side", "deg", LARGEST_ANGLE),
         (drift, "NSS of the matrix that drifted most", "", NSS),
     )
-    return pl.concat([numbers(part, words, unit, of(FIGURE2, quantity)) for part, words, unit, quantity in parts])
+    return pl.concat(
+        [spread_numbers(part, words, unit, find_published(FIGURE2, quantity)) for part, words, unit, quantity in parts]
+    )
 
 
 ITEM = Item(

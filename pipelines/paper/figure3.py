@@ -2,13 +2,13 @@
 
 import polars as pl
 
-from pipelines.paper.item import Item, nothing
-from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, of
-from pipelines.paper.spread import numbers, over_seeds
+from pipelines.paper.item import Item, draw_nothing
+from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, find_published
+from pipelines.paper.spread import over_seeds, spread_numbers
 from pipelines.paper.trajectories import RUNS
 from pipelines.report import blocks
 from pipelines.statistics import matrices
-from pipelines.statistics.samples import mean
+from pipelines.statistics.samples import weighted_mean
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
@@ -17,36 +17,39 @@ SEED = 0  # of the maps
 OVERLAPS = {PRINCIPAL: "principal", LOW_MAGNITUDE: "low_magnitude"}
 
 
-def weight(tables: Tables) -> float | None:
+def nearest_weight(tables: Tables) -> float | None:
     """Of the masks that were measured, the weight nearest to the paper's."""
     known = tables["localization"].select(pl.col("alpha").unique()).collect()["alpha"].drop_nulls().to_list()
     return min(known, key=lambda alpha: abs(alpha - ALPHA), default=None)
 
 
-def measured(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
+def measure_figure(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
     """By quantity, in %: arm, value, low, high, seeds: the unweighted mean over matrices, in bf16 at the last step."""
-    rows = matrices.final(tables, "localization", RUNS).filter(pl.col("alpha") == alpha)
+    rows = matrices.final_rows(tables, "localization", RUNS).filter(pl.col("alpha") == alpha)
     columns = {DENSITY: (rows.filter(pl.col("mask") == "principal"), "density")}
     columns |= {name: (rows.filter(pl.col("mask") == mask), "overlap") for name, mask in OVERLAPS.items()}
     return {
-        name: over_seeds(part.group_by("arm", "seed").agg(value=100 * mean(column, "matrix")).collect())
+        name: over_seeds(part.group_by("arm", "seed").agg(value=100 * weighted_mean(column, "matrix")).collect())
         for name, (part, column) in columns.items()
     }
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    alpha = weight(tables)
-    found = {} if alpha is None else measured(tables, alpha)
+    alpha = nearest_weight(tables)
+    found = {} if alpha is None else measure_figure(tables, alpha)
     if alpha is None or all(rows.is_empty() for rows in found.values()):
-        return nothing("No run of the suite core is measured.")
+        return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import maps
 
-    shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.maps(tables, store, RUNS, alpha, SEED)
+    shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.sum_masks(tables, store, RUNS, alpha, SEED)
     arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
     absent = "The maps need the runs' weights, which are not in this store." if store else "The maps need a store."
-    told = [numbers(rows, f"{name}, mean over matrices", "%", of(FIGURE3, name)) for name, rows in found.items()]
+    told = [
+        spread_numbers(rows, f"{name}, mean over matrices", "%", find_published(FIGURE3, name))
+        for name, rows in found.items()
+    ]
     return Drawing(
-        chart=maps.figure(shown, found, arms, FIGURE3, 100 * alpha),
+        chart=maps.draw_maps(shown, found, arms, FIGURE3, 100 * alpha),
         numbers=pl.concat(told),
         absent=(absent,) if shown.is_empty() else (),
     )

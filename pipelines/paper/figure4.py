@@ -3,12 +3,12 @@
 import polars as pl
 
 from pipelines.paper import published
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE4, HILL, NORM, STABLE_RANK
-from pipelines.paper.spread import at_the_end, numbers, over_seeds
+from pipelines.paper.spread import at_the_end, over_seeds, spread_numbers
 from pipelines.paper.trajectories import RUNS, null_of
 from pipelines.statistics import beside
-from pipelines.statistics.series import aligned, progress
+from pipelines.statistics.series import align_progress, progress_rows
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
@@ -19,11 +19,11 @@ QUANTITIES = (  # name, axis title, unit in the table, log axis
 )
 
 
-def measured(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
+def measure_figure(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
     """By quantity: arm, view, progress, value, low, high, seeds of the runs, and the null's."""
     ranks = beside.stable_rank(tables["update_norm"], tables["nulls"], RUNS)
-    tails = beside.hill(tables["hill"], tables["nulls"], RUNS)
-    norms = progress("update_norm", tables["update_norm"], "frobenius", RUNS)
+    tails = beside.hill_beside_null(tables["hill"], tables["nulls"], RUNS)
+    norms = progress_rows("update_norm", tables["update_norm"], "frobenius", RUNS)
     pairs = {
         STABLE_RANK: (ranks.measured, ranks.null),
         NORM: (norms, norms.head(0)),
@@ -31,27 +31,30 @@ def measured(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
     }
     logs = {name: log for name, _, _, log in QUANTITIES}
     return {
-        name: (over_seeds(aligned(runs), "view", "progress", log=logs[name]), null_of(null, log=logs[name]))
+        name: (over_seeds(align_progress(runs), "view", "progress", log=logs[name]), null_of(null, log=logs[name]))
         for name, (runs, null) in pairs.items()
     }
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measured(tables)
+    found = measure_figure(tables)
     if all(runs.is_empty() for runs, _ in found.values()):
-        return nothing("No run of the suite core is measured.")
+        return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import grid
 
     arms = tuple(arm for arm in RUNS if any(arm in set(runs["arm"]) for runs, _ in found.values()))
     lines = [
-        grid.Line(title=title, arms=arms, runs=runs, null=null, reported=published.of(FIGURE4, name), log=log)
+        grid.Line(
+            title=title, arms=arms, runs=runs, null=null, reported=published.find_published(FIGURE4, name), log=log
+        )
         for name, title, _, log in QUANTITIES
         for runs, null in [found[name]]
     ]
     ends = [
-        numbers(at_the_end(found[name][0]), name, unit, published.of(FIGURE4, name)) for name, _, unit, _ in QUANTITIES
+        spread_numbers(at_the_end(found[name][0]), name, unit, published.find_published(FIGURE4, name))
+        for name, _, unit, _ in QUANTITIES
     ]
-    return Drawing(chart=grid.grid(lines), numbers=pl.concat(ends))
+    return Drawing(chart=grid.arrange_grid(lines), numbers=pl.concat(ends))
 
 
 ITEM = Item(

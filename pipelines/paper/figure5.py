@@ -2,36 +2,36 @@
 
 import polars as pl
 
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE5, SIMILARITY
-from pipelines.paper.spread import numbers, over_seeds
+from pipelines.paper.spread import over_seeds, spread_numbers
 from pipelines.paper.trajectories import RUNS, null_of
 from pipelines.statistics import beside
-from pipelines.statistics.series import aligned
+from pipelines.statistics.series import align_progress
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
 EARLY = 21  # % of the run: the first checkpoint at which the paper sees OPD
 
 
-def measured(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, float]:
+def measure_figure(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, float]:
     """Sim_16 of the runs and of the null (columns arm, view, progress, value, low, high, seeds), and chance."""
-    both = beside.locking(tables["locking"], tables["nulls"], RUNS)
+    both = beside.locking_beside_null(tables["locking"], tables["nulls"], RUNS)
     rows = tables["locking"].filter(pl.col("side") == "input", pl.col("k") == beside.SIMILARITY_K)
     chance = rows.select(pl.col("chance").mean()).collect().item()
-    return over_seeds(aligned(both.measured), "view", "progress"), null_of(both.null, log=False), chance
+    return over_seeds(align_progress(both.measured), "view", "progress"), null_of(both.null, log=False), chance
 
 
-def early(pooled: pl.DataFrame) -> pl.DataFrame:
+def nearest_early(pooled: pl.DataFrame) -> pl.DataFrame:
     """Each line at the share nearest to `EARLY`."""
     away = (pl.col("progress") - EARLY).abs()
     return pooled.sort("arm", "view", away, "progress").unique(["arm", "view"], keep="first", maintain_order=True)
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    runs, null, chance = measured(tables)
+    runs, null, chance = measure_figure(tables)
     if runs.is_empty():
-        return nothing("No run of the suite core is measured at more than one step.")
+        return draw_nothing("No run of the suite core is measured at more than one step.")
     from pipelines.paper import grid
 
     line = grid.Line(
@@ -42,12 +42,12 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
         floor=(chance, "chance"),
         domain=(0, 1),
     )
-    near = early(runs)
+    near = nearest_early(runs)
     shares = {row["arm"]: f"at {row['progress']:.0f} %" for row in near.iter_rows(named=True)}
     told = "; ".join(f"{arm} {share}" for arm, share in shares.items())
     return Drawing(
-        chart=grid.grid([line]),
-        numbers=numbers(near.drop("progress"), f"{SIMILARITY} early ({told})", "", FIGURE5),
+        chart=grid.arrange_grid([line]),
+        numbers=spread_numbers(near.drop("progress"), f"{SIMILARITY} early ({told})", "", FIGURE5),
     )
 
 

@@ -3,9 +3,9 @@
 import polars as pl
 
 from pipelines.paper import confinement
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import ACCURACY, FIGURE6
-from pipelines.paper.spread import numbers
+from pipelines.paper.spread import spread_numbers
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
@@ -14,18 +14,18 @@ TEMPERATURE = 1.0
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = confinement.measured(tables).filter(pl.col("temperature") == TEMPERATURE)
-    families, absent = confinement.drawn(found, PARENTS), confinement.absent(tables, found, PARENTS)
+    found = confinement.accuracy_rows(tables).filter(pl.col("temperature") == TEMPERATURE)
+    families, absent = confinement.started_families(found, PARENTS), confinement.describe_absent(tables, found, PARENTS)
     if not families:
-        return nothing(*absent)
+        return draw_nothing(*absent)
     from pipelines.paper import resumed
 
     arms = [arm for family in families for arm in family.arms.values()]
     ends = found.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
     reported = [one for family in families for one in family.among(FIGURE6)]
     return Drawing(
-        chart=resumed.figure([(found, f"accuracy at T={TEMPERATURE:g} (%)")], families, FIGURE6),
-        numbers=numbers(ends, f"final {ACCURACY} at T={TEMPERATURE:g}", "%", reported),
+        chart=resumed.draw_resumed([(found, f"accuracy at T={TEMPERATURE:g} (%)")], families, FIGURE6),
+        numbers=spread_numbers(ends, f"final {ACCURACY} at T={TEMPERATURE:g}", "%", reported),
         absent=absent,
     )
 

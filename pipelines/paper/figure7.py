@@ -1,24 +1,24 @@
 """Figure 7: stable rank of the update with fewer tokens, the teacher's rollouts and mixed objectives."""
 
 from pipelines.paper import variants
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE7, STABLE_RANK
-from pipelines.paper.spread import at_the_end, numbers
+from pipelines.paper.spread import at_the_end, spread_numbers
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = variants.measured(tables, STABLE_RANK)
-    groups, absent = variants.drawn(found), variants.absent(tables, found)
+    found = variants.measure_variants(tables, STABLE_RANK)
+    groups, absent = variants.started_groups(found), variants.describe_absent(tables, found)
     if not groups:
-        return nothing(*absent)
+        return draw_nothing(*absent)
     from pipelines.paper import grid
 
-    lines = [variants.line(group, found, "stable rank (no unit)", FIGURE7) for group in groups]
+    lines = [variants.draw_row(group, found, "stable rank (no unit)", FIGURE7) for group in groups]
     return Drawing(
-        chart=grid.stacked(lines),
-        numbers=numbers(at_the_end(found), STABLE_RANK, "", FIGURE7),
+        chart=grid.stack_rows(lines),
+        numbers=spread_numbers(at_the_end(found), STABLE_RANK, "", FIGURE7),
         absent=absent,
     )
 

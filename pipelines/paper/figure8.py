@@ -3,23 +3,23 @@
 import polars as pl
 
 from pipelines.paper import confinement
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import ACCURACY, FIGURE8
-from pipelines.paper.spread import numbers
+from pipelines.paper.spread import spread_numbers
 from pipelines.paper.suites import PARENTS
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
 
-def sampling(temperature: float) -> str:
+def describe_sampling(temperature: float) -> str:
     return "greedy" if temperature == 0 else f"T={temperature:g}"
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found, parents = confinement.measured(tables), tuple(PARENTS)
-    families, absent = confinement.drawn(found, parents), confinement.absent(tables, found, parents)
+    found, parents = confinement.accuracy_rows(tables), tuple(PARENTS)
+    families, absent = confinement.started_families(found, parents), confinement.describe_absent(tables, found, parents)
     if not families:
-        return nothing(*absent)
+        return draw_nothing(*absent)
     from pipelines.paper import resumed
 
     arms = [arm for family in families for arm in family.arms.values()]
@@ -27,9 +27,11 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
     rows, told = [], []
     for temperature in sorted(found["temperature"].unique(), reverse=True):
         mine = pl.col("temperature") == temperature
-        rows.append((found.filter(mine), f"{ACCURACY}, {sampling(temperature)} (%)"))
-        told.append(numbers(ends.filter(mine), f"final {ACCURACY}, {sampling(temperature)}", "%", ()))
-    return Drawing(chart=resumed.figure(rows, families, (), ranges=FIGURE8), numbers=pl.concat(told), absent=absent)
+        rows.append((found.filter(mine), f"{ACCURACY}, {describe_sampling(temperature)} (%)"))
+        told.append(spread_numbers(ends.filter(mine), f"final {ACCURACY}, {describe_sampling(temperature)}", "%", ()))
+    return Drawing(
+        chart=resumed.draw_resumed(rows, families, (), ranges=FIGURE8), numbers=pl.concat(told), absent=absent
+    )
 
 
 ITEM = Item(

@@ -3,9 +3,9 @@
 import polars as pl
 
 from pipelines.paper import variants
-from pipelines.paper.item import Item, nothing
-from pipelines.paper.published import FIGURE9, HILL, NORM, of
-from pipelines.paper.spread import at_the_end, numbers
+from pipelines.paper.item import Item, draw_nothing
+from pipelines.paper.published import FIGURE9, HILL, NORM, find_published
+from pipelines.paper.spread import at_the_end, spread_numbers
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
@@ -13,18 +13,23 @@ QUANTITIES = ((NORM, "norm (weight units)", "weight units"), (HILL, "Hill index 
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = {name: variants.measured(tables, name) for name, _, _ in QUANTITIES}
-    absent = variants.absent(tables, found[NORM])
-    groups = variants.drawn(found[NORM])
+    found = {name: variants.measure_variants(tables, name) for name, _, _ in QUANTITIES}
+    absent = variants.describe_absent(tables, found[NORM])
+    groups = variants.started_groups(found[NORM])
     if not groups:
-        return nothing(*absent)
+        return draw_nothing(*absent)
     from pipelines.paper import grid
 
     lines = [
-        variants.line(group, found[name], title, of(FIGURE9, name)) for group in groups for name, title, _ in QUANTITIES
+        variants.draw_row(group, found[name], title, find_published(FIGURE9, name))
+        for group in groups
+        for name, title, _ in QUANTITIES
     ]
-    ends = [numbers(at_the_end(found[name]), name, unit, of(FIGURE9, name)) for name, _, unit in QUANTITIES]
-    return Drawing(chart=grid.stacked(lines), numbers=pl.concat(ends), absent=absent)
+    ends = [
+        spread_numbers(at_the_end(found[name]), name, unit, find_published(FIGURE9, name))
+        for name, _, unit in QUANTITIES
+    ]
+    return Drawing(chart=grid.stack_rows(lines), numbers=pl.concat(ends), absent=absent)
 
 
 ITEM = Item(

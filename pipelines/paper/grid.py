@@ -7,10 +7,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.panels import ENDS, shared, styles
+from pipelines.paper.panels import ENDS, arm_styles, shared_axis
 from pipelines.paper.published import Published
-from pipelines.paper.strip import strip
-from pipelines.report.panels import VIEW_TITLES, Axis, columns, curves, styled
+from pipelines.paper.strip import draw_strip
+from pipelines.report.panels import VIEW_TITLES, Axis, apply_style, arrange_columns, draw_curves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,57 +28,57 @@ class Line:
     head: str = ""  # over the row and those after it with the same arms, for `stacked`
 
 
-def grid(lines: Sequence[Line]) -> Any:
+def arrange_grid(lines: Sequence[Line]) -> Any:
     """Rows with the same arms, one legend, and one axis along each row."""
-    views, panels = viewed(lines), []
+    views, panels = present_views(lines), []
     reported = any(line.reported for line in lines)
     for line in lines:
         known = [line.runs] if line.null is None else [line.runs, line.null]
-        axis = shared(line.title, known, line.reported, log=line.log)
+        axis = shared_axis(line.title, known, line.reported, log=line.log)
         if line.domain is not None:
             axis = Axis(title=line.title, log=line.log, domain=line.domain)
         for view in views:
             panels.append(_panel(line, view, axis, labels=view == views[0], below=line is lines[-1]))
         if reported:
-            panels.append(strip(line.reported, line.arms, axis))
-    return styled(columns(panels, len(views) + reported))
+            panels.append(draw_strip(line.reported, line.arms, axis))
+    return apply_style(arrange_columns(panels, len(views) + reported))
 
 
-def stacked(lines: Sequence[Line]) -> Any:
+def stack_rows(lines: Sequence[Line]) -> Any:
     """Rows with arms of their own: a legend over each block of rows, and an axis per panel, fitted to it.
 
     Arms that differ by percents cannot be told apart on an axis that holds bf16's beginning and the paper's levels.
     """
-    views, blocks = viewed(lines), []
+    views, blocks = present_views(lines), []
     for arms in dict.fromkeys(line.arms for line in lines):
         mine, panels = [line for line in lines if line.arms == arms], []
         reported = any(line.reported for line in mine)
         for line in mine:
             for view in views:
-                axis = shared(line.title, [line.runs.filter(pl.col("view") == view)], zero=False)
+                axis = shared_axis(line.title, [line.runs.filter(pl.col("view") == view)], zero=False)
                 panels.append(_panel(line, view, axis, labels=True, below=line is mine[-1]))
             if reported:
-                axis = shared(line.title, [], line.reported, zero=False)
-                panels.append(strip(line.reported, arms, axis, labels=True))
+                axis = shared_axis(line.title, [], line.reported, zero=False)
+                panels.append(draw_strip(line.reported, arms, axis, labels=True))
         title = alt.TitleParams(mine[0].head, anchor="start", fontWeight="bold")
-        blocks.append(columns(panels, len(views) + reported, title=title))
+        blocks.append(arrange_columns(panels, len(views) + reported, title=title))
     looks = alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
-    return styled(alt.vconcat(*blocks, spacing=22, resolve=alt.Resolve(scale=looks)), room=ROOM)
+    return apply_style(alt.vconcat(*blocks, spacing=22, resolve=alt.Resolve(scale=looks)), room=ROOM)
 
 
 ROOM = 40  # px of the labels to the left of a panel that has an axis of its own
 
 
-def viewed(lines: Sequence[Line]) -> list[str]:
+def present_views(lines: Sequence[Line]) -> list[str]:
     """The views that have rows."""
     return [view for view in VIEW_TITLES if any(view in set(line.runs["view"]) for line in lines)]
 
 
 def _panel(line: Line, view: str, axis: Axis, *, labels: bool, below: bool) -> Any:
     mine = pl.col("view") == view
-    return curves(
+    return draw_curves(
         line.runs.filter(mine).drop("view", "seeds"),
-        styles(line.arms),
+        arm_styles(line.arms),
         axis,
         title=VIEW_TITLES[view],
         ends=ENDS,

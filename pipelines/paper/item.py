@@ -11,7 +11,7 @@ import polars as pl
 from pipelines.paper.arms import label
 from pipelines.paper.published import Published
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import spell, studies
+from pipelines.studies.catalog import list_studies, study_arg
 from pipelines.studies.story import Drawing, Tables
 
 NUMBERS = pl.Schema(
@@ -46,11 +46,11 @@ class Item:
         """Everything the paper reports of it, in words."""
         quantities: dict[str, list[str]] = {}
         for number in self.published:
-            quantities.setdefault(number.quantity, []).append(f"{label(number.arm)} {number.told}")
+            quantities.setdefault(number.quantity, []).append(f"{label(number.arm)} {number.describe}")
         return "; ".join(f"{quantity}: {', '.join(values)}" for quantity, values in quantities.items()) + "."
 
 
-def nothing(*absent: str) -> Drawing:
+def draw_nothing(*absent: str) -> Drawing:
     return Drawing(chart=None, numbers=pl.DataFrame(schema=NUMBERS), absent=absent)
 
 
@@ -60,8 +60,8 @@ def to_run(tables: Tables, suite: str, arms: Sequence[str]) -> str:
     names = [] if rows is None else rows.select(pl.col("study").unique()).collect()["study"].to_list()
     if len(names) != 1:
         return "the tables are not those of one study"
-    study = studies().get(names[0])
+    study = list_studies().get(names[0])
     has = set() if study is None else {recipe.name for recipe in study.suites.get(suite, ())}
     if has.isdisjoint(f"{names[0]}.{arm}" for arm in arms):
         return f"the study {names[0]} has no such arms"
-    return f"opd study run {spell(names[0])} --suite {suite}"
+    return f"opd study run {study_arg(names[0])} --suite {suite}"

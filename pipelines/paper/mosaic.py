@@ -7,10 +7,21 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.palette import style
-from pipelines.paper.panels import ENDS, shared
+from pipelines.paper.palette import arm_style
+from pipelines.paper.panels import ENDS, shared_axis
 from pipelines.paper.published import Published
-from pipelines.report.panels import INK, QUIET, TEXT, Axis, columns, headed, named, styled, tips, written
+from pipelines.report.panels import (
+    INK,
+    QUIET,
+    TEXT,
+    Axis,
+    add_labels,
+    add_title,
+    add_tooltips,
+    apply_style,
+    arrange_columns,
+    written_axis,
+)
 
 WIDTH, HEIGHT = 175, 125  # px of a panel
 SIDES = {"input": "input side (right)", "output": "output side (left)"}
@@ -28,17 +39,17 @@ class Column:
     sides: bool = False
 
 
-def panel(column: Column, arm: str, *, last: bool) -> Any:
-    axis = shared("", [column.data], column.reported, log=column.log)
+def draw_panel(column: Column, arm: str, *, last: bool) -> Any:
+    axis = shared_axis("", [column.data], column.reported, log=column.log)
     if not column.log:  # shifts of arms differ by orders of magnitude, and have signs
-        axis = shared("", [column.data.filter(pl.col("arm") == arm)])
-    rows, look = column.data.filter(pl.col("arm") == arm), style(arm)
+        axis = shared_axis("", [column.data.filter(pl.col("arm") == arm)])
+    rows, look = column.data.filter(pl.col("arm") == arm), arm_style(arm)
     if not column.sides:
         rows = rows.with_columns(side=pl.lit("input"))
-    rows = named(rows.drop("seeds").with_columns(pl.col("side").replace(SIDES)), [look])
+    rows = add_labels(rows.drop("seeds").with_columns(pl.col("side").replace(SIDES)), [look])
     ends = (1, max(2, int(column.data["index"].max() or 2)))  # type: ignore[arg-type]
     scale = alt.Scale(domain=ends, nice=False)
-    x = alt.X("index:Q", scale=scale, title=column.along, axis=written(last, tickCount=4, format="d"))
+    x = alt.X("index:Q", scale=scale, title=column.along, axis=written_axis(last, tickCount=4, format="d"))
     layers = [layer for one in column.reported if one.arm == arm for layer in _reported(one, axis)]
     base = alt.Chart(rows).encode(x=x)
     banded = base.mark_area(opacity=0.2, clip=True, color=look.color)
@@ -51,8 +62,8 @@ def panel(column: Column, arm: str, *, last: bool) -> Any:
         line = line.encode(strokeDash=alt.StrokeDash("side:N", title=None, scale=sides, legend=legend))
     layers.append(line)
     spots = base.mark_point(size=30, opacity=0, filled=True, stroke="transparent", strokeWidth=10, color=look.color)
-    layers.append(tips(spots, *(["side"] if column.sides else []), "index", ends=ENDS).encode(y=axis.y()))
-    return headed(f"{look.label}: {column.title}", *layers, width=WIDTH, height=HEIGHT)
+    layers.append(add_tooltips(spots, *(["side"] if column.sides else []), "index", ends=ENDS).encode(y=axis.y()))
+    return add_title(f"{look.label}: {column.title}", *layers, width=WIDTH, height=HEIGHT)
 
 
 def _reported(one: Published, axis: Axis) -> list[Any]:
@@ -66,7 +77,7 @@ def _reported(one: Published, axis: Axis) -> list[Any]:
     return [spot.mark_rect(color=QUIET, opacity=0.3).encode(y=axis.y("low"), y2="high:Q"), word]
 
 
-def mosaic(wanted: Sequence[Column], arms: Sequence[str]) -> Any:
+def draw_mosaic(wanted: Sequence[Column], arms: Sequence[str]) -> Any:
     """Every panel says its arm and its quantity, so that none needs its row or column to be read."""
-    panels = [panel(column, arm, last=arm == arms[-1]) for arm in arms for column in wanted]
-    return styled(columns(panels, len(wanted), spacing=10))
+    panels = [draw_panel(column, arm, last=arm == arms[-1]) for arm in arms for column in wanted]
+    return apply_style(arrange_columns(panels, len(wanted), spacing=10))

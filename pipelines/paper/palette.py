@@ -33,7 +33,7 @@ DARKER = {"own": 0.4, "random": 0.65, "start": 0.75}  # how far to black
 
 
 @cache
-def style(key: str) -> Arm:
+def arm_style(key: str) -> Arm:
     """The look of an arm; outside core its label is its key."""
     if key in BY_KEY:
         return BY_KEY[key]
@@ -50,7 +50,7 @@ def style(key: str) -> Arm:
 
 
 def _continued(key: str, parent: str, basis: str | None) -> Arm:
-    color = style(parent).color
+    color = arm_style(parent).color
     if basis is None:
         return _arm(key, color, 0)
     mark = 1 + list(DARKER).index(basis) if basis in DARKER else 4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from pipelines.paper.palette import style
+from pipelines.paper.palette import arm_style
 from pipelines.paper.published import Published
 from pipelines.report.panels import Axis
 from pipelines.studies.story import Arm
@@ -15,11 +15,11 @@ from pipelines.studies.story import Arm
 ENDS = "95 % interval"
 
 
-def styles(keys: Sequence[str]) -> list[Arm]:
-    return [style(key) for key in keys]
+def arm_styles(keys: Sequence[str]) -> list[Arm]:
+    return [arm_style(key) for key in keys]
 
 
-def shared(
+def shared_axis(
     title: str,
     frames: Sequence[pl.DataFrame],
     reported: Sequence[Published] = (),

@@ -12,7 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 RGB, RGBA, NONE, SUB = 2, 6, 0, 1  # colour types and line filters of the format
 
 
-def packed(png: bytes) -> bytes:
+def pack_png(png: bytes) -> bytes:
     """`png` as opaque RGB without filters, at the highest compression; as it is where it is of another kind."""
     chunks = list(_chunks(png))
     (header,) = [data for kind, data in chunks if kind == b"IHDR"]

@@ -24,7 +24,7 @@ class Published:
     ends: Literal["low", "high"] | None = None  # of a range that a run passes through, where it arrives
 
     @property
-    def told(self) -> str:
+    def describe(self) -> str:
         """The words with how they are known, unless the paper states them."""
         hows = {"stated": "", "source": " (LaTeX source)", "axis": " (axis ticks)"}
         return self.words + hows[self.known]
@@ -32,7 +32,7 @@ class Published:
 
 def in_words(one: Published) -> str:
     """What the page shows of a mark of the paper's."""
-    return f"{label(one.arm)}: {one.told}"
+    return f"{label(one.arm)}: {one.describe}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"
@@ -144,6 +144,6 @@ FIGURE9 = (
 )
 
 
-def of(published: Sequence[Published], quantity: str) -> list[Published]:
+def find_published(published: Sequence[Published], quantity: str) -> list[Published]:
     """What is published of one quantity."""
     return [one for one in published if one.quantity == quantity]

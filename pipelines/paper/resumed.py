@@ -7,17 +7,29 @@ import altair as alt
 import polars as pl
 
 from pipelines.paper.confinement import EVERY, Family
-from pipelines.paper.palette import style
-from pipelines.paper.panels import ENDS, styles
+from pipelines.paper.palette import arm_style
+from pipelines.paper.panels import ENDS, arm_styles
 from pipelines.paper.published import BENCHMARKS, Published
-from pipelines.paper.strip import SLOT, strip
-from pipelines.report.panels import HEIGHT, INK, QUIET, Axis, columns, headed, looks, named, styled, tips, written
+from pipelines.paper.strip import SLOT, draw_strip
+from pipelines.report.panels import (
+    HEIGHT,
+    INK,
+    QUIET,
+    Axis,
+    add_labels,
+    add_title,
+    add_tooltips,
+    apply_style,
+    arm_encodings,
+    arrange_columns,
+    written_axis,
+)
 
 APART = 0.03  # of the axis: between ends that are reached at one step
 ACCURACY = (0.0, 100.0)  # %
 
 
-def figure(
+def draw_resumed(
     rows: Sequence[tuple[pl.DataFrame, str]],
     families: Sequence[Family],
     reported: Sequence[Published],
@@ -31,13 +43,13 @@ def figure(
             last, labels = place == len(rows) - 1, family is families[0]
             panels.append(_panel(measured, family, axis, last=last, labels=labels))
             if mine := family.among(reported):
-                panels.append(strip(mine, list(family.arms.values()), axis))
+                panels.append(draw_strip(mine, list(family.arms.values()), axis))
         count = count or len(panels)
-    chart = columns(panels, count, spacing=12)
+    chart = arrange_columns(panels, count, spacing=12)
     if ranges:
         bars = [_ranges(ranges, arm) for arm in dict.fromkeys(one.arm for one in ranges)]
-        chart = alt.vconcat(chart, columns(bars, len(bars)), spacing=14)
-    return styled(chart, legends=1)
+        chart = alt.vconcat(chart, arrange_columns(bars, len(bars)), spacing=14)
+    return apply_style(chart, legends=1)
 
 
 def _panel(measured: pl.DataFrame, family: Family, axis: Axis, *, last: bool, labels: bool) -> Any:
@@ -49,19 +61,19 @@ def _panel(measured: pl.DataFrame, family: Family, axis: Axis, *, last: bool, la
     shifted = pl.col("step") + ends * pl.col("arm").replace_strict(shifts, default=0.0, return_dtype=pl.Float64())
     rows = measured.with_columns(step=shifted, kind=pl.col("arm").replace_strict(words, default=None)).drop("seeds")
     scale = alt.Scale(domain=(0, longest * (1 + APART * len(words))), nice=False)
-    x = alt.X("step:Q", title="step of the parent's run", scale=scale, axis=written(last, tickCount=5, format="d"))
-    color = looks(styles(EVERY))["color"].legend(None)
+    x = alt.X("step:Q", title="step of the parent's run", scale=scale, axis=written_axis(last, tickCount=5, format="d"))
+    color = arm_encodings(arm_styles(EVERY))["color"].legend(None)
     shape = alt.Shape(
         "kind:N",
         title=None,
-        scale=alt.Scale(domain=list(family.arms), range=[style(arm).shape for arm in family.arms.values()]),
+        scale=alt.Scale(domain=list(family.arms), range=[arm_style(arm).shape for arm in family.arms.values()]),
         legend=alt.Legend(symbolFillColor=INK, symbolStrokeColor=INK),
     )
     y = axis.y(labels=labels)
-    own = named(rows.filter(pl.col("arm").is_in(arms)), styles(arms))
+    own = add_labels(rows.filter(pl.col("arm").is_in(arms)), arm_styles(arms))
     continued = alt.Chart(own).encode(x=x, color=color)
     stop = alt.Chart(own.filter(pl.col("point") == "end")).encode(x=x, color=color)
-    parent = named(rows.filter(pl.col("arm") == family.parent), styles([family.parent]))
+    parent = add_labels(rows.filter(pl.col("arm") == family.parent), arm_styles([family.parent]))
     whole = alt.Chart(parent).encode(x=x, y=y, color=color)
     begin = alt.Chart(pl.DataFrame({"step": [family.begin]})).encode(x=x)
     layers = [
@@ -72,9 +84,11 @@ def _panel(measured: pl.DataFrame, family: Family, axis: Axis, *, last: bool, la
         ),
         continued.mark_line(strokeWidth=2.2).encode(y=y),
         stop.mark_rule(strokeWidth=2.5).encode(y=axis.y("low", labels=labels), y2="high:Q"),
-        tips(continued.mark_point(size=80, filled=True, opacity=1), "point", ends=ENDS).encode(y=y, shape=shape),
+        add_tooltips(continued.mark_point(size=80, filled=True, opacity=1), "point", ends=ENDS).encode(
+            y=y, shape=shape
+        ),
     ]
-    return headed(style(family.parent).label, *layers)
+    return add_title(arm_style(family.parent).label, *layers)
 
 
 def _ranges(ranges: Sequence[Published], arm: str) -> Any:
@@ -83,6 +97,6 @@ def _ranges(ranges: Sequence[Published], arm: str) -> Any:
     axis = Axis(title="paper's axis (%)", domain=ACCURACY)
     ticks = alt.Axis(labelAngle=-40, labelLimit=0)
     x = alt.X("benchmark:N", sort=list(BENCHMARKS), title=None, axis=ticks)
-    bar = alt.Chart(pl.DataFrame(rows)).mark_bar(width=SLOT * 0.7, opacity=0.5, color=style(arm).color)
+    bar = alt.Chart(pl.DataFrame(rows)).mark_bar(width=SLOT * 0.7, opacity=0.5, color=arm_style(arm).color)
     bar = bar.encode(x=x, y=axis.y("low"), y2="high:Q")
-    return headed(f"{style(arm).label}, the paper", bar, height=HEIGHT * 7 // 10)
+    return add_title(f"{arm_style(arm).label}, the paper", bar, height=HEIGHT * 7 // 10)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipelines.paper.item import NUMBERS
-from pipelines.paper.palette import style
+from pipelines.paper.palette import arm_style
 from pipelines.paper.published import Published
-from pipelines.statistics.intervals import interval
+from pipelines.statistics.intervals import student_interval
 
 
 def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFrame:
@@ -22,7 +22,7 @@ def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFram
         runs = runs.filter(pl.col("value") > 0).with_columns(pl.col("value").log())
     found = []
     for group, rows in runs.group_by("arm", *keys, maintain_order=True):
-        one = interval(rows["value"].to_list())
+        one = student_interval(rows["value"].to_list())
         ends = (one.mean, one.low, one.high)
         shown = tuple(None if end is None else math.exp(end) if log else end for end in ends)
         found.append((*group, *shown, one.n))
@@ -31,14 +31,14 @@ def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFram
     return pl.DataFrame(found, schema=kinds | numbers, orient="row")
 
 
-def numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequence[Published]) -> pl.DataFrame:
+def spread_numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequence[Published]) -> pl.DataFrame:
     """`over_seeds`, with or without a column view, as rows of NUMBERS beside what is published of each arm.
 
     unit: in words, empty for a ratio.
     """
     arms = pooled["arm"].unique().to_list()
-    labels = {arm: style(arm).label for arm in arms}
-    told = {arm: "; ".join(one.told for one in reported if one.arm == arm) for arm in arms}
+    labels = {arm: arm_style(arm).label for arm in arms}
+    told = {arm: "; ".join(one.describe for one in reported if one.arm == arm) for arm in arms}
     return pooled.select(
         quantity=pl.lit(f"{words} ({unit})" if unit else words),
         arm=pl.col("arm").replace_strict(labels, return_dtype=pl.String()),

@@ -7,7 +7,7 @@ from pipelines.paper.claims import CLAIMS
 from pipelines.paper.items import ITEMS
 from pipelines.paper.suites import SUITES
 from pipelines.statistics.metrics import ACCURACY, ROTATION, SIMILARITY, STABLE_RANK, UNCHANGED
-from pipelines.statistics.numbers import quantity
+from pipelines.statistics.numbers import format_quantity
 from pipelines.studies.story import Sizes, Story
 
 SIZES = Sizes(
@@ -27,7 +27,7 @@ LIMITS = (
 )
 
 
-def lines(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
+def result_sentence(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
     """The result in one sentence: how many times as far SFT turns as OPD and RLVR, and what the offline twin says."""
     rotation = ROTATION["bf16"].words
     turned = {
@@ -46,8 +46,8 @@ def lines(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
     if twin.is_empty():
         return [f"{sentence}."]
     same = twin.filter(pl.col("holds").is_null()).height
-    own = quantity(turned["opd"], "deg")
-    other = quantity(turned["sft-matched"], "deg") if "sft-matched" in turned else "the same"
+    own = format_quantity(turned["opd"], "deg")
+    other = format_quantity(turned["sft-matched"], "deg") if "sft-matched" in turned else "the same"
     return [
         f"{sentence}; but offline SFT with OPD's start, rate and batch turns them as far as OPD does ({other} and "
         f"{own}): {same} of {twin.height} measures do not tell the two apart."
@@ -65,7 +65,7 @@ STORY = Story(
     remarks=REMARKS,
     headline=(UNCHANGED, ROTATION["bf16"], STABLE_RANK["master"], SIMILARITY["master", 25], ACCURACY),
     lead="locking",
-    lines=lines,
+    lines=result_sentence,
     exhibits=ITEMS,
     sizes=SIZES,
     references={"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"},

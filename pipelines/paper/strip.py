@@ -9,9 +9,9 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.paper.panels import styles
+from pipelines.paper.panels import arm_styles
 from pipelines.paper.published import Published, in_words
-from pipelines.report.panels import PAPER, Axis, headed, looks, named
+from pipelines.report.panels import PAPER, Axis, add_labels, add_title, arm_encodings
 
 SLOT = 22  # px of one arm
 SCHEMA = {
@@ -25,7 +25,7 @@ SCHEMA = {
 SHAPES = {"high": "triangle-up", "low": "triangle-down"}
 
 
-def strip(
+def draw_strip(
     reported: Sequence[Published], keys: Sequence[str], axis: Axis, *, title: str = "paper", labels: bool = False
 ) -> Any:
     """On `axis`, which the panels to the left share; labels: written out, for an axis of its own."""
@@ -40,8 +40,8 @@ def strip(
         schema=SCHEMA,
         orient="row",
     )
-    arms = styles(keys)
-    shown, color = named(rows, arms), looks(arms)["color"]
+    arms = arm_styles(keys)
+    shown, color = add_labels(rows, arms), arm_encodings(arms)["color"]
     there = [arm.label for arm in arms if arm.key in set(rows["arm"])]
     x = alt.X("label:N", sort=there, axis=None)
     ranged, single = pl.col("low") < pl.col("high"), pl.col("low") == pl.col("high")
@@ -56,4 +56,4 @@ def strip(
     # Filled with paper, so that grid lines do not run through it.
     hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "strokeWidth": 2.2, "opacity": 1}
     layers.append(drawn(shown.filter(single), "low").mark_point(**hollow))
-    return headed(title, *layers, width=SLOT * max(2, len(there)))
+    return add_title(title, *layers, width=SLOT * max(2, len(there)))

@@ -47,14 +47,17 @@ SWEPT = ("opd", "sft")  # parents of which one factor at a time is varied
 MODES = ("update", "compressed", "matched")  # what is confined, in place of the gradient
 
 
-def at(parent: str, *words: str, begin: int = BEGIN) -> str:
+def continued_key(parent: str, *words: str, begin: int = BEGIN) -> str:
     """The key of a continued arm: at("opd", "own16") is opd-at20-own16."""
     return "-".join((f"{parent}-at{begin}", *words))
 
 
 def _both(*words: str) -> tuple[str, ...]:
     """The arms of both studies that are taken up again."""
-    return (*(at(parent, *words) for parent in PARENTS), *(at(parent, *words, begin=SOON) for parent in SWEPT))
+    return (
+        *(continued_key(parent, *words) for parent in PARENTS),
+        *(continued_key(parent, *words, begin=SOON) for parent in SWEPT),
+    )
 
 
 INTERVENTIONS = Suite(
@@ -79,32 +82,32 @@ INTERVENTIONS = Suite(
         ),
         Group(
             name="Basis of the start",
-            arms=tuple(at(parent, "start16") for parent in PARENTS),
+            arms=tuple(continued_key(parent, "start16") for parent in PARENTS),
             differs="the leading 16 right singular vectors of the weights that the arm began with.",
         ),
         Group(
             name="Another arm's basis",
-            arms=tuple(at(parent, f"{other}16") for parent, other in PARENTS.items()),
+            arms=tuple(continued_key(parent, f"{other}16") for parent, other in PARENTS.items()),
             differs="the leading 16 right singular vectors of another arm's update at that step.",
         ),
         Group(
             name="Rank",
-            arms=tuple(at(parent, f"own{rank}") for parent in SWEPT for rank in (4, 64)),
+            arms=tuple(continued_key(parent, f"own{rank}") for parent in SWEPT for rank in (4, 64)),
             differs="4 or 64 directions in place of 16.",
         ),
         Group(
             name="Begin",
-            arms=tuple(at(parent, "own16", begin=begin) for parent in SWEPT for begin in (5, 50)),
+            arms=tuple(continued_key(parent, "own16", begin=begin) for parent in SWEPT for begin in (5, 50)),
             differs=f"taken up, and confined, from step 5 or 50 on in place of {BEGIN}.",
         ),
         Group(
             name="Both sides",
-            arms=tuple(at(parent, "own16", "both") for parent in SWEPT),
+            arms=tuple(continued_key(parent, "own16", "both") for parent in SWEPT),
             differs="the leading 16 output directions as well.",
         ),
         Group(
             name="What is confined",
-            arms=tuple(at(parent, "own16", mode) for parent in SWEPT for mode in MODES),
+            arms=tuple(continued_key(parent, "own16", mode) for parent in SWEPT for mode in MODES),
             differs="the optimizer's step too (update), or an optimizer of the 16 coefficients alone (compressed; "
             "matched: with steps as long as those of whole matrices), in place of the gradient, which Adam's scaling "
             "lets leak.",

@@ -3,34 +3,34 @@
 import polars as pl
 
 from pipelines.paper.arms import ARMS
-from pipelines.paper.item import Item, nothing
+from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import TABLE1
 from pipelines.paper.published import UNCHANGED as QUANTITY
-from pipelines.paper.spread import numbers, over_seeds
+from pipelines.paper.spread import over_seeds, spread_numbers
 from pipelines.statistics.metrics import UNCHANGED
-from pipelines.statistics.samples import samples
+from pipelines.statistics.samples import collect_samples
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
 
 PAIRS = [one.arm for one in TABLE1 if one.arm not in ("sft", "opd", "rlvr")]  # what the paper lists besides
 
 
-def measured(tables: Tables) -> pl.DataFrame:
+def measure_figure(tables: Tables) -> pl.DataFrame:
     """Unchanged weights in % by arm over seeds, weighted by parameter count."""
-    runs = samples([UNCHANGED], tables, [arm.key for arm in ARMS])[UNCHANGED]
+    runs = collect_samples([UNCHANGED], tables, [arm.key for arm in ARMS])[UNCHANGED]
     return over_seeds(runs.with_columns(pl.col("value") * 100))
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measured(tables)
+    found = measure_figure(tables)
     if found.is_empty():
-        return nothing("No run of the suite core is measured.")
+        return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import dots
 
     arms = [arm.key for arm in ARMS if arm.key in set(found["arm"])]
     return Drawing(
-        chart=dots.beside(found, arms, TABLE1, PAIRS, "unchanged weights (%)", (0, 100)),
-        numbers=numbers(found, QUANTITY, "%", TABLE1),
+        chart=dots.draw_beside(found, arms, TABLE1, PAIRS, "unchanged weights (%)", (0, 100)),
+        numbers=spread_numbers(found, QUANTITY, "%", TABLE1),
     )
 
 

@@ -11,7 +11,7 @@ from pipelines.paper.published import HILL, NORM, STABLE_RANK, Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import OBJECTIVES
 from pipelines.statistics import beside
-from pipelines.statistics.series import aligned, progress
+from pipelines.statistics.series import align_progress, progress_rows
 from pipelines.studies.story import Tables
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Varied:
     arms: tuple[str, ...]
 
     @property
-    def every(self) -> tuple[str, ...]:
+    def all_arms(self) -> tuple[str, ...]:
         return (*self.references, *self.arms)
 
 
@@ -42,34 +42,34 @@ GROUPS = tuple(
     for group in OBJECTIVES.groups
     if group.name in REFERENCES
 )
-ARMS = tuple(dict.fromkeys(arm for group in GROUPS for arm in group.every))
+ARMS = tuple(dict.fromkeys(arm for group in GROUPS for arm in group.all_arms))
 
 
-def measured(tables: Tables, quantity: str) -> pl.DataFrame:
+def measure_variants(tables: Tables, quantity: str) -> pl.DataFrame:
     """A quantity of published's names over training: arm, view, progress, value, low, high, seeds."""
     if quantity == HILL:
-        runs = beside.hill(tables["hill"], tables["nulls"], ARMS).measured
+        runs = beside.hill_beside_null(tables["hill"], tables["nulls"], ARMS).measured
     else:
         column = {STABLE_RANK: "stable_rank", NORM: "frobenius"}[quantity]
-        runs = progress("update_norm", tables["update_norm"], column, ARMS)
-    return over_seeds(aligned(runs), "view", "progress")
+        runs = progress_rows("update_norm", tables["update_norm"], column, ARMS)
+    return over_seeds(align_progress(runs), "view", "progress")
 
 
-def drawn(found: pl.DataFrame) -> list[Varied]:
+def started_groups(found: pl.DataFrame) -> list[Varied]:
     """The groups of which at least one arm is there."""
     return [group for group in GROUPS if set(group.arms) & set(found["arm"])]
 
 
-def line(group: Varied, found: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
+def draw_row(group: Varied, found: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
     """The row of panels of a group, with those of its arms that are there."""
     from pipelines.paper.grid import Line
 
-    arms = tuple(arm for arm in group.every if arm in set(found["arm"]))
+    arms = tuple(arm for arm in group.all_arms if arm in set(found["arm"]))
     runs = found.filter(pl.col("arm").is_in(arms))
     return Line(title=title, arms=arms, runs=runs, reported=reported, head=group.name)
 
 
-def absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
+def describe_absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
     """A sentence for the arms of each group that are not there."""
     there = set(found["arm"])
     lacking = {group.name: [arm for arm in group.arms if arm not in there] for group in GROUPS}

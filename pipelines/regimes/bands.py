@@ -37,7 +37,7 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtrit
 
-from pipelines.regimes.readings import READINGS, ordered
+from pipelines.regimes.readings import READINGS, order_readings
 from pipelines.statistics.samples import RUN
 
 LEVEL = 0.95  # of a whole run, in all bands together
@@ -133,7 +133,7 @@ class Band:
         return centre, half, count
 
 
-def calibrate(references: pl.DataFrame, level: float = LEVEL, deciding: int | None = None) -> dict[Key, Band]:
+def calibrate_bands(references: pl.DataFrame, level: float = LEVEL, deciding: int | None = None) -> dict[Key, Band]:
     """Bands by view and quantity from readings of reference runs.
 
     level: of a whole run, in all bands that decide whether it trips; deciding: how many these are, by default all.
@@ -146,13 +146,13 @@ def calibrate(references: pl.DataFrame, level: float = LEVEL, deciding: int | No
     each = 1 - (1 - level) / (deciding or len(parts))
     for (view, quantity), rows in parts.items():
         curves = tuple(_curve(quantity, run) for run in rows.partition_by(RUN, maintain_order=True))
-        departures = [departure(quantity, curves, index, each) for index in range(len(curves))]
+        departures = [measure_departure(quantity, curves, index, each) for index in range(len(curves))]
         widen = float(np.quantile(departures, level, method="higher"))
         bands[view, quantity] = Band(quantity=quantity, curves=curves, level=each, widen=max(1.0, widen))
     return bands
 
 
-def judge(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
+def judge_readings(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
     """Readings with their interval, whether the value is inside it, and the reason where that is null."""
     rows = []
     for key, part in found.partition_by("view", "quantity", as_dict=True).items():
@@ -169,10 +169,10 @@ def judge(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
             else:
                 inside = interval.low <= row["value"] <= interval.high
             rows.append(row | {"low": low, "high": high, "inside": inside, "references": count, "reason": reason})
-    return ordered(pl.DataFrame(rows, schema=READINGS | JUDGED, orient="row"))
+    return order_readings(pl.DataFrame(rows, schema=READINGS | JUDGED, orient="row"))
 
 
-def trips(judged: pl.DataFrame) -> list[Trip]:
+def find_trips(judged: pl.DataFrame) -> list[Trip]:
     """Where quantities of one run left their bands, the first first: two consecutive snapshots outside.
 
     One alone may be a bad step that the next mends. A snapshot without a verdict between two breaks the pair.
@@ -197,8 +197,8 @@ def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | Non
     parts = []
     for run in references.partition_by(RUN, maintain_order=True):
         recipe, seed = run.select(RUN).row(0)
-        judged = judge(run, calibrate(references.filter(~_of(recipe, seed)), level, deciding))
-        gone = {(trip.view, trip.quantity) for trip in trips(judged)}
+        judged = judge_readings(run, calibrate_bands(references.filter(~_band_of(recipe, seed)), level, deciding))
+        gone = {(trip.view, trip.quantity) for trip in find_trips(judged)}
         counts = judged.group_by(*RUN, "view", "quantity").agg(
             snapshots=pl.col("inside").count().cast(pl.Int64()), inside=pl.col("inside").sum().cast(pl.Int64())
         )
@@ -225,7 +225,7 @@ def _variance(curves: tuple[Curve, ...]) -> float:
     return float(values.var(axis=0, ddof=1).mean()) if len(x) else 0.0
 
 
-def _of(recipe: str, seed: int) -> pl.Expr:
+def _band_of(recipe: str, seed: int) -> pl.Expr:
     return (pl.col("recipe") == recipe) & (pl.col("seed") == seed)
 
 
@@ -248,7 +248,7 @@ def _curve(quantity: str, run: pl.DataFrame) -> Curve:
     return Curve(np.log(run[at].to_numpy()), np.log(y) if quantity in POSITIVE else y)
 
 
-def departure(quantity: str, curves: tuple[Curve, ...], index: int, level: float) -> float:
+def measure_departure(quantity: str, curves: tuple[Curve, ...], index: int, level: float) -> float:
     """How far one curve leaves a band of the others, in half-widths: what w would have to be so that it does not trip.
 
     The largest, over two consecutive snapshots, of the smaller |value - mean| / half-width; 0 without such a pair.

@@ -15,7 +15,7 @@ import polars as pl
 
 from pipelines.regimes import bands
 from pipelines.regimes.readings import QUANTITIES, READINGS
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 
 VIEWS = ("bf16", "master")
 SNAPSHOTS = 20
@@ -30,7 +30,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def simulated(generator: np.random.Generator, runs: int, correlation: float) -> np.ndarray:
+def simulate_values(generator: np.random.Generator, runs: int, correlation: float) -> np.ndarray:
     """[runs, bands, SNAPSHOTS] standard normal values; bands are quantities by views."""
     shape = (runs, len(QUANTITIES) * len(VIEWS), SNAPSHOTS)
     values = generator.normal(size=shape)
@@ -40,7 +40,7 @@ def simulated(generator: np.random.Generator, runs: int, correlation: float) -> 
     return values
 
 
-def readings(values: np.ndarray) -> pl.DataFrame:
+def as_readings(values: np.ndarray) -> pl.DataFrame:
     """`simulated` values as readings of runs of one recipe, seeds from 0 up."""
     parts = []
     for seed, run in enumerate(values):
@@ -53,7 +53,7 @@ def readings(values: np.ndarray) -> pl.DataFrame:
     return pl.concat(parts).select(READINGS.names()).cast(dict(READINGS))
 
 
-def moved(run: np.ndarray, size: float) -> np.ndarray:
+def simulate_moved_run(run: np.ndarray, size: float) -> np.ndarray:
     """A run [1, bands, SNAPSHOTS] with its first quantity moved in every view, from the middle on."""
     there = [quantity == QUANTITIES[0] for _, quantity in _bands()]
     values = run.copy()
@@ -66,15 +66,15 @@ def trip_rates(references: int, correlation: float, runs: int, seed: int = 0) ->
     generator = np.random.default_rng(seed)
     counts = dict.fromkeys(("tripped", *(f"found_{size:g}" for size in DEVIATIONS)), 0)
     for _ in range(runs):
-        values = simulated(generator, references + 1, correlation)
-        known = bands.calibrate(readings(values[1:]))
-        new = {"tripped": values[:1]} | {f"found_{size:g}": moved(values[:1], size) for size in DEVIATIONS}
+        values = simulate_values(generator, references + 1, correlation)
+        known = bands.calibrate_bands(as_readings(values[1:]))
+        new = {"tripped": values[:1]} | {f"found_{size:g}": simulate_moved_run(values[:1], size) for size in DEVIATIONS}
         for name, run in new.items():
-            counts[name] += bool(bands.trips(bands.judge(readings(run), known)))
+            counts[name] += bool(bands.find_trips(bands.judge_readings(as_readings(run), known)))
     return {name: count / runs for name, count in counts.items()}
 
 
-def calibration(
+def calibration_rows(
     runs: int, references: Sequence[int] = REFERENCES, correlations: Sequence[float] = CORRELATIONS
 ) -> Iterator[dict[str, float]]:
     """Rows of SCHEMA, one a number of references and a correlation."""
@@ -84,13 +84,13 @@ def calibration(
             yield {"references": count, "correlation": correlation, "runs": runs} | rates
 
 
-def terminal(table: pl.DataFrame) -> str:
+def format_table(table: pl.DataFrame) -> str:
     """The table in aligned columns, shares in percent."""
     heading = ["references", "correlation of snapshots", "runs", "healthy runs that trip"]
     lines = [heading + [f"moved by {size:g} sd" for size in DEVIATIONS]]
     for count, correlation, runs, *rates in table.iter_rows():
         lines.append([str(count), f"{correlation:g}", str(runs), *(f"{100 * rate:.1f} %" for rate in rates)])
-    return aligned(lines)
+    return align_columns(lines)
 
 
 def _bands() -> list[bands.Key]:
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.regimes.calibration", description=__doc__)
     parser.add_argument("--runs", type=int, default=400, metavar="N", help="of every row (default: 400)")
     args = parser.parse_args()
-    print(terminal(pl.DataFrame(list(calibration(args.runs)), schema=SCHEMA, orient="row")))
+    print(format_table(pl.DataFrame(list(calibration_rows(args.runs)), schema=SCHEMA, orient="row")))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Diagnostic:
     share: float | None = None  # of the steps up to the budget, for similarities between two steps
 
 
-def _locked(share: float) -> Diagnostic:
+def _locking_diagnostic(share: float) -> Diagnostic:
     percent = round(100 * share)
     return Diagnostic(
         name=f"sim16_{percent}",
@@ -112,6 +112,6 @@ DIAGNOSTICS = (
         where=(("mask", "principal"), ("alpha", 0.5)),
         views=("bf16",),
     ),
-    *(_locked(share) for share in SHARES),
+    *(_locking_diagnostic(share) for share in SHARES),
 )
 BY_NAME = {diagnostic.name: diagnostic for diagnostic in DIAGNOSTICS}

@@ -20,7 +20,7 @@ import numpy as np
 
 from pipelines.regimes.diagnostics import DIAGNOSTICS
 from pipelines.regimes.profile import Point, Profile
-from pipelines.regimes.references import SEEDS, Key, References, Trial, combined, references
+from pipelines.regimes.references import SEEDS, Key, References, Trial, choose_references, combine_distances
 
 CANNOT_TELL = "cannot tell"
 LEAST = 3  # diagnostics in common
@@ -54,7 +54,9 @@ class Comparison:
     @property
     def combined(self) -> dict[str, float]:
         """Distance by arm, the nearest first."""
-        return dict(sorted(((arm, combined(found)) for arm, found in self.distances.items()), key=lambda pair: pair[1]))
+        return dict(
+            sorted(((arm, combine_distances(found)) for arm, found in self.distances.items()), key=lambda pair: pair[1])
+        )
 
     @property
     def confusion(self) -> float | None:
@@ -62,7 +64,7 @@ class Comparison:
         return max((trial.own for trial in self.trials), default=None)
 
 
-def compare(
+def compare_run(
     run: Profile, study: str, labels: Mapping[str, str], others: Mapping[Key, Profile], budget: Budget
 ) -> Comparison:
     """Judge `run` beside the reference runs `others` of `study`, in the same view; labels: of the reference arms."""
@@ -73,10 +75,10 @@ def compare(
         told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
         return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
     if budget == "end":
-        return _judge(
+        return _judge_view(
             run, study, labels, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others
         )
-    low, high = reach(others.values())
+    low, high = common_sizes(others.values())
     norm = min(float(run.norms[-1]), high)
     point = run.at(norm) if low <= norm else None
     if point is None:
@@ -86,15 +88,15 @@ def compare(
         )
         return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
     points = {key: found for key, other in others.items() if (found := other.at(norm)) is not None}
-    return _judge(run, study, labels, budget, norm, point, points, others)
+    return _judge_view(run, study, labels, budget, norm, point, points, others)
 
 
-def reach(runs: Collection[Profile]) -> tuple[float, float]:
+def common_sizes(runs: Collection[Profile]) -> tuple[float, float]:
     """The sizes that every one of these trajectories passed through, from and to."""
     return max(float(run.norms[0]) for run in runs), min(float(run.norms.max()) for run in runs)
 
 
-def _judge(
+def _judge_view(
     run: Profile,
     study: str,
     labels: Mapping[str, str],
@@ -118,12 +120,12 @@ def _judge(
             norm=norm,
             left_out=left_out,
         )
-    beside = references(tuple(labels), points, names)
+    beside = choose_references(tuple(labels), points, names)
     without = run.seed if run.study == study else None
     centres = {arm: found for arm in labels if (found := beside.centre(arm, without)) is not None}
-    distances = {arm: beside.apart(point.values, centre) for arm, centre in centres.items()}
+    distances = {arm: beside.measure_distances(point.values, centre) for arm, centre in centres.items()}
     trials = tuple(beside.trials())
-    verdict, reason = decide(labels, distances, centres, beside, trials)
+    verdict, reason = decide_regime(labels, distances, centres, beside, trials)
     return Comparison(
         run=run,
         study=study,
@@ -141,7 +143,7 @@ def _judge(
     )
 
 
-def decide(
+def decide_regime(
     labels: Mapping[str, str],
     distances: Mapping[str, Mapping[str, float]],
     centres: Mapping[str, Mapping[str, float]],
@@ -149,7 +151,7 @@ def decide(
     trials: Sequence[Trial],
 ) -> tuple[str, str]:
     """(verdict, reason) by the rules above."""
-    far = {arm: combined(found) for arm, found in distances.items()}
+    far = {arm: combine_distances(found) for arm, found in distances.items()}
     first, second = sorted(far, key=lambda arm: far[arm])[:2]
     confusion = max(trial.own for trial in trials)
     if far[second] - far[first] <= confusion:
@@ -157,7 +159,9 @@ def decide(
             f"it is {far[first]:.2g} from {first} and {far[second]:.2g} from {second}, and a reference run can be "
             f"{confusion:.2g} from its own arm"
         )
-    nearest = min(combined(beside.apart(centres[first], centres[arm])) for arm in labels if arm != first)
+    nearest = min(
+        combine_distances(beside.measure_distances(centres[first], centres[arm])) for arm in labels if arm != first
+    )
     if far[first] > nearest:
         return CANNOT_TELL, (
             f"it is {far[first]:.2g} from {first}, the nearest, which is only {nearest:.2g} from the next reference"
@@ -165,7 +169,7 @@ def decide(
     return f"{labels[first]}-like", ""
 
 
-def overall(comparisons: Sequence[Comparison]) -> str:
+def agree_views(comparisons: Sequence[Comparison]) -> str:
     """What the views agree on at matched norm."""
     found = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
     return found.pop() if len(found) == 1 else CANNOT_TELL

@@ -13,8 +13,8 @@ import polars as pl
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.diagnostics import DIAGNOSTICS, Diagnostic
 from pipelines.statistics.metrics import PROJECTIONS
-from pipelines.statistics.samples import NEARBY, mean
-from pipelines.studies.pairs import nearest
+from pipelines.statistics.samples import NEARBY, weighted_mean
+from pipelines.studies.pairs import nearest_step
 
 KEYS = ("study", "recipe", "seed", "view")
 DENSE = 0.01  # changed share of the weights from which the shuffled null is smooth in the step: within 3 %
@@ -103,29 +103,29 @@ class Profile:
     def _similarity(self, diagnostic: Diagnostic, end: int) -> tuple[float, float]:
         """Of the snapshot nearest to the diagnostic's share of `end` steps, and of that at `end`; NaN without one."""
         assert diagnostic.share is not None
-        step = nearest(map(int, self.steps), end, diagnostic.share)
+        step = nearest_step(map(int, self.steps), end, diagnostic.share)
         if step is None or abs(step / end - diagnostic.share) > NEARBY + 1e-9:
             return float("nan"), float("nan")
         return self.similar.get((diagnostic.name, step, end), (float("nan"), float("nan")))
 
 
-def profiles(tables: Mapping[str, pl.LazyFrame], runs: Iterable[Run]) -> dict[tuple[str, int, str], Profile]:
+def read_profiles(tables: Mapping[str, pl.LazyFrame], runs: Iterable[Run]) -> dict[tuple[str, int, str], Profile]:
     """The profiles of these runs by (recipe, seed, view); runs and views without an update norm are absent."""
     wanted = set(runs)
     frames = {name: _rows(tables, name, wanted) for name in {"update_norm", *(d.table for d in DIAGNOSTICS)}}
     nulls = _rows(tables, "nulls", wanted)
-    frames["update_spectrum"] = _shuffled(frames["update_spectrum"], nulls, frames["update_support"])
+    frames["update_spectrum"] = _add_shuffled_rank(frames["update_spectrum"], nulls, frames["update_support"])
     sizes = (
         frames["update_norm"]
         .group_by(*KEYS, "step")
         .agg(
-            norm=mean("relative_norm", "matrix"),
+            norm=weighted_mean("relative_norm", "matrix"),
             objective=pl.col("objective").first(),
             shapes=pl.struct("role", pl.col("iid_stable_rank").round(6)).unique(),
         )
     )
     counts = frames["update_support"].group_by(*KEYS, "step").agg(numel=pl.col("numel").sum())
-    curves = {d.name: _averaged(d, frames[d.table]) for d in DIAGNOSTICS}
+    curves = {d.name: _average_matrices(d, frames[d.table]) for d in DIAGNOSTICS}
     whole, weights, *found = pl.collect_all([sizes, counts, *curves.values()])
     means = dict(zip(curves, found, strict=True))
     return {
@@ -143,7 +143,7 @@ def _rows(tables: Mapping[str, pl.LazyFrame], name: str, runs: set[Run]) -> pl.L
     return frame.filter(pl.col("recipe").is_in(recipes), pl.col("seed").is_in(seeds), pl.col("role").is_in(PROJECTIONS))
 
 
-def _shuffled(spectrum: pl.LazyFrame, nulls: pl.LazyFrame, support: pl.LazyFrame) -> pl.LazyFrame:
+def _add_shuffled_rank(spectrum: pl.LazyFrame, nulls: pl.LazyFrame, support: pl.LazyFrame) -> pl.LazyFrame:
     """With the effective rank of the same update's shuffled entries beside each row.
 
     Nulls are measured at few steps; between them it is interpolated linearly in log(step), where at least DENSE of the
@@ -162,7 +162,7 @@ def _shuffled(spectrum: pl.LazyFrame, nulls: pl.LazyFrame, support: pl.LazyFrame
     )
 
 
-def _averaged(diagnostic: Diagnostic, frame: pl.LazyFrame) -> pl.LazyFrame:
+def _average_matrices(diagnostic: Diagnostic, frame: pl.LazyFrame) -> pl.LazyFrame:
     """Columns of the run, step (step_other), value and error; not in logarithms yet."""
     over = 1.0 if diagnostic.over is None else pl.col(diagnostic.over)
     error = pl.lit(None, pl.Float64()) if diagnostic.error is None else pl.col(diagnostic.error)
@@ -172,7 +172,7 @@ def _averaged(diagnostic: Diagnostic, frame: pl.LazyFrame) -> pl.LazyFrame:
     return (
         found.filter(pl.col("value").is_not_null())
         .group_by(*KEYS, *steps)
-        .agg(value=mean("value", "matrix", diagnostic.weight), error=mean("bound", "matrix"))
+        .agg(value=weighted_mean("value", "matrix", diagnostic.weight), error=weighted_mean("bound", "matrix"))
     )
 
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from opd_ops.recipe.reaction import earlier
 from opd_ops.roles import PROJECTIONS
-from pipelines.statistics.samples import RUN, mean
+from pipelines.statistics.samples import RUN, weighted_mean
 
 RANK = 16  # of the similarities
 MEASURED = ("stable_rank", "stable_rank_ratio", "similarity_previous", "relative_norm")  # tables suffice for these
@@ -34,36 +34,36 @@ READINGS = pl.Schema(
 )
 
 
-def readings(norms: pl.DataFrame, locking: pl.DataFrame) -> pl.DataFrame:
+def read_quantities(norms: pl.DataFrame, locking: pl.DataFrame) -> pl.DataFrame:
     """The MEASURED quantities of runs, schema READINGS, from their rows of `update_norm` and `locking`."""
     rows = norms.filter(pl.col("role").is_in(PROJECTIONS), pl.col("step") > 0)
     found = rows.group_by(*RUN, "step", "view").agg(
-        relative_norm=_whole("relative_norm"), stable_rank=_whole("stable_rank")
+        relative_norm=_complete_means("relative_norm"), stable_rank=_complete_means("stable_rank")
     )
-    found = found.join(_earlier(found), on=(*RUN, "step"))
+    found = found.join(_earlier_steps(found), on=(*RUN, "step"))
     before = found.select(*RUN, "view", pl.col("step").alias("earlier"), pl.col("stable_rank").alias("before"))
     pairs = locking.filter(pl.col("role").is_in(PROJECTIONS), pl.col("side") == "input", pl.col("k") == RANK)
-    similar = pairs.group_by(*RUN, "view", "step", "step_other").agg(similarity_previous=_whole("similarity"))
+    similar = pairs.group_by(*RUN, "view", "step", "step_other").agg(similarity_previous=_complete_means("similarity"))
     similar = similar.rename({"step": "earlier", "step_other": "step"})
     found = found.join(before, on=(*RUN, "view", "earlier"), how="left")
     found = found.join(similar, on=(*RUN, "view", "earlier", "step"), how="left")
     found = found.with_columns(stable_rank_ratio=pl.col("stable_rank") / pl.col("before"))
     keys = (*RUN, "step", "view", "relative_norm")
     each = [found.select(*keys, quantity=pl.lit(name), value=pl.col(name)) for name in MEASURED]
-    return ordered(pl.concat(each))
+    return order_readings(pl.concat(each))
 
 
-def ordered(found: pl.DataFrame) -> pl.DataFrame:
+def order_readings(found: pl.DataFrame) -> pl.DataFrame:
     """By run, view, quantity and step."""
     return found.sort(*RUN, "view", "quantity", "step")
 
 
-def _whole(column: str) -> pl.Expr:
+def _complete_means(column: str) -> pl.Expr:
     """The mean over matrices, where every one has a value: a mean over another set would be another quantity."""
-    return pl.when(pl.col(column).is_not_null().all()).then(mean(column, "matrix"))
+    return pl.when(pl.col(column).is_not_null().all()).then(weighted_mean(column, "matrix"))
 
 
-def _earlier(found: pl.DataFrame) -> pl.DataFrame:
+def _earlier_steps(found: pl.DataFrame) -> pl.DataFrame:
     """recipe, seed, step, earlier; null where there is none."""
     rows = []
     for (recipe, seed), run in found.partition_by(RUN, as_dict=True).items():

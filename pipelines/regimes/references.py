@@ -58,7 +58,7 @@ class References:
         """Mean step of an arm's runs at the budget."""
         return float(np.mean([point.step for (key, _), point in self.points.items() if key == arm]))
 
-    def apart(self, one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    def measure_distances(self, one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
         """|difference| in spreads, by diagnostic."""
         return {name: abs(one[name] - other[name]) / self.spread[name] for name in self.names}
 
@@ -68,12 +68,16 @@ class References:
         for (arm, seed), point in sorted(self.points.items()):
             centres = {other: self.centre(other, without=seed) for other in self.arms}
             if all(centre is not None for centre in centres.values()):
-                distances = {o: combined(self.apart(point.values, c)) for o, c in centres.items() if c is not None}
+                distances = {
+                    o: combine_distances(self.measure_distances(point.values, c))
+                    for o, c in centres.items()
+                    if c is not None
+                }
                 found.append(Trial(arm=arm, seed=seed, distances=distances))
         return found
 
 
-def references(arms: Sequence[str], points: "Mapping[Key, Point]", names: Sequence[str]) -> References:
+def choose_references(arms: Sequence[str], points: "Mapping[Key, Point]", names: Sequence[str]) -> References:
     """References compared by the diagnostics `names`, which all of them have. Every arm has a run, one of them two."""
     spread = {}
     for name in names:
@@ -87,6 +91,6 @@ def references(arms: Sequence[str], points: "Mapping[Key, Point]", names: Sequen
     return References(arms=tuple(arms), points=points, names=tuple(names), spread=spread)
 
 
-def combined(distances: Mapping[str, float]) -> float:
+def combine_distances(distances: Mapping[str, float]) -> float:
     """Root mean square over the diagnostics."""
     return float(np.sqrt(np.mean(np.square(list(distances.values())))))

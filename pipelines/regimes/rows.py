@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from pipelines.regimes.diagnostics import BY_NAME
-from pipelines.regimes.judging import Comparison, overall
+from pipelines.regimes.judging import Comparison, agree_views
 
 COMBINED = "combined"
 
 
-def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def regime_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """One row per view, budget, diagnostic and reference, and one per reference that combines the diagnostics.
 
     comparisons: of one run at one step. Where there is none to make, the combined rows say why.
     """
-    regime = overall(comparisons)
+    regime = agree_views(comparisons)
     return [row | {"regime": regime} for comparison in comparisons for row in _rows(comparison)]
 
 
@@ -44,8 +44,8 @@ def _rows(found: Comparison) -> list[dict[str, Any]]:
                 | {
                     "diagnostic": name,
                     "scale": "log" if BY_NAME[name].log else "linear",
-                    "value": natural(name, found.point.values[name]),
-                    "reference_value": natural(name, found.centres[arm][name]),
+                    "value": to_measured_scale(name, found.point.values[name]),
+                    "reference_value": to_measured_scale(name, found.centres[arm][name]),
                     "spread": found.beside.spread[name],
                     "distance": found.distances[arm][name],
                 }
@@ -57,6 +57,6 @@ def _rows(found: Comparison) -> list[dict[str, Any]]:
     return made
 
 
-def natural(name: str, value: float) -> float:
+def to_measured_scale(name: str, value: float) -> float:
     """A value as it is measured, from the scale it is compared in."""
     return float(np.exp(value)) if BY_NAME[name].log else value

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
+from pipelines.regimes.judging import CANNOT_TELL, Comparison, agree_views
 
 
-def sentence(comparisons: Sequence[Comparison]) -> str:
+def describe_verdict(comparisons: Sequence[Comparison]) -> str:
     """The verdict, on what it rests, and what it does not say."""
     matched = [comparison for comparison in comparisons if comparison.budget == "norm"]
-    run, verdict = matched[0].run, overall(matched)
+    run, verdict = matched[0].run, agree_views(matched)
     name = f"{run.recipe} seed {run.seed} at step {int(run.steps[-1])}"
     if verdict == CANNOT_TELL:
         views = {comparison.verdict for comparison in matched}

@@ -14,7 +14,7 @@ from collections.abc import Collection
 import numpy as np
 import polars as pl
 
-from pipelines.statistics.matrices import final, representative
+from pipelines.statistics.matrices import final_rows, representative_matrix
 from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -35,21 +35,21 @@ SCHEMA = pl.Schema(
 )
 
 
-def edges(length: int) -> np.ndarray:
+def block_edges(length: int) -> np.ndarray:
     """Where blocks begin, and the end: at most `BLOCKS` of nearly equal size."""
     count = max(1, min(BLOCKS, length // SMALLEST))
     return np.linspace(0, length, count + 1).round().astype(int)
 
 
-def blocks(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def block_sums(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Sums of [m, n] over blocks."""
     return np.add.reduceat(np.add.reduceat(values, rows[:-1], axis=0), columns[:-1], axis=1)
 
 
-def maps(tables: Tables, store: Store, arms: Collection[str], alpha: float, seed: int) -> pl.DataFrame:
+def sum_masks(tables: Tables, store: Store, arms: Collection[str], alpha: float, seed: int) -> pl.DataFrame:
     """The maps of the representative matrix, for each of `arms` whose snapshots are in the store: columns of SCHEMA."""
-    matrix, found = representative(tables, arms), []
-    runs = final(tables, "localization", arms).filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
+    matrix, found = representative_matrix(tables, arms), []
+    runs = final_rows(tables, "localization", arms).filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
     for arm, recipe, step in runs.select("arm", "recipe", "step").unique().sort("arm").collect().iter_rows():
         trajectory = Trajectory(store, recipe, seed)
         if {0, step} <= set(trajectory.steps()):
@@ -71,12 +71,12 @@ def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str
     assert bits is not None
     shape = tuple(start.shape)
     changed = bits.to_bool().reshape(shape).numpy()
-    rows, columns = (edges(length) for length in shape)
-    count = blocks(changed.astype(float), rows, columns)
-    shares = {"changed": count / blocks(np.ones(shape), rows, columns)}
+    rows, columns = (block_edges(length) for length in shape)
+    count = block_sums(changed.astype(float), rows, columns)
+    shares = {"changed": count / block_sums(np.ones(shape), rows, columns)}
     for mask in (mask for mask in masks if mask.alpha == alpha):
         members = mask.members.inside.to_bool().double() + mask.members.share * mask.members.tied.to_bool().double()
-        caught = blocks(members.reshape(shape).numpy() * changed, rows, columns)
+        caught = block_sums(members.reshape(shape).numpy() * changed, rows, columns)
         shares[mask.name] = np.divide(caught, count, out=np.full(count.shape, np.nan), where=count > 0)
     down, across = np.meshgrid(np.arange(len(rows) - 1), np.arange(len(columns) - 1), indexing="ij")
     place = {"row": rows[down], "row_end": rows[down + 1], "column": columns[across], "column_end": columns[across + 1]}

@@ -11,7 +11,7 @@ from pipelines.report import choices, figures
 from pipelines.report.choices import Quantity, Tables
 from pipelines.statistics import beside
 from pipelines.statistics.beside import Beside
-from pipelines.statistics.samples import table
+from pipelines.statistics.samples import arm_rows
 from pipelines.studies.story import Story
 
 Draw = Callable[[Story, Tables, Sequence[str]], Any]
@@ -36,13 +36,13 @@ class Figure:
 
     def is_measured(self, tables: Tables, arms: Sequence[str]) -> bool:
         """Whether every table has rows of `arms`."""
-        return not any(table(tables, name, arms).head(1).collect().is_empty() for name in self.needs)
+        return not any(arm_rows(tables, name, arms).head(1).collect().is_empty() for name in self.needs)
 
     def null_sentence(self, story: Story, tables: Tables, arms: Sequence[str]) -> str | None:
         """What the null shows beside what was measured; None without one."""
         if self.null is None:
             return None
-        return beside.sentence(
+        return beside.describe_null(
             self.null(*(tables[name] for name in self.needs), tables["nulls"], arms), story, *self.shares
         )
 
@@ -51,7 +51,7 @@ def _over_training(quantity: Quantity, **words: Any) -> Figure:
     """A figure of lines with the tables and drawing of `quantity`."""
     return Figure(
         needs=(quantity.table,),
-        draw=partial(figures.lines, quantity),
+        draw=partial(figures.draw_lines, quantity),
         numbers=partial(figures.line_numbers, quantity),
         **words,
     )
@@ -81,7 +81,7 @@ FIGURES = (
         key="roles",
         title="By role of the matrix",
         needs=("update_support", "rotation"),
-        draw=figures.roles,
+        draw=figures.draw_roles,
         numbers=figures.role_numbers,
         alt="Bars by role of the matrix: share of unchanged weights, and mean rotation in degrees, one colour per arm.",
         meaning="Whether attention and MLP matrices tell the same story.",
@@ -142,7 +142,7 @@ FIGURES = (
         choices.HILL,
         key="hill",
         title="Tail of the update's spectrum",
-        null=beside.hill,
+        null=beside.hill_beside_null,
         alt="Hill tail index of the update's singular values against training progress, one line per arm, both views. "
         f"{THIN}",
         meaning="A small index is a heavy tail: a few singular values stand out from the rest.",
@@ -154,7 +154,7 @@ FIGURES = (
         choices.LOCKING,
         key="locking",
         title="When the update's subspace settles",
-        null=beside.locking,
+        null=beside.locking_beside_null,
         shares=(10, 25),
         alt="Sim_16 between the update now and at the end against training progress, one line per arm, both views. "
         f"{THIN}",

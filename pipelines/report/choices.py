@@ -15,7 +15,7 @@ import polars as pl
 from pipelines.report.panels import INDEX, PROGRESS
 from pipelines.statistics import beside
 from pipelines.statistics.metrics import PROJECTIONS
-from pipelines.statistics.samples import final_step, largest, mean, table
+from pipelines.statistics.samples import arm_rows, final_step, rows_at_largest_cut, weighted_mean
 from pipelines.statistics.series import shared_cut
 
 Tables = Mapping[str, pl.LazyFrame]
@@ -70,13 +70,13 @@ class Quantity:
         """
         parts = [self._means(self.table, tables[self.table], arms, every, null=False)]
         if self.null is not None and "nulls" in tables:
-            parts.append(self._means("nulls", self.null(beside.unturned(tables["nulls"])), arms, every, null=True))
+            parts.append(self._means("nulls", self.null(beside.unturned_null(tables["nulls"])), arms, every, null=True))
         runs = pl.concat(pl.collect_all(parts))
         if self.log:
             runs = runs.filter(pl.col("value") > 0)
         keys = (*self.axes, "null", "arm", "view")
         role = pl.col("role").replace_strict({ALL: -1, **{role: n for n, role in enumerate(PROJECTIONS)}})
-        pooled = _pooled(runs.sort(role, *keys[1:], "seed", self.x), keys, self.x)
+        pooled = _pool_seeds(runs.sort(role, *keys[1:], "seed", self.x), keys, self.x)
         return pooled.with_columns(_text(pl.col(name), runs.schema[name]).alias(name) for name in self.axes)
 
     def numbers(self, rows: pl.DataFrame, first: Mapping[str, str]) -> pl.DataFrame:
@@ -86,7 +86,7 @@ class Quantity:
 
     def _means(self, name: str, frame: pl.LazyFrame, arms: Collection[str], every: bool, *, null: bool) -> pl.LazyFrame:
         """Of every run, the mean over the matrices of each choice: axes, null, arm, view, seed, x, value, floor."""
-        rows = table({name: frame}, name, arms).filter(*(pl.col(key) == value for key, value in self.where))
+        rows = arm_rows({name: frame}, name, arms).filter(*(pl.col(key) == value for key, value in self.where))
         rows = rows.with_columns(final=final_step(name))
         if "step_other" in frame.collect_schema():
             rows = rows.filter(pl.col("step_other") == pl.col("final"))
@@ -116,13 +116,14 @@ class Quantity:
             .explode("layer")
             .group_by(keys)
             .agg(
-                value=self.scale * mean(self.column, "matrix", self.weight), floor=self.scale * pl.col("chance").mean()
+                value=self.scale * weighted_mean(self.column, "matrix", self.weight),
+                floor=self.scale * pl.col("chance").mean(),
             )
         )
         return means.select(*keys, "value", "floor", null=pl.lit(null))
 
 
-def bound(name: str, values: Iterable[str], first: str) -> alt.Parameter:
+def bind_field(name: str, values: Iterable[str], first: str) -> alt.Parameter:
     """A field of the page in which one of `values` is chosen."""
     options = list(values)
     return alt.param(
@@ -130,12 +131,12 @@ def bound(name: str, values: Iterable[str], first: str) -> alt.Parameter:
     )
 
 
-def chosen(names: Iterable[str]) -> str:
+def filter_expression(names: Iterable[str]) -> str:
     """The filter, in Vega's language, of the rows that are chosen."""
     return " && ".join(f"datum.{name} === pick_{name}" for name in names)
 
 
-def _pooled(runs: pl.DataFrame, keys: tuple[str, ...], x: str) -> pl.DataFrame:
+def _pool_seeds(runs: pl.DataFrame, keys: tuple[str, ...], x: str) -> pl.DataFrame:
     """The mean and the ends over seeds at the places of any, as far as each reaches, as in `series.pooled`."""
     series: dict[tuple[Any, ...], list[tuple[Any, Any, Any]]] = {}
     grouped = runs.group_by((*keys, "seed"), maintain_order=True).agg(x, "value", pl.col("floor").mean())
@@ -177,9 +178,12 @@ def _locking_nulls(nulls: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _widest(rows: pl.LazyFrame, arms: Collection[str]) -> dict[str, Any]:
-    ends = table({"rotation": rows}, "rotation", arms).with_columns(final=final_step("rotation"))
+    ends = arm_rows({"rotation": rows}, "rotation", arms).with_columns(final=final_step("rotation"))
     ends = ends.filter(pl.col("step") == pl.col("final"), pl.col("side") == "input")
-    return {"side": "input", "k": largest(ends, "k", "mean_deg").select(pl.col("k").first()).collect().item()}
+    return {
+        "side": "input",
+        "k": rows_at_largest_cut(ends, "k", "mean_deg").select(pl.col("k").first()).collect().item(),
+    }
 
 
 UNCHANGED = Quantity(

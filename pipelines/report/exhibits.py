@@ -8,10 +8,10 @@ import polars as pl
 from pipelines.lake.schemas import TABLES
 from pipelines.report import markup, vega, words
 from pipelines.report.captions import FIGURES, Figure
-from pipelines.report.figures import spanned
+from pipelines.report.figures import format_span
 from pipelines.statistics import inventory
-from pipelines.statistics.computed import computed
-from pipelines.statistics.numbers import listed, short
+from pipelines.statistics.computed import describe_tables
+from pipelines.statistics.numbers import format_short, join_words
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
@@ -27,11 +27,11 @@ NOISY = (
 FOLDED = "How it was computed, what controls say, numbers"
 
 
-def drawings(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
+def draw_figures(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
     """Every figure whose tables have rows of `arms`, but for the one with the key `leave_out`."""
-    measured = inventory.runs(tables, arms)["arm"].to_list()
+    measured = inventory.describe_arms(tables, arms)["arm"].to_list()
     drawn = [
-        drawing(figure, story, tables, decided, arms, numbers, measured)
+        draw_figure(figure, story, tables, decided, arms, numbers, measured)
         for figure in FIGURES
         if figure.key != leave_out and (numbers := drawn_numbers(figure, story, tables, arms))
     ]
@@ -46,14 +46,14 @@ def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[s
     return numbers if any(not rows.is_empty() for rows in numbers.values()) else {}
 
 
-def lacking(numbers: Numbers, measured: Sequence[str], story: Story) -> str:
+def describe_missing_arms(numbers: Numbers, measured: Sequence[str], story: Story) -> str:
     """A line for measured arms that a figure has no values of."""
     drawn = {label for rows in numbers.values() for label in rows["arm"]}
     absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
-    return f"Not drawn, since it has no values here: {listed(absent)}." if absent else ""
+    return f"Not drawn, since it has no values here: {join_words(absent)}." if absent else ""
 
 
-def drawing(
+def draw_figure(
     figure: Figure,
     story: Story,
     tables: Tables,
@@ -63,17 +63,17 @@ def drawing(
     measured: Sequence[str],
 ) -> str:
     """One figure: its picture, one line of meaning, and what is behind a click."""
-    picture = vega.embed(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
-    more = explained(figure, story, tables, decided, arms, numbers)
-    absent = markup.paragraph(lacking(numbers, measured, story), "quiet")
+    picture = vega.embed_chart(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
+    more = explain_figure(figure, story, tables, decided, arms, numbers)
+    absent = markup.paragraph(describe_missing_arms(numbers, measured, story), "quiet")
     return markup.figure(figure.key, figure.title, picture, figure.meaning, absent, more)
 
 
-def explained(
+def explain_figure(
     figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], numbers: Numbers
 ) -> str:
     """What is behind a click under a figure."""
-    how = " ".join([figure.how, *computed([name for name in figure.needs if name != "nulls"], tables, arms)])
+    how = " ".join([figure.how, *describe_tables([name for name in figure.needs if name != "nulls"], tables, arms)])
     notes = markup.notes(
         (
             ("Beside a null.", figure.null_sentence(story, tables, arms) or ""),
@@ -81,20 +81,20 @@ def explained(
             ("Careful.", figure.caveat),
         )
     )
-    return markup.details(FOLDED, notes, statements(decided, story, figure.needs), numbered(numbers))
+    return markup.details(FOLDED, notes, list_statements(decided, story, figure.needs), tabulate_figure(numbers))
 
 
-def lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
+def draw_lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
     """The picture of the first screen; empty where its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
     if figure is None or not (numbers := drawn_numbers(figure, story, tables, arms)):
         return ""
-    picture = vega.embed(figure.draw(story, tables, arms), "lead", figure.title, figure.alt)
-    more = explained(figure, story, tables, decided, arms, numbers)
+    picture = vega.embed_chart(figure.draw(story, tables, arms), "lead", figure.title, figure.alt)
+    more = explain_figure(figure, story, tables, decided, arms, numbers)
     return markup.figure(f"lead-{figure.key}", figure.title, picture, figure.meaning, more, level=2)
 
 
-def numbered(parts: Mapping[str, pl.DataFrame]) -> str:
+def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
     """What a figure draws, as a table per axis title: a line for each place along the other axis, or each role."""
     tables = []
     for caption, rows in parts.items():
@@ -105,27 +105,29 @@ def numbered(parts: Mapping[str, pl.DataFrame]) -> str:
         lines = []
         for place in rows[keys[0]].unique(maintain_order=True) if keys[0] == "role" else rows[keys[0]].unique().sort():
             cells = [known.get((*column, place)) for column in columns]
-            values = ["-" if cell is None else spanned(cell["value"], cell["low"], cell["high"]) for cell in cells]
+            values = ["-" if cell is None else format_span(cell["value"], cell["low"], cell["high"]) for cell in cells]
             lines.append((place if isinstance(place, str) else f"{place:.4g}", *values))
         heading = (keys[0], *(f"{arm}, {view}" for arm, view in columns))
         tables.append(markup.table(caption, heading, lines))
     return "".join(tables)
 
 
-def statements(decided: pl.DataFrame, story: Story, names: Collection[str], suites: Sequence[str] = ("core",)) -> str:
+def list_statements(
+    decided: pl.DataFrame, story: Story, names: Collection[str], suites: Sequence[str] = ("core",)
+) -> str:
     """The statements that rest on the tables `names`, one line each with its verdict and what its control says."""
     lines = []
     for row in decided.iter_rows(named=True):
         claim = story.claim_by_text[row["claim"]]
         if claim.metric.table in names and claim.suite in suites:
-            control = words.control(claim, row)
+            control = words.describe_control(claim, row)
             says = "" if control == "-" else f" Control: {control}."
-            told = f"{claim.text}: {words.evidence(claim, row, story)}.{says}"
-            lines.append(f"<li>{markup.badge(words.status(row))} {escape(told)}</li>")
+            told = f"{claim.text}: {words.describe_evidence(claim, row, story)}.{says}"
+            lines.append(f"<li>{markup.badge(words.status_word(row))} {escape(told)}</li>")
     return f'<ul class="statements">{"".join(lines)}</ul>' if lines else ""
 
 
-def mapped(story: Story, tables: Tables, store: Store | None) -> str:
+def draw_block_maps(story: Story, tables: Tables, store: Store | None) -> str:
     """Block maps of one matrix, where the weights are at hand; a story with exhibits has its own."""
     if store is None or story.exhibits:
         return ""
@@ -134,16 +136,16 @@ def mapped(story: Story, tables: Tables, store: Store | None) -> str:
     drawing = draw_maps(story, tables, store)
     if drawing.chart is None:
         return ""
-    picture = vega.embed(drawing.chart, "block-maps", MAPPED, MAPPED)
+    picture = vega.embed_chart(drawing.chart, "block-maps", MAPPED, MAPPED)
     notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Careful.", NOISY)))
     more = markup.details("What is shown, and what is not", notes)
     return f'<div class="figures">{markup.figure("blocks", "One matrix in blocks", picture, MAPPED, more)}</div>'
 
 
-def exhibits(story: Story, tables: Tables, decided: pl.DataFrame, store: Store | None) -> str:
+def draw_exhibits(story: Story, tables: Tables, decided: pl.DataFrame, store: Store | None) -> str:
     """The exhibits of a story whose suites have a measured run."""
     parts = [
-        exhibited(exhibit, exhibit.draw(tables, store), story, tables, decided)
+        draw_exhibit(exhibit, exhibit.draw(tables, store), story, tables, decided)
         for exhibit in story.exhibits
         if is_there(exhibit, story, tables)
     ]
@@ -162,13 +164,13 @@ def is_there(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
     return False
 
 
-def exhibited(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, decided: pl.DataFrame) -> str:
+def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, decided: pl.DataFrame) -> str:
     """One exhibit: its picture, what it means, and behind a click what it does not show, its numbers and the source."""
     if drawing.chart is None:
         return ""
     key = f"exhibit-{exhibit.key}"
-    picture = vega.embed(drawing.chart, key, exhibit.title, exhibit.shows)
-    how = computed([name for name in exhibit.needs if name != "nulls"], tables, story.every)
+    picture = vega.embed_chart(drawing.chart, key, exhibit.title, exhibit.shows)
+    how = describe_tables([name for name in exhibit.needs if name != "nulls"], tables, story.all_arms)
     notes = markup.notes(
         (
             ("How it was computed.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
@@ -180,18 +182,26 @@ def exhibited(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, 
     more = markup.details(
         FOLDED,
         notes,
-        statements(decided, story, exhibit.needs, exhibit.suites),
-        ends(drawing.numbers, story),
+        list_statements(decided, story, exhibit.needs, exhibit.suites),
+        tabulate_exhibit(drawing.numbers, story),
     )
     return markup.figure(key, exhibit.title, picture, exhibit.shows, more)
 
 
-def ends(numbers: pl.DataFrame, story: Story) -> str:
+def tabulate_exhibit(numbers: pl.DataFrame, story: Story) -> str:
     """The numbers that an exhibit ends in."""
     if numbers.is_empty():
         return ""
     lines = [
-        (row["quantity"], row["arm"], row["view"], short(row["value"]), _between(row), str(row["seeds"]), row["paper"])
+        (
+            row["quantity"],
+            row["arm"],
+            row["view"],
+            format_short(row["value"]),
+            _between(row),
+            str(row["seeds"]),
+            row["paper"],
+        )
         for row in numbers.iter_rows(named=True)
     ]
     heading = ("quantity", "arm", "view", "mean", "95 % interval", "seeds", story.source)
@@ -200,4 +210,4 @@ def ends(numbers: pl.DataFrame, story: Story) -> str:
 
 def _between(row: Mapping[str, float | None]) -> str:
     low, high = row["low"], row["high"]
-    return "-" if low is None or high is None else f"{short(low)} to {short(high)}"
+    return "-" if low is None or high is None else f"{format_short(low)} to {format_short(high)}"

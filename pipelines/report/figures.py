@@ -11,32 +11,32 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from pipelines.report.choices import Quantity, Tables, bound, chosen
-from pipelines.report.palette import looks
+from pipelines.report.choices import Quantity, Tables, bind_field, filter_expression
+from pipelines.report.palette import arm_looks
 from pipelines.report.panels import (
     INK,
     PAPER,
     VIEW_TITLES,
     Axis,
-    columns,
-    curves,
-    named,
-    styled,
-    tips,
+    add_labels,
+    add_tooltips,
+    apply_style,
+    arrange_columns,
+    draw_curves,
 )
-from pipelines.report.panels import looks as encodings
+from pipelines.report.panels import arm_encodings as encodings
 from pipelines.statistics.metrics import PROJECTIONS
-from pipelines.statistics.numbers import short
+from pipelines.statistics.numbers import format_short
 from pipelines.statistics.series import by_role
 from pipelines.studies.story import Story
 
 BARS = {"unchanged": "unchanged weights (%)", "rotation": "mean rotation (degrees)"}
 
 
-def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> Any:
+def draw_lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> Any:
     """A panel per view on one axis, a line per arm; role, layer and cuts are bound to fields of the page."""
     rows, first = quantity.rows(tables, arms), quantity.starts(tables, arms)
-    drawn = looks(story, [arm for arm in arms if arm in set(rows["arm"])])
+    drawn = arm_looks(story, [arm for arm in arms if arm in set(rows["arm"])])
     shown = quantity.numbers(rows, first)["value"].to_list()
     about = (min(shown), max(shown)) if quantity.log and shown else None
     axis = Axis(title=quantity.title, log=quantity.log, domain=quantity.domain, about=about, zero=not quantity.log)
@@ -47,7 +47,7 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
     panels = []
     for view in views:
         mine = rows.filter(pl.col("view") == view).drop("view", "floor")
-        panel = curves(
+        panel = draw_curves(
             mine.filter(~pl.col("null")).drop("null"),
             drawn,
             axis,
@@ -56,31 +56,31 @@ def lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str])
             null=mine.filter("null").drop("null", "low", "high"),
             floor=None if floor.is_empty() else (floor, "chance"),
             labels=view == views[0],
-            where=chosen(quantity.axes),
+            where=filter_expression(quantity.axes),
         )
         panels.append(panel)
     offered = {name: rows[name].unique(maintain_order=True) for name in quantity.axes}
-    fields = [bound(name, values, first[name]) for name, values in offered.items()]
+    fields = [bind_field(name, values, first[name]) for name, values in offered.items()]
     shared = alt.Resolve(scale=alt.ScaleResolveMap(y="shared"))
-    return styled(columns(panels, len(panels), resolve=shared, params=[field.param for field in fields]))
+    return apply_style(arrange_columns(panels, len(panels), resolve=shared, params=[field.param for field in fields]))
 
 
 def line_numbers(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
     """What `lines` shows first, by the title of its axis: arm (label), view, place, value, low, high."""
     rows = quantity.numbers(quantity.rows(tables, arms, every=False), quantity.starts(tables, arms))
-    return {quantity.title: _labelled(rows, story)}
+    return {quantity.title: _add_labels(rows, story)}
 
 
-def roles(story: Story, tables: Tables, arms: Sequence[str]) -> Any:
+def draw_roles(story: Story, tables: Tables, arms: Sequence[str]) -> Any:
     """Final unchanged share and mean rotation in the bf16 view, by role of the matrix."""
     parts = _by_role(tables, arms)
-    drawn = looks(story, [arm for arm in arms if any(arm in set(rows["arm"]) for rows in parts.values())])
-    return styled(columns([_bars(rows, title, drawn) for title, rows in parts.items()], 2))
+    drawn = arm_looks(story, [arm for arm in arms if any(arm in set(rows["arm"]) for rows in parts.values())])
+    return apply_style(arrange_columns([_bars(rows, title, drawn) for title, rows in parts.items()], 2))
 
 
 def role_numbers(story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
     """What `roles` draws, by title: columns arm (label), view, role, value, low, high."""
-    return {title: _labelled(rows, story) for title, rows in _by_role(tables, arms).items()}
+    return {title: _add_labels(rows, story) for title, rows in _by_role(tables, arms).items()}
 
 
 def _by_role(tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
@@ -98,21 +98,21 @@ def _bars(rows: pl.DataFrame, title: str, arms: Sequence[Any]) -> Any:
     """Grouped bars by role, one per arm, whiskers from the lowest to the highest seed."""
     x = alt.X("role:N", sort=list(PROJECTIONS), title="role of the matrix", axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("label:N", sort=[arm.label for arm in arms])
-    base = alt.Chart(named(rows.drop("view"), arms)).encode(x=x, xOffset=offset)
-    bar = tips(base.mark_bar(), "role").encode(y=alt.Y("value:Q", title=title), color=encodings(arms)["color"])
+    base = alt.Chart(add_labels(rows.drop("view"), arms)).encode(x=x, xOffset=offset)
+    bar = add_tooltips(base.mark_bar(), "role").encode(y=alt.Y("value:Q", title=title), color=encodings(arms)["color"])
     whisker = base.mark_rule(color=INK).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     return alt.layer(bar, whisker, width=250, height=190)
 
 
-def _labelled(rows: pl.DataFrame, story: Story) -> pl.DataFrame:
+def _add_labels(rows: pl.DataFrame, story: Story) -> pl.DataFrame:
     return rows.with_columns(pl.col("arm").map_elements(story.label, return_dtype=pl.String()))
 
 
-def spanned(value: float, low: float | None, high: float | None) -> str:
+def format_span(value: float, low: float | None, high: float | None) -> str:
     """ "4.21 [4.10 to 4.30]", and the value alone where the ends are not apart."""
     if low is None or high is None or low == high:
-        return short(value)
-    return f"{short(value)} [{short(low)} to {short(high)}]"
+        return format_short(value)
+    return f"{format_short(value)} [{format_short(low)} to {format_short(high)}]"
 
 
 def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:

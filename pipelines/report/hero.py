@@ -7,46 +7,46 @@ import polars as pl
 
 from pipelines.report import markup, words
 from pipelines.statistics import inventory
-from pipelines.statistics.headline import ABSENT, headline, split_cell
-from pipelines.statistics.numbers import listed
-from pipelines.studies.catalog import spell
+from pipelines.statistics.headline import ABSENT, headline_rows, split_cell
+from pipelines.statistics.numbers import join_words
+from pipelines.studies.catalog import study_arg
 from pipelines.studies.story import Story, Tables
 
 ROWS = 5
 BESIDE = 4  # arms of a table that has room for a picture beside it
 
 
-def hero(
+def render_hero(
     study: str, tables: Tables, story: Story, decided: pl.DataFrame, picture: str, provenance: Mapping[str, str]
 ) -> str:
     """picture: the story's lead figure, already drawn; empty where it cannot be."""
-    numbers = headline(study, tables, story, story.headline[:ROWS])
+    numbers = headline_rows(study, tables, story, story.headline[:ROWS])
     try:
         sentences = story.lines(decided, numbers) if story.lines is not None else []
     except Exception as error:
         raise ValueError(f"Story.lines of study {study} fails: {type(error).__name__}: {error}") from error
-    result = sentences[0] if sentences else words.result(decided, story)
-    left = "".join(filter(None, (table(numbers, story), chips(decided))))
+    result = sentences[0] if sentences else words.describe_result(decided, story)
+    left = "".join(filter(None, (render_table(numbers, story), render_chips(decided))))
     side = f'<div class="lead-figure">{picture}</div>' if picture else ""
     beside = "hero" if len(story.core) <= BESIDE else "hero below"
     return (
-        f"{markup.paragraph(ran(study, tables, story, provenance), 'eyebrow')}<h1>{escape(story.title)}</h1>"
+        f"{markup.paragraph(describe_run(study, tables, story, provenance), 'eyebrow')}<h1>{escape(story.title)}</h1>"
         f'{markup.paragraph(result, "lead")}<div class="{beside}"><div>{left}</div>{side}</div>'
     )
 
 
-def ran(study: str, tables: Tables, story: Story, provenance: Mapping[str, str]) -> str:
+def describe_run(study: str, tables: Tables, story: Story, provenance: Mapping[str, str]) -> str:
     """What was run, in one line: "study tiny: 4 arms, seeds 0, 1 and 2, commit 1234"."""
-    runs = inventory.runs(tables, story.core)
+    runs = inventory.describe_arms(tables, story.core)
     if runs.is_empty():
-        return f"Study {study}: no run of the suite core is measured yet. opd study run {spell(study)}"
+        return f"Study {study}: no run of the suite core is measured yet. opd study run {study_arg(study)}"
     seeds = sorted({seed for text in runs["seeds"] for seed in text.split(", ")}, key=int)
     arms = f"{runs.height} arm{'' if runs.height == 1 else 's'}"
     commit = f", commit {provenance['commit']}" if "commit" in provenance else ""
-    return f"Study {study}: {arms}, seed{'' if len(seeds) == 1 else 's'} {listed(seeds)}{commit}"
+    return f"Study {study}: {arms}, seed{'' if len(seeds) == 1 else 's'} {join_words(seeds)}{commit}"
 
 
-def table(numbers: pl.DataFrame, story: Story) -> str:
+def render_table(numbers: pl.DataFrame, story: Story) -> str:
     """At most `ROWS` metrics by arms, with intervals, and under each what the source reports of the arm."""
     arms = [arm for arm in story.core if arm in set(numbers["arm"])]
     if not arms:
@@ -74,9 +74,9 @@ def headline_cell(row: Mapping[str, object] | None, most: object = None) -> str:
     return f"{escape(value)}{half}{reported}"
 
 
-def chips(decided: pl.DataFrame) -> str:
+def render_chips(decided: pl.DataFrame) -> str:
     """The counts of verdicts, each linked to its list."""
-    counts = words.counted(decided)
+    counts = words.count_statuses(decided)
     if not counts:
         return ""
     marks = "".join(

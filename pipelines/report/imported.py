@@ -7,18 +7,18 @@ from typing import Any
 import polars as pl
 
 from pipelines.regimes.diagnostics import BY_NAME
-from pipelines.regimes.judging import CANNOT_TELL, Comparison, overall
-from pipelines.regimes.rows import natural
-from pipelines.regimes.words import sentence
+from pipelines.regimes.judging import CANNOT_TELL, Comparison, agree_views
+from pipelines.regimes.rows import to_measured_scale
+from pipelines.regimes.words import describe_verdict
 from pipelines.report import exhibits, markup, palette, sections
 from pipelines.report.hero import headline_cell
-from pipelines.report.page import document
-from pipelines.statistics.headline import headline
+from pipelines.report.page import render_document
+from pipelines.statistics.headline import headline_rows
 from pipelines.statistics.metrics import NORM, NSS, ROTATION, STABLE_RANK, UNCHANGED
-from pipelines.statistics.numbers import quantity, short
+from pipelines.statistics.numbers import format_quantity, format_short
 from pipelines.statistics.samples import fill_tables
 from pipelines.statistics.stories import story_of
-from pipelines.statistics.verdicts import verdicts
+from pipelines.statistics.verdicts import decide_all
 from pipelines.studies.catalog import find_study
 from pipelines.studies.story import Arm, Story
 
@@ -34,7 +34,7 @@ HELD = (
 HEADLINE = (UNCHANGED, ROTATION["bf16"], NSS["bf16"], NORM["bf16"], STABLE_RANK["master"])
 
 
-def page(
+def render_import(
     recipe: str,
     tables: Mapping[str, pl.LazyFrame],
     judged: Mapping[str, Sequence[Comparison]],
@@ -48,42 +48,42 @@ def page(
     """
     name = recipe.removeprefix("external.")
     mine = f"{name}{IMPORTED}"
-    shown = {table: _renamed(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
+    shown = {table: _rename_import(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
     story = _story(mine, name, next(iter(judged), None))
-    nothing = verdicts("external", {}, story)
+    nothing = decide_all("external", {}, story)
     bodies = {
         "regime": ("Which regime it is in", _verdict(recipe, judged)),
-        "figures": ("What the weights did", exhibits.drawings(story, shown, nothing, story.core, story.lead)),
+        "figures": ("What the weights did", exhibits.draw_figures(story, shown, nothing, story.core, story.lead)),
         "details": (
             "Tables",
-            "".join(_beside(study, comparisons) for study, comparisons in judged.items())
-            + _band(shown["monitor"].filter(pl.col("recipe") == f"external.{mine}").collect())
-            + sections.exactness(shown, story)
-            + sections.limits(shown, story)
-            + sections.provenance(provenance),
+            "".join(_render_distances(study, comparisons) for study, comparisons in judged.items())
+            + _render_bands(shown["monitor"].filter(pl.col("recipe") == f"external.{mine}").collect())
+            + sections.render_exactness(shown, story)
+            + sections.render_limits(shown, story)
+            + sections.render_provenance(provenance),
         ),
     }
     there = {key: pair for key, pair in bodies.items() if pair[1]}
     main = "\n".join(markup.section(key, title, body) for key, (title, body) in there.items())
-    return document(story.title, _hero(shown, story, mine, nothing), main)
+    return render_document(story.title, _render_hero(shown, story, mine, nothing), main)
 
 
 def _story(mine: str, name: str, study: str | None) -> Story:
     """The import before the reference arms of a study, which look as they do on its own page."""
     own = None if study is None else story_of(find_study(study))
-    references = [] if own is None else palette.looks(own, tuple(own.references))
+    references = [] if own is None else palette.arm_looks(own, tuple(own.references))
     arms = (Arm(key=mine, label=name, meaning="imported", shape="cross"), *references)
     return Story(title=f"Weight geometry of {name}", arms=arms, core=tuple(arm.key for arm in arms), claims=())
 
 
-def _renamed(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
+def _rename_import(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
     """The import under a name that no arm of a study has."""
     if "recipe" not in rows.collect_schema():
         return rows
     return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{mine}"}))
 
 
-def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: pl.DataFrame) -> str:
+def _render_hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: pl.DataFrame) -> str:
     """What was measured, its own numbers beside the references', and one picture."""
     known = [
         rows.filter(pl.col("recipe") == f"external.{mine}").select("matrix", "step").unique()
@@ -94,7 +94,7 @@ def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: 
     steps = sorted(set(rows["step"]) - {0})
     ends = "" if not steps else f" ({steps[0]})" if len(steps) == 1 else f" ({steps[0]} to {steps[-1]})"
     counted = f"{rows['matrix'].n_unique()} weight matrices at {len(steps)} step{'' if len(steps) == 1 else 's'}{ends}"
-    picture = exhibits.lead(story, tables, nothing, story.core)
+    picture = exhibits.draw_lead(story, tables, nothing, story.core)
     side = f'<div class="lead-figure">{picture}</div>' if picture else ""
     return (
         f"<h1>{escape(story.title)}</h1>"
@@ -104,7 +104,7 @@ def _hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: 
 
 
 def _numbers(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str:
-    numbers = headline("external", tables, story, HEADLINE)
+    numbers = headline_rows("external", tables, story, HEADLINE)
     arms = [arm for arm in story.core if arm in set(numbers["arm"])]
     if mine not in arms:
         return ""
@@ -123,15 +123,15 @@ def _verdict(recipe: str, judged: Mapping[str, Sequence[Comparison]]) -> str:
         return markup.paragraph(UNJUDGED.format(recipe=recipe))
     parts = []
     for study, comparisons in judged.items():
-        verdict = overall(comparisons)
+        verdict = agree_views(comparisons)
         kind = "undecided" if verdict == CANNOT_TELL else "holds"
         badge = f'<span class="badge {kind}">{escape(verdict)}</span>'
         parts.append(f"<p>{badge} beside the runs of study {escape(study)}.</p>")
-        parts.append(markup.details("Why", markup.paragraph(sentence(comparisons)), markup.paragraph(HELD)))
+        parts.append(markup.details("Why", markup.paragraph(describe_verdict(comparisons)), markup.paragraph(HELD)))
     return "".join(parts)
 
 
-def _beside(study: str, comparisons: Sequence[Comparison]) -> str:
+def _render_distances(study: str, comparisons: Sequence[Comparison]) -> str:
     """A table per view at matched norm."""
     parts = []
     for comparison in comparisons:
@@ -140,7 +140,7 @@ def _beside(study: str, comparisons: Sequence[Comparison]) -> str:
         labels, lines = comparison.labels, []
         for name in comparison.beside.names:
             values = [comparison.point.values, *(comparison.centres[arm] for arm in labels)]
-            cells = [quantity(natural(name, value[name]), "") for value in values]
+            cells = [format_quantity(to_measured_scale(name, value[name]), "") for value in values]
             lines.append((BY_NAME[name].words, *cells, *(f"{comparison.distances[arm][name]:.2g}" for arm in labels)))
         far = (f"{comparison.combined[arm]:.2g}" for arm in labels)
         lines.append(("root mean square", *["-"] * (1 + len(labels)), *far))
@@ -156,22 +156,26 @@ def _beside(study: str, comparisons: Sequence[Comparison]) -> str:
     return markup.details(f"Its diagnostics beside study {study}", *parts) if parts else ""
 
 
-def _band(rows: pl.DataFrame) -> str:
+def _render_bands(rows: pl.DataFrame) -> str:
     """The latest reading of every quantity that `opd monitor` holds against a band; nothing where none is kept."""
     if rows.is_empty():
         return ""
     last = rows.filter(pl.col("step") == pl.col("step").max()).sort("view", "quantity")
     lines = [
-        (f"{row['quantity']}, {row['view']}", *(_or_dash(row[name]) for name in ("value", "low", "high")), _inside(row))
+        (
+            f"{row['quantity']}, {row['view']}",
+            *(_or_dash(row[name]) for name in ("value", "low", "high")),
+            _describe_inside(row),
+        )
         for row in last.iter_rows(named=True)
     ]
     table = markup.table(f"At step {last['step'][0]}", ("quantity", "run", "from", "to", "band"), lines)
     return markup.details("Beside the band it is held against", table)
 
 
-def _inside(row: Mapping[str, Any]) -> str:
+def _describe_inside(row: Mapping[str, Any]) -> str:
     return {True: "inside", False: "outside", None: "no band"}[row["inside"]]
 
 
 def _or_dash(value: float | None) -> str:
-    return "-" if value is None else short(value)
+    return "-" if value is None else format_short(value)

@@ -6,10 +6,10 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from pipelines.report.blocks import MAPS, maps
-from pipelines.report.palette import looks
-from pipelines.report.panels import columns, headed, styled, written
-from pipelines.statistics.matrices import representative
+from pipelines.report.blocks import MAPS, sum_masks
+from pipelines.report.palette import arm_looks
+from pipelines.report.panels import add_title, apply_style, arrange_columns, written_axis
+from pipelines.statistics.matrices import representative_matrix
 from pipelines.store.objects import Store
 from pipelines.studies.story import Arm, Drawing, Story, Tables
 
@@ -23,13 +23,13 @@ ALPHA = 0.5  # share of the weights that a mask holds
 def draw_maps(story: Story, tables: Tables, store: Store) -> Drawing:
     """The maps of the representative matrix for every core arm whose snapshots are in the store, of its first seed."""
     seeds = tables["localization"].select(pl.col("seed").min()).collect().item()
-    shown = maps(tables, store, story.core, ALPHA, seeds) if seeds is not None else pl.DataFrame()
+    shown = sum_masks(tables, store, story.core, ALPHA, seeds) if seeds is not None else pl.DataFrame()
     if shown.is_empty():
         return Drawing(chart=None, numbers=pl.DataFrame(), absent=("The runs' weights are not in this store.",))
     own = alt.ScaleResolveMap(color="independent")
-    panels = map_panels(shown, looks(story, story.core))
-    chart = styled(columns(panels, len(MAPS), spacing=16, resolve=alt.Resolve(scale=own)))
-    matrix = representative(tables, story.core)
+    panels = map_panels(shown, arm_looks(story, story.core))
+    chart = apply_style(arrange_columns(panels, len(MAPS), spacing=16, resolve=alt.Resolve(scale=own)))
+    matrix = representative_matrix(tables, story.core)
     return Drawing(chart=chart, numbers=pl.DataFrame(), absent=(f"Shown: {matrix}, seed {seeds}.",))
 
 
@@ -48,9 +48,9 @@ def _map(shown: pl.DataFrame, arm: Arm, kind: str, arms: Sequence[Arm]) -> Any:
     ends = {name: [0, int(shown[f"{name}_end"].max())] for name in ("row", "column")}  # type: ignore[arg-type]
     plain: dict[str, Any] = {"tickCount": 3, "grid": False, "labelFlush": True}
     scale = alt.Scale(domain=ends["column"], nice=False)
-    x = alt.X("column:Q", title="input index", axis=written(arm.key == arms[-1].key, **plain), scale=scale)
+    x = alt.X("column:Q", title="input index", axis=written_axis(arm.key == arms[-1].key, **plain), scale=scale)
     scale = alt.Scale(domain=ends["row"], reverse=True, nice=False)
-    y = alt.Y("row:Q", title="output index", axis=written(kind == MAPS[0], **plain), scale=scale)
+    y = alt.Y("row:Q", title="output index", axis=written_axis(kind == MAPS[0], **plain), scale=scale)
     words = [alt.Tooltip("share:Q", title="share (%)", format=".3~g"), "row:Q", "column:Q"]
     cell = alt.Chart(part).mark_rect().encode(x=x, x2="column_end:Q", y=y, y2="row_end:Q", color=share, tooltip=words)
-    return headed(f"{arm.label}: {KINDS[kind]}", cell, width=SIDE, height=SIDE)
+    return add_title(f"{arm.label}: {KINDS[kind]}", cell, width=SIDE, height=SIDE)

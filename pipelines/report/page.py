@@ -9,7 +9,7 @@ import polars as pl
 from pipelines.report import exhibits, hero, markup, sections, vega
 from pipelines.statistics.samples import fill_tables
 from pipelines.statistics.stories import story_of
-from pipelines.statistics.verdicts import verdicts
+from pipelines.statistics.verdicts import decide_all
 from pipelines.store.objects import Store
 from pipelines.studies.story import Story
 from pipelines.studies.study import Study
@@ -17,7 +17,7 @@ from pipelines.studies.study import Study
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def page(
+def render_page(
     study: Study, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str], store: Store | None = None
 ) -> str:
     """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text;
@@ -26,17 +26,17 @@ def page(
     Every conclusion is generated from the verdict rows of the same tables.
     """
     story, tables = story_of(study), fill_tables(tables)
-    decided = verdicts(study.name, tables, story)
-    picture = exhibits.lead(story, tables, decided, story.core)
-    top = hero.hero(study.name, tables, story, decided, picture, provenance)
+    decided = decide_all(study.name, tables, story)
+    picture = exhibits.draw_lead(story, tables, decided, story.core)
+    top = hero.render_hero(study.name, tables, story, decided, picture, provenance)
     bodies = {
-        "figures": ("What the weights did", exhibits.drawings(story, tables, decided, story.core, story.lead)),
-        "maps": ("Where the changed weights are", exhibits.mapped(story, tables, store)),
-        "exhibits": ("Beside what is published", exhibits.exhibits(story, tables, decided, store)),
-        "verdicts": ("Every statement", sections.verdicts(decided, story)),
+        "figures": ("What the weights did", exhibits.draw_figures(story, tables, decided, story.core, story.lead)),
+        "maps": ("Where the changed weights are", exhibits.draw_block_maps(story, tables, store)),
+        "exhibits": ("Beside what is published", exhibits.draw_exhibits(story, tables, decided, store)),
+        "verdicts": ("Every statement", sections.render_verdicts(decided, story)),
         "suites": (
             "Other suites",
-            sections.suites(study.name, tables, story, decided)
+            sections.render_suites(study.name, tables, story, decided)
             + sections.not_there(study.name, tuple(study.suites), tables, story),
         ),
         "details": ("Tables", _tables(study.name, tables, story, provenance)),
@@ -44,26 +44,26 @@ def page(
     shown = {key: pair for key, pair in bodies.items() if pair[1]}
     main = "\n".join(markup.section(key, title, body) for key, (title, body) in shown.items())
     contents = markup.contents((key, title) for key, (title, _) in shown.items())
-    return document(story.title, top + contents, main)
+    return render_document(story.title, top + contents, main)
 
 
 def _tables(study: str, tables: Mapping[str, pl.LazyFrame], story: Story, provenance: Mapping[str, str]) -> str:
     parts = (
-        sections.arms(tables, story),
-        sections.accuracy(tables, story),
-        sections.regimes(tables["regime"], story),
-        sections.predicted(tables["predictions"].collect()),
-        sections.sizes(study, tables, story),
-        sections.weightings(study, tables, story),
-        sections.missing(tables, story),
-        sections.exactness(tables, story),
-        sections.limits(tables, story),
-        sections.provenance(provenance),
+        sections.render_arms(tables, story),
+        sections.render_accuracy(tables, story),
+        sections.render_regimes(tables["regime"], story),
+        sections.render_predictions(tables["predictions"].collect()),
+        sections.render_sizes(study, tables, story),
+        sections.render_weightings(study, tables, story),
+        sections.render_missing(tables, story),
+        sections.render_exactness(tables, story),
+        sections.render_limits(tables, story),
+        sections.render_provenance(provenance),
     )
     return "".join(parts)
 
 
-def document(title: str, header: str, main: str) -> str:
+def render_document(title: str, header: str, main: str) -> str:
     """A self-contained HTML document: it may run what it brings, and ask for nothing."""
     css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
@@ -84,7 +84,7 @@ def document(title: str, header: str, main: str) -> str:
 <main id="main" tabindex="-1">
 {main}
 </main>
-{vega.bundle()}
+{vega.bundle_scripts()}
 </body>
 </html>
 """

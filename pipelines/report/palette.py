@@ -16,14 +16,14 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 DASHES = ((1, 0), (6, 2), (2, 2), (9, 3, 2, 3), (5, 5), (12, 3), (4, 2), (1, 3))
 
 
-def looks(story: Story, keys: Sequence[str]) -> list[Arm]:
+def arm_looks(story: Story, keys: Sequence[str]) -> list[Arm]:
     """The arms `keys` as they are drawn, each with a label and a colour.
 
     A position counts the arms without a colour of their own, in the order of the story; arms that it does not have come
     after them, and the ninth starts again with the first colour and another dash.
     """
-    free = [key for key in dict.fromkeys((*story.every, *keys)) if not story.arm(key).color]
-    taken = {story.arm(key).color.lower() for key in story.every}
+    free = [key for key in dict.fromkeys((*story.all_arms, *keys)) if not story.arm(key).color]
+    taken = {story.arm(key).color.lower() for key in story.all_arms}
     colors = [color for color in COLORS if color not in taken] or COLORS
     return [_look(story.arm(key), free.index(key) if key in free else None, colors) for key in keys]
 

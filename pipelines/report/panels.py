@@ -46,19 +46,19 @@ class Axis:
         """The encoding of a column; labels: whether the axis is written out."""
         ticks: dict[str, Any] = {"tickCount": 4, "format": "~r"}
         if self.log and (ends := self.domain or self.about):
-            ticks = {"values": decades(*ends), "format": "~e" if ends[1] < 0.1 else "~g"}
+            ticks = {"values": decade_ticks(*ends), "format": "~e" if ends[1] < 0.1 else "~g"}
         kind = "log" if self.log else "linear"
         zero = alt.Undefined if self.log else self.zero
         scale = alt.Scale(type=kind, domain=self.domain or alt.Undefined, nice=False, zero=zero, clamp=True)
-        return alt.Y(f"{column}:Q", title=self.title, scale=scale, axis=written(labels, labelFlush=True, **ticks))
+        return alt.Y(f"{column}:Q", title=self.title, scale=scale, axis=written_axis(labels, labelFlush=True, **ticks))
 
 
-def written(labels: bool, **options: Any) -> alt.Axis:
+def written_axis(labels: bool, **options: Any) -> alt.Axis:
     """An axis, or the bare line of one whose labels and title a neighbour has."""
     return alt.Axis(**options) if labels else alt.Axis(labels=False, ticks=False, title=None, **options)
 
 
-def decades(low: float, high: float) -> list[float]:
+def decade_ticks(low: float, high: float) -> list[float]:
     """Ticks of a log axis: powers of ten, with 2 and 5 between them where there are fewer than three; five at most."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside = [10.0**power for power in powers if low <= 10.0**power <= high]
@@ -67,18 +67,18 @@ def decades(low: float, high: float) -> list[float]:
     return [float(f"{tick:.1g}") for tick in ticks[:: math.ceil(len(ticks) / 5) or 1]]
 
 
-def along(column: str, *, labels: bool = True, last: int = 100) -> alt.X:
+def progress_axis(column: str, *, labels: bool = True, last: int = 100) -> alt.X:
     """The horizontal axis of lines: progress in % or an index up to `last`."""
     if column == PROGRESS:
         scale = alt.Scale(type="sqrt", domain=(0, 100))
-        axis = written(labels, values=SHARES, labelOverlap="greedy")
+        axis = written_axis(labels, values=SHARES, labelOverlap="greedy")
     else:
         scale = alt.Scale(domain=(1, max(2, last)), nice=False)
-        axis = written(labels, tickCount=4, format="d")
+        axis = written_axis(labels, tickCount=4, format="d")
     return alt.X(f"{column}:Q", title=ALONG.get(column, column), scale=scale, axis=axis)
 
 
-def named(rows: pl.DataFrame, arms: Sequence[Arm]) -> pl.DataFrame:
+def add_labels(rows: pl.DataFrame, arms: Sequence[Arm]) -> pl.DataFrame:
     """With the label that the legend shows in the place of the key, the first of `arms` last, on top of the others."""
     labels = {arm.key: arm.label for arm in arms}
     places = {arm.key: -place for place, arm in enumerate(arms)}
@@ -87,7 +87,7 @@ def named(rows: pl.DataFrame, arms: Sequence[Arm]) -> pl.DataFrame:
     return rows.with_columns(label=label).sort(place, maintain_order=True).drop("arm")
 
 
-def looks(arms: Sequence[Arm]) -> dict[str, Any]:
+def arm_encodings(arms: Sequence[Arm]) -> dict[str, Any]:
     """The encodings color, shape and strokeDash of `arms`, which merge into one legend."""
     labels = [arm.label for arm in arms]
     ranges: dict[str, list[Any]] = {
@@ -101,7 +101,7 @@ def looks(arms: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-def tips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
+def add_tooltips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
     """`chart` (columns label, value, low, high and `keys`) with its values under the pointer. ends: what low and high
     are."""
     low, high = (f"format(datum.{end}, '{NUMBER}')" for end in ("low", "high"))
@@ -116,7 +116,7 @@ def tips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
     return chart.transform_calculate(ends=between).encode(tooltip=[*fields, alt.Tooltip("ends:N", title=ends)])
 
 
-def curves(
+def draw_curves(
     rows: pl.DataFrame,
     arms: Sequence[Arm],
     axis: Axis,
@@ -140,9 +140,9 @@ def curves(
     def chart(part: pl.DataFrame) -> alt.Chart:
         return alt.Chart(part).transform_filter(where) if where else alt.Chart(part)
 
-    look, y = looks(arms), axis.y(labels=labels)
-    across = along(x, labels=below, last=int(rows[x].max() or 2))  # type: ignore[arg-type]
-    whole = named(rows if x == INDEX else marked(rows), arms)
+    look, y = arm_encodings(arms), axis.y(labels=labels)
+    across = progress_axis(x, labels=below, last=int(rows[x].max() or 2))  # type: ignore[arg-type]
+    whole = add_labels(rows if x == INDEX else mark_nearest(rows), arms)
     base = chart(whole).encode(x=across)
     # A wide invisible rim, so that the pointer need not hit a mark exactly.
     point = base.mark_point(filled=True, size=42, opacity=1, stroke="transparent", strokeWidth=12)
@@ -150,25 +150,25 @@ def curves(
     layers = [
         base.mark_area(opacity=0.2, clip=True).encode(y=axis.y("low", labels=labels), y2="high:Q", color=look["color"]),
         base.mark_line(strokeWidth=2, clip=True).encode(y=y, color=look["color"], strokeDash=look["strokeDash"]),
-        tips(point, x, ends=ends).encode(y=y, color=look["color"], shape=look["shape"], fillOpacity=shown),
+        add_tooltips(point, x, ends=ends).encode(y=y, color=look["color"], shape=look["shape"], fillOpacity=shown),
     ]
     if null is not None and not null.is_empty():
-        few = chart(named(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y, color=look["color"])
-        line = few.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, clip=True).encode(opacity=explained())
+        few = chart(add_labels(null, arms).with_columns(series=pl.lit(NULL))).encode(x=across, y=y, color=look["color"])
+        line = few.mark_line(strokeDash=THIN_DASH, strokeWidth=THIN, clip=True).encode(opacity=explain_null())
         layers += [line, few.mark_point(filled=True, size=12, opacity=1, clip=True)]
     if floor is not None:
-        layers += level(chart(floor[0]), floor[1], axis, labels=labels)
-    return headed(title, *layers)
+        layers += draw_level(chart(floor[0]), floor[1], axis, labels=labels)
+    return add_title(title, *layers)
 
 
-def marked(rows: pl.DataFrame) -> pl.DataFrame:
+def mark_nearest(rows: pl.DataFrame) -> pl.DataFrame:
     """With a column `marked`: whether a row is the nearest of its line to one of `MARKED`."""
     keys = [name for name in rows.columns if name not in (PROGRESS, "value", "low", "high", "seeds")]
     away = [(pl.col(PROGRESS) - share).abs() for share in MARKED]
     return rows.with_columns(marked=pl.any_horizontal(one == one.min().over(keys) for one in away))
 
 
-def headed(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
+def add_title(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
     """Layers as one panel with a title, as text at its left end: Vega's own stands higher where an axis is written."""
     words = alt.Chart(alt.Data(values=[{"at": 0}])).mark_text(
         text=title, x=0, y=-8, align="left", baseline="bottom", fontSize=TEXT, color=INK
@@ -176,14 +176,14 @@ def headed(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -
     return alt.layer(*layers, words, width=width, height=height)
 
 
-def level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
+def draw_level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
     """A horizontal dotted rule at the `value` of `chart`'s row with its name so many px under it."""
     spot = chart.encode(y=axis.y(labels=labels))
     name = spot.mark_text(text=word, x="width", align="right", dx=-2, dy=below, fontSize=TEXT - 2, color=QUIET)
     return [spot.mark_rule(stroke=QUIET, strokeDash=[1, 3]), name]
 
 
-def explained() -> alt.Opacity:
+def explain_null() -> alt.Opacity:
     """Full opacity for the null, for the sake of a legend entry below the panels that says what it is."""
     symbol: Mapping[str, Any] = {"symbolType": "stroke", "symbolSize": 900, "symbolDash": THIN_DASH}
     legend = alt.Legend(
@@ -192,12 +192,12 @@ def explained() -> alt.Opacity:
     return alt.Opacity("series:O", scale=alt.Scale(domain=[NULL], range=[1]), title=None, legend=legend)
 
 
-def columns(panels: Sequence[Any], count: int, *, spacing: int = 14, **more: Any) -> Any:
+def arrange_columns(panels: Sequence[Any], count: int, *, spacing: int = 14, **more: Any) -> Any:
     """Panels in rows of `count`. more: of the concatenation, here, since every later change copies all panels."""
     return alt.ConcatChart(concat=list(panels), columns=count, spacing=spacing, **more)
 
 
-def styled(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
+def apply_style(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
     """`chart` itself in the house look. legends: entries beside each other; room: px for the labels of every vertical
     axis, which keeps panels below each other."""
     text: dict[str, Any] = {"titleFontSize": TEXT, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}

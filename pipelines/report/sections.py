@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipelines.regimes.prediction.predictions import SCOPES
-from pipelines.regimes.prediction.words import sentence, shown
+from pipelines.regimes.prediction.words import describe_prediction, format_correlation
 from pipelines.regimes.rows import COMBINED
 from pipelines.report import markup, words
 from pipelines.statistics import bounds, grids, inventory, means, power, scaling
-from pipelines.statistics.exclusions import exclusions, listed
-from pipelines.statistics.numbers import PLUS_MINUS, change, quantity
-from pipelines.studies.catalog import spell
+from pipelines.statistics.exclusions import describe_exclusions, find_exclusions
+from pipelines.statistics.numbers import PLUS_MINUS, format_change, format_quantity
+from pipelines.studies.catalog import study_arg
 from pipelines.studies.claim import Claim
 from pipelines.studies.story import Story, Suite, Tables
 
@@ -42,13 +42,13 @@ REGIMES = (
 )
 
 
-def arms(tables: Tables, story: Story) -> str:
+def render_arms(tables: Tables, story: Story) -> str:
     """What each core arm is and how it was trained."""
-    runs = inventory.runs(tables, story.core)
+    runs = inventory.describe_arms(tables, story.core)
     if runs.is_empty():
         return ""
     reference = runs["arm"][-1]
-    same = inventory.starts(tables, story.core, reference)
+    same = inventory.compare_starts(tables, story.core, reference)
     heading = (
         "arm",
         "what it is",
@@ -75,36 +75,36 @@ def arms(tables: Tables, story: Story) -> str:
     return markup.details("The arms", markup.table("How each arm was trained", heading, lines), key="arms")
 
 
-def suites(study: str, tables: Tables, story: Story, decided: pl.DataFrame) -> str:
+def render_suites(study: str, tables: Tables, story: Story, decided: pl.DataFrame) -> str:
     """A folded part for each suite that has a measured arm."""
     parts = []
     for suite in story.suites:
-        table = grids.rows(study, suite, tables, story)
+        table = grids.grid_rows(study, suite, tables, story)
         if not table.is_empty():
-            parts.append(_suite(suite, table, story, decided))
+            parts.append(_render_suite(suite, table, story, decided))
     return "\n".join(parts)
 
 
-def _suite(suite: Suite, table: pl.DataFrame, story: Story, decided: pl.DataFrame) -> str:
+def _render_suite(suite: Suite, table: pl.DataFrame, story: Story, decided: pl.DataFrame) -> str:
     own = [(claim, row) for claim, row in _pairs(decided, story) if claim.suite == suite.name]
-    counts = words.counted(pl.DataFrame([row for _, row in own], schema=decided.schema))
+    counts = words.count_statuses(pl.DataFrame([row for _, row in own], schema=decided.schema))
     verdicts = ", ".join(words.count_words(*pair) for pair in counts.items())
-    heading, *lines = grids.grid(suite, table, story)
+    heading, *lines = grids.format_grid(suite, table, story)
     body = [
         markup.paragraph(suite.meaning),
-        markup.items(grids.differences(suite, table)),
+        markup.items(grids.describe_differences(suite, table)),
         markup.table(MEANS, heading, lines),
     ]
     return markup.details(f"{suite.title}{f' ({verdicts})' if verdicts else ''}", *body, key=f"suite-{suite.name}")
 
 
-def verdicts(decided: pl.DataFrame, story: Story) -> str:
+def render_verdicts(decided: pl.DataFrame, story: Story) -> str:
     """One folded table per status, and how many statements the bootstrap would decide otherwise."""
     if decided.is_empty():
         return ""
     parts = []
-    for name, count in words.counted(decided).items():
-        rows = [(claim, row) for claim, row in _pairs(decided, story) if words.status(row) == name]
+    for name, count in words.count_statuses(decided).items():
+        rows = [(claim, row) for claim, row in _pairs(decided, story) if words.status_word(row) == name]
         heading = ["statement", "difference [95 % t]", "control"]
         heading += [story.source] if story.reported else []
         heading += ["how it was decided"]
@@ -112,7 +112,7 @@ def verdicts(decided: pl.DataFrame, story: Story) -> str:
         key = f"verdicts-{name.replace(' ', '-')}"
         parts.append(markup.details(words.count_words(name, count), markup.table(DIFFERENCES, heading, lines), key=key))
     return "".join(parts) + markup.details(
-        "How statements are decided", markup.paragraph(VERDICTS), markup.paragraph(_bootstrapped(decided, story))
+        "How statements are decided", markup.paragraph(VERDICTS), markup.paragraph(_describe_bootstrap(decided, story))
     )
 
 
@@ -123,25 +123,31 @@ def _pairs(decided: pl.DataFrame, story: Story) -> list[tuple[Claim, words.Row]]
 def _verdict(claim: Claim, row: words.Row, story: Story) -> tuple[str, ...]:
     unit, facts = claim.metric.unit, []
     if row["boot_low"] is not None:
-        facts.append(f"bootstrap {change(row['effect'], row['boot_low'], row['boot_high'], unit)}")
+        facts.append(f"bootstrap {format_change(row['effect'], row['boot_low'], row['boot_high'], unit)}")
     if row["size"] is not None:
         facts.append(f"size {row['size']:+.1f} sd")
     if row["detectable"] is not None:
-        facts.append(f"found with 80 % power: {change(row['detectable'], None, None, unit).lstrip('+')}")
+        facts.append(f"found with 80 % power: {format_change(row['detectable'], None, None, unit).lstrip('+')}")
     if row["same_sign_weighted"] is False:
         facts.append("other sign when weighted by parameters")
     decided = f"{'; '.join(facts)}. {row['metric']}, {row['seeds']} seeds. {row['note']}" if facts else row["note"]
     published = (row["paper"],) if story.reported else ()
-    return (f"{row['claim']}", words.evidence(claim, row, story), words.control(claim, row), *published, decided)
+    return (
+        f"{row['claim']}",
+        words.describe_evidence(claim, row, story),
+        words.describe_control(claim, row),
+        *published,
+        decided,
+    )
 
 
-def _bootstrapped(decided: pl.DataFrame, story: Story) -> str:
+def _describe_bootstrap(decided: pl.DataFrame, story: Story) -> str:
     pairs = [(c, r) for c, r in _pairs(decided, story) if r["size"] is not None and r["seeds"] > 2]
     other = sum(c.judge(r["boot_low"], r["boot_high"], r["right_value"]) is not r["holds"] for c, r in pairs)
     return f"By the bootstrap {other} of {len(pairs)} statements would come out otherwise." if pairs else ""
 
 
-def regimes(rows: pl.LazyFrame, story: Story) -> str:
+def render_regimes(rows: pl.LazyFrame, story: Story) -> str:
     """The verdict on each arm's runs and its distances, from the table `regime`; nothing where none was judged."""
     combined = rows.filter(pl.col("diagnostic") == COMBINED, pl.col("budget") == "norm")
     last = pl.col("step") == pl.col("step").max().over("recipe", "seed")
@@ -171,34 +177,34 @@ def _distances(runs: pl.DataFrame, view: str, arm: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def predicted(rows: pl.DataFrame) -> str:
+def render_predictions(rows: pl.DataFrame) -> str:
     """Spearman's correlations of early locking with what was learnt; nothing where there is none."""
-    if not (summary := sentence(rows)):
+    if not (summary := describe_prediction(rows)):
         return ""
     lines = []
     keys = ["view", "share", "outcome", "family"]
     for (view, share, outcome, family), part in rows.filter(coefficient="spearman").group_by(keys, maintain_order=True):
         by = {row["scope"]: row for row in part.iter_rows(named=True)}
         named = f"{outcome} {family}" if family else str(outcome)
-        cells = [shown(by[scope]) if scope in by else "-" for scope in SCOPES]
+        cells = [format_correlation(by[scope]) if scope in by else "-" for scope in SCOPES]
         lines.append((f"{view}, {100 * share:g} %", named, str(by["pooled"]["runs"]), *cells))
     caption = "Rank correlation of Sim_16 to the final step with the outcome [95 %; p]"
     table = markup.table(caption, ("Sim_16", "outcome", "runs", *SCOPES), lines)
     return markup.details("Does early locking predict accuracy?", markup.paragraph(summary), table)
 
 
-def sizes(study: str, tables: Tables, story: Story) -> str:
+def render_sizes(study: str, tables: Tables, story: Story) -> str:
     """Exponents and ratios over the sizes of a story; nothing where no two are measured."""
-    if story.sizes is None or (rows := scaling.scaling(study, tables, story.sizes)).is_empty():
+    if story.sizes is None or (rows := scaling.scaling_rows(study, tables, story.sizes)).is_empty():
         return ""
-    heading, *lines = scaling.grid(rows, story.sizes, story)
+    heading, *lines = scaling.format_grid(rows, story.sizes, story)
     table = markup.table("Estimate and 95 % interval over seeds", heading, lines)
     return markup.details("Sizes and families", markup.paragraph(story.sizes.caveat), table)
 
 
-def accuracy(tables: Tables, story: Story) -> str:
+def render_accuracy(tables: Tables, story: Story) -> str:
     """Scores before and after, and how small a difference they could show."""
-    scores = inventory.evaluations(tables, story.core)
+    scores = inventory.accuracy_rows(tables, story.core)
     if scores.is_empty():
         return ""
     lines = [
@@ -206,7 +212,7 @@ def accuracy(tables: Tables, story: Story) -> str:
             story.label(row["arm"]),
             "greedy" if row["temperature"] == 0 else f"T={row['temperature']:g}",
             "-" if row["before"] is None else f"{100 * row['before']:.1f} %",
-            quantity(row["after"], "percent", row["half"]),
+            format_quantity(row["after"], "percent", row["half"]),
             "-" if row["stderr"] is None else f"{100 * row['stderr']:.1f} points",
             f"{row['n']} ({row['problems']} x {row['samples']})",
             str(row["seeds"]),
@@ -217,9 +223,9 @@ def accuracy(tables: Tables, story: Story) -> str:
     caption = f"Exact-match accuracy; after: mean over seeds {PLUS_MINUS} half-width of the 95 % interval"
     parts = [markup.table(caption, heading, lines)]
     reference = next((arm.control for arm in map(story.arm, story.core) if arm.control), story.core[0])
-    powers = power.power(tables, story.every, reference)
+    powers = power.power_rows(tables, story.all_arms, reference)
     if not powers.is_empty():
-        heading, *lines = power.grid(powers, story)
+        heading, *lines = power.format_grid(powers, story)
         meaning = (
             "Half-widths in points. Every run answers the same problems, so more seeds do not make an accuracy on the "
             "whole task more certain than its problems allow. The last column is the smallest difference from "
@@ -229,23 +235,23 @@ def accuracy(tables: Tables, story: Story) -> str:
     return markup.details("Accuracy before and after, and its power", *parts)
 
 
-def weightings(study: str, tables: Tables, story: Story) -> str:
+def render_weightings(study: str, tables: Tables, story: Story) -> str:
     """Unweighted beside parameter-weighted means of the core arms, and each metric per role and layer."""
-    table = means.means(study, tables, story.core)
-    heading, *lines = means.weighed(table, story)
+    table = means.mean_rows(study, tables, story.core)
+    heading, *lines = means.compare_weightings(table, story)
     if not lines:
         return ""
     parts = [markup.table(MEANS, heading, lines)]
     for metric in means.METRICS:
         for key in ("role", "layer"):
-            heading, *lines = means.split(table, metric, key, story)
+            heading, *lines = means.split_by_key(table, metric, key, story)
             if lines:
                 parts.append(markup.details(f"{metric.words}, by {key}", markup.table(MEANS, heading, lines)))
     return markup.details("By weighting, role and layer", *parts)
 
 
-def missing(tables: Tables, story: Story) -> str:
-    absent = inventory.missing(tables, story.every)
+def render_missing(tables: Tables, story: Story) -> str:
+    absent = inventory.count_missing(tables, story.all_arms)
     if absent.is_empty():
         return markup.details("Values that do not exist", markup.paragraph("Every value exists."))
     lines = [
@@ -256,9 +262,9 @@ def missing(tables: Tables, story: Story) -> str:
     return markup.details("Values that do not exist", table)
 
 
-def exactness(tables: Tables, story: Story) -> str:
+def render_exactness(tables: Tables, story: Story) -> str:
     """The algorithms' error bounds at the end of training, relative to the values they bound."""
-    table = bounds.relative(tables, story.every)
+    table = bounds.relative_bounds(tables, story.all_arms)
     if table.is_empty():
         return ""
     meaning = (
@@ -269,7 +275,7 @@ def exactness(tables: Tables, story: Story) -> str:
         (
             row["quantity"],
             str(row["rows"]),
-            *("-" if row[name] is None else quantity(row[name], "") for name in ("median", "largest")),
+            *("-" if row[name] is None else format_quantity(row[name], "") for name in ("median", "largest")),
             str(row["vacuous"]),
             str(row["zero"]),
         )
@@ -281,14 +287,14 @@ def exactness(tables: Tables, story: Story) -> str:
     )
 
 
-def limits(tables: Tables, story: Story) -> str:
-    excluded = listed(exclusions(tables, story.every))
+def render_limits(tables: Tables, story: Story) -> str:
+    excluded = describe_exclusions(find_exclusions(tables, story.all_arms))
     return markup.details(
         "How to read this, and limits", markup.items([*LIMITS, *story.limits, *([f"{excluded}."] if excluded else [])])
     )
 
 
-def provenance(facts: Mapping[str, str]) -> str:
+def render_provenance(facts: Mapping[str, str]) -> str:
     return markup.details("Provenance", markup.facts(facts))
 
 
@@ -297,9 +303,9 @@ def not_there(study: str, known: Sequence[str], tables: Tables, story: Story) ->
     absent = [
         suite.name
         for suite in story.suites
-        if suite.name in known and grids.rows(study, suite, tables, story).is_empty()
+        if suite.name in known and grids.grid_rows(study, suite, tables, story).is_empty()
     ]
     if not absent:
         return ""
     rest = f" (or {', '.join(absent[1:])})" if len(absent) > 1 else ""
-    return markup.paragraph(f"Not measured yet: opd study run {spell(study)} --suite {absent[0]}{rest}", "quiet")
+    return markup.paragraph(f"Not measured yet: opd study run {study_arg(study)} --suite {absent[0]}{rest}", "quiet")

@@ -30,19 +30,19 @@ WIDTH, WIDE = re.compile(r'width="(\d+)"'), 700  # px: more than half a page
 TAG, FINE = re.compile(r"<[^>]*>"), re.compile(r"-?\d+\.\d{2,}")  # what stands between tags is text of axes
 
 
-def embed(chart: Any, key: str, title: str, alt: str) -> str:
+def embed_chart(chart: Any, key: str, title: str, alt: str) -> str:
     """One chart as HTML: the still picture and the spec. key: unique on the page; alt: what the picture shows.
 
     The spec is JSON, its rows (`datasets`) are columns, deflated: a twelfth of their bytes. The numbers belong in a
     table beside it: neither form has all of them for readers who do not see it.
     """
     spec = chart.to_dict(validate=False)  # a third of the time; tests validate what they draw
-    still = picture(at_first(spec), key, alt)
+    still = render_svg_element(at_first(spec), key, alt)
     del spec["$schema"]
     rows = json.dumps(
         {name: in_columns(rows) for name, rows in spec.pop("datasets", {}).items()}, separators=(",", ":")
     )
-    spec |= {"description": alt, "usermeta": {"rows": deflated(rows)}}
+    spec |= {"description": alt, "usermeta": {"rows": deflate(rows)}}
     text = json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c")
     width = WIDTH.search(still)
     kind = "chart wide" if width and int(width[1]) > WIDE else "chart"
@@ -53,28 +53,28 @@ def embed(chart: Any, key: str, title: str, alt: str) -> str:
 
 
 @lru_cache(1)
-def bundle() -> str:
+def bundle_scripts() -> str:
     """The script elements that make charts live, once a page, at its end: Vega (0.41 MB, 0.90 inflated), `page.js`."""
-    library = deflated(vl_convert.javascript_bundle(SNIPPET))
+    library = deflate(vl_convert.javascript_bundle(SNIPPET))
     script = files("pipelines.report").joinpath("page.js").read_text(encoding="utf-8")
     return f'<script type="text/plain" id="vega">{library}</script>\n<script>\n{script}</script>'
 
 
-def deflated(text: str) -> str:
+def deflate(text: str) -> str:
     """`text` as the page's script inflates it: zlib's format in base64."""
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def in_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows with equal keys as a list per key, numbers to `DIGITS` digits."""
-    return {name: [rounded(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+    return {name: [round_numbers(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 
-def rounded(value: Any) -> Any:
+def round_numbers(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def picture(spec: dict[str, Any], key: str, alt: str) -> str:
+def render_svg_element(spec: dict[str, Any], key: str, alt: str) -> str:
     """`spec` as one <svg> of a page: ids unique by `key` and the same from run to run, places to a tenth of a px."""
     svg = vl_convert.vegalite_to_svg(spec).replace('class="mark-rect', 'shape-rendering="crispEdges" class="mark-rect')
     svg = NOISE.sub("", svg)

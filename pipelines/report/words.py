@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from pipelines.statistics.intervals import DECIDING
-from pipelines.statistics.numbers import change, quantity
+from pipelines.statistics.numbers import format_change, format_quantity
 from pipelines.studies.claim import Claim
 from pipelines.studies.story import Story
 
@@ -26,16 +26,16 @@ READINGS = {
 }
 
 
-def status(row: Row) -> str:
+def status_word(row: Row) -> str:
     """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
     return FEW.get(row["seeds"]) or row["status"]
 
 
-def counted(decided: pl.DataFrame) -> dict[str, int]:
+def count_statuses(decided: pl.DataFrame) -> dict[str, int]:
     """How many statements have each status, of those that occur, in order."""
     counts = dict.fromkeys(STATUSES, 0)
     for row in decided.iter_rows(named=True):
-        counts[status(row)] += 1
+        counts[status_word(row)] += 1
     return {name: count for name, count in counts.items() if count}
 
 
@@ -46,33 +46,32 @@ def count_words(name: str, count: int) -> str:
     return f"{count} {name if count == 1 else PLURAL.get(name, name)}"
 
 
-def evidence(claim: Claim, row: Row, story: Story) -> str:
+def describe_evidence(claim: Claim, row: Row, story: Story) -> str:
     """Both sides and the difference with its interval: "OPD 86 %, RLVR 70 %; difference +16 [+10, +22] points"."""
     unit = claim.metric.unit
     right = story.label(claim.right) if isinstance(claim.right, str) else claim.constant
-    left = f"{story.label(claim.left)} {quantity(row['left_value'], unit)}"
-    return (
-        f"{left}, {f'{right} ' if right else ''}{quantity(row['right_value'], unit)}; difference {effect(claim, row)}"
-    )
+    left = f"{story.label(claim.left)} {format_quantity(row['left_value'], unit)}"
+    other = f"{f'{right} ' if right else ''}{format_quantity(row['right_value'], unit)}"
+    return f"{left}, {other}; difference {describe_effect(claim, row)}"
 
 
-def effect(claim: Claim, row: Row) -> str:
-    return change(row["effect"], row["low"], row["high"], claim.metric.unit)
+def describe_effect(claim: Claim, row: Row) -> str:
+    return format_change(row["effect"], row["low"], row["high"], claim.metric.unit)
 
 
-def control(claim: Claim, row: Row) -> str:
+def describe_control(claim: Claim, row: Row) -> str:
     """What the control says, its difference and what it is; "-" without one."""
     if row["control"] is None:
         return "-"
-    difference = change(row["control_effect"], row["control_low"], row["control_high"], claim.metric.unit)
+    difference = format_change(row["control_effect"], row["control_low"], row["control_high"], claim.metric.unit)
     says = f"{READINGS[row['control_says']]}: " if row["control_says"] else ""
     return f"{says}{difference} ({row['control']})"
 
 
-def result(decided: pl.DataFrame, story: Story) -> str:
+def describe_result(decided: pl.DataFrame, story: Story) -> str:
     """The result of a study without a sentence of its own: which arms differ in how much, and what controls say."""
     pairs = [(story.claim_by_text[row["claim"]], row) for row in decided.iter_rows(named=True)]
-    if not story.decided:
+    if not story.default_claims:
         return "The story of this study makes no statements."
     if not pairs:
         return "No two arms are measured yet, so nothing is compared."
@@ -92,6 +91,6 @@ def result(decided: pl.DataFrame, story: Story) -> str:
             f"{story.label(left)} differs from {story.label(right)}{matched} in {apart} of {len(rows)} measures"
         )
     if not sentences or len(sentences) > MOST_PAIRS:
-        counts = counted(decided)
+        counts = count_statuses(decided)
         return f"Of {decided.height} statements {', '.join(count_words(*pair) for pair in counts.items())}."
     return f"{'; '.join(sentences)}."

@@ -9,9 +9,9 @@ from statistics import fmean
 
 import polars as pl
 
-from pipelines.statistics.numbers import quantity
+from pipelines.statistics.numbers import format_quantity
 from pipelines.statistics.samples import NEARBY
-from pipelines.statistics.series import progress, shared_cut
+from pipelines.statistics.series import progress_rows, shared_cut
 from pipelines.studies.story import Story
 
 SIMILARITY_K = 16
@@ -25,46 +25,48 @@ class Beside:
     null: pl.DataFrame
 
 
-def unturned(nulls: pl.LazyFrame) -> pl.LazyFrame:
+def unturned_null(nulls: pl.LazyFrame) -> pl.LazyFrame:
     return nulls.filter(pl.col("null") == "fixed_direction", pl.col("view") == "bf16")
 
 
 def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
     return Beside(
-        measured=progress("update_norm", update_norm, "stable_rank", arms),
-        null=progress("nulls", unturned(nulls), "stable_rank", arms),
+        measured=progress_rows("update_norm", update_norm, "stable_rank", arms),
+        null=progress_rows("nulls", unturned_null(nulls), "stable_rank", arms),
     )
 
 
-def hill(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+def hill_beside_null(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
     """At the smallest k that all matrices of `arms` share."""
     cut = pl.lit(shared_cut("hill", hill, "k", arms), pl.Int64())
-    null = unturned(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == cut)
+    null = unturned_null(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == cut)
     return Beside(
-        measured=progress("hill", hill.filter(pl.col("k") == cut), "hill", arms),
-        null=progress("nulls", null, "hill", arms),
+        measured=progress_rows("hill", hill.filter(pl.col("k") == cut), "hill", arms),
+        null=progress_rows("nulls", null, "hill", arms),
     )
 
 
-def locking(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
     """Sim_16 of the input side to the last step, which is left out: there it is 1 by definition."""
     rows = locking.filter(pl.col("side") == "input", pl.col("k") == SIMILARITY_K)
-    alike = unturned(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
-    null = progress("nulls", alike, "similarity_input", arms)
-    return Beside(measured=progress("locking", rows, "similarity", arms), null=null.filter(pl.col("progress") < 100))
+    alike = unturned_null(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
+    null = progress_rows("nulls", alike, "similarity_input", arms)
+    return Beside(
+        measured=progress_rows("locking", rows, "similarity", arms), null=null.filter(pl.col("progress") < 100)
+    )
 
 
-def sentence(both: Beside, story: Story, early: int, late: int) -> str | None:
+def describe_null(both: Beside, story: Story, early: int, late: int) -> str | None:
     """What the null shows at two shares of the run (%), arm by arm, against what was measured; None without a null."""
     pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
     told = []
     known = set(pairs["arm"])
     for key in (*sorted(known - set(story.core)), *(arm for arm in story.core if arm in known)):
         mine = pairs.filter(pl.col("arm") == key)
-        ends = [found for share in (early, late) if (found := at(mine, share)) is not None]
+        ends = [found for share in (early, late) if (found := compare_at(mine, share)) is not None]
         if len(ends) == 2:
             null, seen = (
-                " and ".join(quantity(value, "") for value in both_ends) for both_ends in zip(*ends, strict=True)
+                " and ".join(format_quantity(value, "") for value in both_ends) for both_ends in zip(*ends, strict=True)
             )
             told.append(f"{story.label(key)} {null} (measured {seen})")
     if not told:
@@ -76,7 +78,7 @@ def sentence(both: Beside, story: Story, early: int, late: int) -> str | None:
     )
 
 
-def at(pairs: pl.DataFrame, share: int) -> tuple[float, float] | None:
+def compare_at(pairs: pl.DataFrame, share: int) -> tuple[float, float] | None:
     """Null and measured value at a share of the run (%): as in `samples.at`, each run's nearest snapshot, averaged."""
     away = (pl.col("progress") - share).abs()
     near = pairs.filter(away <= 100 * NEARBY + 1e-9).sort("seed", away, "progress").unique("seed", keep="first")

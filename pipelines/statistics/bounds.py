@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipelines.statistics.metrics import END
-from pipelines.statistics.samples import at, final_step, table
+from pipelines.statistics.samples import arm_rows, final_step, rows_at_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +38,23 @@ SCHEMA = pl.Schema(
 )
 
 
-def relative(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
+def relative_bounds(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
     """One row per quantity that has values: the median and the largest of error / value over decoder projections.
 
     rows: values that these are over; vacuous: values left out because their bound says nothing; zero: left out because
     nothing is relative to 0. Of `locking` the rows that compare with the last step.
     """
-    found = pl.concat(pl.collect_all([summarised(bound, tables, arms) for bound in BOUNDS]))
+    found = pl.concat(pl.collect_all([summarise_bounds(bound, tables, arms) for bound in BOUNDS]))
     return found.filter(pl.sum_horizontal("rows", "vacuous", "zero") > 0)
 
 
-def summarised(bound: Bound, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def summarise_bounds(bound: Bound, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     value, error = pl.col(bound.column).abs(), pl.col(bound.error)
-    rows = table(tables, bound.table, arms)
+    rows = arm_rows(tables, bound.table, arms)
     if bound.table == "locking":
         rows = rows.filter(pl.col("step_other") == final_step("locking"))
     else:
-        rows = at(bound.table, rows, END)
+        rows = rows_at_share(bound.table, rows, END)
     rows = rows.filter(pl.col(bound.column).is_not_null())
     vacuous = error.is_null() if bound.limit is None else error.is_null() | (error >= bound.limit)
     zero = ~vacuous & (value == 0)

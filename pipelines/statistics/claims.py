@@ -37,20 +37,20 @@ def default_claims(story: Story) -> tuple[Claim, ...]:
     arm takes its place in the contrast that is read beside the claim.
     """
     return tuple(
-        _differs(story, metric, left, right)
+        _difference_claims(story, metric, left, right)
         for left, right in combinations(story.core, 2)
         for metric in (*COMPARED, ACCURACY)
     )
 
 
-def _differs(story: Story, metric: Metric, left: str, right: str) -> Claim:
+def _difference_claims(story: Story, metric: Metric, left: str, right: str) -> Claim:
     controlled = story.arm(left).control == right or story.arm(right).control == left
     section = "control" if controlled else "accuracy" if metric is ACCURACY else "pairs"
-    controls = () if controlled else tuple(_controls(story, left, right))
+    controls = () if controlled else tuple(_matched_controls(story, left, right))
     return Forms(story).difference(metric, section, left, right, story.label(right), "", controls=controls)
 
 
-def _controls(story: Story, left: str, right: str) -> list[Control]:
+def _matched_controls(story: Story, left: str, right: str) -> list[Control]:
     """The contrast with an arm's matched control in its place, for either arm that declares one."""
     contrasts = []
     for arm, other, first in ((left, right, True), (right, left, False)):

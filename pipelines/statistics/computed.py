@@ -8,8 +8,8 @@ import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.statistics.metrics import END
-from pipelines.statistics.numbers import listed
-from pipelines.statistics.samples import at, table
+from pipelines.statistics.numbers import join_words
+from pipelines.statistics.samples import arm_rows, rows_at_share
 
 ERRORS = {  # column, the bound on its error, and from where on that says nothing
     "rotation": ("max_deg", "error_deg", 90.0),
@@ -24,12 +24,12 @@ CUTS = ("k", "alpha", "rank")
 FLOOR = "rounding_norm"
 
 
-def computed(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[str]:
+def describe_tables(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[str]:
     """A sentence or two on each of the tables `names` that has rows of `arms`."""
-    return [told for name in names if (told := _told(name, table(tables, name, arms)))]
+    return [told for name in names if (told := _describe_table(name, arm_rows(tables, name, arms)))]
 
 
-def _told(name: str, rows: pl.LazyFrame) -> str:
+def _describe_table(name: str, rows: pl.LazyFrame) -> str:
     columns = TABLES[name].schema
     facts = [column for column in ("matrix", "seed", "dtype", "view", "method", *CUTS) if column in columns]
     found = rows.select(pl.col(column).unique().drop_nulls().sort().implode() for column in facts).collect()
@@ -67,7 +67,7 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
     if FLOOR in TABLES[name].schema:
         view, floor = pl.col("view") == "bf16", pl.col(FLOOR) / pl.col("frobenius")
         wanted["floor"] = floor.filter(view & (pl.col("frobenius") > 0)).median()
-    found = at(name, rows, END) if name != "locking" else rows
+    found = rows_at_share(name, rows, END) if name != "locking" else rows
     ends = found.select(**wanted).collect().row(0, named=True)
     told = ""
     if ends["median"] is not None:
@@ -81,7 +81,7 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
 
 def _and(values: list[Any]) -> str:
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return listed(words) if len(words) < 7 else f"{words[0]} to {words[-1]}"
+    return join_words(words) if len(words) < 7 else f"{words[0]} to {words[-1]}"
 
 
 def _plural(word: str, values: list[Any]) -> str:

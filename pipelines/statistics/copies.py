@@ -17,9 +17,9 @@ FINGERPRINTS = {"update_norm": "frobenius", "spectral_drift": "nss", "training":
 Run = tuple[str, int]  # arm and seed
 
 
-def copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Run, int]:
+def find_copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Run, int]:
     """Runs of `arms` that are a copy, with the smallest seed that holds the same."""
-    prints = pl.collect_all([_planned(name, tables, arms) for name in FINGERPRINTS])
+    prints = pl.collect_all([_plan_values(name, tables, arms) for name in FINGERPRINTS])
     known: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
     for rows in prints:
         for arm, seed, places, values in rows.sort("arm", "seed").iter_rows():
@@ -35,17 +35,17 @@ def copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Ru
     return originals
 
 
-def tagged(frame: pl.LazyFrame, keys: Collection[str]) -> pl.LazyFrame:
+def tag_arms(frame: pl.LazyFrame, keys: Collection[str]) -> pl.LazyFrame:
     """`frame` with a column `arm`, the recipe without its study; rows of recipes outside `keys` are dropped."""
     arm = pl.col("recipe").str.replace(r"^[^.]*\.", "")
     return frame.with_columns(arm=arm).filter(pl.col("arm").is_in(list(keys)))
 
 
-def _planned(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def _plan_values(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     """arm, seed, where values are, and the values."""
     schema, value = TABLES[name].schema, pl.col(FINGERPRINTS[name])
     place = pl.format("{} {}", "matrix", "view") if "matrix" in schema else pl.col("step").cast(pl.String())
-    rows = tagged(tables.get(name, pl.LazyFrame(schema=schema)), arms).filter(value.is_finite())
+    rows = tag_arms(tables.get(name, pl.LazyFrame(schema=schema)), arms).filter(value.is_finite())
     if "matrix" in schema:
         rows = rows.filter(pl.col("step") == pl.col("step").max().over("arm", "seed"))
     rows = rows.select("arm", "seed", place=place, value=value).sort("place")

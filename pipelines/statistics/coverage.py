@@ -17,7 +17,7 @@ import polars as pl
 from scipy.special import stdtrit
 
 from pipelines.statistics.intervals import ROUNDING
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 PROBLEMS = 96
@@ -43,7 +43,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
+def simulate_statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     """[N, n] draws: by interval, the statistic that it holds against its critical value at 0, NaN for equal draws."""
     n = values.shape[1]
     mean, sd = values.mean(axis=1), values.std(axis=1, ddof=1)
@@ -65,13 +65,13 @@ def statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
     }
 
 
-def coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iterator[dict[str, str | float]]:
+def measure_coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iterator[dict[str, str | float]]:
     """Rows of SCHEMA, shares of `draws`; power is that over normal differences of mean FOUND."""
     for n in seeds:
         generator = np.random.default_rng(seed)
-        moved = statistics(generator.normal(size=(draws, n)) + FOUND)
+        moved = simulate_statistics(generator.normal(size=(draws, n)) + FOUND)
         power = {name: float((value > critical).mean()) for name, (value, critical) in moved.items()}
-        known = {family: statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
+        known = {family: simulate_statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
         for name in power:
             for family, found in known.items():
                 value, critical = found[name]
@@ -80,19 +80,19 @@ def coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iter
                 yield {"seeds": n, "interval": name, "family": family} | shares
 
 
-def terminal(table: pl.DataFrame) -> str:
+def format_table(table: pl.DataFrame) -> str:
     """The table in aligned columns, in percent."""
     lines = [["seeds", "interval", "differences", "covered", "decided too high", "too low", f"mean {FOUND} sd found"]]
     for seeds, name, family, *shares in table.iter_rows():
         lines.append([str(seeds), name, family, *(f"{100 * share:.1f} %" for share in shares)])
-    return aligned(lines)
+    return align_columns(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.statistics.coverage", description=__doc__)
     parser.add_argument("--draws", type=int, default=400_000, metavar="N", help="of every row (default: 400000)")
     args = parser.parse_args()
-    print(terminal(pl.DataFrame(list(coverage(args.draws)), schema=SCHEMA, orient="row")))
+    print(format_table(pl.DataFrame(list(measure_coverage(args.draws)), schema=SCHEMA, orient="row")))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from pipelines.statistics.copies import copies
+from pipelines.statistics.copies import find_copies
 from pipelines.statistics.metrics import RUN_TABLES
-from pipelines.statistics.samples import last_seen, table
+from pipelines.statistics.samples import arm_rows, last_seen
 
 # Tables that are read at a run's end.
 ENDING = (
@@ -28,26 +28,28 @@ class Exclusion(NamedTuple):
         return f"{self.arm} seed {self.seed} {self.reason}"
 
 
-def exclusions(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[Exclusion]:
+def find_exclusions(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[Exclusion]:
     """Copies of another seed, and runs of which the rows of a table end before the run does; by arm and seed."""
     same = [
         Exclusion(arm, seed, None, f"has the same weights as seed {first}")
-        for (arm, seed), first in copies(tables, arms).items()
+        for (arm, seed), first in find_copies(tables, arms).items()
     ]
     short = []
-    for name, rows in zip(ENDING, pl.collect_all([_short(name, tables, arms) for name in ENDING]), strict=True):
+    for name, rows in zip(
+        ENDING, pl.collect_all([_incomplete_runs(name, tables, arms) for name in ENDING]), strict=True
+    ):
         for arm, seed, seen, end in rows.iter_rows():
             short.append(Exclusion(arm, seed, name, f"has rows of {name} up to step {seen} of {end}"))
     return sorted([*same, *short], key=lambda one: (one.arm, one.seed, one.table or ""))
 
 
-def _short(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def _incomplete_runs(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     """arm, seed, the last step seen in this table and the run's own."""
-    rows = table(tables, name, arms)
+    rows = arm_rows(tables, name, arms)
     runs = rows.group_by("arm", "seed").agg(seen=last_seen(name), end=pl.col("run_steps").max())
     return runs.filter(pl.col("seen") < pl.col("end")).sort("arm", "seed")
 
 
-def listed(excluded: Collection[Exclusion]) -> str:
+def describe_exclusions(excluded: Collection[Exclusion]) -> str:
     """One line for all of them; empty without any."""
     return f"left out: {'; '.join(map(str, excluded))}" if excluded else ""

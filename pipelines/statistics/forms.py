@@ -35,7 +35,7 @@ class Forms:
         like: arms whose published values stand beside it, by default the same; paper: other words in their place.
         """
         one, other = like or (left, right)
-        both = f"{self.story.report(metric, one)} / {self.story.report(metric, other)}"
+        both = f"{self.story.reported_value(metric, one)} / {self.story.reported_value(metric, other)}"
         reported = paper or (both if like is None else f"{both} ({self.story.label(one)}, {self.story.label(other)})")
         statement = f"{self.story.label(left)} {SIGNS[kind]} {self.story.label(right)}"
         return Claim(
@@ -49,7 +49,7 @@ class Forms:
             right=right,
             controls=controls,
             paper=reported,
-            note=self.story.remark(metric),
+            note=self.story.describe_metric(metric),
         )
 
     def trend(self, view: str, arm: str, kind: Kind, verb: str, control: Control) -> Claim:
@@ -69,8 +69,8 @@ class Forms:
             baseline=STABLE_RANK_EARLY[view],
             band=FLAT_BAND if kind == "near" else 0.0,
             controls=(control,),
-            paper=self.story.report(metric, arm),
-            note=flat + self.story.remark(metric),
+            paper=self.story.reported_value(metric, arm),
+            note=flat + self.story.describe_metric(metric),
         )
 
     def difference(
@@ -95,7 +95,7 @@ class Forms:
             right=right,
             controls=controls,
             paper=paper,
-            note=f"{NOT_EQUALITY} {self.story.remark(metric)}".strip(),
+            note=f"{NOT_EQUALITY} {self.story.describe_metric(metric)}".strip(),
         )
 
     def equivalence(
@@ -136,7 +136,7 @@ class Forms:
                     (
                         f"The 95 % interval lies {where} {wide} of {self.story.label(right)}.",
                         note,
-                        self.story.remark(metric),
+                        self.story.describe_metric(metric),
                     ),
                 )
             ),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from pipelines.statistics import markdown as md
-from pipelines.statistics.headline import ABSENT, cell, headline
+from pipelines.statistics.headline import ABSENT, format_cell, headline_rows
 from pipelines.statistics.metrics import (
     ACCURACY,
     ACCURACY_START,
@@ -44,13 +44,13 @@ CONTINUED: tuple[Metric, ...] = (
 )
 
 
-def rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
+def grid_rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
     """Rows as those of `headline`, of the arms that are measured, in the suite's order after its references.
 
     Empty where no arm of the suite is measured; what training writes does not count, it is there before.
     """
     metrics = CONTINUED if suite.continued else METRICS
-    found = headline(study, tables, story, metrics, (*suite.references, *suite.arms))
+    found = headline_rows(study, tables, story, metrics, (*suite.references, *suite.arms))
     trained = [metric.words for metric in metrics if metric.table in RUN_TABLES]
     measured = set(found.filter(~pl.col("metric").is_in(trained))["arm"])
     if not measured.intersection(suite.arms):
@@ -58,25 +58,27 @@ def rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame], story: St
     return found.filter(pl.col("arm").is_in(list(measured)))
 
 
-def grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[str]]:
+def format_grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[str]]:
     """`rows` as text: a heading row, then one row per arm, with cells as in the headline table."""
     metrics = table["metric"].unique(maintain_order=True).to_list()
     lines = [["arm", *metrics]]
     for key in (*suite.references, *suite.arms):
         mine = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
         if mine:
-            lines.append([story.label(key), *(cell(mine[metric]) if metric in mine else ABSENT for metric in metrics)])
+            lines.append(
+                [story.label(key), *(format_cell(mine[metric]) if metric in mine else ABSENT for metric in metrics)]
+            )
     return lines
 
 
-def differences(suite: Suite, table: pl.DataFrame) -> list[str]:
+def describe_differences(suite: Suite, table: pl.DataFrame) -> list[str]:
     """What differs, one sentence for each group of the suite that has arms in `rows`."""
     measured = set(table["arm"])
     present = {group: [arm for arm in group.arms if arm in measured] for group in suite.groups}
     return [f"{group.name} ({', '.join(arms)}): {group.differs}" for group, arms in present.items() if arms]
 
 
-def markdown(suite: Suite, table: pl.DataFrame, story: Story) -> str:
+def render_markdown(suite: Suite, table: pl.DataFrame, story: Story) -> str:
     """The grid as a Markdown table."""
-    lines = grid(suite, table, story)
-    return md.table(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))
+    lines = format_grid(suite, table, story)
+    return md.render_table(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipelines.statistics import markdown as md
-from pipelines.statistics.intervals import interval
+from pipelines.statistics.intervals import student_interval
 from pipelines.statistics.metrics import (
     ACCURACY,
     ACCURACY_START,
@@ -24,8 +24,8 @@ from pipelines.statistics.metrics import (
     Metric,
     Unit,
 )
-from pipelines.statistics.numbers import PLUS_MINUS, quantity
-from pipelines.statistics.samples import samples
+from pipelines.statistics.numbers import PLUS_MINUS, format_quantity
+from pipelines.statistics.samples import collect_samples
 from pipelines.studies.story import Story
 
 SCHEMA = pl.Schema(
@@ -58,7 +58,7 @@ METRICS: tuple[Metric, ...] = (
 ABSENT = "-"
 
 
-def headline(
+def headline_rows(
     study: str,
     tables: Mapping[str, pl.LazyFrame],
     story: Story,
@@ -72,12 +72,12 @@ def headline(
     the story's source reports of that arm, null for the view master, which published checkpoints do not have.
     """
     rows, arms = [], story.core if arms is None else arms
-    for metric, frame in samples(metrics, tables, arms).items():
+    for metric, frame in collect_samples(metrics, tables, arms).items():
         for arm in arms:
             mine = frame.filter(pl.col("arm") == arm)
             if mine.is_empty():
                 continue
-            found = interval(mine["value"].to_list())
+            found = student_interval(mine["value"].to_list())
             low, high = found.low, found.high
             if metric.unit == "percent" and low is not None and high is not None:
                 low, high = max(0.0, low), min(1.0, high)
@@ -100,7 +100,7 @@ def headline(
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
+def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     """`headline` as text: a heading row, then one row per metric; arms without any row have no column.
 
     A cell is "mean +- half-width of the 95 % interval", of a share that would leave 0 to 100 % "mean [low, high]";
@@ -113,7 +113,7 @@ def grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
         lines[0].append(f"{story.source}: {' / '.join(map(story.label, known))}")
     for (metric,), group in table.group_by("metric", maintain_order=True):
         rows = {row["arm"]: row for row in group.iter_rows(named=True)}
-        line = [str(metric), *(cell(rows[key]) if key in rows else ABSENT for key in arms)]
+        line = [str(metric), *(format_cell(rows[key]) if key in rows else ABSENT for key in arms)]
         if known:
             values = [rows.get(key, {}).get("paper") for key in known]
             line.append(" / ".join(text or ABSENT for text in values) if any(values) else ABSENT)
@@ -121,17 +121,17 @@ def grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     return lines
 
 
-def cell(row: Mapping[str, object]) -> str:
+def format_cell(row: Mapping[str, object]) -> str:
     value, low, high, unit = row["value"], row["low"], row["high"], row["unit"]
     assert isinstance(value, float)
     half = max(high - value, value - low) if isinstance(low, float) and isinstance(high, float) else None
     shown: Unit = "percent" if unit == "percent" else "deg" if unit == "deg" else ""
-    return quantity(value, shown, half)
+    return format_quantity(value, shown, half)
 
 
 def split_cell(row: Mapping[str, object]) -> tuple[str, str]:
     """The cell as its value and its interval, each with what it needs to be read alone: "11.6 deg" and "\u00b1 0.3"."""
-    text = cell(row)
+    text = format_cell(row)
     if match := re.fullmatch(rf"\(?(\S+) {PLUS_MINUS} ([\d.]+)\)?(e\S+)?(.*)", text):
         value, half, power, unit = match.groups(default="")
         return f"{value}{power}{unit}", f"{PLUS_MINUS} {half}{power}"
@@ -140,7 +140,7 @@ def split_cell(row: Mapping[str, object]) -> tuple[str, str]:
     return text, ""
 
 
-def markdown(table: pl.DataFrame, story: Story) -> str:
+def render_markdown(table: pl.DataFrame, story: Story) -> str:
     """The grid as a Markdown table."""
-    lines = grid(table, story)
-    return md.table(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))
+    lines = format_grid(table, story)
+    return md.render_table(lines, ["---"] + ["---:"] * (len(lines[0]) - 1))

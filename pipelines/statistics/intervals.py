@@ -45,7 +45,7 @@ class Interval:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
-def interval(values: Sequence[float], level: float = 0.95, scale: float | None = None) -> Interval:
+def student_interval(values: Sequence[float], level: float = 0.95, scale: float | None = None) -> Interval:
     """Student-t interval mean +- t_{(1+level)/2, n-1} s / sqrt(n) of n independent values.
 
     It covers the mean of normal values in 95 % of cases at any n >= 2 (of others: see the module). It is wide for three
@@ -60,7 +60,7 @@ def interval(values: Sequence[float], level: float = 0.95, scale: float | None =
     if not all(map(math.isfinite, values)):
         return Interval(mean=math.nan, low=None, high=None, n=n)
     mean = fmean(values)
-    if n == 1 or equal(values, scale):
+    if n == 1 or equal_to_rounding(values, scale):
         return Interval(mean=mean, low=None, high=None, n=n)
     from scipy.special import stdtrit  # here, since what only lists a story starts without it
 
@@ -68,7 +68,7 @@ def interval(values: Sequence[float], level: float = 0.95, scale: float | None =
     return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
 
 
-def equal(values: Sequence[float], scale: float | None = None) -> bool:
+def equal_to_rounding(values: Sequence[float], scale: float | None = None) -> bool:
     """Whether finite values spread by no more than rounding; scale: of what they are differences of, by default theirs.
 
     Such a spread is no evidence of a small one: independent runs have one, copies of a run have not.
@@ -77,7 +77,7 @@ def equal(values: Sequence[float], scale: float | None = None) -> bool:
     return max(values) - min(values) <= ROUNDING * largest
 
 
-def bootstrap(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
     """Percentile ends of the bootstrap distribution of the mean: of all n^n resamples up to `EXACT`, else of `DRAWS`.
 
     The ends are quantiles of that distribution without interpolation, the upper one the mirror of the lower. Of three
@@ -106,8 +106,8 @@ def resamples(n: int) -> np.ndarray:
     return np.indices((n,) * n).reshape(n, -1).T
 
 
-def size(values: Sequence[float], scale: float | None = None) -> float | None:
+def effect_size(values: Sequence[float], scale: float | None = None) -> float | None:
     """Standardised effect mean / sd: the differences' mean in units of their spread over seeds; None without one."""
-    if len(values) < 2 or not all(map(math.isfinite, values)) or equal(values, scale):
+    if len(values) < 2 or not all(map(math.isfinite, values)) or equal_to_rounding(values, scale):
         return None
     return fmean(values) / stdev(values)

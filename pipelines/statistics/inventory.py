@@ -5,38 +5,38 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.statistics.copies import tagged
-from pipelines.statistics.intervals import interval
-from pipelines.statistics.samples import final_step, table
+from pipelines.statistics.copies import tag_arms
+from pipelines.statistics.intervals import student_interval
+from pipelines.statistics.samples import arm_rows, final_step
 
 # ||W0||_F is recovered as frobenius / relative_norm, which two runs from one start round alike to far below this.
 SAME_START = 1e-6
 
 
-def runs(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
+def describe_arms(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
     """One row per arm: seeds, steps, objective, optimizer, learning_rate, weight_decay (distinct values as text)."""
     told = ("objective", "optimizer", "learning_rate", "weight_decay", "run_steps")
-    frame = table(tables, "update_support", arms).select("arm", "seed", *told).unique().collect()
+    frame = arm_rows(tables, "update_support", arms).select("arm", "seed", *told).unique().collect()
     rows = []
     for arm in arms:
         mine = frame.filter(pl.col("arm") == arm)
         if mine.is_empty():
             continue
         seeds = ", ".join(str(seed) for seed in sorted(set(mine["seed"])))
-        rows.append({"arm": arm, "seeds": seeds, **{name: distinct(mine[name]) for name in told}})
+        rows.append({"arm": arm, "seeds": seeds, **{name: distinct_values(mine[name]) for name in told}})
     return pl.DataFrame(rows, schema={name: pl.String() for name in ("arm", "seeds", *told)}, orient="row")
 
 
-def distinct(values: pl.Series) -> str:
+def distinct_values(values: pl.Series) -> str:
     return ", ".join(
         f"{value:g}" if isinstance(value, float) else str(value) for value in values.drop_nulls().unique().sort()
     )
 
 
-def starts(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str], reference: str) -> dict[str, bool]:
+def compare_starts(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str], reference: str) -> dict[str, bool]:
     """Whether each arm starts from the same W0 as `reference`, judged by ||W0||_F of every matrix and shared seed."""
     norm = pl.col("frobenius") / pl.col("relative_norm")
-    rows = table(tables, "update_norm", arms).filter(pl.col("view") == "bf16", pl.col("relative_norm") > 0)
+    rows = arm_rows(tables, "update_norm", arms).filter(pl.col("view") == "bf16", pl.col("relative_norm") > 0)
     frame = rows.group_by("arm", "seed", "matrix").agg(norm=norm.first()).collect()
     other = frame.filter(pl.col("arm") == reference).select("seed", "matrix", reference="norm")
     away = (pl.col("norm") / pl.col("reference") - 1).abs().max()
@@ -44,25 +44,25 @@ def starts(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str], reference: s
     return dict(judged.select("arm", "same").iter_rows())
 
 
-def evaluations(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
+def accuracy_rows(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
     """Accuracy at the start and at the end: one row per arm and temperature.
 
     before, after: mean over seeds; half: half-width of the 95 % interval of `after` over seeds, null for one seed;
     stderr: mean over seeds of the standard error over problems; n: samples (problems x samples) of one evaluation.
     """
-    frame = table(tables, "evaluation", arms).with_columns(final=final_step("evaluation")).collect()
+    frame = arm_rows(tables, "evaluation", arms).with_columns(final=final_step("evaluation")).collect()
     rows = []
     for (key, temperature), mine in frame.group_by("arm", "temperature"):
         first = mine.filter(pl.col("step") == 0)["accuracy"].drop_nulls().to_list()
         last = mine.filter(pl.col("step") == pl.col("final"), pl.col("step") > 0).drop_nulls("accuracy")
         if last.is_empty():
             continue
-        after = interval(last["accuracy"].to_list())
+        after = student_interval(last["accuracy"].to_list())
         rows.append(
             {
                 "arm": key,
                 "temperature": temperature,
-                "before": interval(first).mean if first else None,
+                "before": student_interval(first).mean if first else None,
                 "after": after.mean,
                 "half": after.half,
                 "stderr": last["stderr"].mean(),
@@ -96,13 +96,13 @@ MISSING = pl.Schema(
 )
 
 
-def missing(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
+def count_missing(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
     """Rows that carry a reason, counted by table, view and reason; `of` is the table's rows in that view."""
     found = []
     for name, declared in TABLES.items():
         if "reason" not in declared.schema or name not in tables:
             continue
-        counted = tagged(tables[name], arms).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
+        counted = tag_arms(tables[name], arms).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
         total = counted.with_columns(of=pl.col("rows").sum().over("view"), table=pl.lit(name))
         found.append(total.filter(pl.col("reason").is_not_null()).select(*MISSING).sort("view", "reason"))
     return pl.concat(pl.collect_all(found)) if found else pl.DataFrame(schema=MISSING)

@@ -9,7 +9,7 @@ from pipelines.store.names import escape_text
 SPECIAL = re.compile(r"[\\`*\[\]&|~]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """One line that Markdown shows as it is written: no tag, link, image, emphasis, code, entity or table cell.
 
     An address stays text; the UI may link it to itself.
@@ -17,7 +17,7 @@ def escape(text: str) -> str:
     return SPECIAL.sub(r"\\\g<0>", escape_text(text))
 
 
-def table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
+def render_table(lines: Sequence[Sequence[str]], rule: Sequence[str]) -> str:
     """Rows of text cells, the first a heading, as a Markdown table; `rule` aligns its columns."""
-    heading, *body = [[escape(text) for text in line] for line in lines]
+    heading, *body = [[escape_markdown(text) for text in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in [heading, rule, *body])

@@ -7,15 +7,17 @@ import polars as pl
 
 from pipelines.lake.schemas import TABLES
 from pipelines.statistics.headline import METRICS as HEADLINE
-from pipelines.statistics.intervals import interval
+from pipelines.statistics.intervals import student_interval
 from pipelines.statistics.metrics import END, PARAMETERS, PROJECTIONS, Metric, Unit
-from pipelines.statistics.numbers import quantity
-from pipelines.statistics.samples import mean, rows
+from pipelines.statistics.numbers import format_quantity
+from pipelines.statistics.samples import metric_rows, weighted_mean
 from pipelines.studies.story import Story
 
 # At the end of training; overlaps with the end are of earlier steps.
 METRICS: tuple[Metric, ...] = tuple(
-    metric for metric in HEADLINE if metric.reweighted() is not None and (metric.at == END or metric.table == "locking")
+    metric
+    for metric in HEADLINE
+    if metric.with_other_weighting() is not None and (metric.at == END or metric.table == "locking")
 )
 UNITS: dict[str, Unit] = {metric.words: metric.unit for metric in METRICS}
 WEIGHTINGS: dict[str, str | None] = {"unweighted": None, "parameters": PARAMETERS}
@@ -23,24 +25,24 @@ GROUPINGS = ((), ("role",), ("layer",))
 ABSENT = "-"
 
 
-def means(study: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
+def mean_rows(study: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
     """Rows with the schema of table `means`, of every arm that is measured, sorted; empty where none is.
 
     unweighted: sum of values / number of matrices that have one; parameters: sum of n value / sum of n over the same
     matrices, n their number of weights. Matrices of one role have one size, so the two agree per role.
     """
-    found = pl.collect_all([planned(metric, tables, arms) for metric in METRICS])
+    found = pl.collect_all([plan_metric(metric, tables, arms) for metric in METRICS])
     schema = TABLES["means"].schema
     return pl.concat(found).with_columns(study=pl.lit(study)).select(schema.names()).cast(dict(schema))
 
 
-def planned(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def plan_metric(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     """One metric: per weighting arms and seeds in order, each with all matrices, then roles, then layers."""
-    frame = rows(replace(metric, weight=PARAMETERS), tables, arms)
+    frame = metric_rows(replace(metric, weight=PARAMETERS), tables, arms)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
     parts = []
     for keys in GROUPINGS:
-        values = {name: mean(metric.column, "matrix", weight) for name, weight in WEIGHTINGS.items()}
+        values = {name: weighted_mean(metric.column, "matrix", weight) for name, weight in WEIGHTINGS.items()}
         made = frame.group_by("arm", "seed", *keys).agg(matrices=pl.len().cast(pl.Int64()), cut=cut, **values)
         absent = {"role": pl.lit(None, pl.String()), "layer": pl.lit(None, pl.Int64())}
         parts.append(made.with_columns(**{name: null for name, null in absent.items() if name not in keys}))
@@ -56,42 +58,42 @@ def planned(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection
     ).sort("arm", "seed", "weighting", "role", "layer", descending=[False, False, True, False, False])
 
 
-def weighed(table: pl.DataFrame, story: Story) -> list[list[str]]:
+def compare_weightings(table: pl.DataFrame, story: Story) -> list[list[str]]:
     """Unweighted beside parameter-weighted: a heading, then two rows per metric, a column per arm of core."""
     whole = table.filter(pl.col("role").is_null(), pl.col("layer").is_null())
-    arms = present(whole, story)
+    arms = present_metrics(whole, story)
     lines = [["metric", "weighting", *map(story.label, arms)]]
     for metric in METRICS:
         for weighting in WEIGHTINGS:
             mine = whole.filter(pl.col("metric") == metric.words, pl.col("weighting") == weighting)
             if not mine.is_empty():
-                lines.append([metric.words, weighting, *cells(mine, arms, metric.unit)])
+                lines.append([metric.words, weighting, *format_cells(mine, arms, metric.unit)])
     return lines
 
 
-def split(table: pl.DataFrame, metric: Metric, key: str, story: Story) -> list[list[str]]:
+def split_by_key(table: pl.DataFrame, metric: Metric, key: str, story: Story) -> list[list[str]]:
     """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row each; only a heading without any."""
     mine = table.filter(
         pl.col("metric") == metric.words, pl.col("weighting") == "unweighted", pl.col(key).is_not_null()
     )
-    arms = present(mine, story)
+    arms = present_metrics(mine, story)
     values = list(PROJECTIONS) if key == "role" else sorted(set(mine[key]))
     here = [value for value in values if value in set(mine[key])]
     return [
         [key, *map(story.label, arms)],
-        *([str(value), *cells(mine.filter(pl.col(key) == value), arms, metric.unit)] for value in here),
+        *([str(value), *format_cells(mine.filter(pl.col(key) == value), arms, metric.unit)] for value in here),
     ]
 
 
-def present(table: pl.DataFrame, story: Story) -> list[str]:
+def present_metrics(table: pl.DataFrame, story: Story) -> list[str]:
     return [arm for arm in story.core if arm in set(table["arm"])]
 
 
-def cells(mine: pl.DataFrame, arms: Sequence[str], unit: Unit) -> list[str]:
+def format_cells(mine: pl.DataFrame, arms: Sequence[str], unit: Unit) -> list[str]:
     """Mean and half-width over seeds of each arm."""
     told = []
     for arm in arms:
         values = mine.filter(pl.col("arm") == arm)["value"].to_list()
-        found = interval(values) if values else None
-        told.append(ABSENT if found is None else quantity(found.mean, unit, found.half))
+        found = student_interval(values) if values else None
+        told.append(ABSENT if found is None else format_quantity(found.mean, unit, found.half))
     return told

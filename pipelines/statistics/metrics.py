@@ -14,7 +14,7 @@ __all__ = ["EARLY", "END", "PARAMETERS", "RUN_TABLES", "START", "Metric", "Unit"
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
-def viewed(metric: Metric, view: str) -> Metric:
+def in_view(metric: Metric, view: str) -> Metric:
     """`metric` in one view."""
     return replace(metric, words=f"{metric.words}, {view}", family=metric.words, where=(("view", view), *metric.where))
 
@@ -22,7 +22,7 @@ def viewed(metric: Metric, view: str) -> Metric:
 VIEWS = ("bf16", "master")
 ROUNDING = "Rounding to bf16 alone raises stable rank and lowers Sim_16 while an update is small; read beside master."
 
-UNCHANGED = viewed(
+UNCHANGED = in_view(
     Metric(
         words="unchanged weights",
         table="update_support",
@@ -57,7 +57,7 @@ _FROBENIUS = Metric(
     table="update_norm",
     column="frobenius",
 )
-LOW_MAGNITUDE = viewed(
+LOW_MAGNITUDE = in_view(
     Metric(
         words="low-magnitude overlap",
         table="localization",
@@ -68,7 +68,7 @@ LOW_MAGNITUDE = viewed(
     ),
     "bf16",
 )
-PRINCIPAL = viewed(
+PRINCIPAL = in_view(
     Metric(
         words="principal-mask overlap",
         table="localization",
@@ -92,11 +92,11 @@ _SIMILARITY = Metric(
     where=(("side", "input"), ("k", 16)),
     remark=ROUNDING,
 )
-ROTATION = {view: viewed(_ROTATION, view) for view in VIEWS}
-NSS = {view: viewed(_NSS, view) for view in VIEWS}
-NORM = {view: viewed(_NORM, view) for view in VIEWS}
-FROBENIUS = {view: viewed(_FROBENIUS, view) for view in VIEWS}
-STABLE_RANK = {view: viewed(_STABLE_RANK, view) for view in VIEWS}
+ROTATION = {view: in_view(_ROTATION, view) for view in VIEWS}
+NSS = {view: in_view(_NSS, view) for view in VIEWS}
+NORM = {view: in_view(_NORM, view) for view in VIEWS}
+FROBENIUS = {view: in_view(_FROBENIUS, view) for view in VIEWS}
+STABLE_RANK = {view: in_view(_STABLE_RANK, view) for view in VIEWS}
 STABLE_RANK_EARLY = {
     view: replace(
         metric, words=f"stable rank of the update at 5 %, {view}", family="stable rank of the update at 5 %", at=EARLY
@@ -111,7 +111,7 @@ STABLE_RANK_CHANGE = {
 }
 SIMILARITY = {
     (view, percent): replace(
-        viewed(_SIMILARITY, view), words=f"Sim_16 to the final step at {percent} %, {view}", at=percent / 100
+        in_view(_SIMILARITY, view), words=f"Sim_16 to the final step at {percent} %, {view}", at=percent / 100
     )
     for view in VIEWS
     for percent in (10, 25)

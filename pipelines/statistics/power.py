@@ -18,9 +18,9 @@ from statistics import fmean, stdev
 import polars as pl
 from scipy.special import ndtri, stdtrit
 
-from pipelines.statistics.copies import copies
+from pipelines.statistics.copies import find_copies
 from pipelines.statistics.numbers import PLUS_MINUS
-from pipelines.statistics.samples import final_step, table, without
+from pipelines.statistics.samples import arm_rows, drop_runs, final_step
 from pipelines.studies.story import Story
 
 POWER, LEVEL = 0.80, 0.95
@@ -28,7 +28,7 @@ PLANNED = (5, 10)  # seeds that a reader may think of adding
 
 
 @lru_cache
-def distance(n: int, power: float, level: float) -> float:
+def noncentrality(n: int, power: float, level: float) -> float:
     """The noncentrality at which a t test of n values rejects with probability `power`; the far tail is below 1e-6."""
     from scipy.optimize import root_scalar  # here, since scipy.stats takes a second to import
     from scipy.stats import nct
@@ -40,13 +40,13 @@ def distance(n: int, power: float, level: float) -> float:
     return root_scalar(lambda shift: nct.sf(critical, n - 1, shift) - power, bracket=(0.0, high), method="brentq").root
 
 
-def detectable(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float | None:
+def detectable_mean(sd: float, n: int, power: float = POWER, level: float = LEVEL) -> float | None:
     """The smallest mean of n paired differences with standard deviation `sd` that a t test finds with probability
     `power` at 1 - level, two-sided: 3.26 sd for three seeds, 1.68 for five. None for one seed.
 
     `sd` is itself estimated from the n differences: of three it is uncertain by a factor of about two.
     """
-    return distance(n, power, level) * sd / math.sqrt(n) if n > 1 else None
+    return noncentrality(n, power, level) * sd / math.sqrt(n) if n > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Spread:
         return t * math.sqrt((self.seeds + self.within / (problems * samples)) / seeds)
 
 
-def spread(accuracies: Sequence[float], stderrs: Sequence[float], problems: int, samples: int) -> Spread:
+def estimate_spread(accuracies: Sequence[float], stderrs: Sequence[float], problems: int, samples: int) -> Spread:
     """The variances behind runs with these accuracies and standard errors over problems, one a seed.
 
     One sample a problem cannot tell within from between; then all of p (1 - p) counts as between, which is the larger
@@ -112,14 +112,14 @@ class Scored:
         return self.spread.between / self.problems
 
 
-def scored(accuracies: Sequence[float], stderrs: Sequence[float | None], problems: int, samples: int) -> Scored:
+def score_arm(accuracies: Sequence[float], stderrs: Sequence[float | None], problems: int, samples: int) -> Scored:
     """From one arm's evaluations, one a seed. Without a standard error all of p (1 - p) counts as between problems."""
     known = [error for error in stderrs if error is not None]
-    parts = spread(accuracies, known, problems, samples if known else 1)
+    parts = estimate_spread(accuracies, known, problems, samples if known else 1)
     return Scored(spread=parts, problems=problems, samples=samples)
 
 
-def pooled(differences: Sequence[float], sides: Sequence[Scored], level: float = LEVEL) -> float | None:
+def pooled_half_width(differences: Sequence[float], sides: Sequence[Scored], level: float = LEVEL) -> float | None:
     """Half-width for the mean of paired differences of accuracies, over seeds, samples and problems.
 
         sqrt(max(t s, z sqrt(within / (P m)))^2 / n + z^2 between / P)
@@ -146,7 +146,7 @@ def pooled_detectable(differences: Sequence[float], sides: Sequence[Scored]) -> 
     if n < 2:
         return None
     z = float(ndtri((1 + LEVEL) / 2) + ndtri(POWER))
-    over = max(distance(n, POWER, LEVEL) * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
+    over = max(noncentrality(n, POWER, LEVEL) * stdev(differences), z * math.sqrt(sum(side.sampling for side in sides)))
     return math.hypot(over / math.sqrt(n), z * math.sqrt(sum(side.drawing for side in sides)))
 
 
@@ -168,7 +168,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def power(
+def power_rows(
     tables: Mapping[str, pl.LazyFrame], arms: Sequence[str], reference: str | None, temperature: float = 1.0
 ) -> pl.DataFrame:
     """One row per arm with a final accuracy at `temperature`, all as fractions; null where one seed says nothing.
@@ -177,22 +177,22 @@ def power(
     over seeds on these problems; half: both (`Spread.half`), and half_5, half_10 with as many seeds; detectable: the
     smallest difference from `reference` that a verdict on the seeds in common finds with 80 % power (`pooled`).
     """
-    rows = table(tables, "evaluation", arms).with_columns(final=final_step("evaluation"))
+    rows = arm_rows(tables, "evaluation", arms).with_columns(final=final_step("evaluation"))
     frame = rows.filter(
         pl.col("temperature") == temperature,
         pl.col("step") == pl.col("final"),
         pl.col("step") > 0,
         pl.col("stderr").is_not_null(),
     ).sort("arm", "seed")
-    found = without(frame.collect(), copies(tables, arms))
+    found = drop_runs(frame.collect(), find_copies(tables, arms))
     base = found.filter(pl.col("arm") == reference)
-    against = None if base.is_empty() else _side(base)
+    against = None if base.is_empty() else _score_final(base)
     told = []
     for arm in arms:
         mine = found.filter(pl.col("arm") == arm)
         if mine.is_empty():
             continue
-        side, seeds, detected = _side(mine), mine.height, None
+        side, seeds, detected = _score_final(mine), mine.height, None
         parts, problems, samples = side.spread, side.problems, side.samples
         pairs = mine.join(base, on="seed", suffix="_reference")
         if arm != reference and against is not None:
@@ -217,12 +217,12 @@ def power(
     return pl.DataFrame(told, schema=SCHEMA, orient="row")
 
 
-def _side(mine: pl.DataFrame) -> Scored:
+def _score_final(mine: pl.DataFrame) -> Scored:
     """Of one arm's final evaluations."""
-    return scored(mine["accuracy"].to_list(), mine["stderr"].to_list(), mine["problems"][0], mine["samples"][0])
+    return score_arm(mine["accuracy"].to_list(), mine["stderr"].to_list(), mine["problems"][0], mine["samples"][0])
 
 
-def grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
+def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     """`power` as text: a heading row, then one row per arm, in points of accuracy."""
     heading = ["arm", "problems x samples", "seeds", "one run, over problems", "mean, over seeds", "both"]
     heading += [f"both, {n} seeds" for n in PLANNED] + ["difference found with 80 % power"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.statistics.copies import copies, tagged
+from pipelines.statistics.copies import find_copies, tag_arms
 from pipelines.statistics.metrics import END, PROJECTIONS, START, Metric
 
 # A snapshot stands for a share of the run when it is at most this far from it (share of the run's steps).
@@ -24,12 +24,12 @@ def fill_tables(tables: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
     return {name: pl.LazyFrame(schema=table.schema) for name, table in TABLES.items()} | dict(tables)
 
 
-def table(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str]) -> pl.LazyFrame:
+def arm_rows(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str]) -> pl.LazyFrame:
     """The rows of table `name` that belong to one of `arms` and to a decoder projection; empty without such a table.
 
     With a column run_steps in every table: those that have none take it from update_support, null where that has none.
     """
-    frame = tagged(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
+    frame = tag_arms(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
     if "run_steps" not in TABLES[name].schema:
         known = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
         frame = frame.join(known.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
@@ -46,7 +46,7 @@ def last_seen(name: str) -> pl.Expr:
     return pl.col("step_other" if "step_other" in TABLES[name].schema else "step").max()
 
 
-def at(name: str, frame: pl.LazyFrame, share: float) -> pl.LazyFrame:
+def rows_at_share(name: str, frame: pl.LazyFrame, share: float) -> pl.LazyFrame:
     """The rows of each run at `share` of its steps: exact at 0 and 1, else the nearest snapshot within `NEARBY`."""
     frame = frame.with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
@@ -59,14 +59,14 @@ def at(name: str, frame: pl.LazyFrame, share: float) -> pl.LazyFrame:
     return nearest.filter(pl.col("step") == pl.col("step").min().over(RUN))
 
 
-def largest(frame: pl.LazyFrame, cut: str, column: str) -> pl.LazyFrame:
+def rows_at_largest_cut(frame: pl.LazyFrame, cut: str, column: str) -> pl.LazyFrame:
     """Rows at one value of `cut`: of the values with the smallest share of nulls in `column`, the largest."""
     missing = pl.col(column).is_null().mean().over(cut)
     best = pl.col(cut).sort_by(missing, pl.col(cut), descending=[False, True]).first()
     return frame.filter(pl.col(cut) == best)
 
 
-def mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
+def weighted_mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
     """The (weighted) mean of what `column` has in a group, summed in the order of `order`: equal rows, equal bits.
 
     A running sum, because Polars drops a sort that stands before `mean` or `sum`. `weight` needs rows without nulls.
@@ -77,53 +77,53 @@ def mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
     return value.drop_nulls().cum_sum().last() / pl.col(column).count()
 
 
-def plan(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def plan_samples(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut, of an accuracy `SAMPLED` too.
 
     Runs without a finite value are absent.
     """
     if metric.since is not None:
-        end = plan(replace(metric, since=None), tables, arms)
-        start = plan(replace(metric, since=None, at=metric.since), tables, arms)
+        end = plan_samples(replace(metric, since=None), tables, arms)
+        start = plan_samples(replace(metric, since=None, at=metric.since), tables, arms)
         both = end.join(start, on=("arm", "seed"), suffix="_start")
         return both.select("arm", "seed", pl.col("value") - pl.col("value_start"), "cut")
     order = "matrix" if "matrix" in TABLES[metric.table].schema else "step"
-    value = mean(metric.column, order, metric.weight)
+    value = weighted_mean(metric.column, order, metric.weight)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
     more = [pl.col(name).first() for name in SAMPLED] if metric.table == "evaluation" else []
-    found = rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
+    found = metric_rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
     return found.filter(pl.col("value").is_finite())
 
 
-def rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
+def metric_rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
     """The rows of `metric.table` that `metric` is the mean of, for every run; of `since` the later ones alone.
 
     With a weight each row has it: a table without the column takes it from update_support, by recipe and matrix.
     """
-    frame = table(tables, metric.table, arms).filter(*(pl.col(key) == value for key, value in metric.where))
+    frame = arm_rows(tables, metric.table, arms).filter(*(pl.col(key) == value for key, value in metric.where))
     if metric.table == "update_support":
         frame = frame.filter(pl.col("scope") == "projection")
-    frame = at(metric.table, frame, metric.at)
+    frame = rows_at_share(metric.table, frame, metric.at)
     if metric.cut is not None:
-        frame = largest(frame, metric.cut, metric.column)
+        frame = rows_at_largest_cut(frame, metric.cut, metric.column)
     frame = frame.filter(pl.col(metric.column).is_not_null())
     if metric.weight is None or metric.weight in TABLES[metric.table].schema:
         return frame
-    known = table(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
+    known = arm_rows(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
     return frame.join(known, on=("recipe", "matrix"))
 
 
-def samples(
+def collect_samples(
     metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]
 ) -> dict[Metric, pl.DataFrame]:
     """Each metric's values, columns as in `plan`, sorted by arm and seed; copies of another seed are absent."""
     wanted = list(dict.fromkeys(metrics))
-    frames = pl.collect_all([plan(metric, tables, arms).sort("arm", "seed") for metric in wanted])
-    same = copies(tables, arms)
-    return {metric: without(frame, same) for metric, frame in zip(wanted, frames, strict=True)}
+    frames = pl.collect_all([plan_samples(metric, tables, arms).sort("arm", "seed") for metric in wanted])
+    same = find_copies(tables, arms)
+    return {metric: drop_runs(frame, same) for metric, frame in zip(wanted, frames, strict=True)}
 
 
-def without(frame: pl.DataFrame, runs: Collection[tuple[str, int]]) -> pl.DataFrame:
+def drop_runs(frame: pl.DataFrame, runs: Collection[tuple[str, int]]) -> pl.DataFrame:
     """The rows of a frame with columns arm and seed but for those of `runs`, in their order."""
     gone = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
     return frame.join(gone, on=("arm", "seed"), how="anti", maintain_order="left")

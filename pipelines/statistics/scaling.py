@@ -20,8 +20,8 @@ from typing import Any
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.statistics.intervals import interval
-from pipelines.statistics.samples import at, mean, table
+from pipelines.statistics.intervals import student_interval
+from pipelines.statistics.samples import arm_rows, rows_at_share, weighted_mean
 from pipelines.studies.story import Sizes, Story
 
 
@@ -38,7 +38,7 @@ class Quantity:
     weight: str | None = None
 
 
-def _viewed(view: str) -> tuple[Quantity, ...]:
+def _in_view(view: str) -> tuple[Quantity, ...]:
     norm, input_side = pl.col("stable_rank"), pl.col("side") == "input"
     return (
         Quantity(
@@ -67,19 +67,19 @@ def _viewed(view: str) -> tuple[Quantity, ...]:
     )
 
 
-QUANTITIES = (*_viewed("bf16"), *(q for q in _viewed("master") if q.table != "update_support"))
+QUANTITIES = (*_in_view("bf16"), *(q for q in _in_view("master") if q.table != "update_support"))
 
 
 def arm_of(size: str, arm: str) -> str:
     return f"{size}-{arm}" if size else arm
 
 
-def scaling(study: str, tables: Mapping[str, pl.LazyFrame], sizes: Sizes) -> pl.DataFrame:
+def scaling_rows(study: str, tables: Mapping[str, pl.LazyFrame], sizes: Sizes) -> pl.DataFrame:
     """One row per arm, quantity and factor that has its sizes, with the schema of the table `scaling`."""
     named = dict.fromkeys(("", *sizes.widths, *sizes.ratios.values()))
     arms = [arm_of(size, arm) for size in named for arm in sizes.arms]
     weights = _weights(tables, arms)
-    plans = [_plan(quantity, tables, arms) for quantity in QUANTITIES]
+    plans = [_plan_sizes(quantity, tables, arms) for quantity in QUANTITIES]
     rows = []
     for quantity, found in zip(QUANTITIES, pl.collect_all(plans), strict=True):
         values = {(row["arm"], row["seed"]): row["value"] for row in found.iter_rows(named=True)}
@@ -95,17 +95,21 @@ def scaling(study: str, tables: Mapping[str, pl.LazyFrame], sizes: Sizes) -> pl.
     return pl.DataFrame(rows, schema=TABLES["scaling"].schema, orient="row")
 
 
-def _plan(quantity: Quantity, tables: Mapping[str, pl.LazyFrame], arms: list[str]) -> pl.LazyFrame:
-    frame = table(tables, quantity.table, arms).filter(pl.col("view") == quantity.view)
+def _plan_sizes(quantity: Quantity, tables: Mapping[str, pl.LazyFrame], arms: list[str]) -> pl.LazyFrame:
+    frame = arm_rows(tables, quantity.table, arms).filter(pl.col("view") == quantity.view)
     if quantity.where is not None:
         frame = frame.filter(quantity.where)
-    rows = at(quantity.table, frame, quantity.at).with_columns(measured=quantity.value).drop_nulls("measured")
-    return rows.group_by("arm", "seed").agg(value=mean("measured", "matrix", quantity.weight)).sort("arm", "seed")
+    rows = (
+        rows_at_share(quantity.table, frame, quantity.at).with_columns(measured=quantity.value).drop_nulls("measured")
+    )
+    return (
+        rows.group_by("arm", "seed").agg(value=weighted_mean("measured", "matrix", quantity.weight)).sort("arm", "seed")
+    )
 
 
 def _weights(tables: Mapping[str, pl.LazyFrame], arms: list[str]) -> dict[str, int]:
     """Weights of the decoder projections by arm."""
-    rows = table(tables, "update_support", arms).filter(pl.col("scope") == "projection").unique(["arm", "matrix"])
+    rows = arm_rows(tables, "update_support", arms).filter(pl.col("scope") == "projection").unique(["arm", "matrix"])
     return dict(rows.group_by("arm").agg(pl.col("numel").sum()).collect().iter_rows())
 
 
@@ -138,7 +142,7 @@ def _ratios(values: dict[tuple[str, int], float], size: str, arm: str) -> dict[i
 
 
 def _row(factor: str, by_seed: dict[int, tuple[float, float]]) -> dict[str, object]:
-    over = interval([value for value, _ in by_seed.values()])
+    over = student_interval([value for value, _ in by_seed.values()])
     ends = (over.mean, over.low, over.high)
     if factor != "width":
         ends = tuple(None if end is None else math.exp(end) for end in ends)
@@ -152,7 +156,7 @@ def _row(factor: str, by_seed: dict[int, tuple[float, float]]) -> dict[str, obje
     }
 
 
-def grid(found: pl.DataFrame, sizes: Sizes, story: Story) -> list[list[str]]:
+def format_grid(found: pl.DataFrame, sizes: Sizes, story: Story) -> list[list[str]]:
     """`scaling` as text: a heading row, then a row per factor, metric and view: `estimate [interval]` by arm."""
     cells = {(r["factor"], r["metric"], r["view"], r["arm"]): r for r in found.iter_rows(named=True)}
     lines = [["factor", "metric", *map(story.label, sizes.arms)]]

@@ -6,24 +6,26 @@ import numpy as np
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.statistics.samples import at, final_step, largest, mean, table
+from pipelines.statistics.samples import arm_rows, final_step, rows_at_largest_cut, rows_at_share, weighted_mean
 
 
 def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
     """Mean, lowest and highest of `value` over seeds for each arm and `keys`."""
     value = pl.col("value")
     seeds = runs.drop_nulls("value").group_by("arm", *keys)
-    return seeds.agg(value=mean("value", "seed"), low=value.min(), high=value.max()).sort("arm", *keys).collect()
+    return (
+        seeds.agg(value=weighted_mean("value", "seed"), low=value.min(), high=value.max()).sort("arm", *keys).collect()
+    )
 
 
 def shared_cut(name: str, frame: pl.LazyFrame, cut: str, arms: Collection[str]) -> int | None:
     """The smallest value of `cut` that the most projection matrices have; a cut that follows the shape covers some."""
-    counted = table({name: frame}, name, arms).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
+    counted = arm_rows({name: frame}, name, arms).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
     best = counted.drop_nulls().sort("matrices", cut, descending=[True, False]).select(cut).head(1).collect()
     return None if best.is_empty() else best.item()
 
 
-def progress(
+def progress_rows(
     name: str, frame: pl.LazyFrame, column: str, arms: Collection[str], *, weight: str | None = None
 ) -> pl.DataFrame:
     """`column` of every run of `arms` against the share of it: columns arm, seed, view, progress in %, value.
@@ -31,17 +33,17 @@ def progress(
     Step 0 is left out. The mean over projection matrices, by `weight` if given. Where a table compares two steps, the
     later is the last.
     """
-    rows = table({name: frame}, name, arms).with_columns(final=final_step(name))
+    rows = arm_rows({name: frame}, name, arms).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
         rows = rows.filter(pl.col("step_other") == pl.col("final"))
     rows = rows.filter(pl.col("step") > 0, pl.col(column).is_not_null())
     share = 100 * pl.col("step") / pl.col("final")
     keys = ("arm", "seed", "view", "progress")
-    runs = rows.with_columns(progress=share).group_by(keys).agg(value=mean(column, "matrix", weight))
+    runs = rows.with_columns(progress=share).group_by(keys).agg(value=weighted_mean(column, "matrix", weight))
     return runs.drop_nulls("value").sort(keys).collect()
 
 
-def aligned(runs: pl.DataFrame) -> pl.DataFrame:
+def align_progress(runs: pl.DataFrame) -> pl.DataFrame:
     """`progress` with all seeds of an arm at the same shares of the run, so that a mean is one over all of them.
 
     Gated runs end at different steps. Shares are those of any seed, as far as every seed reaches; a seed that has none
@@ -61,22 +63,24 @@ def aligned(runs: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found)
 
 
-def pooled(runs: pl.DataFrame) -> pl.DataFrame:
+def pool_seeds(runs: pl.DataFrame) -> pl.DataFrame:
     """`progress` over seeds (columns arm, view, progress, value, low, high)."""
-    return over_seeds(aligned(runs).lazy(), "view", "progress")
+    return over_seeds(align_progress(runs).lazy(), "view", "progress")
 
 
-def profile(rotation: pl.LazyFrame, arms: Collection[str]) -> pl.DataFrame:
+def angle_profile(rotation: pl.LazyFrame, arms: Collection[str]) -> pl.DataFrame:
     """Final principal angles by index (columns arm, view, index from 1, value, low, high in degrees), input side.
 
     The dimension k is the largest with the fewest missing rows; per run the mean over projection matrices.
     """
-    rows = at("rotation", table({"rotation": rotation}, "rotation", arms).filter(pl.col("side") == "input"), 1.0)
-    rows = largest(rows, "k", "mean_deg").filter(pl.col("angles_deg").list.len() > 0)
+    rows = rows_at_share(
+        "rotation", arm_rows({"rotation": rotation}, "rotation", arms).filter(pl.col("side") == "input"), 1.0
+    )
+    rows = rows_at_largest_cut(rows, "k", "mean_deg").filter(pl.col("angles_deg").list.len() > 0)
     angles = rows.with_columns(index=pl.int_ranges(1, pl.col("angles_deg").list.len() + 1)).explode(
         "angles_deg", "index"
     )
-    runs = angles.group_by("arm", "seed", "view", "index").agg(value=mean("angles_deg", "matrix"))
+    runs = angles.group_by("arm", "seed", "view", "index").agg(value=weighted_mean("angles_deg", "matrix"))
     return over_seeds(runs.filter(pl.col("value") > 0), "view", "index")
 
 
@@ -84,11 +88,11 @@ def by_role(
     name: str, frame: pl.LazyFrame, column: str, arms: Collection[str], *, weight: str | None = None
 ) -> pl.DataFrame:
     """The final value of `column` in the bf16 view by role (columns arm, role, value, low, high)."""
-    rows = table({name: frame}, name, arms).filter(pl.col("view") == "bf16")
+    rows = arm_rows({name: frame}, name, arms).filter(pl.col("view") == "bf16")
     if "side" in TABLES[name].schema:
         rows = rows.filter(pl.col("side") == "input")
-    rows = at(name, rows, 1.0)
+    rows = rows_at_share(name, rows, 1.0)
     if "k" in TABLES[name].schema:
-        rows = largest(rows, "k", column)
-    runs = rows.drop_nulls(column).group_by("arm", "seed", "role").agg(value=mean(column, "matrix", weight))
+        rows = rows_at_largest_cut(rows, "k", column)
+    runs = rows.drop_nulls(column).group_by("arm", "seed", "role").agg(value=weighted_mean(column, "matrix", weight))
     return over_seeds(runs, "role")

@@ -20,13 +20,13 @@ def story_of(study: Study) -> Story:
     story = load_story(study.story)
     core = tuple(recipe.arm for recipe in study.arms())
     declared = {arm.key for arm in story.arms}
-    meanings = {recipe.arm: _meaning(recipe) for recipe in study.arms()}
+    meanings = {recipe.arm: _describe_arm(recipe) for recipe in study.arms()}
     own = [replace(arm, meaning=arm.meaning or meanings.get(arm.key, "")) for arm in story.arms]
     arms = [Arm(key=key, meaning=meaning) for key, meaning in meanings.items() if key not in declared]
     suites = {suite.name: suite for suite in story.suites}
     described = {"core", *suites, *([story.sizes.suite] if story.sizes else ())}
     suites |= {name: _suite(name, recipes, core) for name, recipes in study.suites.items() if name not in described}
-    return complete(
+    return complete_story(
         replace(
             story,
             title=story.title or f"Weight geometry of {study.title or study.name}",
@@ -37,7 +37,7 @@ def story_of(study: Study) -> Story:
     )
 
 
-def complete(story: Story) -> Story:
+def complete_story(story: Story) -> Story:
     """A story that has its core arms, with claims, headline and references filled in where it has none."""
     controls = {story.arm(key).control for key in story.core}
     compared = {key: story.label(key) for key in story.core if key not in controls}
@@ -63,7 +63,7 @@ def load_story(story: Story | str | None) -> Story:
     return loaded
 
 
-def _meaning(recipe: Recipe) -> str:
+def _describe_arm(recipe: Recipe) -> str:
     """What an arm trains, in one line."""
     words = {"sft": "supervised fine-tuning", "opd": "on-policy distillation", "rlvr": "verifiable rewards"}
     return words.get(recipe.objective.kind, recipe.objective.kind)

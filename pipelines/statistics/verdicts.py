@@ -7,11 +7,18 @@ from statistics import stdev
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.statistics.exclusions import Exclusion, exclusions
-from pipelines.statistics.intervals import DECIDING, Interval, bootstrap, equal, interval, size
+from pipelines.statistics.exclusions import Exclusion, find_exclusions
+from pipelines.statistics.intervals import (
+    DECIDING,
+    Interval,
+    bootstrap_interval,
+    effect_size,
+    equal_to_rounding,
+    student_interval,
+)
 from pipelines.statistics.metrics import Metric
-from pipelines.statistics.power import Scored, detectable, pooled, pooled_detectable, scored
-from pipelines.statistics.samples import SAMPLED, samples
+from pipelines.statistics.power import Scored, detectable_mean, pooled_detectable, pooled_half_width, score_arm
+from pipelines.statistics.samples import SAMPLED, collect_samples
 from pipelines.studies.claim import Claim, Control
 from pipelines.studies.story import Story
 
@@ -23,7 +30,7 @@ CONTROL = ("control_effect", "control_low", "control_high")
 Values = Mapping[Metric, pl.DataFrame]
 
 
-def verdicts(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
+def decide_all(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
     """The claims of `story` on `tables` (name to rows of this study), with the schema of `verdicts`.
 
     effect = mean over seeds of left - right, paired by seed. low and high are its 95 % Student-t interval with n - 1
@@ -34,27 +41,31 @@ def verdicts(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl
     note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the number of
     claims.
     """
-    metrics = [metric for claim in story.decided for metric in claim.metrics]
-    others = [other for metric in metrics if (other := metric.reweighted()) is not None]
-    values = samples((*metrics, *others), tables, story.every)
-    excluded = exclusions(tables, story.every)
-    rows = [row for claim in story.decided if (row := decide(study, claim, values, excluded)) is not None]
+    metrics = [metric for claim in story.default_claims for metric in claim.metrics]
+    others = [other for metric in metrics if (other := metric.with_other_weighting()) is not None]
+    values = collect_samples((*metrics, *others), tables, story.all_arms)
+    excluded = find_exclusions(tables, story.all_arms)
+    rows = [row for claim in story.default_claims if (row := decide_claim(study, claim, values, excluded)) is not None]
     return pl.DataFrame(rows, schema=TABLES["verdicts"].schema, orient="row")
 
 
-def decide(study: str, claim: Claim, values: Values, excluded: Sequence[Exclusion]) -> dict[str, object] | None:
+def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Exclusion]) -> dict[str, object] | None:
     """One row of `verdicts`, or None where no seed has both sides."""
-    pairs = paired(claim, values)
+    pairs = pair_sides(claim, values)
     if pairs.is_empty():
         return None
-    differences, scale = (pairs["left"] - pairs["right"]).to_list(), largest(pairs)
-    effect, ends, right = estimate(claim, pairs), bootstrap(differences), interval(pairs["right"].to_list()).mean
+    differences, scale = (pairs["left"] - pairs["right"]).to_list(), largest_value(pairs)
+    effect, ends, right = (
+        estimate_difference(claim, pairs),
+        bootstrap_interval(differences),
+        student_interval(pairs["right"].to_list()).mean,
+    )
     holds = None
-    if decides(pairs) and effect.low is not None and effect.high is not None:
+    if can_decide(pairs) and effect.low is not None and effect.high is not None:
         holds = claim.judge(effect.low, effect.high, right)
-    few = FEW.get(effect.n, "") or ("" if decides(pairs) else EQUAL)
+    few = FEW.get(effect.n, "") or ("" if can_decide(pairs) else EQUAL)
     gone = left_out(claim, excluded)
-    weighted = reweighted(claim, values)
+    weighted = reweighted_effect(claim, values)
     return {
         "study": study,
         "suite": claim.suite,
@@ -63,26 +74,26 @@ def decide(study: str, claim: Claim, values: Values, excluded: Sequence[Exclusio
         "metric": claim.metric.address(pairs["cut"][0]),
         "left": f"{study}.{claim.left}",
         "right": right_name(study, claim),
-        "left_value": interval(pairs["left"].to_list()).mean,
+        "left_value": student_interval(pairs["left"].to_list()).mean,
         "right_value": right,
         "effect": effect.mean,
         "low": effect.low,
         "high": effect.high,
         "boot_low": None if ends is None else ends[0],
         "boot_high": None if ends is None else ends[1],
-        "size": size(differences, scale),
+        "size": effect_size(differences, scale),
         "detectable": found_with_power(claim, pairs),
         "holds": holds,
         "status": STATUS[holds],
         "seeds": effect.n,
-        **beside(claim, values, effect, holds),
+        **control_columns(claim, values, effect, holds),
         "same_sign_weighted": None if weighted is None else (weighted > 0) == (effect.mean > 0),
         "paper": claim.paper,
-        "note": " ".join(filter(None, (few, gone, f"{claim.note}{span(claim, pairs)}"))),
+        "note": " ".join(filter(None, (few, gone, f"{claim.note}{seed_span(claim, pairs)}"))),
     }
 
 
-def paired(claim: Claim, values: Values) -> pl.DataFrame:
+def pair_sides(claim: Claim, values: Values) -> pl.DataFrame:
     """Columns seed, left, right, cut: one row per seed that has both sides; of accuracies `SAMPLED` of both too."""
     found = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
     if isinstance(claim.right, float):
@@ -91,12 +102,12 @@ def paired(claim: Claim, values: Values) -> pl.DataFrame:
     return found.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
 
 
-def estimate(claim: Claim, pairs: pl.DataFrame) -> Interval:
+def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
     """The mean difference with its interval over seeds; of accuracies over samples and problems too."""
     differences = (pairs["left"] - pairs["right"]).to_list()
-    if not (sides := evaluated(pairs)):
-        return interval(differences, scale=largest(pairs))
-    mean, half = interval(differences).mean, pooled(differences, sides)
+    if not (sides := evaluation_set(pairs)):
+        return student_interval(differences, scale=largest_value(pairs))
+    mean, half = student_interval(differences).mean, pooled_half_width(differences, sides)
     if not half:
         return Interval(mean=mean, low=None, high=None, n=len(differences))
     least, most = (0 - claim.right, 1 - claim.right) if isinstance(claim.right, float) else (-1.0, 1.0)
@@ -106,31 +117,33 @@ def estimate(claim: Claim, pairs: pl.DataFrame) -> Interval:
 def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
     """The smallest mean difference that these seeds find with 80 % power; None without a spread to tell it from."""
     differences = (pairs["left"] - pairs["right"]).to_list()
-    if sides := evaluated(pairs):
+    if sides := evaluation_set(pairs):
         return pooled_detectable(differences, sides) or None
-    if len(differences) < 2 or equal(differences, largest(pairs)):
+    if len(differences) < 2 or equal_to_rounding(differences, largest_value(pairs)):
         return None
-    return detectable(stdev(differences), len(differences))
+    return detectable_mean(stdev(differences), len(differences))
 
 
-def evaluated(pairs: pl.DataFrame) -> list[Scored]:
+def evaluation_set(pairs: pl.DataFrame) -> list[Scored]:
     """What both sides of a comparison of accuracies were scored on; a constant is no side. Empty for other metrics."""
     sides = []
     for side, end in (("left", ""), ("right", "_right")):
         if f"problems{end}" in pairs.columns:
             stderrs, problems, samples = (pairs[f"{name}{end}"].to_list() for name in SAMPLED)
-            sides.append(scored(pairs[side].to_list(), stderrs, problems[0], samples[0]))
+            sides.append(score_arm(pairs[side].to_list(), stderrs, problems[0], samples[0]))
     return sides
 
 
-def largest(pairs: pl.DataFrame) -> float:
+def largest_value(pairs: pl.DataFrame) -> float:
     """The largest value of either side, whose rounding the differences have."""
     return max(map(abs, (*pairs["left"], *pairs["right"])))
 
 
-def decides(pairs: pl.DataFrame) -> bool:
+def can_decide(pairs: pl.DataFrame) -> bool:
     """Whether seeds are enough and differ by more than rounding."""
-    return len(pairs) >= DECIDING and not equal((pairs["left"] - pairs["right"]).to_list(), largest(pairs))
+    return len(pairs) >= DECIDING and not equal_to_rounding(
+        (pairs["left"] - pairs["right"]).to_list(), largest_value(pairs)
+    )
 
 
 def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
@@ -150,20 +163,22 @@ class Beside:
     decides: bool
 
 
-def contrast(claim: Claim, values: Values) -> Beside | None:
+def control_contrast(claim: Claim, values: Values) -> Beside | None:
     """The first of the claim's controls whose arms there are, paired as the claim is."""
     for control in claim.controls:
         other = replace(claim, left=control.left, right=control.right)
-        pairs = paired(other, values)
+        pairs = pair_sides(other, values)
         if not pairs.is_empty():
-            right = interval(pairs["right"].to_list()).mean
-            return Beside(control=control, effect=estimate(other, pairs), right=right, decides=decides(pairs))
+            right = student_interval(pairs["right"].to_list()).mean
+            return Beside(
+                control=control, effect=estimate_difference(other, pairs), right=right, decides=can_decide(pairs)
+            )
     return None
 
 
-def beside(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
+def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
     """The columns of the control; all null where there is none."""
-    found = contrast(claim, values)
+    found = control_contrast(claim, values)
     if found is None:
         return {name: None for name in ("control", *CONTROL, "control_says")}
     low, high, says = found.effect.low, found.effect.high, None
@@ -179,16 +194,16 @@ def beside(claim: Claim, values: Values, effect: Interval, holds: bool | None) -
     }
 
 
-def reweighted(claim: Claim, values: Values) -> float | None:
+def reweighted_effect(claim: Claim, values: Values) -> float | None:
     """The effect by the other weighting of matrices; None where there are none, or no numbers of weights."""
-    metric, baseline = claim.metric.reweighted(), claim.baseline and claim.baseline.reweighted()
+    metric, baseline = claim.metric.with_other_weighting(), claim.baseline and claim.baseline.with_other_weighting()
     if metric is None:
         return None
-    pairs = paired(replace(claim, metric=metric, baseline=baseline), values)
-    return None if pairs.is_empty() else interval((pairs["left"] - pairs["right"]).to_list()).mean
+    pairs = pair_sides(replace(claim, metric=metric, baseline=baseline), values)
+    return None if pairs.is_empty() else student_interval((pairs["left"] - pairs["right"]).to_list()).mean
 
 
-def span(claim: Claim, pairs: pl.DataFrame) -> str:
+def seed_span(claim: Claim, pairs: pl.DataFrame) -> str:
     """Of a claim about a band, the seeds' own spread, which the band is to be read beside."""
     if claim.kind not in ("near", "far") or isinstance(claim.right, float):
         return ""

@@ -15,7 +15,7 @@ from opd_ops.recipe import Recipe
 from opd_ops.recipe.name import ALLOWED, NAME
 from opd_ops.tasks import registry
 from pipelines.studies import qwen3, smollm, tiny
-from pipelines.studies.data import placed
+from pipelines.studies.data import resolve_paths
 from pipelines.studies.story import Story
 from pipelines.studies.study import Study
 
@@ -32,7 +32,7 @@ class Catalog:
     broken: tuple[str, ...]
 
 
-def studies() -> dict[str, Study]:
+def list_studies() -> dict[str, Study]:
     """All studies by name. Errors: as `read_catalog`."""
     return read_catalog().studies
 
@@ -84,7 +84,7 @@ def find_study(reference: str) -> Study:
         parsed = outside.parse_reference(reference, FUNCTION)
         study = load_study(parsed)
         outside.append_reference(outside.STUDIES, parsed, FUNCTION)
-        studies()  # another study may have its name
+        list_studies()  # another study may have its name
         return study
     catalog = read_catalog()
     if reference not in catalog.studies:
@@ -94,7 +94,7 @@ def find_study(reference: str) -> Study:
     return catalog.studies[reference]
 
 
-def spell(name: str) -> str:
+def study_arg(name: str) -> str:
     """How a command names a study: by its file or module where OPD_STUDIES or a command did, else by its name."""
     for reference in outside.listed_references(outside.STUDIES, FUNCTION):
         if load_study(reference).name == name:
@@ -110,15 +110,15 @@ def shorten(reference: Reference) -> str:
     return source if source.endswith(".py") and reference.name == FUNCTION else f"{source}:{reference.name}"
 
 
-def remedy(name: str, seed: int) -> str:
+def suggest_command(name: str, seed: int) -> str:
     """How to make a run that is absent: the command that trains it, where a study of the catalog has it."""
-    for study in studies().values():
+    for study in list_studies().values():
         for suite, arms in study.suites.items():
             if name in {recipe.name for recipe in arms}:
                 named = "" if suite == "core" else f" --suite {suite}"
-                return f"train it first: opd study run {spell(study.name)}{named} --recipe {name} --seed {seed}"
+                return f"train it first: opd study run {study_arg(study.name)}{named} --recipe {name} --seed {seed}"
         if name in {recipe.name for recipe in (*study.models, *study.helpers)}:
-            return f"train it first: opd study run {spell(study.name)}"
+            return f"train it first: opd study run {study_arg(study.name)}"
     return "train it first"
 
 
@@ -127,7 +127,7 @@ def find_recipe(name: str) -> Recipe:
 
     Errors: ValueError for an unknown one, that lists those of its study, or says how to name its study.
     """
-    catalog, study = studies(), name.partition(".")[0]
+    catalog, study = list_studies(), name.partition(".")[0]
     if study not in catalog:
         raise ValueError(f"no study is called {study!r}: name the file of its study, OPD_STUDIES=./FILE.py")
     known = {recipe.name: recipe for recipe in catalog[study].recipes()}
@@ -151,12 +151,12 @@ def _make_study(reference: Reference, function: Callable[[], Study]) -> Study:
         raise ValueError(outside.describe_failure(error, reference.source)) from error
     if not isinstance(study, Study):
         raise ValueError(f"{reference} returns {type(study).__name__}: return a Study of pipelines.studies.study")
-    for fault in faults(study):
+    for fault in find_faults(study):
         raise ValueError(f"{reference}: {fault}")
-    return placed(study, Path(reference.source).parent) if reference.source.endswith(".py") else study
+    return resolve_paths(study, Path(reference.source).parent) if reference.source.endswith(".py") else study
 
 
-def faults(study: Study) -> Iterator[str]:
+def find_faults(study: Study) -> Iterator[str]:
     """What makes a study one that could not be run or told from others, a line each."""
     if not NAME.fullmatch(study.name) or "." in study.name:
         yield f"{study.name!r} cannot name a study: {ALLOWED}, without a dot"
@@ -170,7 +170,7 @@ def faults(study: Study) -> Iterator[str]:
         yield f"suites has no arms called core, which the page is about; it has: {', '.join(study.suites) or 'none'}"
     if isinstance(study.story, Story):
         every = dict.fromkeys(recipe.arm for recipe in study.every_arm())
-        yield from study.story.faults([recipe.arm for recipe in study.suites.get("core", ())], list(every))
+        yield from study.story.find_faults([recipe.arm for recipe in study.suites.get("core", ())], list(every))
     known: dict[str, Recipe] = {}
     for recipe in study.recipes():
         if recipe.study != study.name:

@@ -8,7 +8,7 @@ from opd_ops.recipe import Basis, Constraint, Horizon, Random, Recipe, SnapshotO
 SNAPSHOTS = 10  # of a run, equally spaced, and one at 5 % of it
 
 
-def continued(parent: Recipe, begin: int, end: int) -> Recipe:
+def continue_arm(parent: Recipe, begin: int, end: int) -> Recipe:
     """`parent` from the masters of its step `begin`, with a fresh optimizer, to its step `end`: `<arm>-at<begin>`."""
     steps = end - begin
     kept = {round(steps / 20)} | {round(steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)}
@@ -20,7 +20,7 @@ def continued(parent: Recipe, begin: int, end: int) -> Recipe:
     )
 
 
-def confined(free: Recipe, basis: str, rank: int = 16) -> Recipe:
+def confine_arm(free: Recipe, basis: str, rank: int = 16) -> Recipe:
     """A continued arm confined to `rank` input directions, gradient only: `<arm>-<basis><rank>`.
 
     basis: `own`, of its parent's update at the step where it begins; `random`; `start`, of the weights that its parent
@@ -37,7 +37,7 @@ def confined(free: Recipe, basis: str, rank: int = 16) -> Recipe:
     return replace(free, arm=f"{free.arm}-{basis}{rank}", constraint=Constraint(basis=chosen, rank=rank))
 
 
-def changed(recipe: Recipe, word: str, **fields: Any) -> Recipe:
+def change_constraint(recipe: Recipe, word: str, **fields: Any) -> Recipe:
     """A confined arm with another field of its constraint: `<arm>-<word>`."""
     assert recipe.constraint is not None
     constraint = replace(recipe.constraint, **fields)

@@ -11,7 +11,7 @@ from opd_ops.tasks import registry
 from pipelines.studies.study import Study
 
 
-def placed(study: Study, folder: Path) -> Study:
+def resolve_paths(study: Study, folder: Path) -> Study:
     """The study with absolute paths for the weights, data and bases that lie relative to `folder`.
 
     A path with nothing behind it there stays as it is: relative to the working directory, a name of the store
@@ -19,9 +19,9 @@ def placed(study: Study, folder: Path) -> Study:
     """
     return replace(
         study,
-        models=_placed(study.models, folder),
-        suites=_placed(study.suites, folder),
-        helpers=_placed(study.helpers, folder),
+        models=_resolve_fields(study.models, folder),
+        suites=_resolve_fields(study.suites, folder),
+        helpers=_resolve_fields(study.helpers, folder),
     )
 
 
@@ -34,27 +34,29 @@ def data_lines(study: Study) -> list[str]:
     return list(dict.fromkeys(filter(None, lines)))
 
 
-def _placed(value: Any, folder: Path) -> Any:
+def _resolve_fields(value: Any, folder: Path) -> Any:
     if isinstance(value, Weights):
-        return replace(value, ref=_place(value.ref, folder))
+        return replace(value, ref=_resolve_path(value.ref, folder))
     if isinstance(value, Given):
-        return replace(value, path=_place(value.path, folder))
+        return replace(value, path=_resolve_path(value.path, folder))
     if isinstance(value, Task):
-        moved = {name: _place(path, folder) for name, path in registry.path_options(value).items()}
+        moved = {name: _resolve_path(path, folder) for name, path in registry.path_options(value).items()}
         return replace(value, options=value.options | moved)
     if is_dataclass(value) and not isinstance(value, type):
-        moved = {field.name: _placed(getattr(value, field.name), folder) for field in fields(value) if field.init}
+        moved = {
+            field.name: _resolve_fields(getattr(value, field.name), folder) for field in fields(value) if field.init
+        }
         changed = {name: new for name, new in moved.items() if new is not getattr(value, name)}
         return replace(value, **changed) if changed else value
     if isinstance(value, dict):
-        return {key: _placed(item, folder) for key, item in value.items()}
+        return {key: _resolve_fields(item, folder) for key, item in value.items()}
     if isinstance(value, tuple):
-        items = tuple(_placed(item, folder) for item in value)
+        items = tuple(_resolve_fields(item, folder) for item in value)
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
 
-def _place(path: str, folder: Path) -> str:
+def _resolve_path(path: str, folder: Path) -> str:
     file, name = split_file(path)
     lies = folder / Path(file).expanduser()
     return f"{lies.resolve()}{name}" if lies.exists() else path

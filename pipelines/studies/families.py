@@ -21,7 +21,7 @@ class Family:
 EVALUATION = Evaluation(problems=256, samples=4)
 
 
-def chains(operations: int, tag: str) -> Family:
+def chain_families(operations: int, tag: str) -> Family:
     """Chains of other lengths or in the corpus form. An answer has 6 tokens a step, the result's 2 and EOS."""
     task = Task(name="chains", options={"operations": operations, "tag": tag})
     return Family(task=task, max_new_tokens=6 * (operations + 1))
@@ -29,11 +29,11 @@ def chains(operations: int, tag: str) -> Family:
 
 FAMILIES: dict[str, dict[str, Family]] = {
     "tiny": {
-        "tag-C": chains(3, "C"),  # the corpus's tag, which pretraining only saw before one or two steps
-        "tag-F": chains(3, "F"),  # the tag of single facts
-        "operations-2": chains(2, "M"),
-        "operations-4": chains(4, "M"),
-        "corpus-2": chains(2, "C"),  # as in pretraining: what training has made the model forget
+        "tag-C": chain_families(3, "C"),  # the corpus's tag, which pretraining only saw before one or two steps
+        "tag-F": chain_families(3, "F"),  # the tag of single facts
+        "operations-2": chain_families(2, "M"),
+        "operations-4": chain_families(4, "M"),
+        "corpus-2": chain_families(2, "C"),  # as in pretraining: what training has made the model forget
     },
     "smollm": {
         "digits-3": Family(task=Task(name="sums", options={"digits": 3}), max_new_tokens=8),
@@ -41,7 +41,7 @@ FAMILIES: dict[str, dict[str, Family]] = {
 }
 
 
-def families(study: str) -> dict[str, Family]:
+def study_families(study: str) -> dict[str, Family]:
     """The families of a study by name. Errors: ValueError for a study without any."""
     if study not in FAMILIES:
         raise ValueError(f"study {study} has no other families of its task; with some: {', '.join(FAMILIES)}")

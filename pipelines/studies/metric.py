@@ -30,7 +30,7 @@ class Metric:
         value = dict(self.where).get("view")
         return value if isinstance(value, str) else None
 
-    def reweighted(self) -> "Metric | None":
+    def with_other_weighting(self) -> "Metric | None":
         """The same by the other weighting, parameters for matrices or back; None where there are no matrices."""
         if self.table in RUN_TABLES:
             return None

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 
 from opd_ops.recipe.reaction import earlier
-from pipelines.studies.steps import ALL, FEW, choose
+from pipelines.studies.steps import ALL, FEW, choose_steps
 
 WHOLE = 30  # snapshots of which few pairs are all
 SHARES = (0.10, 0.25)  # of the steps so far
@@ -30,23 +30,23 @@ def require_pairs(option: str, text: str) -> str:
 
 def choose_pairs(steps: Sequence[int], choice: str) -> frozenset[tuple[int, int]]:
     """(step, later step) of the ascending `steps`, from 1 up, that a choice takes. Errors: as `require_pairs`."""
-    return _chosen(tuple(steps), require_pairs("locking_pairs", choice))
+    return _choose_pairs(tuple(steps), require_pairs("locking_pairs", choice))
 
 
-def nearest(steps: Iterable[int], end: int, share: float) -> int | None:
+def nearest_step(steps: Iterable[int], end: int, share: float) -> int | None:
     """The step before `end` that is nearest to a share of it, the earlier of two; None where there is none."""
     return min((step for step in steps if step < end), key=lambda step: (abs(step / end - share), step), default=None)
 
 
 @lru_cache(maxsize=16)  # all matrices of a trajectory have the same steps, but for a few
-def _chosen(steps: tuple[int, ...], choice: str) -> frozenset[tuple[int, int]]:
+def _choose_pairs(steps: tuple[int, ...], choice: str) -> frozenset[tuple[int, int]]:
     if choice == ALL or len(steps) <= WHOLE:
         return frozenset(combinations(steps, 2))
     found = set(pairwise(steps)) | {(step, steps[-1]) for step in steps[:-1]}
-    for anchor in choose(steps, FEW):
+    for anchor in choose_steps(steps, FEW):
         found |= {(anchor, step) for step in steps if step > anchor}
     for end in steps:
-        found |= {(step, end) for share in SHARES if (step := nearest(steps, end, share)) is not None}
+        found |= {(step, end) for share in SHARES if (step := nearest_step(steps, end, share)) is not None}
         if (before := earlier(steps, end)) is not None:
             found.add((before, end))
     return frozenset(found)

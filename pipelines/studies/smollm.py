@@ -12,7 +12,7 @@ their own update, and to 16 random ones (as in the tiny study). `--seed 0` alone
 from dataclasses import replace
 
 from opd_ops.recipe import AdamW, Evaluation, Horizon, Opd, Precision, Recipe, Rlvr, Rollout, Sft, Task, Weights
-from pipelines.studies.confining import confined, continued
+from pipelines.studies.confining import confine_arm, continue_arm
 from pipelines.studies.study import Measurement, Study
 
 WEIGHTS = "models/smollm2-135m-instruct"
@@ -34,10 +34,10 @@ def rlvr() -> Recipe:
 def interventions() -> tuple[Recipe, ...]:
     arms = []
     for parent in (sft(), opd()):
-        free = continued(parent, BEGIN, STEPS)
+        free = continue_arm(parent, BEGIN, STEPS)
         # A snapshot is 540 MB.
         free = replace(free, horizon=replace(free.horizon, snapshots=(4, STEPS - BEGIN)))
-        arms += [free, confined(free, "own"), confined(free, "random")]
+        arms += [free, confine_arm(free, "own"), confine_arm(free, "random")]
     return tuple(arms)
 
 

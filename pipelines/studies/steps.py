@@ -25,7 +25,7 @@ def require_known(option: str, choice: str, steps: Sequence[int]) -> None:
                 raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {there}")
 
 
-def choose(steps: Sequence[int], choice: str) -> tuple[int, ...]:
+def choose_steps(steps: Sequence[int], choice: str) -> tuple[int, ...]:
     """Those of the ascending `steps`, from 1 up, that a choice takes.
 
     all: every step. few: MOST steps at most, the nearest to equal distances in log(step), with the first and the last.

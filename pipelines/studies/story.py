@@ -140,7 +140,7 @@ class Story:
     limits: tuple[str, ...] = ()
     core: tuple[str, ...] = ()  # keys of the arms of the suite core, in order; `stories.story_of` fills it
 
-    def faults(self, core: Collection[str], every: Collection[str]) -> Iterator[str]:
+    def find_faults(self, core: Collection[str], every: Collection[str]) -> Iterator[str]:
         """What does not fit a study with these arms, a line each. core: of the suite core; every: of all suites."""
         for arm in self.arms:
             if arm.key not in every:
@@ -150,10 +150,10 @@ class Story:
         labels = [self.label(key) for key in every]
         for label in sorted({label for label in labels if labels.count(label) > 1}):
             yield f"two arms have the label {label!r}: give one of them another"
-        texts = [claim.text for claim in self.decided]
+        texts = [claim.text for claim in self.default_claims]
         for text in sorted({text for text in texts if texts.count(text) > 1}):
             yield f"two claims have the text {text!r}, which has to tell them apart"
-        for claim in self.decided:
+        for claim in self.default_claims:
             for side in (claim.left, claim.right):
                 if isinstance(side, str) and side not in every:
                     yield f"the claim {claim.text!r} names {side!r}, no arm of the study; it has: {', '.join(every)}"
@@ -164,19 +164,19 @@ class Story:
             yield f"lead={self.lead!r} is no figure; choose one of {', '.join(LEADS)}"
 
     @property
-    def every(self) -> tuple[str, ...]:
+    def all_arms(self) -> tuple[str, ...]:
         """Keys of all arms: of core, of the suites, and any other that is declared."""
         others = (key for suite in self.suites for key in suite.arms)
         return tuple(dict.fromkeys((*self.core, *others, *(arm.key for arm in self.arms))))
 
     @property
-    def decided(self) -> tuple[Claim, ...]:
+    def default_claims(self) -> tuple[Claim, ...]:
         """The claims, none where no default is filled in yet."""
         return self.claims or ()
 
     @property
     def claim_by_text(self) -> dict[str, Claim]:
-        return {claim.text: claim for claim in self.decided}
+        return {claim.text: claim for claim in self.default_claims}
 
     def arm(self, key: str) -> Arm:
         """An arm as declared; one that is not goes by its key."""
@@ -186,13 +186,13 @@ class Story:
         """An arm's name in tables and sentences."""
         return self.arm(key).label or key
 
-    def report(self, metric: Metric, arm: str) -> str:
+    def reported_value(self, metric: Metric, arm: str) -> str:
         """What the source reports of an arm, marked where this is not its view: published checkpoints are bf16."""
         value = self.reported.get(metric.family or metric.words, {}).get(arm)
         if value is None:
             return "not reported"
         return f"{value} (bf16)" if metric.view == "master" else value
 
-    def remark(self, metric: Metric) -> str:
+    def describe_metric(self, metric: Metric) -> str:
         """What to know before reading a number: the metric's own words and the story's."""
         return " ".join(filter(None, (metric.remark, self.remarks.get(metric.family or metric.words, ""))))

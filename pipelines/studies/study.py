@@ -6,7 +6,7 @@ from typing import Any
 
 from opd_ops.geometry import TABLES
 from opd_ops.recipe import Recipe
-from pipelines.studies.steps import ALL, FEW, choose
+from pipelines.studies.steps import ALL, FEW, choose_steps
 from pipelines.studies.story import Story
 
 SPECTRA = ("spectral_drift", "update_spectrum", "hill")  # tables that need whole spectra: of W_t, and of W_t - W0
@@ -61,9 +61,9 @@ class Measurement:
 
     def tables_by_step(self, steps: Sequence[int]) -> dict[int, tuple[str, ...]]:
         """The tables of each of the ascending steps of a trajectory."""
-        at = {"nulls": {*choose(steps, self.nulls_at), *steps[-1:]}}
+        at = {"nulls": {*choose_steps(steps, self.nulls_at), *steps[-1:]}}
         for table in SPECTRA[:1] if "locking" in self.tables else SPECTRA:
-            at[table] = set(choose(steps, self.spectra_at))
+            at[table] = set(choose_steps(steps, self.spectra_at))
         return {step: tuple(t for t in self.tables if t not in at or step in at[t]) for step in steps}
 
 

@@ -102,7 +102,7 @@ def test_a_table_carries_its_declared_schema(table):
     assert [(c.name, c.type) for c in shown] == [(c.name, str(c.dtype)) for c in declared]
     assert node(table).description == TABLES[table].meaning or table == "verdicts"
     for column, mine in zip(declared, shown, strict=True):
-        assert markdown.escape(column.meaning) in mine.description
+        assert markdown.escape_markdown(column.meaning) in mine.description
         assert not column.unit or f"[{column.unit}]" in mine.description
 
 

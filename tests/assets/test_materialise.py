@@ -18,7 +18,7 @@ from pipelines import lake
 from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.resources.needs import declared
 from pipelines.runs.trajectories.starts import folder_digest
-from pipelines.statistics.markdown import escape
+from pipelines.statistics.markdown import escape_markdown
 from pipelines.studies import qwen3
 from tests.assets.conftest import checks, shown
 
@@ -149,7 +149,9 @@ def test_the_checks_of_a_good_run_pass(ready, opd):
 def test_a_second_materialization_measures_nothing(store, ready, opd, monkeypatch):
     ready()
     before = shown(opd())
-    monkeypatch.setattr("pipelines.runs.geometry.measuring.measure", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        "pipelines.runs.geometry.measuring.measure_tasks", lambda *_, **__: pytest.fail("measured again")
+    )
     assert {k: v["dagster/uri"] for k, v in shown(opd()).items()} == {k: v["dagster/uri"] for k, v in before.items()}
 
 
@@ -186,7 +188,9 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](htt
 
 def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
     ready()
-    monkeypatch.setattr("pipelines.store.proof.problems", lambda trajectory, step: list(HOSTILE) if step == 2 else [])
+    monkeypatch.setattr(
+        "pipelines.store.proof.find_problems", lambda trajectory, step: list(HOSTILE) if step == 2 else []
+    )
     found = checks(opd())["snapshots_readable"].metadata["problems"]
     assert isinstance(found, dg.TextMetadataValue)
     assert found.value.split("\n") == [*HOSTILE[:4], "a\\nb\\x1b[2J"]
@@ -197,7 +201,7 @@ def test_markdown_is_made_of_escaped_tables_and_own_words_alone():
     sources = {path.name: path.read_text() for path in Path(geometry.__file__).parent.glob("*.py")}
     assert {name for name, text in sources.items() if "MetadataValue.md(" in text} == {"metadata.py", "verdicts.py"}
     table = small_table([{"name": name} for name in HOSTILE]).value.splitlines()[2:]
-    assert table == [f"| {escape(name)} |" for name in HOSTILE]
+    assert table == [f"| {escape_markdown(name)} |" for name in HOSTILE]
 
 
 def test_a_snapshot_that_was_damaged_since_its_run_was_found_whole_is_not_measured(store, ready, execute):

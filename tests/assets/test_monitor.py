@@ -94,7 +94,7 @@ def test_a_model_of_another_size_has_no_reference(alike, monkeypatch):
             run.shapes["model.layers.0.self_attn.q_proj"] = (12, 20)
         return run
 
-    monkeypatch.setattr(runs, "watched", smaller)
+    monkeypatch.setattr(runs, "watch_run", smaller)
     found = check(alike, "opd-pg")
     assert found.passed and found.metadata["verdict"].value == "no reference yet"
     assert "a band holds for one model size" in found.metadata["reason"].value

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipelines.statistics.numbers import aligned
+from pipelines.statistics.numbers import align_columns
 from tests.chaos.kills import VICTIMS, Undisturbed, disturb
 from tests.chaos.study import UndisturbedStudy
 
@@ -29,7 +29,7 @@ def main() -> int:
             rows.append(found.cells())
             lost += found.lost
             print("  ".join(found.cells()), flush=True)
-    print(f"\n{aligned(rows)}")
+    print(f"\n{align_columns(rows)}")
     for key in lost:
         print(f"LOST {key}")
     return 1 if lost else 0

@@ -49,7 +49,7 @@ def follow(line, monkeypatch, recipe, store):
     (command,) = re.findall(r"opd ((?:rm|study run) [^);,]+)", line)
     study = Study(name="mini", title="", models=(recipe,), suites={"core": ()}, seeds=(0,), anchor=None)
     monkeypatch.setattr(names, "resolve_study", {"mini": study}.__getitem__)
-    monkeypatch.setattr(studies, "_become", lambda *a: train(store, recipe, 0, serial=True) and 0)
+    monkeypatch.setattr(studies, "_run_assets", lambda *a: train(store, recipe, 0, serial=True) and 0)
     assert cli.main([*command.split(), "--yes"]) == 0
     return command
 

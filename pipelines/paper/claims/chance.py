@@ -14,7 +14,7 @@ CHANCE_BAND = 0.04  # the paper's SFT overlap lies 1.88 points above its chance 
 def against_chance(
     metric: Metric, kind: Kind, arm: str, words: str, note: str, band: float = 0.0, controls: tuple[Control, ...] = ()
 ) -> Claim:
-    reported = FORMS.story.report(metric, arm)
+    reported = FORMS.story.reported_value(metric, arm)
     return Claim(
         text=f"{metric.words}: {label(arm)} {words}",
         statement=f"{label(arm)} {words}",
@@ -27,5 +27,5 @@ def against_chance(
         band=band,
         controls=controls,
         paper=reported if "chance" in reported else f"{reported} (chance 30 %)",
-        note=f"{note} {FORMS.story.remark(metric)}",
+        note=f"{note} {FORMS.story.describe_metric(metric)}",
     )

@@ -2,7 +2,7 @@
 
 from pipelines.paper.claims.chance import FORMS
 from pipelines.paper.claims.published import MARGIN
-from pipelines.paper.suites import MODES, PARENTS, SOON, SWEPT, at
+from pipelines.paper.suites import MODES, PARENTS, SOON, SWEPT, continued_key
 from pipelines.statistics.claims import COMPARED
 from pipelines.statistics.forms import NO_CONTROL, random_basis
 from pipelines.statistics.metrics import (
@@ -44,28 +44,36 @@ def same_accuracy(left: str, right: str, *, paper: str = NO_CONTROL, controls: t
 
 CONFINED: tuple[Claim, ...] = (
     *(
-        same_accuracy(at(arm, "own16"), at(arm), controls=(random_basis(at(arm, "random16"), at(arm)),))
+        same_accuracy(
+            continued_key(arm, "own16"),
+            continued_key(arm),
+            controls=(random_basis(continued_key(arm, "random16"), continued_key(arm)),),
+        )
         for arm in ("sft-matched", "rlvr")
     ),
     *(
-        keeps("greater", at(arm, "own16"), at(arm, other))
+        keeps("greater", continued_key(arm, "own16"), continued_key(arm, other))
         for arm, borrowed in PARENTS.items()
         for other in ("random16", "start16", f"{borrowed}16")
     ),
-    *(keeps("greater", *(at(arm, basis, begin=SOON) for basis in ("own16", "random16"))) for arm in SWEPT),
-    *(keeps("less", at(arm, "own4"), at(arm, "own16")) for arm in SWEPT),
-    *(same_accuracy(at(arm, "own64"), at(arm, "own16")) for arm in SWEPT),
-    *(same_accuracy(at(arm, "own16", begin=begin), at(arm, "own16")) for arm in SWEPT for begin in (5, 50)),
-    *(keeps("less", at(arm, "own16", "both"), at(arm, "own16")) for arm in SWEPT),
-    *(same_accuracy(at(arm, "own16", mode), at(arm, "own16")) for arm in SWEPT for mode in MODES),
+    *(keeps("greater", *(continued_key(arm, basis, begin=SOON) for basis in ("own16", "random16"))) for arm in SWEPT),
+    *(keeps("less", continued_key(arm, "own4"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(same_accuracy(continued_key(arm, "own64"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(
+        same_accuracy(continued_key(arm, "own16", begin=begin), continued_key(arm, "own16"))
+        for arm in SWEPT
+        for begin in (5, 50)
+    ),
+    *(keeps("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(same_accuracy(continued_key(arm, "own16", mode), continued_key(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
 # Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other modes do not.
 LEAKS: tuple[Claim, ...] = tuple(
     FORMS.ordering(
         LEAKED,
         "greater",
-        at(arm, "own16"),
-        at(arm, "own16", mode),
+        continued_key(arm, "own16"),
+        continued_key(arm, "own16", mode),
         section="ours",
         suite="interventions",
         paper="not reported",

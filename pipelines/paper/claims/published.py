@@ -1,7 +1,7 @@
 """The paper's statements: what SFT, OPD and RLVR are like, and what varies them."""
 
 from pipelines.paper.claims.chance import CHANCE, CHANCE_BAND, FORMS, against_chance
-from pipelines.paper.suites import BEGIN, SOON, at
+from pipelines.paper.suites import BEGIN, SOON, continued_key
 from pipelines.statistics.forms import random_basis
 from pipelines.statistics.metrics import (
     ACCURACY,
@@ -90,7 +90,7 @@ def _subspace(begin: int, *controls: Control) -> tuple[Claim, Claim]:
     """Of OPD and SFT confined to their own first 16 directions from step `begin` on; `controls` are of SFT's."""
 
     def arm(parent: str, *words: str) -> str:
-        return at(parent, *words, begin=begin)
+        return continued_key(parent, *words, begin=begin)
 
     loses = f"{arm('sft', 'own16')} loses more than {100 * MARGIN:g} points on {arm('sft')}"
     return (
@@ -125,8 +125,8 @@ def _subspace(begin: int, *controls: Control) -> tuple[Claim, Claim]:
 _MATCHED = Control(
     words="SFT with OPD's start, learning rate, steps and batch",
     kind="matched",
-    left=at("sft-matched", "own16"),
-    right=at("sft-matched"),
+    left=continued_key("sft-matched", "own16"),
+    right=continued_key("sft-matched"),
 )
 SUBSPACE: tuple[Claim, ...] = (*_subspace(BEGIN, _MATCHED), *_subspace(SOON))
 _OTHER_OBJECTIVE = {

@@ -19,17 +19,17 @@ COEFFICIENTS: tuple[Coefficient, ...] = get_args(Coefficient)
 DRAWS, PERMUTATIONS = 2000, 9999
 
 
-def correlation(x: np.ndarray, y: np.ndarray, coefficient: Coefficient) -> float:
+def spearman_and_pearson(x: np.ndarray, y: np.ndarray, coefficient: Coefficient) -> float:
     """Of x and y [runs]; NaN where a side does not vary."""
     return float(_correlation(x, y, np.ones((1, len(x))), coefficient)[0])
 
 
-def bootstrapped(
+def bootstrap_interval(
     x: np.ndarray, y: np.ndarray, arms: np.ndarray, seeds: np.ndarray, coefficient: Coefficient, level: float = 0.95
 ) -> tuple[float, float] | None:
     """Percentile interval over arms and seeds [runs]; None where most resamples have a side that does not vary."""
     rng = np.random.default_rng(0)
-    weight = _times(arms, rng) * _times(seeds, rng)
+    weight = _draw_counts(arms, rng) * _draw_counts(seeds, rng)
     weight = weight[weight.sum(1) > 0]
     found = _correlation(x, y, weight, coefficient)
     found = found[np.isfinite(found)]
@@ -39,12 +39,14 @@ def bootstrapped(
     return float(low), float(high)
 
 
-def arrangements(units: np.ndarray, cells: np.ndarray) -> int:
+def count_arrangements(units: np.ndarray, cells: np.ndarray) -> int:
     """In how many ways whole units can be exchanged; p is never below one in so many."""
     return math.prod(math.factorial(len(rows)) for rows in _exchangeable(units, cells))
 
 
-def permuted(x: np.ndarray, y: np.ndarray, units: np.ndarray, cells: np.ndarray, coefficient: Coefficient) -> float:
+def permutation_p(
+    x: np.ndarray, y: np.ndarray, units: np.ndarray, cells: np.ndarray, coefficient: Coefficient
+) -> float:
     """Two-sided p: how often y correlates as strongly once whole units have been exchanged; the data counts once.
 
     units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells; where no two
@@ -71,7 +73,7 @@ def _exchangeable(units: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
     return [np.array(rows) for rows in groups.values()]
 
 
-def _times(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_counts(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """How often each run's cluster was drawn, [DRAWS, runs]."""
     names, place = np.unique(clusters, return_inverse=True)
     return rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)[:, place].astype(float)

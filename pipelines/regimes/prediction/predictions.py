@@ -21,9 +21,15 @@ import numpy as np
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.regimes.prediction.correlation import COEFFICIENTS, arrangements, bootstrapped, correlation, permuted
-from pipelines.statistics.metrics import ACCURACY, START, VIEWS, Metric, viewed
-from pipelines.statistics.samples import samples
+from pipelines.regimes.prediction.correlation import (
+    COEFFICIENTS,
+    bootstrap_interval,
+    count_arrangements,
+    permutation_p,
+    spearman_and_pearson,
+)
+from pipelines.statistics.metrics import ACCURACY, START, VIEWS, Metric, in_view
+from pipelines.statistics.samples import collect_samples
 
 SHARES = (0.05, 0.10, 0.20)
 SCOPES = ("pooled", "one start", "within arms")
@@ -51,7 +57,7 @@ class Outcome:
         return replace(self.metric, column="stderr", since=None)
 
 
-def predictions(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Collection[str]) -> pl.DataFrame:
+def prediction_rows(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Collection[str]) -> pl.DataFrame:
     """Every correlation of one study's runs, with the schema of `predictions`; without rows where no run has both.
 
     tables: name to rows of this study. siblings: the arms of the scope `one start`.
@@ -65,20 +71,20 @@ def predictions(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Collec
             for f in _families(tables)
         ),
     ]
-    early = {(view, share): replace(viewed(_LOCKED, view), at=share) for view in VIEWS for share in SHARES}
+    early = {(view, share): replace(in_view(_LOCKED, view), at=share) for view in VIEWS for share in SHARES}
     read = [metric for outcome in outcomes for metric in (outcome.metric, outcome.error)]
-    values = samples([*early.values(), *read], tables, arms)
+    values = collect_samples([*early.values(), *read], tables, arms)
     rows = []
     for (view, share), metric in early.items():
         for outcome in outcomes:
-            pairs = _paired(values[metric], values[outcome.metric], values[outcome.error])
+            pairs = _pair_outcomes(values[metric], values[outcome.metric], values[outcome.error])
             for scope in SCOPES:
                 told = {"study": study, "view": view, "share": share, "outcome": outcome.name, "scope": scope}
-                rows += [told | {"family": outcome.family} | row for row in correlated(pairs, scope, siblings)]
+                rows += [told | {"family": outcome.family} | row for row in correlate_pairs(pairs, scope, siblings)]
     return pl.DataFrame([row for row in rows if row["runs"]], schema=TABLES["predictions"].schema, orient="row")
 
 
-def correlated(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) -> list[dict[str, Any]]:
+def correlate_pairs(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) -> list[dict[str, Any]]:
     """Both coefficients over `pairs` (columns arm, seed, x, y, error of y) in a scope: interval, p-value and note."""
     if scope == "one start":
         pairs = pairs.filter(pl.col("arm").is_in(list(siblings)))
@@ -96,12 +102,12 @@ def correlated(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) -> li
         row = {"coefficient": name, **counts, "correlation": None}
         if len(x) < LEAST:
             notes = [f"{len(x)} runs: no correlation"]
-        elif not np.isfinite(value := correlation(x, y, name)):
+        elif not np.isfinite(value := spearman_and_pearson(x, y, name)):
             notes = ["one side does not vary"]
         else:
-            ways = arrangements(units, cells)
-            row |= {"correlation": value, "p_value": permuted(x, y, units, cells, name) if ways > 1 else None}
-            interval = None if few else bootstrapped(x, y, arms, seeds, name)
+            ways = count_arrangements(units, cells)
+            row |= {"correlation": value, "p_value": permutation_p(x, y, units, cells, name) if ways > 1 else None}
+            interval = None if few else bootstrap_interval(x, y, arms, seeds, name)
             row["low"], row["high"] = interval or (None, None)
             notes = [] if interval else [f"{len(set(arms))} arms and {counts['seeds']} seeds: no interval"]
             notes += [f"p is at least 1/{ways}" if ways > 1 else "nothing to exchange: no p"] if ways < FEW else []
@@ -110,7 +116,7 @@ def correlated(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) -> li
     return made
 
 
-def _paired(early: pl.DataFrame, outcome: pl.DataFrame, error: pl.DataFrame) -> pl.DataFrame:
+def _pair_outcomes(early: pl.DataFrame, outcome: pl.DataFrame, error: pl.DataFrame) -> pl.DataFrame:
     keys = ("arm", "seed")
     both = early.select(*keys, x="value").join(outcome.select(*keys, y="value"), on=keys)
     return both.join(error.select(*keys, error="value"), on=keys, how="left").drop_nulls(["x", "y"]).sort(*keys)

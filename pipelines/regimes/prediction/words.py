@@ -8,10 +8,12 @@ import polars as pl
 from pipelines.regimes.prediction.predictions import SCOPES
 
 
-def sentence(rows: pl.DataFrame) -> str:
+def describe_prediction(rows: pl.DataFrame) -> str:
     """What Sim_16 at 10 % in the masters says of the final accuracy, by Spearman's correlation; empty without it."""
     found = rows.filter(view="master", share=0.10, outcome="accuracy", coefficient="spearman")
-    told = {row["scope"]: shown(row) for row in found.iter_rows(named=True) if row["correlation"] is not None}
+    told = {
+        row["scope"]: format_correlation(row) for row in found.iter_rows(named=True) if row["correlation"] is not None
+    }
     if "pooled" not in told:
         return ""
     pooled = found.row(by_predicate=pl.col("scope") == "pooled", named=True)
@@ -23,7 +25,7 @@ def sentence(rows: pl.DataFrame) -> str:
     )
 
 
-def shown(row: Mapping[str, Any]) -> str:
+def format_correlation(row: Mapping[str, Any]) -> str:
     """A correlation with its interval and p."""
     if row["correlation"] is None:
         return "-"

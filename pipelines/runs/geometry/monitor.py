@@ -14,7 +14,7 @@ import polars as pl
 from opd_ops.recipe.reaction import Guard, Rail
 from pipelines import lake
 from pipelines.regimes import bands
-from pipelines.regimes.readings import QUANTITIES, readings
+from pipelines.regimes.readings import QUANTITIES, read_quantities
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import list_tasks, measure_tasks
 from pipelines.runs.geometry.measuring import read_problems as told
@@ -103,7 +103,7 @@ def watch_run(store: Store, recipe: str, seed: int = 0, *, projected: bool = Tru
         measured = measure_tasks(work, serial=serial)
         held = tuple(measured.rows[name].cast(dict(lake.TABLES[name].schema)) for name in TABLES)
         problems = tuple(measured.problems)
-    found = readings(*held)
+    found = read_quantities(*held)
     if projected:
         lines = {one.name: _line(one.pairs) for one in work}
         stamps = {step: trajectory.digest(step) for step in (0, *steps)}
@@ -146,7 +146,7 @@ def calibrate_bands(
     return Guardrails(
         references=tuple(str(one) for one in held),
         shapes=held[0].shapes,
-        bands=bands.calibrate(known, deciding=len(deciding)),
+        bands=bands.calibrate_bands(known, deciding=len(deciding)),
         readings=known,
         deciding=deciding,
     )
@@ -163,7 +163,7 @@ def complete_runs(store: Store, name: str) -> list[tuple[str, int]]:
 def judge_run(run: WatchedRun, rails: Guardrails) -> pl.DataFrame:
     """Rows of the table `monitor`. Errors: ValueError for a run of a model of another size."""
     require_shapes(run, rails.shapes, rails.references[0])
-    judged = bands.judge(run.readings, rails.bands)
+    judged = bands.judge_readings(run.readings, rails.bands)
     facts = {"study": run.study, "reference": str(rails), "method": METHOD}
     schema = lake.TABLES["monitor"].schema
     return judged.with_columns(pl.lit(value).alias(name) for name, value in facts.items()).select(schema.names())
@@ -237,7 +237,7 @@ def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> Wa
             f"there are no rows of {' and '.join(TABLES)} of {recipe}; measure it with `opd measure --name "
             f"{recipe.removeprefix(EXTERNAL)}`, or watch its folder with --trajectory"
         )
-    found = readings(*held)
+    found = read_quantities(*held)
     start = open_checkpoint("base", record["base"]["ref"])
     records.require_unchanged(0, record["base"], start)
     names = set(held[0]["matrix"])

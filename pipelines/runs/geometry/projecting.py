@@ -13,7 +13,7 @@ import polars as pl
 
 from opd_ops.geometry import VERSION
 from opd_ops.recipe.reaction import earlier
-from pipelines.regimes.readings import RANK, ordered
+from pipelines.regimes.readings import RANK, order_readings
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import fan_out
 from pipelines.runs.geometry import estimates, records
@@ -96,7 +96,7 @@ def with_projected(
     places = norms.select("step", "view").iter_rows()
     values = [known[str(step)]["values"].get(view) if str(step) in known else None for step, view in places]
     more = norms.with_columns(quantity=pl.lit("similarity_projected"), value=pl.Series(values, dtype=pl.Float64()))
-    return ordered(pl.concat([readings, more.select(readings.columns)]))
+    return order_readings(pl.concat([readings, more.select(readings.columns)]))
 
 
 def _is_readable(found: Any) -> bool:

@@ -136,9 +136,9 @@ def require_extends(stored: Record, recipe: str, start: Checkpoint, given: dict[
 def require_unchanged(step: int, recorded: Record, found: Checkpoint) -> None:
     """Errors: ValueError when a recorded snapshot is not what it was."""
     if found.stamp != recorded["stamp"]:
+        recorded_stamp = escape_text(recorded["stamp"][:12])
         raise ValueError(
-            f"{found} has changed since it was imported ({escape_text(recorded['stamp'][:12])}, now {found.stamp[:12]}); "
-            f"{remedy(step)}"
+            f"{found} has changed since it was imported ({recorded_stamp}, now {found.stamp[:12]}); {remedy(step)}"
         )
 
 

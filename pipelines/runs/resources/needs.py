@@ -7,7 +7,7 @@ from pathlib import Path
 from opd_ops.outside import split_file
 from opd_ops.recipe import Recipe, Weights, opd_of
 from opd_ops.tasks import registry
-from pipelines.studies.catalog import spell
+from pipelines.studies.catalog import study_arg
 
 
 def require(recipes: Sequence[Recipe]) -> None:
@@ -20,7 +20,7 @@ def require(recipes: Sequence[Recipe]) -> None:
     if lacking:
         study = recipes[0].study
         raise ValueError(
-            f"{study} cannot run here: {'; '.join(lacking)}; `opd study show {spell(study)}` says what it takes"
+            f"{study} cannot run here: {'; '.join(lacking)}; `opd study show {study_arg(study)}` says what it takes"
         )
 
 

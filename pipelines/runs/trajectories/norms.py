@@ -15,7 +15,7 @@ from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef, read
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import remedy
+from pipelines.studies.catalog import suggest_command
 
 
 class Reach:
@@ -46,7 +46,7 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     if end is None:
         raise ValueError(
             f"{trajectory.prefix} is not complete, and this run ends at its norm: "
-            f"{remedy(trajectory.recipe, trajectory.seed)}"
+            f"{suggest_command(trajectory.recipe, trajectory.seed)}"
         )
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():

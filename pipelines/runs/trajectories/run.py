@@ -23,7 +23,7 @@ from pipelines.store.rollouts import Rollouts
 from pipelines.store.snapshot import folder
 from pipelines.store.trajectory import OtherInputs, Trajectory
 from pipelines.store.writer import Writer
-from pipelines.studies.catalog import spell
+from pipelines.studies.catalog import study_arg
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,7 +220,7 @@ class TrainingRun:
 
     def _anew(self) -> str:
         """The command that makes a change of the recipe possible."""
-        return f"a changed recipe begins anew: opd study run {spell(self.recipe.study)} --replace {self.recipe.arm}"
+        return f"a changed recipe begins anew: opd study run {study_arg(self.recipe.study)} --replace {self.recipe.arm}"
 
     def _evaluate(self, temperature: float | None = None) -> list[dict[str, Any]]:
         with self._mendable(), self.clock.phase("evaluate"):

@@ -19,7 +19,7 @@ from pipelines.store.objects import Store, normalise
 from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import list_tensors, read
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import find_recipe, remedy
+from pipelines.studies.catalog import find_recipe, suggest_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def load(store: Store, start: Start, seed: int, task: Task) -> Model:
             if end is None:
                 raise ValueError(
                     f"{trajectory.prefix} is not complete, and this run starts from its end: "
-                    f"{remedy(trajectory.recipe, trajectory.seed)}"
+                    f"{suggest_command(trajectory.recipe, trajectory.seed)}"
                 )
             step, digest = end["step"], end["digest"]
         else:

@@ -16,7 +16,7 @@ from pipelines.runs.trajectories.group import Apart, Member, grouped
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.catalog import remedy, spell
+from pipelines.studies.catalog import study_arg, suggest_command
 
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
@@ -124,7 +124,7 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 raise Died(
                     f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
                     "start it again: it goes on; with a smaller batch it begins anew: "
-                    f"opd study run {spell(recipe.study)} --replace {recipe.arm}"
+                    f"opd study run {study_arg(recipe.study)} --replace {recipe.arm}"
                 ) from None
             if starved(death):
                 short = min(short + 1, RETRIES)
@@ -181,5 +181,6 @@ def require_parents(store: Store, recipe: Recipe, seed: int) -> None:
     for name, number in parents(recipe, seed):
         if Trajectory(store, name, number).end() is None:
             raise ValueError(
-                f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete: {remedy(name, number)}"
+                f"{recipe.name} seed {seed} needs {name} seed {number}, which is not complete: "
+                f"{suggest_command(name, number)}"
             )

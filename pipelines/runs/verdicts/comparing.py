@@ -58,15 +58,15 @@ def list_missing(store: Store, study: Study) -> list[str]:
 
 def decide_claims(store: Store, study: Study) -> pl.DataFrame:
     """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
-    from pipelines.statistics.means import means
-    from pipelines.statistics.scaling import scaling
-    from pipelines.statistics.verdicts import verdicts
+    from pipelines.statistics.means import mean_rows
+    from pipelines.statistics.scaling import scaling_rows
+    from pipelines.statistics.verdicts import decide_all
 
     found, story = read_tables(store, study), story_of(study)
-    rows = verdicts(study.name, found, story)
-    lake.write(store, "means", means(study.name, found, story.every), study=study.name)
+    rows = decide_all(study.name, found, story)
+    lake.write(store, "means", mean_rows(study.name, found, story.all_arms), study=study.name)
     if story.sizes is not None:
-        lake.write(store, "scaling", scaling(study.name, found, story.sizes), study=study.name)
+        lake.write(store, "scaling", scaling_rows(study.name, found, story.sizes), study=study.name)
     lake.write(store, "verdicts", rows, study=study.name)
     return rows
 
@@ -92,7 +92,7 @@ def comparison_inputs(store: Store, study: Study) -> dict[str, Any]:
                 if store.exists(key):
                     found[f"{recipe.name} seed {seed} {name}"] = hashlib.sha256(store.read(key)).hexdigest()
     gone = [str(orphan) for orphan in find_orphans(store, study)]
-    return {"claims": [claim.text for claim in story_of(study).decided], "runs": found} | (
+    return {"claims": [claim.text for claim in story_of(study).default_claims], "runs": found} | (
         {"orphans": gone} if gone else {}
     )
 
@@ -109,7 +109,7 @@ def report_key(study: Study) -> str:
 
 def publish_report(store: Store, study: Study) -> str:
     """Write the report; returns its key."""
-    from pipelines.report.page import page
+    from pipelines.report.page import render_page
 
     facts = provenance()
     shown = {
@@ -123,7 +123,7 @@ def publish_report(store: Store, study: Study) -> str:
     if gone := find_orphans(store, study):
         shown["left out"] = "; ".join(map(str, gone))
     made_from = comparison_inputs(store, study)
-    text = page(study, read_tables(store, study), provenance=shown, store=store)
+    text = render_page(study, read_tables(store, study), provenance=shown, store=store)
     store.write(report_key(study), text.encode())
     store.write(f"reports/{study.name}/inputs.json", json.dumps(made_from, sort_keys=True).encode())
     return report_key(study)
@@ -131,11 +131,11 @@ def publish_report(store: Store, study: Study) -> str:
 
 def describe_excluded(store: Store, study: Study) -> list[str]:
     """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
-    from pipelines.statistics.exclusions import exclusions
+    from pipelines.statistics.exclusions import find_exclusions
 
     return [
         *map(str, find_orphans(store, study)),
-        *map(str, exclusions(read_tables(store, study), story_of(study).every)),
+        *map(str, find_exclusions(read_tables(store, study), story_of(study).all_arms)),
     ]
 
 
@@ -144,7 +144,7 @@ def render_headline(store: Store, study: Study) -> str:
     from pipelines.statistics import headline as table
 
     story = story_of(study)
-    return table.markdown(table.headline(study.name, read_tables(store, study), story), story)
+    return table.render_markdown(table.headline_rows(study.name, read_tables(store, study), story), story)
 
 
 def render_suites(store: Store, study: Study) -> dict[str, str]:
@@ -152,8 +152,10 @@ def render_suites(store: Store, study: Study) -> dict[str, str]:
     from pipelines.statistics import grids
 
     found, story = read_tables(store, study), story_of(study)
-    rows = {suite: grids.rows(study.name, suite, found, story) for suite in story.suites}
-    return {suite.name: grids.markdown(suite, table, story) for suite, table in rows.items() if not table.is_empty()}
+    rows = {suite: grids.grid_rows(study.name, suite, found, story) for suite in story.suites}
+    return {
+        suite.name: grids.render_markdown(suite, table, story) for suite, table in rows.items() if not table.is_empty()
+    }
 
 
 def render_figures(store: Store, study: Study) -> dict[str, bytes]:

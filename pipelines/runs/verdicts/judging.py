@@ -7,12 +7,12 @@ import polars as pl
 
 from pipelines import lake
 from pipelines.regimes.diagnostics import DIAGNOSTICS, VIEWS
-from pipelines.regimes.judging import Comparison, compare, overall
-from pipelines.regimes.profile import Profile, Run, profiles
-from pipelines.regimes.rows import rows
+from pipelines.regimes.judging import Comparison, agree_views, compare_run
+from pipelines.regimes.profile import Profile, Run, read_profiles
+from pipelines.regimes.rows import regime_rows
 from pipelines.statistics.stories import story_of
 from pipelines.store.objects import Store
-from pipelines.studies.catalog import studies
+from pipelines.studies.catalog import list_studies
 
 BUDGETS = ("norm", "end")
 READ = tuple(sorted({"update_norm", "nulls", *(diagnostic.table for diagnostic in DIAGNOSTICS)}))
@@ -27,17 +27,17 @@ def measured_recipes(store: Store) -> dict[str, list[int]]:
 
 def labels_of(study: str) -> dict[str, str]:
     """The reference arms of a study by the names they have in its story; none of a study that is not known here."""
-    known = studies()
+    known = list_studies()
     return dict(story_of(known[study]).references) if study in known else {}
 
 
-def read_profiles(store: Store, runs: Sequence[Run], study: str) -> Profiles:
+def load_profiles(store: Store, runs: Sequence[Run], study: str) -> Profiles:
     """Profiles of these runs and of the reference runs of `study`, by (recipe, seed, view)."""
     tables = {name: lake.scan(name, store.uri) for name in READ}
     seeds = tables["update_norm"].filter(pl.col("study") == study)
     own = seeds.filter(pl.col("recipe").is_in([f"{study}.{arm}" for arm in labels_of(study)]))
     references = own.select("recipe", "seed").unique().collect().rows()
-    return profiles(tables, [*runs, *references])
+    return read_profiles(tables, [*runs, *references])
 
 
 def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int | None = None) -> list[Comparison]:
@@ -57,7 +57,7 @@ def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int 
             for arm in labels
             if name == f"{study}.{arm}" and seen == view
         }
-        made += [compare(run, study, labels, others, budget) for budget in BUDGETS]
+        made += [compare_run(run, study, labels, others, budget) for budget in BUDGETS]
     return made
 
 
@@ -65,7 +65,7 @@ def store_comparison(store: Store, comparisons: Sequence[Comparison]) -> None:
     """Write a run's comparisons beside those of its other steps and with other references, where they are not there."""
     run, study = comparisons[0].run, comparisons[0].study
     stored = lake.read_partition(store, "regime", recipe=run.recipe, seed=run.seed)
-    made = rows(comparisons)
+    made = regime_rows(comparisons)
     same = (pl.col("step") == int(run.steps[-1])) & pl.col("reference").str.starts_with(f"{study}.")
     if stored is not None and stored.filter(same).equals(pl.DataFrame(made, schema=stored.schema)):
         return
@@ -77,11 +77,11 @@ def judge_study(store: Store, study: str) -> list[dict[str, Any]]:
     """Judge and keep every measured run of a study beside its own references; recipe, seed, regime and each view's."""
     seen = lake.scan("update_norm", store.uri).filter(pl.col("study") == study)
     runs = seen.select("recipe", "seed").unique().sort("recipe", "seed").collect().rows()
-    found, told = read_profiles(store, runs, study), []
+    found, told = load_profiles(store, runs, study), []
     for recipe, seed in runs:
         comparisons = judge_regime(found, recipe, seed, study)
         if comparisons:
             store_comparison(store, comparisons)
             views = {c.run.view: c.verdict for c in comparisons if c.budget == "norm"}
-            told.append({"recipe": recipe, "seed": seed, "regime": overall(comparisons), **views})
+            told.append({"recipe": recipe, "seed": seed, "regime": agree_views(comparisons), **views})
     return told

@@ -4,7 +4,7 @@ import polars as pl
 
 from opd_ops.recipe import FinalOf
 from pipelines import lake
-from pipelines.regimes.prediction.predictions import predictions
+from pipelines.regimes.prediction.predictions import prediction_rows
 from pipelines.store.objects import Store
 from pipelines.studies.study import Study
 
@@ -20,6 +20,6 @@ def siblings(study: Study) -> list[str]:
 def write_predictions(store: Store, study: Study) -> pl.DataFrame:
     """Correlate what the lake holds of a study, and write `lake/predictions/study=<s>/`."""
     tables = {name: lake.scan(name, store.uri).filter(pl.col("study") == study.name) for name in READ}
-    rows = predictions(study.name, tables, siblings(study))
+    rows = prediction_rows(study.name, tables, siblings(study))
     lake.write(store, "predictions", rows, study=study.name)
     return rows

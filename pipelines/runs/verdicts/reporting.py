@@ -21,7 +21,7 @@ from pipelines.regimes.references import SEEDS
 from pipelines.runs.geometry import records
 from pipelines.runs.provenance import commit
 from pipelines.store.objects import Store, Unwritable
-from pipelines.studies.catalog import studies
+from pipelines.studies.catalog import list_studies
 
 IMPORTED = "external."
 PACKAGES = ("altair", "vl-convert-python", "polars", "pyarrow", "numpy", "scipy")  # that decide bytes of a page
@@ -99,7 +99,7 @@ def reference_runs() -> list[str]:
     """The recipes that a page may show an import beside, measured or not."""
     from pipelines.runs.verdicts import judging
 
-    return [f"{study}.{arm}" for study in studies() for arm in judging.labels_of(study)]
+    return [f"{study}.{arm}" for study in list_studies() for arm in judging.labels_of(study)]
 
 
 def _is_drawn(key: str, recipes: Collection[str]) -> bool:
@@ -114,13 +114,13 @@ def _draw_page(store: Store, recipe: str, record: records.Record) -> bytes:
     """The page."""
     import polars as pl
 
-    from pipelines.report.imported import page
+    from pipelines.report.imported import render_import
     from pipelines.runs.verdicts import judging
 
     judged: dict[str, Any] = {}
     if recipe in judging.measured_recipes(store):
         for study in reference_studies(store):
-            found = judging.judge_regime(judging.read_profiles(store, [(recipe, 0)], study), recipe, 0, study)
+            found = judging.judge_regime(judging.load_profiles(store, [(recipe, 0)], study), recipe, 0, study)
             judged |= {study: found} if found else {}
     beside = [f"{study}.{arm}" for study in list(judged)[:1] for arm in judging.labels_of(study)]
     tables = {
@@ -128,7 +128,7 @@ def _draw_page(store: Store, recipe: str, record: records.Record) -> bytes:
         for name, table in lake.TABLES.items()
         if "recipe" in table.by
     }
-    return page(recipe, tables, judged, provenance=_facts(record)).encode()
+    return render_import(recipe, tables, judged, provenance=_facts(record)).encode()
 
 
 def _sha256(data: bytes) -> str:

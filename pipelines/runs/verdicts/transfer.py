@@ -22,7 +22,7 @@ from pipelines.store import proof
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read
 from pipelines.store.trajectory import Trajectory
-from pipelines.studies.families import EVALUATION, Family, families
+from pipelines.studies.families import EVALUATION, Family, study_families
 
 VERSION = 1  # of how a family is evaluated
 
@@ -82,7 +82,7 @@ def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str,
     rows = []
     for step in map(int, made_from["snapshots"]):
         served = _serve_model(store, recipe, seed, step)
-        for name, family in families(recipe.study).items():
+        for name, family in study_families(recipe.study).items():
             keys = {"study": recipe.study, "recipe": recipe.name, "seed": seed, "step": step, "family": name}
             rows += [keys | row for row in _accuracy(recipe, family, served)]
     key = f"{trajectory.prefix}/transfer.json"
@@ -105,7 +105,7 @@ def is_transferred(store: Store, recipe: Recipe, seed: int) -> bool:
 
 def expected_inputs(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What rows made now would be made from. Errors: ValueError without families, or for a run that is not complete."""
-    asked, trajectory = families(recipe.study), Trajectory(store, recipe.name, seed)
+    asked, trajectory = study_families(recipe.study), Trajectory(store, recipe.name, seed)
     end = trajectory.end()
     if end is None:
         raise ValueError(f"{trajectory.prefix} is not complete: train it before evaluating it")

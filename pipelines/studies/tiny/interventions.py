@@ -15,7 +15,7 @@ its continuations have no gate, so they go a little further.
 """
 
 from opd_ops.recipe import Recipe
-from pipelines.studies.confining import changed, confined, continued
+from pipelines.studies.confining import change_constraint, confine_arm, continue_arm
 from pipelines.studies.tiny.core import STEPS, opd, rlvr, sft, sft_matched
 
 BEGIN = 20
@@ -24,14 +24,14 @@ BEGIN = 20
 def interventions() -> tuple[Recipe, ...]:
     arms = []
     for parent, other in ((opd(), sft()), (sft(), opd()), (sft_matched(), opd()), (rlvr(), opd())):
-        free = continued(parent, BEGIN, STEPS)
-        arms += [free, *(confined(free, basis) for basis in ("own", "random", "start", other.arm))]
+        free = continue_arm(parent, BEGIN, STEPS)
+        arms += [free, *(confine_arm(free, basis) for basis in ("own", "random", "start", other.arm))]
     for parent in (opd(), sft()):
-        free = continued(parent, BEGIN, STEPS)
-        centre = confined(free, "own")
-        arms += [confined(free, "own", rank) for rank in (4, 64)]
-        arms += [confined(continued(parent, begin, STEPS), "own") for begin in (5, 50)]
-        arms.append(changed(centre, "both", side="both"))
-        arms += [changed(centre, mode, mode=mode) for mode in ("update", "compressed")]
-        arms.append(changed(centre, "matched", mode="compressed", matched=True))
+        free = continue_arm(parent, BEGIN, STEPS)
+        centre = confine_arm(free, "own")
+        arms += [confine_arm(free, "own", rank) for rank in (4, 64)]
+        arms += [confine_arm(continue_arm(parent, begin, STEPS), "own") for begin in (5, 50)]
+        arms.append(change_constraint(centre, "both", side="both"))
+        arms += [change_constraint(centre, mode, mode=mode) for mode in ("update", "compressed")]
+        arms.append(change_constraint(centre, "matched", mode="compressed", matched=True))
     return tuple(arms)

@@ -64,17 +64,17 @@ def test_an_inaccurate_fast_path_is_never_chosen(monkeypatch):
             raise gemm.ReducedPrecision("bf16 in disguise")
         return gemm.Probe(path, 4e-7, 200.0)
 
-    monkeypatch.setattr(gemm, "probe", probe)
+    monkeypatch.setattr(gemm, "probe_path", probe)
     assert gemm.choose_path().path == "medium"
     gemm.choose_path.cache_clear()
     gemm.check_path.cache_clear()
     monkeypatch.setattr(
-        gemm, "probe", lambda path, device="cpu": gemm.Probe(path, 3e-7, 50.0 if path == "highest" else 99.0)
+        gemm, "probe_path", lambda path, device="cpu": gemm.Probe(path, 3e-7, 50.0 if path == "highest" else 99.0)
     )
     gemm.choose_path.cache_clear()
     gemm.check_path.cache_clear()
     assert gemm.choose_path().path == "highest"  # one kernel under three names
-    monkeypatch.setattr(gemm, "probe", probe)
+    monkeypatch.setattr(gemm, "probe_path", probe)
     monkeypatch.setattr(gemm, "FASTER", 10.0)
     assert gemm.choose_path() == plain
     gemm.choose_path.cache_clear()

@@ -116,7 +116,7 @@ def test_bf16_start_and_fp32_snapshots_mix(trajectory):
 def test_the_start_is_factored_once_unless_its_views_differ(trajectory, monkeypatch):
     calls = []
     factor = suite.factorise
-    monkeypatch.setattr(suite, "factor", lambda a, vectors: calls.append(a) or factor(a, vectors))
+    monkeypatch.setattr(suite, "factorise", lambda a, vectors: calls.append(a) or factor(a, vectors))
     base, snapshots = trajectory(24, 40, 3)
     run(base, snapshots)
     assert len(calls) == 1 + 2 * 3
@@ -248,7 +248,7 @@ def test_what_f32_cannot_compute_is_computed_in_float64(monkeypatch):
     def fail(*_, **__):
         raise torch.linalg.LinAlgError("linalg.svd: did not converge\nmore")
 
-    monkeypatch.setattr(suite.leading, "certified", fail)
+    monkeypatch.setattr(suite.leading, "rows_from_bases", fail)
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(520, 530, generator=generator)
     found = run(base, [(1, base + 1e-3 * torch.randn(520, 530, generator=generator))])
@@ -271,7 +271,7 @@ def test_what_is_the_machines_is_raised(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(suite.leading, "dense", fail)
+    monkeypatch.setattr(suite.leading, "rows_from_factors", fail)
     with pytest.raises(type(error)):
         run(torch.eye(4), [(1, 2 * torch.eye(4))])
 

@@ -23,7 +23,7 @@ def store(tmp_path):
 def test_it_asks_for_what_the_command_asks_for_by_default():
     parser = argparse.ArgumentParser()
     request.add_options(parser)
-    assert request.measurement(parser.parse_args([])) == measuring.DEFAULT
+    assert request.parse_measurement(parser.parse_args([])) == measuring.DEFAULT
 
 
 def test_all_tables_are_written_and_a_kept_name_is_not_measured_again(store, tmp_path):

@@ -84,7 +84,7 @@ def prefix(tmp_path):
 @pytest.fixture
 def unpublished(monkeypatch):
     """No page is drawn, which takes longer than to measure weights as small as these."""
-    monkeypatch.setattr(reporting, "publish", lambda store, recipe: reporting.report_key(recipe))
+    monkeypatch.setattr(reporting, "publish_import", lambda store, recipe: reporting.report_key(recipe))
 
 
 @pytest.fixture

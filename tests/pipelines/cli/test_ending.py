@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from pipelines import lake
-from pipelines.cli.ending import LINES, summary, where
+from pipelines.cli.ending import LINES, describe_page, summarise_study
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study
@@ -43,7 +43,7 @@ def columns(request, monkeypatch):
 
 def test_a_study_ends_with_what_was_decided_in_fifteen_lines_that_fit(fill, columns):
     store = fill()
-    lines = summary(store, TINY, ["core"], TIME).splitlines()
+    lines = summarise_study(store, TINY, ["core"], TIME).splitlines()
     assert len(lines) <= LINES and max(map(len, lines[:-1])) <= columns, "a path alone may be longer"
     rows = lake.scan("verdicts", store.uri).collect()
     counted = {status: int((rows["status"] == status).sum()) for status in ("holds", "fails", "undecided")}
@@ -63,7 +63,7 @@ def test_a_study_ends_with_what_was_decided_in_fifteen_lines_that_fit(fill, colu
 def test_every_failing_and_open_statement_is_named_or_counted(fill, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     store = fill()
-    lines = summary(store, TINY, ["core"]).splitlines()
+    lines = summarise_study(store, TINY, ["core"]).splitlines()
     rows = lake.scan("verdicts", store.uri).collect()
     for status in ("fails", "undecided"):
         claims = rows.filter(status=status)["claim"].to_list()
@@ -85,7 +85,7 @@ def test_arms_of_any_name_have_their_column(fill, monkeypatch):
                 rows = lake.read_partition(store, table, recipe=f"tiny.{old}", seed=seed)
                 if rows is not None:
                     lake.write(store, table, rows, recipe=f"tiny.{new}", seed=seed)
-    lines = summary(store, study, ["core"]).splitlines()
+    lines = summarise_study(store, study, ["core"]).splitlines()
     (heading,) = [line for line in lines if line.startswith("mean ")]
     assert heading.split()[-4:] == ["distill", "grpo", "mine", "control"]
 
@@ -100,14 +100,14 @@ def test_arms_of_any_name_have_their_column(fill, monkeypatch):
 )
 def test_a_study_that_decides_nothing_says_why(fill, keep, words, columns):
     store = fill(keep=keep)
-    told = summary(store, TINY, ["core"])
+    told = summarise_study(store, TINY, ["core"])
     assert words in " ".join(told.split()) and " hold" not in told.splitlines()[0]
     assert len(told.splitlines()) <= LINES
 
 
 def test_a_suite_is_summed_up_by_itself(fill, columns):
     store = fill(more=("opd-pg",))
-    lines = summary(store, TINY, ["objectives"]).splitlines()
+    lines = summarise_study(store, TINY, ["objectives"]).splitlines()
     rows = lake.scan("verdicts", store.uri).filter(pl.col("suite") == "objectives").collect()
     assert lines[0].startswith(f"tiny, objectives: {len(rows)} statement")
     (heading,) = [line for line in lines if line.startswith("mean ")]
@@ -115,7 +115,7 @@ def test_a_suite_is_summed_up_by_itself(fill, columns):
 
 
 def test_a_page_in_another_store_is_opened_by_a_command():
-    lines = where(Store("memory://there"), "reports/tiny/index.html", "tiny")
+    lines = describe_page(Store("memory://there"), "reports/tiny/index.html", "tiny")
     assert lines == [
         "page: memory://there/reports/tiny/index.html",
         "a copy to open: opd report tiny --save tiny.html",

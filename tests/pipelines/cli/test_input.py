@@ -131,7 +131,7 @@ def test_stores_that_cannot_be_written_are_refused(refused, here, monkeypatch):
     monkeypatch.setenv("OPD_STORE", f"{here}/file/store")
     for command in ("report tiny", "weights"):
         if command == "report tiny":
-            monkeypatch.setattr(study, "progress", lambda *_: (1, 12))
+            monkeypatch.setattr(study, "count_progress", lambda *_: (1, 12))
         err = refused(*command.split())
         assert f"{here}/file/store cannot be written" in err and "set OPD_STORE" in err
 

@@ -37,7 +37,7 @@ def test_columns_beyond_the_width_stand_below_behind_the_first(rows, columns):
 
 @given(text=WORDS, width=st.integers(10, 60))
 def test_a_cut_text_ends_in_a_mark_and_has_whole_words(text, width):
-    cut = layout.shorten(text, width)
+    cut = layout.shorten_text(text, width)
     assert len(cut) <= width
     assert cut == text or cut.endswith(layout.MORE)
     whole = cut.removesuffix(layout.MORE).split()[:-1]
@@ -48,7 +48,7 @@ def test_a_sentence_is_one_line_where_the_output_is_no_terminal(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr("sys.__stdout__", None)
     sentence = "left the band " * 40
-    assert "\n" not in layout.wrap(sentence) and layout.terminal_width() == layout.OF_FILES
+    assert "\n" not in layout.wrap_text(sentence) and layout.terminal_width() == layout.OF_FILES
     monkeypatch.setenv("COLUMNS", "80")
-    lines = layout.wrap(sentence, "note: ").splitlines()
+    lines = layout.wrap_text(sentence, "note: ").splitlines()
     assert max(map(len, lines)) <= 80 and all(re.match(" {6}l?", line) for line in lines[1:])

@@ -73,8 +73,8 @@ def test_what_is_measured_already_takes_none_of_the_heavy_libraries(folders, her
 def paged(opd, folders, here, monkeypatch):
     """paged(): `opd measure` of one snapshot, and the page's bytes; told as drawn or not."""
     drawn = []
-    page = imported.page
-    monkeypatch.setattr(imported, "page", lambda *given, **more: drawn.append(1) or page(*given, **more))
+    page = imported.render_import
+    monkeypatch.setattr(imported, "render_import", lambda *given, **more: drawn.append(1) or page(*given, **more))
 
     def run():
         drawn.clear()
@@ -92,7 +92,7 @@ CHANGES = {
         reporting.inputs_key("external.mine")
     ),
     "the inputs are damaged": lambda store, patch: store.write(reporting.inputs_key("external.mine"), b"{"),
-    "another version drew it": lambda store, patch: patch.setattr(reporting, "sources", lambda: "other"),
+    "another version drew it": lambda store, patch: patch.setattr(reporting, "hash_sources", lambda: "other"),
     "another commit drew it": lambda store, patch: patch.setattr(reporting, "commit", lambda: "other"),
     "a package is another": lambda store, patch: patch.setattr(reporting, "version", lambda name: "0"),
     "a table of its own is another": lambda store, patch: write_timing(store, "external", "external.mine", 0, 9, CLOCK),
@@ -152,7 +152,7 @@ def test_a_page_of_what_was_never_imported_is_refused(refused):
 def test_a_second_call_measures_nothing_and_a_new_snapshot_joins(measure, monkeypatch):
     measure(steps=(100,))
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.runs.external.imports.measure", lambda *_, **__: pytest.fail("measured again"))
+        patched.setattr("pipelines.runs.external.imports.measure_tasks", lambda *_, **__: pytest.fail("measured again"))
         code, told, err = measure(steps=(100,))
         assert (code, err) == (0, "") and "steps 100 were measured already" in told
     assert "steps 100, 200 measured" in measure(steps=(200,))[1]
@@ -164,9 +164,9 @@ def fewer(monkeypatch):
     """Few pairs are not all of four snapshots already."""
     monkeypatch.setattr(pairs, "WHOLE", 3)
     monkeypatch.setattr(steps, "MOST", 2)
-    pairs._chosen.cache_clear()
+    pairs._choose_pairs.cache_clear()
     yield
-    pairs._chosen.cache_clear()
+    pairs._choose_pairs.cache_clear()
 
 
 @pytest.mark.usefixtures("fewer")
@@ -270,7 +270,7 @@ def test_a_matrix_that_cannot_be_computed_ends_nothing(opd, unpublished, tmp_pat
             raise torch.linalg.LinAlgError("linalg.eigh: did not converge")
         return dense(base, *rest)
 
-    monkeypatch.setattr(leading, "dense", failing)
+    monkeypatch.setattr(leading, "rows_from_factors", failing)
     other = Q.replace("q_proj", "k_proj")
     before, after = (
         save(tmp_path / f"odd-{step}", {**weights(step), other: weights(step)[Q][:7].clone()}) for step in (0, 5)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.ending import summary
+from pipelines.cli.ending import summarise_study
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.trajectories.training import train
 from pipelines.runs.verdicts import comparing
@@ -60,7 +60,7 @@ def test_the_study_runs_as_it_is_written_and_gives_verdicts_and_tables(mine, opd
     listed = opd("study", "verdicts", "mine")[1]
     assert "sft differs from opd: unchanged weights, bf16" in listed and "over 2 seeds" in listed
     assert "SFT" not in listed
-    assert "takes 3 seeds and these arms have 2 seeds" in summary(store, study, ["core"])
+    assert "takes 3 seeds and these arms have 2 seeds" in summarise_study(store, study, ["core"])
 
 
 @pytest.mark.parametrize("arms", ["sft", "rlvr, opd"])

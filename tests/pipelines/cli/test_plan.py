@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipelines.cli.plan import size
+from pipelines.cli.plan import format_bytes
 
 
 def plan(opd, folders, *arguments, steps=(100, 200)):
@@ -49,4 +49,4 @@ def test_notes_come_first(opd, prefix):
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (5.25e9, "5.2 GB"), (2e16, "20000 TB")],
 )
 def test_sizes(count, said):
-    assert size(count) == said
+    assert format_bytes(count) == said

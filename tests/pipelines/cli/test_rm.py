@@ -56,7 +56,7 @@ def test_numbers_of_what_was_moved_aside_start_at_1(store, option, text, capsys)
 @pytest.mark.parametrize("measured", [0, 1])
 def test_a_report_is_made_again_by_a_command_that_has_a_measured_run(store, monkeypatch, capsys, measured):
     lake.write(store, "verdicts", [], study="tiny")
-    monkeypatch.setattr(studies, "progress", lambda store, study: (measured, 9))
+    monkeypatch.setattr(studies, "count_progress", lambda store, study: (measured, 9))
     assert cli.main(["rm", "tiny.opd/0", "--yes"]) == 0
     said = capsys.readouterr().out.splitlines()[-1]
     assert said == "verdicts and report of tiny were made with it; " + (
@@ -79,7 +79,7 @@ def test_it_asks(store, monkeypatch, answer, goes):
 
 def test_replace_moves_the_runs_of_one_arm_aside_and_then_the_study_runs(store, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr(studies, "_become", lambda module, *rest: ran.append(module) or 0)
+    monkeypatch.setattr(studies, "_run_assets", lambda module, *rest: ran.append(module) or 0)
     run = ("study", "run", "tiny", "--recipe")
     assert cli.main([*run, "tiny.opd", "--replace", "opd"]) == 2
     assert "add --yes" in capsys.readouterr().err and ran == [] and store.exists("runs/tiny.opd/seed-0/run.json")

@@ -116,7 +116,7 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
 
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
     calls = []
-    monkeypatch.setattr(study, "progress", lambda store, study: (3, 12))
+    monkeypatch.setattr(study, "count_progress", lambda store, study: (3, 12))
     for name, page in (("compare", None), ("publish", "index")):
         answer = page and f"reports/tiny/{page}.html"
         told = lambda store, study, name=name, answer=answer: calls.append((name, study.name)) or answer
@@ -131,14 +131,14 @@ def test_a_suite_counts_once_a_run_of_it_is_there(opd, here, monkeypatch):
     """Nine of twelve core runs are measured, and one run of the other suite is in the store."""
     done = {(arm.name, seed) for arm in TINY.arms("core") for seed in (0, 1, 2)} - {("tiny.sft", n) for n in (0, 1, 2)}
     monkeypatch.setattr(comparing, "complete", lambda store, recipe, seed: True)
-    monkeypatch.setattr(comparing, "measured", lambda store, recipe, seed, settings: (recipe.name, seed) in done)
+    monkeypatch.setattr(comparing, "is_measured", lambda store, recipe, seed, settings: (recipe.name, seed) in done)
     store, others = Store(default_uri()), TINY.arms("objectives")
-    assert study.progress(store, TINY) == (9, 12)
+    assert study.count_progress(store, TINY) == (9, 12)
     assert study.by_suite(store, TINY) == {suite: (0, 3 * len(arms)) for suite, arms in TINY.suites.items()} | {
         "core": (9, 12)
     }
     finish(others[0], 1)
-    assert study.progress(store, TINY) == (9, 12 + 3 * len(others))
+    assert study.count_progress(store, TINY) == (9, 12 + 3 * len(others))
     assert len(comparing.list_missing(store, TINY)) == 3 + 3 * len(others)
     done.add((others[0].name, 1))
     assert study.by_suite(store, TINY)["objectives"] == (1, 3 * len(others))
@@ -186,7 +186,7 @@ def test_a_run_of_a_changed_recipe_hides_no_other_study(opd, monkeypatch):
             raise ValueError("runs/tiny.opd/seed-0 holds a run of another recipe")
         return ["smollm.opd seed 0"]
 
-    monkeypatch.setattr(comparing, "unmeasured", unmeasured)
+    monkeypatch.setattr(comparing, "list_unmeasured", unmeasured)
     code, out, err = opd("study", "list")
     assert (code, err) == (0, "")
     assert "holds a run of another recipe" in out and "smollm" in out and "core 2/3" in out

@@ -15,7 +15,7 @@ def evaluated(monkeypatch):
     done = []
     there = {(name, seed) for name in ("tiny.opd", "tiny.sft") for seed in (0, 1)}
     monkeypatch.setattr(training, "complete", lambda store, recipe, seed: (recipe.name, seed) in there)
-    monkeypatch.setattr(evaluating, "transferred", lambda store, recipe, seed: (recipe.name, seed) in done)
+    monkeypatch.setattr(evaluating, "is_transferred", lambda store, recipe, seed: (recipe.name, seed) in done)
     monkeypatch.setattr(evaluating, "evaluate_transfer", lambda store, recipe, seed: done.append((recipe.name, seed)))
     return done
 
@@ -34,10 +34,10 @@ def test_recipes_and_seeds_can_be_chosen(evaluated, opd):
 
 
 def test_correlations_follow(evaluated, opd, monkeypatch):
-    from tests.pipelines.regimes.prediction.test_predictions import SIBLINGS, VALUES, plant, predictions
+    from tests.pipelines.regimes.prediction.test_predictions import SIBLINGS, VALUES, plant, prediction_rows
 
-    rows = predictions("tiny", plant(*[lambda a, s: VALUES[a] + 0.01 * s] * 2), SIBLINGS)
-    monkeypatch.setattr(predicting, "predict", lambda store, study: rows)
+    rows = prediction_rows("tiny", plant(*[lambda a, s: VALUES[a] + 0.01 * s] * 2), SIBLINGS)
+    monkeypatch.setattr(predicting, "write_predictions", lambda store, study: rows)
     out = opd("transfer", "tiny", "--workers", 0)[1]
     assert "Over 18 runs of 3 seeds" in out and out.splitlines()[-1].startswith("rows: ")
 
@@ -68,7 +68,7 @@ def test_bad_input_is_one_line_with_a_remedy(refused, command, words):
 def test_finished_runs_are_those_of_the_study_in_its_order(evaluated, here):
     from pipelines.store.objects import Store, default_uri
 
-    found = transfer.finished(Store(default_uri()), tiny.study(), [], [])
+    found = transfer.list_finished(Store(default_uri()), tiny.study(), [], [])
     assert [(recipe.name, seed) for recipe, seed in found] == [
         ("tiny.sft", 0), ("tiny.sft", 1), ("tiny.opd", 0), ("tiny.opd", 1),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipelines.cli.gc import seconds
+from pipelines.cli.gc import parse_age
 from pipelines.cli.verify import sample_of
 from pipelines.keeping import sweeping
 from pipelines.store.objects import Store, default_uri
@@ -150,4 +150,4 @@ def test_bad_input_of_a_sweep_is_one_line(refused, store, arguments, line):
 
 
 def test_durations():
-    assert [seconds(text) for text in ("0", "90s", "30m", "1.5h", "2d", "1w")] == [0, 90, 1800, 5400, 172800, 604800]
+    assert [parse_age(text) for text in ("0", "90s", "30m", "1.5h", "2d", "1w")] == [0, 90, 1800, 5400, 172800, 604800]

@@ -387,7 +387,7 @@ def test_progress_ends_at_all_of_it(furnished):
 
 def test_an_object_that_goes_while_the_store_is_read_is_named(furnished, monkeypatch):
     listing = Store.list_objects
-    monkeypatch.setattr(Store, "listing", lambda *a: (listing(*a), furnished.remove(step(3)))[0])
+    monkeypatch.setattr(Store, "list_objects", lambda *a: (listing(*a), furnished.remove(step(3)))[0])
     assert ("missing", step(3, "manifest.json")) in found(furnished)
 
 

@@ -208,7 +208,7 @@ def test_names_of_a_foreign_store_cannot_leave(furnished, target, monkeypatch, n
     """Object stores allow such names; a listing with one is refused whole."""
     listing = Store.list_objects
     key = f"{RUN}/{name}"
-    monkeypatch.setattr(Store, "listing", lambda store, prefix: listing(store, prefix) | {key: Listed(1, 0.0)})
+    monkeypatch.setattr(Store, "list_objects", lambda store, prefix: listing(store, prefix) | {key: Listed(1, 0.0)})
     refused(furnished, target, "would leave a store")
 
 
@@ -227,7 +227,7 @@ def test_a_resume_state_that_goes_while_it_is_copied_is_left(furnished, target, 
         source.remove("runs/tiny.rlvr/seed-2/resume")
         place(source, *rest)
 
-    monkeypatch.setattr(moving, "_place", placed)
+    monkeypatch.setattr(moving, "_copy_object", placed)
     moved = copy_run(furnished, target, "tiny.rlvr", 2)
     assert len(moved.left) == 2 and audit(target).findings == ()
 

@@ -9,7 +9,7 @@ from pipelines.lake.schemas import TABLES
 from pipelines.paper import published
 from pipelines.paper.item import NUMBERS
 from pipelines.paper.items import ITEMS
-from pipelines.paper.palette import style
+from pipelines.paper.palette import arm_style
 from pipelines.report.figures import render_svg
 from pipelines.statistics.samples import fill_tables
 from tests.pipelines.planted import STORY
@@ -41,7 +41,7 @@ def test_an_item_renders_with_the_colours_of_its_arms(drawings, key):
     assert svg.startswith("<svg")
     core = {"figure6": ["opd", "sft"], "figure7": ["opd", "rlvr"], "figure9": ["opd", "rlvr"]}
     for arm in core.get(key, ["sft", "opd", "rlvr"]):
-        assert style(arm).color.lower() in svg
+        assert arm_style(arm).color.lower() in svg
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -54,7 +54,7 @@ def test_the_drawn_text_names_every_arm_of_an_item(drawings, key):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_arm_has_one_colour_dash_and_shape_in_all_items(specs, parts, key):
-    arms = {style(arm).label: style(arm) for arm in _arms()}
+    arms = {arm_style(arm).label: arm_style(arm) for arm in _arms()}
     seen = set()
     for channel, encoding in encodings(specs[key], parts, "color", "shape", "strokeDash"):
         scale = encoding.get("scale") or {}
@@ -110,7 +110,7 @@ def test_the_papers_words_stand_in_the_row_of_their_arm(drawings, key):
     found = {(row["arm"], row["paper"]) for row in drawings[key].numbers.iter_rows(named=True)}
     for one in BY_KEY[key].published:
         if one.arm in _arms():
-            assert any(arm == style(one.arm).label and one.told in paper for arm, paper in found), one
+            assert any(arm == arm_style(one.arm).label and one.describe in paper for arm, paper in found), one
 
 
 @pytest.mark.parametrize("key", ["figure6", "figure8"])
@@ -169,4 +169,4 @@ def test_the_papers_pairs_stand_beside_the_arms_that_take_their_part():
 
 
 def _arms():
-    return STORY.every
+    return STORY.all_arms

@@ -53,7 +53,7 @@ def test_unchanged_weights_are_weighted_by_their_number_and_other_tensors_left_o
         for seed in SEEDS
         for role, (numel, share) in shares.items()
     ]
-    found = only(table1.measured(fill_tables({"update_support": frame("update_support", rows)})), arm="opd")
+    found = only(table1.measure_figure(fill_tables({"update_support": frame("update_support", rows)})), arm="opd")
     assert found["value"] == pytest.approx(100 * (0.2 * 100 + 0.6 * 300) / 400 + 1)  # the seeds add 0, 1 and 2 points
     assert found["high"] - found["value"] == pytest.approx(4.302652729749464 / math.sqrt(3))
 
@@ -80,8 +80,8 @@ def test_angles_and_shifts_are_of_the_second_blocks_output_projection():
     drift = [run() | matrix(role, layer) | {"nss": 10.0 ** -(rank + 1)} for rank, (layer, role) in enumerate(places)]
     named = {"update_support": support, "rotation": rotation, "singular_shift": shift, "spectral_drift": drift}
     tables = fill_tables({name: frame(name, rows) for name, rows in named.items()})
-    assert matrices.representative(tables, RUNS) == "layers.1.o"
-    found = figure2.measured(tables)
+    assert matrices.representative_matrix(tables, RUNS) == "layers.1.o"
+    found = figure2.measure_figure(tables)
     inner = found[published.ANGLE].filter(pl.col("side") == "input")
     assert inner.select("index", "value").rows() == [(1, pytest.approx(1)), (2, pytest.approx(4))]
     assert found[published.ANGLE].filter(pl.col("side") == "output")["value"].to_list() == pytest.approx([2, 8])
@@ -97,8 +97,11 @@ def test_angles_and_shifts_are_of_the_second_blocks_output_projection():
 
 def test_a_study_of_one_block_shows_its_first_matrix():
     rows = [run() | matrix(role) | {"numel": 4, "scope": "projection"} for role in ("gate", "k")]
-    assert matrices.representative(fill_tables({"update_support": frame("update_support", rows)}), RUNS) == "layers.0.k"
-    assert matrices.representative(fill_tables({}), RUNS) is None
+    assert (
+        matrices.representative_matrix(fill_tables({"update_support": frame("update_support", rows)}), RUNS)
+        == "layers.0.k"
+    )
+    assert matrices.representative_matrix(fill_tables({}), RUNS) is None
 
 
 def test_overlaps_are_means_over_matrices_at_the_weight_nearest_to_the_papers():
@@ -111,8 +114,8 @@ def test_overlaps_are_means_over_matrices_at_the_weight_nearest_to_the_papers():
         for alpha in (0.25, 0.5)
     ]
     tables = fill_tables({"localization": frame("localization", rows)})
-    assert figure3.weight(tables) == 0.25 and figure3.weight(fill_tables({})) is None
-    found = figure3.measured(tables, 0.25)
+    assert figure3.nearest_weight(tables) == 0.25 and figure3.nearest_weight(fill_tables({})) is None
+    found = figure3.measure_figure(tables, 0.25)
     assert only(found[published.PRINCIPAL], arm="opd")["value"] == pytest.approx(30)
     assert only(found[published.DENSITY], arm="rlvr")["value"] == pytest.approx(50)
 
@@ -127,13 +130,13 @@ def test_stable_rank_is_a_mean_over_matrices_then_over_seeds_on_the_log_axis():
         for role, value in (("q", 1.0), ("gate", 3.0))
     ]
     tables = fill_tables({"update_norm": frame("update_norm", rows)})
-    ranks, null = figure4.measured(tables)[published.STABLE_RANK]
+    ranks, null = figure4.measure_figure(tables)[published.STABLE_RANK]
     assert null.is_empty()
     # Means over matrices are 2, 8 and 32: their geometric mean is 8.
     assert only(ranks, progress=100.0)["value"] == pytest.approx(8)
-    norms, _ = figure4.measured(tables)[published.NORM]
+    norms, _ = figure4.measure_figure(tables)[published.NORM]
     assert only(norms, progress=50.0)["value"] == pytest.approx(10)
-    varied = only(variants.measured(tables, published.STABLE_RANK), progress=100.0)
+    varied = only(variants.measure_variants(tables, published.STABLE_RANK), progress=100.0)
     assert varied["value"] == pytest.approx(14)  # the linear axis has the plain mean
 
 
@@ -146,10 +149,10 @@ def test_locking_leaves_the_end_out_and_chance_is_that_of_the_table():
             (2, 10, "input", 0.4), (2, 10, "output", 0.9), (5, 10, "input", 0.8), (2, 5, "input", 0.1)
         )
     ]  # fmt: skip
-    runs, null, chance = figure5.measured(fill_tables({"locking": frame("locking", rows)}))
+    runs, null, chance = figure5.measure_figure(fill_tables({"locking": frame("locking", rows)}))
     assert runs.select("progress", "value").rows() == [(20.0, 0.4), (50.0, 0.8)]
     assert null.is_empty() and chance == 0.125
-    assert figure5.early(runs)["progress"].to_list() == [20.0]
+    assert figure5.nearest_early(runs)["progress"].to_list() == [20.0]
 
 
 def evaluations(arm, *points, seed=0):
@@ -160,26 +163,26 @@ def test_a_continued_run_counts_from_where_its_parent_was_taken_up():
     rows = evaluations("sft", (0, 0.1), (50, 0.3), (90, 0.5)) + evaluations("sft", (0, 0.1), (80, 0.7), seed=1)
     rows += evaluations("sft-at20", (0, 0.2), (80, 0.6)) + evaluations("sft-at20-own16", (0, 0.2), (80, 0.4))
     rows += evaluations("sft-at5-own16", (0, 0.2), (95, 0.9))  # another begin is another figure
-    found = confinement.measured(fill_tables({"evaluation": frame("evaluation", rows)}))
+    found = confinement.accuracy_rows(fill_tables({"evaluation": frame("evaluation", rows)}))
     assert only(found, arm="sft", point="end")["value"] == pytest.approx(60)
     assert only(found, arm="sft", point="end")["step"] == 85  # gated: the mean of 90 and 80
     assert [only(found, arm="sft-at20", point=point)["step"] for point in ("start", "end")] == [20, 100]
     assert only(found, arm="sft-at20-own16", point="end")["value"] == pytest.approx(40)
     assert "sft-at5-own16" not in set(found["arm"])
-    (family,) = confinement.drawn(found, ("opd", "sft"))
+    (family,) = confinement.started_families(found, ("opd", "sft"))
     assert family.parent == "sft"
-    (sentence,) = confinement.absent(fill_tables({}), found, ("sft",))
+    (sentence,) = confinement.describe_absent(fill_tables({}), found, ("sft",))
     assert "sft-at20-random16" in sentence and "sft-at20-own16" not in sentence
 
 
 def test_the_continued_runs_of_another_study_begin_at_a_step_of_their_own():
     rows = evaluations("opd", (0, 0.1), (15, 0.5)) + evaluations("opd-at4", (0, 0.2), (11, 0.6))
     rows += evaluations("opd-at4-own16", (0, 0.2), (11, 0.4))
-    found = confinement.measured(fill_tables({"evaluation": frame("evaluation", rows)}))
+    found = confinement.accuracy_rows(fill_tables({"evaluation": frame("evaluation", rows)}))
     assert [only(found, arm="opd-at4", point=point)["step"] for point in ("start", "end")] == [4, 15]
-    (family,) = confinement.drawn(found, ("opd", "sft"))
+    (family,) = confinement.started_families(found, ("opd", "sft"))
     assert (family.parent, family.begin) == ("opd", 4)
-    (sentence,) = confinement.absent(fill_tables({}), found, ("opd",))
+    (sentence,) = confinement.describe_absent(fill_tables({}), found, ("opd",))
     assert "opd-at4-random16" in sentence and "at20" not in sentence
     drawing = figure6.draw(fill_tables({"evaluation": frame("evaluation", rows)}))
     papers = {row["arm"]: row["paper"] for row in drawing.numbers.iter_rows(named=True)}

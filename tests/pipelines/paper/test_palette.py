@@ -7,14 +7,14 @@ import pytest
 
 from pipelines.paper import confinement, variants
 from pipelines.paper.arms import ARMS
-from pipelines.paper.palette import style
+from pipelines.paper.palette import arm_style
 from pipelines.paper.trajectories import RUNS
-from pipelines.report.palette import COLORS, DASHES, SHAPES, looks
+from pipelines.report.palette import COLORS, DASHES, SHAPES, arm_looks
 from pipelines.report.panels import GRID, INK, PAPER, QUIET
 from pipelines.studies.story import Arm, Story
 from tests.pipelines.planted import STORY
 
-EVERY = STORY.every
+EVERY = STORY.all_arms
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear sRGB.
 VISION = {
@@ -28,7 +28,7 @@ WHITE = np.array([0.95047, 1.0, 1.08883])
 PANELS = {  # arms that one legend tells apart
     "figures 2 to 5": RUNS,
     "table 1": tuple(arm.key for arm in ARMS),
-    **{f"figures 7 and 9, {group.name}": group.every for group in variants.GROUPS},
+    **{f"figures 7 and 9, {group.name}": group.all_arms for group in variants.GROUPS},
     **{
         f"figures 6 and 8, {family.parent} at {family.begin}": tuple(family.arms.values())
         for family in confinement.FAMILIES
@@ -74,7 +74,7 @@ def test_white_is_white_and_black_on_it_has_a_contrast_of_21():
 def test_any_two_arms_of_a_panel_differ(panel, vision, page):
     shown = PAGES[page][1]
     for one, other in itertools.combinations(PANELS[panel], 2):
-        assert apart(*(shown(style(arm).color) for arm in (one, other)), vision) >= LEAST, (one, other)
+        assert apart(*(shown(arm_style(arm).color) for arm in (one, other)), vision) >= LEAST, (one, other)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -93,7 +93,7 @@ def apart(one, other, vision):
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_shape_repeats_what_colour_says(panel):
-    shapes = [style(arm).shape for arm in PANELS[panel]]
+    shapes = [arm_style(arm).shape for arm in PANELS[panel]]
     assert len(set(shapes)) == len(shapes)
 
 
@@ -101,7 +101,7 @@ def test_shape_repeats_what_colour_says(panel):
 @pytest.mark.parametrize("arm", sorted({*EVERY, *(arm for arms in PANELS.values() for arm in arms)}))
 def test_a_line_shows_on_white_and_on_the_dark_page(arm, page):
     ground, shown = PAGES[page]
-    assert contrast(shown(style(arm).color), ground) >= FAINTEST
+    assert contrast(shown(arm_style(arm).color), ground) >= FAINTEST
 
 
 def test_a_dark_page_turns_lightness_over_and_keeps_the_hue():
@@ -115,36 +115,36 @@ def test_a_dark_page_turns_lightness_over_and_keeps_the_hue():
 
 def test_arms_without_a_colour_take_one_by_position_and_dash_and_shape_with_it():
     story = Story(core=tuple("abcd"), arms=(Arm(key="b", label="B", color=COLORS[0].upper(), shape="square"),))
-    a, b, c, d, e = looks(story, [*"abcd", "e"])
+    a, b, c, d, e = arm_looks(story, [*"abcd", "e"])
     assert b.label == "B" and b.color == COLORS[0].upper() and b.shape == "square", "as it is declared"
     assert [arm.color for arm in (a, c, d, e)] == list(COLORS[1:5]), "none that an arm declares"
     assert [arm.label for arm in (a, c, e)] == ["a", "c", "e"]
     for values in (SHAPES, DASHES):
         assert len(set(values)) == len(COLORS)
-    assert looks(story, ["d"]) == [d], "whichever picture it stands in"
+    assert arm_looks(story, ["d"]) == [d], "whichever picture it stands in"
 
 
 def test_more_arms_than_colours_differ_in_dash_and_shape():
-    arms = looks(Story(core=tuple(map(str, range(20)))), [str(n) for n in range(20)])
+    arms = arm_looks(Story(core=tuple(map(str, range(20)))), [str(n) for n in range(20)])
     assert len({(arm.color, arm.dash, arm.shape) for arm in arms}) == 20
 
 
 def test_core_arms_keep_their_look_and_every_arm_has_one():
     for arm in ARMS:
-        assert style(arm.key) is arm
+        assert arm_style(arm.key) is arm
     for key in EVERY:
-        assert style(key).label and style(key) == style(key)
-        assert style(key).color.lower() not in (INK, QUIET, GRID, PAPER)
+        assert arm_style(key).label and arm_style(key) == arm_style(key)
+        assert arm_style(key).color.lower() not in (INK, QUIET, GRID, PAPER)
 
 
 def test_a_continued_arm_has_the_colour_of_its_parent_and_confinement_moves_it():
-    free, own, random = (style(f"opd-at20{end}").color for end in ("", "-own16", "-random16"))
-    assert free == style("opd").color == style("opd-at5").color
+    free, own, random = (arm_style(f"opd-at20{end}").color for end in ("", "-own16", "-random16"))
+    assert free == arm_style("opd").color == arm_style("opd-at5").color
     light = [float(XYZ[1] @ linear(color)) for color in (random, own, free)]
     assert light == sorted(light) and len(set(light)) == 3
-    assert style("sft-matched-at20-own16").color != style("sft-at20-own16").color
+    assert arm_style("sft-matched-at20-own16").color != arm_style("sft-at20-own16").color
 
 
 def test_an_arm_that_nobody_listed_has_a_look_too():
-    assert style("something-new").label == "something-new"
-    assert style("something-new") == style("something-new")
+    assert arm_style("something-new").label == "something-new"
+    assert arm_style("something-new") == arm_style("something-new")

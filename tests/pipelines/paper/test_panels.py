@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from pipelines.paper.panels import shared, styles
+from pipelines.paper.panels import arm_styles, shared_axis
 from pipelines.paper.published import Published
-from pipelines.paper.strip import strip
-from pipelines.report.panels import Axis, curves, decades, marked
+from pipelines.paper.strip import draw_strip
+from pipelines.report.panels import Axis, decade_ticks, draw_curves, mark_nearest
 
 
 def lines(*values, seeds=3, spread=0.5):
@@ -19,22 +19,22 @@ def said(low, high, ends=None):
 
 
 def test_an_axis_holds_means_intervals_and_the_papers_values():
-    low, high = shared("q", [lines(2.0, 4.0)], [said(1.0, 9.0)]).domain
+    low, high = shared_axis("q", [lines(2.0, 4.0)], [said(1.0, 9.0)]).domain
     assert low == 0.0 and high == pytest.approx(9 * 1.06)
-    low, high = shared("q", [lines(2.0, 4.0)], [said(1.0, 9.0)], log=True).domain
+    low, high = shared_axis("q", [lines(2.0, 4.0)], [said(1.0, 9.0)], log=True).domain
     assert low == pytest.approx(1 / 1.3) and high == pytest.approx(9 * 1.3)
-    low, high = shared("q", [lines(2.0, 4.0)], zero=False).domain
+    low, high = shared_axis("q", [lines(2.0, 4.0)], zero=False).domain
     assert low == pytest.approx(1.5 - 0.06 * 3) and high == pytest.approx(4.5 + 0.06 * 3)
-    low, high = shared("q", [lines(-2.0, 4.0)]).domain
+    low, high = shared_axis("q", [lines(-2.0, 4.0)]).domain
     assert low < -2.5 and high > 4.5
 
 
 def test_intervals_of_two_seeds_do_not_stretch_an_axis():
-    assert shared("q", [lines(2.0, 4.0, seeds=2, spread=50.0)]).domain == pytest.approx((0, 4 * 1.06))
+    assert shared_axis("q", [lines(2.0, 4.0, seeds=2, spread=50.0)]).domain == pytest.approx((0, 4 * 1.06))
 
 
 def test_an_axis_of_nothing_is_left_to_the_renderer():
-    assert shared("q", [lines(1.0).head(0)]) == Axis(title="q")
+    assert shared_axis("q", [lines(1.0).head(0)]) == Axis(title="q")
 
 
 @pytest.mark.parametrize(
@@ -42,25 +42,25 @@ def test_an_axis_of_nothing_is_left_to_the_renderer():
     [((1.5, 97), [2, 5, 10, 20, 50]), ((1e-4, 5), [1e-4, 1e-3, 1e-2, 0.1, 1]), ((0.9, 1.1), [1])],
 )
 def test_ticks_of_a_log_axis_are_round(domain, ticks):
-    assert decades(*domain) == ticks
+    assert decade_ticks(*domain) == ticks
 
 
 def test_marks_stand_nearest_to_the_named_shares_of_every_line():
     shares = [3.0, 6.0, 9.0, 26.0, 49.0, 60.0, 76.0, 100.0]
     data = pl.DataFrame({"arm": ["opd"] * 8 + ["sft"], "progress": [*shares, 3.0], "value": [*shares, 1.0]})
-    assert marked(data).filter("marked")["progress"].to_list() == [6.0, 9.0, 26.0, 49.0, 76.0, 100.0, 3.0]
+    assert mark_nearest(data).filter("marked")["progress"].to_list() == [6.0, 9.0, 26.0, 49.0, 76.0, 100.0, 3.0]
 
 
 def test_the_first_arm_is_drawn_on_top():
     data = pl.concat([lines(1.0, 2.0), lines(3.0).with_columns(arm=pl.lit("rlvr"))]).drop("seeds")
-    line = curves(data, styles(["opd", "rlvr"]), Axis(title="q (no unit)"), title="bf16").layer[1]
+    line = draw_curves(data, arm_styles(["opd", "rlvr"]), Axis(title="q (no unit)"), title="bf16").layer[1]
     assert line.data["label"].to_list() == ["RLVR", "OPD", "OPD"]
 
 
 def test_the_strip_tells_ranges_arrivals_and_numbers_apart():
     other = Published(arm="sft", quantity="q", low=7, high=7, words="", known="stated")
-    bars, up, down, hollow = strip([said(1, 2, "high"), other], ["sft", "opd"], Axis(title="q")).layer[:4]
+    bars, up, down, hollow = draw_strip([said(1, 2, "high"), other], ["sft", "opd"], Axis(title="q")).layer[:4]
     assert bars.data.select("label", "low", "high").rows() == [("OPD", 1.0, 2.0)]
     assert up.data["end"].to_list() == [2.0] and down.data.is_empty()
     assert hollow.data["label"].to_list() == ["SFT"]
-    assert strip([said(1, 2)], ["sft"], Axis(title="q")).layer[0].data.is_empty()  # an arm that is not drawn
+    assert draw_strip([said(1, 2)], ["sft"], Axis(title="q")).layer[0].data.is_empty()  # an arm that is not drawn

@@ -16,7 +16,7 @@ from pipelines.paper.published import (
     PRINCIPAL,
     STABLE_RANK,
     TABLE1,
-    of,
+    find_published,
 )
 
 EVERY = [one for item in ITEMS for one in item.published]
@@ -35,7 +35,7 @@ def test_a_range_is_a_range_and_a_number_stands_in_its_words(one):
 
 
 def values(published, quantity):
-    return {one.arm: (one.low, one.high) for one in of(published, quantity)}
+    return {one.arm: (one.low, one.high) for one in find_published(published, quantity)}
 
 
 def test_table_1():
@@ -55,8 +55,8 @@ def test_drift_falls_by_orders_of_magnitude_from_sft_to_rlvr():
 @pytest.mark.parametrize("quantity", [PRINCIPAL, LOW_MAGNITUDE])
 def test_the_densities_allow_masks_of_30_percent_and_none_of_50(quantity):
     # |mask| lies between |mask and changed| and that plus everything unchanged.
-    density = {one.arm: one.low / 100 for one in of(FIGURE3, "changed weights")}["sft"]
-    caught = {one.arm: one.low / 100 for one in of(FIGURE3, quantity)}["sft"] * density
+    density = {one.arm: one.low / 100 for one in find_published(FIGURE3, "changed weights")}["sft"]
+    caught = {one.arm: one.low / 100 for one in find_published(FIGURE3, quantity)}["sft"] * density
     assert caught <= 0.30 <= caught + 1 - density < 0.50
 
 
@@ -69,7 +69,7 @@ def test_trajectories():
 
 
 def test_the_confined_pairs_lie_within_the_axes_of_their_benchmark():
-    ranges = {one.arm: (one.low, one.high) for one in of(FIGURE8, "AIME 2024")}
+    ranges = {one.arm: (one.low, one.high) for one in find_published(FIGURE8, "AIME 2024")}
     assert ranges["opd"][0] <= 63.3 < 64.2 <= ranges["opd"][1]
     assert ranges["sft"][0] <= 45.6 < 55.5 <= ranges["sft"][1]
     assert len(FIGURE8) == 10

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.paper.item import NUMBERS
 from pipelines.paper.published import Published
-from pipelines.paper.spread import at_the_end, numbers, over_seeds
+from pipelines.paper.spread import at_the_end, over_seeds, spread_numbers
 
 T3 = 4.302652729749464  # 97.5 % quantile of Student's t with 2 degrees of freedom
 
@@ -57,7 +57,7 @@ def test_nothing_stays_nothing_with_its_columns():
 
 def test_numbers_carry_labels_units_and_the_papers_words():
     said = Published(arm="opd", quantity="q", low=1, high=2, words="1 to 2", known="axis")
-    found = numbers(over_seeds(pl.concat([runs(1.0), runs(5.0, arm="sft")]), "view"), "angle", "deg", [said])
+    found = spread_numbers(over_seeds(pl.concat([runs(1.0), runs(5.0, arm="sft")]), "view"), "angle", "deg", [said])
     assert found.schema == NUMBERS
     assert found["quantity"].to_list() == ["angle (deg)"] * 2
     assert found.select("arm", "paper").rows() == [("OPD", "1 to 2 (axis ticks)"), ("SFT", "")]

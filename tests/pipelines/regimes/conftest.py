@@ -126,13 +126,13 @@ def beside() -> Callable[..., list[Planted]]:
 @pytest.fixture(scope="session")
 def judged() -> Callable[..., list[Comparison]]:
     """judged(run, others=references(), step=None, study="tiny"): a run's comparisons with these references."""
-    from pipelines.regimes.profile import profiles
+    from pipelines.regimes.profile import read_profiles
 
     def judge(
         run: Planted, others: Sequence[Planted] | None = None, step: int | None = None, study: str = "tiny"
     ) -> list[Comparison]:
         runs = {(one.recipe, one.seed): one for one in (*(references() if others is None else others), run)}
-        found = profiles(tables(list(runs.values())), runs)
+        found = read_profiles(tables(list(runs.values())), runs)
         return judging.judge_regime(found, run.recipe, run.seed, study, step)
 
     return judge

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.regimes.judging import CANNOT_TELL, overall
-from pipelines.regimes.profile import profiles
+from pipelines.regimes.judging import CANNOT_TELL, agree_views
+from pipelines.regimes.profile import read_profiles
 from pipelines.runs.verdicts.judging import judge_regime
 
 KINDS = {"sft": 0.0, "opd": 1.0, "rlvr": 2.0}
@@ -22,7 +22,7 @@ LABELS = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
 @pytest.mark.parametrize("arm", LABELS)
 def test_a_copy_of_a_reference_is_told_and_its_distances_are_those_planted(judged, planted, arm):
     found = judged(planted(recipe="external.copy", kind=KINDS[arm]))
-    assert overall(found) == f"{LABELS[arm]}-like"
+    assert agree_views(found) == f"{LABELS[arm]}-like"
     for view in ("bf16", "master"):
         comparison = matched(found, view)
         for other, kind in KINDS.items():
@@ -46,7 +46,7 @@ def test_all_diagnostics_of_a_view_are_compared(judged, planted):
 )
 def test_a_run_between_two_references_needs_more_than_their_confusion(judged, planted, kind, verdict):
     found = judged(planted(recipe="external.between", kind=kind))
-    assert overall(found) == verdict
+    assert agree_views(found) == verdict
     if verdict == CANNOT_TELL:
         assert "a reference run can be 1.5 from its own arm" in matched(found).reason
 
@@ -56,7 +56,7 @@ def test_a_run_beyond_the_references_is_told_only_while_it_is_nearer_than_they_a
     judged, planted, kind, verdict
 ):
     found = judged(planted(recipe="external.beyond", kind=kind))
-    assert overall(found) == verdict
+    assert agree_views(found) == verdict
     assert ("only 5 from the next reference" in matched(found).reason) == (verdict == CANNOT_TELL)
 
 
@@ -69,7 +69,7 @@ def test_runs_are_compared_where_they_moved_equally_far_and_their_ends_beside(ju
     # Twice as far as rlvr's ends: ln 2 over a spread of 0.02 in the two diagnostics that grow with the norm.
     assert end.distances["rlvr"]["rotation"] == pytest.approx(34.657, abs=0.01)
     # It ends where opd's runs end, which is all that the ends see.
-    assert end.norm is None and end.verdict == "OPD-like" and overall(found) == "RLVR-like"
+    assert end.norm is None and end.verdict == "OPD-like" and agree_views(found) == "RLVR-like"
 
 
 def test_a_shorter_run_is_compared_at_its_own_end(judged, planted):
@@ -81,13 +81,13 @@ def test_a_shorter_run_is_compared_at_its_own_end(judged, planted):
 @pytest.mark.parametrize(("rate", "steps"), [(1e-6, (1, 2, 64)), (1.0, (1, 2))])
 def test_a_norm_outside_the_references_has_no_budget(judged, planted, rate, steps):
     found = judged(planted(recipe="external.out", kind=1.0, rate=rate, steps=steps))
-    assert overall(found) == CANNOT_TELL
+    assert agree_views(found) == CANNOT_TELL
     assert "references share those of 0.0004 to 0.0064: there is no budget" in matched(found).reason
     assert matched(found).combined == {} and matched(found).norm is None
 
 
 def test_a_single_snapshot_inside_the_range_is_enough(judged, planted):
-    assert overall(judged(planted(recipe="external.one", kind=1.0, rate=1e-3, steps=(4,)))) == "OPD-like"
+    assert agree_views(judged(planted(recipe="external.one", kind=1.0, rate=1e-3, steps=(4,)))) == "OPD-like"
 
 
 def test_a_run_of_the_study_is_judged_by_the_other_seeds(judged, beside):
@@ -96,13 +96,13 @@ def test_a_run_of_the_study_is_judged_by_the_other_seeds(judged, beside):
     assert found.combined["opd"] == pytest.approx(1.5)  # offset -1 against the mean of 0 and 1
     again = matched(judged(replace(by["tiny.opd", 0], recipe="external.same")))
     assert again.combined["opd"] == pytest.approx(1.0)  # against the mean of all three
-    assert overall(judged(by["tiny.sft", 2])) == "SFT-like"
+    assert agree_views(judged(by["tiny.sft", 2])) == "SFT-like"
 
 
 @pytest.mark.parametrize(("name", "seeds", "told"), [("external.x", 1, False), ("external.x", 2, True)])
 def test_two_seeds_of_every_reference_are_needed(judged, planted, beside, name, seeds, told):
     found = judged(planted(recipe=name, kind=1.0), beside(seeds=seeds))
-    assert (overall(found) == "OPD-like") == told
+    assert (agree_views(found) == "OPD-like") == told
     if not told:
         assert "fewer than 2 measured seeds of sft, opd, rlvr" in matched(found).reason
 
@@ -140,7 +140,7 @@ def test_too_few_diagnostics_in_common_are_said(planted, beside, plant):
     runs = [*beside(), run]
     tables = plant(runs)
     del tables["nulls"]  # which the effective rank needs
-    found = profiles(tables, [(one.recipe, one.seed) for one in runs])
+    found = read_profiles(tables, [(one.recipe, one.seed) for one in runs])
     comparison = matched(judge_regime(found, run.recipe, 0, "tiny"))
     assert comparison.verdict == CANNOT_TELL and comparison.reason.startswith("only 2 diagnostics")
 
@@ -148,11 +148,11 @@ def test_too_few_diagnostics_in_common_are_said(planted, beside, plant):
 def test_views_that_disagree_are_no_verdict(judged, planted):
     found = judged(planted(recipe="external.torn", kind=1.0, turn=1.0))
     assert {c.run.view: c.verdict for c in found if c.budget == "norm"} == {"bf16": "RLVR-like", "master": "OPD-like"}
-    assert overall(found) == CANNOT_TELL
+    assert agree_views(found) == CANNOT_TELL
 
 
 def test_a_run_that_stores_bf16_is_told_by_that_view(judged, planted):
-    assert overall(judged(planted(recipe="external.bf16", kind=2.0, views=("bf16",)))) == "RLVR-like"
+    assert agree_views(judged(planted(recipe="external.bf16", kind=2.0, views=("bf16",)))) == "RLVR-like"
 
 
 def test_equal_seeds_have_the_numbers_own_error_as_their_spread(judged, planted, beside):

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from pipelines.regimes.diagnostics import DIAGNOSTICS
-from pipelines.regimes.profile import profiles
+from pipelines.regimes.profile import read_profiles
 
 
 @pytest.fixture(scope="module")
 def run(planted, plant):
     one = planted(recipe="tiny.opd", kind=1.0, objective="opd")
-    return profiles(plant([one]), [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
+    return read_profiles(plant([one]), [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
 
 
 def test_a_profile_has_the_run_its_norms_and_every_diagnostic(run):
@@ -55,7 +55,7 @@ def test_a_size_is_where_it_was_first_reached(planted, plant):
     for row in fallen:
         row["relative_norm"] *= 0.2 if row["step"] == 64 else 1.0
     frame = type(tables["update_norm"].collect())(fallen, schema=tables["update_norm"].collect_schema()).lazy()
-    run = profiles(tables | {"update_norm": frame}, [("tiny.opd", 0)])["tiny.opd", 0, "master"]
+    run = read_profiles(tables | {"update_norm": frame}, [("tiny.opd", 0)])["tiny.opd", 0, "master"]
     assert run.at(1.28e-3).step < 16 and run.at(3.3e-3) is None
 
 
@@ -63,13 +63,13 @@ def test_nulls_of_few_steps_give_what_those_of_all_give_where_they_are_straight(
     """It is interpolated linearly in log(step): one that is constant is met exactly."""
     tables = plant([planted(recipe="tiny.opd", kind=1.0, objective="opd")])
     few = tables | {"nulls": tables["nulls"].filter(pl.col("step").is_in([1, 4, 64]))}
-    thinned = profiles(few, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
+    thinned = read_profiles(few, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
     assert thinned.values["effective_rank"] == pytest.approx(run.values["effective_rank"])
     sparse = few | {"update_support": tables["update_support"].with_columns(unchanged=pl.lit(0.999))}
-    own = profiles(sparse, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
+    own = read_profiles(sparse, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
     assert np.isfinite(own).tolist() == [True, False, True, False, False, False, True], "at its own steps alone"
     late = tables | {"nulls": tables["nulls"].filter(pl.col("step") >= 4)}
-    cut = profiles(late, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
+    cut = read_profiles(late, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"].values["effective_rank"]
     assert np.isnan(cut[:2]).all() and np.isfinite(cut[2:]).all(), "before its first step there is no null"
 
 
@@ -90,20 +90,20 @@ def test_a_profile_can_end_at_an_earlier_snapshot_but_at_no_other_step(run):
 def test_what_is_not_measured_is_nan_and_the_rest_stays(planted, plant):
     tables = plant([planted(recipe="tiny.opd", kind=1.0)])
     del tables["nulls"], tables["hill"]
-    run = profiles(tables, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
+    run = read_profiles(tables, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"]
     assert np.isnan(run.values["effective_rank"]).all() and np.isnan(run.values["hill"]).all()
     assert np.isfinite(run.values["rotation"]).all()
 
 
 def test_other_runs_and_other_seeds_stay_out(planted, plant):
     runs = [planted(recipe="tiny.opd", seed=seed, kind=1.0) for seed in (0, 1)] + [planted(recipe="a.b", kind=1.0)]
-    assert set(profiles(plant(runs), [("tiny.opd", 1)])) == {("tiny.opd", 1, "bf16"), ("tiny.opd", 1, "master")}
-    assert profiles({}, [("tiny.opd", 1)]) == {}
+    assert set(read_profiles(plant(runs), [("tiny.opd", 1)])) == {("tiny.opd", 1, "bf16"), ("tiny.opd", 1, "master")}
+    assert read_profiles({}, [("tiny.opd", 1)]) == {}
 
 
 def test_row_order_does_not_change_a_bit(planted, plant):
     tables = plant([planted(recipe="tiny.opd", kind=1.0, offset=0.3)])
     mixed = {name: frame.collect().sample(fraction=1, shuffle=True, seed=1).lazy() for name, frame in tables.items()}
-    one, other = (profiles(given, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"] for given in (tables, mixed))
+    one, other = (read_profiles(given, [("tiny.opd", 0)])["tiny.opd", 0, "bf16"] for given in (tables, mixed))
     assert all((one.values[name] == other.values[name]).all() for name in one.values)
     assert one.similar == other.similar

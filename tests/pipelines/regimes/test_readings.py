@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from pipelines.lake import TABLES
-from pipelines.regimes.readings import MEASURED, READINGS, readings
+from pipelines.regimes.readings import MEASURED, READINGS, read_quantities
 
 RUN = {"study": "s", "recipe": "s.a", "seed": 0}
 STEPS = (0, 1, 2, 4, 8, 12)
@@ -34,7 +34,7 @@ def pair_rows(matrix, role="q", side="input", k=16, **changes):
 
 
 def read(norms, pairs):
-    return readings(
+    return read_quantities(
         pl.DataFrame(norms, schema=TABLES["update_norm"].schema), pl.DataFrame(pairs, schema=TABLES["locking"].schema)
     )
 

@@ -56,7 +56,7 @@ def store(tmp_path, weights):
 
 
 def test_maps_weighted_by_what_changed_give_density_and_overlaps(tables, store, rows):
-    found = blocks.maps(tables, store, RUNS, 0.3, 0)
+    found = blocks.sum_masks(tables, store, RUNS, 0.3, 0)
     assert found.schema == blocks.SCHEMA and found.height == 3 * 5 * 3
     size = (pl.col("row_end") - pl.col("row")) * (pl.col("column_end") - pl.col("column"))
     changed = found.filter(pl.col("map") == "changed").select("row", "column", count=size * pl.col("share") / 100)
@@ -69,13 +69,13 @@ def test_maps_weighted_by_what_changed_give_density_and_overlaps(tables, store, 
 
 
 def test_a_block_without_changes_has_no_overlap(tables, store):
-    corner = blocks.maps(tables, store, RUNS, 0.3, 0).filter(pl.col("row") == 0, pl.col("column") == 0)
+    corner = blocks.sum_masks(tables, store, RUNS, 0.3, 0).filter(pl.col("row") == 0, pl.col("column") == 0)
     assert dict(corner.select("map", "share").iter_rows()) == {"changed": 0.0, "principal": None, "low_magnitude": None}
 
 
 def test_a_store_without_the_weights_has_no_maps_and_the_figure_says_so(tables, tmp_path):
     empty = Store(f"file://{tmp_path}/empty")
-    assert blocks.maps(tables, empty, RUNS, 0.3, 0).is_empty()
+    assert blocks.sum_masks(tables, empty, RUNS, 0.3, 0).is_empty()
     assert "are not in this store" in figure3.draw(tables, empty).absent[0]
     assert "need a store" in figure3.draw(tables, None).absent[0]
 
@@ -89,12 +89,12 @@ def test_a_figure_with_maps_draws_every_block_and_reads_nothing_but_the_store(ta
 
 
 def test_other_seeds_are_not_mapped(tables, store):
-    assert blocks.maps(tables, store, RUNS, 0.3, 1).is_empty()
+    assert blocks.sum_masks(tables, store, RUNS, 0.3, 1).is_empty()
 
 
 @pytest.mark.parametrize(("length", "count"), [(4096, 32), (128, 16), (40, 5), (8, 1), (3, 1), (300, 32)])
 def test_edges_cover_a_side_with_blocks_of_nearly_one_size(length, count):
-    edges = blocks.edges(length)
+    edges = blocks.block_edges(length)
     sizes = np.diff(edges)
     assert (edges[0], edges[-1], len(sizes)) == (0, length, count)
     assert sizes.max() - sizes.min() <= 1
@@ -102,5 +102,5 @@ def test_edges_cover_a_side_with_blocks_of_nearly_one_size(length, count):
 
 def test_blocks_are_sums():
     values = np.arange(24.0).reshape(4, 6)
-    found = blocks.blocks(values, np.array([0, 1, 4]), np.array([0, 6]))
+    found = blocks.block_sums(values, np.array([0, 1, 4]), np.array([0, 6]))
     assert found.tolist() == [[values[0].sum()], [values[1:].sum()]]

@@ -6,7 +6,7 @@
 import pytest
 
 from pipelines.report.captions import FIGURES
-from pipelines.report.page import page
+from pipelines.report.page import render_page
 from pipelines.studies.catalog import find_study
 from pipelines.studies.story import Arm, Story
 from tests.browser import chromium
@@ -19,7 +19,7 @@ KEYS = [figure.key for figure in FIGURES if figure.key != "locking"]  # which st
 @pytest.fixture(scope="module")
 def written(tiny, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(page(find_study("tiny"), tiny, provenance={"commit": "0123abc"}))
+    path.write_text(render_page(find_study("tiny"), tiny, provenance={"commit": "0123abc"}))
     return path.as_uri()
 
 
@@ -175,7 +175,7 @@ LONG = "a label that goes on and on, since somebody wrote down all that is speci
 def test_a_study_of_ones_own_with_a_long_label_is_not_cut(browser, tiny, tmp_path, width):
     story = Story(arms=(Arm(key="distill", label=LONG, control="offline"),))
     path = tmp_path / "index.html"
-    path.write_text(page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={}))
+    path.write_text(render_page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={}))
     tab = browser.new_page(viewport={"width": width, "height": 900})
     tab.goto(path.as_uri())
     live(tab, "norm")

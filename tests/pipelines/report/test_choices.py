@@ -7,7 +7,7 @@ from pipelines.lake.schemas import TABLES
 from pipelines.report import choices, figures
 from pipelines.report.choices import ALL, DEPTHS, Quantity
 from pipelines.statistics.samples import fill_tables
-from pipelines.statistics.series import pooled, progress
+from pipelines.statistics.series import pool_seeds, progress_rows
 from tests.pipelines.planted import STORY
 
 CORE = STORY.core
@@ -16,7 +16,7 @@ QUANTITIES = {name.lower(): value for name, value in vars(choices).items() if is
 
 def fields(quantity: Quantity, tables) -> dict[str, tuple[list[str], str]]:
     """By axis the values that a chart offers, and the one that it begins with."""
-    params = figures.lines(quantity, STORY, fill_tables(tables), CORE).to_dict()["params"]
+    params = figures.draw_lines(quantity, STORY, fill_tables(tables), CORE).to_dict()["params"]
     return {param["name"].removeprefix("pick_"): (param["bind"]["options"], param["value"]) for param in params}
 
 
@@ -43,7 +43,7 @@ def test_the_numbers_under_a_figure_are_those_that_it_shows_first(tiny, key):
 
 def test_the_first_choice_is_the_mean_over_all_matrices(tiny):
     shown = choices.STABLE_RANK.numbers(choices.STABLE_RANK.rows(tiny, CORE), choices.STABLE_RANK.starts(tiny, CORE))
-    drawn = pooled(progress("update_norm", tiny["update_norm"], "stable_rank", CORE))
+    drawn = pool_seeds(progress_rows("update_norm", tiny["update_norm"], "stable_rank", CORE))
     both = shown.join(drawn, on=("arm", "view", "progress"), suffix="_drawn")
     assert both.height == shown.height == drawn.height
     for name in ("value", "low", "high"):
@@ -66,7 +66,7 @@ def test_seeds_that_end_at_different_steps_are_read_off_between_their_own():
     ]
     tables = {"update_norm": pl.DataFrame(rows, schema=TABLES["update_norm"].schema).lazy()}
     shown = choices.NORM.rows(tables, ["opd"]).filter(role="k", layer=ALL)
-    expected = pooled(progress("update_norm", tables["update_norm"], "frobenius", ["opd"]))
+    expected = pool_seeds(progress_rows("update_norm", tables["update_norm"], "frobenius", ["opd"]))
     assert shown["progress"].to_list() == expected["progress"].to_list() == [12.5, 50.0, 100.0]
     for name in ("value", "low", "high"):
         assert shown[name].to_list() == pytest.approx(expected[name].to_list())

@@ -8,10 +8,10 @@ import pytest
 
 from pipelines.report.captions import FIGURES
 from pipelines.report.figures import render_png, render_svg
-from pipelines.report.palette import looks
+from pipelines.report.palette import arm_looks
 from pipelines.report.panels import NULL
 from pipelines.statistics.samples import fill_tables
-from pipelines.statistics.series import by_role, pooled, profile, progress, shared_cut
+from pipelines.statistics.series import angle_profile, by_role, pool_seeds, progress_rows, shared_cut
 from pipelines.studies.story import Arm, Story
 from tests.pipelines.planted import STORY
 
@@ -27,7 +27,7 @@ def words(svg: str) -> list[str]:
 def test_every_arm_is_drawn_in_its_colour_and_named(tiny, figure):
     svg = render_svg(figure.draw(STORY, fill_tables(tiny), CORE))
     assert svg.startswith("<svg")
-    for arm in looks(STORY, CORE):
+    for arm in arm_looks(STORY, CORE):
         assert arm.color.lower() in svg.lower()
         assert arm.label in words(svg)
 
@@ -43,7 +43,7 @@ def test_arms_that_nobody_described_are_drawn_and_named_all_the_same(tiny, figur
     keys = [name.removeprefix("tiny.") for name in other.values()]
     story = Story(core=tuple(keys))
     svg = render_svg(figure.draw(story, tables, keys))
-    for arm in looks(story, keys):
+    for arm in arm_looks(story, keys):
         assert arm.color in svg and arm.key in words(svg)
     (numbers, *_) = figure.numbers(story, tables, keys).values()
     assert set(numbers["arm"]) == set(keys)
@@ -98,13 +98,13 @@ def test_a_label_of_the_story_names_the_arm(tiny):
 def test_png_is_png_on_white(tiny):
     png = render_png(FIGURES[0].draw(STORY, fill_tables(tiny), CORE), scale=1.0)
     assert png.startswith(b"\x89PNG")
-    from pipelines.paper.png import packed
+    from pipelines.paper.png import pack_png
 
-    assert len(packed(png)) < len(png), "opaque, so that it needs no alpha channel"
+    assert len(pack_png(png)) < len(png), "opaque, so that it needs no alpha channel"
 
 
 def test_progress_is_the_mean_with_the_range_over_seeds(tiny):
-    series = pooled(progress("update_norm", tiny["update_norm"], "stable_rank", CORE))
+    series = pool_seeds(progress_rows("update_norm", tiny["update_norm"], "stable_rank", CORE))
     last = series.filter(pl.col("arm") == "rlvr", pl.col("view") == "bf16", pl.col("progress") == 100).row(
         0, named=True
     )
@@ -120,7 +120,7 @@ def test_hill_takes_the_smallest_cut_that_all_matrices_share(tiny):
 
 
 def test_profile_runs_over_the_indices_of_the_largest_cut(smollm):
-    angles = profile(smollm["rotation"], CORE).filter(pl.col("arm") == "opd", pl.col("view") == "bf16")
+    angles = angle_profile(smollm["rotation"], CORE).filter(pl.col("arm") == "opd", pl.col("view") == "bf16")
     assert angles["index"].to_list() == list(range(1, 65))
     assert angles["value"].is_sorted()
     assert angles["value"].mean() == pytest.approx(0.011)  # planted: the angles average to the mean rotation

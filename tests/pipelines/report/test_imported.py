@@ -5,7 +5,7 @@ import re
 import polars as pl
 import pytest
 
-from pipelines.report.imported import page
+from pipelines.report.imported import render_import
 from pipelines.runs.verdicts import judging
 from pipelines.statistics.samples import fill_tables
 from tests.pipelines import planted
@@ -27,7 +27,7 @@ def imported():
 
 @pytest.fixture(scope="module")
 def alone(imported):
-    return page(RECIPE, imported, {}, provenance={"base": "s3://b/<base>"})
+    return render_import(RECIPE, imported, {}, provenance={"base": "s3://b/<base>"})
 
 
 def outline(text: str) -> Outline:
@@ -64,23 +64,25 @@ def test_it_is_well_formed_escaped_and_named(alone):
 def test_figures_are_those_of_the_tables_that_are_there(imported, alone):
     assert {"unchanged", "stable-rank", "lead-locking", "angles"} <= set(outline(alone).ids)
     few = {name: rows for name, rows in imported.items() if name in ("update_norm", "hill")}
-    found = outline(page(RECIPE, few, {}, provenance={}))
+    found = outline(render_import(RECIPE, few, {}, provenance={}))
     assert {"stable-rank", "norm", "hill"} <= set(found.ids) and "locking" not in found.ids
 
 
 def test_the_same_tables_give_the_same_page(imported):
     few = {"update_norm": imported["update_norm"]}
-    assert page(RECIPE, few, {}, provenance={}) == page(RECIPE, few, {}, provenance={})
+    assert render_import(RECIPE, few, {}, provenance={}) == render_import(RECIPE, few, {}, provenance={})
 
 
 def test_its_regime_comes_first_with_the_distances_beside_it():
     run = Planted(recipe=RECIPE, kind=1.0)
-    from pipelines.regimes.profile import profiles
+    from pipelines.regimes.profile import read_profiles
 
     known = tables([*references(), run])
-    found = profiles(fill_tables(known), [(RECIPE, 0), *((one.recipe, one.seed) for one in references())])
+    found = read_profiles(fill_tables(known), [(RECIPE, 0), *((one.recipe, one.seed) for one in references())])
     judged = {"tiny": judging.judge_regime(found, RECIPE, 0, "tiny")}
-    text = page(RECIPE, {"update_norm": known["update_norm"].filter(pl.col("step") < 0)}, judged, provenance={})
+    text = render_import(
+        RECIPE, {"update_norm": known["update_norm"].filter(pl.col("step") < 0)}, judged, provenance={}
+    )
     assert re.findall(r'<section id="(\w+)"', text)[0] == "regime"
     assert ">OPD-like</span> beside the runs of study tiny." in text
     assert text.count("root mean square</th>") == 2, "a table per view"
@@ -92,7 +94,7 @@ def test_readings_against_a_band_are_told_at_the_last_step(imported):
 
     rows = [row | {"step": 50, "inside": True}, row | {"step": 100, "inside": False, "low": 5.0, "high": 6.0}]
     band = pl.DataFrame(rows, schema=TABLES["monitor"].schema).lazy()
-    text = page(RECIPE, {"monitor": band}, {}, provenance={})
+    text = render_import(RECIPE, {"monitor": band}, {}, provenance={})
     assert (
         re.findall(r">(?:[456]\.000|outside)<", text) == [">4.000<", ">5.000<", ">6.000<", ">outside<"]
         and "inside</td>" not in text

@@ -13,9 +13,9 @@ import pytest
 from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
 from pipelines.report import words
 from pipelines.report.captions import FIGURES
-from pipelines.report.page import page
+from pipelines.report.page import render_page
 from pipelines.statistics.claims import COMPARED
-from pipelines.statistics.verdicts import verdicts
+from pipelines.statistics.verdicts import decide_all
 from pipelines.studies.catalog import find_study
 from pipelines.studies.story import LEADS, Arm, Story
 from tests.pipelines.planted import STORY
@@ -68,7 +68,7 @@ def read(text: str) -> Outline:
 
 @pytest.fixture(scope="module")
 def text(tiny) -> str:
-    return page(TINY, tiny, provenance=PROVENANCE)
+    return render_page(TINY, tiny, provenance=PROVENANCE)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def outline(text) -> Outline:
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without their pictures, for tests of words, which are then made in a moment."""
-    monkeypatch.setattr("pipelines.report.vega.embed", lambda *_, **__: '<div class="chart"></div>')
+    monkeypatch.setattr("pipelines.report.vega.embed_chart", lambda *_, **__: '<div class="chart"></div>')
 
 
 def part(text: str, key: str) -> str:
@@ -111,25 +111,25 @@ NAMES = {"sft": "imitate", "opd": "distill", "rlvr": "grpo", "sft-matched": "off
 
 def test_the_first_screen_has_the_result_a_table_a_picture_and_the_counts(text, tiny):
     header = text.partition("<header>")[2].partition("</header>")[0]
-    decided = verdicts("tiny", tiny, STORY)
+    decided = decide_all("tiny", tiny, STORY)
     (lead,) = re.findall(r'<p class="lead">(.*?)</p>', header)
     assert lead.startswith("SFT turns the weights 11 times as far as OPD")
     assert "tell the two apart" in lead, "the control is part of the result"
     table = header.partition("<tbody>")[2].partition("</tbody>")[0]
     assert table.count("<tr>") == 5 and header.count('class="chart"') == 1
     assert len(re.findall(r'<td data-head="OPD">', table)) == 5 and "about 1 deg" in table
-    for name, count in words.counted(decided).items():
+    for name, count in words.count_statuses(decided).items():
         assert f'href="#verdicts-{name}">{words.count_words(name, count)}</a>' in header
 
 
 def test_at_most_so_many_words_are_not_folded(every, outline, undrawn):
     assert outline.words <= MOST_WORDS
-    assert read(page(TINY, every, provenance=PROVENANCE)).words <= MOST_WORDS
+    assert read(render_page(TINY, every, provenance=PROVENANCE)).words <= MOST_WORDS
 
 
 def test_every_verdict_is_there_under_its_status(text, tiny):
-    for row in verdicts("tiny", tiny, STORY).iter_rows(named=True):
-        folded = re.search(rf'(?s)<span id="verdicts-{words.status(row)}">.*?</details>', text)
+    for row in decide_all("tiny", tiny, STORY).iter_rows(named=True):
+        folded = re.search(rf'(?s)<span id="verdicts-{words.status_word(row)}">.*?</details>', text)
         assert folded is not None
         assert f'<th scope="row">{escape(row["claim"])}</th>' in folded[0]
 
@@ -184,17 +184,17 @@ def test_tables_of_scores_missing_values_and_bounds_are_there(text):
 def test_the_nulls_are_told_beside_three_figures_and_only_where_there_are_any(text, tiny, undrawn):
     folded = text.count("<b>Beside a null.</b>")
     assert folded == 3
-    bare = page(TINY, {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
+    bare = render_page(TINY, {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
     assert "Beside a null" not in bare
 
 
 def test_the_words_change_with_the_numbers(plant, text, undrawn):
     assert 'id="verdicts-fails"' not in text
-    assert 'id="verdicts-fails"' in page(TINY, plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
+    assert 'id="verdicts-fails"' in render_page(TINY, plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
 
 
 def test_one_seed_decides_nothing_and_says_so(smollm, undrawn):
-    text = page(find_study("smollm"), smollm, provenance={})
+    text = render_page(find_study("smollm"), smollm, provenance={})
     assert 'id="verdicts-one-seed"' in text and 'id="verdicts-holds"' not in text
     assert "3 arms, seed 0" in text and "One seed: no intervals" in text
 
@@ -203,24 +203,24 @@ def test_runs_that_are_left_out_are_named(plant, undrawn):
     short = pl.col("recipe").eq("tiny.opd") & pl.col("seed").eq(1) & pl.col("step").gt(50)
     tables = plant()
     tables["rotation"] = tables["rotation"].filter(~short)
-    assert "left out: opd seed 1 has rows of rotation up to step 50 of 100." in page(TINY, tables, provenance={})
+    assert "left out: opd seed 1 has rows of rotation up to step 50 of 100." in render_page(TINY, tables, provenance={})
 
 
 def test_empty_and_partial_studies_do_not_crash(tiny, undrawn):
-    empty = page(TINY, {}, provenance={})
+    empty = render_page(TINY, {}, provenance={})
     assert "no run of the suite core is measured yet. opd study run tiny" in empty
     assert 'class="chart"' not in empty and read(empty).open == []
     partial = {name: frame.filter(pl.col("recipe") == "tiny.opd") for name, frame in tiny.items() if name != "verdicts"}
-    assert "Study tiny: 1 arm, seeds 0, 1 and 2" in page(TINY, partial, provenance={})
+    assert "Study tiny: 1 arm, seeds 0, 1 and 2" in render_page(TINY, partial, provenance={})
 
 
 def test_the_same_tables_give_the_same_page(tiny, text):
-    assert page(TINY, tiny, provenance=PROVENANCE) == text
+    assert render_page(TINY, tiny, provenance=PROVENANCE) == text
 
 
 def test_suites_have_a_folded_table_where_measured_and_one_line_with_a_command_where_not(every, text, undrawn):
     assert "Not measured yet: opd study run tiny --suite objectives" in text
-    whole = page(TINY, every, provenance=PROVENANCE)
+    whole = render_page(TINY, every, provenance=PROVENANCE)
     for suite in (OBJECTIVES, INTERVENTIONS, CONTROLS):
         folded = re.search(rf'(?s)<span id="suite-{suite.name}">.*?</details>', whole)
         assert folded is not None and f'id="suite-{suite.name}"' not in text
@@ -232,20 +232,20 @@ def test_suites_have_a_folded_table_where_measured_and_one_line_with_a_command_w
 
 
 def test_the_headline_is_about_core_arms(every, text, undrawn):
-    numbers = [part.partition("</tbody>")[0] for part in (text, page(TINY, every, provenance=PROVENANCE))]
+    numbers = [part.partition("</tbody>")[0] for part in (text, render_page(TINY, every, provenance=PROVENANCE))]
     assert numbers[0].partition("<tbody>")[2] == numbers[1].partition("<tbody>")[2]
 
 
 def test_exhibits_stand_where_their_suites_are_measured(text, every, undrawn):
     assert len(re.findall(r'id="exhibit-(\w+)"', text)) == 5, "Table 1 and Figures 2 to 5"
-    whole = page(TINY, every, provenance=PROVENANCE)
+    whole = render_page(TINY, every, provenance=PROVENANCE)
     assert set(re.findall(r'id="exhibit-(\w+)"', whole)) == {exhibit.key for exhibit in STORY.exhibits}
 
 
 def test_an_arm_by_another_name_has_as_many_charts_and_verdicts(tiny, undrawn):
     same = {arm: arm for arm in NAMES}
     pages = [
-        page(foreign(study, names), renamed(tiny, study, names), provenance={})
+        render_page(foreign(study, names), renamed(tiny, study, names), provenance={})
         for study, names in (("tiny", same), ("mine", NAMES))
     ]
     charts = [read(text).charts for text in pages]
@@ -263,7 +263,7 @@ def test_a_declared_control_is_read_beside_what_it_controls(tiny, undrawn):
         name: table.filter(pl.col("recipe") != "tiny.sft") if "recipe" in table.collect_schema() else table
         for name, table in tiny.items()
     }
-    text = page(foreign("mine", names, story=story), renamed(rows, "mine", names), provenance={})
+    text = render_page(foreign("mine", names, story=story), renamed(rows, "mine", names), provenance={})
     assert "Distilled differs from offline (its matched control) in" in text
     assert "offline in the place of Distilled" in text
 
@@ -276,7 +276,7 @@ def test_two_arms_two_seeds_and_no_anchor_make_a_page(tiny, undrawn):
         else table
         for name, table in tiny.items()
     }
-    text = page(foreign("mine", names, seeds=(0, 1)), renamed(rows, "mine", names), provenance={})
+    text = render_page(foreign("mine", names, seeds=(0, 1)), renamed(rows, "mine", names), provenance={})
     assert "A verdict takes three seeds; two seeds are measured." in text
     assert f"{len(COMPARED) + 1} with two seeds" in text
     assert read(text).charts == len(FIGURES) and "Not measured yet" not in text
@@ -314,12 +314,12 @@ def test_an_arm_that_never_moved_is_named_where_it_is_not_drawn(plant, undrawn):
     still = pl.col("recipe") == "tiny.rlvr"
     for name, column in (("update_norm", "stable_rank"), ("update_norm", "frobenius")):
         tables[name] = tables[name].with_columns(pl.when(still).then(None).otherwise(column).alias(column))
-    text = page(TINY, tables, provenance={})
+    text = render_page(TINY, tables, provenance={})
     assert text.count("Not drawn, since it has no values here: RLVR.") == 2
 
 
 def test_a_constant_is_called_what_its_claim_says(tiny, undrawn):
-    claim = replace(STORY.decided[0], right=0.5, text="mine", left="distill")
+    claim = replace(STORY.default_claims[0], right=0.5, text="mine", left="distill")
     story = Story(claims=(claim, replace(claim, text="of chance", constant="chance")))
-    text = page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
+    text = render_page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
     assert "distill 4.90 %, 50.0 %; difference" in text and "distill 4.90 %, chance 50.0 %; difference" in text

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from pipelines.statistics.bounds import SCHEMA, relative
+from pipelines.statistics.bounds import SCHEMA, relative_bounds
 from tests.pipelines.planted import STORY
 
 
@@ -12,7 +12,7 @@ def row(table: pl.DataFrame, quantity: str) -> dict:
 
 
 def test_bounds_are_relative_and_at_the_end(tiny):
-    table = relative(tiny, STORY.every)
+    table = relative_bounds(tiny, STORY.all_arms)
     assert table.schema == SCHEMA
     assert table["median"].to_list()[:3] == pytest.approx([1e-3, 1e-9, 1e-6])
     drift = row(table, "spectral drift")
@@ -20,7 +20,7 @@ def test_bounds_are_relative_and_at_the_end(tiny):
 
 
 def test_bounds_that_say_nothing_are_left_out_and_counted(tiny):
-    table = relative(tiny, STORY.every)
+    table = relative_bounds(tiny, STORY.all_arms)
     angle, overlap = row(table, "largest angle"), row(table, "overlap")
     # Planted: one of three projections has no bound on the output side.
     assert (angle["rows"], angle["vacuous"]) == (12 * 5 * 2, 12 * 2)
@@ -31,7 +31,7 @@ def test_bounds_that_say_nothing_are_left_out_and_counted(tiny):
 
 def test_median_and_largest_differ_where_a_matrix_does(tiny):
     worse = pl.when(pl.col("role") == "gate").then(0.5 * pl.col("nss")).otherwise(pl.col("error"))
-    found = relative({"spectral_drift": tiny["spectral_drift"].with_columns(error=worse)}, STORY.every)
+    found = relative_bounds({"spectral_drift": tiny["spectral_drift"].with_columns(error=worse)}, STORY.all_arms)
     assert found.rows() == [("spectral drift (NSS)", 72, pytest.approx(1e-9), pytest.approx(0.5), 0, 0)]
 
 
@@ -39,17 +39,18 @@ def test_a_value_of_zero_and_a_missing_bound_are_counted_apart(tiny):
     unmoved = pl.when(pl.col("role") == "q").then(0.0).otherwise(pl.col("nss"))
     unknown = pl.when(pl.col("role") != "k").then(pl.col("error"))
     frame = tiny["spectral_drift"].with_columns(nss=unmoved, error=unknown)
-    found = row(relative({"spectral_drift": frame}, STORY.every), "spectral drift")
+    found = row(relative_bounds({"spectral_drift": frame}, STORY.all_arms), "spectral drift")
     assert (found["rows"], found["vacuous"], found["zero"]) == (24, 24, 24)
 
 
 def test_matrices_without_a_value_are_in_no_count(tiny):
     gone = pl.when(pl.col("role") != "k").then(pl.col("stable_rank"))
     found = row(
-        relative({"update_norm": tiny["update_norm"].with_columns(stable_rank=gone)}, STORY.every), "stable rank"
+        relative_bounds({"update_norm": tiny["update_norm"].with_columns(stable_rank=gone)}, STORY.all_arms),
+        "stable rank",
     )
     assert (found["rows"], found["vacuous"], found["zero"]) == (48, 0, 0)
 
 
 def test_no_tables_have_no_bounds():
-    assert relative({}, STORY.every).is_empty()
+    assert relative_bounds({}, STORY.all_arms).is_empty()

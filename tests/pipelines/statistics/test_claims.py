@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipelines.paper.claims import CLAIMS
 from pipelines.paper.suites import SUITES
 from pipelines.statistics.claims import COMPARED, default_claims
-from pipelines.statistics.stories import complete, story_of
+from pipelines.statistics.stories import complete_story, story_of
 from pipelines.studies.catalog import find_study
 from pipelines.studies.claim import Control, Kind
 from pipelines.studies.story import Arm, Story
@@ -131,11 +131,11 @@ def test_claims_name_arms_that_there_are_and_the_suite_they_need():
     suites = {suite.name: set(suite.arms) for suite in SUITES} | {"core": set()}
     for claim in CLAIMS:
         arms = {arm for arm in (claim.left, claim.right) if isinstance(arm, str)}
-        assert arms <= set(STORY.every), claim.text
+        assert arms <= set(STORY.all_arms), claim.text
         of_suite = arms - set(STORY.core)
         assert of_suite <= suites[claim.suite] and bool(of_suite) == (claim.suite != "core"), claim.text
         for control in claim.controls:
-            assert {arm for arm in (control.left, control.right) if isinstance(arm, str)} <= set(STORY.every)
+            assert {arm for arm in (control.left, control.right) if isinstance(arm, str)} <= set(STORY.all_arms)
 
 
 def test_a_control_is_never_the_claim_itself():
@@ -168,8 +168,8 @@ def test_the_declared_control_takes_its_arms_place_and_is_a_section_of_its_own()
 
 
 def test_references_are_the_core_arms_that_are_no_control():
-    assert complete(THREE).references == {"a": "A", "b": "b"}
-    assert complete(Story(core=("a",))).references == {}, "one arm has nothing to be compared with"
+    assert complete_story(THREE).references == {"a": "A", "b": "b"}
+    assert complete_story(Story(core=("a",))).references == {}, "one arm has nothing to be compared with"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_references_are_the_core_arms_that_are_no_control():
 def test_a_story_that_does_not_fit_its_study_is_one_line(story, fault):
     lines = list(story.faults(["a", "b"], ["a", "b", "c"]))
     assert any(fault in line for line in lines), lines
-    assert list(Story().faults(["a"], ["a"])) == []
+    assert list(Story().find_faults(["a"], ["a"])) == []
 
 
 def test_a_suite_that_a_story_does_not_describe_has_a_table_beside_those_of_sizes():

@@ -2,12 +2,12 @@
 
 import polars as pl
 
-from pipelines.statistics.computed import computed
+from pipelines.statistics.computed import describe_tables
 from tests.pipelines.planted import STORY
 
 
 def test_precision_method_seeds_cuts_and_bounds_are_read_from_the_rows(tiny):
-    (told,) = computed(["rotation"], tiny, STORY.every)
+    (told,) = describe_tables(["rotation"], tiny, STORY.all_arms)
     assert told.startswith("rotation: 3 matrices, 6 snapshots a run, seeds 0, 1 and 2, weights stored in fp32, ")
     assert "read as bf16 and master, method synthetic 1, k = 16." in told
     assert told.endswith("Error bound of max_deg over its value: median 1.0e-03, largest 1.0e-03."), (
@@ -16,9 +16,9 @@ def test_precision_method_seeds_cuts_and_bounds_are_read_from_the_rows(tiny):
 
 
 def test_counts_have_no_error_and_an_empty_table_no_sentence(tiny):
-    (told,) = computed(["localization", "singular_shift"], tiny, STORY.every)
+    (told,) = describe_tables(["localization", "singular_shift"], tiny, STORY.all_arms)
     assert told.endswith("A count of equal bits, which has no error.")
-    assert computed(["evaluation"], tiny, STORY.every) == [
+    assert describe_tables(["evaluation"], tiny, STORY.all_arms) == [
         "evaluation: 2 snapshots a run, seeds 0, 1 and 2. Standard error of one run: 2.0 points over 400 samples."
     ]
 
@@ -27,5 +27,5 @@ def test_a_noise_floor_is_told_where_the_table_has_one(tiny):
     floored = tiny["update_norm"].with_columns(rounding_norm=pl.col("frobenius") / 4)
     assert (
         "Noise floor: bf16's rounding is 25 % of the update's norm"
-        in computed(["update_norm"], {"update_norm": floored}, STORY.every)[0]
+        in describe_tables(["update_norm"], {"update_norm": floored}, STORY.all_arms)[0]
     )

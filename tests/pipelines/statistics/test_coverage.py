@@ -5,13 +5,13 @@ import polars as pl
 import pytest
 
 from pipelines.statistics import intervals
-from pipelines.statistics.coverage import FAMILIES, SCHEMA, coverage, statistics, terminal
-from pipelines.statistics.intervals import interval
+from pipelines.statistics.coverage import FAMILIES, SCHEMA, format_table, measure_coverage, simulate_statistics
+from pipelines.statistics.intervals import student_interval
 
 
 @pytest.fixture(scope="module")
 def table():
-    return pl.DataFrame(list(coverage(20_000, seeds=(3,))), schema=SCHEMA, orient="row")
+    return pl.DataFrame(list(measure_coverage(20_000, seeds=(3,))), schema=SCHEMA, orient="row")
 
 
 def cells(table, name, family):
@@ -47,12 +47,12 @@ def test_no_candidate_mends_skewed_differences_without_losing_normal_ones(table,
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_simulation_decides_as_the_interval_does(family):
     draws = FAMILIES[family](np.random.default_rng(1), (200, 3))
-    value, critical = statistics(draws)["t"]
+    value, critical = simulate_statistics(draws)["t"]
     for values, one in zip(draws.tolist(), value, strict=True):
-        found = interval(values)
+        found = student_interval(values)
         high, low = (False, False) if found.low is None else (found.low > 0, found.high < 0)
         assert (high, low) == (one > critical, one < -critical)
 
 
 def test_every_row_is_told(table):
-    assert len(terminal(table).splitlines()) == 1 + table.height == 1 + 4 * len(FAMILIES)
+    assert len(format_table(table).splitlines()) == 1 + table.height == 1 + 4 * len(FAMILIES)

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON, SUITES
-from pipelines.statistics.grids import METRICS, differences, grid, markdown, rows
-from pipelines.statistics.headline import SCHEMA, headline
+from pipelines.statistics.grids import METRICS, describe_differences, format_grid, grid_rows, render_markdown
+from pipelines.statistics.headline import SCHEMA, headline_rows
 from pipelines.statistics.metrics import ACCURACY
 from pipelines.studies import tiny as study
 from pipelines.studies.smollm import study as smollm_study
@@ -26,11 +26,11 @@ def test_core_is_that_of_the_study_and_no_arm_is_in_two_suites():
 
 
 def objectives(tables):
-    return rows("tiny", OBJECTIVES, tables, STORY)
+    return grid_rows("tiny", OBJECTIVES, tables, STORY)
 
 
 def test_there_is_one_row_an_arm_after_opd_and_rlvr(varied):
-    lines = grid(OBJECTIVES, objectives(varied), STORY)
+    lines = format_grid(OBJECTIVES, objectives(varied), STORY)
     assert [line[0] for line in lines] == ["arm", "OPD", "RLVR", *OBJECTIVES.arms]
     assert lines[0][1:] == [
         "final accuracy at T=1",
@@ -47,7 +47,7 @@ def test_there_is_one_row_an_arm_after_opd_and_rlvr(varied):
 def test_numbers_are_those_of_the_headline_and_of_each_arm(varied):
     table = objectives(varied)
     assert table.schema == SCHEMA
-    again = headline("tiny", varied, STORY).filter(pl.col("arm").is_in(["opd", "rlvr"]))
+    again = headline_rows("tiny", varied, STORY).filter(pl.col("arm").is_in(["opd", "rlvr"]))
     mine = table.filter(pl.col("arm").is_in(["opd", "rlvr"]))
     assert mine.join(again, on=mine.columns, how="anti", nulls_equal=True).is_empty() and mine.height == 2 * 7
     turned = table.filter(pl.col("metric").str.starts_with("rotation"))
@@ -60,8 +60,8 @@ def test_numbers_are_those_of_the_headline_and_of_each_arm(varied):
 
 def test_what_is_not_measured_has_no_row_and_no_words(plant):
     table = objectives(plant(more=("opd-stale16", "opd-top25"), drop=("rlvr",)))
-    assert [line[0] for line in grid(OBJECTIVES, table, STORY)] == ["arm", "OPD", "opd-top25", "opd-stale16"]
-    assert [told.partition(":")[0] for told in differences(OBJECTIVES, table)] == [
+    assert [line[0] for line in format_grid(OBJECTIVES, table, STORY)] == ["arm", "OPD", "opd-top25", "opd-stale16"]
+    assert [told.partition(":")[0] for told in describe_differences(OBJECTIVES, table)] == [
         "Token selection (opd-top25)",
         "Rollout source (opd-stale16)",
     ]
@@ -70,15 +70,15 @@ def test_what_is_not_measured_has_no_row_and_no_words(plant):
 def test_a_number_that_is_absent_is_a_dash(plant):
     tables = plant(more=("opd-pg",))
     tables["locking"] = tables["locking"].filter(pl.col("recipe") != "tiny.opd-pg")
-    (line,) = [line for line in grid(OBJECTIVES, objectives(tables), STORY) if line[0] == "opd-pg"]
+    (line,) = [line for line in format_grid(OBJECTIVES, objectives(tables), STORY) if line[0] == "opd-pg"]
     assert line[-1] == "-" and line.count("-") == 1
 
 
 def test_without_an_arm_of_the_suite_there_is_nothing(tiny, smollm):
     for name, tables in (("tiny", tiny), ("smollm", smollm), ("tiny", {})):
         for suite in SUITES:
-            found = rows(name, suite, tables, STORY)
-            assert found.is_empty() and found.schema == SCHEMA and differences(suite, found) == []
+            found = grid_rows(name, suite, tables, STORY)
+            assert found.is_empty() and found.schema == SCHEMA and describe_differences(suite, found) == []
 
 
 def test_an_arm_that_is_trained_and_not_measured_is_not_there_yet(plant, tiny):
@@ -88,7 +88,7 @@ def test_an_arm_that_is_trained_and_not_measured_is_not_there_yet(plant, tiny):
 
 
 def test_every_group_says_what_differs_from_opd(varied):
-    told = differences(OBJECTIVES, objectives(varied))
+    told = describe_differences(OBJECTIVES, objectives(varied))
     assert len(told) == len(OBJECTIVES.groups)
     for group, sentence in zip(OBJECTIVES.groups, told, strict=True):
         assert sentence.startswith(f"{group.name} ({', '.join(group.arms)}): ")
@@ -105,17 +105,17 @@ def test_every_group_says_what_differs_from_opd(varied):
 
 def test_the_texts_hold_every_cell(varied):
     table = objectives(varied)
-    marked = markdown(OBJECTIVES, table, STORY)
-    assert all(cell in marked for line in grid(OBJECTIVES, table, STORY) for cell in line)
+    marked = render_markdown(OBJECTIVES, table, STORY)
+    assert all(cell in marked for line in format_grid(OBJECTIVES, table, STORY) for cell in line)
     assert marked.splitlines()[1] == "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def test_the_headline_the_claims_and_the_counts_of_core_arms_do_not_change(varied, tiny):
-    assert headline("tiny", varied, STORY).equals(headline("tiny", tiny, STORY))
+    assert headline_rows("tiny", varied, STORY).equals(headline_rows("tiny", tiny, STORY))
 
 
 def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_and_after(every):
-    lines = grid(INTERVENTIONS, rows("tiny", INTERVENTIONS, every, STORY), STORY)
+    lines = format_grid(INTERVENTIONS, grid_rows("tiny", INTERVENTIONS, every, STORY), STORY)
     assert lines[0][1:3] == ["starting accuracy at T=1", "final accuracy at T=1"]
     names = [line[0] for line in lines[1:]]
     assert names[:5] == ["opd-at20", "opd-at20-own16", "opd-at20-random16", "opd-at20-start16", "opd-at20-sft16"]
@@ -128,13 +128,13 @@ def test_continued_arms_stand_by_what_they_continue_with_their_accuracy_before_a
 
 
 def test_controls_stand_after_the_arms_that_they_are_twins_of(every):
-    lines = grid(CONTROLS, rows("tiny", CONTROLS, every, STORY), STORY)
+    lines = format_grid(CONTROLS, grid_rows("tiny", CONTROLS, every, STORY), STORY)
     assert [line[0] for line in lines[1:4]] == ["SFT", "OPD", "RLVR"]
     assert [line[0] for line in lines[4:]] == list(CONTROLS.arms)
 
 
 def test_the_words_about_the_other_suites_are_those_of_their_recipes(every):
-    told = " ".join(differences(CONTROLS, rows("tiny", CONTROLS, every, STORY)))
+    told = " ".join(describe_differences(CONTROLS, grid_rows("tiny", CONTROLS, every, STORY)))
     recipes = {recipe.arm: recipe for recipe in study.study().arms("controls")}
     shape = lambda arm: f"{recipes[arm].rollout.prompts} x {recipes[arm].rollout.samples}"
     assert shape("rlvr-32x8") == shape("opd-8x8").replace("8", "32", 1) == "32 x 8"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pipelines.statistics.markdown import escape, table
+from pipelines.statistics.markdown import escape_markdown, render_table
 from pipelines.store.names import escape_text
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -38,20 +38,20 @@ def texts(markdown, kind="inline"):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_shown_as_it_is_written(name):
-    assert texts(f"x {escape(name)} y") == [f"x {escape_text(name)} y"]
+    assert texts(f"x {escape_markdown(name)} y") == [f"x {escape_text(name)} y"]
 
 
 @given(st.text(st.sampled_from("<>&[]()!*_~`|\\/-#:;= ax1\n"), max_size=30))
 def test_whatever_its_characters_are(name):
-    assert texts(f"x {escape(name)} y") == [f"x {escape_text(name)} y"]
+    assert texts(f"x {escape_markdown(name)} y") == [f"x {escape_text(name)} y"]
 
 
 def test_a_table_has_the_cells_that_it_was_given():
     rows = [["name", "value"], *([name, str(number)] for number, name in enumerate(HOSTILE))]
-    shown = texts(table(rows, ["---", "---:"]))
+    shown = texts(render_table(rows, ["---", "---:"]))
     assert shown == [escape_text(text).strip() for row in rows for text in row]
 
 
 def test_what_needs_no_escape_stays_readable():
     for text in ("update_norm.stable_rank", "> 10 deg / about 1 deg / < 0.5 deg", "1.02 ± 0.15 deg", "-21.9"):
-        assert escape(text) == text
+        assert escape_markdown(text) == text

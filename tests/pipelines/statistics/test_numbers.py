@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.statistics.numbers import PLUS_MINUS, change, quantity
+from pipelines.statistics.numbers import PLUS_MINUS, format_change, format_quantity
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from pipelines.statistics.numbers import PLUS_MINUS, change, quantity
     ],
 )
 def test_quantity(value, unit, half, text):
-    assert quantity(value, unit, half) == text.replace("+-", PLUS_MINUS)
+    assert format_quantity(value, unit, half) == text.replace("+-", PLUS_MINUS)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_quantity(value, unit, half, text):
     ],
 )
 def test_change(effect, low, high, unit, text):
-    assert change(effect, low, high, unit) == text
+    assert format_change(effect, low, high, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_change(effect, low, high, unit, text):
     ],
 )
 def test_a_share_stays_within_what_is_possible(value, half, text):
-    assert quantity(value, "percent", half) == text
+    assert format_quantity(value, "percent", half) == text

@@ -8,35 +8,35 @@ from scipy.stats import ttest_1samp
 from pipelines.statistics.power import (
     SCHEMA,
     Spread,
-    detectable,
-    grid,
-    pooled,
+    detectable_mean,
+    estimate_spread,
+    format_grid,
     pooled_detectable,
-    power,
-    scored,
-    spread,
+    pooled_half_width,
+    power_rows,
+    score_arm,
 )
 from tests.pipelines.planted import STORY
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_a_difference_of_that_size_is_found_in_80_percent_of_cases(seeds):
-    shift = detectable(2.0, seeds)
+    shift = detectable_mean(2.0, seeds)
     draws = np.random.default_rng(1).normal(shift, 2.0, size=(20_000, seeds))
     found = ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05
     assert found.mean() == pytest.approx(0.80, abs=0.01)  # three standard errors of 20,000 draws
 
 
 def test_the_factors_of_the_docstring():
-    assert detectable(1.0, 3) == pytest.approx(3.26, abs=0.005)
-    assert detectable(1.0, 5) == pytest.approx(1.68, abs=0.005)
+    assert detectable_mean(1.0, 3) == pytest.approx(3.26, abs=0.005)
+    assert detectable_mean(1.0, 5) == pytest.approx(1.68, abs=0.005)
     # Normal theory: (1.960 + 0.842) / sqrt(n).
-    assert detectable(1.0, 1000) == pytest.approx(2.802 / np.sqrt(1000), rel=0.005)
+    assert detectable_mean(1.0, 1000) == pytest.approx(2.802 / np.sqrt(1000), rel=0.005)
 
 
 def test_one_seed_detects_nothing_and_no_spread_detects_all():
-    assert detectable(1.0, 1) is None
-    assert detectable(0.0, 3) == 0.0
+    assert detectable_mean(1.0, 1) is None
+    assert detectable_mean(0.0, 3) == 0.0
 
 
 def simulated(chances, samples, shifts, generator):
@@ -53,7 +53,7 @@ def test_the_variances_behind_simulated_runs_are_found_again():
     generator = np.random.default_rng(3)
     chances = generator.uniform(0.3, 0.7, size=2000)
     shifts = generator.normal(0, 0.03, 40)
-    found = spread(*simulated(chances, 8, shifts, generator), problems=2000, samples=8)
+    found = estimate_spread(*simulated(chances, 8, shifts, generator), problems=2000, samples=8)
     assert found.between == pytest.approx(chances.var(), rel=0.1)
     assert found.within == pytest.approx((chances * (1 - chances)).mean(), rel=0.02)
     # Sampling adds 0.003 to a shift of 0.03, a tenth of it.
@@ -62,13 +62,13 @@ def test_the_variances_behind_simulated_runs_are_found_again():
 
 def test_runs_that_differ_by_sampling_alone_have_no_seed_variance_to_speak_of():
     generator = np.random.default_rng(4)
-    found = spread(*simulated(np.full(400, 0.5), 4, np.zeros(50), generator), problems=400, samples=4)
+    found = estimate_spread(*simulated(np.full(400, 0.5), 4, np.zeros(50), generator), problems=400, samples=4)
     assert found.seeds < 0.3 * 0.25 / 1600
     assert found.between < 0.02
 
 
 def test_one_sample_a_problem_counts_all_as_between():
-    found = spread([0.5, 0.5], [0.05, 0.05], problems=100, samples=1)
+    found = estimate_spread([0.5, 0.5], [0.05, 0.05], problems=100, samples=1)
     assert (found.between, found.within, found.seeds) == (0.25, 0.0, 0.0)
 
 
@@ -95,13 +95,13 @@ def variances(p, problems=100, samples=4, stderr=0.02):
 
 
 def test_a_pooled_half_width_in_closed_form():
-    sides = [scored([0.5, 0.5, 0.5], [0.05] * 3, 100, 1), scored([0.2, 0.2, 0.2], [None] * 3, 50, 4)]
+    sides = [score_arm([0.5, 0.5, 0.5], [0.05] * 3, 100, 1), score_arm([0.2, 0.2, 0.2], [None] * 3, 50, 4)]
     assert [(side.sampling, side.drawing) for side in sides] == [(0.0, 0.0025), (0.0, pytest.approx(0.16 / 50))]
     problems = 1.959964 * np.sqrt(0.0025 + 0.16 / 50)
-    assert pooled([0.3, 0.3, 0.3], sides) == pytest.approx(problems)
+    assert pooled_half_width([0.3, 0.3, 0.3], sides) == pytest.approx(problems)
     seeds = 4.302653 * 0.1 / np.sqrt(3)
-    assert pooled([0.2, 0.3, 0.4], sides) == pytest.approx(np.hypot(seeds, problems))
-    assert pooled([0.3], sides) is None and pooled_detectable([0.3], sides) is None
+    assert pooled_half_width([0.2, 0.3, 0.4], sides) == pytest.approx(np.hypot(seeds, problems))
+    assert pooled_half_width([0.3], sides) is None and pooled_detectable([0.3], sides) is None
 
 
 def test_pooled_intervals_cover_the_task_where_seeds_alone_do_not():
@@ -110,15 +110,15 @@ def test_pooled_intervals_cover_the_task_where_seeds_alone_do_not():
     for _ in range(300):  # two arms of equal chances on the task, 3 seeds of 12 problems x 4 samples, no seed effect
         chances = generator.beta(1, 1, size=(2, 12))
         runs = [simulated(chance, 4, np.zeros(3), generator) for chance in chances]
-        sides = [scored(*run, problems=12, samples=4) for run in runs]
+        sides = [score_arm(*run, problems=12, samples=4) for run in runs]
         differences = [left - right for left, right in zip(runs[0][0], runs[1][0], strict=True)]
-        covered += abs(np.mean(differences)) <= pooled(differences, sides)
+        covered += abs(np.mean(differences)) <= pooled_half_width(differences, sides)
         alone += abs(np.mean(differences)) <= 4.302653 * np.std(differences, ddof=1) / np.sqrt(3)
     assert covered / 300 >= 0.93 and alone / 300 < 0.75
 
 
 def test_a_study_has_one_row_an_arm(tiny):
-    table = power(tiny, STORY.every, "opd")
+    table = power_rows(tiny, STORY.all_arms, "opd")
     assert table.schema == SCHEMA
     assert table["arm"].to_list() == ["sft", "opd", "rlvr", "sft-matched"]
     row = table.row(by_predicate=pl.col("arm") == "rlvr", named=True)
@@ -135,13 +135,13 @@ def test_a_study_has_one_row_an_arm(tiny):
 
 
 def test_one_seed_has_a_half_width_over_problems_only(smollm):
-    table = power(smollm, STORY.every, "opd")
+    table = power_rows(smollm, STORY.all_arms, "opd")
     assert table["half_problems"].null_count() == 0
     assert table["half"].is_null().all() and table["detectable"].is_null().all()
-    assert grid(table, STORY)[1][3:] == ["\u00b1 3.9", "-", "-", "-", "-", "-"]
+    assert format_grid(table, STORY)[1][3:] == ["\u00b1 3.9", "-", "-", "-", "-", "-"]
 
 
 def test_the_text_holds_every_cell_and_nothing_gives_nothing(tiny):
-    heading, *lines = grid(power(tiny, STORY.every, "opd"), STORY)
+    heading, *lines = format_grid(power_rows(tiny, STORY.all_arms, "opd"), STORY)
     assert [line[0] for line in lines] == ["SFT", "OPD", "RLVR", "sft-matched"] and len(heading) == len(lines[0])
-    assert power({}, STORY.every, "opd").is_empty()
+    assert power_rows({}, STORY.all_arms, "opd").is_empty()

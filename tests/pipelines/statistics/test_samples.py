@@ -14,12 +14,12 @@ from pipelines.statistics.metrics import (
     STABLE_RANK_CHANGE,
     UNCHANGED,
 )
-from pipelines.statistics.samples import samples
+from pipelines.statistics.samples import collect_samples
 from tests.pipelines.planted import STORY
 
 
 def value(metric, tables, arm="opd", seed=0) -> float:
-    frame = samples([metric], tables, STORY.core)[metric].filter(pl.col("arm") == arm, pl.col("seed") == seed)
+    frame = collect_samples([metric], tables, STORY.core)[metric].filter(pl.col("arm") == arm, pl.col("seed") == seed)
     return frame["value"].item()
 
 
@@ -38,12 +38,12 @@ def test_other_metrics_are_unweighted(tiny):
 def test_the_other_weighting_of_a_metric(tiny):
     lifted = pl.when(pl.col("role") == "gate").then(30.0).when(pl.col("role") == "embed").then(1e9).otherwise(3.0)
     tables = {**tiny, "rotation": tiny["rotation"].with_columns(mean_deg=lifted)}
-    assert value(ROTATION["bf16"].reweighted(), tables) == pytest.approx((3 * 200 + 30 * 300) / 500)
-    assert ROTATION["bf16"].reweighted().reweighted() == ROTATION["bf16"]
+    assert value(ROTATION["bf16"].with_other_weighting(), tables) == pytest.approx((3 * 200 + 30 * 300) / 500)
+    assert ROTATION["bf16"].with_other_weighting().with_other_weighting() == ROTATION["bf16"]
     halves = pl.when(pl.col("role") == "gate").then(0.5).otherwise(0.0)
     tables = {"update_support": tiny["update_support"].with_columns(unchanged=halves)}
-    assert value(UNCHANGED.reweighted(), tables) == pytest.approx(0.5 / 3)
-    assert ACCURACY.reweighted() is None
+    assert value(UNCHANGED.with_other_weighting(), tables) == pytest.approx(0.5 / 3)
+    assert ACCURACY.with_other_weighting() is None
 
 
 def test_matrices_without_a_value_are_left_out_of_the_mean(tiny):
@@ -59,10 +59,10 @@ def test_a_rank_that_follows_the_shape_keeps_every_matrix(tiny):
 
 
 def test_the_largest_cut_that_all_rows_have_is_taken(smollm):
-    assert samples([ROTATION["bf16"]], smollm, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [64]
+    assert collect_samples([ROTATION["bf16"]], smollm, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [64]
     too_large = pl.when(pl.col("k") < 64).then(pl.col("mean_deg"))
     tables = {"rotation": smollm["rotation"].with_columns(mean_deg=too_large)}
-    assert samples([ROTATION["bf16"]], tables, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [16]
+    assert collect_samples([ROTATION["bf16"]], tables, STORY.core)[ROTATION["bf16"]]["cut"].unique().to_list() == [16]
 
 
 def test_the_nearest_snapshot_stands_for_a_share(tiny):
@@ -70,7 +70,7 @@ def test_the_nearest_snapshot_stands_for_a_share(tiny):
     tables = {"locking": tiny["locking"].with_columns(step=moved).filter(pl.col("recipe") == "tiny.opd")}
     assert value(SIMILARITY["bf16", 10], tables) == pytest.approx(0.80 * 1.02)
     far = {"locking": tables["locking"].filter(~pl.col("step").is_in([5, 12]))}
-    assert samples([SIMILARITY["bf16", 10]], far, STORY.core)[SIMILARITY["bf16", 10]].is_empty()
+    assert collect_samples([SIMILARITY["bf16", 10]], far, STORY.core)[SIMILARITY["bf16", 10]].is_empty()
 
 
 def test_similarity_is_to_the_last_step(tiny):
@@ -86,10 +86,10 @@ def test_a_change_is_end_minus_early(tiny):
 def test_row_order_does_not_change_a_bit(tiny):
     shuffled = {name: frame.collect().sample(fraction=1, shuffle=True, seed=1).lazy() for name, frame in tiny.items()}
     metrics = [UNCHANGED, *ROTATION.values(), *STABLE_RANK.values()]
-    one, other = samples(metrics, tiny, STORY.core), samples(metrics, shuffled, STORY.core)
+    one, other = collect_samples(metrics, tiny, STORY.core), collect_samples(metrics, shuffled, STORY.core)
     assert all(one[metric].equals(other[metric]) for metric in metrics)
 
 
 def test_an_absent_view_gives_nothing(tiny):
-    frame = samples([replace(UNCHANGED, where=(("view", "fp8"),))], tiny, STORY.core)
+    frame = collect_samples([replace(UNCHANGED, where=(("view", "fp8"),))], tiny, STORY.core)
     assert all(found.is_empty() for found in frame.values())

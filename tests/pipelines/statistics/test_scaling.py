@@ -69,7 +69,7 @@ def one(found, **where):
 
 @pytest.mark.parametrize("arm", SIZES.arms)
 def test_an_exact_power_of_the_weights_has_its_exponent_and_no_misfit(arm):
-    found = scaling.scaling("s", tables(), SIZES)
+    found = scaling.scaling_rows("s", tables(), SIZES)
     row = one(found, metric="relative norm of the update", view="master", arm=arm, factor="width")
     assert row["value"] == pytest.approx(POWER[arm], abs=1e-12)
     assert row["seeds"] == 3 and row["misfit"] == pytest.approx(0, abs=1e-12)
@@ -82,7 +82,7 @@ def test_an_exact_power_of_the_weights_has_its_exponent_and_no_misfit(arm):
 
 
 def test_depth_and_family_are_ratios_to_the_core_size():
-    found = scaling.scaling("s", tables(), SIZES)
+    found = scaling.scaling_rows("s", tables(), SIZES)
     for factor, size in SIZES.ratios.items():
         row = one(found, metric="stable rank of the update", view="bf16", arm="opd", factor=factor)
         assert row["value"] == pytest.approx(RATIO[size]) and row["misfit"] is None
@@ -97,7 +97,7 @@ def test_the_interval_is_students_over_the_seeds_exponents(monkeypatch):
         f"{__name__}.value", lambda size, arm, seed: NUMEL[size] ** (slopes[seed] if arm == "sft" else 0.0)
     )
     row = one(
-        scaling.scaling("s", tables(), SIZES),
+        scaling.scaling_rows("s", tables(), SIZES),
         metric="relative norm of the update",
         view="bf16",
         arm="sft",
@@ -108,16 +108,16 @@ def test_the_interval_is_students_over_the_seeds_exponents(monkeypatch):
 
 
 def test_sizes_that_are_missing_leave_their_rows_out_and_one_seed_has_no_interval():
-    assert scaling.scaling("s", tables(sizes=("",)), SIZES).is_empty()
-    found = scaling.scaling("s", tables(sizes=("", "w64", "d4"), seeds=(1,)), SIZES)
+    assert scaling.scaling_rows("s", tables(sizes=("",)), SIZES).is_empty()
+    found = scaling.scaling_rows("s", tables(sizes=("", "w64", "d4"), seeds=(1,)), SIZES)
     assert set(found["factor"]) == {"depth"}, "two widths are no fit"
     assert found["low"].is_null().all() and set(found["seeds"]) == {1}
-    assert scaling.scaling("s", {}, SIZES).is_empty()
+    assert scaling.scaling_rows("s", {}, SIZES).is_empty()
 
 
 def test_the_grid_names_every_arm_and_factor():
-    found = scaling.scaling("s", tables(), SIZES)
-    heading, *lines = scaling.grid(found, SIZES, STORY)
+    found = scaling.scaling_rows("s", tables(), SIZES)
+    heading, *lines = scaling.format_grid(found, SIZES, STORY)
     assert heading == ["factor", "metric", "SFT", "OPD", "RLVR"]
     norms = {line[0]: line[2] for line in lines if line[1] == "relative norm of the update, master"}
     assert list(norms) == list(SIZES.titles.values())

@@ -12,7 +12,7 @@ import torch
 from opd_ops.geometry import base as engine
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.store import bases
-from pipelines.store.bases import BaseCache, count_cache_bytes, known
+from pipelines.store.bases import BaseCache, count_cache_bytes
 from tests.pipelines.store.conftest import draw
 
 KEY, NAME = "0123abcd" * 8, "factors-96"
@@ -129,7 +129,7 @@ def test_the_engine_factors_a_base_once(files, monkeypatch):
     first = BaseCache(files, "x")
     found = rows(first)
     assert all(seconds > 0 for seconds in first.seconds)
-    monkeypatch.setattr(engine, "factorise", None)
+    monkeypatch.setattr(engine, "factorise_base", None)
     monkeypatch.setattr("opd_ops.geometry.suite.factorise", None)
     second = BaseCache(files, "x")
     assert rows(second) == found

@@ -232,7 +232,7 @@ def test_a_code_that_was_damaged_names_its_file_and_tensor(run):
 @pytest.mark.parametrize(("layout", "later"), [(1, ("digest", "base", "deltas")), (2, ())])
 def test_snapshots_of_the_layouts_before_are_read_and_gone_on_from(run, monkeypatch, layout, later):
     with monkeypatch.context() as before:
-        before.setattr(codec, "half", lambda tensor: None)
+        before.setattr(codec, "as_exact_bf16", lambda tensor: None)
         run.commit(0, served(0), None)
     manifest = {key: value for key, value in run.manifest(0).items() if key not in later}
     run.store.write(f"{run.prefix}/step-00000000/manifest.json", json.dumps(manifest | {"layout": layout}).encode())

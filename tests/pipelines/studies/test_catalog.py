@@ -8,7 +8,14 @@ import pytest
 
 from opd_ops import outside
 from pipelines.studies import catalog
-from pipelines.studies.catalog import find_recipe, find_study, read_catalog, remedy, spell, studies
+from pipelines.studies.catalog import (
+    find_recipe,
+    find_study,
+    list_studies,
+    read_catalog,
+    study_arg,
+    suggest_command,
+)
 
 MINE = """
 from dataclasses import replace
@@ -41,12 +48,12 @@ def write(tmp_path, monkeypatch):
 def test_a_file_is_a_study_from_then_on_here_and_in_processes_started_from_here(write, reference):
     path = write("mine.py")
     study = find_study(reference.format(folder=path.parent))
-    assert study.name == "mine" and studies()["mine"] is study is find_study("mine")
+    assert study.name == "mine" and list_studies()["mine"] is study is find_study("mine")
     assert find_recipe("mine.grpo") in study.arms()
     assert os.environ["OPD_STUDIES"] == f"{path}:study"
     find_study("./mine.py")
     assert os.environ["OPD_STUDIES"] == f"{path}:study"
-    ask = "from pipelines.studies.catalog import studies; print(*studies())"
+    ask = "from pipelines.studies.catalog import list_studies; print(*list_studies())"
     child = subprocess.run([sys.executable, "-c", ask], cwd="/", capture_output=True, text=True, check=True)
     assert child.stdout.split()[-1] == "mine"
 
@@ -55,9 +62,13 @@ def test_another_function_a_module_and_the_variable_give_studies(write, monkeypa
     write("two.py", MINE.format(name="two").replace("def study", "def other"))
     write("package/mod.py", MINE.format(name="three"))
     monkeypatch.setenv("OPD_STUDIES", "./two.py:other, package.mod:study")
-    assert list(studies())[-2:] == ["two", "three"]
-    assert [spell(name) for name in ("tiny", "two", "three")] == ["tiny", "./two.py:other", "package.mod:study"]
-    assert remedy("two.grpo", 5) == "train it first: opd study run ./two.py:other --recipe two.grpo --seed 5"
+    assert list(list_studies())[-2:] == ["two", "three"]
+    assert [study_arg(name) for name in ("tiny", "two", "three")] == [
+        "tiny",
+        "./two.py:other",
+        "package.mod:study",
+    ]
+    assert suggest_command("two.grpo", 5) == "train it first: opd study run ./two.py:other --recipe two.grpo --seed 5"
     assert read_catalog().origins["two"] == "./two.py:other"
 
 
@@ -132,7 +143,7 @@ def test_entry_points_give_studies_and_a_broken_one_is_named_and_breaks_no_other
     try:
         found = read_catalog()
         assert found.origins["packaged"] == "packaged_study:study (entry point packaged)"
-        assert spell("packaged") == "packaged" and find_study("packaged").seeds == (0, 5)
+        assert study_arg("packaged") == "packaged" and find_study("packaged").seeds == (0, 5)
         (line,) = found.broken
         assert line.startswith("entry point broken of opd.studies gives no study: packaged_study defines no nothing")
         assert find_study("tiny") is catalog._own_studies()["tiny"]
@@ -182,4 +193,4 @@ def test_every_command_takes_a_file_in_the_place_of_a_name(write, capsys, monkey
 
 
 def test_the_studies_of_this_package_have_no_fault():
-    assert [fault for study in catalog._own_studies().values() for fault in catalog.faults(study)] == []
+    assert [fault for study in catalog._own_studies().values() for fault in catalog.find_faults(study)] == []

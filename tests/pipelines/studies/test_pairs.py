@@ -8,10 +8,10 @@ import pytest
 
 from opd_ops.recipe.reaction import earlier
 from pipelines.lake import TABLES
-from pipelines.regimes.profile import profiles
-from pipelines.regimes.readings import readings
-from pipelines.studies.pairs import SHARES, WHOLE, choose_pairs, nearest, require_pairs
-from pipelines.studies.steps import MOST, choose
+from pipelines.regimes.profile import read_profiles
+from pipelines.regimes.readings import read_quantities
+from pipelines.studies.pairs import SHARES, WHOLE, choose_pairs, nearest_step, require_pairs
+from pipelines.studies.steps import MOST, choose_steps
 
 RUN = {"study": "s", "recipe": "s.a", "seed": 0, "role": "q", "matrix": "one"}
 
@@ -31,7 +31,7 @@ def test_few_of_few_snapshots_are_all():
 
 def test_few_are_these():
     steps = tuple(range(100, 6500, 100))
-    anchors = choose(steps, "few")
+    anchors = choose_steps(steps, "few")
     assert anchors == (100, 400, 1600, 6400)
     few = choose_pairs(steps, "few")
     for step in steps[:-1]:
@@ -54,7 +54,7 @@ def test_few_grow_with_the_snapshots(seed):
 def test_a_new_snapshot_changes_the_pairs_with_the_last_one_and_with_anchors_alone(seed):
     steps = random_steps(seed)
     before, after = choose_pairs(steps[:-1], "few"), choose_pairs(steps, "few")
-    anchors = {*choose(steps, "few"), *choose(steps[:-1], "few")}
+    anchors = {*choose_steps(steps, "few"), *choose_steps(steps[:-1], "few")}
     for step, other in before ^ after:
         assert other in steps[-2:] or step in anchors
 
@@ -64,7 +64,7 @@ def test_readings_of_few_pairs_are_those_of_all(seed):
     steps = random_steps(seed)
     norms = [RUN | {"step": step, "view": "master", "relative_norm": 1.0, "stable_rank": 2.0} for step in steps]
     found = [
-        readings(pl.DataFrame(norms, schema=TABLES["update_norm"].schema), _locking(steps, choice))
+        read_quantities(pl.DataFrame(norms, schema=TABLES["update_norm"].schema), _locking(steps, choice))
         for choice in ("all", "few")
     ]
     assert found[0].equals(found[1])
@@ -80,7 +80,7 @@ def test_regimes_of_few_pairs_are_those_of_all_wherever_a_run_ends(seed):
     found = []
     for choice in ("all", "few"):
         frames = {"update_norm": norms.lazy(), "locking": _locking(steps, choice).lazy()}
-        found.append(profiles(frames, [("s.a", 0)])["s.a", 0, "master"])
+        found.append(read_profiles(frames, [("s.a", 0)])["s.a", 0, "master"])
     compared = 0
     for step in steps:
         every, few = (profile.until(step).end().values for profile in found)
@@ -96,8 +96,8 @@ def test_regimes_of_few_pairs_are_those_of_all_wherever_a_run_ends(seed):
 
 
 def test_the_nearest_of_two_is_the_earlier():
-    assert nearest((1, 3, 8), 8, 0.25) == 1 and nearest((7, 8), 8, 0.1) == 7
-    assert nearest((8, 9), 8, 0.5) is None
+    assert nearest_step((1, 3, 8), 8, 0.25) == 1 and nearest_step((7, 8), 8, 0.1) == 7
+    assert nearest_step((8, 9), 8, 0.5) is None
 
 
 def test_a_choice_is_one_of_two():

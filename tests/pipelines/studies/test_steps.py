@@ -3,7 +3,7 @@
 import pytest
 
 from opd_ops.geometry import TABLES
-from pipelines.studies.steps import MOST, choose, require_choice, require_known
+from pipelines.studies.steps import MOST, choose_steps, require_choice, require_known
 from pipelines.studies.study import Measurement
 
 
@@ -18,14 +18,14 @@ from pipelines.studies.study import Measurement
     ],
 )
 def test_few_steps_lie_evenly_in_their_logarithms(steps, expected):
-    assert choose(steps, "few") == expected
+    assert choose_steps(steps, "few") == expected
     assert len(expected) <= MOST and {steps[0], steps[-1]} <= set(expected)
 
 
 def test_all_and_named_steps():
-    assert choose((1, 2, 3), "all") == (1, 2, 3)
-    assert choose((1, 2, 3), "3,1") == (1, 3)
-    assert choose((1, 2, 3), "9") == ()
+    assert choose_steps((1, 2, 3), "all") == (1, 2, 3)
+    assert choose_steps((1, 2, 3), "3,1") == (1, 3)
+    assert choose_steps((1, 2, 3), "9") == ()
 
 
 @pytest.mark.parametrize("text", ["", "some", "0", "1,,2", "-1", "1.5", "²", "9" * 30])

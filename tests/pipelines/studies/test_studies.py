@@ -9,9 +9,9 @@ from opd_ops.recipe import FinalOf, Opd, Weights, differences, opd_of
 from opd_ops.tasks.registry import build
 from pipelines.runs.trajectories.training import parents
 from pipelines.studies import smollm, tiny
-from pipelines.studies.catalog import find_recipe, find_study, studies
+from pipelines.studies.catalog import find_recipe, find_study, list_studies
 
-each = pytest.mark.parametrize("study", studies().values(), ids=lambda study: study.name)
+each = pytest.mark.parametrize("study", list_studies().values(), ids=lambda study: study.name)
 
 
 def every(study):
@@ -19,9 +19,9 @@ def every(study):
 
 
 def test_names_are_unique_across_studies():
-    names = [recipe.name for study in studies().values() for recipe in every(study)]
+    names = [recipe.name for study in list_studies().values() for recipe in every(study)]
     assert len(set(names)) == len(names)
-    assert {name: study.name for name, study in studies().items()} == {name: name for name in studies()}
+    assert {name: study.name for name, study in list_studies().items()} == {name: name for name in list_studies()}
 
 
 @each
@@ -140,7 +140,7 @@ def test_what_is_unknown_is_answered_with_what_is_known():
 
 
 def test_every_snapshot_lies_within_the_horizon():
-    for study in studies().values():
+    for study in list_studies().values():
         for recipe in every(study):
             steps = recipe.horizon.snapshot_steps()
             assert list(steps) == sorted(set(steps))
@@ -148,14 +148,14 @@ def test_every_snapshot_lies_within_the_horizon():
 
 
 def test_fingerprints_differ_between_recipes_and_not_between_calls():
-    recipes = [recipe for study in studies().values() for recipe in every(study)]
+    recipes = [recipe for study in list_studies().values() for recipe in every(study)]
     assert len({recipe.fingerprint() for recipe in recipes}) == len(recipes)
-    again = [recipe for study in studies().values() for recipe in every(study)]
+    again = [recipe for study in list_studies().values() for recipe in every(study)]
     assert [recipe.fingerprint() for recipe in recipes] == [recipe.fingerprint() for recipe in again]
     assert dataclasses.replace(recipes[0]) == recipes[0]
 
 
 def test_studies_are_listed_without_anything_heavy():
-    code = "import sys; from pipelines.studies.catalog import studies; studies(); print(*sys.modules)"
+    code = "import sys; from pipelines.studies.catalog import list_studies; list_studies(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "ray", "polars", "dagster", "vllm"} & set(loaded)

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from pipelines.lake.schemas import TABLES
-from pipelines.regimes.prediction.predictions import NOISE, SHARES, predictions
-from pipelines.regimes.prediction.words import sentence
+from pipelines.regimes.prediction.predictions import NOISE, SHARES, prediction_rows
+from pipelines.regimes.prediction.words import describe_prediction
 
 ARMS = ("sft", "opd", "rlvr", "mix", "pg", "top")
 SIBLINGS = ARMS[1:]
@@ -55,7 +55,7 @@ def jitter(seed: int) -> float:
 
 def test_there_is_a_row_for_every_view_share_outcome_scope_and_coefficient():
     locked = lambda arm, seed: VALUES[arm] + jitter(seed)
-    found = predictions("tiny", plant(locked, locked, families={"far": locked}), SIBLINGS)
+    found = prediction_rows("tiny", plant(locked, locked, families={"far": locked}), SIBLINGS)
     assert found.schema == TABLES["predictions"].schema
     assert found.height == 2 * len(SHARES) * 3 * 3 * 2
     assert set(found["study"]) == {"tiny"} and found["family"].unique().sort().to_list() == [None, "far"]
@@ -63,7 +63,7 @@ def test_there_is_a_row_for_every_view_share_outcome_scope_and_coefficient():
 
 def test_perfect_locking_is_found_in_every_scope_and_outcome():
     locked = lambda arm, seed: VALUES[arm] + jitter(seed)
-    found = predictions("tiny", plant(locked, locked, families={"far": lambda a, s: 1 - locked(a, s)}), SIBLINGS)
+    found = prediction_rows("tiny", plant(locked, locked, families={"far": lambda a, s: 1 - locked(a, s)}), SIBLINGS)
     for outcome, sign in (("accuracy", 1.0), ("gain", 1.0), ("transfer", -1.0)):
         for scope, runs in (("pooled", 18), ("one start", 15), ("within arms", 18)):
             for coefficient in ("pearson", "spearman"):
@@ -76,32 +76,34 @@ def test_perfect_locking_is_found_in_every_scope_and_outcome():
 
 def test_arms_confound_and_within_them_nothing_is_left():
     spread = {0: -0.02, 1: 0.04, 2: -0.02}
-    found = predictions("tiny", plant(lambda a, s: VALUES[a] + jitter(s), lambda a, s: VALUES[a] + spread[s]), SIBLINGS)
+    found = prediction_rows(
+        "tiny", plant(lambda a, s: VALUES[a] + jitter(s), lambda a, s: VALUES[a] + spread[s]), SIBLINGS
+    )
     assert pick(found)["correlation"] > 0.98
     assert pick(found, scope="within arms")["correlation"] == pytest.approx(0, abs=1e-9)
 
 
 def test_no_correlation_is_zero_with_an_interval_around_it():
     value = dict(zip(ARMS, (0.5, 0.2, 0.4, 0.4, 0.2, 0.5), strict=True))  # a parabola over the arms' order
-    found = predictions("tiny", plant(lambda a, s: ARMS.index(a) / 10 + 0.2, lambda a, s: value[a]), SIBLINGS)
+    found = prediction_rows("tiny", plant(lambda a, s: ARMS.index(a) / 10 + 0.2, lambda a, s: value[a]), SIBLINGS)
     row = pick(found)
     assert row["correlation"] == pytest.approx(0, abs=1e-9)
     assert row["low"] < -0.3 and row["high"] > 0.3 and row["p_value"] > 0.9
 
 
 def test_within_arms_three_seeds_have_no_interval_and_no_small_p():
-    found = predictions("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2), SIBLINGS)
+    found = prediction_rows("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2), SIBLINGS)
     row = pick(found, scope="within arms")
     assert row["low"] is None and row["high"] is None
     assert row["note"].startswith("6 arms and 3 seeds: no interval") and row["p_value"] == pytest.approx(
         1 / 3, abs=0.02
     )
-    enough = predictions("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2, seeds=5), SIBLINGS)
+    enough = prediction_rows("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2, seeds=5), SIBLINGS)
     assert pick(enough, scope="within arms")["low"] == pytest.approx(1.0)
 
 
 def test_one_seed_has_no_interval_and_says_so():
-    found = predictions("tiny", plant(*[lambda a, s: VALUES[a]] * 2, seeds=1), SIBLINGS)
+    found = prediction_rows("tiny", plant(*[lambda a, s: VALUES[a]] * 2, seeds=1), SIBLINGS)
     row = pick(found)
     assert row["correlation"] == pytest.approx(1.0) and row["low"] is None
     assert row["note"] == "6 arms and 1 seeds: no interval"
@@ -111,20 +113,20 @@ def test_one_seed_has_no_interval_and_says_so():
 def test_two_runs_have_no_correlation():
     tables = plant(*[lambda a, s: VALUES[a]] * 2, seeds=1)
     two = {name: frame.filter(pl.col("recipe").is_in(["tiny.sft", "tiny.opd"])) for name, frame in tables.items()}
-    row = pick(predictions("tiny", two, SIBLINGS))
+    row = pick(prediction_rows("tiny", two, SIBLINGS))
     assert row["correlation"] is None and row["p_value"] is None and row["note"] == "2 runs: no correlation"
 
 
 def test_an_outcome_that_does_not_vary_is_said():
-    row = pick(predictions("tiny", plant(lambda a, s: VALUES[a], lambda a, s: 0.5), SIBLINGS))
+    row = pick(prediction_rows("tiny", plant(lambda a, s: VALUES[a], lambda a, s: 0.5), SIBLINGS))
     assert row["correlation"] is None and row["note"] == "one side does not vary"
 
 
 def test_an_outcome_within_its_sampling_error_is_said():
     floor = lambda arm, seed: 0.1 + 0.01 * VALUES[arm]
-    found = predictions("tiny", plant(lambda a, s: VALUES[a], floor, stderr=0.02), SIBLINGS)
+    found = prediction_rows("tiny", plant(lambda a, s: VALUES[a], floor, stderr=0.02), SIBLINGS)
     assert NOISE in pick(found)["note"]
-    found = predictions("tiny", plant(lambda a, s: VALUES[a], floor, stderr=0.001), SIBLINGS)
+    found = prediction_rows("tiny", plant(lambda a, s: VALUES[a], floor, stderr=0.001), SIBLINGS)
     assert NOISE not in pick(found)["note"]
 
 
@@ -133,17 +135,17 @@ def test_similarity_is_the_projections_to_the_last_step_at_the_nearest_snapshot(
     decoy = tables["locking"].with_columns(step_other=pl.lit(60, pl.Int64()), similarity=pl.lit(0.0))
     outer = tables["locking"].with_columns(side=pl.lit("output"), similarity=pl.lit(0.0))
     tables["locking"] = pl.concat([tables["locking"], decoy.filter(pl.col("step") < 60), outer])
-    assert pick(predictions("tiny", tables, SIBLINGS))["correlation"] == pytest.approx(1.0)
+    assert pick(prediction_rows("tiny", tables, SIBLINGS))["correlation"] == pytest.approx(1.0)
 
 
 def test_nothing_measured_is_no_rows_and_no_words():
-    found = predictions("tiny", {}, SIBLINGS)
-    assert found.is_empty() and found.schema == TABLES["predictions"].schema and sentence(found) == ""
+    found = prediction_rows("tiny", {}, SIBLINGS)
+    assert found.is_empty() and found.schema == TABLES["predictions"].schema and describe_prediction(found) == ""
 
 
 def test_words_give_the_correlation_its_interval_and_the_caveat():
-    found = predictions("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2), SIBLINGS)
-    told = sentence(found)
+    found = prediction_rows("tiny", plant(*[lambda a, s: VALUES[a] + jitter(s)] * 2), SIBLINGS)
+    told = describe_prediction(found)
     assert told.startswith(
         "Over 18 runs of 3 seeds, Sim_16 at 10 % of training (masters) and final accuracy have a rank"
     )

@@ -160,7 +160,7 @@ from pipelines.runs.cluster import room
 from pipelines.runs.trajectories import training
 from pipelines.runs.cluster.attach import cluster
 from pipelines.runs.cluster.fan import fan_out
-from pipelines.runs.geometry.measuring import measure
+from pipelines.runs.geometry.measuring import measure_tasks
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from tests.pipelines.runs import mini
@@ -201,7 +201,7 @@ class Hungry(Store):
 with cluster(2):
     found = fan_out(measured, [0, 1, 2], serial=False, memory=lambda item: int(1e9), name=lambda i: f"matrix {i}")
     try:
-        measure([nowhere(Store(f"file://{folder}/store"))], serial=False)
+        measure_tasks([nowhere(Store(f"file://{folder}/store"))], serial=False)
     except ValueError as error:
         refused = str(error)
     end = train(Hungry(f"file://{folder}/store"), mini.arm("pre"), 0)

@@ -63,7 +63,7 @@ def test_a_new_final_step_measures_what_compares_with_it_again_and_nothing_else(
 def test_the_same_again_measures_nothing(folders, tmp_path, store, monkeypatch):
     run(store, folders["base"], [(1, folders["one"]), (2, folders["two"])])
     before = objects(store)
-    monkeypatch.setattr(imports, "measure", None)
+    monkeypatch.setattr(imports, "measure_tasks", None)
     moved = shutil.move(folders["two"], tmp_path / "moved")
     shutil.rmtree(folders["one"])
     again = plan_import(store, folders["base"], [(2, str(moved))], CUTS, "x")

@@ -121,7 +121,7 @@ def test_what_was_measured_before_needs_nothing(folders, store, monkeypatch):
     with pytest.raises(ValueError, match="needs"):
         fit_tasks(work, 10)
     kept = [one for one in plan_import(store, folders["base"], given, CUTS, "y").work]
-    monkeypatch.setattr(fitting, "lacking", lambda task, entries: {})
+    monkeypatch.setattr(fitting, "missing_units", lambda task, entries: {})
     assert fit_tasks(kept, 10) == kept
 
 
@@ -144,7 +144,7 @@ def test_smaller_blocks_give_the_same_rows(folders, tmp_path, monkeypatch):
         seen.extend(one for one in map(shrink_task, work) if one.name == EMBED)
         return list(map(shrink_task, work))
 
-    monkeypatch.setattr(measuring, "fitted", made_smaller)
+    monkeypatch.setattr(measuring, "fit_tasks", made_smaller)
     measure_import(plan_import(parts, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
     assert [one.at_once for one in seen] == [50]
     assert same(everything(whole), everything(parts))

@@ -106,7 +106,7 @@ def test_readings_grow_with_the_run_and_projections_are_computed_once(store, mon
 
     seen = []
     project = projecting.project_end
-    monkeypatch.setattr(projecting, "project", lambda course: (seen.append(course.wanted), project(course))[1])
+    monkeypatch.setattr(projecting, "project_end", lambda course: (seen.append(course.wanted), project(course))[1])
     plant(store, "s.open", 0, steps=STEPS[:4], end=False)
     monitor.watch_run(store, "s.open", 0)
     monitor.watch_run(store, "s.open", 0)
@@ -125,9 +125,11 @@ def test_a_new_seed_stays_inside_and_a_turning_run_leaves(references):
     plant(references, "s.flat", 0, decay=0.95)
     found = {name: monitor.judge_run(monitor.watch_run(references, f"s.{name}", seed), rails) for name, seed in
              (("new", 3), ("walk", 0), ("flat", 0))}  # fmt: skip
-    assert all(bands.trips(rows.filter(view="master")) == [] for name, rows in found.items() if name == "new")
+    assert all(bands.find_trips(rows.filter(view="master")) == [] for name, rows in found.items() if name == "new")
     assert False not in verdict(found["new"], "stable_rank")
-    left = {name: {trip.quantity for trip in bands.trips(rows.filter(view="master"))} for name, rows in found.items()}
+    left = {
+        name: {trip.quantity for trip in bands.find_trips(rows.filter(view="master"))} for name, rows in found.items()
+    }
     assert "similarity_previous" in left["walk"] and "similarity_projected" in left["walk"]
     assert "stable_rank" in left["flat"] and not {"similarity_previous", "stable_rank_ratio"} & left["flat"]
 
@@ -161,7 +163,7 @@ def test_without_projections_measured_runs_count_and_no_weight_is_read(reference
         work = list_tasks(run, list(STEPS[1:]), {"study": "s", "recipe": "s.ref", "seed": seed}, Measurement())
         for table, rows in measure_tasks(work, serial=True).rows.items():
             lake.write(references, table, rows, recipe="s.ref", seed=seed)
-    monkeypatch.setattr(monitor, "measure", None)
+    monkeypatch.setattr(monitor, "measure_tasks", None)
     rails = monitor.calibrate_bands(references, ["s.ref"], projected=False)
     assert {quantity for _, quantity in rails.bands} == set(MEASURED)
 

@@ -70,7 +70,7 @@ def test_what_was_kept_before_a_stop_is_not_measured_again(
             return snapshot(self, step, weight)
 
         patch.setattr(parts, "FLUSH", flush)
-        patch.setattr(Parts, "saved", saved)
+        patch.setattr(Parts, "flushing", saved)
         patch.setattr(Matrix, "snapshot", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(store, *given)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.regimes.readings import readings
+from pipelines.regimes.readings import read_quantities
 from pipelines.runs.geometry import monitor, projecting
 from pipelines.runs.geometry.measuring import list_tasks, measure_tasks
 from pipelines.runs.geometry.projecting import Course, project_end, with_projected
@@ -69,12 +69,12 @@ def test_what_is_kept_is_of_these_very_weights(store, course, monkeypatch):
         list_tasks(trajectory, list(STEPS[1:]), columns, Measurement(tables=monitor.TABLES)), serial=True
     ).rows
     frames = [monitor.pl.DataFrame(rows[name], schema=monitor.lake.TABLES[name].schema) for name in monitor.TABLES]
-    found, stamps = readings(*frames), {step: f"stamp {step}" for step in STEPS}
+    found, stamps = read_quantities(*frames), {step: f"stamp {step}" for step in STEPS}
     first = with_projected(store, "x", found, {one.name: one.line}, stamps, serial=True)
     kept = json.loads(store.read("x/projected.json"))
     assert sorted(map(int, kept)) == [2, 4, 8, 16] and kept["8"]["from"][1:] == ["stamp 0", "stamp 4", "stamp 8"]
     wanted = []
-    monkeypatch.setattr(projecting, "project", lambda course: wanted.append(course.wanted) or project_end(course))
+    monkeypatch.setattr(projecting, "project_end", lambda course: wanted.append(course.wanted) or project_end(course))
     assert with_projected(store, "x", found, {one.name: one.line}, stamps, serial=True).equals(first)
     assert wanted == []
     with_projected(store, "x", found, {one.name: one.line}, stamps | {4: "others"}, serial=True)

@@ -19,7 +19,7 @@ def filled(store):
 
 
 def judge(store, recipe, step=None, study="tiny", seed=0):
-    return judging.judge_regime(judging.read_profiles(store, [(recipe, seed)], study), recipe, seed, study, step)
+    return judging.judge_regime(judging.load_profiles(store, [(recipe, seed)], study), recipe, seed, study, step)
 
 
 def test_measured_runs_are_known_by_recipe_and_seed(filled, store):

@@ -10,11 +10,11 @@ from pipelines.runs.verdicts import transfer
 from pipelines.runs.verdicts.transfer import evaluate_transfer, evaluate_transfers, is_transferred
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies import families
-from pipelines.studies.families import Family, chains
+from pipelines.studies.families import Family, chain_families
 
 MINI = {
     "trained": Family(task=Task(name="chains", options={"operations": 1}), max_new_tokens=6),
-    "longer": chains(2, "M"),
+    "longer": chain_families(2, "M"),
 }
 
 
@@ -56,7 +56,7 @@ def test_a_run_is_evaluated_once_and_again_when_what_it_was_made_from_changes(se
     assert is_transferred(store, recipe, 0)
     calls = []
     served = transfer._serve_model
-    monkeypatch.setattr(transfer, "_served", lambda *given: calls.append(given[3]) or served(*given))
+    monkeypatch.setattr(transfer, "_serve_model", lambda *given: calls.append(given[3]) or served(*given))
     assert evaluate_transfer(store, recipe, 0) == first and calls == []
     monkeypatch.setattr(transfer, "VERSION", 2)
     assert not is_transferred(store, recipe, 0)
@@ -101,7 +101,7 @@ def test_ray_and_serial_give_the_same_rows_run_by_run(seeded, arm, workers, monk
     assert heard == [1, 2, 3]
     one = {name: rows(store, name) for name in ("pre", "teacher", "opd")}
     # Workers have the declared families only: they get the runs of a study that has them.
-    monkeypatch.setattr(transfer, "_evaluated", _with_mini)
+    monkeypatch.setattr(transfer, "_evaluate", _with_mini)
     for name in one:
         store.remove(f"runs/mini.{name}/seed-0/transfer.json")
         store.remove(f"lake/transfer/recipe=mini.{name}")
@@ -121,7 +121,7 @@ def test_a_run_that_is_not_complete_is_refused(store, arm):
 
 
 def test_a_family_that_does_not_fit_the_model_is_refused_before_anything_is_written(seeded, arm, monkeypatch):
-    monkeypatch.setitem(families.FAMILIES, "mini", {"long": chains(9, "M")})
+    monkeypatch.setitem(families.FAMILIES, "mini", {"long": chain_families(9, "M")})
     store = seeded("pre")
     with pytest.raises(ValueError, match=r"do not fit the model's window of 64"):
         evaluate_transfer(store, arm("pre"), 0)
