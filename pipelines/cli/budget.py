@@ -34,7 +34,8 @@ def plan_text(plan: Plan) -> str:
         (
             wrap_text(
                 f"{plan.recipe.name}: {format_count(plan.student.parameters)} weights{teacher}; a micro-batch is "
-                f"{plan.rows} x {plan.length:,} tokens, whose activations take {recomputed} GiB recomputed and {whole} GiB kept"
+                f"{plan.rows} x {plan.length:,} tokens, whose activations take {recomputed} GiB recomputed "
+                f"and {whole} GiB kept"
             ),
             "",
             align_columns(_memory(plan)),

@@ -107,7 +107,8 @@ def suggest_remake(store: Store, name: str) -> str:
         measured = 0
     if measured:
         return f"make them again: opd report {study_arg(name)}"
-    return f"no report can be made of the runs that are left, so both stay as they are until: opd study run {study_arg(name)}"
+    command = f"opd study run {study_arg(name)}"
+    return f"no report can be made of the runs that are left, so both stay as they are until: {command}"
 
 
 def describe_run(store: Store, recipe: str, seed: int) -> str:

@@ -103,8 +103,8 @@ def test_the_sources_whose_base_is_there_are_known(near):
     BaseCache(near, "stamp/k").save(KEY, "masks", tensors())
     BaseCache(near, "copy/q").load(KEY, NAME)
     BaseCache(near).save("f" * 64, NAME, tensors())
-    assert known(near, NAME, {"stamp/q", "stamp/v", "copy/q"}) == {"stamp/q", "copy/q"}
-    assert known(near, "factors-128", {"stamp/q"}) == set()
+    assert find_cached(near, NAME, {"stamp/q", "stamp/v", "copy/q"}) == {"stamp/q", "copy/q"}
+    assert find_cached(near, "factors-128", {"stamp/q"}) == set()
 
 
 def test_what_is_computed_within_another_counts_once(near):
