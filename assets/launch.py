@@ -26,8 +26,8 @@ from assets import failures, lane, offers
 from assets.instance import local_instance
 from assets.plan import LANES, Item, outlook, plan
 from pipelines import lake
-from pipelines.cli.ending import summarise_study
 from pipelines.cli.layout import wrap_text
+from pipelines.cli.study_summary import summarise_study
 from pipelines.progress import Board, duration
 from pipelines.runs.cluster import address, room, token
 from pipelines.runs.cluster.attach import cluster

@@ -12,7 +12,7 @@ from assets.models import STEPS, anchor, base, losses, run_facts, teacher, train
 from assets.partitions import POOL, every, run_of, runs
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -121,7 +121,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
     steps = trajectory.steps()
     absent = sorted(set(end["snapshots"]) - set(steps))
     problems = [f"step {step} is not committed" for step in absent]
-    problems += [problem for step in steps for problem in proof.find_problems(trajectory, step)]
+    problems += [problem for step in steps for problem in integrity.find_problems(trajectory, step)]
     return dg.AssetCheckResult(
         check_name="snapshots_readable",
         asset_key="trajectory",

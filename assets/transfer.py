@@ -77,7 +77,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""
-    from pipelines.regimes.prediction.words import describe_prediction
+    from pipelines.regimes.prediction.text import describe_prediction
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
     with explained():

@@ -53,7 +53,7 @@ def monitored(
     context: dg.AssetExecutionContext, config: Arrived, store: StoreResource, cluster: ClusterResource
 ) -> dg.MaterializeResult:
     """Measure the new checkpoints of one watched run, and judge all of them."""
-    from pipelines.runs.external import given, imports
+    from pipelines.runs.external import checkpoint_folder, imports
     from pipelines.runs.geometry import monitor as runs
     from pipelines.runs.verdicts import reporting
     from pipelines.studies.study import Measurement
@@ -61,7 +61,7 @@ def monitored(
     opened = store.open()
     with explained():
         watch = watchlist.read(opened, context.partition_key)
-        found = given.list_checkpoints(watch.prefix, watch.base)
+        found = checkpoint_folder.list_checkpoints(watch.prefix, watch.base)
         snapshots = [(step, ref) for step, ref in found.snapshots if not config.steps or step in config.steps]
         imported = imports.plan_import(opened, found.base, snapshots, Measurement(tables=runs.TABLES), watch.name)
         tracker = Tracker(context, imported.recipe, 0)

@@ -19,13 +19,13 @@ from opd_ops.geometry import (
     TABLES,
     drift,
     gemm,
-    leading,
     localization,
     null_rows,
     nulls,
     rotation,
     scale,
     spectrum,
+    subspace_rows,
     support,
 )
 from opd_ops.geometry.attempts import try_routes
@@ -277,10 +277,10 @@ class Matrix:
         if not start.dense:
             tuned = Tuned(after, start.base, update, gemm.check_path(self.gemm_path, self.device))
             with gemm.use_path(self.gemm_path):
-                return leading.rows_from_bases(start.base, tuned, update, settings, view)
+                return subspace_rows.rows_from_bases(start.base, tuned, update, settings, view)
         # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
         tuned = start.factors if update.zero else factorise(after, max((*settings.k, 0)))
-        return leading.rows_from_factors(start.factors, tuned, update, settings, view)
+        return subspace_rows.rows_from_factors(start.factors, tuned, update, settings, view)
 
     def _missing(self, view: str, reason: str, subspaces: dict[str, Subspaces]) -> Tables:
         """Null rows of every table asked for, and no subspaces."""

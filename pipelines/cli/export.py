@@ -9,7 +9,7 @@ from pipelines.cli.options import Commands, store_at
 from pipelines.store.objects import Store, default_uri, normalise
 
 if TYPE_CHECKING:
-    from pipelines.keeping.moving import Moved
+    from pipelines.maintenance.copying import Moved
 
 RUN = "RECIPE or RECIPE/SEED; the seed may be left out where the store has one only"
 
@@ -74,7 +74,7 @@ def run_import(given: argparse.Namespace) -> int:
 
 
 def _folder(store: Store, given: argparse.Namespace) -> int:
-    from pipelines.keeping.exporting import TOKENIZER, export, require_free
+    from pipelines.maintenance.exporting import TOKENIZER, export, require_free
     from pipelines.store.trajectory import Trajectory
 
     recipe, seed = resolve_run(store, given.run, given.seed, list_registered(store))
@@ -93,7 +93,7 @@ def _folder(store: Store, given: argparse.Namespace) -> int:
 
 def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
     from pipelines.cli.plan import format_bytes
-    from pipelines.keeping.moving import copy_run
+    from pipelines.maintenance.copying import copy_run
     from pipelines.progress import Board
 
     recipe, seed = resolve_run(source, given.run, given.seed, list_registered(source))

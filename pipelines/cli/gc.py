@@ -39,7 +39,7 @@ def register(commands: Commands) -> None:
 
 def run_gc(given: argparse.Namespace) -> int:
     from pipelines.cli.plan import format_bytes
-    from pipelines.keeping.sweeping import keep_idle, list_deletable, sweep
+    from pipelines.maintenance.sweeping import keep_idle, list_deletable, sweep
     from pipelines.progress import duration
 
     age = parse_age(given.age)

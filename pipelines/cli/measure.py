@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.cli import request
-from pipelines.cli.ending import describe_page
 from pipelines.cli.layout import wrap_text
 from pipelines.cli.names import IMPORTED
 from pipelines.cli.options import Commands, open_session, store_of
-from pipelines.cli.roles import role_lines
+from pipelines.cli.role_table import role_lines
+from pipelines.cli.study_summary import describe_page
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Unwritable
 
@@ -59,7 +59,7 @@ def _watch(given: argparse.Namespace) -> int:
     """Measure what is there and what appears, until --until or an interrupt."""
     from pipelines.runs.external import imports
     from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
-    from pipelines.store.series import Empty, open_trajectory
+    from pipelines.store.checkpoint_series import Empty, open_trajectory
 
     interval = INTERVAL if given.interval is None else given.interval
     if given.trajectory is None:

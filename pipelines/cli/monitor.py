@@ -157,7 +157,7 @@ def _follow(asked: Asked, given: argparse.Namespace) -> int:
 
 def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
     """Base and snapshots (step, ref) from 1 up: all at once, or as they become ready."""
-    from pipelines.runs.external.given import list_checkpoints
+    from pipelines.runs.external.checkpoint_folder import list_checkpoints
     from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
 
     if not given.watch:

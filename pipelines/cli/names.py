@@ -71,7 +71,7 @@ def resolve_run(
     name: as of `resolve_recipe`, with `/SEED` behind it or without. seed: what another option says; where nothing says
     it, the run's only seed, or `default`. Errors: ValueError with what there is instead.
     """
-    from pipelines.keeping.inventory import parse_run
+    from pipelines.maintenance.inventory import parse_run
 
     named, own = parse_run(name)
     if own is not None and seed not in (None, own):

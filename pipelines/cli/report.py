@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli import study as studies
-from pipelines.cli.ending import describe_page
 from pipelines.cli.names import IMPORTED, describe_unknown, list_registered, resolve_study
 from pipelines.cli.options import STUDY, Commands
+from pipelines.cli.study_summary import describe_page
 from pipelines.runs.cluster import room
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies import catalog

@@ -11,7 +11,7 @@ from pipelines.studies.steps import FEW, MOST, require_choice, require_known
 from pipelines.studies.study import Measurement
 
 if TYPE_CHECKING:
-    from pipelines.runs.external.given import Given
+    from pipelines.runs.external.checkpoint_folder import Given
     from pipelines.runs.external.imports import Import
 
 REF = (
@@ -88,7 +88,7 @@ def parse_roles(given: argparse.Namespace) -> tuple[str, ...] | None:
 
 def open_snapshots(given: argparse.Namespace) -> "Given":
     """Base and snapshots as given, or as found under --trajectory."""
-    from pipelines.runs.external.given import Given, list_checkpoints
+    from pipelines.runs.external.checkpoint_folder import Given, list_checkpoints
 
     if given.trajectory is not None:
         return list_checkpoints(given.trajectory, given.base)

@@ -10,7 +10,7 @@ from pipelines.cli.options import Commands, ask_confirmation, store_of
 from pipelines.store.objects import Store
 
 if TYPE_CHECKING:
-    from pipelines.runs.aside import Aside
+    from pipelines.runs.set_aside import Aside
 
 NEWEST = 0  # of the runs of one name that were moved aside, which are numbered from 1
 DIGITS = 9  # of such a number, at most
@@ -44,8 +44,8 @@ def parse_number(text: str) -> int:
 
 
 def run_rm(given: argparse.Namespace) -> int:
-    from pipelines.keeping.inventory import parse_run
-    from pipelines.runs import aside
+    from pipelines.maintenance.inventory import parse_run
+    from pipelines.runs import set_aside
 
     store = store_of(given)
     if given.run is None:
@@ -57,10 +57,10 @@ def run_rm(given: argparse.Namespace) -> int:
     recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
     chosen = given.undo or given.delete or None
     if given.undo is not None or given.delete is not None:
-        seeds = sorted({one.seed for one in aside.list_aside(store, recipe, seed)}) if seed is None else [seed]
+        seeds = sorted({one.seed for one in set_aside.list_aside(store, recipe, seed)}) if seed is None else [seed]
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
-        moved_runs = [aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
+        moved_runs = [set_aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
         return bring_back(store, moved_runs) if given.undo is not None else delete_aside(moved_runs, given.yes)
     seeds = seeds_of(store, recipe) if seed is None else [seed]
     if not seeds:
@@ -70,24 +70,26 @@ def run_rm(given: argparse.Namespace) -> int:
 
 def seeds_of(store: Store, recipe: str) -> list[int]:
     """Seeds of the runs of a recipe that are there."""
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
     numbers = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
-    return sorted(int(text) for text in numbers if text.isdecimal() and aside.is_registered(store, recipe, int(text)))
+    return sorted(
+        int(text) for text in numbers if text.isdecimal() and set_aside.is_registered(store, recipe, int(text))
+    )
 
 
 def move_aside(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
     """Move runs aside after asking once; False where the answer was no. Errors: ValueError for an absent run."""
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
     for recipe, seed in runs:
-        aside.require_movable(store, recipe, seed)
+        set_aside.require_movable(store, recipe, seed)
         print(describe_run(store, recipe, seed))
     if not ask_confirmation(f"move {'it' if len(runs) == 1 else f'these {len(runs)} runs'} aside?", yes):
         print("nothing was changed")
         return False
     for recipe, seed in runs:
-        moved = aside.move_aside(store, recipe, seed)
+        moved = set_aside.move_aside(store, recipe, seed)
         ways = f"bring it back: opd rm {moved.name} --undo; delete it: opd rm {moved.name} --delete"
         print(wrap_text(f"moved aside to {moved.location()}; {ways}"), flush=True)
     studies = {recipe.partition(".")[0] for recipe, _ in runs}
@@ -115,15 +117,15 @@ def describe_run(store: Store, recipe: str, seed: int) -> str:
     """What a run is made of, when it was last written, and which runs were made from it."""
     from pipelines.cli.plan import format_bytes
     from pipelines.progress import duration
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
-    listing = aside.list_run_objects(store, recipe, seed)
+    listing = set_aside.list_run_objects(store, recipe, seed)
     nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
     line = (
         f"{recipe} seed {seed}: {len(listing):,} objects, {format_bytes(nbytes)}, last written "
         f"{duration(max(0.0, time.time() - written))} ago"
     )
-    if children := aside.children(store, recipe, seed):
+    if children := set_aside.children(store, recipe, seed):
         told = (
             f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"
@@ -133,17 +135,17 @@ def describe_run(store: Store, recipe: str, seed: int) -> str:
 
 
 def bring_back(store: Store, moved_runs: "list[Aside]") -> int:
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
     for one in moved_runs:
-        aside.bring_back(store, one.recipe, one.seed, one.number)
+        set_aside.bring_back(store, one.recipe, one.seed, one.number)
         print(f"{one.recipe} seed {one.seed} is back")
     return 0
 
 
 def delete_aside(moved_runs: "list[Aside]", yes: bool) -> int:
     from pipelines.cli.plan import format_bytes
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
     for one in moved_runs:
         listing = one.objects()
@@ -152,7 +154,7 @@ def delete_aside(moved_runs: "list[Aside]", yes: bool) -> int:
         print("nothing was changed")
         return 1
     for one in moved_runs:
-        aside.delete(one)
+        set_aside.delete(one)
         print(f"deleted {one.location()}")
     return 0
 
@@ -160,9 +162,9 @@ def delete_aside(moved_runs: "list[Aside]", yes: bool) -> int:
 def show_aside(store: Store) -> int:
     """What was moved aside."""
     from pipelines.cli.plan import format_bytes
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
-    moved_runs = aside.list_aside(store)
+    moved_runs = set_aside.list_aside(store)
     for one in moved_runs:
         listing = one.objects()
         nbytes = format_bytes(sum(facts.size for facts in listing.values()))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from opd_ops.recipe import Recipe
-from pipelines.cli import names, new, rm, showing, verdicts
+from pipelines.cli import names, new, rm, study_show, verdicts
 from pipelines.cli.layout import wrap_text
 from pipelines.cli.options import STUDY, Commands, add_commands
 from pipelines.store.names import escape_text
@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
         command=list_studies
     )
     new.register(parts)
-    showing.add_parser(parts)
+    study_show.add_parser(parts)
     run = parts.add_parser(
         "run",
         help="train, measure, compare and report",
@@ -119,7 +119,7 @@ def require_recipes(
 
 def list_replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
     """The runs that are there of arms, by their name in the study or in full. Errors: ValueError for an unknown one."""
-    from pipelines.runs import aside
+    from pipelines.runs import set_aside
 
     once = (*study.models, *study.helpers)
     found = []
@@ -130,7 +130,7 @@ def list_replaceable(store: Store, study: Study, arms: list[str], seeds: list[in
             raise names.describe_unknown(f"study {study.name} has no arm", arm, known)
         (name,) = of_arm
         numbers = [0] if name in {recipe.name for recipe in once} else seeds
-        found += [(name, seed) for seed in numbers if aside.is_registered(store, name, seed)]
+        found += [(name, seed) for seed in numbers if set_aside.is_registered(store, name, seed)]
     return list(dict.fromkeys(found))
 
 

@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
 
 def run_transfer(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
-    from pipelines.regimes.prediction.words import describe_prediction
+    from pipelines.regimes.prediction.text import describe_prediction
     from pipelines.runs.cluster.attach import cluster, one_thread
     from pipelines.runs.verdicts.predicting import write_predictions
     from pipelines.runs.verdicts.transfer import evaluate_transfers, is_transferred

@@ -37,8 +37,8 @@ def run_verify(given: argparse.Namespace) -> int:
     import time
 
     from pipelines.cli.plan import format_bytes
-    from pipelines.keeping.audit import audit
-    from pipelines.keeping.finding import KINDS
+    from pipelines.maintenance.audit import audit
+    from pipelines.maintenance.finding import KINDS
     from pipelines.progress import Board, duration
 
     sample = None if given.sample is None else sample_of(given.sample)
@@ -94,7 +94,7 @@ def sample_of(text: str) -> int | float:
 
 def run_of(store: Store, text: str) -> tuple[str, int]:
     """RECIPE/SEED; the recipe as `names.resolve_recipe` has it. Errors: ValueError in one line."""
-    from pipelines.keeping.inventory import parse_run
+    from pipelines.maintenance.inventory import parse_run
 
     recipe, seed = parse_run(text)
     if seed is None:

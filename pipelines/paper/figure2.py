@@ -2,10 +2,10 @@
 
 import polars as pl
 
+from pipelines.paper.curves import RUNS
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import ANGLE, FIGURE2, LARGEST_ANGLE, NSS, find_published
 from pipelines.paper.spread import over_seeds, spread_numbers
-from pipelines.paper.trajectories import RUNS
 from pipelines.statistics import matrices
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables

@@ -2,10 +2,10 @@
 
 import polars as pl
 
+from pipelines.paper.curves import RUNS
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import DENSITY, FIGURE3, LOW_MAGNITUDE, PRINCIPAL, find_published
 from pipelines.paper.spread import over_seeds, spread_numbers
-from pipelines.paper.trajectories import RUNS
 from pipelines.report import blocks
 from pipelines.statistics import matrices
 from pipelines.statistics.samples import weighted_mean

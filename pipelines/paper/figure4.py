@@ -3,11 +3,11 @@
 import polars as pl
 
 from pipelines.paper import published
+from pipelines.paper.curves import RUNS, null_of
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE4, HILL, NORM, STABLE_RANK
 from pipelines.paper.spread import at_the_end, over_seeds, spread_numbers
-from pipelines.paper.trajectories import RUNS, null_of
-from pipelines.statistics import beside
+from pipelines.statistics import null_values
 from pipelines.statistics.series import align_progress, progress_rows
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
@@ -21,8 +21,8 @@ QUANTITIES = (  # name, axis title, unit in the table, log axis
 
 def measure_figure(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame]]:
     """By quantity: arm, view, progress, value, low, high, seeds of the runs, and the null's."""
-    ranks = beside.stable_rank(tables["update_norm"], tables["nulls"], RUNS)
-    tails = beside.hill_beside_null(tables["hill"], tables["nulls"], RUNS)
+    ranks = null_values.stable_rank(tables["update_norm"], tables["nulls"], RUNS)
+    tails = null_values.hill_beside_null(tables["hill"], tables["nulls"], RUNS)
     norms = progress_rows("update_norm", tables["update_norm"], "frobenius", RUNS)
     pairs = {
         STABLE_RANK: (ranks.measured, ranks.null),

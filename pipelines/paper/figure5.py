@@ -2,11 +2,11 @@
 
 import polars as pl
 
+from pipelines.paper.curves import RUNS, null_of
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE5, SIMILARITY
 from pipelines.paper.spread import over_seeds, spread_numbers
-from pipelines.paper.trajectories import RUNS, null_of
-from pipelines.statistics import beside
+from pipelines.statistics import null_values
 from pipelines.statistics.series import align_progress
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Tables
@@ -16,8 +16,8 @@ EARLY = 21  # % of the run: the first checkpoint at which the paper sees OPD
 
 def measure_figure(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, float]:
     """Sim_16 of the runs and of the null (columns arm, view, progress, value, low, high, seeds), and chance."""
-    both = beside.locking_beside_null(tables["locking"], tables["nulls"], RUNS)
-    rows = tables["locking"].filter(pl.col("side") == "input", pl.col("k") == beside.SIMILARITY_K)
+    both = null_values.locking_beside_null(tables["locking"], tables["nulls"], RUNS)
+    rows = tables["locking"].filter(pl.col("side") == "input", pl.col("k") == null_values.SIMILARITY_K)
     chance = rows.select(pl.col("chance").mean()).collect().item()
     return over_seeds(align_progress(both.measured), "view", "progress"), null_of(both.null, log=False), chance
 

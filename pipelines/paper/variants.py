@@ -10,7 +10,7 @@ from pipelines.paper.item import to_run
 from pipelines.paper.published import HILL, NORM, STABLE_RANK, Published
 from pipelines.paper.spread import over_seeds
 from pipelines.paper.suites import OBJECTIVES
-from pipelines.statistics import beside
+from pipelines.statistics import null_values
 from pipelines.statistics.series import align_progress, progress_rows
 from pipelines.studies.story import Tables
 
@@ -48,7 +48,7 @@ ARMS = tuple(dict.fromkeys(arm for group in GROUPS for arm in group.all_arms))
 def measure_variants(tables: Tables, quantity: str) -> pl.DataFrame:
     """A quantity of published's names over training: arm, view, progress, value, low, high, seeds."""
     if quantity == HILL:
-        runs = beside.hill_beside_null(tables["hill"], tables["nulls"], ARMS).measured
+        runs = null_values.hill_beside_null(tables["hill"], tables["nulls"], ARMS).measured
     else:
         column = {STABLE_RANK: "stable_rank", NORM: "frobenius"}[quantity]
         runs = progress_rows("update_norm", tables["update_norm"], column, ARMS)

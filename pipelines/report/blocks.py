@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipelines.statistics.matrices import final_rows, representative_matrix
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.story import Tables
@@ -64,7 +64,7 @@ def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str
     from opd_ops.geometry.support import compare_weights
     from pipelines.store.bases import BaseCache
 
-    start, end = (proof.verified_refs(trajectory, at)[name].read() for at in (0, step))
+    start, end = (integrity.verified_refs(trajectory, at)[name].read() for at in (0, step))
     served = start.to(torch.bfloat16)
     masks = Start(served, Settings(), BaseCache(trajectory.store), "cpu").masks
     bits = compare_weights(start, end, "bf16").bits

@@ -9,8 +9,8 @@ import polars as pl
 
 from pipelines.report import choices, figures
 from pipelines.report.choices import Quantity, Tables
-from pipelines.statistics import beside
-from pipelines.statistics.beside import Beside
+from pipelines.statistics import null_values
+from pipelines.statistics.null_values import Beside
 from pipelines.statistics.samples import arm_rows
 from pipelines.studies.story import Story
 
@@ -42,7 +42,7 @@ class Figure:
         """What the null shows beside what was measured; None without one."""
         if self.null is None:
             return None
-        return beside.describe_null(
+        return null_values.describe_null(
             self.null(*(tables[name] for name in self.needs), tables["nulls"], arms), story, *self.shares
         )
 
@@ -122,7 +122,7 @@ FIGURES = (
         choices.STABLE_RANK,
         key="stable-rank",
         title="Stable rank of the update",
-        null=beside.stable_rank,
+        null=null_values.stable_rank,
         alt=f"Stable rank of the update against training progress, one line per arm, bf16 and master. {THIN}",
         meaning="Whether an update spreads over more directions as training goes on, or concentrates on fewer.",
         how=f"||dW||_F^2 / ||dW||_2^2 of dW = W_t - W0. {SPREAD}",
@@ -142,7 +142,7 @@ FIGURES = (
         choices.HILL,
         key="hill",
         title="Tail of the update's spectrum",
-        null=beside.hill_beside_null,
+        null=null_values.hill_beside_null,
         alt="Hill tail index of the update's singular values against training progress, one line per arm, both views. "
         f"{THIN}",
         meaning="A small index is a heavy tail: a few singular values stand out from the rest.",
@@ -154,7 +154,7 @@ FIGURES = (
         choices.LOCKING,
         key="locking",
         title="When the update's subspace settles",
-        null=beside.locking_beside_null,
+        null=null_values.locking_beside_null,
         shares=(10, 25),
         alt="Sim_16 between the update now and at the end against training progress, one line per arm, both views. "
         f"{THIN}",

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from pipelines.report.panels import INDEX, PROGRESS
-from pipelines.statistics import beside
+from pipelines.statistics import null_values
 from pipelines.statistics.metrics import PROJECTIONS
 from pipelines.statistics.samples import arm_rows, final_step, rows_at_largest_cut, weighted_mean
 from pipelines.statistics.series import shared_cut
@@ -70,7 +70,9 @@ class Quantity:
         """
         parts = [self._means(self.table, tables[self.table], arms, every, null=False)]
         if self.null is not None and "nulls" in tables:
-            parts.append(self._means("nulls", self.null(beside.unturned_null(tables["nulls"])), arms, every, null=True))
+            parts.append(
+                self._means("nulls", self.null(null_values.unturned_null(tables["nulls"])), arms, every, null=True)
+            )
         runs = pl.concat(pl.collect_all(parts))
         if self.log:
             runs = runs.filter(pl.col("value") > 0)
@@ -231,7 +233,7 @@ LOCKING = Quantity(
     column="similarity",
     title="Sim_k to the final step",
     cuts=("side", "k"),
-    first=lambda rows, arms: {"side": "input", "k": beside.SIMILARITY_K},
+    first=lambda rows, arms: {"side": "input", "k": null_values.SIMILARITY_K},
     null=_locking_nulls,
     floor="chance",
     domain=(0, 1),

@@ -6,12 +6,12 @@ from html import escape
 import polars as pl
 
 from pipelines.lake.schemas import TABLES
-from pipelines.report import markup, vega, words
+from pipelines.report import markup, vega, verdict_text
 from pipelines.report.captions import FIGURES, Figure
 from pipelines.report.figures import format_span
 from pipelines.statistics import inventory
-from pipelines.statistics.computed import describe_tables
 from pipelines.statistics.numbers import format_short, join_words
+from pipelines.statistics.table_summaries import describe_tables
 from pipelines.store.objects import Store
 from pipelines.studies.story import Drawing, Exhibit, Story, Tables
 
@@ -120,10 +120,10 @@ def list_statements(
     for row in decided.iter_rows(named=True):
         claim = story.claim_by_text[row["claim"]]
         if claim.metric.table in names and claim.suite in suites:
-            control = words.describe_control(claim, row)
+            control = verdict_text.describe_control(claim, row)
             says = "" if control == "-" else f" Control: {control}."
-            told = f"{claim.text}: {words.describe_evidence(claim, row, story)}.{says}"
-            lines.append(f"<li>{markup.badge(words.status_word(row))} {escape(told)}</li>")
+            told = f"{claim.text}: {verdict_text.describe_evidence(claim, row, story)}.{says}"
+            lines.append(f"<li>{markup.badge(verdict_text.status_word(row))} {escape(told)}</li>")
     return f'<ul class="statements">{"".join(lines)}</ul>' if lines else ""
 
 

@@ -5,7 +5,7 @@ from html import escape
 
 import polars as pl
 
-from pipelines.report import markup, words
+from pipelines.report import markup, verdict_text
 from pipelines.statistics import inventory
 from pipelines.statistics.headline import ABSENT, headline_rows, split_cell
 from pipelines.statistics.numbers import join_words
@@ -25,7 +25,7 @@ def render_hero(
         sentences = story.lines(decided, numbers) if story.lines is not None else []
     except Exception as error:
         raise ValueError(f"Story.lines of study {study} fails: {type(error).__name__}: {error}") from error
-    result = sentences[0] if sentences else words.describe_result(decided, story)
+    result = sentences[0] if sentences else verdict_text.describe_result(decided, story)
     left = "".join(filter(None, (render_table(numbers, story), render_chips(decided))))
     side = f'<div class="lead-figure">{picture}</div>' if picture else ""
     beside = "hero" if len(story.core) <= BESIDE else "hero below"
@@ -76,11 +76,11 @@ def headline_cell(row: Mapping[str, object] | None, most: object = None) -> str:
 
 def render_chips(decided: pl.DataFrame) -> str:
     """The counts of verdicts, each linked to its list."""
-    counts = words.count_statuses(decided)
+    counts = verdict_text.count_statuses(decided)
     if not counts:
         return ""
     marks = "".join(
-        markup.badge(words.count_words(name, count), f"verdicts-{name.replace(' ', '-')}")
+        markup.badge(verdict_text.count_words(name, count), f"verdicts-{name.replace(' ', '-')}")
         for name, count in counts.items()
     )
     return f'<p class="chips"><span class="all">{decided.height} statements:</span>{marks}</p>'

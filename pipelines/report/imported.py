@@ -9,7 +9,7 @@ import polars as pl
 from pipelines.regimes.diagnostics import BY_NAME
 from pipelines.regimes.judging import CANNOT_TELL, Comparison, agree_views
 from pipelines.regimes.rows import to_measured_scale
-from pipelines.regimes.words import describe_verdict
+from pipelines.regimes.verdict_text import describe_verdict
 from pipelines.report import exhibits, markup, palette, sections
 from pipelines.report.hero import headline_cell
 from pipelines.report.page import render_document

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipelines.regimes.prediction.predictions import SCOPES
-from pipelines.regimes.prediction.words import describe_prediction, format_correlation
+from pipelines.regimes.prediction.text import describe_prediction, format_correlation
 from pipelines.regimes.rows import COMBINED
-from pipelines.report import markup, words
+from pipelines.report import markup, verdict_text
 from pipelines.statistics import bounds, grids, inventory, means, power, scaling
 from pipelines.statistics.exclusions import describe_exclusions, find_exclusions
 from pipelines.statistics.numbers import PLUS_MINUS, format_change, format_quantity
@@ -87,8 +87,8 @@ def render_suites(study: str, tables: Tables, story: Story, decided: pl.DataFram
 
 def _render_suite(suite: Suite, table: pl.DataFrame, story: Story, decided: pl.DataFrame) -> str:
     own = [(claim, row) for claim, row in _pairs(decided, story) if claim.suite == suite.name]
-    counts = words.count_statuses(pl.DataFrame([row for _, row in own], schema=decided.schema))
-    verdicts = ", ".join(words.count_words(*pair) for pair in counts.items())
+    counts = verdict_text.count_statuses(pl.DataFrame([row for _, row in own], schema=decided.schema))
+    verdicts = ", ".join(verdict_text.count_words(*pair) for pair in counts.items())
     heading, *lines = grids.format_grid(suite, table, story)
     body = [
         markup.paragraph(suite.meaning),
@@ -103,24 +103,26 @@ def render_verdicts(decided: pl.DataFrame, story: Story) -> str:
     if decided.is_empty():
         return ""
     parts = []
-    for name, count in words.count_statuses(decided).items():
-        rows = [(claim, row) for claim, row in _pairs(decided, story) if words.status_word(row) == name]
+    for name, count in verdict_text.count_statuses(decided).items():
+        rows = [(claim, row) for claim, row in _pairs(decided, story) if verdict_text.status_word(row) == name]
         heading = ["statement", "difference [95 % t]", "control"]
         heading += [story.source] if story.reported else []
         heading += ["how it was decided"]
         lines = [_verdict(claim, row, story) for claim, row in rows]
         key = f"verdicts-{name.replace(' ', '-')}"
-        parts.append(markup.details(words.count_words(name, count), markup.table(DIFFERENCES, heading, lines), key=key))
+        parts.append(
+            markup.details(verdict_text.count_words(name, count), markup.table(DIFFERENCES, heading, lines), key=key)
+        )
     return "".join(parts) + markup.details(
         "How statements are decided", markup.paragraph(VERDICTS), markup.paragraph(_describe_bootstrap(decided, story))
     )
 
 
-def _pairs(decided: pl.DataFrame, story: Story) -> list[tuple[Claim, words.Row]]:
+def _pairs(decided: pl.DataFrame, story: Story) -> list[tuple[Claim, verdict_text.Row]]:
     return [(story.claim_by_text[row["claim"]], row) for row in decided.iter_rows(named=True)]
 
 
-def _verdict(claim: Claim, row: words.Row, story: Story) -> tuple[str, ...]:
+def _verdict(claim: Claim, row: verdict_text.Row, story: Story) -> tuple[str, ...]:
     unit, facts = claim.metric.unit, []
     if row["boot_low"] is not None:
         facts.append(f"bootstrap {format_change(row['effect'], row['boot_low'], row['boot_high'], unit)}")
@@ -134,8 +136,8 @@ def _verdict(claim: Claim, row: words.Row, story: Story) -> tuple[str, ...]:
     published = (row["paper"],) if story.reported else ()
     return (
         f"{row['claim']}",
-        words.describe_evidence(claim, row, story),
-        words.describe_control(claim, row),
+        verdict_text.describe_evidence(claim, row, story),
+        verdict_text.describe_control(claim, row),
         *published,
         decided,
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opd_ops.geometry import VERSION
-from pipelines.store.document import parse_json
+from pipelines.store.json_object import parse_json
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipelines.store.document import is_count, parse_object
+from pipelines.store.checkpoint_uri import WEIGHTS, CheckpointUri, locate_checkpoint
+from pipelines.store.json_object import is_count, parse_object
 from pipelines.store.manifest import FIELDS
 from pipelines.store.names import LONGEST, escape_text, repr_short, stays_inside
 from pipelines.store.objects import Store
-from pipelines.store.places import WEIGHTS, CheckpointUri, locate_checkpoint
 from pipelines.store.snapshot import LAYOUT, NEWER, Snapshot
 from pipelines.store.tensors import ITEMSIZE, Header, TensorRef, read_header
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.store.planes import UNSIGNED, BytePlanes, pack
+from pipelines.store.byteplanes import UNSIGNED, BytePlanes, pack
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.store.document import is_count
+from pipelines.store.json_object import is_count
 from pipelines.store.names import LONGEST, has_control_characters, repr_short, stays_inside
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import DIMENSIONS, HALF, ITEMSIZE

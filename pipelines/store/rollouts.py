@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.store.checksum import REMEDY
 from pipelines.store.names import escape_text
 from pipelines.store.objects import Store
-from pipelines.store.seal import REMEDY
 
 TOKENS = pa.list_(pa.field("element", pa.int32(), nullable=False))
 REALS = pa.list_(pa.field("element", pa.float32(), nullable=False))

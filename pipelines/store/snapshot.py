@@ -10,7 +10,7 @@ import posixpath
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipelines.store import seal
+from pipelines.store import checksum
 from pipelines.store.manifest import FIELDS, explain_malformed
 from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
@@ -41,13 +41,13 @@ class Snapshot:
 
     def manifest(self) -> dict[str, Any]:
         """Errors: FileNotFoundError where it is not committed; ValueError for another layout and for what cannot be."""
-        manifest = seal.remove_checksum(self.store.read(self.key), self.key)
+        manifest = checksum.remove_checksum(self.store.read(self.key), self.key)
         if (layout := manifest.get("layout")) not in FIELDS:
             raise ValueError(
                 f"{self.key} has layout {repr_short(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}"
             )
         if wrong := explain_malformed(manifest):
-            raise ValueError(f"{self.key} {wrong}; {seal.REMEDY}")
+            raise ValueError(f"{self.key} {wrong}; {checksum.REMEDY}")
         return manifest
 
     def refs(self) -> dict[str, TensorRef]:
@@ -91,7 +91,7 @@ class Snapshot:
         if other is None or (other.shape, other.dtype) != (ref.shape, ref.dtype):
             beside = "nothing" if other is None else f"{other.dtype} {other.shape} there"
             raise ValueError(
-                f"{self.key}: tensor {name}, {ref.dtype} {ref.shape}, is kept beside {beside}; {seal.REMEDY}"
+                f"{self.key}: tensor {name}, {ref.dtype} {ref.shape}, is kept beside {beside}; {checksum.REMEDY}"
             )
         view = entry.get("view")
         lies = {key: view[key] for key in ("begin", "end", "code")} if view else {}
@@ -112,7 +112,7 @@ class Snapshot:
             beside = f"{self.folder} is kept beside {other.folder} with weights {wanted}"
             raise ValueError(f"{beside}, and that holds {found}: bring it back")
         if manifest.get("base"):
-            raise ValueError(f"{self.key} is kept beside {other.folder}, which is not whole; {seal.REMEDY}")
+            raise ValueError(f"{self.key} is kept beside {other.folder}, which is not whole; {checksum.REMEDY}")
         return other.refs()
 
 

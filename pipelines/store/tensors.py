@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipelines.store.document import is_count, parse_json
+from pipelines.store.json_object import is_count, parse_json
 from pipelines.store.names import LONGEST, has_control_characters, repr_short
 from pipelines.store.objects import Store
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pipelines.store.planes import BytePlanes
+    from pipelines.store.byteplanes import BytePlanes
 
 # By torch's names of the dtypes, so that torch need not be there.
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
@@ -72,7 +72,7 @@ class TensorRef:
         if self.code == HALF:
             return replace(self, code=None, dtype="BF16").entries(begin, end).float()
         from pipelines.store import codec
-        from pipelines.store.planes import NoCode
+        from pipelines.store.byteplanes import NoCode
 
         if begin == 0 and end == math.prod(self.shape):
             data = self._bytes(0, self.end - self.begin)  # in one request
@@ -91,7 +91,7 @@ class TensorRef:
 
     def _planes(self, read: "Callable[[int, int], bytes]") -> "BytePlanes":
         from pipelines.store import codec
-        from pipelines.store.planes import BytePlanes
+        from pipelines.store.byteplanes import BytePlanes
 
         width = 2 if self.code == codec.UPDATE else ITEMSIZE[self.dtype]
         return BytePlanes(read, self.end - self.begin, math.prod(self.shape), width)

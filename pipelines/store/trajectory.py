@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from opd_ops.recipe import differences
-from pipelines.store import seal
-from pipelines.store.document import JsonObject, is_count
+from pipelines.store import checksum
+from pipelines.store.json_object import JsonObject, is_count
 from pipelines.store.names import repr_short, require_name
 from pipelines.store.objects import Store
 from pipelines.store.payload import (
@@ -82,7 +82,7 @@ class Trajectory:
         """
         key = f"{self.prefix}/run.json"
         try:
-            self.store.create(key, _json(seal.add_checksum(facts | {"layout": RECORD})))
+            self.store.create(key, _json(checksum.add_checksum(facts | {"layout": RECORD})))
             return facts
         except FileExistsError:
             stored = self.run()
@@ -117,7 +117,7 @@ class Trajectory:
         key = f"{self.prefix}/run.json"
         found = _record(self.store.read(key), key).require(RUN)
         if "identity" in found:
-            found["identity"] = JsonObject(found["identity"], f"{key}: identity", seal.REMEDY)
+            found["identity"] = JsonObject(found["identity"], f"{key}: identity", checksum.REMEDY)
         return found
 
     def is_registered(self) -> bool:
@@ -211,7 +211,7 @@ class Trajectory:
             },
         } | payload.precision
         try:
-            self.store.create(snapshot.key, _json(seal.add_checksum(manifest)))
+            self.store.create(snapshot.key, _json(checksum.add_checksum(manifest)))
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
         for name, file in payload.files.items():
@@ -262,11 +262,11 @@ class Trajectory:
         except FileNotFoundError:
             return None
         if not all(map(is_count, (found.get("step", 0), *found.get("snapshots", [])))):
-            raise ValueError(f"{key} names what is no step; {seal.REMEDY}")
+            raise ValueError(f"{key} names what is no step; {checksum.REMEDY}")
         return found
 
     def finish(self, facts: dict[str, Any]) -> None:
-        self.store.write(f"{self.prefix}/end.json", _json(seal.add_checksum(facts | {"layout": RECORD})))
+        self.store.write(f"{self.prefix}/end.json", _json(checksum.add_checksum(facts | {"layout": RECORD})))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
@@ -296,7 +296,7 @@ class Trajectory:
         """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was, or it is not that."""
         folder = f"{self.prefix}/moments/step-{step:08d}"
         try:
-            facts, tensors = self._state(folder, seal.REMEDY)
+            facts, tensors = self._state(folder, checksum.REMEDY)
         except FileNotFoundError:
             raise ValueError(
                 f"{self.prefix} kept no optimizer state of step {step}: train it with "
@@ -309,11 +309,11 @@ class Trajectory:
         data = serialise(tensors)
         self.store.write(f"{folder}/state.safetensors", data)
         state = {"state": hashlib.sha256(data).hexdigest()}
-        self.store.write(f"{folder}/facts.json", _json(seal.add_checksum(facts | state)))
+        self.store.write(f"{folder}/facts.json", _json(checksum.add_checksum(facts | state)))
 
     def _state(self, folder: str, remedy: str) -> tuple[JsonObject, dict[str, "Tensor"]]:
         """Facts and tensors of a state. Errors: FileNotFoundError, ValueError where it is not what was written."""
-        facts = seal.remove_checksum(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
+        facts = checksum.remove_checksum(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
         key, said, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
         for begin in range(0, self.store.size(key) if said is not None else 0, PIECE):
             total.update(self.store.read(key, begin, begin + PIECE))
@@ -344,7 +344,7 @@ class Trajectory:
 
 def _record(data: bytes, key: str) -> JsonObject:
     """run.json or end.json. Errors: ValueError where it is not what was written, or of another layout."""
-    found = seal.remove_checksum(data, key)
+    found = checksum.remove_checksum(data, key)
     if (layout := found.pop("layout", RECORD)) != RECORD:
         raise ValueError(f"{key} has layout {repr_short(layout)}; this version reads layout {RECORD}: {NEWER}")
     return found

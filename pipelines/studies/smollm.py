@@ -12,7 +12,7 @@ their own update, and to 16 random ones (as in the tiny study). `--seed 0` alone
 from dataclasses import replace
 
 from opd_ops.recipe import AdamW, Evaluation, Horizon, Opd, Precision, Recipe, Rlvr, Rollout, Sft, Task, Weights
-from pipelines.studies.confining import confine_arm, continue_arm
+from pipelines.studies.confined_arms import confine_arm, continue_arm
 from pipelines.studies.study import Measurement, Study
 
 WEIGHTS = "models/smollm2-135m-instruct"

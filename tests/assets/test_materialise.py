@@ -189,7 +189,7 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "![a](htt
 def test_names_in_problems_are_text_that_the_ui_shows_as_it_is(store, ready, opd, monkeypatch):
     ready()
     monkeypatch.setattr(
-        "pipelines.store.proof.find_problems", lambda trajectory, step: list(HOSTILE) if step == 2 else []
+        "pipelines.store.integrity.find_problems", lambda trajectory, step: list(HOSTILE) if step == 2 else []
     )
     found = checks(opd())["snapshots_readable"].metadata["problems"]
     assert isinstance(found, dg.TextMetadataValue)

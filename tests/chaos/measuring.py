@@ -107,7 +107,7 @@ def _whole(store: Store, kind: str, root: str) -> dict[str, Any]:
 def _tables(store: Store, name: str) -> dict[str, Any]:
     """The rows of all tables of an import, the steps of its record, and what verifying it finds."""
     from pipelines import lake
-    from pipelines.keeping.audit import audit
+    from pipelines.maintenance.audit import audit
     from pipelines.runs.geometry import records
     from pipelines.studies.study import TABLES
 

@@ -149,7 +149,7 @@ def _case(name: str, planted: Any, contents: dict[str, bytes], right: Any, draw:
 def _require_own(error: Exception, names: str) -> None:
     """Errors: AssertionError for an error that is not this project's, takes several lines, or names no object."""
     kind, line = type(error), str(error)
-    own = kind.__module__ in ("builtins", "pipelines.store.checkpoints", "pipelines.store.planes")
+    own = kind.__module__ in ("builtins", "pipelines.store.checkpoints", "pipelines.store.byteplanes")
     assert own and not isinstance(error, UnicodeError | MemoryError), f"{kind.__module__}.{kind.__name__}: {line[:500]}"
     assert len(line.splitlines()) == 1 and "\x1b" not in line, f"several lines: {line!r}"
     assert 20 < len(line) < 5_000, f"{len(line)} characters: {line[:500]}"

@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import lake
-from pipelines.keeping import audit, others, snapshots
-from pipelines.keeping.exporting import restore_weights
-from pipelines.keeping.inventory import classify, parse_run
 from pipelines.lake.lake import find_damaged as damaged_table
 from pipelines.lake.lake import partition_key
+from pipelines.maintenance import audit, object_checks, snapshot_checks
+from pipelines.maintenance.exporting import restore_weights
+from pipelines.maintenance.inventory import classify, parse_run
 from pipelines.runs.external import imports
 from pipelines.runs.geometry import measuring, parts, records
 from pipelines.runs.trajectories import starts
-from pipelines.store import codec, seal
+from pipelines.store import checksum, codec
 from pipelines.store.bases import BaseCache
+from pipelines.store.byteplanes import BytePlanes, NoCode
 from pipelines.store.checkpoints import open_checkpoint
 from pipelines.store.matrices import matrices
 from pipelines.store.objects import Store
 from pipelines.store.pairing import pair
-from pipelines.store.planes import BytePlanes, NoCode
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.scores import ScoreCache, pack
 from pipelines.store.tensors import list_tensors, serialise
@@ -67,8 +67,8 @@ def sealed(data: bytes, draw: Draw) -> bytes:
     changed = said_otherwise(data, draw)
     try:
         found = json.loads(changed)
-        found.pop(seal.FIELD, None)
-        return (json.dumps(seal.add_checksum(found), indent=1, sort_keys=True) + "\n").encode()
+        found.pop(checksum.FIELD, None)
+        return (json.dumps(checksum.add_checksum(found), indent=1, sort_keys=True) + "\n").encode()
     except (ValueError, RecursionError, AttributeError):
         return changed
 
@@ -119,7 +119,7 @@ def _snapshot(store: Store) -> Any:
 def _checked(store: Store) -> Any:
     """What is computed from weights is checked first; a snapshot with findings is not read."""
     run = Trajectory(store, "tiny.opd", 0)
-    found = snapshots.check_snapshot(run.snapshot(7), 7, deep=True)
+    found = snapshot_checks.check_snapshot(run.snapshot(7), 7, deep=True)
     assert not any("\n" in str(one) for one in found), found
     return NOTHING if found else _snapshot(store)
 
@@ -238,7 +238,7 @@ def _plant_table(store: Store) -> None:
 def _table(store: Store) -> Any:
     item = classify(PARTITION)
     found = lake.read_partition(store, "training", recipe="tiny.opd", seed=0)
-    if others.check_object(store, item):
+    if object_checks.check_object(store, item):
         return NOTHING
     return found is not None and found.to_dicts()
 

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from pipelines import lake
-from pipelines.runs.aside import move_aside
+from pipelines.runs.set_aside import move_aside
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from tests.refusals.lines import LINES

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 from pipelines import cli
 from pipelines.runs.external import imports
-from pipelines.store import seal
+from pipelines.store import checksum
 from pipelines.store.objects import Store
 from pipelines.store.tensors import serialise
 from pipelines.studies.study import Measurement
-from tests.pipelines.keeping.planted import furnish
+from tests.pipelines.maintenance.planted import furnish
 
 Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 HIDDEN = ("OPD_STORE", "DAGSTER_HOME", "RAY_ADDRESS", "HF_HOME", "HF_HUB_CACHE", "AWS_ENDPOINT_URL")
@@ -164,9 +164,9 @@ def saying(sealed: bool = True, **fields: Any) -> Callable[[bytes], bytes]:
 
     def change(data: bytes) -> bytes:
         facts = json.loads(data)
-        facts.pop(seal.FIELD, None)
+        facts.pop(checksum.FIELD, None)
         facts = {name: value for name, value in (facts | fields).items() if value is not None}
-        return (json.dumps(seal.add_checksum(facts) if sealed else facts, indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(checksum.add_checksum(facts) if sealed else facts, indent=1, sort_keys=True) + "\n").encode()
 
     return change
 

@@ -20,7 +20,7 @@ from typing import Any
 from opd_ops.geometry import VERSION
 from opd_ops.roles import PROJECTIONS
 from pipelines.lake.lake import file_of, partition_key
-from pipelines.lake.vouching import SHA256
+from pipelines.lake.record_checks import SHA256
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.geometry import records
 from pipelines.runs.geometry.measuring import Progress, book_cpu, delete_unused_parts, largest_first, measure_tasks

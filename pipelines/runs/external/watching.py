@@ -7,8 +7,8 @@ headers say, but only their standing still shows that the writer is done.
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 
+from pipelines.store.checkpoint_series import Empty, open_trajectory
 from pipelines.store.checkpoints import Incomplete, open_checkpoint
-from pipelines.store.series import Empty, open_trajectory
 
 INTERVAL = 30.0  # seconds between polls
 FIRST = 2.0  # seconds between the first two polls, at most

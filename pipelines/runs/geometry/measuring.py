@@ -22,12 +22,12 @@ from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.cluster.fan import capacity, fan_out
 from pipelines.runs.geometry import estimates, records
-from pipelines.runs.geometry.fitting import fit_tasks, requested_memory, shrink_task
+from pipelines.runs.geometry.memory_limits import fit_tasks, requested_memory, shrink_task
 from pipelines.runs.geometry.splitting import split_tasks
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.runs.geometry.worker import Found, measure_matrix
-from pipelines.store import proof
-from pipelines.store.document import parse_object as facts_of
+from pipelines.store import integrity
+from pipelines.store.json_object import parse_object as facts_of
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
@@ -54,8 +54,10 @@ def measure_tasks(work: list[MatrixTask], *, serial: bool, progress: Progress = 
     of = sum(piece.cost for piece in pieces)
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
-    hash_files = None if serial else partial(fan_out, proof.hash_file, serial=False, done=lambda count: progress(0, of))
-    proving = proof.verify_files(proof.list_files(refs), hash_files)
+    hash_files = (
+        None if serial else partial(fan_out, integrity.hash_file, serial=False, done=lambda count: progress(0, of))
+    )
+    proving = integrity.verify_files(integrity.list_files(refs), hash_files)
     path = gemm_path(work)
     results = fan_out(
         measure_matrix,

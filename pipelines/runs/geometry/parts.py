@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runs.geometry.tasks import FIXED, MatrixTask, Pair, table_units
-from pipelines.store.document import is_count, parse_json
+from pipelines.store.json_object import is_count, parse_json
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read_header
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.lake.lake import partition_key
-from pipelines.lake.vouching import find_disagreement
+from pipelines.lake.record_checks import find_disagreement
 from pipelines.store.checkpoints import Checkpoint
-from pipelines.store.document import parse_object
 from pipelines.store.generations import NONE, Generations
+from pipelines.store.json_object import parse_object
 from pipelines.store.names import LONGEST, escape_text, repr_short
 from pipelines.store.objects import Store
 from pipelines.studies.study import Measurement

@@ -22,7 +22,7 @@ from torch import Tensor
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
 from opd_ops.training.subspace import Subspace, leading
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, list_tensors
 from pipelines.store.trajectory import Trajectory
@@ -70,10 +70,10 @@ def _source(
         return _given(basis.path, weights, rank, sides)
     trajectory = Trajectory(store, basis.recipe, seed if basis.seed is None else basis.seed)
     trajectory.require_steps(basis.step)
-    refs, digests = proof.verified_refs(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
+    refs, digests = integrity.verified_refs(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
     begin: dict[str, TensorRef] = {}
     if isinstance(basis, UpdateOf):
-        begin, digests = proof.verified_refs(trajectory, 0), digests | {"start": trajectory.digest(0)}
+        begin, digests = integrity.verified_refs(trajectory, 0), digests | {"start": trajectory.digest(0)}
 
     def vectors(name: str) -> dict[str, Tensor]:
         where = f"step {basis.step} of {trajectory.prefix}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from opd_ops.recipe import NormOf
 from opd_ops.roles import PROJECTIONS, role
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef, read
 from pipelines.store.trajectory import Trajectory
@@ -51,5 +51,5 @@ def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None 
     digests = {"start": trajectory.digest(0), "end": trajectory.digest(end["step"])}
     if known and digests.items() <= known.items():
         return known
-    weights = read(proof.verified_refs(trajectory, end["step"]))
-    return digests | {"norm": Reach(0.0, proof.verified_refs(trajectory, 0)).distance(weights)}
+    weights = read(integrity.verified_refs(trajectory, end["step"]))
+    return digests | {"norm": Reach(0.0, integrity.verified_refs(trajectory, 0)).distance(weights)}

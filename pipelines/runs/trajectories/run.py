@@ -71,10 +71,10 @@ class TrainingRun:
     ) -> None:
         import torch
 
-        from pipelines.runs import aside
+        from pipelines.runs import set_aside
         from pipelines.runs.trajectories import norms
         from pipelines.runs.trajectories.assembly import assemble
-        from pipelines.store import proof
+        from pipelines.store import integrity
 
         workers = recipe.resources.workers
         if workers != (1 if ranks is None else ranks.count):
@@ -90,8 +90,8 @@ class TrainingRun:
         self.recipe, self.seed = recipe, seed
         self.rollouts = Rollouts(store, self.trajectory.prefix)
         self.snapshots = _snapshots(recipe)
-        aside.settle(store, recipe.name, seed)
-        if line := aside.replace_start(self.trajectory, recipe):
+        set_aside.settle(store, recipe.name, seed)
+        if line := set_aside.replace_start(self.trajectory, recipe):
             tell(line)
         resumed = self.trajectory.load_resume()
         moved = self._moved(resumed)
@@ -103,7 +103,7 @@ class TrainingRun:
             except OtherInputs:
                 if self.trajectory.has_progress():
                     raise
-                tell(aside.make_way(store, recipe.name, seed))
+                tell(set_aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
                 made = prepare(phase, None, ranks)
         self.trainer, self.task, self.fingerprint = made.trainer, made.task, made.fingerprint
@@ -113,7 +113,9 @@ class TrainingRun:
         self._begin(resumed)
         if moved:
             self._save(self.trainer.step)  # what is made from here on is these workers'
-        self.reach = None if made.until is None else norms.Reach(made.until, proof.verified_refs(self.trajectory, 0))
+        self.reach = (
+            None if made.until is None else norms.Reach(made.until, integrity.verified_refs(self.trajectory, 0))
+        )
 
     def work(self, steps: int = CHUNK, *, settled: bool = True) -> Progress:
         """Advance by at most `steps` optimizer steps. settled: and return once their snapshots are committed."""

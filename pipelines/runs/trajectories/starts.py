@@ -13,10 +13,10 @@ from opd_ops import models
 from opd_ops.recipe import FinalOf, Fresh, SnapshotOf, Start, Task, Weights
 from opd_ops.tasks.registry import build
 from opd_ops.training.optimizer import Moments
-from pipelines.store import proof
+from pipelines.store import integrity
+from pipelines.store.checksum import REMEDY
 from pipelines.store.names import repr_short
 from pipelines.store.objects import Store, normalise
-from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import list_tensors, read
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.catalog import find_recipe, suggest_command
@@ -62,7 +62,7 @@ def load(store: Store, start: Start, seed: int, task: Task) -> Model:
             trajectory.require_steps(start.step)
             step, digest = start.step, trajectory.digest(start.step)
         config = models.configuration_from(trajectory.run()["model"])
-        weights = read(proof.verified_refs(trajectory, step))
+        weights = read(integrity.verified_refs(trajectory, step))
         return Model(config=config, weights=weights, folder=tokenizer_folder(store, start, seed), digest=digest)
     folder, digest = fetch(store, start.ref)
     config, weights = models.load_folder(folder)

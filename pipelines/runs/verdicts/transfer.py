@@ -18,7 +18,7 @@ from pipelines.lake.lake import partition_key
 from pipelines.runs.cluster.fan import fan_out
 from pipelines.runs.geometry import records
 from pipelines.runs.resources import memory
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.objects import Store
 from pipelines.store.tensors import read
 from pipelines.store.trajectory import Trajectory
@@ -131,7 +131,7 @@ def _serve_model(store: Store, recipe: Recipe, seed: int, step: int) -> Served:
 
     torch.set_num_threads(recipe.resources.threads)
     trajectory = Trajectory(store, recipe.name, seed)
-    weights = read(proof.verified_refs(trajectory, step))
+    weights = read(integrity.verified_refs(trajectory, step))
     model: Any = assemble(configuration_from(trajectory.run()["model"]), weights, DTYPES[recipe.precision.compute])
     folder = tokenizer_folder(store, FinalOf(recipe=recipe.name, seed=seed), seed)
     return Served(model=model.to("cuda" if recipe.resources.gpus else "cpu"), step=step, folder=folder)

@@ -15,7 +15,7 @@ its continuations have no gate, so they go a little further.
 """
 
 from opd_ops.recipe import Recipe
-from pipelines.studies.confining import change_constraint, confine_arm, continue_arm
+from pipelines.studies.confined_arms import change_constraint, confine_arm, continue_arm
 from pipelines.studies.tiny.core import STEPS, opd, rlvr, sft, sft_matched
 
 BEGIN = 20

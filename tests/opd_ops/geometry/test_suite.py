@@ -248,7 +248,7 @@ def test_what_f32_cannot_compute_is_computed_in_float64(monkeypatch):
     def fail(*_, **__):
         raise torch.linalg.LinAlgError("linalg.svd: did not converge\nmore")
 
-    monkeypatch.setattr(suite.leading, "rows_from_bases", fail)
+    monkeypatch.setattr(suite.subspace_rows, "rows_from_bases", fail)
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(520, 530, generator=generator)
     found = run(base, [(1, base + 1e-3 * torch.randn(520, 530, generator=generator))])
@@ -271,7 +271,7 @@ def test_what_is_the_machines_is_raised(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(suite.leading, "rows_from_factors", fail)
+    monkeypatch.setattr(suite.subspace_rows, "rows_from_factors", fail)
     with pytest.raises(type(error)):
         run(torch.eye(4), [(1, 2 * torch.eye(4))])
 

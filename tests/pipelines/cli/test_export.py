@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipelines.store.objects import Store, default_uri
-from tests.pipelines.keeping.planted import contents, furnish, plant
-from tests.pipelines.keeping.test_exporting import at, train
+from tests.pipelines.maintenance.planted import contents, furnish, plant
+from tests.pipelines.maintenance.test_exporting import at, train
 
 RUN = "runs/tiny.opd/seed-0"
 

@@ -261,16 +261,16 @@ def test_a_weight_that_is_not_finite_is_named_and_the_others_are_measured(measur
 
 def test_a_matrix_that_cannot_be_computed_ends_nothing(opd, unpublished, tmp_path, monkeypatch):
     """Whatever the engine raises for one matrix is its reason and a named problem; the other matrix has its rows."""
-    from opd_ops.geometry import leading
+    from opd_ops.geometry import subspace_rows
 
-    dense = leading.rows_from_factors
+    dense = subspace_rows.rows_from_factors
 
     def failing(base, *rest):
         if len(base.s) == 7:
             raise torch.linalg.LinAlgError("linalg.eigh: did not converge")
         return dense(base, *rest)
 
-    monkeypatch.setattr(leading, "rows_from_factors", failing)
+    monkeypatch.setattr(subspace_rows, "rows_from_factors", failing)
     other = Q.replace("q_proj", "k_proj")
     before, after = (
         save(tmp_path / f"odd-{step}", {**weights(step), other: weights(step)[Q][:7].clone()}) for step in (0, 5)

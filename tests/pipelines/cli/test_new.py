@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.ending import summarise_study
+from pipelines.cli.study_summary import summarise_study
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.trajectories.training import train
 from pipelines.runs.verdicts import comparing

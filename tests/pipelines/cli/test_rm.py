@@ -5,7 +5,7 @@ import pytest
 from pipelines import cli, lake
 from pipelines.cli import study as studies
 from pipelines.store.objects import Store
-from tests.pipelines.keeping.planted import facts, plant
+from tests.pipelines.maintenance.planted import facts, plant
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 
 from pipelines.cli.gc import parse_age
 from pipelines.cli.verify import sample_of
-from pipelines.keeping import sweeping
+from pipelines.maintenance import sweeping
 from pipelines.store.objects import Store, default_uri
-from tests.pipelines.keeping.planted import contents, furnish
+from tests.pipelines.maintenance.planted import contents, furnish
 
 RUN = "runs/tiny.opd/seed-0"
 LAST = f"{RUN}/step-00000007/master.safetensors"

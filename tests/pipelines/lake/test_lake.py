@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import lake
-from pipelines.keeping.audit import audit
 from pipelines.lake import TABLES
 from pipelines.lake.lake import DIGEST, GROUP, compact, encode_partition, file_of
+from pipelines.maintenance.audit import audit
 from pipelines.store.objects import Store
 
 

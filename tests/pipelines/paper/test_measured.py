@@ -17,7 +17,7 @@ from pipelines.paper import (
     table1,
     variants,
 )
-from pipelines.paper.trajectories import RUNS
+from pipelines.paper.curves import RUNS
 from pipelines.statistics import matrices
 from pipelines.statistics.samples import fill_tables
 

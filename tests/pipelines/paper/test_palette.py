@@ -7,8 +7,8 @@ import pytest
 
 from pipelines.paper import confinement, variants
 from pipelines.paper.arms import ARMS
+from pipelines.paper.curves import RUNS
 from pipelines.paper.palette import arm_style
-from pipelines.paper.trajectories import RUNS
 from pipelines.report.palette import COLORS, DASHES, SHAPES, arm_looks
 from pipelines.report.panels import GRID, INK, PAPER, QUIET
 from pipelines.studies.story import Arm, Story

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON
-from pipelines.report import words
+from pipelines.report import verdict_text
 from pipelines.report.captions import FIGURES
 from pipelines.report.page import render_page
 from pipelines.statistics.claims import COMPARED
@@ -118,8 +118,8 @@ def test_the_first_screen_has_the_result_a_table_a_picture_and_the_counts(text, 
     table = header.partition("<tbody>")[2].partition("</tbody>")[0]
     assert table.count("<tr>") == 5 and header.count('class="chart"') == 1
     assert len(re.findall(r'<td data-head="OPD">', table)) == 5 and "about 1 deg" in table
-    for name, count in words.count_statuses(decided).items():
-        assert f'href="#verdicts-{name}">{words.count_words(name, count)}</a>' in header
+    for name, count in verdict_text.count_statuses(decided).items():
+        assert f'href="#verdicts-{name}">{verdict_text.count_words(name, count)}</a>' in header
 
 
 def test_at_most_so_many_words_are_not_folded(every, outline, undrawn):
@@ -129,7 +129,7 @@ def test_at_most_so_many_words_are_not_folded(every, outline, undrawn):
 
 def test_every_verdict_is_there_under_its_status(text, tiny):
     for row in decide_all("tiny", tiny, STORY).iter_rows(named=True):
-        folded = re.search(rf'(?s)<span id="verdicts-{words.status_word(row)}">.*?</details>', text)
+        folded = re.search(rf'(?s)<span id="verdicts-{verdict_text.status_word(row)}">.*?</details>', text)
         assert folded is not None
         assert f'<th scope="row">{escape(row["claim"])}</th>' in folded[0]
 

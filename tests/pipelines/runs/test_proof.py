@@ -7,7 +7,7 @@ from opd_ops.recipe import FinalOf, SnapshotOf
 from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.trajectories import starts
-from pipelines.store import proof
+from pipelines.store import integrity
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.runs.conftest import CUTS, drifted, model
@@ -141,18 +141,18 @@ def test_what_is_mended_is_measured(run, recipe, taken):
 @pytest.fixture
 def hashed(monkeypatch):
     """Keys of the files that are hashed from now on."""
-    keys, hash_file = [], proof.hash_file
-    monkeypatch.setattr(proof, "hash_file", lambda file: (keys.append(file.key), hash_file(file))[1])
+    keys, hash_file = [], integrity.hash_file
+    monkeypatch.setattr(integrity, "hash_file", lambda file: (keys.append(file.key), hash_file(file))[1])
     return keys
 
 
 def test_a_file_is_hashed_once_and_again_where_it_was_written_again(run, recipe, hashed):
     measure_run(run.store, recipe, 0, CUTS, serial=True)
     assert sorted(hashed) == [payload(run, step) for step in BESIDE]
-    proof.verified_refs(run, 3)
+    integrity.verified_refs(run, 3)
     assert len(hashed) == len(BESIDE)
     run.store.write(payload(run, 0), run.store.read(payload(run, 0)))
-    proof.verified_refs(run, 3)
+    integrity.verified_refs(run, 3)
     assert hashed[len(BESIDE) :] == [payload(run, 0)]
 
 
@@ -160,12 +160,12 @@ def test_the_views_of_updates_are_proven_too(store, hashed):
     run = Trajectory(store, "mini.kept", 0)
     run.commit(0, {"w.weight": torch.ones(40, 24)}, None)
     run.commit(1, {"w.weight": torch.ones(40, 24) + 1e-3}, 0, "bf16-update")
-    proof.verified_refs(run, 1)
+    integrity.verified_refs(run, 1)
     folder = run.snapshot(1).folder
     assert sorted(hashed) == [payload(run, 0), f"{folder}/bf16.safetensors", payload(run, 1)]
     flipped(run, f"{folder}/bf16.safetensors")
     with pytest.raises(ValueError, match=r"bf16\.safetensors has SHA-256"):
-        proof.verified_refs(run, 1)
+        integrity.verified_refs(run, 1)
 
 
 def test_checkpoints_from_elsewhere_have_no_manifest(folders, store, hashed):
@@ -175,6 +175,6 @@ def test_checkpoints_from_elsewhere_have_no_manifest(folders, store, hashed):
 
 def test_seconds_of_hashing_are_told(run):
     refs = run.refs(0)
-    wall, cpu = proof.verify_files(proof.list_files(refs.values()))
+    wall, cpu = integrity.verify_files(integrity.list_files(refs.values()))
     assert 0 < wall < 10 and 0 <= cpu < 10
-    assert proof.verify_files([])[1] < 0.1
+    assert integrity.verify_files([])[1] < 0.1

@@ -12,7 +12,7 @@ import torch
 from opd_ops.geometry import base as engine
 from opd_ops.geometry.suite import Matrix, Settings
 from pipelines.store import bases
-from pipelines.store.bases import BaseCache, count_cache_bytes
+from pipelines.store.bases import BaseCache, count_cache_bytes, find_cached
 from tests.pipelines.store.conftest import draw
 
 KEY, NAME = "0123abcd" * 8, "factors-96"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines.store import codec
-from pipelines.store.planes import CHUNK, MAGIC, BytePlanes
+from pipelines.store.byteplanes import CHUNK, MAGIC, BytePlanes
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}

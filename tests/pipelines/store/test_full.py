@@ -7,12 +7,12 @@ import os
 import pytest
 
 from pipelines import lake
-from pipelines.keeping.audit import audit
-from pipelines.keeping.sweeping import list_deletable
+from pipelines.maintenance.audit import audit
+from pipelines.maintenance.sweeping import list_deletable
 from pipelines.store.objects import REMEDIES, ROOM, Store, Unwritable
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.disks import Disk, mounted, read_only
-from tests.pipelines.keeping.planted import contents, facts, plant, weights
+from tests.pipelines.maintenance.planted import contents, facts, plant, weights
 
 STEPS = (0, 1, 3)
 

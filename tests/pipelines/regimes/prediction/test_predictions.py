@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.prediction.predictions import NOISE, SHARES, prediction_rows
-from pipelines.regimes.prediction.words import describe_prediction
+from pipelines.regimes.prediction.text import describe_prediction
 
 ARMS = ("sft", "opd", "rlvr", "mix", "pg", "top")
 SIBLINGS = ARMS[1:]

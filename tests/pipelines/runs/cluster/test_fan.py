@@ -164,7 +164,7 @@ from pipelines.runs.geometry.measuring import measure_tasks
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from tests.pipelines.runs import mini
-from tests.pipelines.runs.geometry.test_fitting import nowhere
+from tests.pipelines.runs.geometry.test_memory_limits import nowhere
 
 folder = Path(sys.argv[1])
 logging.basicConfig(filename=folder / "said", format="%(message)s")

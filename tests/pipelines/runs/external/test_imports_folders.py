@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.runs.external.given import list_checkpoints
+from pipelines.runs.external.checkpoint_folder import list_checkpoints
 from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import tasks
 from pipelines.store.objects import Store

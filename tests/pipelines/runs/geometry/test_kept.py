@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipelines.keeping.audit import audit
-from pipelines.keeping.exporting import export
-from pipelines.keeping.inventory import Inventory
-from pipelines.keeping.moving import copy_run
-from pipelines.keeping.sweeping import DAY, list_deletable
+from pipelines.maintenance.audit import audit
+from pipelines.maintenance.copying import copy_run
+from pipelines.maintenance.exporting import export
+from pipelines.maintenance.inventory import Inventory
+from pipelines.maintenance.sweeping import DAY, list_deletable
 from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.trajectories.training import complete, train
 from pipelines.store.objects import Store

@@ -12,7 +12,7 @@ from pipelines.runs.geometry.tasks import UNIT
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES
 from tests.pipelines.runs.conftest import KEY, NULLS, Q, drifted, everything, objects, run, same, save
-from tests.pipelines.runs.geometry.test_fitting import nowhere
+from tests.pipelines.runs.geometry.test_memory_limits import nowhere
 
 
 @pytest.fixture

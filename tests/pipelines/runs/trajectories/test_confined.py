@@ -25,7 +25,7 @@ from opd_ops.roles import PROJECTIONS, role
 from pipelines import lake
 from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
 from pipelines.runs.trajectories.training import parents, train
-from pipelines.store import seal
+from pipelines.store import checksum
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -198,9 +198,9 @@ def test_a_started_run_keeps_the_norm_it_read(arm, seeded):
     store = seeded("pre", "teacher")
     TrainingRun(store, matched(arm), 0, {}).work(1)
     key = "runs/mini.opd/seed-0/run.json"
-    facts = seal.remove_checksum(store.read(key), key)
+    facts = checksum.remove_checksum(store.read(key), key)
     facts["inputs"]["until"]["norm"] *= 1 + 1e-15
-    store.write(key, json.dumps(seal.add_checksum(facts)).encode())
+    store.write(key, json.dumps(checksum.add_checksum(facts)).encode())
     assert TrainingRun(store, matched(arm), 0, {}).reach.norm == facts["inputs"]["until"]["norm"]
     facts["inputs"]["until"]["end"] = "0123"
     store.write(key, json.dumps(facts).encode())

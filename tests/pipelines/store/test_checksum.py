@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines.store.seal import FIELD, add_checksum, remove_checksum
+from pipelines.store.checksum import FIELD, add_checksum, remove_checksum
 
 FACTS = {"layout": 2, "files": {"a": {"size": 3}}, "rate": 1e-5, "name": "ö", "steps": [0, 1], "none": None, 3: (1, 2)}
 

@@ -23,10 +23,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.keeping.audit import list_objects
-from pipelines.keeping.inventory import Inventory, Item
-from pipelines.keeping.runs import FACTS, folders_of
-from pipelines.runs import aside
+from pipelines.maintenance.audit import list_objects
+from pipelines.maintenance.inventory import Inventory, Item
+from pipelines.maintenance.run_checks import FACTS, folders_of
+from pipelines.runs import set_aside
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -64,7 +64,7 @@ def list_deletable(
         _list_deletable(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
         for item in inventory.of("temporary")
     ]
-    moves = {(move.recipe, move.seed) for move in aside.stopped_moves(store)}
+    moves = {(move.recipe, move.seed) for move in set_aside.stopped_moves(store)}
     for (recipe, seed), items in inventory.runs().items():
         if (recipe, seed) in moves:
             continue

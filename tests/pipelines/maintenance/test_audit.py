@@ -12,19 +12,19 @@ import pytest
 import torch
 
 from opd_ops.teacher.scores import Scores
-from pipelines.keeping import snapshots
-from pipelines.keeping.audit import audit, draw_targets
-from pipelines.keeping.finding import KINDS
-from pipelines.keeping.inventory import classify
-from pipelines.keeping.others import check_object
+from pipelines.maintenance import snapshot_checks
+from pipelines.maintenance.audit import audit, draw_targets
+from pipelines.maintenance.finding import KINDS
+from pipelines.maintenance.inventory import classify
+from pipelines.maintenance.object_checks import check_object
 from pipelines.runs.trajectories.starts import folder_digest
+from pipelines.store.checksum import add_checksum
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.scores import ScoreCache, pack
-from pipelines.store.seal import add_checksum
 from pipelines.store.tensors import read_header, serialise
 from pipelines.store.trajectory import Trajectory
-from tests.pipelines.keeping.planted import STEPS, contents, facts, furnish, plant, weights
+from tests.pipelines.maintenance.planted import STEPS, contents, facts, furnish, plant, weights
 
 RUN, GOING = "runs/tiny.opd/seed-0", "runs/tiny.rlvr/seed-2"
 PINNED = ("run", "end", "manifest", "weights", "moments", "part", "base")
@@ -88,7 +88,7 @@ def test_no_bit_of_a_manifest_changes_unseen(furnished, n):
     data, rng = furnished.read(key), random.Random(n)
     for byte in range(len(data)):
         furnished.write(key, flip(data, 8 * byte + rng.randrange(8)))
-        assert snapshots.check_snapshot(Trajectory(furnished, "tiny.opd", 0).snapshot(n), n), byte
+        assert snapshot_checks.check_snapshot(Trajectory(furnished, "tiny.opd", 0).snapshot(n), n), byte
 
 
 def test_a_flipped_bit_is_found_in_whatever_is_pinned_and_named(furnished):
@@ -392,7 +392,7 @@ def test_an_object_that_goes_while_the_store_is_read_is_named(furnished, monkeyp
 
 
 def test_large_objects_are_read_in_pieces(furnished, monkeypatch):
-    monkeypatch.setattr(snapshots, "CHUNK", 100)
+    monkeypatch.setattr(snapshot_checks, "CHUNK", 100)
     assert found(furnished) == set()
     furnished.write(step(3), furnished.read(step(3))[:-1] + b"x")
     assert found(furnished) == {("damaged", step(3))}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from opd_ops.geometry import VERSION
 from pipelines import lake
-from pipelines.keeping.inventory import Inventory, classify, parse_run
+from pipelines.maintenance.inventory import Inventory, classify, parse_run
 from pipelines.store.bases import BaseCache
 from pipelines.store.names import require_name, stays_inside
 from pipelines.store.objects import Store

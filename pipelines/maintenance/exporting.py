@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import FinalOf
+from pipelines.store.checksum import REMEDY
 from pipelines.store.objects import Store
-from pipelines.store.seal import REMEDY
 from pipelines.store.tensors import read, sha256
 from pipelines.store.trajectory import Trajectory
 

@@ -15,14 +15,14 @@ import posixpath
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.keeping.finding import AGAIN, Finding, damaged
-from pipelines.keeping.inventory import Item
-from pipelines.keeping.runs import IMPORT
-from pipelines.keeping.snapshots import sha256
 from pipelines.lake.lake import REMEDY as TABLE
-from pipelines.store import seal
-from pipelines.store.document import parse_json
+from pipelines.maintenance.finding import AGAIN, Finding, damaged
+from pipelines.maintenance.inventory import Item
+from pipelines.maintenance.run_checks import IMPORT
+from pipelines.maintenance.snapshot_checks import sha256
+from pipelines.store import checksum
 from pipelines.store.generations import Generations
+from pipelines.store.json_object import parse_json
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.tensors import read_header
@@ -39,17 +39,17 @@ def check_object(store: Store, item: Item, heard: Heard = lambda count: None) ->
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
         found = f"is not read ({reason.removeprefix(f'{store.uri}/').removeprefix(item.key).strip(' :')})"
     heard(store.size(item.key))
-    return [damaged(item.key, found, REMEDIES.get(item.kind, seal.REMEDY))] if found else []
+    return [damaged(item.key, found, REMEDIES.get(item.kind, checksum.REMEDY))] if found else []
 
 
 def _state(store: Store, item: Item) -> str:
     """Of moments and resume states."""
     if item.name == "facts.json":
-        seal.remove_checksum(store.read(item.key), item.key)
+        checksum.remove_checksum(store.read(item.key), item.key)
         return ""
     read_header(store, item.key)
     facts = f"{posixpath.dirname(item.key)}/facts.json"
-    said = seal.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
+    said = checksum.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
     return "" if said in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
 
 
@@ -64,8 +64,8 @@ def _part(store: Store, item: Item) -> str:
 
 def _table(store: Store, item: Item) -> str:
     from pipelines.lake.lake import read_object
+    from pipelines.lake.record_checks import find_disagreement
     from pipelines.lake.schemas import TABLES
-    from pipelines.lake.vouching import find_disagreement
 
     _, name, *keys, _ = item.key.split("/")
     data = store.read(item.key)

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.lake.schemas import TABLES
 from pipelines.regimes.rows import regime_rows
-from pipelines.regimes.words import describe_verdict
+from pipelines.regimes.verdict_text import describe_verdict
 
 
 def test_rows_have_every_diagnostic_reference_and_budget_in_natural_units(judged, planted):

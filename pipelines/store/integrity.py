@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipelines.store import seal
+from pipelines.store import checksum
 from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
@@ -87,7 +87,7 @@ def hash_file(file: File) -> float:
     if (sha := total.hexdigest()) != file.sha256:
         raise ValueError(
             f"{file.key} has SHA-256 {sha[:12]}, and its manifest says {file.sha256[:12]}, so nothing is computed from "
-            f"it; {seal.REMEDY}"
+            f"it; {checksum.REMEDY}"
         )
     return time.process_time() - begun
 
@@ -96,4 +96,4 @@ def _version(file: File) -> str:
     try:
         return file.store.version(file.key)
     except FileNotFoundError:
-        raise ValueError(f"{file.key} is missing, and its manifest names it; {seal.REMEDY}") from None
+        raise ValueError(f"{file.key} is missing, and its manifest names it; {checksum.REMEDY}") from None

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.keeping.finding import Finding, damaged, missing
-from pipelines.store import seal, tensors
+from pipelines.maintenance.finding import Finding, damaged, missing
+from pipelines.store import checksum, tensors
 from pipelines.store.manifest import FIELDS, explain_malformed
 from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
@@ -42,7 +42,7 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
     """The manifest of a committed snapshot, by itself: its seal, its fields, its step."""
     key, data = snapshot.key, snapshot.store.read(snapshot.key)
     try:
-        manifest = seal.remove_checksum(data, key)
+        manifest = checksum.remove_checksum(data, key)
     except ValueError as error:
         return Read(None, (damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0]),))
     if (layout := manifest.get("layout")) not in FIELDS:
@@ -50,7 +50,7 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
         return Read(None, (Finding("layout", key, what, NEWER),))
     if wrong := explain_malformed(manifest):
         return Read(None, (damaged(key, wrong),))
-    if not seal.is_canonical(data):
+    if not checksum.is_canonical(data):
         return Read(manifest, (damaged(key, "is spaced otherwise than it was written"),))
     if manifest["step"] != step:
         return Read(None, (damaged(key, f"is that of step {manifest['step']}"),))

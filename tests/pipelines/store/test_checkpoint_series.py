@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipelines.store.checkpoint_series import open_trajectory
 from pipelines.store.checkpoints import open_checkpoint
-from pipelines.store.series import open_trajectory
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.store.conftest import llama, same, save
 

@@ -10,10 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from opd_ops import models
 from opd_ops.recipe import Architecture
-from pipelines.keeping.exporting import TOKENIZER, export
+from pipelines.maintenance.exporting import TOKENIZER, export
 from pipelines.store.tensors import serialise
 from pipelines.store.trajectory import Trajectory
-from tests.pipelines.keeping.planted import facts
+from tests.pipelines.maintenance.planted import facts
 
 SIZES = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 24}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from pipelines.store.document import JsonObject, parse_json, parse_object
+from pipelines.store.json_object import JsonObject, parse_json, parse_object
 
 FIELD = "sha256"
 APART = (FIELD, "provenance")

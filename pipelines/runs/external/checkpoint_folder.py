@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipelines.store.series import open_trajectory
+from pipelines.store.checkpoint_series import open_trajectory
 
 
 @dataclass(frozen=True)

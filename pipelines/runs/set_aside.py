@@ -17,7 +17,7 @@ from typing import Literal
 from opd_ops.recipe import Recipe
 from pipelines.lake.schemas import TABLES
 from pipelines.runs.identity import stored_as
-from pipelines.store.document import parse_json
+from pipelines.store.json_object import parse_json
 from pipelines.store.names import require_name
 from pipelines.store.objects import Listed, Store
 from pipelines.store.trajectory import Trajectory

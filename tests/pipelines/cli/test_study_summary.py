@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from pipelines import lake
-from pipelines.cli.ending import LINES, describe_page, summarise_study
+from pipelines.cli.study_summary import LINES, describe_page, summarise_study
 from pipelines.runs.verdicts import comparing
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import find_study

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from pipelines.keeping import sweeping
-from pipelines.keeping.audit import audit
-from pipelines.keeping.sweeping import DAY, keep_idle, list_deletable, read_store_clock, sweep
+from pipelines.maintenance import sweeping
+from pipelines.maintenance.audit import audit
+from pipelines.maintenance.sweeping import DAY, keep_idle, list_deletable, read_store_clock, sweep
 from pipelines.store.objects import Store
-from tests.pipelines.keeping.planted import contents, furnish, plant, weights
+from tests.pipelines.maintenance.planted import contents, furnish, plant, weights
 
 YEAR = 365 * DAY
 STEP = 9

@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.runs.cluster import room
 from pipelines.runs.external.imports import measure_import, plan_import
-from pipelines.runs.geometry import estimates, fitting, measuring, tasks
-from pipelines.runs.geometry.fitting import GRAIN, SMALLEST, fit_tasks, requested_memory, shrink_task
+from pipelines.runs.geometry import estimates, measuring, memory_limits, tasks
+from pipelines.runs.geometry.memory_limits import GRAIN, SMALLEST, fit_tasks, requested_memory, shrink_task
 from pipelines.runs.geometry.tasks import MatrixTask, Pair, Source
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
@@ -121,7 +121,7 @@ def test_what_was_measured_before_needs_nothing(folders, store, monkeypatch):
     with pytest.raises(ValueError, match="needs"):
         fit_tasks(work, 10)
     kept = [one for one in plan_import(store, folders["base"], given, CUTS, "y").work]
-    monkeypatch.setattr(fitting, "missing_units", lambda task, entries: {})
+    monkeypatch.setattr(memory_limits, "missing_units", lambda task, entries: {})
     assert fit_tasks(kept, 10) == kept
 
 
@@ -135,7 +135,7 @@ def test_a_measurement_without_room_is_refused_before_any_work(folders, store, m
 
 def test_smaller_blocks_give_the_same_rows(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "BLOCK", 200)
-    monkeypatch.setattr(fitting, "SMALLEST", 50)
+    monkeypatch.setattr(memory_limits, "SMALLEST", 50)
     whole, parts = (Store(f"file://{tmp_path}/{name}") for name in ("whole", "parts"))
     measure_import(plan_import(whole, folders["base"], [(1, folders["one"])], CUTS, "x"), serial=True)
     seen = []

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from pipelines.store.objects import Store
-from tests.pipelines.keeping.planted import furnish
+from tests.pipelines.maintenance.planted import furnish
 
 
 @pytest.fixture

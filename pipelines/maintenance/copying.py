@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opd_ops.recipe import differences
-from pipelines.keeping import others, snapshots
-from pipelines.keeping.audit import list_objects
-from pipelines.keeping.finding import Finding
-from pipelines.keeping.inventory import Inventory, Item, classify
-from pipelines.keeping.runs import FACTS, IMPORT, import_key, recorded_tables
-from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
-from pipelines.store import seal
-from pipelines.store.document import parse_json
+from pipelines.maintenance import object_checks, snapshot_checks
+from pipelines.maintenance.audit import list_objects
+from pipelines.maintenance.finding import Finding
+from pipelines.maintenance.inventory import Inventory, Item, classify
+from pipelines.maintenance.run_checks import FACTS, IMPORT, import_key, recorded_tables
+from pipelines.maintenance.snapshot_checks import Read
+from pipelines.store import checksum
 from pipelines.store.generations import newest
+from pipelines.store.json_object import parse_json
 from pipelines.store.names import repr_short, require_name, stays_inside
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import digest
@@ -74,7 +74,7 @@ def copy_run(
     here, there = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
     _require_head(here, there, inventory)
     manifests = {item.step or 0: item for item in inventory.of("manifest")}
-    reads = {step: snapshots.read_manifest(here.snapshot(step), step) for step in manifests}
+    reads = {step: snapshot_checks.read_manifest(here.snapshot(step), step) for step in manifests}
     _require_whole(here, reads)
     _require_same_weights(here, there, reads)
     target.require_writable()
@@ -96,12 +96,12 @@ def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> 
         raise ValueError(
             f"{here.store.uri}/{here.prefix} holds no run.json, so nothing says what it is; see opd verify"
         )
-    said = _identity(seal.remove_checksum(here.store.read(key), f"{here.store.uri}/{key}"), key)
+    said = _identity(checksum.remove_checksum(here.store.read(key), f"{here.store.uri}/{key}"), key)
     place = _place_of(there.store, classify(key))
     if not there.store.exists(place):
         return
     try:
-        stored = _identity(seal.remove_checksum(there.store.read(place), place), key)
+        stored = _identity(checksum.remove_checksum(there.store.read(place), place), key)
     except ValueError:
         return  # damaged there, and replaced
     if changed := differences(stored, said):
@@ -130,7 +130,7 @@ def _require_whole(here: Trajectory, reads: Mapping[int, Read]) -> None:
     for step, read in reads.items():
         found: list[Finding] = list(read.findings)
         if read.manifest is not None:
-            found += snapshots.check_relations(here.snapshot(step), read.manifest, reads)
+            found += snapshot_checks.check_relations(here.snapshot(step), read.manifest, reads)
         if found:
             raise ValueError(f"{here.store.uri}: {found[0].key} {found[0].what}; nothing was copied, see opd verify")
 
@@ -138,7 +138,7 @@ def _require_whole(here: Trajectory, reads: Mapping[int, Read]) -> None:
 def _require_same_weights(here: Trajectory, there: Trajectory, reads: Mapping[int, Read]) -> None:
     """Errors: ValueError naming the step at which the target holds other weights."""
     for step in there.steps():
-        ours, theirs = reads.get(step), snapshots.read_manifest(there.snapshot(step), step).manifest
+        ours, theirs = reads.get(step), snapshot_checks.read_manifest(there.snapshot(step), step).manifest
         if ours is None or ours.manifest is None or theirs is None:
             continue
         if digest(theirs) != digest(ours.manifest):
@@ -199,7 +199,7 @@ def _expected_sha256(here: Trajectory, item: Item, reads: Mapping[int, Read]) ->
 def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, moved: Moved) -> None:
     """Bring one object over. Errors: ValueError where it leaves or arrives as something else."""
     key, place = item.key, _place_of(target, item)
-    before = snapshots.sha256(target, place)[1] if target.exists(place) else None
+    before = snapshot_checks.sha256(target, place)[1] if target.exists(place) else None
     if pinned and before == pinned:
         moved.there.append(key)
         return
@@ -225,7 +225,7 @@ def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, m
         else:
             with suppress(FileExistsError):  # a racing copy of the same run
                 target.create(place, data)
-        if snapshots.sha256(target, place)[1] != sha:
+        if snapshot_checks.sha256(target, place)[1] != sha:
             raise ValueError(f"{target.uri}/{place} did not arrive as it was sent; the same command goes on")
         moved.copied.append(key)
         moved.nbytes += len(data)
@@ -235,12 +235,12 @@ def _is_intact(store: Store, item: Item) -> bool:
     """Whether an object is what was written there, by what pins it."""
     if item.kind == "manifest":
         snapshot = Trajectory(store, *(item.run or ("", 0))).snapshot(item.step or 0)
-        return not snapshots.read_manifest(snapshot, item.step or 0).findings
-    if item.kind in others.KINDS:
-        return not others.check_object(store, item)
+        return not snapshot_checks.read_manifest(snapshot, item.step or 0).findings
+    if item.kind in object_checks.KINDS:
+        return not object_checks.check_object(store, item)
     if item.kind in ("run", "end", "record"):
         try:
-            seal.remove_checksum(store.read(item.key), item.key)
+            checksum.remove_checksum(store.read(item.key), item.key)
         except ValueError:
             return False
     return True

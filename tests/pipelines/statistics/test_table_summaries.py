@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from pipelines.statistics.computed import describe_tables
+from pipelines.statistics.table_summaries import describe_tables
 from tests.pipelines.planted import STORY
 
 

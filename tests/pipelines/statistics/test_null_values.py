@@ -3,13 +3,13 @@
 import polars as pl
 import pytest
 
-from pipelines.statistics import beside
+from pipelines.statistics import null_values
 from pipelines.statistics.series import pool_seeds
 from tests.pipelines.planted import STORY
 
 
 def both(study, name, table):
-    return getattr(beside, name)(study[table], study["nulls"], STORY.core)
+    return getattr(null_values, name)(study[table], study["nulls"], STORY.core)
 
 
 def test_the_null_is_the_one_that_never_turns_in_bf16(tiny):
@@ -35,25 +35,25 @@ def test_the_last_step_is_not_compared_with_itself(tiny):
 
 
 def test_the_sentence_has_both_numbers_of_every_arm(tiny, smollm):
-    told = beside.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 5, 100)
+    told = null_values.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 5, 100)
     assert told is not None
     assert "At 5 % and 100 % of the run it shows SFT 7.45 and 5.40 (measured 3.20 and 5.40); OPD 5.80 and" in told
     assert "sft-matched" in told
-    other = beside.describe_null(both(smollm, "locking", "locking"), STORY, 10, 25)
+    other = null_values.describe_null(both(smollm, "locking", "locking"), STORY, 10, 25)
     assert other is not None and "At 10 % and 25 %" in other and "sft-matched" not in other
 
 
 def test_every_run_is_read_at_its_own_nearest_snapshot(tiny):
     moved = pl.when(pl.col("step") == 10, pl.col("seed") == 1).then(14).otherwise(pl.col("step")).cast(pl.Int64)
     moving = {name: tiny[name].with_columns(step=moved) for name in ("nulls", "update_norm")}
-    whole = beside.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 10, 100)
-    assert beside.describe_null(both({**tiny, **moving}, "stable_rank", "update_norm"), STORY, 10, 100) == whole
-    assert beside.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 60, 100) is None
+    whole = null_values.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 10, 100)
+    assert null_values.describe_null(both({**tiny, **moving}, "stable_rank", "update_norm"), STORY, 10, 100) == whole
+    assert null_values.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 60, 100) is None
 
 
 def test_an_arm_without_both_shares_is_not_told(tiny):
     late = tiny["nulls"].filter((pl.col("recipe") != "tiny.sft") | (pl.col("step") > 50))
-    told = beside.describe_null(both({**tiny, "nulls": late}, "stable_rank", "update_norm"), STORY, 5, 100)
+    told = null_values.describe_null(both({**tiny, "nulls": late}, "stable_rank", "update_norm"), STORY, 5, 100)
     assert told is not None and "SFT" not in told and "OPD 5.80 and 4.20" in told
 
 
@@ -61,4 +61,4 @@ def test_an_arm_without_both_shares_is_not_told(tiny):
 def test_without_a_null_nothing_is_said(tiny, name, table):
     found = both({**tiny, "nulls": tiny["nulls"].head(0)}, name, table)
     assert found.null.is_empty() and not found.measured.is_empty()
-    assert beside.describe_null(found, STORY, 5, 100) is None
+    assert null_values.describe_null(found, STORY, 5, 100) is None

@@ -11,13 +11,13 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipelines.keeping import others, snapshots
-from pipelines.keeping.finding import Finding, damaged, foreign, missing, orphan
-from pipelines.keeping.inventory import Inventory, Item, Run, classify
-from pipelines.keeping.runs import Examined, check_agreement, check_start, recorded_start
 from pipelines.lake.lake import partition_key
 from pipelines.lake.schemas import TABLES
-from pipelines.runs import aside
+from pipelines.maintenance import object_checks, snapshot_checks
+from pipelines.maintenance.finding import Finding, damaged, foreign, missing, orphan
+from pipelines.maintenance.inventory import Inventory, Item, Run, classify
+from pipelines.maintenance.run_checks import Examined, check_agreement, check_start, recorded_start
+from pipelines.runs import set_aside
 from pipelines.store.objects import Listed, Store
 from pipelines.store.snapshot import Snapshot
 from pipelines.store.trajectory import Trajectory
@@ -51,7 +51,7 @@ def audit(
     sample: how many objects to read again (snapshots and all else that is hashed), or which share below 1; None is all.
     deep: weights are decoded, too. Errors: ValueError for a run that is not there.
     """
-    moves = {(move.recipe, move.seed): move for move in aside.stopped_moves(store)}
+    moves = {(move.recipe, move.seed): move for move in set_aside.stopped_moves(store)}
     inventory = list_objects(store, None if runs is None else [run for run in runs if run not in moves])
     found = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
     found += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
@@ -79,7 +79,7 @@ def audit(
                 hashed += 1
                 found += _weights(store, target, keys, examined, heard, deep=deep)
             else:
-                found += others.check_object(store, classify(target), heard)
+                found += object_checks.check_object(store, classify(target), heard)
         except FileNotFoundError:
             found.append(missing(target, "was there when the store was listed"))
     if sample is None:
@@ -132,14 +132,14 @@ def _unexplained(item: Item) -> Finding:
     return foreign(item.key, "is no object of this project")
 
 
-def _stopped(move: aside.Aside) -> Finding:
+def _stopped(move: set_aside.Aside) -> Finding:
     remedy = f"`opd rm {move.name}` finishes it, `opd rm {move.name} --undo` takes it back"
     return Finding("orphan", move.prefix, f"holds a part of {move.name}: its move was stopped", remedy)
 
 
 def _targets(inventory: Inventory, examined: Mapping[Run, Examined]) -> dict[str, list[str]]:
     """What can be read again and hashed: keys by the object that a sample draws, a manifest for a snapshot's files."""
-    found = {item.key: [item.key] for item in inventory.of(*others.KINDS)}
+    found = {item.key: [item.key] for item in inventory.of(*object_checks.KINDS)}
     for one in examined.values():
         files = {}
         for item in one.items:
@@ -169,8 +169,10 @@ def _weights(
     assert manifest is not None
     beside = one.reads.get((manifest.get("base") or {}).get("step", step))
     fits = beside is not None and beside.manifest is not None
-    deep = deep and fits and not snapshots.check_relations(snapshot, manifest, one.reads)
-    return snapshots.check_contents(snapshot, manifest, [posixpath.basename(key) for key in keys], heard, deep=deep)
+    deep = deep and fits and not snapshot_checks.check_relations(snapshot, manifest, one.reads)
+    return snapshot_checks.check_contents(
+        snapshot, manifest, [posixpath.basename(key) for key in keys], heard, deep=deep
+    )
 
 
 def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]) -> list[Finding]:
@@ -182,7 +184,7 @@ def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]
         ref = start.get("ref")
         if start.get("kind") != "weights" or not isinstance(ref, str) or ref not in models:
             continue
-        digests[ref] = digests.get(ref) or others.digest_of_model(store, ref)
+        digests[ref] = digests.get(ref) or object_checks.digest_of_model(store, ref)
         if digests[ref] != said:
             what = f"has digest {digests[ref][:12]}, and {one.run[0]} seed {one.run[1]} began from {str(said)[:12]}"
             found.append(damaged(ref, what))

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.keeping.audit import audit
-from pipelines.keeping.inventory import classify
-from pipelines.keeping.sweeping import DAY, list_deletable, sweep
+from pipelines.maintenance.audit import audit
+from pipelines.maintenance.inventory import classify
+from pipelines.maintenance.sweeping import DAY, list_deletable, sweep
 from pipelines.store.objects import Listed, Store
 from pipelines.store.tensors import serialise
 from pipelines.store.trajectory import Trajectory
-from tests.pipelines.keeping.planted import contents, furnish
+from tests.pipelines.maintenance.planted import contents, furnish
 
 RUN, GOING = "runs/tiny.opd/seed-0", "runs/tiny.rlvr/seed-2"
 LATER = 2 * DAY

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from pipelines import lake
-from pipelines.keeping import moving
-from pipelines.keeping.audit import audit
-from pipelines.keeping.moving import copy_run
+from pipelines.maintenance import copying
+from pipelines.maintenance.audit import audit
+from pipelines.maintenance.copying import copy_run
+from pipelines.store.checksum import add_checksum
 from pipelines.store.objects import Listed, Store
-from pipelines.store.seal import add_checksum
 from pipelines.store.trajectory import Trajectory
-from tests.pipelines.keeping.planted import NAME, STEPS, contents, facts, furnish, plant, weights
+from tests.pipelines.maintenance.planted import NAME, STEPS, contents, facts, furnish, plant, weights
 
 RUN = "runs/tiny.opd/seed-0"
 
@@ -221,13 +221,13 @@ def test_a_manifest_of_a_foreign_store_cannot_name_files_elsewhere(furnished, ta
 
 
 def test_a_resume_state_that_goes_while_it_is_copied_is_left(furnished, target, monkeypatch):
-    place = moving._copy_object
+    place = copying._copy_object
 
     def placed(source, *rest):
         source.remove("runs/tiny.rlvr/seed-2/resume")
         place(source, *rest)
 
-    monkeypatch.setattr(moving, "_copy_object", placed)
+    monkeypatch.setattr(copying, "_copy_object", placed)
     moved = copy_run(furnished, target, "tiny.rlvr", 2)
     assert len(moved.left) == 2 and audit(target).findings == ()
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.keeping import snapshots
-from pipelines.keeping.finding import Finding, damaged, foreign, missing, orphan
-from pipelines.keeping.inventory import Inventory, Item, Run
-from pipelines.keeping.snapshots import Read
 from pipelines.lake.lake import partition_key
-from pipelines.store import seal
-from pipelines.store.document import is_count, parse_json
+from pipelines.maintenance import snapshot_checks
+from pipelines.maintenance.finding import Finding, damaged, foreign, missing, orphan
+from pipelines.maintenance.inventory import Inventory, Item, Run
+from pipelines.maintenance.snapshot_checks import Read
+from pipelines.store import checksum
 from pipelines.store.generations import newest
+from pipelines.store.json_object import is_count, parse_json
 from pipelines.store.names import repr_short
 from pipelines.store.objects import Store
 from pipelines.store.snapshot import NEWER, digest
@@ -55,11 +55,11 @@ def check_agreement(store: Store, one: Examined, inventory: Inventory) -> list[F
         by_kind.setdefault(item.kind, []).append(item)
     for item in by_kind.get("manifest", []):
         assert item.step is not None
-        one.reads[item.step] = read = snapshots.read_manifest(trajectory.snapshot(item.step), item.step)
+        one.reads[item.step] = read = snapshot_checks.read_manifest(trajectory.snapshot(item.step), item.step)
         found += read.findings
     for step, read in one.reads.items():
         if read.manifest:
-            found += snapshots.check_relations(trajectory.snapshot(step), read.manifest, one.reads)
+            found += snapshot_checks.check_relations(trajectory.snapshot(step), read.manifest, one.reads)
     own = [item for item in one.items if item.kind != "table"]
     if "run" in by_kind:
         one.facts, said = _facts(store, by_kind["run"][0].key)
@@ -75,17 +75,17 @@ def check_agreement(store: Store, one: Examined, inventory: Inventory) -> list[F
 def _facts(store: Store, key: str) -> tuple[dict[str, Any] | None, list[Finding]]:
     data = store.read(key)
     try:
-        found = seal.remove_checksum(data, key)
+        found = checksum.remove_checksum(data, key)
     except ValueError as error:
         return None, [damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0])]
     record = posixpath.basename(key) in ("run.json", "end.json")
     if record and (layout := found.get("layout", RECORD)) != RECORD:
         what = f"has layout {repr_short(layout)}, and this version reads {RECORD}"
         return None, [Finding("layout", key, what, NEWER)]
-    if not seal.is_canonical(data):
+    if not checksum.is_canonical(data):
         return found, [damaged(key, "is spaced otherwise than it was written")]
     identity = found.get("identity")
-    if seal.FIELD not in parse_json(data) and isinstance(identity, dict):  # the fingerprint pins half of it
+    if checksum.FIELD not in parse_json(data) and isinstance(identity, dict):  # the fingerprint pins half of it
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         if hashlib.sha256(text.encode()).hexdigest() != found.get("fingerprint"):
             return None, [damaged(key, "has another fingerprint than its identity")]
