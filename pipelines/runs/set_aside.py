@@ -3,7 +3,7 @@
     removed/<recipe>/seed-<n>/<number>/<key>       an object of the run, under the key that it had
     removed/<recipe>/seed-<n>/<number>/moved.json  exists if and only if the whole run lies there, or is being deleted
 
-With run.json the run goes: a process that trains it ends at its next write (`Trajectory.owned`), and what it wrote in
+With run.json the run goes: a process that trains it ends at its next write (`Trajectory.require_owner`), and what it wrote in
 the meantime is moved, too. A move that was stopped is finished by the next one, and by the next start of the run; a
 return that was stopped, by the same call, or undone by the next start.
 """

@@ -131,7 +131,7 @@ class Store:
         _require_no_credentials(self.uri)
 
     @cached_property
-    def _open_filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
             # By its protocol alone: fsspec would open an address with :: in it as a chain of file systems.
             fs = fsspec.filesystem(self.uri.partition("://")[0], **(S3 if self._s3 else {}))
@@ -152,7 +152,7 @@ class Store:
 
     @property
     def local(self) -> bool:
-        return isinstance(self._open_filesystem[0], LocalFileSystem)
+        return isinstance(self._filesystem[0], LocalFileSystem)
 
     @property
     def _s3(self) -> bool:
@@ -166,7 +166,7 @@ class Store:
             )
         if has_control_characters(key):
             raise ValueError(f"object name {repr_short(key)} has control characters, which no name in a store has")
-        return posixpath.join(self._open_filesystem[1], key)
+        return posixpath.join(self._filesystem[1], key)
 
     def location(self, key: str) -> str:
         """A key as a person opens it: a path on files, a URI elsewhere."""
@@ -186,7 +186,7 @@ class Store:
             elif self._s3:
                 self._put(path, data)
             else:
-                self._open_filesystem[0].pipe_file(path, data)
+                self._filesystem[0].pipe_file(path, data)
 
     def create(self, key: str, *parts: bytes | memoryview) -> None:
         """Put a whole object, of these parts, whose name must be new.
@@ -207,7 +207,7 @@ class Store:
             elif self._s3:
                 self._put(path, b"".join(parts), create=True)
             else:
-                self._open_filesystem[0].pipe_file(path, b"".join(parts), mode="create")
+                self._filesystem[0].pipe_file(path, b"".join(parts), mode="create")
 
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
         """An object as it was at one moment, or its bytes begin..end, fewer where it is shorter.
@@ -221,17 +221,17 @@ class Store:
     def size(self, key: str) -> int:
         path = self.path(key)
         with self._name_object_in_errors(key):
-            return int(self._open_filesystem[0].size(path))  # type: ignore[arg-type]
+            return int(self._filesystem[0].size(path))  # type: ignore[arg-type]
 
     def stat(self, key: str) -> "Listed":
         """What a listing would show of an object. Errors: FileNotFoundError."""
         path = self.path(key)
         with self._name_object_in_errors(key):
-            return Listed.of(self._open_filesystem[0].info(path))
+            return Listed.of(self._filesystem[0].info(path))
 
     def version(self, key: str) -> str:
         """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
-        fs, path = self._open_filesystem[0], self.path(key)
+        fs, path = self._filesystem[0], self.path(key)
         with self._name_object_in_errors(key):
             if self.local:
                 return str(os.stat(path).st_mtime_ns)
@@ -240,7 +240,7 @@ class Store:
     def exists(self, key: str) -> bool:
         path = self.path(key)
         with self._name_object_in_errors(key):
-            return bool(self._open_filesystem[0].exists(path))
+            return bool(self._filesystem[0].exists(path))
 
     def store_exists(self) -> bool:
         """Whether the store exists: its folder, or an object under its prefix."""
@@ -254,7 +254,7 @@ class Store:
 
     def list_objects(self, prefix: str) -> dict[str, "Listed"]:
         """What `find` finds, with the size of each object and when it was written, from listings alone."""
-        fs, root = self._open_filesystem
+        fs, root = self._filesystem
         path = self.path(prefix)
         with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
@@ -264,7 +264,7 @@ class Store:
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when it does not exist."""
-        fs = self._open_filesystem[0]
+        fs = self._filesystem[0]
         folder = self.path(prefix).rstrip("/")
         with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
@@ -277,7 +277,7 @@ class Store:
 
     def remove(self, prefix: str) -> None:
         """Delete everything under a prefix."""
-        fs, path = self._open_filesystem[0], self.path(prefix)
+        fs, path = self._filesystem[0], self.path(prefix)
         with self._name_object_in_errors(prefix):
             if self.local:
                 if fs.exists(path):
@@ -299,13 +299,13 @@ class Store:
         before, after = self.path(source), self.path(target)
         with self._name_object_in_errors(source):
             if not self.local:
-                self._open_filesystem[0].cp_file(before, after)
+                self._filesystem[0].cp_file(before, after)
             else:
                 Path(after).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(before, after)
                 with contextlib.suppress(OSError):  # until a folder is not empty
                     for folder in Path(before).parents:
-                        if folder == Path(self._open_filesystem[1]):
+                        if folder == Path(self._filesystem[1]):
                             break
                         folder.rmdir()
         if self._s3:  # and the folders that SeaweedFS would go on listing, where they are empty
@@ -326,7 +326,7 @@ class Store:
     @contextlib.contextmanager
     def _name_object_in_errors(self, key: str) -> Iterator[None]:
         """What is refused names the object in one line; who asks the memory is alone."""
-        alone = _MEMORY if isinstance(self._open_filesystem[0], MemoryFileSystem) else contextlib.nullcontext()
+        alone = _MEMORY if isinstance(self._filesystem[0], MemoryFileSystem) else contextlib.nullcontext()
         try:
             with alone:
                 yield
@@ -354,7 +354,7 @@ class Store:
         return kind(f"{name}: {_reason(error)}")
 
     def _put(self, path: str, data: bytes, create: bool = False) -> None:
-        fs, mark = self._open_filesystem[0], uuid.uuid4().hex
+        fs, mark = self._filesystem[0], uuid.uuid4().hex
         how = {"mode": "create"} if create else {}
         try:
             fs.pipe_file(path, data, chunksize=PART, Metadata={MARK: mark}, **how)
@@ -375,7 +375,7 @@ class Store:
         """The mark of the object that is there, empty where it has none; None where no object is, or nobody answers."""
         bucket, _, name = path.partition("/")
         try:
-            answer = self._open_filesystem[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
+            answer = self._filesystem[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
         except Exception as error:
             if not _is_backend_error(error):
                 raise
@@ -385,7 +385,7 @@ class Store:
     def _fetch(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
         """From S3, in one request, since the parts of several may be of several writes."""
         if begin is not None and begin == end:  # S3 has no empty range, and would send everything
-            self._open_filesystem[0].size(path)
+            self._filesystem[0].size(path)
             return b""
         for left in reversed(range(READS)):
             try:
@@ -399,10 +399,10 @@ class Store:
 
     def _cat(self, path: str, begin: int | None, end: int | None, **how: int) -> bytes:
         # Keywords, because s3fs takes another argument in the third position.
-        return bytes(self._open_filesystem[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
+        return bytes(self._filesystem[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
 
     def _find(self, path: str) -> "list[str]":
-        fs, root = self._open_filesystem
+        fs, root = self._filesystem
         if self.local:  # fsspec would ask the kernel for the facts of every file
             walked = os.walk(path, followlinks=True)
             files = [os.path.join(folder, name) for folder, _, names in walked for name in names]
@@ -419,7 +419,7 @@ class Store:
         for part in (names, sorted(folders, key=lambda folder: -folder.count("/"))):
             for first in range(0, len(part), DELETED):
                 wanted = {"Objects": [{"Key": name} for name in part[first : first + DELETED]], "Quiet": True}
-                answer = self._open_filesystem[0].call_s3("delete_objects", Bucket=bucket, Delete=wanted)  # type: ignore[attr-defined]
+                answer = self._filesystem[0].call_s3("delete_objects", Bucket=bucket, Delete=wanted)  # type: ignore[attr-defined]
                 if errors := answer.get("Errors"):
                     raise OSError(f"{errors[0]['Key']} was not deleted: {errors[0].get('Message', errors[0]['Code'])}")
 

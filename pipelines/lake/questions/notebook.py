@@ -25,7 +25,7 @@ def _():
 
 @app.cell
 def _(Store, mo, pl, scan, store):
-    _there = Store(store).there()
+    _there = Store(store).store_exists()
     arms = (
         scan("update_support", store).select(pl.col("recipe").unique()).collect()["recipe"].sort().to_list()
         if _there

@@ -63,10 +63,10 @@ def test_it_arrives_on_every_kind_of_store(any_store, memory):
 
 def test_a_second_copy_does_nothing(furnished, target):
     copy_run(furnished, target, NAME, 0)
-    before = target.listing("")
+    before = target.list_objects("")
     moved = copy_run(furnished, target, NAME, 0)
     assert (moved.copied, moved.kept) == ([], []) and sorted(moved.there) == sorted(of_run(furnished))
-    assert target.listing("") == before
+    assert target.list_objects("") == before
 
 
 def test_a_run_that_is_being_trained_takes_its_resume_state_along(furnished, target):

@@ -111,10 +111,10 @@ def test_a_listing_tells_size_and_age_on_every_store(any_store):
     before = time.time()
     any_store.write("runs/a", b"123")
     any_store.write("b", b"")
-    found = any_store.listing("")
+    found = any_store.list_objects("")
     assert {key: listed.size for key, listed in found.items()} == {"b": 0, "runs/a": 3}
     assert all(abs(listed.modified - before) < 60 for listed in found.values())
-    assert list(any_store.listing("runs")) == ["runs/a"] and any_store.listing("none") == {}
+    assert list(any_store.list_objects("runs")) == ["runs/a"] and any_store.listing("none") == {}
 
 
 def test_a_run_is_named_by_recipe_and_seed():

@@ -200,7 +200,7 @@ def test_a_run_that_is_being_trained_is_not_torn(arm, store, monkeypatch, moment
         write = getattr(Trajectory, name)
 
         def interrupted(self, *rest):
-            if self.registered():
+            if self.is_registered():
                 set_aside.move_aside(store, recipe.name, 0)
             return write(self, *rest)
 

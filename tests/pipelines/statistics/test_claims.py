@@ -186,7 +186,7 @@ def test_references_are_the_core_arms_that_are_no_control():
     ],
 )
 def test_a_story_that_does_not_fit_its_study_is_one_line(story, fault):
-    lines = list(story.faults(["a", "b"], ["a", "b", "c"]))
+    lines = list(story.find_faults(["a", "b"], ["a", "b", "c"]))
     assert any(fault in line for line in lines), lines
     assert list(Story().find_faults(["a"], ["a"])) == []
 

@@ -66,7 +66,7 @@ def test_keys_open_the_store_and_are_written_nowhere(keyed, capfd, caplog, monke
     assert {"run.json", "manifest.json", "facts.json", "part-0.parquet"} <= {key.rpartition("/")[2] for key in keys}
     for key in keys:
         bucket, _, name = keyed.path(key).partition("/")
-        facts = keyed._opened[0].call_s3("head_object", Bucket=bucket, Key=name)
+        facts = keyed._filesystem[0].call_s3("head_object", Bucket=bucket, Key=name)
         assert secrets(key) == secrets(keyed.read(key).decode("latin-1")) == secrets(repr(facts)) == [], key
     said = capfd.readouterr()
     assert "training" in said.out and secrets(said.out) == secrets(said.err) == []

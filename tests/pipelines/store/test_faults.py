@@ -179,7 +179,7 @@ def test_a_listing_that_breaks_off_is_no_shorter_listing(kind, store, direct, pr
     names = [f"{n:02}" for n in range(8)]
     for name in names:
         direct.write(f"a/{name}", b"")
-    store._opened[0].req_kw = {"MaxKeys": 3}  # of a page
+    store._filesystem[0].req_kw = {"MaxKeys": 3}  # of a page
     assert store.list("a") == names and proxy.count("GET", "continuation-token") == 2
     proxy.add(kind, "GET", "continuation-token", times=2)
     assert store.list("a") == names
@@ -290,7 +290,7 @@ def test_a_large_upload_that_breaks_off_leaves_nothing(method, store, direct, pr
     with refused(store, "a"):
         getattr(store, method)("a", DATA)
     assert ATTEMPTS <= proxy.count("PUT", "partNumber=2") <= TWICE and direct.find("") == []
-    uploads = direct._opened[0].call_s3("list_multipart_uploads", Bucket="opd").get("Uploads", [])
+    uploads = direct._filesystem[0].call_s3("list_multipart_uploads", Bucket="opd").get("Uploads", [])
     assert not [upload for upload in uploads if upload["Key"].endswith(store.uri.rpartition("/")[2] + "/a")]
 
 

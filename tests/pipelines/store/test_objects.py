@@ -22,9 +22,9 @@ ODD = (
 
 def elsewhere(store):
     """Another client of the store, with caches of its own."""
-    type(store._opened[0]).clear_instance_cache()
+    type(store._filesystem[0]).clear_instance_cache()
     other = Store(store.uri)
-    assert other._open_filesystem[0] is not store._opened[0]
+    assert other._filesystem[0] is not store._filesystem[0]
     return other
 
 
@@ -375,7 +375,7 @@ def test_bytes_are_on_disk_before_they_have_a_name(files, monkeypatch):
 
 def test_a_lost_conditional_put_of_seaweedfs_is_a_file_that_exists(s3, monkeypatch):
     s3.write("a", b"first")
-    fs = s3._opened[0]
+    fs = s3._filesystem[0]
     monkeypatch.setattr(fs, "pipe_file", lambda *a, **k: (_ for _ in ()).throw(OSError(22, "Invalid argument")))
     with pytest.raises(FileExistsError):
         s3.create("a", b"second")

@@ -323,13 +323,13 @@ def test_verification_finds_a_flipped_byte_and_a_missing_file(trajectory):
 
 
 def test_a_run_is_registered_once_and_keeps_its_first_facts(trajectory):
-    assert not trajectory.registered()
+    assert not trajectory.is_registered()
     with pytest.raises(FileNotFoundError):
         trajectory.run()
     assert trajectory.register(facts()) == facts()
     later = facts() | {"provenance": {"host": "there"}}
     assert trajectory.register(later) == facts() == trajectory.run()
-    assert trajectory.registered()
+    assert trajectory.is_registered()
 
 
 def test_another_recipe_is_refused_by_its_fields(trajectory):

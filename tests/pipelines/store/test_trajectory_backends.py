@@ -43,7 +43,7 @@ class Histories:
 
     @pytest.fixture
     def there(self, store):
-        type(store._opened[0]).clear_instance_cache()
+        type(store._filesystem[0]).clear_instance_cache()
         return Trajectory(Store(store.uri), "tiny.opd", 3)
 
     def test_snapshots_come_back_bit_for_bit(self, here, there):

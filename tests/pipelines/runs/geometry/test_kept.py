@@ -26,7 +26,7 @@ def test_a_trained_and_measured_run_is_whole_moves_and_opens(seeded, arm, tmp_pa
     measure_run(store, recipe, 0, CUTS, serial=True)
     found = audit(store, deep=True)
     assert found.findings == () and found.snapshots == found.hashed == 12
-    kinds = {item.kind for item in Inventory(store.listing("")).items}
+    kinds = {item.kind for item in Inventory(store.list_objects("")).items}
     assert {"run", "end", "manifest", "weights", "rollouts", "part", "record", "table"} <= kinds
     assert list_deletable(store, now=time.time() + 9 * DAY) == []
 
