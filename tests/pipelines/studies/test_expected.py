@@ -14,7 +14,7 @@ import pytest
 from pipelines.runs.verdicts import comparing
 from pipelines.statistics.headline import METRICS, headline
 from pipelines.statistics.stories import story_of
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, normalise
 from pipelines.studies.catalog import find_study
 
 FOLDER = Path(__file__).resolve().parents[3] / "pipelines" / "studies"
@@ -78,7 +78,7 @@ def test_a_finished_store_agrees_with_the_table(page):
     uri = os.environ.get("OPD_EXPECTED_STORE")
     if not uri:
         pytest.skip("no finished store: OPD_EXPECTED_STORE names none")
-    study, store = find_study(PAGES[page]), Store(uri)
+    study, store = find_study(PAGES[page]), Store(normalise(uri))
     values = list(expected_values(page))
     tables, arms = comparing.tables(store, study), list(dict.fromkeys(value.arm for value in values))
     rows = headline(study.name, tables, story_of(study), arms=arms).iter_rows(named=True)
