@@ -20,6 +20,8 @@ PAGES = sorted(
     for path in (top.rglob("*.md") if top.is_dir() else [top])
     if path.suffix == ".md"
 )
+PACKAGES = ("opd_ops", "pipelines", "assets", "deploy", "tests")
+YOURS = {"mine.py"}  # what a user writes
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -50,6 +52,13 @@ def test_relative_links_lead_somewhere(page):
         if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
             broken.append(link)
     assert broken == []
+
+
+def test_every_module_that_a_page_names_exists():
+    files = {str(path.relative_to(ROOT)) for top in PACKAGES for path in (ROOT / top).rglob("*.py")}
+    names = {"/".join(file.split("/")[start:]) for file in files for start in range(file.count("/") + 1)}
+    named = {(page, name) for page in PAGES for name in re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text())}
+    assert {(page, name) for page, name in named if name not in names | YOURS} == set()
 
 
 def test_every_page_is_reached_from_the_readme():
