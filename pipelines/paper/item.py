@@ -46,7 +46,7 @@ class Item:
         """Everything the paper reports of it, in words."""
         quantities: dict[str, list[str]] = {}
         for number in self.published:
-            quantities.setdefault(number.quantity, []).append(f"{label(number.arm)} {number.describe}")
+            quantities.setdefault(number.quantity, []).append(f"{label(number.arm)} {number.description}")
         return "; ".join(f"{quantity}: {', '.join(values)}" for quantity, values in quantities.items()) + "."
 
 

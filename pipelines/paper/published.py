@@ -24,7 +24,7 @@ class Published:
     ends: Literal["low", "high"] | None = None  # of a range that a run passes through, where it arrives
 
     @property
-    def describe(self) -> str:
+    def description(self) -> str:
         """The words with how they are known, unless the paper states them."""
         hows = {"stated": "", "source": " (LaTeX source)", "axis": " (axis ticks)"}
         return self.words + hows[self.known]
@@ -32,7 +32,7 @@ class Published:
 
 def in_words(one: Published) -> str:
     """What the page shows of a mark of the paper's."""
-    return f"{label(one.arm)}: {one.describe}"
+    return f"{label(one.arm)}: {one.description}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"

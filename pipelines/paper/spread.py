@@ -38,7 +38,7 @@ def spread_numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequen
     """
     arms = pooled["arm"].unique().to_list()
     labels = {arm: arm_style(arm).label for arm in arms}
-    told = {arm: "; ".join(one.describe for one in reported if one.arm == arm) for arm in arms}
+    told = {arm: "; ".join(one.description for one in reported if one.arm == arm) for arm in arms}
     return pooled.select(
         quantity=pl.lit(f"{words} ({unit})" if unit else words),
         arm=pl.col("arm").replace_strict(labels, return_dtype=pl.String()),

@@ -3,9 +3,9 @@
     removed/<recipe>/seed-<n>/<number>/<key>       an object of the run, under the key that it had
     removed/<recipe>/seed-<n>/<number>/moved.json  exists if and only if the whole run lies there, or is being deleted
 
-With run.json the run goes: a process that trains it ends at its next write (`Trajectory.require_owner`), and what it wrote in
-the meantime is moved, too. A move that was stopped is finished by the next one, and by the next start of the run; a
-return that was stopped, by the same call, or undone by the next start.
+Moving run.json moves the run. A process that trains it ends at its next write (`Trajectory.require_owner`), and its
+writes in the meantime are moved, too. The next move or the next start of the run finishes a move that was stopped. The
+same call finishes a return that was stopped, and the next start of the run undoes it.
 """
 
 import json

@@ -110,7 +110,7 @@ def test_the_papers_words_stand_in_the_row_of_their_arm(drawings, key):
     found = {(row["arm"], row["paper"]) for row in drawings[key].numbers.iter_rows(named=True)}
     for one in BY_KEY[key].published:
         if one.arm in _arms():
-            assert any(arm == arm_style(one.arm).label and one.describe in paper for arm, paper in found), one
+            assert any(arm == arm_style(one.arm).label and one.description in paper for arm, paper in found), one
 
 
 @pytest.mark.parametrize("key", ["figure6", "figure8"])

@@ -29,9 +29,9 @@ def test_a_range_is_a_range_and_a_number_stands_in_its_words(one):
         assert one.low < one.high
     if one.known == "stated" and one.quantity != "principal angle":
         assert one.low == one.high and f"{one.low}" in one.words
-    assert one.describe.startswith(one.words)
-    assert ("axis ticks" in one.describe) == (one.known == "axis")
-    assert ("LaTeX source" in one.describe) == (one.known == "source")
+    assert one.description.startswith(one.words)
+    assert ("axis ticks" in one.description) == (one.known == "axis")
+    assert ("LaTeX source" in one.description) == (one.known == "source")
 
 
 def values(published, quantity):

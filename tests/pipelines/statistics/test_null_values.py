@@ -22,15 +22,15 @@ def test_the_null_is_the_one_that_never_turns_in_bf16(tiny):
 
 
 def test_hill_is_compared_at_the_cut_of_the_measured_series(tiny):
-    null = pool_seeds(both(tiny, "hill", "hill").null)
+    null = pool_seeds(both(tiny, "hill_beside_null", "hill").null)
     first = null.filter(pl.col("progress") == 5)
     assert first["value"].to_list() == pytest.approx([2.38] * 4)  # k = 16, which all shapes have
     one = {**tiny, "hill": tiny["hill"].filter(pl.col("k") == 32)}
-    assert pool_seeds(both(one, "hill", "hill").null)["value"].max() == pytest.approx(2.76)
+    assert pool_seeds(both(one, "hill_beside_null", "hill").null)["value"].max() == pytest.approx(2.76)
 
 
 def test_the_last_step_is_not_compared_with_itself(tiny):
-    found = both(tiny, "locking", "locking")
+    found = both(tiny, "locking_beside_null", "locking")
     assert found.null["progress"].max() == found.measured["progress"].max() == 50
 
 
@@ -39,7 +39,7 @@ def test_the_sentence_has_both_numbers_of_every_arm(tiny, smollm):
     assert told is not None
     assert "At 5 % and 100 % of the run it shows SFT 7.45 and 5.40 (measured 3.20 and 5.40); OPD 5.80 and" in told
     assert "sft-matched" in told
-    other = null_values.describe_null(both(smollm, "locking", "locking"), STORY, 10, 25)
+    other = null_values.describe_null(both(smollm, "locking_beside_null", "locking"), STORY, 10, 25)
     assert other is not None and "At 10 % and 25 %" in other and "sft-matched" not in other
 
 
@@ -57,7 +57,10 @@ def test_an_arm_without_both_shares_is_not_told(tiny):
     assert told is not None and "SFT" not in told and "OPD 5.80 and 4.20" in told
 
 
-@pytest.mark.parametrize(("name", "table"), [("stable_rank", "update_norm"), ("hill", "hill"), ("locking", "locking")])
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("stable_rank", "update_norm"), ("hill_beside_null", "hill"), ("locking_beside_null", "locking")],
+)
 def test_without_a_null_nothing_is_said(tiny, name, table):
     found = both({**tiny, "nulls": tiny["nulls"].head(0)}, name, table)
     assert found.null.is_empty() and not found.measured.is_empty()
