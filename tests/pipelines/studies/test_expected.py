@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.runs.verdicts import comparing
-from pipelines.statistics.headline import METRICS, headline
+from pipelines.statistics.headline import METRICS, headline_rows
 from pipelines.statistics.stories import story_of
 from pipelines.store.objects import Store, normalise
 from pipelines.studies.catalog import find_study
@@ -81,7 +81,7 @@ def test_a_finished_store_agrees_with_the_table(page):
     study, store = find_study(PAGES[page]), Store(normalise(uri))
     values = list(expected_values(page))
     tables, arms = comparing.tables(store, study), list(dict.fromkeys(value.arm for value in values))
-    rows = headline(study.name, tables, story_of(study), arms=arms).iter_rows(named=True)
+    rows = headline_rows(study.name, tables, story_of(study), arms=arms).iter_rows(named=True)
     measured = {(row["arm"], row["metric"]): row for row in rows if row["low"] is not None}
     compared = [value for value in values if (value.arm, value.metric) in measured]
     if not compared:
