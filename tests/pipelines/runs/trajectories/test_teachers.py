@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from pipelines.runs.cluster.attach import one_thread
 from pipelines.runs.resources.placement import Spot
 from pipelines.runs.trajectories import starts, teachers
 from pipelines.runs.trajectories.crew import Died
-from pipelines.runs.trajectories.teachers import AHEAD, RemoteTeacher, TeacherSpec
+from pipelines.runs.trajectories.teachers import AHEAD, RemoteTeacher, TeacherSpec, question_key
 from pipelines.store.objects import Store
 from tests.pipelines.runs.mini import ARCHITECTURE, TASK
 
@@ -76,9 +77,36 @@ def same(one, other, mask):
     return True
 
 
+def changed_questions():
+    """Everything that a score depends on, changed in turn."""
+    base = part(0)
+    yield "kind", (base, Support(kind="sampled"))
+    yield "k", (base, Support(kind="top", k=2))
+    yield "k + 1", (base, Support(kind="top", k=3))
+    yield "temperature", (base, Support(kind="full", temperature=0.7))
+    for name in ("ids", "attention", "positions"):
+        other = getattr(base, name).clone()
+        other[0, 0] += 1
+        yield name, (replace(base, **{name: other}), FULL)
+    yield "mask", (replace(base, mask=torch.ones(3, 5)), FULL)
+    yield "width", (replace(base, width=4, mask=base.mask[:, :4]), FULL)
+    yield "fewer rows", (base.rows(0, 2), FULL)
+    yield "reshaped", (replace(base, ids=base.ids.reshape(9, 3)), FULL)
+    candidates = torch.zeros(3, 5, 2, dtype=torch.int64)
+    yield "candidates", (base, Support(kind="candidates", k=2), candidates)
+    yield "other candidates", (base, Support(kind="candidates", k=2), candidates + 1)
+
+
+def test_the_key_of_a_question_has_all_that_a_score_depends_on_and_no_more():
+    keys = {"base": question_key(part(0), FULL)}
+    keys |= {name: question_key(*question) for name, question in changed_questions()}
+    assert len(set(keys.values())) == len(keys)
+    irrelevant = replace(part(0), rewards=None, behaviour=None, mask=part(0).mask.to(torch.int64))
+    assert question_key(irrelevant, FULL) == keys["base"]
+
+
 def test_the_teacher_is_known_by_what_the_actors_loaded(remote, local):
     assert (remote.digest, remote.vocabulary) == (local.digest, local.vocabulary)
-    assert "fp32, cpu" in remote.setting and "1 threads" in remote.setting
     assert len(set(remote.pids)) == 2 and os.getpid() not in remote.pids
 
 
@@ -154,8 +182,6 @@ def test_a_teacher_that_sleeps_wakes_at_the_next_question(remote, local):
 
 
 def test_a_teacher_that_cannot_be_had_is_refused_as_here(workers, spec):
-    from dataclasses import replace
-
     from opd_ops.recipe import FinalOf
 
     absent = replace(spec, start=FinalOf(recipe="mini.absent", seed=0))
