@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
 def show_plan(given: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
-    from pipelines.runs.cluster.attach import one_thread
+    from pipelines.runs.cluster.attach import use_one_thread
     from pipelines.runs.external.outline import Line, outline
     from pipelines.statistics.numbers import aligned
 
@@ -34,7 +34,7 @@ def show_plan(given: argparse.Namespace) -> int:
     if imported.fresh:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")
         return 0
-    one_thread()
+    use_one_thread()
     probe = gemm.choose("cpu")
     found = outline(imported, probe.gflops)
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from opd_ops.batch import Batch
 from opd_ops.recipe import Start, Task
 from opd_ops.teacher.scores import Scores, Support
+from pipelines.runs.cluster.worker_failures import RETRIES
 from pipelines.runs.resources.placement import Spot
-from pipelines.runs.trajectories.crew import RETRIES, Call, Crew
+from pipelines.runs.trajectories.actor_pool import ActorPool, Call
 from pipelines.store.objects import Store
 
 FIELDS = ("sampled", "entropy", "full", "ids", "top")  # of Scores
@@ -126,7 +127,7 @@ class TeacherActor:
 class RemoteTeacher:
     """A `Scorer` that is one actor per spot. An actor that dies is replaced, and its micro-batches are read again.
 
-    Errors: ValueError of loading the teacher; Died, in one line, when an actor dies again and again.
+    Errors: ValueError of loading the teacher; WorkerFailed, in one line, when an actor dies again and again.
     """
 
     def __init__(self, spec: TeacherSpec, spots: Sequence[Spot], *, retries: int = RETRIES) -> None:
@@ -135,14 +136,14 @@ class RemoteTeacher:
         self.pids: list[int] = []  # of every actor that has started
         self._ahead: dict[str, list[Call]] = {}  # in work, by what was asked
         self._later: deque[tuple[str, Batch, Support]] = deque()
-        self.crew = Crew("teacher actor", TeacherActor, spots, self._begin, self._begun, retries=retries)
-        self.crew.wait()
+        self.pool = ActorPool("teacher actor", TeacherActor, spots, self._begin, self._begun, retries=retries)
+        self.pool.wait()
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
         """Start on these micro-batches, in order. Those of `candidates` cannot be: they come with the question."""
         for calls in self._ahead.values():
             for call in calls:
-                self.crew.discard(call)
+                self.pool.discard(call)
         self._ahead = {}
         self._later = deque(
             (question_key(part, support), part, support) for part in parts if support.kind != "candidates"
@@ -155,14 +156,14 @@ class RemoteTeacher:
         if call is None:
             call = self._ask(part, support, candidates)
         self._advance()
-        return unpack(self.crew.collect(call), part.mask)
+        return unpack(self.pool.collect(call), part.mask)
 
     def sleep(self) -> None:
         """Give the device's memory back until the next score."""
-        self.crew.each("sleep")
+        self.pool.call_each("sleep")
 
     def close(self) -> None:
-        self.crew.close()
+        self.pool.close()
 
     def _pop_ahead(self, name: str) -> Call | None:
         """The call that was made ahead for this question, if any."""
@@ -171,14 +172,14 @@ class RemoteTeacher:
         return calls.pop(0) if calls else None
 
     def _advance(self) -> None:
-        limit = AHEAD * len(self.crew.members)
+        limit = AHEAD * len(self.pool.members)
         while self._later and sum(map(len, self._ahead.values())) < limit:
             name, part, support = self._later.popleft()
             self._ahead.setdefault(name, []).append(self._ask(part, support, None))
 
     def _ask(self, part: Batch, support: Support, candidates: Tensor | None) -> Call:
         question = replace(part, rewards=None, groups=None, behaviour=None).to(torch.device("cpu"))
-        return self.crew.submit("score", question, support, None if candidates is None else candidates.cpu())
+        return self.pool.submit("score", question, support, None if candidates is None else candidates.cpu())
 
     def _begin(self, handle: Any) -> Any:
         return handle.begin.remote(self.spec, self.device)

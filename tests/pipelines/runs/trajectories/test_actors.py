@@ -59,7 +59,7 @@ def test_a_killed_rollout_actor_changes_nothing(arm, seeded, contents, workers, 
         os.kill(made[0].pids[0], signal.SIGKILL)
         while not run.work(5).finished:
             pass
-    assert made[0].crew.replaced == 1
+    assert made[0].pool.replaced == 1
     assert kept(contents(beside), "rlvr") == kept(contents(alone), "rlvr")
 
 
