@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from opd_ops.tasks.task import CheckedTask, Problem, Split, TaskLike, Tokens, stops_of
+from opd_ops.tasks.task import CheckedTask, Problem, Split, TaskLike, Tokens, extra_stops
 from opd_ops.tasks.verifier_process import CheckFailed, LimitExceeded, VerifierProcess
 
 SECONDS = 10.0
@@ -42,7 +42,7 @@ class Guarded:
                 "if it only compares strings, or give it a method check"
             )
         self.task, self.seconds, self.overtime = task, seconds, overtime
-        self.pad, self.eos, self.stops = task.pad, task.eos, stops_of(task)
+        self.pad, self.eos, self.stops = task.pad, task.eos, extra_stops(task)
         self.overtimes = 0
         self._process = VerifierProcess()
 

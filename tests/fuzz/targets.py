@@ -272,13 +272,13 @@ def _plant_base(store: Store) -> None:
 
 
 def _examples(store: Store) -> Any:
-    from opd_ops.tasks.examples import read
+    from opd_ops.tasks.examples import read_examples
 
     handle, path = tempfile.mkstemp(suffix="examples.jsonl")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(store.read("examples.jsonl"))
-        return [example.answer for example in read(path).examples]
+        return [example.answer for example in read_examples(path).examples]
     finally:
         os.unlink(path)
 

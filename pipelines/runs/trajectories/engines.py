@@ -126,11 +126,11 @@ class RemoteEngine:
         wire = _wire(weights)
         self._version, self._weights, self._digest = -1, None, _digest(wire)  # the old ones leave the object store
         reference = ray.put(wire)
-        found = self.pool.call_each("sync", reference, version)
-        for synced in found:
+        proofs = self.pool.call_each("sync", reference, version)
+        for synced in proofs:
             self._require(synced)
         self._version, self._weights = version, reference
-        return found[0]
+        return proofs[0]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, *, version: int) -> list[Sampled]:
         """The responses of an engine in this process with the same weights, bit for bit."""
@@ -139,7 +139,11 @@ class RemoteEngine:
                 f"weights of version {version} were asked for, and the rollout actors hold version {self.version}"
             )
         calls = [requests[begin : begin + sampling.batch] for begin in range(0, len(requests), sampling.batch)]
-        return [one for found in self.pool.map("generate", [(c, sampling, version) for c in calls]) for one in found]
+        return [
+            response
+            for batch in self.pool.map("generate", [(c, sampling, version) for c in calls])
+            for response in batch
+        ]
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
         """By the first actor; the others hold the same weights, which their digests prove."""
@@ -207,8 +211,8 @@ def _wire(weights: Mapping[str, Tensor]) -> Wire:
 def _tensors(wire: Wire) -> dict[str, Tensor]:
     """Tensors on what `_wire` gave; they are read-only, as Ray's memory is."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch warns of arrays it must not write to
-        found = {name: torch.from_numpy(array) for name, array in wire.items()}
-    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in found.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in wire.items()}
+    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in tensors.items()}
 
 
 def _digest(wire: Wire) -> str:

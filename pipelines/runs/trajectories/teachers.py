@@ -101,10 +101,10 @@ class TeacherActor:
         from pipelines.runs.trajectories import starts
 
         torch.set_num_threads(spec.threads)
-        found = starts.load(spec.store, spec.start, spec.seed, spec.task)
-        model: Any = assemble(found.config, found.weights, DTYPES[spec.compute])
+        start = starts.load(spec.store, spec.start, spec.seed, spec.task)
+        model: Any = assemble(start.config, start.weights, DTYPES[spec.compute])
         self.model, self.device = model.to(device), device
-        digest = found.digest if spec.compute == "fp32" else f"{found.digest}-{spec.compute}"
+        digest = start.digest if spec.compute == "fp32" else f"{start.digest}-{spec.compute}"
         self.teacher = LocalTeacher(self.model, digest, spec.vocabulary, lambda: arithmetic(spec.compute, device))
         return Standing(digest=digest, vocabulary=self.teacher.vocabulary, pid=os.getpid())
 
