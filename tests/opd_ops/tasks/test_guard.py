@@ -111,7 +111,7 @@ def test_a_batch_of_mathematics_comes_back_in_order_from_one_process(guard):
     assert guarded._process.process.pid == first
 
 
-@pytest.mark.parametrize("response", ["9**9**9**9", "$9^{9^{9^{9}}}$", r"\boxed{9^{9^{9^9}}}"])
+@pytest.mark.parametrize("response", ["9**9**9**9", r"\boxed{9^{9^{9^9}}}"])
 def test_a_response_that_hangs_mathematics_ends_within_the_limit(guard, response):
     guarded = guard("opd_ops.tasks.mathematics:verify_math", seconds=3.0)
     assert guarded.rewards(answered("42", gold="42")) == [1.0]
@@ -156,14 +156,6 @@ def test_what_takes_all_memory_or_crashes_the_process_is_treated_as_overtime(gua
     assert guarded.rewards(answered("")) == [0.0] and guarded.overtimes == 1
 
 
-@pytest.mark.parametrize("function", ["refuse", "leave", "text", "absent", "nowhere:verify"])
-def test_a_verifier_that_is_broken_never_counts_as_a_wrong_answer(guard, function):
-    guarded = guard(function, overtime="wrong")
-    with pytest.raises(VerifierFailed, match="mend the verifier"):
-        guarded.rewards(answered(""))
-    assert guarded.overtimes == 0
-
-
 NESTED = "\\frac{1}{" * 300 + "2" + "}" * 300
 STRANGE = {
     "a tower of powers": "#### 9**9**9**9",
@@ -198,8 +190,10 @@ def test_no_response_ends_a_run_on_mathematics(guard):
     ],
 )
 def test_a_verifier_that_fails_is_one_line_with_the_answer_and_the_response(guard, function, reason):
+    guarded = guard(function, overtime="wrong")
     with pytest.raises(VerifierFailed, match=reason) as caught:
-        guard(function).rewards(answered("the\nresponse" + "x" * 1000))
+        guarded.rewards(answered("the\nresponse" + "x" * 1000))
+    assert guarded.overtimes == 0, "a broken verifier never counts as a wrong answer"
     text = str(caught.value)
     assert "task scripted: the verifier" in text and "'42'" in text and "the" in text and "mend the verifier" in text
     assert "\n" not in text and len(text) < 400

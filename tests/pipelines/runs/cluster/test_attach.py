@@ -61,7 +61,7 @@ def test_results_come_in_the_order_of_the_items(serial, workers):
         time.sleep(0.05 * (3 - item) if not serial else 0)
         return 10 * item
 
-    assert map_tasks(slow_first, [0, 1, 2, 3], serial=serial) == [0, 10, 20, 30]
+    assert map_tasks(slow_first, [0, 1, 2, 3, 3], serial=serial) == [0, 10, 20, 30, 30]
     assert map_tasks(slow_first, [], serial=serial) == []
 
 
@@ -71,11 +71,6 @@ def test_every_finished_item_is_counted_once(serial, workers):
     map_tasks(lambda item: item, "abcde", serial=serial, done=heard.append)
     assert heard == sorted(heard) and set(heard) - {0} == {1, 2, 3, 4, 5}
     assert len(heard) == 5 or not serial  # on Ray a count is repeated every second
-
-
-@both
-def test_equal_items_are_separate_work(serial, workers):
-    assert map_tasks(lambda item: item + 1, [1, 1, 1], serial=serial) == [2, 2, 2]
 
 
 @both
