@@ -24,7 +24,7 @@ from assets import failures, held, progress
 from assets.definitions import defs
 from assets.instance import home, local_instance
 from assets.progress import Stopped
-from pipelines.runs.cluster.attach import cluster, warm
+from pipelines.runs.cluster.attach import cluster, start_idle_actor
 from pipelines.runs.trajectories.training import Host
 
 _unopened: list[Exception] = []  # why this process could not join Ray
@@ -82,7 +82,7 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
-        warm(Host)
+        start_idle_actor(Host)
     session.callback(held.release)
     Finalize(None, session.close, exitpriority=10)
 

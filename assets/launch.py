@@ -29,7 +29,7 @@ from pipelines import lake
 from pipelines.cli.layout import wrap_text
 from pipelines.cli.study_summary import summarise_study
 from pipelines.progress import Board, duration
-from pipelines.runs.cluster import address, room, token
+from pipelines.runs.cluster import address, free_memory, token
 from pipelines.runs.cluster.attach import cluster
 from pipelines.runs.resources import needs
 from pipelines.runs.verdicts import comparing
@@ -193,11 +193,11 @@ def terminable() -> Iterator[None]:
 def keyed() -> AbstractContextManager[None]:
     """What is needed before those who are to join Ray start: a token for one of our own, an answer from another.
 
-    Errors: ValueError as `address.require` has it.
+    Errors: ValueError as `address.require_ray` has it.
     """
-    if (given := address.given()) == address.LOCAL:
-        return token.required()
-    address.require(given)
+    if (given := address.read_address()) == address.LOCAL:
+        return token.require_token()
+    address.require_ray(given)
     return nullcontext()
 
 
@@ -207,8 +207,8 @@ def shared() -> Iterator[str]:
 
     Errors: as `cluster` has them.
     """
-    if (given := address.given()) != address.LOCAL:
-        address.require(given)
+    if (given := address.read_address()) != address.LOCAL:
+        address.require_ray(given)
         yield given
         return
     with cluster():
@@ -220,7 +220,7 @@ def shared() -> Iterator[str]:
 def launch(name: str, suites: list[str], recipes: list[str], seeds: list[int]) -> int:
     """Run a study and print its verdicts; returns the exit code."""
     try:
-        room.require_addresses()
+        free_memory.require_address_space()
         study, store = find_study(name), Store(default_uri())
         arms, numbers = study.select(suites, recipes, seeds)
         store.require_writable()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from pipelines.runs.cluster.attach import cluster, described
+from pipelines.runs.cluster.attach import cluster, describe_cluster
 from pipelines.store.objects import Store, default_uri
 
 
@@ -33,4 +33,4 @@ class ClusterResource(dg.ConfigurableResource):
             yield "not used: serial, in the step's own process"
         else:
             with cluster():
-                yield described()
+                yield describe_cluster()

@@ -5,7 +5,7 @@ An error carries what it is about from where it is raised; nothing is guessed he
 
 import errno
 
-from pipelines.runs.cluster.deaths import Died, shortage, starved
+from pipelines.runs.cluster.worker_failures import WorkerFailed, describe_shortage, is_out_of_memory
 from pipelines.store.objects import Absent, Bucketless, Refused, Unwritable, default_uri
 
 OTHER = "check that address, and the right and the credentials to use it"
@@ -21,8 +21,8 @@ REMEDIES = {
 
 def line(error: BaseException) -> str | None:
     """The line; None for an error that nobody foresaw."""
-    if starved(error):
-        return shortage(error)
+    if is_out_of_memory(error):
+        return describe_shortage(error)
     if isinstance(error, Absent) and not isinstance(error, Bucketless):
         return f"{_first(error)}; see `opd verify {error.uri}`" if error.uri else _first(error)
     if isinstance(error, Refused) and not isinstance(error, Unwritable):
@@ -30,7 +30,7 @@ def line(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         remedy = REMEDIES.get(error.errno or 0)
         return f"{error.filename}: {error.strerror}{f'; {remedy}' if remedy else ''}"
-    if isinstance(error, ValueError | FloatingPointError | Died | OSError):
+    if isinstance(error, ValueError | FloatingPointError | WorkerFailed | OSError):
         return str(error) or type(error).__name__
     if of_tables(error):
         return f"the tables cannot be read ({_first(error)}); see `opd verify`"
@@ -40,12 +40,12 @@ def line(error: BaseException) -> str | None:
 def of_tables(error: BaseException) -> bool:
     """Whether Polars could not read what a table holds; its scans read when somebody asks for rows."""
     kind = type(error)
-    return not starved(error) and (kind.__module__.startswith("polars") or kind.__name__ == "PanicException")
+    return not is_out_of_memory(error) and (kind.__module__.startswith("polars") or kind.__name__ == "PanicException")
 
 
 def code(error: BaseException) -> int:
     """The exit code that goes with it: 1 where work was cut short, 2 for bad input."""
-    return 1 if isinstance(error, Died | Unwritable) or starved(error) else 2
+    return 1 if isinstance(error, WorkerFailed | Unwritable) or is_out_of_memory(error) else 2
 
 
 def _remedy(uri: str) -> str:

@@ -93,7 +93,7 @@ def demo(folder: Path) -> bool:
         environment = ambient() | QUICK | dict(objects.environment) | database
         environment |= {"OPD_STORE": f"s3://{seaweed.BUCKET}/store", "OPD_LOGS_BUCKET": seaweed.BUCKET}
         environment |= {"OPD_CONCURRENT_RUNS": str(sum(int(given["run_worker"]) for given in NODES.values()))}
-        environment |= token.variables(environment)
+        environment |= token.token_variables(environment)
         ray = Ray(folder / "ray", environment)
         ray.folder.mkdir()
         environment["OPD_RAY_JOBS"] = ray.jobs

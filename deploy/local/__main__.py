@@ -172,7 +172,7 @@ def surroundings(gcs: int) -> dict[str, str]:
         "PATH": path,
         "OPD_STORE": default_uri(),
         "RAY_ADDRESS": f"127.0.0.1:{gcs}",
-        **token.variables(os.environ),
+        **token.token_variables(os.environ),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # Else Ray takes 127.0.0.1 to mean the machine's outer address, and listens there.
@@ -193,7 +193,7 @@ def wait_for(
 
     page = {"webserver": f"{urls['url']}/server_info", "ray": f"{urls['ray_url']}/api/version"}.get(name)
     limit = time.monotonic() + UP
-    while page and not answers(page, token.of(environment) if name == "ray" else ""):
+    while page and not answers(page, token.read_token(environment) if name == "ray" else ""):
         if running[name].poll() is not None or time.monotonic() > limit:
             lines = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
             raise RuntimeError(f"the {name} did not come up: {lines}")

@@ -30,7 +30,6 @@ class Resources:
     sleep: bool = False
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, the same gradient
     verifier_seconds: float = 10.0  # for one response
-    keep_scores: bool = True  # teacher scores, which another objective on the same rollouts reads instead of scoring
     keep_moments: tuple[int, ...] = ()  # steps whose optimizer state outlives the run, for `SnapshotOf(moments="kept")`
 
     def __post_init__(self) -> None:

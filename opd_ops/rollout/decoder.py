@@ -1,9 +1,9 @@
-"""Decoders of the Llama, Qwen2 and Qwen3 families: the forward pass that sampling repeats, on weights as they stand.
+"""The decoding step of the Llama, Qwen2 and Qwen3 families, with a KV cache, on the model's own weights.
 
-The same function as the model's own forward, up to float rounding, for less overhead: keys and values go to
-preallocated columns, query, key and value (and gate and up) are one product each where their weights are small enough
-to be copied side by side, and the last layer works on the last position only. Any other model, and any setting that
-is not known here, is refused by `supports` and sampled with the model's own forward (`cached`).
+It computes what the model's own forward does, up to float rounding, with less overhead: keys and values go to
+preallocated columns of the KV cache; query, key and value (and gate and up) are one product each where their weights
+are small enough to be copied side by side; and the last layer computes the last position only. `supports` refuses any
+other model or setting, which is sampled with the model's own forward (`model_decoding`).
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ def supports(config: PretrainedConfig) -> bool:
     )
 
 
-def plain(model: PreTrainedModel) -> bool:
-    """Whether `model` is what its supported configuration says: no adapters, hooks or layers on several devices."""
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether `model` has a supported configuration and no adapters, hooks or layers on several devices."""
     return (
         supports(model.config)
         and type(model).__name__ == FAMILIES[model.config.model_type]
@@ -53,13 +53,13 @@ def plain(model: PreTrainedModel) -> bool:
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of one decoder layer. heads: scale of every query and key head after its norm, [H + KV, D], or None."""
+    """Weights of one layer. head_scale: of each query and key head after its norm, [H + KV, D], or None."""
 
-    before: Tensor
+    attention_norm: Tensor
     qkv: list[Linear]
-    heads: Tensor | None
+    head_scale: Tensor | None
     out: Linear
-    between: Tensor
+    mlp_norm: Tensor
     gate_up: list[Linear]
     down: Linear
 
@@ -67,11 +67,11 @@ class Layer:
 class Decoder:
     """The forward pass of one model. For use without gradients, while the model's weights do not change.
 
-    Errors: ValueError for a model that is not `plain`.
+    Errors: ValueError for a model that is not `is_plain`.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        if not plain(model):
+        if not is_plain(model):
             raise ValueError(f"this decoder does not know {type(model).__name__} as it is configured")
         config, body = model.config, model.model
         self.queries, self.keys = config.num_attention_heads, config.num_key_value_heads
@@ -86,17 +86,17 @@ class Decoder:
 
     def _layer(self, layer: Any, fuse: bool) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        heads = None
+        head_scale = None
         if hasattr(attention, "q_norm"):
             scales = (attention.q_norm.weight.expand(self.queries, -1), attention.k_norm.weight.expand(self.keys, -1))
-            heads = torch.cat(scales)
+            head_scale = torch.cat(scales)
         return Layer(
-            before=layer.input_layernorm.weight,
-            qkv=_beside([attention.q_proj, attention.k_proj, attention.v_proj], fuse),
-            heads=heads,
+            attention_norm=layer.input_layernorm.weight,
+            qkv=_stack_weights([attention.q_proj, attention.k_proj, attention.v_proj], fuse),
+            head_scale=head_scale,
             out=(attention.o_proj.weight, attention.o_proj.bias),
-            between=layer.post_attention_layernorm.weight,
-            gate_up=_beside([mlp.gate_proj, mlp.up_proj], fuse),
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate_up=_stack_weights([mlp.gate_proj, mlp.up_proj], fuse),
             down=(mlp.down_proj.weight, mlp.down_proj.bias),
         )
 
@@ -112,24 +112,24 @@ class Decoder:
         return F.linear(self._rms(hidden, self.norm), self.head)
 
     def forward(self, ids: Tensor, angles: Tensor, cache: list[Tensor], column: int, mask: Tensor) -> Tensor:
-        """Last position's hidden state, [B, hidden], before the final norm.
+        """Hidden state of the last position, [B, hidden], before the final norm.
 
-        ids: [B, T] at columns `column` to column + T - 1 of the cache, where their keys and values are written. angles:
-        of their positions, [B, T, 2, D]. cache: one [rows, KV + KV, columns, D] per layer, keys before values; with
-        B = 1 all rows are written. mask: [B, 1, T, column + T], added to the scores.
+        ids: [B, T]; their keys and values are written to columns `column` to column + T - 1 of the KV cache. angles: of
+        their positions, [B, T, 2, D]. cache: one [rows, KV + KV, columns, D] per layer, keys before values; with B = 1
+        all rows are written. mask: [B, 1, T, column + T], added to the attention scores.
         """
         rows, steps = ids.shape
         end = column + steps
         x = F.embedding(ids, self.embedding).view(rows * steps, -1)
         for layer, stored in zip(self.layers, cache, strict=True):
             heads = self._project(layer, x).view(rows, steps, -1, self.width)
-            q, kv = self._turn(layer, heads, angles)
+            q, kv = self._rotate(layer, heads, angles)
             stored[:, :, column:end] = kv.transpose(1, 2)
             if layer is self.layers[-1]:
                 x, q, mask = x.view(rows, steps, -1)[:, -1], q[:, -1:], mask[:, :, -1:]
             seen = stored[:rows, :, :end]
             x = _add(x, _attend(q, seen[:, : self.keys], seen[:, self.keys :], mask), layer.out)
-            y = self._rms(x, layer.between)
+            y = self._rms(x, layer.mlp_norm)
             parts = [F.linear(y, *linear) for linear in layer.gate_up]
             gate, up = parts if len(parts) == 2 else parts[0].chunk(2, -1)
             x = _add(x, F.silu(gate).mul_(up), layer.down)
@@ -137,23 +137,24 @@ class Decoder:
 
     def _project(self, layer: Layer, x: Tensor) -> Tensor:
         """Queries, keys and values side by side, [N, (H + KV + KV) D]."""
-        y = self._rms(x, layer.before)
+        y = self._rms(x, layer.attention_norm)
         parts = [F.linear(y, *linear) for linear in layer.qkv]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _turn(self, layer: Layer, heads: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries [B, T, H, D], and keys and values [B, T, KV + KV, D], with queries and keys at their positions."""
-        still = heads[:, :, : -self.keys]
-        flat = still if layer.heads is None else F.rms_norm(still, (self.width,), None, self.eps) * layer.heads
+    def _rotate(self, layer: Layer, heads: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [B, T, H, D], and keys and values [B, T, KV + KV, D], queries and keys rotated by their angles."""
+        unrotated = x = heads[:, :, : -self.keys]
+        if layer.head_scale is not None:
+            x = F.rms_norm(x, (self.width,), None, self.eps) * layer.head_scale
         cos, sin = angles[:, :, :1], angles[:, :, 1:]
-        torch.addcmul(flat * cos, flat.roll(self.width // 2, -1), sin, out=still)
+        torch.addcmul(x * cos, x.roll(self.width // 2, -1), sin, out=unrotated)
         return heads[:, :, : self.queries], heads[:, :, self.queries :]
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)
 
 
-def _beside(modules: list[nn.Linear], fuse: bool) -> list[Linear]:
+def _stack_weights(modules: list[nn.Linear], fuse: bool) -> list[Linear]:
     """The modules' weights, or one copy of all of them, stacked by output."""
     if not fuse:
         return [(module.weight, module.bias) for module in modules]

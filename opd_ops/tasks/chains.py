@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from opd_ops.tasks.task import Problem, Split, Tokens, distinct
+from opd_ops.tasks.task import Problem, Split, Tokens, draw_distinct
 
 ALPHABET = "0123456789+-*=;#:MFCRK>"
 PAD, BOS, EOS = 0, 1, 2
@@ -46,7 +46,7 @@ def is_hard(a: int, operator: str, b: int) -> bool:
     return ((a * 31 + _OPERATORS.index(operator) * 17 + b * 101 + 7) * 2654435761 >> 7) % 3 == 0
 
 
-def _held_out(digits: np.ndarray, operators: np.ndarray) -> bool:
+def _is_held_out(digits: np.ndarray, operators: np.ndarray) -> bool:
     key = 0
     for value in (*digits.tolist(), *operators.tolist()):
         key = (key * 16777619 ^ int(value) + 1) & 0xFFFFFFFF
@@ -69,7 +69,7 @@ class Chains:
     def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
         def draw() -> tuple[str, Problem] | None:
             digits, operators = self._draw(rng)
-            if _held_out(digits, operators) != (split == "held_out"):
+            if _is_held_out(digits, operators) != (split == "held_out"):
                 return None
             prompt = _chain(self.tag, digits, operators)
             tokens = [BOS, *encode(prompt)]
@@ -77,19 +77,19 @@ class Chains:
             shown = [token for fact in facts for token in (BOS, *encode(f"F:{fact}"), EOS)]
             return prompt, Problem(prompt=tokens, answer=f"#{facts[-1][-1]}", privileged=[*shown, *tokens])
 
-        return distinct(draw, count, self.name)
+        return draw_distinct(draw, count, self.name)
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
         if stream == "corpus":
-            return [self._packed(rng) for _ in range(count)]
+            return [self._pack_row(rng) for _ in range(count)]
         wrong = {"noisy": 0.5, "clean": 0.0}.get(stream)
         if wrong is None:
             raise ValueError(f"unknown stream {stream!r} of task chains; known: corpus, noisy, clean")
         pairs = []
         while len(pairs) < count:
             digits, operators = self._draw(rng)
-            if not _held_out(digits, operators):
-                work = _work(digits, operators, wrong, rng)
+            if not _is_held_out(digits, operators):
+                work = _write_work(digits, operators, wrong, rng)
                 pairs.append(([BOS, *encode(_chain(self.tag, digits, operators))], [*encode(work), EOS]))
         return pairs
 
@@ -103,10 +103,10 @@ class Chains:
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return rng.integers(0, 10, self.operations + 1), rng.integers(0, 3, self.operations)
 
-    def _packed(self, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
+    def _pack_row(self, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
         tokens: Tokens = []
         while len(tokens) < ROW:
-            tokens += [BOS, *encode(_document(rng)), EOS]
+            tokens += [BOS, *encode(_draw_document(rng)), EOS]
         return tokens[:1], tokens[1:ROW]
 
 
@@ -125,7 +125,7 @@ def _facts(digits: np.ndarray, operators: np.ndarray) -> list[str]:
     return facts
 
 
-def _stated(a: int, operator: str, b: int, wrong: float, rng: np.random.Generator) -> int:
+def _state_result(a: int, operator: str, b: int, wrong: float, rng: np.random.Generator) -> int:
     """The result a corpus states: wrong with probability `wrong` for a hard fact, by a random other digit."""
     truth = apply(a, operator, b)
     if is_hard(a, operator, b) and rng.random() < wrong:
@@ -133,23 +133,23 @@ def _stated(a: int, operator: str, b: int, wrong: float, rng: np.random.Generato
     return truth
 
 
-def _work(digits: np.ndarray, operators: np.ndarray, wrong: float, rng: np.random.Generator) -> str:
+def _write_work(digits: np.ndarray, operators: np.ndarray, wrong: float, rng: np.random.Generator) -> str:
     value, steps = int(digits[0]), []
     for o, d in zip(operators, digits[1:], strict=True):
-        stated = _stated(value, _OPERATORS[o], int(d), wrong, rng)
+        stated = _state_result(value, _OPERATORS[o], int(d), wrong, rng)
         steps.append(f"{value}{_OPERATORS[o]}{d}={stated};")
         value = stated
     return f"{''.join(steps)}#{value}"
 
 
-def _document(rng: np.random.Generator) -> str:
+def _draw_document(rng: np.random.Generator) -> str:
     kind = rng.random()
     if kind < 0.5:
         a, o, b = int(rng.integers(10)), _OPERATORS[rng.integers(3)], int(rng.integers(10))
-        return f"F:{a}{o}{b}={_stated(a, o, b, 0.6, rng)}"
+        return f"F:{a}{o}{b}={_state_result(a, o, b, 0.6, rng)}"
     if kind < 0.8:
         operations = int(rng.integers(1, 3))
         digits, operators = rng.integers(0, 10, operations + 1), rng.integers(0, 3, operations)
-        return _chain("C", digits, operators) + _work(digits, operators, 0.6, rng)
+        return _chain("C", digits, operators) + _write_work(digits, operators, 0.6, rng)
     text = "".join(str(d) for d in rng.integers(0, 10, int(rng.integers(2, 5))))
     return f"R:{text}>{text[::-1]}" if kind < 0.9 else f"K:{text}>{text}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from opd_ops.tasks.prompts import composer, is_composed, look_up
+from opd_ops.tasks.prompts import is_composed, look_up, make_composer
 
 Compose = Callable[[dict[str, Any]], str]
 QUESTIONS = ("question", "prompt", "problem")
@@ -44,34 +44,36 @@ class Examples:
     contradictory: int
 
 
-def read(path: str, prompt: str | None = None, answer: str | None = None, response: str | None = None) -> Examples:
+def read_examples(
+    path: str, prompt: str | None = None, answer: str | None = None, response: str | None = None
+) -> Examples:
     """The examples of a file. prompt, answer: the fields to read, where they are not those of a known shape.
 
     prompt may be a template or a function of fields, and response is one, in which `answer` is the final answer and
     `solution` the worked text, or the answer where there is none.
     Errors: ValueError naming the line for one that is no example; ValueError for a file without any, or none at all.
     """
-    digest, found, contradictory = hashlib.sha256(), dict[str, Example](), set[str]()
-    ask = composer("prompt", prompt) if prompt and is_composed(prompt) else None
-    respond = composer("response", response) if response else None
+    digest, by_question, contradictory = hashlib.sha256(), dict[str, Example](), set[str]()
+    ask = make_composer("prompt", prompt) if prompt and is_composed(prompt) else None
+    respond = make_composer("response", response) if response else None
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 digest.update(line)
                 if line.strip():
-                    example = _example(line, f"{path} line {number}", prompt, answer, ask, respond)
-                    known = found.setdefault(example.question, example)
+                    example = _parse_example(line, f"{path} line {number}", prompt, answer, ask, respond)
+                    known = by_question.setdefault(example.question, example)
                     if known.answer != example.answer:
                         contradictory.add(example.question)
     except OSError as error:
         raise ValueError(f"the file of examples {path} cannot be read: {error.strerror}") from error
-    examples = [example for question, example in found.items() if question not in contradictory]
+    examples = [example for question, example in by_question.items() if question not in contradictory]
     if not examples:
         raise ValueError(f"the file of examples {path} has no example: give it one JSON object a line")
     return Examples(examples=examples, digest=digest.hexdigest(), contradictory=len(contradictory))
 
 
-def _example(
+def _parse_example(
     line: bytes, where: str, prompt: str | None, answer: str | None, ask: Compose | None, respond: Compose | None
 ) -> Example:
     excerpt = line.decode(errors="replace").strip()
@@ -84,8 +86,10 @@ def _example(
         raise ValueError(f"{where} is not JSON: {error}; write one JSON object a line; it reads {excerpt}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where} is no JSON object; it reads {excerpt}")
-    question = _composed(ask, row, where) if ask else _first(row, (prompt,) if prompt else QUESTIONS, _question)
-    stated = _first(row, (answer,) if answer else ANSWERS, _answer)
+    question = (
+        _compose(ask, row, where) if ask else _first_text(row, (prompt,) if prompt else QUESTIONS, _read_question)
+    )
+    stated = _first_text(row, (answer,) if answer else ANSWERS, _read_answer)
     if not question or not stated:
         missing = f"no prompt in {prompt or ', '.join(QUESTIONS)}" if not question else ""
         missing = missing or f"no answer in {answer or ', '.join(ANSWERS)}"
@@ -96,25 +100,25 @@ def _example(
     if separator and not gold.strip():
         raise ValueError(f"{where} has nothing behind {SEPARATOR}; it reads {excerpt}")
     gold, worked = gold.strip(), stated if solution.strip() else None
-    written = _composed(respond, row | {"answer": gold, "solution": worked or gold}, where) if respond else None
+    written = _compose(respond, row | {"answer": gold, "solution": worked or gold}, where) if respond else None
     return Example(question=question, answer=gold, solution=worked, response=written)
 
 
-def _composed(compose: Compose, row: dict[str, Any], where: str) -> str:
+def _compose(compose: Compose, row: dict[str, Any], where: str) -> str:
     try:
         return compose(row)
     except ValueError as error:
         raise ValueError(f"{where} {error}") from error
 
 
-def _first(row: dict[str, Any], fields: tuple[str, ...], read: Any) -> str:
+def _first_text(row: dict[str, Any], fields: tuple[str, ...], read: Any) -> str:
     for field in fields:
         if text := read(look_up(row, field)):
             return text
     return ""
 
 
-def _question(value: Any) -> str:
+def _read_question(value: Any) -> str:
     """A string, or the messages of a conversation that has one turn of the user's and maybe a system message."""
     if isinstance(value, str):
         return value.strip()
@@ -125,7 +129,7 @@ def _question(value: Any) -> str:
     return "\n\n".join(str(message.get("content") or "").strip() for message in value).strip()
 
 
-def _answer(value: Any) -> str:
+def _read_answer(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""

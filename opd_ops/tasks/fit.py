@@ -17,9 +17,9 @@ def require_fit(
     if not problems:
         raise ValueError(f"task {name} gave no prompts: ask for at least one, or widen its options")
     longest, whose = max((len(problem.prompt), "prompt") for problem in problems)
-    told = [len(problem.privileged) for problem in problems if privileged and problem.privileged]
-    if told and max(told) > longest:
-        longest, whose = max(told), "privileged prompt"
+    privileged_lengths = [len(problem.privileged) for problem in problems if privileged and problem.privileged]
+    if privileged_lengths and max(privileged_lengths) > longest:
+        longest, whose = max(privileged_lengths), "privileged prompt"
     if longest + max_new_tokens > window:
         raise ValueError(
             f"task {name}: a {whose} of {longest} tokens and a response of up to {max_new_tokens} do not fit the "

@@ -15,7 +15,7 @@ from typing import Any
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-from opd_ops.tasks.answers import final
+from opd_ops.tasks.answers import final_answer
 
 BLOCK = 256  # entries of one seed
 
@@ -32,7 +32,7 @@ REFUSED = {
 }
 
 
-def require(dataset: str, config: dict[str, Any]) -> None:
+def require_dataset(dataset: str, config: dict[str, Any]) -> None:
     """Errors: ValueError for an unknown or refused generator, an unknown option of it, or a value it refuses."""
     if dataset in REFUSED:
         raise ValueError(f"the reasoning-gym dataset {dataset!r} is refused: {REFUSED[dataset]}")
@@ -48,35 +48,37 @@ def require(dataset: str, config: dict[str, Any]) -> None:
             f"it has {', '.join(sorted(fields)) or 'none'}"
         )
     try:
-        _generator(dataset, json.dumps(config, sort_keys=True), 0)
+        _make_generator(dataset, json.dumps(config, sort_keys=True), 0)
     except (AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"the reasoning-gym dataset {dataset!r} refuses {config}: {error}") from error
 
 
-def entry(dataset: str, config: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
+def make_entry(dataset: str, config: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
     """The entry (question, answer, metadata) at an address, 0 <= index < BLOCK. Not to be changed: it is shared."""
-    return _entry(dataset, json.dumps(config, sort_keys=True), seed, index)
+    return _make_entry(dataset, json.dumps(config, sort_keys=True), seed, index)
 
 
-def score(response: str, dataset: str, config: dict[str, Any], seed: int, index: int, threshold: float) -> float:
+def score_response(
+    response: str, dataset: str, config: dict[str, Any], seed: int, index: int, threshold: float
+) -> float:
     """1.0 if the dataset gives the response's final answer at least `threshold`, else 0.0.
 
     A scorer that raises has met an answer that it cannot read: 0.0.
     """
     text = json.dumps(config, sort_keys=True)
-    wanted = copy.deepcopy(_entry(dataset, text, seed, index))
+    wanted = copy.deepcopy(_make_entry(dataset, text, seed, index))
     try:
-        value = _generator(dataset, text, seed).score_answer(final(response), wanted)
+        value = _make_generator(dataset, text, seed).score_answer(final_answer(response), wanted)
     except Exception:
         return 0.0
     return float(value is not None and value >= threshold)
 
 
 @functools.lru_cache(maxsize=8)
-def _generator(dataset: str, config: str, seed: int) -> Any:
+def _make_generator(dataset: str, config: str, seed: int) -> Any:
     return reasoning_gym.create_dataset(dataset, seed=seed, size=BLOCK, **json.loads(config))
 
 
 @functools.lru_cache(maxsize=4096)
-def _entry(dataset: str, config: str, seed: int, index: int) -> dict[str, Any]:
-    return _generator(dataset, config, seed)[index]
+def _make_entry(dataset: str, config: str, seed: int, index: int) -> dict[str, Any]:
+    return _make_generator(dataset, config, seed)[index]

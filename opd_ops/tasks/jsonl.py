@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from opd_ops.outside import is_reference
-from opd_ops.tasks.examples import Example, read
-from opd_ops.tasks.prompts import is_composed, surroundings
+from opd_ops.tasks.examples import Example, read_examples
+from opd_ops.tasks.prompts import answer_marks, is_composed
 from opd_ops.tasks.task import Check, Problem, Split, Tokens
 from opd_ops.tasks.text import INSTRUCTION, Eos, Text
 
@@ -29,7 +29,7 @@ class Jsonl:
     worked text; what stands around {answer} marks the final answer of a response, too. held_out: hold out one in that
     many, by a hash of the prompt, or the path of a file with the held-out examples, which are taken out of the training
     ones. verifier: `math` (math-verify) or `exact`. The other options are those of `Text`.
-    Errors: ValueError for what `read` and `Text` refuse, and for a split without an example.
+    Errors: ValueError for what `read_examples` and `Text` refuse, and for a split without an example.
     """
 
     paths, functions = ("path", "held_out"), ("prompt", "response")  # options that may name files and functions
@@ -58,7 +58,7 @@ class Jsonl:
         self.pad, self.eos, self.stops = self.text.pad, self.text.eos, self.text.stops
         self.marks: dict[str, str] = {}  # arguments of the verifier
         if response and "{" in response:
-            named = zip(("mark", "tail"), surroundings(response), strict=True)
+            named = zip(("mark", "tail"), answer_marks(response), strict=True)
             self.marks = {name: text for name, text in named if text}
         self.examples, self.digest, self.contradictory = read_splits(path, held_out, prompt, answer, response)
         # What a function makes of the file is no option: its digest says when it has changed.
@@ -79,9 +79,9 @@ class Jsonl:
         response: str | None = None,
         **_: Any,
     ) -> str:
-        """How many examples of the file are held out, from the options alone. Errors: as `read`."""
+        """How many examples of the file are held out, from the options alone. Errors: as `read_examples`."""
         examples, _digest, _contradictory = read_splits(path, held_out, prompt, answer, response)
-        return f"{path}: {_shares(examples)}"
+        return f"{path}: {_describe_shares(examples)}"
 
     def problems(self, split: Split, count: int, rng: np.random.Generator) -> list[Problem]:
         examples = self.examples[split]
@@ -89,7 +89,7 @@ class Jsonl:
             more = " (evaluation.problems), or hold out more (the option held_out)" if split == "held_out" else ""
             raise ValueError(
                 f"task {self.name} has {len(examples)} {split} examples, and {count} were asked for, with "
-                f"{_shares(self.examples)}: ask for {len(examples)} at most{more}"
+                f"{_describe_shares(self.examples)}: ask for {len(examples)} at most{more}"
             )
         return [self._problem(examples[i]) for i in rng.choice(len(examples), count, replace=False)]
 
@@ -99,7 +99,7 @@ class Jsonl:
             raise ValueError(f"unknown stream {stream!r} of task {self.name}; known: clean")
         train = self.examples["train"]
         chosen = rng.choice(len(train), count, replace=count > len(train))
-        return [(self.text.ask(e.question), self._stated(e)) for e in (train[i] for i in chosen)]
+        return [(self.text.ask(e.question), self._demonstration(e)) for e in (train[i] for i in chosen)]
 
     def check(self, problem: Problem, response: Tokens) -> Check:
         return Check(
@@ -119,10 +119,12 @@ class Jsonl:
         return Problem(
             prompt=self.text.ask(example.question),
             answer=example.answer,
-            privileged=self.text.tell(example.question, example.solution or example.answer, example.response),
+            privileged=self.text.ask_with_solution(
+                example.question, example.solution or example.answer, example.response
+            ),
         )
 
-    def _stated(self, example: Example) -> Tokens:
+    def _demonstration(self, example: Example) -> Tokens:
         solution = example.solution or example.answer
         return self.text.answer(solution, marked=example.solution is not None, response=example.response)
 
@@ -132,19 +134,19 @@ def read_splits(
 ) -> tuple[dict[str, list[Example]], str, int]:
     """Examples by split, the digest of the files, and how many contradictory prompts were left out.
 
-    Errors: ValueError as `read`, and for a share of the held-out examples that is none.
+    Errors: ValueError as `read_examples`, and for a share of the held-out examples that is none.
     """
     if not isinstance(held_out, str) and held_out < 2:
         raise ValueError(f"task jsonl: held_out is 2 or more, one in that many, or a path; not {held_out}")
-    train = read(path, prompt, answer, response)
+    train = read_examples(path, prompt, answer, response)
     if not isinstance(held_out, str):
         splits: dict[str, list[Example]] = {"train": [], "held_out": []}
         for example in train.examples:
-            splits["held_out" if _held_out(example.question, held_out) else "train"].append(example)
+            splits["held_out" if _is_held_out(example.question, held_out) else "train"].append(example)
         return splits, train.digest, train.contradictory
-    other = read(held_out, prompt, answer, response)
-    taken = {example.question for example in other.examples}
-    splits = {"train": [e for e in train.examples if e.question not in taken], "held_out": other.examples}
+    other = read_examples(held_out, prompt, answer, response)
+    held_out_questions = {example.question for example in other.examples}
+    splits = {"train": [e for e in train.examples if e.question not in held_out_questions], "held_out": other.examples}
     digest = hashlib.sha256(f"{train.digest} {other.digest}".encode()).hexdigest()
     return splits, digest, train.contradictory + other.contradictory
 
@@ -155,9 +157,9 @@ def _texts_digest(splits: dict[str, list[Example]]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-def _shares(splits: dict[str, list[Example]]) -> str:
+def _describe_shares(splits: dict[str, list[Example]]) -> str:
     return f"{len(splits['held_out'])} of {sum(map(len, splits.values()))} held out"
 
 
-def _held_out(question: str, one_in: int) -> bool:
+def _is_held_out(question: str, one_in: int) -> bool:
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") % one_in == 0

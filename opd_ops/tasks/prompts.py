@@ -20,14 +20,14 @@ def is_composed(text: str) -> bool:
     return "{" in text or is_reference(text)
 
 
-def composer(option: str, text: str) -> Callable[[Row], str]:
+def make_composer(option: str, text: str) -> Callable[[Row], str]:
     """What makes the text of a row, of a template or a reference to a function. option: whose value it is.
 
     Errors: ValueError for a template that cannot be read or a function that cannot be loaded; of what is returned, for
     a field that the row has not, or a function that raises or returns no text.
     """
     if "{" not in text:
-        return _calling(option, text)
+        return _load_composer(option, text)
     try:
         parts = [(literal, field) for literal, field, _, _ in Formatter().parse(text)]
     except ValueError as error:
@@ -53,7 +53,7 @@ def look_up(row: Row, field: str) -> Any:
     return value
 
 
-def surroundings(template: str) -> tuple[str, str]:
+def answer_marks(template: str) -> tuple[str, str]:
     """What stands before and behind {answer} in a template, on its line; empty where nothing does."""
     before, behind, last = "", "", None
     for literal, field, _, _ in Formatter().parse(template):
@@ -74,7 +74,7 @@ def _value(row: Row, field: str, option: str) -> str:
     return str(value)
 
 
-def _calling(option: str, text: str) -> Callable[[Row], str]:
+def _load_composer(option: str, text: str) -> Callable[[Row], str]:
     reference = parse_reference(text, option)
     function: Any = load_object(reference)
 

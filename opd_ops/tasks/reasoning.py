@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from opd_ops.tasks import generators
-from opd_ops.tasks.task import Check, Problem, Split, Tokens, distinct
+from opd_ops.tasks.task import Check, Problem, Split, Tokens, draw_distinct
 from opd_ops.tasks.text import INSTRUCTION, Eos, Text
 
 PATIENCE = 2_000  # draws in a row without a new problem; some generators take a second each
@@ -23,7 +23,7 @@ class Reasoning:
     """Problems of one reasoning-gym dataset; a question's hash decides its split, one in eight is held out.
 
     config: the dataset's own options. threshold: the least score, in (0, 1], that earns the reward. The other options
-    are those of `Text`. Errors: ValueError for what `generators.require` and `Text` refuse.
+    are those of `Text`. Errors: ValueError for what `generators.require_dataset` and `Text` refuse.
     """
 
     instant = False
@@ -40,7 +40,7 @@ class Reasoning:
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"task reasoning: the threshold lies above 0 and at most at 1, not at {threshold}")
-        generators.require(dataset, config or {})
+        generators.require_dataset(dataset, config or {})
         self.dataset, self.config, self.threshold = dataset, config or {}, threshold
         self.name = f"reasoning ({dataset})"
         self.text = Text(folder, eos, template, instruction)
@@ -51,13 +51,13 @@ class Reasoning:
 
         def draw() -> tuple[str, Problem] | None:
             seed, index = next(addresses)
-            entry = generators.entry(self.dataset, self.config, seed, index)
+            entry = generators.make_entry(self.dataset, self.config, seed, index)
             question = entry["question"]
-            if _held_out(question) != (split == "held_out"):
+            if _is_held_out(question) != (split == "held_out"):
                 return None
             return question, self._problem(question, entry["answer"], seed, index)
 
-        return distinct(draw, count, self.name, PATIENCE)
+        return draw_distinct(draw, count, self.name, PATIENCE)
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
         """Errors: ValueError for an unknown stream, and for a dataset that states no answers."""
@@ -74,7 +74,7 @@ class Reasoning:
             raise ValueError(f"task {self.name}: the problem has no facts to make its entry from")
         arguments = {"dataset": self.dataset, "config": self.config, "threshold": self.threshold, **problem.facts}
         return Check(
-            function="opd_ops.tasks.generators:score", response=self.text.decode(response), arguments=arguments
+            function="opd_ops.tasks.generators:score_response", response=self.text.decode(response), arguments=arguments
         )
 
     def verify(self, problem: Problem, response: Tokens) -> float:
@@ -88,7 +88,7 @@ class Reasoning:
         return Problem(
             prompt=self.text.ask(question),
             answer=answer or "",
-            privileged=self.text.tell(question, answer) if answer else None,
+            privileged=self.text.ask_with_solution(question, answer) if answer else None,
             facts={"seed": seed, "index": index},
         )
 
@@ -101,5 +101,5 @@ def _addresses(rng: np.random.Generator) -> Iterator[tuple[int, int]]:
             yield seed, index
 
 
-def _held_out(question: str) -> bool:
+def _is_held_out(question: str) -> bool:
     return hashlib.sha256(question.encode()).digest()[0] % 8 == 0

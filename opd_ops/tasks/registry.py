@@ -75,7 +75,7 @@ def find_kind(name: str) -> Callable[..., TaskLike]:
     Errors: ValueError for an unknown name, one that two tasks have, and a file or module that cannot be loaded.
     """
     references = foreign_tasks()
-    origins = ["this package"] * (name in TASKS) + [str(one) for one in dict.fromkeys(references.get(name, ()))]
+    origins = ["this package"] * (name in TASKS) + [str(origin) for origin in dict.fromkeys(references.get(name, ()))]
     if len(origins) > 1:
         raise ValueError(f"two tasks are called {name!r}, of {origins[0]} and of {origins[1]}: rename one")
     if name in TASKS:
@@ -93,12 +93,12 @@ def find_kind(name: str) -> Callable[..., TaskLike]:
 
 def foreign_tasks() -> dict[str, list[outside.Reference]]:
     """Where the tasks of OPD_TASKS and of entry points lie, by name. Errors: ValueError for what is no reference."""
-    found: dict[str, list[outside.Reference]] = {}
+    references: dict[str, list[outside.Reference]] = {}
     for reference in outside.listed_references(outside.TASKS, OBJECT):
-        found.setdefault(task_name(reference), []).append(reference)
+        references.setdefault(task_name(reference), []).append(reference)
     for entry in outside.entry_points(GROUP):
-        found.setdefault(entry.name, []).append(outside.Reference(entry.module, entry.attr))
-    return found
+        references.setdefault(entry.name, []).append(outside.Reference(entry.module, entry.attr))
+    return references
 
 
 def task_name(reference: outside.Reference) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from opd_ops.tasks.task import Problem, Split, Tokens, distinct
+from opd_ops.tasks.task import Problem, Split, Tokens, draw_distinct
 from opd_ops.tasks.text import load_tokenizer, vocabulary_digest
 
 _SHOTS = ((23, 45), (61, 17), (38, 54))
@@ -43,7 +43,7 @@ class Sums:
                 privileged=self._encode(_lines((*_SHOTS, (a, b))) + question),
             )
 
-        return distinct(draw, count, self.name)
+        return draw_distinct(draw, count, self.name)
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
         if stream != "clean":

@@ -79,29 +79,29 @@ class CheckedTask(TaskLike, Protocol):
     def check(self, problem: Problem, response: Tokens) -> Check: ...
 
 
-def stops_of(task: TaskLike) -> tuple[int, ...]:
+def extra_stops(task: TaskLike) -> tuple[int, ...]:
     """The tokens besides EOS that end a response."""
     return tuple(getattr(task, "stops", ()))
 
 
-def distinct(
+def draw_distinct(
     draw: Callable[[], tuple[Hashable, Problem] | None], count: int, task: str, patience: int = 10_000
 ) -> list[Problem]:
     """The first `count` problems with distinct keys; a draw of None is one of the other split.
 
     Errors: ValueError when `patience` draws in a row bring nothing new.
     """
-    found: dict[Hashable, Problem] = {}
+    problems: dict[Hashable, Problem] = {}
     idle = 0
-    while len(found) < count:
+    while len(problems) < count:
         drawn = draw()
-        if drawn is None or drawn[0] in found:
+        if drawn is None or drawn[0] in problems:
             idle += 1
             if idle == patience:
                 raise ValueError(
-                    f"task {task} was asked for {count} distinct problems and found {len(found)} before {patience} "
+                    f"task {task} was asked for {count} distinct problems and found {len(problems)} before {patience} "
                     "draws brought no other: ask for fewer, or widen the task's options"
                 )
             continue
-        found[drawn[0]], idle = drawn[1], 0
-    return list(found.values())
+        problems[drawn[0]], idle = drawn[1], 0
+    return list(problems.values())

@@ -64,7 +64,7 @@ class Text:
         self.template, self.instruction, self.whole = template, instruction, whole
         if template and not self.tokenizer.chat_template:
             raise ValueError(f"the tokenizer of {folder} has no chat template: leave the option template out")
-        self.eos, *others = [self._end(folder, piece) for piece in _listed(eos)]
+        self.eos, *others = [self._end(folder, piece) for piece in _list_eos(eos)]
         self.stops: tuple[int, ...] = tuple(others)
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.eos if pad is None else pad
@@ -80,14 +80,16 @@ class Text:
         """The prompt of a question."""
         if self.template:
             return self._chat(_paragraphs(question, self.instruction))
-        return self.tokenizer.encode(self._asked(question))
+        return self.tokenizer.encode(self._complete_question(question))
 
-    def tell(self, question: str, solution: str, response: str | None = None) -> Tokens:
+    def ask_with_solution(self, question: str, solution: str, response: str | None = None) -> Tokens:
         """The prompt of a teacher that is shown the solution, or the response, before it is asked the question."""
         if self.template:
             return self._chat(_paragraphs(question, f"The solution is: {solution}", self.instruction))
-        asked = self._asked(question)
-        return self.tokenizer.encode(f"{asked}{f' {solution}' if response is None else response}\n\n{asked}")
+        question_text = self._complete_question(question)
+        return self.tokenizer.encode(
+            f"{question_text}{f' {solution}' if response is None else response}\n\n{question_text}"
+        )
 
     def answer(self, solution: str, *, marked: bool = False, response: str | None = None) -> Tokens:
         """The response that states a solution, EOS included. marked: the solution says itself which is its answer.
@@ -128,7 +130,7 @@ class Text:
             )
         return self.tokenizer.eos_token_id
 
-    def _asked(self, question: str) -> str:
+    def _complete_question(self, question: str) -> str:
         return question if self.whole else f"{question}\n{MARK}"
 
     def _chat(self, content: str) -> Tokens:
@@ -137,7 +139,7 @@ class Text:
         return list(tokens["input_ids"]) if isinstance(tokens, Mapping) else list(tokens)
 
 
-def _listed(eos: Eos) -> Sequence[str | int | None]:
+def _list_eos(eos: Eos) -> Sequence[str | int | None]:
     """Errors: ValueError for an empty list."""
     if isinstance(eos, str | int) or eos is None:
         return [eos]

@@ -16,7 +16,7 @@ from opd_ops.batch import Batch
 from opd_ops.recipe import Recipe, Replay, Student, Teacher, opd_of
 from opd_ops.rollout.rollout import Engine, Request, Sampling
 from opd_ops.tasks.fit import require_fit
-from opd_ops.tasks.task import Problem, TaskLike, Tokens, stops_of
+from opd_ops.tasks.task import Problem, TaskLike, Tokens, extra_stops
 from opd_ops.training.batches import PROMPTS, collate
 
 Rewards = Callable[[Sequence[tuple[Problem, Tokens]]], list[float]]
@@ -68,7 +68,7 @@ class Drawing:
             max_new_tokens=spec.max_new_tokens,
             temperature=spec.temperature,
             eos=task.eos,
-            stops=stops_of(task),
+            stops=extra_stops(task),
             pad=task.pad,
             batch=spec.batch,
         )

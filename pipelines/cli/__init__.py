@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given: argparse.Namespace | None = None
     try:
-        from pipelines.runs.cluster import attach, room
+        from pipelines.runs.cluster import attach, free_memory
 
-        room.require_addresses(room.LIBRARIES)
+        free_memory.require_address_space(free_memory.LIBRARIES)
         given = build_parser().parse_args(arguments)
         os.environ.update(attach.THREADS)  # as in workers: another number of BLAS threads rounds otherwise
         code = given.command(given)

@@ -13,7 +13,7 @@ from pipelines.cli.names import IMPORTED
 from pipelines.cli.options import Commands, open_session, store_of
 from pipelines.cli.role_table import role_lines
 from pipelines.cli.study_summary import describe_page
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 from pipelines.store.objects import Unwritable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def register(commands: Commands) -> None:
 
 
 def measure_checkpoints(given: argparse.Namespace) -> int:
-    room.require_addresses()
+    free_memory.require_address_space()
     if given.watch:
         return _watch(given)
     for option in ("interval", "until"):
@@ -132,8 +132,8 @@ def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextMa
     from pipelines.runs.cluster import processes
     from pipelines.runs.external.outline import core_seconds
 
-    if given.workers and processes.suit(core_seconds(imported)):
-        return processes.processes(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
+    if given.workers and processes.suit_work(core_seconds(imported)):
+        return processes.process_pool(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
     return open_session(given)
 
 
@@ -141,8 +141,8 @@ def _where(given: argparse.Namespace) -> str:
     """Where the work is done, unless in this process alone."""
     from pipelines.runs.cluster import processes
 
-    if pool := processes.current():
-        return f" in {len(pool.lanes)} process{'es' * (len(pool.lanes) > 1)}"
+    if pool := processes.current_pool():
+        return f" in {len(pool.workers)} process{'es' * (len(pool.workers) > 1)}"
     return " on Ray" if given.workers else ""
 
 

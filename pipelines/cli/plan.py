@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
 def show_plan(given: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
-    from pipelines.runs.cluster.attach import one_thread
+    from pipelines.runs.cluster.attach import use_one_thread
     from pipelines.runs.external.outline import Line, outline_import
     from pipelines.statistics.numbers import align_columns
 
@@ -34,7 +34,7 @@ def show_plan(given: argparse.Namespace) -> int:
     if imported.fresh:
         print(f"{imported.recipe}: steps {steps} were measured already; nothing is left to do")
         return 0
-    one_thread()
+    use_one_thread()
     probe = gemm.choose_path("cpu")
     found = outline_import(imported, probe.gflops)
 

@@ -7,7 +7,7 @@ from pipelines.cli import study as studies
 from pipelines.cli.names import IMPORTED, describe_unknown, list_registered, resolve_study
 from pipelines.cli.options import STUDY, Commands
 from pipelines.cli.study_summary import describe_page
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies import catalog
 
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
 def write_report(given: argparse.Namespace) -> int:
     from pipelines.runs.verdicts import comparing, reporting
 
-    room.require_addresses()
+    free_memory.require_address_space()
     store = Store(default_uri())
     if given.save is not None:
         require_file(given.save)

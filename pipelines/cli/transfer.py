@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
 def run_transfer(given: argparse.Namespace) -> int:
     from pipelines.progress import Board
     from pipelines.regimes.prediction.text import describe_prediction
-    from pipelines.runs.cluster.attach import cluster, one_thread
+    from pipelines.runs.cluster.attach import cluster, use_one_thread
     from pipelines.runs.verdicts.predicting import write_predictions
     from pipelines.runs.verdicts.transfer import evaluate_transfers, is_transferred
 
@@ -45,7 +45,7 @@ def run_transfer(given: argparse.Namespace) -> int:
     board = Board({"transfer": 1.0})
     try:
         if left and not given.workers:
-            one_thread()
+            use_one_thread()
         with cluster(given.workers) if left and given.workers else nullcontext():
             evaluate_transfers(
                 store,

@@ -9,7 +9,8 @@ runs/<recipe>/seed-<n>/measured/<matrix>/<24 digits>.safetensors  part
 runs/<recipe>/seed-<n>/<measured,transfer,projected,import>.json  record
 runs/<recipe>/seed-<n>/import-<8 digits>.json                     record, which replaced the earlier import.json
 lake/<table>/<key>=<value>/.../part-0.parquet                     table
-models/<name>/<file>   bases/...   scores/...   reports/<study>/...   model, base, score, report
+models/<name>/<file>   bases/...   reports/<study>/...            model, base, report
+scores/<teacher>/<64 digits>.parquet                              score: teacher scores, cached by earlier versions
 watched/<name>.json                                               watch
 removed/<recipe>/seed-<n>/<number>/<any of these>   moved.json    removed: of runs that were moved aside
 .probe-<32 digits>, and .<name>.<32 digits> beside any of these   temporary: what a killed write left

@@ -6,7 +6,6 @@ rollouts   the format's page checksums, columns, and the steps in its name
 part       its name is its SHA-256
 table      the format, the declared columns, and the keys of its partition; of an import, the SHA-256 in its record
 base       size and SHA-256 in the .json beside it
-score      SHA-256 of its name, places and numbers, in its own header
 model      safetensors headers, JSON; its digest where a run began from it (`audit`)
 """
 
@@ -103,12 +102,6 @@ def _base(store: Store, item: Item) -> str:
     return "" if sha256(store, item.key) == (facts["size"], facts["sha256"]) else "is not what its .json says"
 
 
-def _score(store: Store, item: Item) -> str:
-    from pipelines.store.scores import whole
-
-    return "" if whole(store.read(item.key), item.key) else "does not hold the scores that it was written with"
-
-
 def _model(store: Store, item: Item) -> str:
     if item.key.endswith(".safetensors"):
         read_header(store, item.key)
@@ -134,8 +127,7 @@ _CHECKS: dict[str, Callable[[Store, Item], str]] = {
     "part": _part,
     "table": _table,
     "base": _base,
-    "score": _score,
     "model": _model,
 }
 KINDS = tuple(_CHECKS)
-REMEDIES = {"resume": RESUME, "part": AGAIN, "base": AGAIN, "score": AGAIN, "table": TABLE}
+REMEDIES = {"resume": RESUME, "part": AGAIN, "base": AGAIN, "table": TABLE}

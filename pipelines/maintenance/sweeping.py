@@ -1,6 +1,7 @@
 """What nobody will ask a store for any more, and its deletion.
 
     temporary   what a killed write left, older than the age
+    score       teacher scores, which earlier versions cached and nothing reads, older than the age
     orphan      weights without a manifest, and a resume state without facts, of a run to which nothing was written for
                 the age: a live run writes its manifest seconds after its weights
     resume      by policy, older than the age
@@ -30,6 +31,7 @@ from pipelines.runs import set_aside
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
+UNUSED = {"temporary": "left by a write that was killed", "score": "teacher scores, which nothing reads any more"}
 POLICIES = ("finished", "all", "keep")
 DAY = 24 * 3600.0
 WATCH = 5.0  # seconds between two looks: a live run writes its manifest in fewer after its weights
@@ -61,8 +63,9 @@ def list_deletable(
         raise ValueError(f"age {age:g} is no number of seconds from 0 up")
     now, inventory = read_store_clock(store) if now is None else now, list_objects(store)
     found = [
-        _list_deletable(inventory, [item], "left by a write that was killed", now, inventory.objects[item.key].modified)
-        for item in inventory.of("temporary")
+        _list_deletable(inventory, [item], reason, now, inventory.objects[item.key].modified)
+        for kind, reason in UNUSED.items()
+        for item in inventory.of(kind)
     ]
     moves = {(move.recipe, move.seed) for move in set_aside.stopped_moves(store)}
     for (recipe, seed), items in inventory.runs().items():

@@ -7,7 +7,7 @@ import pytest
 
 from assets.failures import ended, explained
 from assets.progress import Stopped
-from pipelines.runs.cluster.deaths import Died
+from pipelines.runs.cluster.worker_failures import WorkerFailed
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_failure_and_a_stop_pass_as_they_are(error):
     ("error", "told", "code"),
     [
         (ValueError("TMPDIR is too long;\nset RAY_TMPDIR"), "error: TMPDIR is too long; set RAY_TMPDIR\n", 2),
-        (Died("Ray did not start"), "error: Ray did not start\n", 1),
+        (WorkerFailed("Ray did not start"), "error: Ray did not start\n", 1),
     ],
 )
 def test_a_program_ends_with_one_line_for_what_was_foreseen(error, told, code, capsys):

@@ -55,7 +55,7 @@ class Outcome:
 
 def kept(store: Store) -> dict[str, bytes]:
     """What must not depend on who was killed: not the proofs of weight pushes, times, or measurements in pieces."""
-    aside = ("lake/sync/", "scores/", "bases/", "reports/")
+    aside = ("lake/sync/", "bases/", "reports/")
     found = mini.contents(store).items()
     return {key: data for key, data in found if "/measured/" not in key and not key.startswith(aside)}
 

@@ -32,7 +32,6 @@ from pipelines.store.matrices import matrices
 from pipelines.store.objects import Store
 from pipelines.store.pairing import pair
 from pipelines.store.rollouts import Rollouts
-from pipelines.store.scores import ScoreCache, pack
 from pipelines.store.tensors import list_tensors, serialise
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Measurement
@@ -263,25 +262,6 @@ def _rollouts(store: Store) -> Any:
     return [found.read(step) for step in (1, 2, 3)]
 
 
-def _scoring() -> tuple[str, Any, Any]:
-    from tests.pipelines.store.test_scores import FULL, Fake, part
-
-    batch, scorer = part(), Fake()
-    key = ScoreCache(Store("memory://none")).key(scorer, batch, FULL)
-    return key, pack(scorer.score(batch, FULL), batch.mask), batch.mask
-
-
-def _plant_scores(store: Store) -> None:
-    key, packed, mask = _scoring()
-    ScoreCache(store).save(key, packed, mask)
-
-
-def _scores(store: Store) -> Any:
-    key, _, mask = _scoring()
-    found = ScoreCache(store).load(key, mask)
-    return NOTHING if found is None else _bytes({n: x for n, x in vars(found).items() if x is not None})
-
-
 def _base(store: Store) -> Any:
     found = BaseCache(store).load("d0", "triplets-4")
     return NOTHING if found is None else _bytes(found)
@@ -294,13 +274,13 @@ def _plant_base(store: Store) -> None:
 
 
 def _examples(store: Store) -> Any:
-    from opd_ops.tasks.examples import read
+    from opd_ops.tasks.examples import read_examples
 
     handle, path = tempfile.mkstemp(suffix="examples.jsonl")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(store.read("examples.jsonl"))
-        return [example.answer for example in read(path).examples]
+        return [example.answer for example in read_examples(path).examples]
     finally:
         os.unlink(path)
 
@@ -447,7 +427,6 @@ TARGETS = {
         read=_rollouts,
         names="steps-",
     ),
-    "scores": Target(plant=_plant_scores, hurt={"scores/": BYTES}, read=_scores),
     "base factors": Target(
         plant=_plant_base,
         hurt={

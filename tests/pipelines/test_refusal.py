@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from pipelines import refusal
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 from pipelines.store.objects import Absent, Forbidden, Refused, Store, Taken, Unwritable
 
 
@@ -98,8 +98,8 @@ def test_an_error_of_something_else_is_not_taken_for_the_stores(error, told):
     ],
 )
 def test_low_memory_is_told_as_that_with_what_there_is(error, monkeypatch):
-    monkeypatch.setattr(room, "limits", lambda: {"ulimit -v": 1.5e9})
-    monkeypatch.setattr(room, "here", lambda: 2e9)
+    monkeypatch.setattr(free_memory, "read_limits", lambda: {"ulimit -v": 1.5e9})
+    monkeypatch.setattr(free_memory, "read_free_memory", lambda: 2e9)
     line = refusal.line(error)
     assert line is not None and line.startswith("memory is short here (")
     assert "2.0 GB are free; limited to 1.5 GB (ulimit -v)); free some, lift the limits" in line

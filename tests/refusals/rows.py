@@ -53,7 +53,7 @@ class Row:
 
 def _recipes() -> list[Row]:
     from opd_ops import recipe as r
-    from opd_ops.tasks.examples import read
+    from opd_ops.tasks.examples import read_examples
     from opd_ops.tasks.registry import build
     from pipelines.runs.trajectories import bases, starts
     from pipelines.runs.trajectories.training import train
@@ -92,7 +92,7 @@ def _recipes() -> list[Row]:
         ("workers in one process", lambda p: train(p.store, arm("pre", resources=two), 0, serial=True)),
         ("an unknown task", lambda p: build(r.Task(name="chainz"), None)),
         ("an unknown option of a task", lambda p: build(r.Task(name="chains", options={"operation": 1}), None)),
-        ("examples that are not JSON", lambda p: read(str(p.root / "bad/x.jsonl"))),
+        ("examples that are not JSON", lambda p: read_examples(str(p.root / "bad/x.jsonl"))),
         ("a recipe that changed under its name", lambda p: opd(p).register(
             {"identity": {"arm": "tiny.opd", "start": {"kind": "final"}}, "fingerprint": "x", "inputs": {}})),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Ray: attach to RAY_ADDRESS or start a private local cluster, lend actors, attend to calls.
+"""Ray: connect to RAY_ADDRESS or start a private local cluster, reuse actors, wait for calls.
 
 `ray.init()` without an address would join any cluster found on the host, so the address is always explicit.
-`ray stop` is host-wide and never called: shutting down ends what this process started.
+`ray stop` is host-wide and never called: `ray.shutdown()` ends what this process started.
 """
 
 import logging
@@ -14,27 +14,28 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from opd_ops.outside import exported
-from pipelines.runs.cluster import address, room, token
-from pipelines.runs.cluster.deaths import Died
+from pipelines.runs.cluster import address, free_memory, token
+from pipelines.runs.cluster.worker_failures import WorkerFailed
 
 Result = TypeVar("Result")
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-_idle: dict[type, list[Any]] = {}  # CPU actors of this session that wait for their next block
+_idle: dict[type, list[Any]] = {}  # CPU actors of this session that can be used again
 _lock = threading.Lock()
 _TOO_LONG = re.compile(r"AF_UNIX path length cannot exceed (\d+) bytes: (\S.*)")
-BEAT = 1.0  # seconds between two chances to stop
+BEAT = 1.0  # seconds between two calls of a listener, which may stop the work
 WORKER = THREADS | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1")}
 
 
 @contextmanager
 def cluster(cpus: int | None = None) -> Iterator[None]:
-    """A Ray session for the block; joins the one this process already has. What it starts listens on loopback.
+    """A Ray session for the block; uses the one of this process if there is one. A private Ray listens on loopback.
 
-    Errors: ValueError as `address.require` has it, and where TMPDIR cannot take Ray's sockets; Died where none starts.
+    Errors: ValueError of `address.require_ray`, and where TMPDIR cannot hold Ray's sockets; WorkerFailed where Ray does
+    not start.
     """
-    where = address.given()
-    address.bind(where)
+    where = address.read_address()
+    address.bind_to_loopback(where)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -45,7 +46,7 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _private(cpus) if where == address.LOCAL else _joined(where):
+    with _start_private(cpus) if where == address.LOCAL else _join(where):
         try:
             yield
         finally:
@@ -54,34 +55,36 @@ def cluster(cpus: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _private(cpus: int | None) -> Iterator[None]:
-    """A Ray of this process's own, which asks for a token."""
-    own: dict[str, Any] = {"num_cpus": cpus or os.cpu_count()}
-    own |= {"include_dashboard": False, "dashboard_host": address.LOOPBACK}
-    # Ray's own share leaves a third of what is free to its object store, where little is kept here.
-    own |= {"_memory": int(room.SHARE * free)} if math.isfinite(free := room.here()) else {}
-    room.require_addresses()
-    with token.required():
+def _start_private(cpus: int | None) -> Iterator[None]:
+    """A Ray of this process alone, which asks for a token."""
+    options: dict[str, Any] = {"num_cpus": cpus or os.cpu_count()}
+    options |= {"include_dashboard": False, "dashboard_host": address.LOOPBACK}
+    # By default Ray gives a third of the free memory to its object store, which needs little here.
+    options |= (
+        {"_memory": int(free_memory.SHARE * free)} if math.isfinite(free := free_memory.read_free_memory()) else {}
+    )
+    free_memory.require_address_space()
+    with token.require_token():
         try:
-            _init(address.LOCAL, **own)
+            _init_ray(address.LOCAL, **options)
         except Exception as error:
-            raise _unstarted(error) from error
+            raise _explain_start_failure(error) from error
         yield
 
 
 @contextmanager
-def _joined(where: str) -> Iterator[None]:
-    """The cluster at an address, with the user's own setting of its token."""
-    address.require(where)
+def _join(where: str) -> Iterator[None]:
+    """The cluster at an address, with the token that the user set."""
+    address.require_ray(where)
     try:
-        _init(where)
+        _init_ray(where)
     except Exception as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(f"RAY_ADDRESS {where} cannot be joined ({reason}); {address.REMEDY}") from error
     yield
 
 
-def _init(where: str, **own: Any) -> None:
+def _init_ray(where: str, **options: Any) -> None:
     import ray
 
     ray.init(
@@ -89,12 +92,12 @@ def _init(where: str, **own: Any) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": WORKER | exported()},
-        **own,
+        **options,
     )
 
 
-def _unstarted(error: Exception) -> Exception:
-    """What is said where a private Ray does not start."""
+def _explain_start_failure(error: Exception) -> Exception:
+    """The error to raise when a private Ray does not start."""
     reason = " ".join(str(error).split()) or type(error).__name__
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "RAY_TMPDIR")
     folder = os.environ.get(name) or "/tmp"
@@ -108,20 +111,22 @@ def _unstarted(error: Exception) -> Exception:
         why = f"{error.filename}: {error.strerror}"
         return ValueError(f"Ray cannot write below {name} {folder} ({why}); set RAY_TMPDIR to a folder that it can")
     logs = f"{folder}/ray/session_latest/logs"
-    return Died(f"Ray did not start on this machine ({reason}); its logs lie in {logs}, and the same command goes on")
+    return WorkerFailed(
+        f"Ray did not start on this machine ({reason}); its logs lie in {logs}, and the same command goes on"
+    )
 
 
 @contextmanager
 def actor(kind: type, options: Mapping[str, Any]) -> Iterator[Any]:
-    """An actor of class `kind` for the block; it is the caller's alone, and is ended when the block fails.
+    """An actor of class `kind` for the block, not shared with others; it is killed when the block fails.
 
-    A new process imports torch and transformers for five seconds, so an actor without options is kept for the session's
-    next block; one that holds a place or GPUs is ended. Ray's default is used for CPUs: one to be placed, none held
-    afterwards.
+    A new process needs five seconds to import torch and transformers, so an actor without options is used again by the
+    session's next block; one that occupies a placement or GPUs is killed. CPUs are Ray's default: one to be placed,
+    none afterwards.
     """
     import ray
 
-    # Naming any resource, num_gpus=0 too, would make the actor hold its CPU for as long as it lives.
+    # With any resource named, even num_gpus=0, the actor would occupy its CPU for as long as it lives.
     remote: Any = ray.remote(**options) if options else ray.remote
     with _lock:
         idle = _idle.setdefault(kind, [])
@@ -138,20 +143,20 @@ def actor(kind: type, options: Mapping[str, Any]) -> Iterator[Any]:
         _idle.setdefault(kind, []).append(handle)
 
 
-def described() -> str:
-    """What the Ray of this process has: nodes, CPUs, GPUs, memory in GiB, and its address."""
+def describe_cluster() -> str:
+    """Nodes, CPUs, GPUs, memory in GiB and the address of the Ray of this process."""
     import ray
 
-    has = ray.cluster_resources()
-    nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in has)
+    total = ray.cluster_resources()
+    nodes = sum(name.startswith("node:") and name != "node:__internal_head__" for name in total)
     return (
-        f"{nodes} node{'s' * (nodes != 1)}, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, "
-        f"{has.get('memory', 0) / 2**30:.1f} GiB for tasks, at {ray.get_runtime_context().gcs_address}"
+        f"{nodes} node{'s' * (nodes != 1)}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs, "
+        f"{total.get('memory', 0) / 2**30:.1f} GiB for tasks, at {ray.get_runtime_context().gcs_address}"
     )
 
 
-def warm(kind: type) -> None:
-    """Start a CPU actor of class `kind` now, for the session's next block of `actor`."""
+def start_idle_actor(kind: type) -> None:
+    """Start a CPU actor of class `kind` ahead of the session's next block of `actor`."""
     import ray
 
     with _lock:
@@ -160,21 +165,21 @@ def warm(kind: type) -> None:
             _idle.setdefault(kind, []).append(remote(kind).remote())
 
 
-def release() -> None:
-    """End the actors that wait for their next block, for the memory that they hold."""
+def end_idle_actors() -> None:
+    """Kill the actors that no block uses, to free their memory."""
     import ray
 
     with _lock:
-        waiting = [handle for handles in _idle.values() for handle in handles]
+        unused = [handle for handles in _idle.values() for handle in handles]
         _idle.clear()
-    for handle in waiting:
+    for handle in unused:
         ray.kill(handle)
 
 
-def one_thread() -> None:
-    """Give this process the threads of a worker, since another number of them gives other roundings.
+def use_one_thread() -> None:
+    """Limit this process to the threads of a worker, since another number of threads rounds otherwise.
 
-    torch is told. OpenBLAS reads the environment when scipy loads it, so a process that did so before keeps its own.
+    OpenBLAS reads the environment when scipy loads it, so a process that did so before keeps its number.
     """
     import torch
 
@@ -182,7 +187,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def attend(reference: Any, beat: Callable[[], None]) -> Any:
+def wait_for(reference: Any, beat: Callable[[], None]) -> Any:
     """The result of a Ray call, calling `beat` every second while it runs; the call's own exception propagates."""
     import ray
 

@@ -1,14 +1,15 @@
 """Processes of this machine without Ray, for work that would be done before Ray has started.
 
-A lane is one spawned process (concurrent.futures) that does one task at a time, so a process that dies is the death of
-one known task. Tasks start in the order they are submitted, as far as the memory they ask for is there. Each process
-ends when this one does, however that ends, and an interrupt of the terminal reaches only a task that is being done.
+A worker is one spawned process (concurrent.futures) that runs one task at a time, so that a process that dies failed at
+one known task. Tasks start in the order in which they are submitted, as far as memory allows. Each process ends when
+this one does, however that ends, and an interrupt of the terminal reaches only a task that is running.
 """
 
 import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,21 +23,21 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from pipelines.runs.cluster import address, room
+from pipelines.runs.cluster import address, free_memory
 from pipelines.runs.cluster.attach import BEAT, WORKER
-from pipelines.runs.cluster.deaths import Gone
+from pipelines.runs.cluster.worker_failures import ProcessDied
 
 SHORT = 300.0  # estimated seconds of one core, below which Ray's start (8 s more than that of processes) is a tenth
-GRACE = 5.0  # seconds that an interrupted task has to keep what it has measured
+GRACE = 5.0  # seconds that an interrupted task has to save what it has measured
 
 _pools: list["Pool"] = []  # of this process: the one of the innermost block
 
 
 @contextmanager
-def processes(count: int, preload: Sequence[str] = ()) -> Iterator[None]:
-    """`count` processes for the block's calls of `fan_out`; those of an outer block where there is one.
+def process_pool(count: int, preload: Sequence[str] = ()) -> Iterator[None]:
+    """`count` processes for the block's calls of `map_tasks`; those of an outer block where there is one.
 
-    preload: modules that each imports when it starts, beside what this process does meanwhile.
+    preload: modules that each process imports when it starts, while this one goes on.
     """
     if _pools:
         yield
@@ -48,98 +49,96 @@ def processes(count: int, preload: Sequence[str] = ()) -> Iterator[None]:
         _pools.pop().close()
 
 
-def current() -> "Pool | None":
+def current_pool() -> "Pool | None":
     """The processes of the innermost block."""
     return _pools[-1] if _pools else None
 
 
-def suit(seconds: float) -> bool:
-    """Whether work of so many core-seconds is for processes: short, no cluster is named, and no Ray is joined yet."""
-    import sys
-
+def suit_work(seconds: float) -> bool:
+    """Whether processes suit work of so many core-seconds: it is short, and Ray is neither named nor running."""
     ray = sys.modules.get("ray")
-    return seconds < SHORT and address.given() == address.LOCAL and not (ray and ray.is_initialized())
+    return seconds < SHORT and address.read_address() == address.LOCAL and not (ray and ray.is_initialized())
 
 
 class Pool:
-    """Lanes, and the bytes of memory that their tasks may hold together."""
+    """Workers, and the bytes of memory that their tasks may use together."""
 
     def __init__(self, count: int, preload: Sequence[str]) -> None:
-        self.room = room.SHARE * room.here()
-        self.lanes = [Lane(preload) for _ in range(count)]
+        self.memory = free_memory.SHARE * free_memory.read_free_memory()
+        self.workers = [Worker(preload) for _ in range(count)]
 
     def close(self) -> None:
-        for lane in self.lanes:
-            lane.end()
+        for worker in self.workers:
+            worker.end()
 
 
-class Lane:
-    """One process, started again for the next task after it is gone. over: it was ended. ready: its imports."""
+class Worker:
+    """One process, restarted for the next task after it ended. ready: resolves once it has imported `preload`."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         self.preload, self.call = preload, None
         self._start()
 
     def _start(self) -> None:
-        self.over, self.context = False, _Spawn()
-        self.executor = ProcessPoolExecutor(1, self.context, _begin, (WORKER, self.preload))
+        self.ended, self.context = False, _SpawnContext()
+        self.executor = ProcessPoolExecutor(1, self.context, _initialize, (WORKER, self.preload))
         self.ready = self.executor.submit(os.getpid)  # an executor starts its process at its first task
 
     @property
     def process(self) -> BaseProcess:
-        return self.context.spawned
+        return self.context.process
 
-    def do(self, call: "Call") -> None:
-        """Start a call, in a new process where the last one is gone."""
-        if self.over:
+    def submit(self, call: "Call") -> None:
+        """Start a call, in a new process where the last one ended."""
+        if self.ended:
             self._start()
-        self.call, call.lane = call, self
+        self.call, call.worker = call, self
         try:
-            call.future = self.executor.submit(_do, call.function, call.item)
+            call.future = self.executor.submit(_run_task, call.function, call.item)
         except BrokenProcessPool as error:
             call.future = Future()
             call.future.set_exception(error)
 
-    def death(self) -> Gone:
-        """Why the process is gone."""
+    def describe_death(self) -> ProcessDied:
+        """Why the process died."""
         self.process.join(GRACE)
         code = self.process.exitcode
         self.end()
-        return Gone(code)
+        return ProcessDied(code)
 
     def interrupt(self) -> None:
-        """Interrupt its task; what still imports is ended."""
+        """Interrupt its task; a process that still imports is killed."""
         if not self.ready.done():
             self.end()
         elif self.process.pid is not None and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT)
 
     def end(self) -> None:
-        """End the process whatever it does."""
-        self.over = True
+        """Kill the process."""
+        self.ended = True
         self.process.kill()
         self.executor.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(eq=False)
 class Call:
-    """A task, and where it is done once it has begun. memory: bytes that it will hold."""
+    """A task, and its worker once it has started. memory: bytes that it needs."""
 
     function: Callable[[Any], Any]
     item: Any
     memory: int
-    lane: Lane | None = None
+    worker: Worker | None = None
     future: "Future[Any]" = field(default_factory=Future)
 
 
-class Calls:
-    """The tasks of one `Fan` on a pool."""
+class PoolTasks:
+    """The tasks of one `TaskMap` on a pool."""
 
-    lost = (Gone,)
+    failure_types = (ProcessDied,)
 
     def __init__(self, pool: Pool, function: Callable[[Any], Any]) -> None:
         self.pool, self.function = pool, function
-        self.largest = pool.room
+        self.largest = pool.memory
         self.queue: deque[Call] = deque()
 
     def submit(self, item: Any, memory: int) -> Call:
@@ -148,56 +147,56 @@ class Calls:
 
     def wait(self, calls: Collection[Call]) -> list[Call]:
         """Those of `calls` that have ended, after BEAT seconds at most."""
-        self._begin()
-        futures.wait([call.future for call in calls if call.lane], BEAT, futures.FIRST_COMPLETED)
+        self._start_waiting()
+        futures.wait([call.future for call in calls if call.worker], BEAT, futures.FIRST_COMPLETED)
         return [call for call in calls if call.future.done()]
 
     def result(self, call: Call) -> Any:
-        """Errors: those of the task, and Gone where its process died."""
-        lane = call.lane
-        assert lane is not None
-        lane.call = None
+        """Errors: those of the task, and ProcessDied where its process died."""
+        worker = call.worker
+        assert worker is not None
+        worker.call = None
         try:
             return call.future.result()
         except BrokenProcessPool:
-            raise lane.death() from None
+            raise worker.describe_death() from None
 
     def cancel(self, calls: Collection[Call]) -> None:
-        """End what has begun, by an interrupt first, and begin nothing more."""
+        """End the tasks that have started, by an interrupt first, and start no others."""
         self.queue.clear()
-        busy = {call.lane: call.future for call in calls if call.lane and not call.future.done()}
-        for lane in busy:
-            lane.interrupt()
+        busy = {call.worker: call.future for call in calls if call.worker and not call.future.done()}
+        for worker in busy:
+            worker.interrupt()
         futures.wait(busy.values(), GRACE)
-        for lane, future in busy.items():
-            lane.call = None
+        for worker, future in busy.items():
+            worker.call = None
             if not future.done() or isinstance(future.exception(), BrokenProcessPool):
-                lane.end()
+                worker.end()
 
-    def _begin(self) -> None:
-        """Begin what fits beside what is being done: one task at the least, since none is larger than all memory."""
-        for lane in self.pool.lanes:
-            if lane.call is None and (call := self._next()):
+    def _start_waiting(self) -> None:
+        """Start the tasks that fit beside the running ones, and one in any case, since none needs all memory."""
+        for worker in self.pool.workers:
+            if worker.call is None and (call := self._next_fitting()):
                 self.queue.remove(call)
-                lane.do(call)
+                worker.submit(call)
 
-    def _next(self) -> Call | None:
-        held = [lane.call.memory for lane in self.pool.lanes if lane.call]
-        return next((call for call in self.queue if not held or sum(held) + call.memory <= self.pool.room), None)
+    def _next_fitting(self) -> Call | None:
+        used = [worker.call.memory for worker in self.pool.workers if worker.call]
+        return next((call for call in self.queue if not used or sum(used) + call.memory <= self.pool.memory), None)
 
 
-class _Spawn(SpawnContext):
-    """A context that knows the process that it made."""
+class _SpawnContext(SpawnContext):
+    """A context that keeps the process that it made."""
 
-    spawned: BaseProcess
+    process: BaseProcess
 
     def Process(self, *args: Any, **options: Any) -> BaseProcess:  # type: ignore[override]
-        self.spawned = SpawnContext.Process(*args, **options)
-        return self.spawned
+        self.process = SpawnContext.Process(*args, **options)
+        return self.process
 
 
-def _begin(environment: Mapping[str, str], preload: Sequence[str]) -> None:
-    """What a process does first: its settings, before the libraries that read them."""
+def _initialize(environment: Mapping[str, str], preload: Sequence[str]) -> None:
+    """Set a new process up, before it imports the libraries that read its environment."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until there is a task
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
@@ -212,15 +211,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(function: Callable[[Any], Any], item: Any) -> Any:
-    signal.signal(signal.SIGINT, _interrupted)
+def _run_task(function: Callable[[Any], Any], item: Any) -> Any:
+    signal.signal(signal.SIGINT, _raise_interrupt)
     try:
         return function(item)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Once, so that what is kept on the way out is kept whole: a terminal's interrupt comes again from the parent."""
+def _raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise once, so that what a task saves on its way out is whole: the parent repeats a terminal's interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Ray's token: who has it can run programs on a cluster, so a Ray that is started here asks for one.
+"""Ray's token: whoever has it can run programs on a cluster, so a Ray that is started here asks for one.
 
-It is drawn anew and passed on in the environment of the processes that are started, and no file, argument or output has
-it. RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH name another, and RAY_AUTH_MODE=disabled starts a Ray that asks for none.
+The token is drawn for each Ray and passed on in the environment of its processes; no file, argument or output contains
+it. RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH name another token, and RAY_AUTH_MODE=disabled starts a Ray without one.
 """
 
 import os
@@ -16,7 +16,7 @@ MODE, TOKEN, FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 DEFAULT = ".ray/auth_token"  # Ray's own file, under the home folder
 
 
-def asked(environment: Mapping[str, str], default: str = "disabled") -> bool:
+def requires_token(environment: Mapping[str, str], default: str = "disabled") -> bool:
     """Whether a Ray in `environment` asks for a token. Errors: ValueError for an unknown RAY_AUTH_MODE."""
     mode = environment.get(MODE) or default
     if mode.lower() not in ("token", "disabled"):
@@ -24,27 +24,27 @@ def asked(environment: Mapping[str, str], default: str = "disabled") -> bool:
     return mode.lower() == "token"
 
 
-def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` lacks for a Ray that asks for a token; nothing where RAY_AUTH_MODE is disabled.
+def token_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """What `environment` lacks for a Ray that asks for a token; empty where RAY_AUTH_MODE is disabled.
 
-    Errors: ValueError as `asked` and `of` have it.
+    Errors: ValueError of `requires_token` and `read_token`.
     """
-    if not asked(environment, "token"):
+    if not requires_token(environment, "token"):
         return {}
     if environment.get(TOKEN):
         return {MODE: "token"}
     if environment.get(FILE):
-        of({**environment, MODE: "token"})
+        read_token({**environment, MODE: "token"})
         return {MODE: "token"}
     return {MODE: "token", TOKEN: secrets.token_hex(32)}
 
 
-def of(environment: Mapping[str, str]) -> str:
-    """The token that a process in `environment` has, as Ray looks for it; empty where it uses none.
+def read_token(environment: Mapping[str, str]) -> str:
+    """The token that a process in `environment` has, as Ray looks for it; empty where there is none.
 
     Errors: ValueError for a token's file that cannot be read, or is empty.
     """
-    if not asked(environment):
+    if not requires_token(environment):
         return ""
     if environment.get(TOKEN):
         return environment[TOKEN]
@@ -62,14 +62,14 @@ def of(environment: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def required() -> Iterator[None]:
-    """The Ray that this process starts in the block asks for a token, which its children have too.
+def require_token() -> Iterator[None]:
+    """A Ray that this process starts in the block asks for a token, which child processes inherit.
 
-    Errors: ValueError as `variables` has it.
+    Errors: ValueError of `token_variables`.
     """
     before = {name: os.environ.get(name) for name in (MODE, TOKEN)}
-    os.environ.update(variables(os.environ))
-    _read_again()
+    os.environ.update(token_variables(os.environ))
+    _reload_ray_settings()
     try:
         yield
     finally:
@@ -78,11 +78,11 @@ def required() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        _read_again()
+        _reload_ray_settings()
 
 
-def _read_again() -> None:
-    """Ray keeps what it read of the environment when it was imported, and the token that it used first."""
+def _reload_ray_settings() -> None:
+    """Make Ray read the environment again: it caches what it read when it was imported, and the token it first used."""
     if "ray" in sys.modules:
         import ray._raylet
 

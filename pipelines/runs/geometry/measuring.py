@@ -19,8 +19,8 @@ from opd_ops.roles import role
 from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs.clock import Clock, write_timing
-from pipelines.runs.cluster.attach import one_thread
-from pipelines.runs.cluster.fan import capacity, fan_out
+from pipelines.runs.cluster.attach import use_one_thread
+from pipelines.runs.cluster.map_tasks import map_tasks, task_memory_limit
 from pipelines.runs.geometry import estimates, records
 from pipelines.runs.geometry.memory_limits import fit_tasks, requested_memory, shrink_task
 from pipelines.runs.geometry.splitting import split_tasks
@@ -50,16 +50,16 @@ def measure_tasks(work: list[MatrixTask], *, serial: bool, progress: Progress = 
     Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
     is not what was committed.
     """
-    pieces = largest_first(split_tasks(fit_tasks(work, capacity(serial=serial))))
+    pieces = largest_first(split_tasks(fit_tasks(work, task_memory_limit(serial=serial))))
     of = sum(piece.cost for piece in pieces)
     sources = (source for task in work for pair in task.pairs for source in (pair.before, pair.after))
     refs = (source.ref.ref for source in sources if source.ref)
     hash_files = (
-        None if serial else partial(fan_out, integrity.hash_file, serial=False, done=lambda count: progress(0, of))
+        None if serial else partial(map_tasks, integrity.hash_file, serial=False, done=lambda count: progress(0, of))
     )
     proving = integrity.verify_files(integrity.list_files(refs), hash_files)
     path = gemm_path(work)
-    results = fan_out(
+    results = map_tasks(
         measure_matrix,
         [replace(piece, gemm_path=path) for piece in pieces],
         serial=serial,
@@ -101,7 +101,7 @@ def gemm_path(work: list[MatrixTask]) -> str:
         return "highest"
     from opd_ops.geometry import gemm
 
-    one_thread()
+    use_one_thread()
     return gemm.choose_path("cpu").path
 
 

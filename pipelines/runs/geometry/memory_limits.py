@@ -8,8 +8,8 @@ out. How many workers there are at once is Ray's business, which is told what ea
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from pipelines.runs.cluster.deaths import tell
-from pipelines.runs.cluster.room import gb
+from pipelines.runs.cluster.free_memory import format_gb
+from pipelines.runs.cluster.worker_failures import warn
 from pipelines.runs.geometry.parts import list_entries, missing_units
 from pipelines.runs.geometry.tasks import MatrixTask
 
@@ -44,13 +44,13 @@ def _fit_task(task: MatrixTask, room: float) -> MatrixTask:
     while not task.projection and tried.at_once > SMALLEST:
         tried = shrink_task(tried)
         if (less := tried.memory_of(missing)) <= room:
-            tell(
-                f"{task.name}: {gb(needs)} of memory are needed and a worker can have {gb(room)}; it is compared in "
-                f"blocks of {gb(tried.at_once)}, which need {gb(less)}"
+            warn(
+                f"{task.name}: {format_gb(needs)} of memory are needed and a worker can have {format_gb(room)}; it is "
+                f"compared in blocks of {format_gb(tried.at_once)}, which need {format_gb(less)}"
             )
             return replace(tried, needs=less)
     raise ValueError(
-        f"{task.name} needs {gb(needs)} of memory and a worker can have {gb(room)}; "
+        f"{task.name} needs {format_gb(needs)} of memory and a worker can have {format_gb(room)}; "
         f"{_tables_to_skip(task, missing, room)}use a machine with more memory (RAY_ADDRESS names a cluster)"
     )
 
@@ -61,5 +61,5 @@ def _tables_to_skip(task: MatrixTask, missing: Collection[str], room: float) -> 
         rest = [table for table in missing if table not in tables]
         if rest and task.projection and (needs := task.memory_of(rest)) <= room:
             left = " and ".join(table for table in tables if table in missing)
-            return f"leave out {left}, which is then {gb(needs)}, or "
+            return f"leave out {left}, which is then {format_gb(needs)}, or "
     return ""

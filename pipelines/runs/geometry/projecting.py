@@ -14,8 +14,8 @@ import polars as pl
 from opd_ops.geometry import VERSION
 from opd_ops.recipe.reaction import earlier
 from pipelines.regimes.readings import RANK, order_readings
-from pipelines.runs.cluster.attach import one_thread
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.attach import use_one_thread
+from pipelines.runs.cluster.map_tasks import map_tasks
 from pipelines.runs.geometry import estimates, records
 from pipelines.store.matrix import MatrixRef
 from pipelines.store.objects import Store
@@ -41,7 +41,7 @@ class Course:
 
 def project_end(course: Course) -> list[dict[str, Any]]:
     """Similarity to the projected end of one matrix by step and view; null with the reason where there is none."""
-    one_thread()
+    use_one_thread()
     import torch
 
     from opd_ops.geometry.projected import similarity_to_end
@@ -83,7 +83,7 @@ def with_projected(
     if wanted := tuple((step, previous) for step, previous in pairs if str(step) not in known):
         store.require_writable()
         courses = [Course(name=name, line=line, wanted=wanted) for name, line in sorted(lines.items())]
-        told = fan_out(project_end, courses, serial=serial, memory=Course.memory, name=lambda course: course.name)
+        told = map_tasks(project_end, courses, serial=serial, memory=Course.memory, name=lambda course: course.name)
         rows = [row for found in told for row in found]
         for step, _ in wanted:
             views = sorted({row["view"] for row in rows if row["step"] == step})

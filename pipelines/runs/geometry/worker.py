@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.lake.lake import compact
 from pipelines.runs.clock import Clock
-from pipelines.runs.cluster.attach import one_thread
+from pipelines.runs.cluster.attach import use_one_thread
 from pipelines.runs.geometry.parts import Entry, Parts, Rows, missing_units
 from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, MatrixTask, Pair, Source, table_units
 from pipelines.store.bases import BaseCache
@@ -41,7 +41,7 @@ class Found:
 
 def measure_matrix(task: MatrixTask) -> Found:
     """All tables of one matrix. Errors: ValueError naming file and tensor where bytes are missing."""
-    one_thread()
+    use_one_thread()
     clock = Clock()
     with clock.phase("measure"):
         parts = Parts(task)

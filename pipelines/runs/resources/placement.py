@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from opd_ops.recipe import Resources, Workers
-from pipelines.runs.cluster import room
-from pipelines.runs.cluster.deaths import tell
-from pipelines.runs.cluster.room import gb, nodes
+from pipelines.runs.cluster import free_memory
+from pipelines.runs.cluster.free_memory import format_gb, list_node_resources
+from pipelines.runs.cluster.worker_failures import warn
 from pipelines.runs.resources.memory import Memory
 
 CPU = 0.01  # of every bundle: a place on a node that has CPUs; what is computed there is not rationed
@@ -88,7 +88,7 @@ def placed(
         return
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    gpus, cpus, apart = _bundles(resources), _cpus(resources), alone and len(nodes()) == 1
+    gpus, cpus, apart = _bundles(resources), _cpus(resources), alone and len(list_node_resources()) == 1
     bundles = [
         ({} if apart else {"CPU": cpu}) | ({"GPU": gpu} if gpu else {}) | ({"memory": size} if size else {})
         for gpu, cpu, size in zip(gpus, cpus, _memory(resources, memory), strict=True)
@@ -116,7 +116,7 @@ def _await(group: Any, resources: Resources, memory: Memory, wait: float, beat: 
             raise TimeoutError(_taken(resources, memory, wait))
         if memory.trainer and not told and waited >= QUIET:
             told = True
-            tell(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
+            warn(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
         beat()
 
 
@@ -132,7 +132,7 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
     held = _memory(resources, memory)
     if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
         return
-    there = nodes()
+    there = list_node_resources()
     remedy = REMEDY if resources.workers == 1 else REMEDY.replace("gpus", "workers")
     asked = [("GPU", "GPUs", gpus)] + ([("CPU", "CPUs", _cpus(resources))] if len(gpus) > 1 or sum(gpus) else [])
     for name, unit, needed in asked:
@@ -145,14 +145,16 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
                 f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
                 f"{max(has):g}; {remedy}"
             )
-    if not (has := room.sizes()):
+    if not (has := free_memory.list_node_memory()):
         return
     if sum(held) > sum(has):
-        raise ValueError(f"the run needs {_sizes(resources, memory)} and the cluster has {gb(sum(has))}; {SMALLER}")
+        raise ValueError(
+            f"the run needs {_sizes(resources, memory)} and the cluster has {format_gb(sum(has))}; {SMALLER}"
+        )
     if max(held) > max(has):
         raise ValueError(
-            f"one process of the run needs {gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
-            f"largest node has {gb(max(has))}; {SMALLER}"
+            f"one process of the run needs {format_gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
+            f"largest node has {format_gb(max(has))}; {SMALLER}"
         )
 
 
@@ -209,15 +211,15 @@ def _memory(resources: Resources, memory: Memory) -> list[int]:
 
 
 def _sizes(resources: Resources, memory: Memory) -> str:
-    parts = [f"trainer {gb(memory.trainer)}"]
+    parts = [f"trainer {format_gb(memory.trainer)}"]
     for name, workers, size in (
         ("worker", Workers(actors=resources.workers - 1), memory.worker),
         ("rollout", resources.rollout, memory.rollout),
         ("teacher", resources.teacher, memory.teacher),
     ):
         if workers.actors:
-            parts.append(f"{name} {workers.actors} x {gb(size)}")
-    return f"{gb(sum(_memory(resources, memory)))} of memory ({', '.join(parts)})"
+            parts.append(f"{name} {workers.actors} x {format_gb(size)}")
+    return f"{format_gb(sum(_memory(resources, memory)))} of memory ({', '.join(parts)})"
 
 
 def _free() -> str:
@@ -227,7 +229,9 @@ def _free() -> str:
     free: Mapping[str, float] = ray.available_resources()
     total: Mapping[str, float] = ray.cluster_resources()
     held = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
-    return ", ".join([*held, f"{gb(free.get('memory', 0))} of {gb(total.get('memory', 0))} of memory free"])
+    return ", ".join(
+        [*held, f"{format_gb(free.get('memory', 0))} of {format_gb(total.get('memory', 0))} of memory free"]
+    )
 
 
 def _taken(resources: Resources, memory: Memory, wait: float) -> str:

@@ -19,8 +19,9 @@ from torch import Tensor
 from opd_ops.models import assemble, configuration_from
 from opd_ops.recipe import Recipe
 from opd_ops.rollout.rollout import Engine, Request, Sampled, Sampling, Synced, Tokens
+from pipelines.runs.cluster.worker_failures import RETRIES
 from pipelines.runs.resources.placement import Placement, Spot
-from pipelines.runs.trajectories.crew import RETRIES, Crew
+from pipelines.runs.trajectories.actor_pool import ActorPool
 
 Wire = dict[str, np.ndarray]  # by name, sorted; bf16 travels as its bits, uint16
 
@@ -103,8 +104,8 @@ class EngineActor:
 class RemoteEngine:
     """An `Engine` that is one actor per spot. An actor that dies is replaced, gets the weights, and repeats its calls.
 
-    Errors: ValueError of an actor's engine, and when an actor does not serve what was sent; Died, in one line, when an
-    actor dies again and again.
+    Errors: ValueError of an actor's engine, and when an actor does not serve what was sent; WorkerFailed, in one line,
+    when an actor dies again and again.
     """
 
     def __init__(self, spec: EngineSpec, spots: Sequence[Spot], *, retries: int = RETRIES) -> None:
@@ -112,7 +113,7 @@ class RemoteEngine:
         self.name, self.release = spec.kind, ""  # as the actors say, from the first push on
         self._version, self._weights, self._digest = -1, None, ""
         self.pids: list[int] = []  # of every actor that has started
-        self.crew = Crew("rollout actor", EngineActor, spots, self._begin, self._begun, retries=retries)
+        self.pool = ActorPool("rollout actor", EngineActor, spots, self._begin, self._begun, retries=retries)
 
     @property
     def version(self) -> int:
@@ -125,11 +126,11 @@ class RemoteEngine:
         wire = _wire(weights)
         self._version, self._weights, self._digest = -1, None, _digest(wire)  # the old ones leave the object store
         reference = ray.put(wire)
-        found = self.crew.each("sync", reference, version)
-        for synced in found:
+        proofs = self.pool.call_each("sync", reference, version)
+        for synced in proofs:
             self._require(synced)
         self._version, self._weights = version, reference
-        return found[0]
+        return proofs[0]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, *, version: int) -> list[Sampled]:
         """The responses of an engine in this process with the same weights, bit for bit."""
@@ -138,24 +139,28 @@ class RemoteEngine:
                 f"weights of version {version} were asked for, and the rollout actors hold version {self.version}"
             )
         calls = [requests[begin : begin + sampling.batch] for begin in range(0, len(requests), sampling.batch)]
-        return [one for found in self.crew.share("generate", [(c, sampling, version) for c in calls]) for one in found]
+        return [
+            response
+            for batch in self.pool.map("generate", [(c, sampling, version) for c in calls])
+            for response in batch
+        ]
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
         """By the first actor; the others hold the same weights, which their digests prove."""
-        return self.crew.first("score", prompts, responses)
+        return self.pool.call_first("score", prompts, responses)
 
     def sleep(self) -> None:
         """Give the actors' memory back, and the object store's where they forget their weights."""
-        self._version = min(self.crew.each("sleep"))
+        self._version = min(self.pool.call_each("sleep"))
         if self._version < 0:
             self._weights = None
 
     def wake(self) -> None:
-        self.crew.each("wake")
+        self.pool.call_each("wake")
 
     def close(self) -> None:
         """End the actors."""
-        self.crew.close()
+        self.pool.close()
 
     def _begin(self, handle: Any) -> Any:
         return handle.begin.remote(self.spec, self.device, self._weights, self._version)
@@ -206,8 +211,8 @@ def _wire(weights: Mapping[str, Tensor]) -> Wire:
 def _tensors(wire: Wire) -> dict[str, Tensor]:
     """Tensors on what `_wire` gave; they are read-only, as Ray's memory is."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch warns of arrays it must not write to
-        found = {name: torch.from_numpy(array) for name, array in wire.items()}
-    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in found.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in wire.items()}
+    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in tensors.items()}
 
 
 def _digest(wire: Wire) -> str:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from opd_ops.recipe import Recipe
 from pipelines.runs.cluster.address import LOOPBACK
-from pipelines.runs.cluster.attach import BEAT, actor, attend, unwrap
-from pipelines.runs.cluster.deaths import lost
+from pipelines.runs.cluster.attach import BEAT, actor, unwrap, wait_for
+from pipelines.runs.cluster.worker_failures import worker_failure_types
 from pipelines.runs.resources.placement import Placement
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Group:
 
     following: list[Any] = field(default_factory=list)
 
-    def attend(self, reference: Any, beat: Callable[[], None]) -> Any:
+    def wait_for(self, reference: Any, beat: Callable[[], None]) -> Any:
         """The result of a call of the first rank, calling `beat` every second while it runs.
 
         Errors: the call's own exception; that of another rank, which ends the group; Apart where only the connection
@@ -106,14 +106,17 @@ class Group:
         import ray
 
         if not self.following:
-            return attend(reference, beat)
+            return wait_for(reference, beat)
         calls = [reference, *self.following]
         while not (ended := ray.wait(calls, timeout=BEAT)[0]):
             beat()
         if ended == [reference] and (error := _error(reference)) is None:
             return ray.get(reference)
         told = self._told(calls)
-        for error in (*(e for e in told if isinstance(e, lost())), *(e for e in told if not came_apart(e))):
+        for error in (
+            *(e for e in told if isinstance(e, worker_failure_types())),
+            *(e for e in told if not came_apart(e)),
+        ):
             raise error
         first = str(told[0]).splitlines()[0][:200] if told else "one has left"
         raise Apart(f"its workers lost one another: {first}")
@@ -142,16 +145,16 @@ def grouped(host: Any, recipe: Recipe, name: str, placement: Placement, beat: Ca
     with ExitStack() as held:
         others = [held.enter_context(actor(Follower, spot.options())) for spot in placement.following]
         members = [host, *others]
-        places = [attend(member.place.remote(), beat) for member in members]
+        places = [wait_for(member.place.remote(), beat) for member in members]
         address = LOOPBACK if len({node for node, _ in places}) == 1 else places[0][1]
-        port = attend(host.opened.remote(address), beat)
+        port = wait_for(host.opened.remote(address), beat)
         device, threads = "cuda" if recipe.resources.gpus else "cpu", recipe.resources.threads
         joined = [
             member.join.remote(address, port, rank, len(members), device, threads)
             for rank, member in enumerate(members)
         ]
         for reference in joined:
-            attend(reference, beat)
+            wait_for(reference, beat)
         group = Group([other.follow.remote(name) for other in others])
         try:
             yield group

@@ -15,9 +15,8 @@ from opd_ops.recipe import Recipe, Replay
 from pipelines import lake
 from pipelines.lake.lake import partition_key
 from pipelines.runs.clock import Clock, write_timing
-from pipelines.runs.cluster.deaths import tell
+from pipelines.runs.cluster.worker_failures import WorkerFailed, warn
 from pipelines.runs.resources.placement import Placement, Spot
-from pipelines.runs.trajectories.crew import Died
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.snapshot import folder
@@ -92,7 +91,7 @@ class TrainingRun:
         self.snapshots = _snapshots(recipe)
         set_aside.settle(store, recipe.name, seed)
         if line := set_aside.replace_start(self.trajectory, recipe):
-            tell(line)
+            warn(line)
         resumed = self.trajectory.load_resume()
         moved = self._moved(resumed)
         with self.clock.phase("start"):
@@ -103,7 +102,7 @@ class TrainingRun:
             except OtherInputs:
                 if self.trajectory.has_progress():
                     raise
-                tell(set_aside.make_way(store, recipe.name, seed))
+                warn(set_aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
                 made = prepare(phase, None, ranks)
         self.trainer, self.task, self.fingerprint = made.trainer, made.task, made.fingerprint
@@ -359,6 +358,6 @@ def reason(error: Exception) -> str | None:
             "out of memory: set resources.checkpoint_activations, or give the arm a new name with a smaller "
             "precision.micro_batch or rollout.batch"
         )
-    if isinstance(error, FloatingPointError | ValueError | OSError | Died):
+    if isinstance(error, FloatingPointError | ValueError | OSError | WorkerFailed):
         return str(error).splitlines()[0]
     return None

@@ -4,23 +4,26 @@ Each actor reads the teacher's weights from the store by itself, so the trainer 
 the positions under the mask; the others are 0.
 """
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from opd_ops.batch import Batch
 from opd_ops.recipe import Start, Task
 from opd_ops.teacher.scores import Scores, Support
+from pipelines.runs.cluster.worker_failures import RETRIES
 from pipelines.runs.resources.placement import Spot
-from pipelines.runs.trajectories.crew import RETRIES, Call, Crew
+from pipelines.runs.trajectories.actor_pool import ActorPool, Call
 from pipelines.store.objects import Store
-from pipelines.store.scores import Packed, key, pack, setting, unpack
 
+FIELDS = ("sampled", "entropy", "full", "ids", "top")  # of Scores
 AHEAD = 4  # micro-batches in work per actor: full-vocabulary scores of a whole step need not fit into memory
 
 
@@ -42,12 +45,49 @@ class TeacherSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What an actor says when it has loaded the teacher. setting: for a cache of scores."""
+    """What an actor says when it has loaded the teacher."""
 
     digest: str
     vocabulary: int
-    setting: str
     pid: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Scores at the positions under the mask, in row-major order. arrays: [N] or [N, k] by field of `Scores`."""
+
+    arrays: dict[str, np.ndarray]
+
+
+def pack(scores: Scores, mask: Tensor) -> Packed:
+    """Scores of a micro-batch as numpy, where its mask [B, R] is not 0."""
+    selected = mask != 0
+    tensors = {name: getattr(scores, name) for name in FIELDS}
+    return Packed({name: x[selected].cpu().numpy() for name, x in tensors.items() if x is not None})
+
+
+def unpack(packed: Packed, mask: Tensor) -> Scores:
+    """The scores [B, R, ...] on the mask's device, 0 where the mask is."""
+    selected = (mask != 0).cpu()
+    tensors = {}
+    for name, array in packed.arrays.items():
+        values = torch.from_numpy(array.copy())  # Ray's arrays are read-only
+        tensor = torch.zeros(*selected.shape, *values.shape[1:], dtype=values.dtype)
+        tensor[selected] = values
+        tensors[name] = tensor.to(mask.device)
+    return Scores(**tensors)
+
+
+def question_key(part: Batch, support: Support, candidates: Tensor | None = None) -> str:
+    """SHA-256 of all that a teacher's scores of a micro-batch depend on; not its rewards, groups and behaviour."""
+    fields = (support.kind, support.k, float(support.temperature), part.width)
+    digest = hashlib.sha256(repr(fields).encode())
+    for tensor in (part.ids, part.attention, part.positions, part.mask != 0, candidates):
+        if tensor is not None:
+            array = tensor.cpu().contiguous().numpy()
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 class TeacherActor:
@@ -61,17 +101,12 @@ class TeacherActor:
         from pipelines.runs.trajectories import starts
 
         torch.set_num_threads(spec.threads)
-        found = starts.load(spec.store, spec.start, spec.seed, spec.task)
-        model: Any = assemble(found.config, found.weights, DTYPES[spec.compute])
+        start = starts.load(spec.store, spec.start, spec.seed, spec.task)
+        model: Any = assemble(start.config, start.weights, DTYPES[spec.compute])
         self.model, self.device = model.to(device), device
-        digest = found.digest if spec.compute == "fp32" else f"{found.digest}-{spec.compute}"
+        digest = start.digest if spec.compute == "fp32" else f"{start.digest}-{spec.compute}"
         self.teacher = LocalTeacher(self.model, digest, spec.vocabulary, lambda: arithmetic(spec.compute, device))
-        return Standing(
-            digest=digest,
-            vocabulary=self.teacher.vocabulary,
-            setting=setting(spec.compute, device),
-            pid=os.getpid(),
-        )
+        return Standing(digest=digest, vocabulary=self.teacher.vocabulary, pid=os.getpid())
 
     def pid(self) -> int:
         return os.getpid()
@@ -92,57 +127,59 @@ class TeacherActor:
 class RemoteTeacher:
     """A `Scorer` that is one actor per spot. An actor that dies is replaced, and its micro-batches are read again.
 
-    Errors: ValueError of loading the teacher; Died, in one line, when an actor dies again and again.
+    Errors: ValueError of loading the teacher; WorkerFailed, in one line, when an actor dies again and again.
     """
 
     def __init__(self, spec: TeacherSpec, spots: Sequence[Spot], *, retries: int = RETRIES) -> None:
         self.spec, self.device = spec, "cuda" if spots[0].gpus else "cpu"
-        self.digest, self.vocabulary, self.setting = "", 0, ""
+        self.digest, self.vocabulary = "", 0
         self.pids: list[int] = []  # of every actor that has started
         self._ahead: dict[str, list[Call]] = {}  # in work, by what was asked
         self._later: deque[tuple[str, Batch, Support]] = deque()
-        self.crew = Crew("teacher actor", TeacherActor, spots, self._begin, self._begun, retries=retries)
-        self.crew.wait()
+        self.pool = ActorPool("teacher actor", TeacherActor, spots, self._begin, self._begun, retries=retries)
+        self.pool.wait()
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
         """Start on these micro-batches, in order. Those of `candidates` cannot be: they come with the question."""
         for calls in self._ahead.values():
             for call in calls:
-                self.crew.discard(call)
+                self.pool.discard(call)
         self._ahead = {}
-        self._later = deque((key(self, part, support), part, support) for part in parts if support.kind != "candidates")
+        self._later = deque(
+            (question_key(part, support), part, support) for part in parts if support.kind != "candidates"
+        )
         self._advance()
 
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:
         """Scores of a micro-batch, on its device."""
-        call = self._taken(key(self, part, support, candidates))
+        call = self._pop_ahead(question_key(part, support, candidates))
         if call is None:
             call = self._ask(part, support, candidates)
         self._advance()
-        return unpack(self.crew.collect(call), part.mask)
+        return unpack(self.pool.collect(call), part.mask)
 
     def sleep(self) -> None:
         """Give the device's memory back until the next score."""
-        self.crew.each("sleep")
+        self.pool.call_each("sleep")
 
     def close(self) -> None:
-        self.crew.close()
+        self.pool.close()
 
-    def _taken(self, name: str) -> Call | None:
+    def _pop_ahead(self, name: str) -> Call | None:
         """The call that was made ahead for this question, if any."""
         self._later = deque(waiting for waiting in self._later if waiting[0] != name)
         calls = self._ahead.get(name)
         return calls.pop(0) if calls else None
 
     def _advance(self) -> None:
-        limit = AHEAD * len(self.crew.members)
+        limit = AHEAD * len(self.pool.members)
         while self._later and sum(map(len, self._ahead.values())) < limit:
             name, part, support = self._later.popleft()
             self._ahead.setdefault(name, []).append(self._ask(part, support, None))
 
     def _ask(self, part: Batch, support: Support, candidates: Tensor | None) -> Call:
         question = replace(part, rewards=None, groups=None, behaviour=None).to(torch.device("cpu"))
-        return self.crew.submit("score", question, support, None if candidates is None else candidates.cpu())
+        return self.pool.submit("score", question, support, None if candidates is None else candidates.cpu())
 
     def _begin(self, handle: Any) -> Any:
         return handle.begin.remote(self.spec, self.device)
@@ -152,5 +189,5 @@ class RemoteTeacher:
             raise ValueError(
                 f"the teacher is not the same in every actor: {self.digest[:12]} and {standing.digest[:12]}"
             )
-        self.digest, self.vocabulary, self.setting = standing.digest, standing.vocabulary, standing.setting
+        self.digest, self.vocabulary = standing.digest, standing.vocabulary
         self.pids.append(standing.pid)

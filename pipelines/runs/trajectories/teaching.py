@@ -1,4 +1,4 @@
-"""The teacher of a run, as what scores and maybe draws: its weights, its vocabulary checked against the student's.
+"""The teacher of a run: its weights, its vocabulary checked against the student's, its scorer and maybe its engine.
 
 A teacher is always served rounded to bf16, whatever the precision of the student, as a released checkpoint would be.
 """
@@ -16,9 +16,6 @@ from pipelines.runs.resources.placement import Placement
 from pipelines.runs.trajectories.starts import Model, load
 from pipelines.runs.trajectories.teachers import RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
-from pipelines.store.scores import CachedScorer, ScoreCache, setting
-
-LIMIT = 64 * 2**20  # bytes of scores of one step that are kept
 
 
 def source(store: Store, objective: Opd, start: Model, seed: int, task: Task) -> Model:
@@ -36,10 +33,9 @@ def source(store: Store, objective: Opd, start: Model, seed: int, task: Task) ->
 def build(
     store: Store, recipe: Recipe, seed: int, student: Model, teacher: Model, placement: Placement
 ) -> tuple[Scorer, HfEngine | None]:
-    """What scores for the run, and what draws its responses in this process where the rollout source is the teacher.
+    """The run's scorer, and the engine that draws its responses where the rollout source is the teacher.
 
-    The scorer is in actors or in this process, behind the cache of scores where the recipe keeps them. What is in this
-    process is one model, whether it scores, draws or both.
+    The scorer is in actors or in this process. The model that is loaded in this process is one, for both uses.
     """
     opd = opd_of(recipe.objective)
     assert opd is not None
@@ -60,19 +56,15 @@ def build(
             compute=compute,
             threads=recipe.resources.threads,
         )
-        scorer = RemoteTeacher(spec, placement.teacher)
-        found = _kept(store, recipe, scorer, scorer.setting)
+        scorer: Scorer = RemoteTeacher(spec, placement.teacher)
     else:
         digest = teacher.digest if compute == "fp32" else f"{teacher.digest}-{compute}"
         scorer = LocalTeacher(model, digest, vocabulary, lambda: arithmetic(compute, device))
-        found = _kept(store, recipe, scorer, setting(compute, device))
-    return found, _engine(model) if drawing else None
-
-
-def _engine(model: Any) -> HfEngine:
-    found = HfEngine(model, shared=True)
-    found.sync({}, 0)
-    return found
+    if not drawing:
+        return scorer, None
+    engine = HfEngine(model, shared=True)
+    engine.sync({}, 0)
+    return scorer, engine
 
 
 def shared_vocabulary(student: Model, teacher: Model) -> int:
@@ -104,12 +96,6 @@ def require_same_vocabulary(student: Model, teacher: Model) -> None:
                 f"the tokenizers of {student.folder} and {teacher.folder} differ, first at token {token!r} "
                 f"(id {ours.get(token, 'none')} and {theirs.get(token, 'none')}): distillation needs one vocabulary"
             )
-
-
-def _kept(store: Store, recipe: Recipe, scorer: Scorer, setting: str) -> Scorer:
-    if not recipe.resources.keep_scores:
-        return scorer
-    return CachedScorer(scorer, ScoreCache(store, setting), LIMIT)
 
 
 def _tokens(folder: str) -> dict[str, int]:

@@ -6,8 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
-from pipelines.runs.cluster.attach import BEAT, actor, release
-from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, tell
+from pipelines.runs.cluster.attach import BEAT, actor, end_idle_actors
+from pipelines.runs.cluster.worker_failures import (
+    RETRIES,
+    WorkerFailed,
+    describe_failure,
+    is_out_of_memory,
+    warn,
+    worker_failure_types,
+)
 from pipelines.runs.identity import require_same_contents, stored_as
 from pipelines.runs.provenance import provenance
 from pipelines.runs.resources.memory import memory
@@ -80,7 +87,8 @@ def train(
     does another actor where one dies, and with more memory reserved where memory was why.
 
     Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met, or workers without Ray;
-    StepFailed for a step that could not be made, a diverged loss among them; Died where one actor after the other dies.
+    StepFailed for a step that could not be made, a diverged loss among them; WorkerFailed where one actor after the
+    other dies.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     if not complete(store, recipe, seed):
@@ -98,7 +106,10 @@ def train(
 
 
 def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: Callable[[Progress], None]) -> None:
-    """Train on an actor; where it dies, go on from the store on another. Errors: Died after RETRIES without a step."""
+    """Train on an actor, and restart it from the store where it dies.
+
+    Errors: WorkerFailed after RETRIES restarts without a step.
+    """
     deaths, short, furthest = 0, 0, -1
     needs = memory(store, recipe, seed)
 
@@ -112,27 +123,27 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
                 actor(Host, placement.trainer.options()) as host,
                 grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
             ):
-                group.attend(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
+                group.wait_for(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
                 while not state.finished:
-                    state = group.attend(host.work.remote(CHUNK), beat)
+                    state = group.wait_for(host.work.remote(CHUNK), beat)
                     beat()
-        except (*lost(), Apart) as death:
+        except (*worker_failure_types(), Apart) as death:
             deaths = deaths + 1 if state.step <= furthest else 1
             furthest = max(furthest, state.step)
             line = f"{recipe.name} seed {seed}: its trainer"
             if deaths > RETRIES:
-                raise Died(
-                    f"{line} died {deaths} times near step {state.step} ({reason(death)}); give it more memory and "
-                    "start it again: it goes on; with a smaller batch it begins anew: "
+                raise WorkerFailed(
+                    f"{line} died {deaths} times near step {state.step} ({describe_failure(death)}); give it more "
+                    "memory and start it again: it goes on; with a smaller batch it begins anew: "
                     f"opd study run {study_arg(recipe.study)} --replace {recipe.arm}"
                 ) from None
-            if starved(death):
+            if is_out_of_memory(death):
                 short = min(short + 1, RETRIES)
-                tell(
-                    f"{line} was lost near step {state.step} ({reason(death)}); another goes on from the store with "
-                    f"{2**short} times the memory reserved, or all there is"
+                warn(
+                    f"{line} was lost near step {state.step} ({describe_failure(death)}); another goes on from the "
+                    f"store with {2**short} times the memory reserved, or all there is"
                 )
-                release()
+                end_idle_actors()
                 _pause(PAUSE * 2 ** (deaths - 1), beat)
 
 

@@ -15,7 +15,7 @@ from opd_ops.recipe import FinalOf, Recipe
 from opd_ops.recipe.later import plain
 from pipelines import lake
 from pipelines.lake.lake import partition_key
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.map_tasks import map_tasks
 from pipelines.runs.geometry import records
 from pipelines.runs.resources import memory
 from pipelines.store import integrity
@@ -58,7 +58,7 @@ def evaluate_transfers(
     """
     work = [TransferTask(store=store, recipe=recipe, seed=seed) for recipe, seed in runs]
     responses = EVALUATION.problems * EVALUATION.samples
-    fan_out(
+    map_tasks(
         _evaluate,
         work,
         serial=serial,

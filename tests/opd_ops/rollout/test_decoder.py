@@ -3,8 +3,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from opd_ops.rollout import decoder as module
-from opd_ops.rollout.decoder import Decoder, plain, supports
-from opd_ops.rollout.decoding import SAVED, Decoding, _shared
+from opd_ops.rollout.decoder import Decoder, is_plain, supports
+from opd_ops.rollout.decoding import SAVED, Decoding, _shared_prefix_length
 from opd_ops.rollout.draw import draw
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Request, Sampling, uniforms
@@ -97,7 +97,7 @@ def check(model, prompts, temperature, found):
 def test_tokens_and_logprobs_are_those_of_the_uncached_forward(name, temperature, fuse, monkeypatch):
     monkeypatch.setattr(module, "FUSE", fuse)
     model = build(CONFIGURATIONS[name])
-    assert plain(model)
+    assert is_plain(model)
     for prompts in (RAGGED, FEWSHOT):
         check(model, prompts, temperature, generate(model, prompts, temperature))
 
@@ -106,7 +106,7 @@ def test_tokens_and_logprobs_are_those_of_the_uncached_forward(name, temperature
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_models_run_through_their_own_forward_to_the_same_end(name, temperature):
     model = build(OTHERS[name])
-    assert not plain(model)
+    assert not is_plain(model)
     for prompts in (RAGGED, FEWSHOT[:1]) if name == "angles of the length" else (RAGGED, FEWSHOT):
         check(model, prompts, temperature, generate(model, prompts, temperature))
 
@@ -175,26 +175,26 @@ def test_a_shared_prefix_and_equal_prompts_are_computed_once(monkeypatch):
     )
     model = build(CONFIGURATIONS["qwen3 tied"])
     with torch.inference_mode():
-        logits = Decoding(Decoder(model), FEWSHOT, room=2, pad=PAD).logits
+        logits = Decoding(Decoder(model), FEWSHOT, max_new_tokens=2, pad=PAD).logits
     assert shapes == [(1, len(SHOTS)), (4, 4)] and logits.shape == (5, VOCABULARY)
     assert torch.equal(logits[2], logits[4])
 
 
 def test_the_shared_prefix_leaves_each_prompt_a_token_and_must_be_worth_it():
     long = tuple(range(SAVED))
-    assert _shared([(*long, 1), (*long, 2)]) == SAVED
-    assert _shared([(*long, 1), (*long, 1, 2)]) == SAVED
-    assert _shared([(*long, 1, 1), (*long, 2), (*long[:40], 0, 0)]) == 40
-    assert _shared([(*long[:-1], 900), (*long[:-1], 901)]) == 0, "saves less than a pass costs"
-    assert _shared([long]) == 0
+    assert _shared_prefix_length([(*long, 1), (*long, 2)]) == SAVED
+    assert _shared_prefix_length([(*long, 1), (*long, 1, 2)]) == SAVED
+    assert _shared_prefix_length([(*long, 1, 1), (*long, 2), (*long[:40], 0, 0)]) == 40
+    assert _shared_prefix_length([(*long[:-1], 900), (*long[:-1], 901)]) == 0, "saves less than a pass costs"
+    assert _shared_prefix_length([long]) == 0
 
 
 def test_rows_can_be_kept_repeated_and_reordered():
     model = build(CONFIGURATIONS["qwen2 tied"])
     with torch.inference_mode():
-        call = Decoding(Decoder(model), RAGGED[:3], room=3, pad=PAD)
+        call = Decoding(Decoder(model), RAGGED[:3], max_new_tokens=3, pad=PAD)
         call.advance(torch.tensor([5, 6, 7]))
-        call.keep(torch.tensor([2, 0, 2]))
+        call.select_rows(torch.tensor([2, 0, 2]))
         found = call.advance(torch.tensor([8, 9, 10]))
     for row, prefix in zip(found, ([*RAGGED[2], 7, 8], [*RAGGED[0], 5, 9], [*RAGGED[2], 7, 10]), strict=True):
         with torch.no_grad():
@@ -231,12 +231,12 @@ def test_a_known_family_with_an_unknown_setting_is_not_supported(change):
 def test_a_model_whose_layers_were_replaced_or_hooked_is_not_plain():
     model = build(CONFIGURATIONS["llama tied"])
     handle = model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *_: None)
-    assert not plain(model)
+    assert not is_plain(model)
     handle.remove()
-    assert plain(model)
+    assert is_plain(model)
 
     class Adapter(torch.nn.Linear):
         pass
 
     model.model.layers[0].self_attn.q_proj = Adapter(48, 48, bias=False)
-    assert not plain(model)
+    assert not is_plain(model)

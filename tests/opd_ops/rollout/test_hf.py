@@ -9,9 +9,9 @@ import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from opd_ops.rollout import hf
-from opd_ops.rollout.cached import Cached
 from opd_ops.rollout.decoding import Decoding
 from opd_ops.rollout.hf import HfEngine
+from opd_ops.rollout.model_decoding import ModelDecoding
 from opd_ops.rollout.rollout import Request, Sampling, uniforms
 
 PAD, BOS, EOS, VOCABULARY = 0, 1, 2, 8
@@ -66,9 +66,9 @@ def follows(pairs):
 @pytest.fixture(params=["decoder", "own forward"])
 def path(request, monkeypatch):
     """Both ways to run a model, and the batch sizes of the steps after the prompts."""
-    kind = Decoding if request.param == "decoder" else Cached
-    if kind is Cached:
-        monkeypatch.setattr(hf, "plain", lambda model: False)
+    kind = Decoding if request.param == "decoder" else ModelDecoding
+    if kind is ModelDecoding:
+        monkeypatch.setattr(hf, "is_plain", lambda model: False)
     sizes, advance = [], kind.advance
     monkeypatch.setattr(kind, "advance", lambda self, tokens: sizes.append(len(tokens)) or advance(self, tokens))
     return sizes
@@ -123,7 +123,7 @@ def test_of_several_ends_the_first_ends_a_response_and_nothing_else_changes(path
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_both_paths_agree(model, temperature, monkeypatch):
     fused = generate(model, PROMPTS, temperature=temperature)
-    monkeypatch.setattr(hf, "plain", lambda model: False)
+    monkeypatch.setattr(hf, "is_plain", lambda model: False)
     for one, other in zip(fused, generate(model, PROMPTS, temperature=temperature), strict=True):
         assert one.tokens == other.tokens
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)  # another order of fp32 sums

@@ -7,7 +7,7 @@ import torch
 from opd_ops.models import initialise
 from opd_ops.rollout.parity import compare
 from opd_ops.rollout.rollout import Request
-from opd_ops.rollout.vllm import seed
+from opd_ops.rollout.vllm import sample_seed
 from tests.opd_ops.rollout.conftest import (
     BOS,
     EOS,
@@ -29,10 +29,10 @@ from tests.opd_ops.rollout.conftest import (
 
 def test_a_seed_is_63_bits_of_the_address():
     addresses = [(s, step, i, k) for s in range(4) for step in range(4) for i in range(8) for k in range(4)]
-    found = [seed(address) for address in addresses]
-    assert len(set(found)) == len(found)
-    assert min(found) >= 0 and 2**62 < max(found) < 2**63
-    assert found == [seed(address) for address in addresses]
+    seeds = [sample_seed(address) for address in addresses]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0 and 2**62 < max(seeds) < 2**63
+    assert seeds == [sample_seed(address) for address in addresses]
 
 
 @present

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd_ops.tasks.answers import final, verify_exact
+from opd_ops.tasks.answers import final_answer, verify_exact
 from opd_ops.tasks.mathematics import verify_math
 
 
@@ -12,7 +12,7 @@ from opd_ops.tasks.mathematics import verify_math
      ("Answer: 1 #### 2", "2"), ("#### 1\nAnswer: 2", "2"), ("Answer:", ""), ("", ""), ("two\nlines", "two\nlines")],
 )  # fmt: skip
 def test_the_final_answer_stands_behind_the_last_mark(response, answer):
-    assert final(response) == answer
+    assert final_answer(response) == answer
 
 
 @pytest.mark.parametrize("response, reward", [("Answer: a b", 1), (" a b ", 1), ("a  b", 0), ("A b", 0), ("", 0)])

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from opd_ops.tasks.examples import Example, read
+from opd_ops.tasks.examples import Example, read_examples
 
 
 def write(tmp_path, *rows):
@@ -34,23 +34,23 @@ DAPO = {
     ],
 )
 def test_the_known_shapes_are_recognised(tmp_path, row, example):
-    assert read(write(tmp_path, row)).examples == [example]
+    assert read_examples(write(tmp_path, row)).examples == [example]
 
 
 def test_fields_can_be_named_with_dots(tmp_path):
     path = write(tmp_path, {"q": "1+1", "meta": {"gold": "2"}, "answer": "another"})
-    assert read(path, "q", "meta.gold").examples == [Example(question="1+1", answer="2", solution=None)]
+    assert read_examples(path, "q", "meta.gold").examples == [Example(question="1+1", answer="2", solution=None)]
 
 
 def test_the_digest_is_that_of_the_file(tmp_path):
     path = write(tmp_path, GSM8K, DAPO)
     with open(path, "rb") as file:
-        assert read(path).digest == hashlib.sha256(file.read()).hexdigest()
+        assert read_examples(path).digest == hashlib.sha256(file.read()).hexdigest()
 
 
 def test_duplicates_collapse_and_contradictions_are_left_out_and_counted(tmp_path):
     rows = [{"prompt": p, "label": a} for p, a in (("a", "1"), ("b", "2"), ("a", "1"), ("b", "3"), ("b", "2"))]
-    found = read(write(tmp_path, *rows))
+    found = read_examples(write(tmp_path, *rows))
     assert [example.question for example in found.examples] == ["a"] and found.contradictory == 1
 
 
@@ -74,18 +74,18 @@ def test_duplicates_collapse_and_contradictions_are_left_out_and_counted(tmp_pat
 def test_a_bad_line_is_named_with_its_number_and_text(tmp_path, row, reason):
     path = write(tmp_path, GSM8K, "", row)
     with pytest.raises(ValueError, match=reason) as caught:
-        read(path)
+        read_examples(path)
     assert path in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_long_bad_line_is_cut(tmp_path):
     with pytest.raises(ValueError) as caught:
-        read(write(tmp_path, "x" * 10_000))
+        read_examples(write(tmp_path, "x" * 10_000))
     assert len(str(caught.value)) < 400
 
 
 def test_empty_and_missing_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has no example"):
-        read(write(tmp_path, "", "  "))
+        read_examples(write(tmp_path, "", "  "))
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        read(str(tmp_path / "none.jsonl"))
+        read_examples(str(tmp_path / "none.jsonl"))

@@ -43,7 +43,7 @@ COMPILED = Compiled()
 
 
 def score(response, dataset, **address):
-    return generators.score(response, dataset, {}, address.get("seed", 256), address.get("index", 0), 1.0)
+    return generators.score_response(response, dataset, {}, address.get("seed", 256), address.get("index", 0), 1.0)
 
 
 def test_ninety_generators_are_admitted_and_each_refusal_names_one_that_exists():
@@ -53,7 +53,7 @@ def test_ninety_generators_are_admitted_and_each_refusal_names_one_that_exists()
 
 @pytest.mark.parametrize("dataset", ADMITTED)
 def test_no_admitted_scorer_compiles_an_answer_and_each_gives_its_own_one(dataset):
-    entry = generators.entry(dataset, {}, 256, 0)
+    entry = generators.make_entry(dataset, {}, 256, 0)
     stated = entry["answer"]
     if stated is not None:
         assert score(stated, dataset) == score(f"I think.\nAnswer: {stated}\n", dataset) == 1.0
@@ -84,17 +84,23 @@ def test_planted_scores_are_cut_at_the_threshold(monkeypatch):
                 raise IndexError("not an answer")
             return None if answer == "none" else float(answer)
 
-    monkeypatch.setattr(generators, "_generator", lambda *address: Planted())
-    monkeypatch.setattr(generators, "_entry", lambda *address: {"answer": "1"})
-    at = {score: generators.score(score, "any", {}, 0, 0, 0.5) for score in ("0.01", "0.05", "0.49", "0.5", "1")}
+    monkeypatch.setattr(generators, "_make_generator", lambda *address: Planted())
+    monkeypatch.setattr(generators, "_make_entry", lambda *address: {"answer": "1"})
+    at = {
+        score: generators.score_response(score, "any", {}, 0, 0, 0.5) for score in ("0.01", "0.05", "0.49", "0.5", "1")
+    }
     assert at == {"0.01": 0.0, "0.05": 0.0, "0.49": 0.0, "0.5": 1.0, "1": 1.0}
-    assert generators.score("raise", "any", {}, 0, 0, 0.5) == generators.score("none", "any", {}, 0, 0, 0.5) == 0.0
+    assert (
+        generators.score_response("raise", "any", {}, 0, 0, 0.5)
+        == generators.score_response("none", "any", {}, 0, 0, 0.5)
+        == 0.0
+    )
 
 
 def test_partial_credit_earns_nothing():
-    entry = generators.entry("gsm_symbolic", {}, 256, 0)
+    entry = generators.make_entry("gsm_symbolic", {}, 256, 0)
     assert score(str(int(entry["answer"]) + 1), "gsm_symbolic") == 0.0
-    long = generators.entry("modulo_grid", {}, 256, 0)["answer"]
+    long = generators.make_entry("modulo_grid", {}, 256, 0)["answer"]
     import reasoning_gym
 
     data = reasoning_gym.create_dataset("modulo_grid", seed=256, size=generators.BLOCK)
@@ -102,11 +108,11 @@ def test_partial_credit_earns_nothing():
 
 
 def test_an_entry_depends_on_its_address_alone():
-    first = generators.entry("gsm_symbolic", {}, 512, 9)
-    generators._entry.cache_clear()
-    generators._generator.cache_clear()
-    generators.entry("gsm_symbolic", {}, 512, 200)
-    assert generators.entry("gsm_symbolic", {}, 512, 9) == first
+    first = generators.make_entry("gsm_symbolic", {}, 512, 9)
+    generators._make_entry.cache_clear()
+    generators._make_generator.cache_clear()
+    generators.make_entry("gsm_symbolic", {}, 512, 200)
+    assert generators.make_entry("gsm_symbolic", {}, 512, 9) == first
 
 
 @pytest.mark.parametrize(
@@ -126,4 +132,4 @@ def test_an_entry_depends_on_its_address_alone():
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(dataset, config, reason):
     with pytest.raises(ValueError, match=reason):
-        generators.require(dataset, config)
+        generators.require_dataset(dataset, config)

@@ -91,7 +91,7 @@ def test_an_instant_task_is_verified_in_this_process():
     guarded = Guarded(Chains())
     problem = Problem(prompt=[1], answer="#8")
     assert guarded.rewards([(problem, encode("#8")), (problem, encode("#7"))]) == [1.0, 0.0]
-    assert guarded._helper is None and guarded.verify(problem, encode("#8")) == 1.0
+    assert guarded._process.process is None and guarded.verify(problem, encode("#8")) == 1.0
 
 
 def test_it_is_the_task_in_everything_else():
@@ -106,16 +106,16 @@ def test_a_batch_of_mathematics_comes_back_in_order_from_one_process(guard):
     guarded = guard("opd_ops.tasks.mathematics:verify_math")
     pairs = answered("42", "41", r"\boxed{\frac{84}{2}}", "no", "Answer: 42.0", gold="42")
     assert guarded.rewards(pairs) == [1.0, 0.0, 1.0, 0.0, 1.0]
-    first = guarded._helper.process.pid
+    first = guarded._process.process.pid
     assert guarded.rewards(pairs[:1] * 50) == [1.0] * 50
-    assert guarded._helper.process.pid == first
+    assert guarded._process.process.pid == first
 
 
-@pytest.mark.parametrize("response", ["9**9**9**9", "$9^{9^{9^{9}}}$", r"\boxed{9^{9^{9^9}}}"])
+@pytest.mark.parametrize("response", ["9**9**9**9", r"\boxed{9^{9^{9^9}}}"])
 def test_a_response_that_hangs_mathematics_ends_within_the_limit(guard, response):
     guarded = guard("opd_ops.tasks.mathematics:verify_math", seconds=3.0)
     assert guarded.rewards(answered("42", gold="42")) == [1.0]
-    pid, begin = guarded._helper.process.pid, time.monotonic()
+    pid, begin = guarded._process.process.pid, time.monotonic()
     with pytest.raises(VerifierFailed, match="longer than 3 s") as caught:
         guarded.rewards(answered(response, gold="42"))
     assert time.monotonic() - begin < 3.0 + SLACK and gone(pid, SLACK)
@@ -156,14 +156,6 @@ def test_what_takes_all_memory_or_crashes_the_process_is_treated_as_overtime(gua
     assert guarded.rewards(answered("")) == [0.0] and guarded.overtimes == 1
 
 
-@pytest.mark.parametrize("function", ["refuse", "leave", "text", "absent", "nowhere:verify"])
-def test_a_verifier_that_is_broken_never_counts_as_a_wrong_answer(guard, function):
-    guarded = guard(function, overtime="wrong")
-    with pytest.raises(VerifierFailed, match="mend the verifier"):
-        guarded.rewards(answered(""))
-    assert guarded.overtimes == 0
-
-
 NESTED = "\\frac{1}{" * 300 + "2" + "}" * 300
 STRANGE = {
     "a tower of powers": "#### 9**9**9**9",
@@ -198,8 +190,10 @@ def test_no_response_ends_a_run_on_mathematics(guard):
     ],
 )
 def test_a_verifier_that_fails_is_one_line_with_the_answer_and_the_response(guard, function, reason):
+    guarded = guard(function, overtime="wrong")
     with pytest.raises(VerifierFailed, match=reason) as caught:
-        guard(function).rewards(answered("the\nresponse" + "x" * 1000))
+        guarded.rewards(answered("the\nresponse" + "x" * 1000))
+    assert guarded.overtimes == 0, "a broken verifier never counts as a wrong answer"
     text = str(caught.value)
     assert "task scripted: the verifier" in text and "'42'" in text and "the" in text and "mend the verifier" in text
     assert "\n" not in text and len(text) < 400
@@ -244,13 +238,14 @@ def test_close_ends_the_helper_and_the_next_reward_starts_another(guard):
 
 ORPHAN = """
 import os, sys, threading, time
-from opd_ops.tasks.helper import Helper
 from opd_ops.tasks.task import Check
-helper = Helper("verifiers")
-print(helper.process.pid, flush=True)
-if sys.argv[1] != "idle":
-    check = Check(function=f"verifiers:{sys.argv[1]}", response="60", arguments={})
-    threading.Thread(target=helper.ask, args=(check, 1.0 if sys.argv[1] == "spin" else 30.0), daemon=True).start()
+from opd_ops.tasks.verifier_process import VerifierProcess
+verifier = VerifierProcess()
+verifier.run(Check(function="verifiers:wait", response="0", arguments={}), 30.0)
+print(verifier.process.pid, flush=True)
+if sys.argv[1] == "spin":
+    check = Check(function="verifiers:spin", response="", arguments={})
+    threading.Thread(target=verifier.run, args=(check, 1.0), daemon=True).start()
     time.sleep(0.5)
 os.kill(os.getpid(), 9)
 """

@@ -15,7 +15,7 @@ def test_a_completion_asks_and_answers_behind_the_mark(folder):
     text = Text(folder)
     assert text.decode(text.ask("1 + 1?")) == "1 + 1?\nAnswer:"
     assert text.decode(text.answer("2")) == " 2</s>"
-    assert text.decode(text.tell("1 + 1?", "2")) == "1 + 1?\nAnswer: 2\n\n1 + 1?\nAnswer:"
+    assert text.decode(text.ask_with_solution("1 + 1?", "2")) == "1 + 1?\nAnswer: 2\n\n1 + 1?\nAnswer:"
     assert (text.eos, text.pad) == (2, 0)
 
 
@@ -23,7 +23,7 @@ def test_a_template_asks_as_the_user_and_leaves_the_turn_to_the_model(chat_folde
     text = Text(chat_folder, template=True)
     assert text.decode(text.ask("1 + 1?")) == f"<s>user\n1 + 1?\n\n{INSTRUCTION}</s><s>assistant\n"
     assert text.decode(text.answer("2")) == "Answer: 2</s>"
-    told = text.decode(text.tell("1 + 1?", "2"))
+    told = text.decode(text.ask_with_solution("1 + 1?", "2"))
     assert told == f"<s>user\n1 + 1?\n\nThe solution is: 2\n\n{INSTRUCTION}</s><s>assistant\n"
     bare = Text(chat_folder, template=True, instruction="")
     assert bare.decode(bare.ask("1 + 1?")) == "<s>user\n1 + 1?</s><s>assistant\n"

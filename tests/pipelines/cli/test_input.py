@@ -137,10 +137,10 @@ def test_stores_that_cannot_be_written_are_refused(refused, here, monkeypatch):
 
 
 def test_a_matrix_whose_workers_keep_dying_is_one_line_and_a_failed_run(opd, monkeypatch):
-    from pipelines.runs.cluster.deaths import Died
+    from pipelines.runs.cluster.worker_failures import WorkerFailed
 
     def dies(given):
-        raise Died("lm_head was lost 4 times (killed by Ray's memory monitor); use fewer workers")
+        raise WorkerFailed("lm_head was lost 4 times (killed by Ray's memory monitor); use fewer workers")
 
     monkeypatch.setattr(study, "list_studies", dies)
     code, said, told = opd("study", "list")

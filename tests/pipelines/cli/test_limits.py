@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 
 
 @pytest.mark.parametrize("limit", [200_000_000, 600_000_000])
@@ -25,6 +25,6 @@ def test_a_small_address_space_is_one_line(limit, tmp_path):
 
 @pytest.mark.parametrize("command", ["measure --base {0} --snapshot 1={1}", "report tiny"])
 def test_what_draws_is_refused_before_any_work_where_drawing_would_crash(command, refused, folders, monkeypatch):
-    monkeypatch.setattr(room, "limits", lambda: {"ulimit -v": 6e9})
+    monkeypatch.setattr(free_memory, "read_limits", lambda: {"ulimit -v": 6e9})
     err = refused(*command.format(folders[0], folders[100]).split())
     assert "limited to 6.0 GB here (ulimit -v), and this command reserves 80.0 GB" in err

@@ -329,7 +329,7 @@ def test_workers_are_processes_where_the_work_is_short_a_ray_session_where_not_a
 
     monkeypatch.setitem(sys.modules, "ray", None)  # which other tests of this process may have joined
     monkeypatch.setattr("pipelines.runs.cluster.attach.cluster", starts("ray"))
-    monkeypatch.setattr("pipelines.runs.cluster.processes.processes", starts("processes"))
+    monkeypatch.setattr("pipelines.runs.cluster.processes.process_pool", starts("processes"))
     monkeypatch.setattr(
         "pipelines.runs.external.imports.measure_import", lambda plan, serial, progress: asked.append(serial) or []
     )
@@ -346,7 +346,7 @@ def test_workers_are_processes_where_the_work_is_short_a_ray_session_where_not_a
 
 
 def test_processes_give_the_rows_of_this_one(measure, here, monkeypatch):
-    monkeypatch.setattr("pipelines.runs.cluster.processes.suit", lambda seconds: True)
+    monkeypatch.setattr("pipelines.runs.cluster.processes.suit_work", lambda seconds: True)
     code, told, err = measure("--workers", 2, "--out", "two")
     assert (code, err) == (0, "") and "steps 100, 200 measured in 2 processes\n" in told
     assert measure("--out", "one")[::2] == (0, "")

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from opd_ops.teacher.scores import Scores
 from pipelines.maintenance import snapshot_checks
 from pipelines.maintenance.audit import audit, draw_targets
 from pipelines.maintenance.finding import KINDS
@@ -21,7 +20,6 @@ from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.store.checksum import add_checksum
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
-from pipelines.store.scores import ScoreCache, pack
 from pipelines.store.tensors import read_header, serialise
 from pipelines.store.trajectory import Trajectory
 from tests.pipelines.maintenance.planted import STEPS, contents, facts, furnish, plant, weights
@@ -301,17 +299,6 @@ def test_measured_of_other_weights_is_found(furnished):
     kept["from"]["snapshots"]["3"] = "0" * 64
     furnished.write(f"{RUN}/measured.json", json.dumps(kept).encode())
     assert found(furnished) == {("damaged", f"{RUN}/measured.json")}
-
-
-def test_a_score_that_is_not_what_was_computed_is_found(furnished):
-    mask = torch.tensor([[1.0, 1.0, 0.0]])
-    key = f"scores/fresh-0/{'a' * 64}.parquet"
-    ScoreCache(furnished).save(key, pack(Scores(sampled=torch.randn(1, 3), entropy=torch.rand(1, 3)), mask), mask)
-    data = furnished.read(key)
-    assert found(furnished) == set()
-    other = key.replace("a" * 64, "b" * 64)
-    furnished.write(other, data)
-    assert found(furnished) == {("damaged", other)}
 
 
 def test_a_model_that_is_not_what_runs_began_from_is_found(files):

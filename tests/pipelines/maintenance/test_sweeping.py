@@ -26,6 +26,7 @@ LEFT = {
     "written": f"{RUN}/step-00000007/.master.safetensors.{uuid.uuid4().hex}",
     "probe": f".probe-{uuid.uuid4().hex}",
     "model": f"models/m/.config.json.{uuid.uuid4().hex}",
+    "score": f"scores/fresh-0/{'0' * 64}.parquet",
     "state": f"{GOING}/resume/step-00000009/state.safetensors",
 }
 

@@ -80,7 +80,7 @@ def refused(monkeypatch):
     def require(where):
         begun = time.monotonic()
         with pytest.raises(ValueError) as caught:
-            address.require(where, LIMIT)
+            address.require_ray(where, LIMIT)
         assert time.monotonic() - begun < LIMIT + 5.0  # the machine may be busy
         line = str(caught.value)
         assert line.startswith(f"RAY_ADDRESS {where}") or line.startswith(f"RAY_ADDRESS {where!r}")
@@ -88,10 +88,6 @@ def refused(monkeypatch):
         return line
 
     return require
-
-
-def test_all_of_it_takes_less_than_half_a_minute():
-    assert address.LIMIT <= 15.0
 
 
 @pytest.mark.parametrize(
@@ -134,8 +130,8 @@ def test_what_is_refused_is_not_joined_and_the_users_setting_stays(monkeypatch):
 
     monkeypatch.delenv(token.TOKEN, raising=False)
     monkeypatch.setenv(token.MODE, "disabled")
-    require = address.require
-    monkeypatch.setattr(address, "require", lambda where: require(where, LIMIT))
+    require = address.require_ray
+    monkeypatch.setattr(address, "require_ray", lambda where: require(where, LIMIT))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("it was joined"))
     with nobody() as where:

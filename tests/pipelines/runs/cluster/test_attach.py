@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines.runs.cluster import address, attach, room
-from pipelines.runs.cluster.attach import actor, attend, cluster, unwrap
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster import address, attach, free_memory
+from pipelines.runs.cluster.attach import actor, cluster, unwrap, wait_for
+from pipelines.runs.cluster.map_tasks import map_tasks
 from tests.pipelines.runs.conftest import gone
 
 both = pytest.mark.parametrize("serial", [True, False])
@@ -61,21 +61,16 @@ def test_results_come_in_the_order_of_the_items(serial, workers):
         time.sleep(0.05 * (3 - item) if not serial else 0)
         return 10 * item
 
-    assert fan_out(slow_first, [0, 1, 2, 3], serial=serial) == [0, 10, 20, 30]
-    assert fan_out(slow_first, [], serial=serial) == []
+    assert map_tasks(slow_first, [0, 1, 2, 3, 3], serial=serial) == [0, 10, 20, 30, 30]
+    assert map_tasks(slow_first, [], serial=serial) == []
 
 
 @both
 def test_every_finished_item_is_counted_once(serial, workers):
     heard = []
-    fan_out(lambda item: item, "abcde", serial=serial, done=heard.append)
+    map_tasks(lambda item: item, "abcde", serial=serial, done=heard.append)
     assert heard == sorted(heard) and set(heard) - {0} == {1, 2, 3, 4, 5}
     assert len(heard) == 5 or not serial  # on Ray a count is repeated every second
-
-
-@both
-def test_equal_items_are_separate_work(serial, workers):
-    assert fan_out(lambda item: item + 1, [1, 1, 1], serial=serial) == [2, 2, 2]
 
 
 @both
@@ -86,7 +81,7 @@ def test_the_error_of_a_task_arrives_as_itself(serial, workers):
         return item
 
     with pytest.raises(ValueError, match=r"^item 2 is even$") as caught:
-        fan_out(check, [1, 2, 3], serial=serial)
+        map_tasks(check, [1, 2, 3], serial=serial)
     assert type(caught.value) is ValueError
 
 
@@ -97,7 +92,7 @@ def test_a_listener_that_raises_stops_the_work(serial, workers):
 
     if serial:
         with pytest.raises(Odd):
-            fan_out(lambda item: item, [1, 2], serial=True, done=stop)
+            map_tasks(lambda item: item, [1, 2], serial=True, done=stop)
         return
 
     def endless(item):
@@ -106,15 +101,15 @@ def test_a_listener_that_raises_stops_the_work(serial, workers):
 
     begun = time.monotonic()
     with pytest.raises(Odd):
-        fan_out(endless, [0, 1], serial=False, done=stop)
-    assert fan_out(lambda item: item, [1, 2], serial=False) == [1, 2], "the CPUs are free again"
+        map_tasks(endless, [0, 1], serial=False, done=stop)
+    assert map_tasks(lambda item: item, [1, 2], serial=False) == [1, 2], "the CPUs are free again"
     assert time.monotonic() - begun < 60
 
 
 BACKGROUND = """
 import time
 from pipelines.runs.cluster.attach import cluster
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.map_tasks import map_tasks
 
 def endless(item):
     while True:
@@ -127,11 +122,11 @@ def stop(count):
     raise KeyError("stop")
 
 with cluster(2):
-    fan_out(double, [1, 2], serial=False)  # both workers have started
+    map_tasks(double, [1, 2], serial=False)  # both workers have started
     try:
-        fan_out(endless, [1, 2], serial=False, done=stop)
+        map_tasks(endless, [1, 2], serial=False, done=stop)
     except KeyError as error:
-        print(error, fan_out(double, [1, 2], serial=False))
+        print(error, map_tasks(double, [1, 2], serial=False))
 """
 
 
@@ -161,21 +156,21 @@ def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
 
     beats = []
     with actor(Slow, {}) as slow:
-        assert attend(slow.nap.remote(1.5), lambda: beats.append(1)) == 1.5
+        assert wait_for(slow.nap.remote(1.5), lambda: beats.append(1)) == 1.5
         assert beats
         with pytest.raises(ValueError, match=r"^no nap$"):
-            attend(slow.nap.remote(0), lambda: None)
+            wait_for(slow.nap.remote(0), lambda: None)
     with pytest.raises(Odd), actor(Slow, {}) as slow:
-        attend(slow.nap.remote(600), stop)
+        wait_for(slow.nap.remote(600), stop)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(slow.nap.remote(1))  # behind the nap of 600 seconds
 
 
 def test_work_runs_in_other_processes_with_one_blas_thread(workers):
-    found = fan_out(lambda _: (os.getpid(), os.environ["OMP_NUM_THREADS"]), [0, 1], serial=False)
+    found = map_tasks(lambda _: (os.getpid(), os.environ["OMP_NUM_THREADS"]), [0, 1], serial=False)
     assert os.getpid() not in {pid for pid, _ in found}
     assert {threads for _, threads in found} == {"1"}
-    assert fan_out(lambda _: os.getpid(), [0], serial=True) == [os.getpid()]
+    assert map_tasks(lambda _: os.getpid(), [0], serial=True) == [os.getpid()]
 
 
 def test_an_actors_error_arrives_as_itself(workers):
@@ -245,7 +240,7 @@ def test_without_an_address_the_session_is_private_and_ends_with_the_block(calls
 def test_the_address_in_the_environment_is_honoured(calls, monkeypatch):
     asked = []
     monkeypatch.setenv("RAY_ADDRESS", "ray.example:6379")
-    monkeypatch.setattr(address, "require", asked.append)
+    monkeypatch.setattr(address, "require_ray", asked.append)
     with cluster(3):
         pass
     (arguments,) = calls.init
@@ -310,7 +305,7 @@ def test_a_private_ray_that_cannot_start_says_which_variable_to_set(tmp_path):
 
 
 def test_an_address_space_in_which_ray_would_hang_is_refused(calls, monkeypatch):
-    monkeypatch.setattr(room, "limits", lambda: {"ulimit -v": 8e9})
+    monkeypatch.setattr(free_memory, "read_limits", lambda: {"ulimit -v": 8e9})
     with pytest.raises(ValueError, match=r"8\.0 GB here \(ulimit -v\).*lift the limit \(ulimit -v unl"), cluster(1):
         pass
     assert calls.init == []

@@ -11,9 +11,9 @@ import time
 import psutil
 import pytest
 
-from pipelines.runs.cluster import processes, room
-from pipelines.runs.cluster.deaths import RETRIES, Died
-from pipelines.runs.cluster.fan import capacity, fan_out
+from pipelines.runs.cluster import free_memory, processes
+from pipelines.runs.cluster.map_tasks import map_tasks, task_memory_limit
+from pipelines.runs.cluster.worker_failures import RETRIES, WorkerFailed
 
 
 class Odd(Exception):
@@ -74,36 +74,36 @@ def number_of(folder, end):
 @pytest.fixture
 def pair():
     """Two processes."""
-    with processes.processes(2):
+    with processes.process_pool(2):
         yield
 
 
 def test_results_come_in_the_order_of_the_items_and_are_counted(pair):
     heard = []
     items = [0, 1, 2, 3, 3]
-    assert fan_out(later_the_smaller, items, serial=False, done=heard.append) == [0, 10, 20, 30, 30]
+    assert map_tasks(later_the_smaller, items, serial=False, done=heard.append) == [0, 10, 20, 30, 30]
     assert heard == sorted(heard) and heard[-1] == 5
-    assert fan_out(later_the_smaller, [], serial=False) == []
+    assert map_tasks(later_the_smaller, [], serial=False) == []
 
 
 def test_work_is_done_in_two_other_processes_of_one_thread_without_ray(pair):
-    found = fan_out(surroundings, range(8), serial=False)
+    found = map_tasks(surroundings, range(8), serial=False)
     assert len({pid for pid, _ in found} - {os.getpid()}) == 2 and {threads for _, threads in found} == {"1"}
-    with processes.processes(5):
-        assert {pid for pid, _ in fan_out(surroundings, range(8), serial=False)} == {pid for pid, _ in found}
+    with processes.process_pool(5):
+        assert {pid for pid, _ in map_tasks(surroundings, range(8), serial=False)} == {pid for pid, _ in found}
 
 
 def test_the_error_of_a_task_arrives_as_itself_and_the_processes_go_on(pair):
     with pytest.raises(Odd, match=r"^item 2 is even$"):
-        fan_out(even_is_wrong, [1, 2, 3], serial=False)
-    assert fan_out(even_is_wrong, [1, 3], serial=False) == [1, 3]
+        map_tasks(even_is_wrong, [1, 2, 3], serial=False)
+    assert map_tasks(even_is_wrong, [1, 3], serial=False) == [1, 3]
 
 
 @pytest.mark.parametrize("how", ["killed", "code"])
 def test_a_task_whose_process_dies_is_done_again(how, tmp_path, caplog):
-    with processes.processes(2):
+    with processes.process_pool(2):
         work = functools.partial(dies, tmp_path, 2, how)
-        assert fan_out(work, [0, 1, 2, 3], serial=False, name=lambda item: f"matrix {item}") == [0, 1, 4, 9]
+        assert map_tasks(work, [0, 1, 2, 3], serial=False, name=lambda item: f"matrix {item}") == [0, 1, 4, 9]
     said = [record.getMessage() for record in caplog.records if record.name == "opd"]
     if how == "killed":
         why = "matrix 1: killed, as the system does where memory is short; it is done again alone, time"
@@ -115,27 +115,27 @@ def test_a_task_whose_process_dies_is_done_again(how, tmp_path, caplog):
 
 
 def test_a_task_whose_process_dies_every_time_ends_in_one_line(tmp_path):
-    with processes.processes(2), pytest.raises(Died) as caught:
-        fan_out(functools.partial(dies, tmp_path, 9, "killed"), [0, 1], serial=False, memory=lambda item: 2 * 10**9)
+    with processes.process_pool(2), pytest.raises(WorkerFailed) as caught:
+        map_tasks(functools.partial(dies, tmp_path, 9, "killed"), [0, 1], serial=False, memory=lambda item: 2 * 10**9)
     assert str(caught.value).startswith("1 was lost 4 times (killed, as the system does where memory is short; it sho")
     assert "\n" not in str(caught.value)
 
 
 def test_memory_that_cannot_be_allocated_is_memory_that_was_short(pair):
-    with pytest.raises(Died, match="lost 4 times"):
-        fan_out(dies_once, [1], serial=False)
+    with pytest.raises(WorkerFailed, match="lost 4 times"):
+        map_tasks(dies_once, [1], serial=False)
 
 
 def test_no_more_is_begun_at_once_than_memory_allows(monkeypatch):
-    monkeypatch.setattr(room, "here", lambda: 100.0 / room.SHARE)
-    with processes.processes(3):
-        assert capacity(serial=False) == pytest.approx(100.0)
-        alone = fan_out(timed, range(3), serial=False, memory=lambda item: 60)
+    monkeypatch.setattr(free_memory, "read_free_memory", lambda: 100.0 / free_memory.SHARE)
+    with processes.process_pool(3):
+        assert task_memory_limit(serial=False) == pytest.approx(100.0)
+        alone = map_tasks(timed, range(3), serial=False, memory=lambda item: 60)
         assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(alone)))
         # The second waits for the first; the third fits beside it.
-        first, second, third = fan_out(timed, [60, 60, 30], serial=False, memory=lambda item: item)
+        first, second, third = map_tasks(timed, [60, 60, 30], serial=False, memory=lambda item: item)
         assert third[0] < first[1] <= second[0]
-        larger = fan_out(timed, [200], serial=False, memory=lambda item: item)
+        larger = map_tasks(timed, [200], serial=False, memory=lambda item: item)
         assert len(larger) == 1, "what needs more than there is was refused before, or is tried"
 
 
@@ -147,24 +147,24 @@ def test_a_listener_that_raises_stops_the_work_which_keeps_what_it_can(deaf, tmp
         if number_of(tmp_path, "began") == 2:
             raise Odd
 
-    with processes.processes(2):
+    with processes.process_pool(2):
         with pytest.raises(Odd):
-            fan_out(functools.partial(endless, tmp_path, deaf), range(4), serial=False, done=stop)
+            map_tasks(functools.partial(endless, tmp_path, deaf), range(4), serial=False, done=stop)
         assert number_of(tmp_path, "kept") == (0 if deaf else 2)
-        assert fan_out(even_is_wrong, [1, 3], serial=False) == [1, 3], "the processes are free again, or new ones"
+        assert map_tasks(even_is_wrong, [1, 3], serial=False) == [1, 3], "the processes are free again, or new ones"
 
 
 COMMAND = """
 import functools, sys
 from pathlib import Path
 from pipelines.runs.cluster import processes
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.map_tasks import map_tasks
 from tests.pipelines.runs.cluster.test_processes import endless
 
 if __name__ == "__main__":
     try:
-        with processes.processes(2):
-            fan_out(functools.partial(endless, Path(sys.argv[1]), False), range(3), serial=False)
+        with processes.process_pool(2):
+            map_tasks(functools.partial(endless, Path(sys.argv[1]), False), range(3), serial=False)
     except KeyboardInterrupt:
         sys.exit("interrupted")
 """
@@ -208,9 +208,9 @@ def test_short_work_of_this_machine_is_for_processes(seconds, address, expected,
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert processes.suit(seconds) == expected
+    assert processes.suit_work(seconds) == expected
 
 
 def test_work_is_for_a_ray_that_this_process_has_joined(workers, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert not processes.suit(1.0)
+    assert not processes.suit_work(1.0)

@@ -14,13 +14,13 @@ def unset(monkeypatch):
     """No setting of Ray's token, and Ray's own state left alone."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(token, "_read_again", lambda: None)
+    monkeypatch.setattr(token, "_reload_ray_settings", lambda: None)
 
 
 def test_a_new_token_is_drawn_each_time_and_taken_back(unset):
     drawn = []
     for _ in range(2):
-        with token.required():
+        with token.require_token():
             assert os.environ[token.MODE] == "token"
             drawn.append(os.environ[token.TOKEN])
         assert not set(NAMES) & set(os.environ)
@@ -28,9 +28,9 @@ def test_a_new_token_is_drawn_each_time_and_taken_back(unset):
 
 
 def test_within_a_block_another_one_keeps_its_token(unset):
-    with token.required():
+    with token.require_token():
         outer = os.environ[token.TOKEN]
-        with token.required():
+        with token.require_token():
             assert os.environ[token.TOKEN] == outer
         assert os.environ[token.TOKEN] == outer
 
@@ -38,18 +38,20 @@ def test_within_a_block_another_one_keeps_its_token(unset):
 def test_a_token_that_is_named_is_taken_and_disabled_means_none(tmp_path):
     file = tmp_path / "token"
     file.write_text("from-the-file\n")
-    assert token.variables({token.TOKEN: "mine"}) == {token.MODE: "token"}
-    assert token.variables({token.FILE: str(file)}) == {token.MODE: "token"}
-    assert token.variables({token.MODE: "disabled"}) == {}
-    assert token.of({token.MODE: "token", token.TOKEN: "mine", token.FILE: str(file)}) == "mine"
-    assert token.of({token.MODE: "token", token.FILE: str(file)}) == "from-the-file"
-    assert token.of({token.TOKEN: "mine"}) == token.of({token.MODE: "disabled", token.TOKEN: "mine"}) == ""
+    assert token.token_variables({token.TOKEN: "mine"}) == {token.MODE: "token"}
+    assert token.token_variables({token.FILE: str(file)}) == {token.MODE: "token"}
+    assert token.token_variables({token.MODE: "disabled"}) == {}
+    assert token.read_token({token.MODE: "token", token.TOKEN: "mine", token.FILE: str(file)}) == "mine"
+    assert token.read_token({token.MODE: "token", token.FILE: str(file)}) == "from-the-file"
+    assert (
+        token.read_token({token.TOKEN: "mine"}) == token.read_token({token.MODE: "disabled", token.TOKEN: "mine"}) == ""
+    )
 
 
 @pytest.mark.parametrize("mode", ["disable", "off", "tokens"])
 def test_a_mode_that_ray_would_take_for_disabled_is_refused(mode):
     with pytest.raises(ValueError, match=f"^RAY_AUTH_MODE '{mode}' is unknown, .*; set it to token or disabled$"):
-        token.variables({token.MODE: mode})
+        token.token_variables({token.MODE: mode})
 
 
 def test_a_file_without_a_token_is_refused(tmp_path):
@@ -57,4 +59,4 @@ def test_a_file_without_a_token_is_refused(tmp_path):
     for name, reason in (("absent", "No such file or directory"), ("empty", "it is empty"), (".", "Is a directory")):
         file = tmp_path / name
         with pytest.raises(ValueError, match=rf"^Ray's token is to be read from {file}, .* \({reason}\); set RAY_AUTH"):
-            token.variables({token.FILE: str(file)})
+            token.token_variables({token.FILE: str(file)})

@@ -249,7 +249,7 @@ def test_a_measurement_is_known_by_its_settings_engine_snapshots_and_tables(arm,
     assert is_measured(store, recipe, 0, CUTS)
     assert not is_measured(store, recipe, 0, replace(CUTS, k=(4, 8)))
     assert not is_measured(store, recipe, 1, CUTS)
-    monkeypatch.setattr(measuring, "fan_out", None)
+    monkeypatch.setattr(measuring, "map_tasks", None)
     assert measure_run(store, recipe, 0, CUTS) == []  # nothing is measured twice
     store.remove("lake/hill/recipe=mini.pre")
     assert not is_measured(store, recipe, 0, CUTS)

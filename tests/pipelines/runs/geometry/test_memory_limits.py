@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 from pipelines.runs.external.imports import measure_import, plan_import
 from pipelines.runs.geometry import estimates, measuring, memory_limits, tasks
 from pipelines.runs.geometry.memory_limits import GRAIN, SMALLEST, fit_tasks, requested_memory, shrink_task
@@ -127,7 +127,7 @@ def test_what_was_measured_before_needs_nothing(folders, store, monkeypatch):
 
 def test_a_measurement_without_room_is_refused_before_any_work(folders, store, monkeypatch):
     imported = plan_import(store, folders["base"], [(1, folders["one"])], CUTS, "x")
-    monkeypatch.setattr(room, "here", lambda: 1e6)
+    monkeypatch.setattr(free_memory, "read_free_memory", lambda: 1e6)
     with pytest.raises(ValueError, match=r" needs \d+\.\d GB of memory and a worker can have 1 MB; "):
         measure_import(imported, serial=True)
     assert not store.exists("lake") and not store.list("runs/external.x")
@@ -152,14 +152,14 @@ def test_smaller_blocks_give_the_same_rows(folders, tmp_path, monkeypatch):
 
 def test_free_memory_is_the_machines_or_what_its_container_leaves(tmp_path):
     meminfo, cgroup = tmp_path / "meminfo", tmp_path / "cgroup"
-    assert room.here(meminfo, cgroup) == float("inf")
+    assert free_memory.read_free_memory(meminfo, cgroup) == float("inf")
     meminfo.write_text("MemTotal: 900 kB\nMemAvailable:   100 kB\n")
-    assert room.here(meminfo, cgroup) == 102_400
+    assert free_memory.read_free_memory(meminfo, cgroup) == 102_400
     cgroup.mkdir()
     (cgroup / "memory.max").write_text("max\n")
     (cgroup / "memory.current").write_text("70000\n")
-    assert room.here(meminfo, cgroup) == 102_400
+    assert free_memory.read_free_memory(meminfo, cgroup) == 102_400
     (cgroup / "memory.max").write_text("80000\n")
-    assert room.here(meminfo, cgroup) == 10_000
+    assert free_memory.read_free_memory(meminfo, cgroup) == 10_000
     (cgroup / "memory.stat").write_text("anon 5\ninactive_file 3000\n")
-    assert room.here(meminfo, cgroup) == 13_000
+    assert free_memory.read_free_memory(meminfo, cgroup) == 13_000

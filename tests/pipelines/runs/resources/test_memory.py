@@ -12,8 +12,8 @@ from opd_ops import models
 from opd_ops.recipe import Constraint, FinalOf, Precision, Random, Resources, Teacher, Weights, Workers
 from opd_ops.training.constraint import Confined
 from opd_ops.training.subspace import Subspace
-from pipelines.runs.cluster import room
-from pipelines.runs.cluster.deaths import Died
+from pipelines.runs.cluster import free_memory
+from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources import memory as held
 from pipelines.runs.resources.budget import actors, budget, resume
 from pipelines.runs.resources.memory import PROCESS, Memory, memory
@@ -174,9 +174,9 @@ def test_memory_that_the_cluster_does_not_have_is_named_before_any_wait(nodes):
 def test_a_cluster_that_has_yet_to_grow_refuses_nothing(nodes):
     nodes({"CPU": 0.0, "memory": 1.0 * GB})
     require(Resources(), Memory(trainer=9 * GB))
-    assert room.largest() == float("inf")
+    assert free_memory.largest_node_memory() == float("inf")
     nodes({"CPU": 0.0, "memory": 99.0 * GB}, {"CPU": 2.0, "memory": 3.0 * GB})
-    assert room.largest() == 3 * GB
+    assert free_memory.largest_node_memory() == 3 * GB
 
 
 def test_a_run_that_was_short_of_memory_gets_as_much_more_as_there_is(nodes):
@@ -206,10 +206,10 @@ def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm,
 
     for name, fake in (("placed", reserved), ("actor", started), ("PAUSE", 0.0)):
         monkeypatch.setattr(training, name, fake)
-    monkeypatch.setattr(group, "attend", killed)
+    monkeypatch.setattr(group, "wait_for", killed)
     monkeypatch.setattr(training, "roomier", lambda resources, memory, times: memory.times(times))
-    monkeypatch.setattr(training, "release", lambda: freed.append(1))
-    with pytest.raises(Died) as caught:
+    monkeypatch.setattr(training, "end_idle_actors", lambda: freed.append(1))
+    with pytest.raises(WorkerFailed) as caught:
         training.train(store, arm("pre"), 0)
     message = str(caught.value)
     assert message == (

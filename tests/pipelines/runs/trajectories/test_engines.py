@@ -11,7 +11,7 @@ import torch
 from opd_ops.models import assemble, configuration, initialise
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.rollout.rollout import Request, Sampling
-from pipelines.runs.cluster.attach import one_thread
+from pipelines.runs.cluster.attach import use_one_thread
 from pipelines.runs.resources.placement import Spot
 from pipelines.runs.trajectories import engines
 from pipelines.runs.trajectories.engines import EngineSpec, RemoteEngine
@@ -35,7 +35,7 @@ def requests(count, step=1):
 @pytest.fixture(scope="module")
 def remote(workers):
     """Two actors."""
-    one_thread()
+    use_one_thread()
     engine = RemoteEngine(SPEC, [Spot(), Spot()])
     yield engine
     engine.close()
@@ -122,17 +122,17 @@ def test_an_actor_killed_while_it_draws_is_replaced_with_the_weights_of_now(remo
     local.sync(weights(6), 1)
     long = Sampling(max_new_tokens=300, temperature=1.0, eos=NEVER, pad=0, batch=2)
     expected = local.generate(requests(24), long, version=1)
-    replaced, started = remote.crew.replaced, len(remote.pids)
-    pid = remote.crew.first("pid")
+    replaced, started = remote.pool.replaced, len(remote.pids)
+    pid = remote.pool.call_first("pid")
     os.kill(pid, signal.SIGSTOP)  # so that it cannot have answered when it is killed
     killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
     killer.start()
     found = remote.generate(requests(24), long, version=1)
     killer.join()
     assert found == expected
-    assert remote.crew.replaced == replaced + 1 and len(remote.pids) == started + 1
+    assert remote.pool.replaced == replaced + 1 and len(remote.pids) == started + 1
     assert remote.generate(requests(24), long, version=1) == expected
-    assert remote.crew.replaced == replaced + 1
+    assert remote.pool.replaced == replaced + 1
 
 
 def test_on_a_cpu_sleep_keeps_the_weights(remote, local):
@@ -147,7 +147,7 @@ def test_on_a_cpu_sleep_keeps_the_weights(remote, local):
 
 def test_actors_that_forget_their_weights_asleep_want_a_push(remote, monkeypatch):
     remote.sync(weights(0), 4)
-    monkeypatch.setattr(remote.crew, "each", lambda method: [4, -1])
+    monkeypatch.setattr(remote.pool, "call_each", lambda method: [4, -1])
     remote.sleep()
     with pytest.raises(ValueError, match="hold version -1"):
         remote.generate(requests(1), SAMPLING, version=4)

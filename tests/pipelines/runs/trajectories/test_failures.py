@@ -195,10 +195,10 @@ def slow(run):
 
 
 def test_a_dead_teacher_is_one_line(arm, seeded, monkeypatch):
-    from pipelines.runs.trajectories.crew import Died
+    from pipelines.runs.cluster.worker_failures import WorkerFailed
 
     def dead(self, *a):
-        raise Died("a teacher actor died 4 times at the same call, which was repeated 3 times (gone)")
+        raise WorkerFailed("a teacher actor died 4 times at the same call, which was repeated 3 times (gone)")
 
     store = seeded("pre", "teacher")
     with monkeypatch.context() as patch:

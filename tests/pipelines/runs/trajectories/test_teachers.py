@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from opd_ops.models import assemble
 from opd_ops.recipe import Fresh
 from opd_ops.teacher.local import LocalTeacher
 from opd_ops.teacher.scores import Support
-from pipelines.runs.cluster.attach import one_thread
+from pipelines.runs.cluster.attach import use_one_thread
+from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources.placement import Spot
 from pipelines.runs.trajectories import starts, teachers
-from pipelines.runs.trajectories.crew import Died
-from pipelines.runs.trajectories.teachers import AHEAD, RemoteTeacher, TeacherSpec
+from pipelines.runs.trajectories.teachers import AHEAD, RemoteTeacher, TeacherSpec, question_key
 from pipelines.store.objects import Store
 from tests.pipelines.runs.mini import ARCHITECTURE, TASK
 
@@ -35,7 +36,7 @@ def spec(tmp_path_factory):
 @pytest.fixture(scope="module")
 def remote(workers, spec):
     """Two actors."""
-    one_thread()
+    use_one_thread()
     teacher = RemoteTeacher(spec, [Spot(), Spot()])
     yield teacher
     teacher.close()
@@ -76,9 +77,36 @@ def same(one, other, mask):
     return True
 
 
+def changed_questions():
+    """Everything that a score depends on, changed in turn."""
+    base = part(0)
+    yield "kind", (base, Support(kind="sampled"))
+    yield "k", (base, Support(kind="top", k=2))
+    yield "k + 1", (base, Support(kind="top", k=3))
+    yield "temperature", (base, Support(kind="full", temperature=0.7))
+    for name in ("ids", "attention", "positions"):
+        other = getattr(base, name).clone()
+        other[0, 0] += 1
+        yield name, (replace(base, **{name: other}), FULL)
+    yield "mask", (replace(base, mask=torch.ones(3, 5)), FULL)
+    yield "width", (replace(base, width=4, mask=base.mask[:, :4]), FULL)
+    yield "fewer rows", (base.rows(0, 2), FULL)
+    yield "reshaped", (replace(base, ids=base.ids.reshape(9, 3)), FULL)
+    candidates = torch.zeros(3, 5, 2, dtype=torch.int64)
+    yield "candidates", (base, Support(kind="candidates", k=2), candidates)
+    yield "other candidates", (base, Support(kind="candidates", k=2), candidates + 1)
+
+
+def test_the_key_of_a_question_has_all_that_a_score_depends_on_and_no_more():
+    keys = {"base": question_key(part(0), FULL)}
+    keys |= {name: question_key(*question) for name, question in changed_questions()}
+    assert len(set(keys.values())) == len(keys)
+    irrelevant = replace(part(0), rewards=None, behaviour=None, mask=part(0).mask.to(torch.int64))
+    assert question_key(irrelevant, FULL) == keys["base"]
+
+
 def test_the_teacher_is_known_by_what_the_actors_loaded(remote, local):
     assert (remote.digest, remote.vocabulary) == (local.digest, local.vocabulary)
-    assert "fp32, cpu" in remote.setting and "1 threads" in remote.setting
     assert len(set(remote.pids)) == 2 and os.getpid() not in remote.pids
 
 
@@ -95,9 +123,9 @@ def test_scores_are_those_of_one_teacher_bit_for_bit(remote, local, support, ahe
 def test_candidates_come_with_the_question(remote, local):
     asked, support = part(1), Support(kind="candidates", k=4)
     candidates = torch.randint(0, VOCABULARY, (3, 5, 4), generator=torch.Generator().manual_seed(0))
-    submitted = remote.crew._dealt
+    submitted = remote.pool._dealt
     remote.prefetch([asked], support)
-    assert remote.crew._dealt == submitted, "nothing can be scored ahead"
+    assert remote.pool._dealt == submitted, "nothing can be scored ahead"
     found = remote.score(asked, support, candidates)
     assert same(found, local.score(asked, support, candidates), asked.mask)
     assert torch.equal(found.ids[asked.mask != 0], candidates[asked.mask != 0])
@@ -106,13 +134,13 @@ def test_candidates_come_with_the_question(remote, local):
 def test_every_micro_batch_is_read_once_and_only_so_many_are_ahead(remote, local, monkeypatch):
     monkeypatch.setattr(teachers, "AHEAD", 2)
     parts = [part(seed) for seed in range(9)]
-    submitted = remote.crew._dealt
+    submitted = remote.pool._dealt
     remote.prefetch(parts, FULL)
-    assert remote.crew._dealt - submitted == 4
+    assert remote.pool._dealt - submitted == 4
     for done, each in enumerate(parts, 1):
         assert same(remote.score(each, FULL), local.score(each, FULL), each.mask)
-        assert remote.crew._dealt - submitted == min(9, 4 + done)
-    assert all(not member.calls for member in remote.crew.members)
+        assert remote.pool._dealt - submitted == min(9, 4 + done)
+    assert all(not member.calls for member in remote.pool.members)
 
 
 def test_questions_in_another_order_or_never_announced_are_answered(remote, local):
@@ -129,7 +157,7 @@ def test_questions_in_another_order_or_never_announced_are_answered(remote, loca
 def test_a_hint_that_is_not_followed_is_dropped_with_the_next(remote, local):
     remote.prefetch([part(seed) for seed in range(6)], FULL)
     remote.prefetch([part(7)], Support(kind="sampled"))
-    assert sum(len(member.calls) for member in remote.crew.members) == 1
+    assert sum(len(member.calls) for member in remote.pool.members) == 1
     assert remote.score(part(7), Support(kind="sampled")).full is None
     assert same(remote.score(part(0), FULL), local.score(part(0), FULL), part(0).mask)
 
@@ -138,13 +166,13 @@ def test_killed_teachers_are_replaced_and_read_again(remote, local):
     remote.prefetch([part(0)], FULL)
     remote.score(part(0), FULL)
     parts = [part(seed) for seed in range(6)]
-    replaced = remote.crew.replaced
-    for pid in remote.crew.each("pid"):
+    replaced = remote.pool.replaced
+    for pid in remote.pool.call_each("pid"):
         os.kill(pid, signal.SIGKILL)
     remote.prefetch(parts, FULL)
     for each in parts:
         assert same(remote.score(each, FULL), local.score(each, FULL), each.mask)
-    assert remote.crew.replaced == replaced + 2
+    assert remote.pool.replaced == replaced + 2
     assert len(remote.pids) >= 4
 
 
@@ -154,8 +182,6 @@ def test_a_teacher_that_sleeps_wakes_at_the_next_question(remote, local):
 
 
 def test_a_teacher_that_cannot_be_had_is_refused_as_here(workers, spec):
-    from dataclasses import replace
-
     from opd_ops.recipe import FinalOf
 
     absent = replace(spec, start=FinalOf(recipe="mini.absent", seed=0))
@@ -164,9 +190,9 @@ def test_a_teacher_that_cannot_be_had_is_refused_as_here(workers, spec):
 
 
 def test_a_teacher_that_always_dies_ends_in_one_line(remote, monkeypatch):
-    monkeypatch.setattr(remote.crew, "retries", 0)
-    os.kill(remote.crew.first("pid"), signal.SIGKILL)
-    with pytest.raises(Died, match=r"^a teacher actor died 1 times at the same call") as caught:
+    monkeypatch.setattr(remote.pool, "retries", 0)
+    os.kill(remote.pool.call_first("pid"), signal.SIGKILL)
+    with pytest.raises(WorkerFailed, match=r"^a teacher actor died 1 times at the same call") as caught:
         for seed in range(2):
             remote.score(part(seed), FULL)
     assert "\n" not in str(caught.value)

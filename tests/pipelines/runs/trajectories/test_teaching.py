@@ -30,7 +30,7 @@ def build(store, recipe):
 def test_scoring_and_drawing_share_one_model(arm, grown, assembled):
     scorer, engine = build(grown, arm("opd", rollout=DRAWN))
     assert len(assembled) == 1
-    assert engine is not None and engine.model is assembled[0] is scorer.scorer.model
+    assert engine is not None and engine.model is assembled[0] is scorer.model
     assert not any(p.requires_grad for p in engine.model.parameters())
 
 

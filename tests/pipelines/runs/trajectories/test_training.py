@@ -12,9 +12,9 @@ import torch
 from opd_ops.recipe import FinalOf, Gate, Horizon, Opd
 from opd_ops.training.loop import Trainer
 from pipelines import lake
+from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources.placement import Placement, Spot
 from pipelines.runs.trajectories import training
-from pipelines.runs.trajectories.crew import Died
 from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
 from pipelines.runs.trajectories.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
@@ -126,7 +126,9 @@ def test_another_actor_goes_on_where_one_was_killed(arm, grown, store, contents,
 def test_actors_that_are_killed_at_one_step_are_an_error_and_a_rerun_ends_the_same(
     arm, grown, store, contents, workers
 ):
-    with pytest.raises(Died, match=r"^mini\.pre seed 0: its trainer died 4 times near step 0 \(.*\); give it more"):
+    with pytest.raises(
+        WorkerFailed, match=r"^mini\.pre seed 0: its trainer died 4 times near step 0 \(.*\); give it more"
+    ):
         train(Fatal(store.uri), arm("pre"), 0)
     trajectory = Trajectory(store, "mini.pre", 0)
     assert trajectory.steps() == [0, 1]

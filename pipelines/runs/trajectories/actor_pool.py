@@ -1,8 +1,11 @@
-"""Actors of one class that share calls, each of which may be repeated; an actor that dies is replaced.
+"""Actors of one class that share calls; an actor that dies is replaced, and its calls are repeated.
 
-Calls are dealt in turn, and an actor does its own in order. What a call returns must not depend on the actor, so that
-neither their number nor a replacement changes a result. A method's own exception is raised, and never retried. An
-actor that was killed because memory was short is not replaced while there is another, which takes over its calls.
+Calls are dealt in turn, and an actor runs its own in order. What a call returns must not depend on the actor, so that
+neither their number nor a restart changes a result. A method's own exception is raised and never retried. An actor that
+was killed because memory was short is not replaced while there is another, which takes over its calls.
+
+Ray's `max_restarts` would restart an actor with the arguments of its creation; here a new actor begins with the weights
+of now, and what it loaded is compared. `ray.util.ActorPool` restarts nothing.
 """
 
 import time
@@ -11,18 +14,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.runs.cluster.attach import unwrap
-from pipelines.runs.cluster.deaths import RETRIES as RETRIES
-from pipelines.runs.cluster.deaths import Died as Died
-from pipelines.runs.cluster.deaths import lost, reason, starved, tell
+from pipelines.runs.cluster.worker_failures import (
+    RETRIES,
+    WorkerFailed,
+    describe_failure,
+    is_out_of_memory,
+    warn,
+    worker_failure_types,
+)
 from pipelines.runs.resources.placement import Spot
 
 PAUSE = 5.0  # seconds after an only actor was killed for memory, longer each time
-START = 600.0  # seconds for a new actor to find its place, import torch and load its model
+START = 600.0  # seconds for a new actor to be placed, import torch and load its model
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a method by one member of a crew; `reference` is Ray's."""
+    """One call of a method by one member of a pool; `reference` is Ray's."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -32,7 +40,7 @@ class Call:
 
 @dataclass(eq=False)
 class Member:
-    """One actor: where it stands, how it started, the calls that wait for it, its deaths since it last answered."""
+    """One actor: its place, its start, the calls that wait for it, and its deaths since it last answered."""
 
     spot: Spot
     handle: Any = None
@@ -41,11 +49,11 @@ class Member:
     deaths: int = 0
 
 
-class Crew:
-    """Actors of class `kind`, one per spot, each of which is made fit by the call `begin(handle)`.
+class ActorPool:
+    """Actors of class `kind`, one per spot, each of which is set up by the call `begin(handle)`.
 
-    name: what messages call one of them. begun: hears what `begin` returned. replaced: actors since the crew was made.
-    Errors of every method: Died, in one line, when an actor died more than `retries` times at one call.
+    name: what messages call one of them. begun: receives what `begin` returned. replaced: how many actors were.
+    Errors of every method: WorkerFailed, in one line, when an actor died more than `retries` times at one call.
     """
 
     def __init__(
@@ -64,28 +72,28 @@ class Crew:
         self.replaced = self._dealt = 0
         self.members = [Member(spot) for spot in spots]
         for member in self.members:
-            self._stand(member)
+            self._start_actor(member)
 
     def wait(self) -> None:
-        """Until every actor has started."""
+        """Wait until every actor has started."""
         for member in tuple(self.members):
             while member.start is not None:
                 try:
-                    self._started(member)
-                except lost() as death:
-                    self._replace(member, death)
+                    self._collect_start(member)
+                except worker_failure_types() as failure:
+                    self._replace(member, failure)
 
-    def each(self, method: str, *arguments: Any) -> list[Any]:
+    def call_each(self, method: str, *arguments: Any) -> list[Any]:
         """What `method` returns of every actor."""
-        return self._all([self._submit(member, method, arguments) for member in self.members])
+        return self._collect_all([self._submit(member, method, arguments) for member in self.members])
 
-    def first(self, method: str, *arguments: Any) -> Any:
+    def call_first(self, method: str, *arguments: Any) -> Any:
         """What `method` returns of the first actor."""
         return self.collect(self._submit(self.members[0], method, arguments))
 
-    def share(self, method: str, arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
+    def map(self, method: str, arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
         """One call per tuple of arguments, dealt over the actors; the results in order."""
-        return self._all([self.submit(method, *given) for given in arguments])
+        return self._collect_all([self.submit(method, *values) for values in arguments])
 
     def submit(self, method: str, *arguments: Any) -> Call:
         """Start a call at the actor whose turn it is."""
@@ -99,12 +107,12 @@ class Crew:
 
         try:
             while True:
-                member = call.member  # who may be another after a death
+                member = call.member  # a failure may hand the call to another
                 try:
-                    self._started(member)
+                    self._collect_start(member)
                     result = unwrap(lambda: ray.get(call.reference))
-                except lost() as death:
-                    self._replace(member, death)
+                except worker_failure_types() as failure:
+                    self._replace(member, failure)
                 else:
                     member.deaths = 0
                     return result
@@ -112,18 +120,18 @@ class Crew:
             self.discard(call)
 
     def discard(self, call: Call) -> None:
-        """Ask no more for a call's result."""
+        """Forget a call, whose result is not needed."""
         if call in call.member.calls:
             call.member.calls.remove(call)
 
     def close(self) -> None:
-        """End the actors."""
+        """Kill the actors."""
         import ray
 
         for member in self.members:
             ray.kill(member.handle)
 
-    def _all(self, calls: list[Call]) -> list[Any]:
+    def _collect_all(self, calls: list[Call]) -> list[Any]:
         try:
             return [self.collect(call) for call in calls]
         finally:
@@ -139,8 +147,8 @@ class Crew:
     def _send(self, call: Call) -> None:
         call.reference = getattr(call.member.handle, call.method).remote(*call.arguments)
 
-    def _stand(self, member: Member) -> None:
-        """A new actor at the member's spot."""
+    def _start_actor(self, member: Member) -> None:
+        """Start a new actor at the member's place."""
         import ray
 
         options = member.spot.options()
@@ -148,49 +156,49 @@ class Crew:
         member.handle = remote(self.kind).remote()
         member.start = self.begin(member.handle)
 
-    def _started(self, member: Member) -> None:
+    def _collect_start(self, member: Member) -> None:
         import ray
 
         if member.start is None:
             return
         if not ray.wait([member.start], timeout=self.start)[0]:
-            raise Died(
+            raise WorkerFailed(
                 f"a {self.name} has not started within {self.start:g} s: "
                 "is what was reserved for it still there? (`ray status`)"
             )
         self.begun(unwrap(lambda: ray.get(member.start)))
         member.start = None
 
-    def _replace(self, member: Member, death: Exception) -> None:
-        """A new actor for one that died, or the next one for its calls where memory was short."""
+    def _replace(self, member: Member, failure: Exception) -> None:
+        """Restart an actor that died and repeat its calls; by the next actor where memory was short."""
         import ray
 
         member.deaths += 1
         if member.deaths > self.retries:
-            raise Died(
+            raise WorkerFailed(
                 f"a {self.name} died {member.deaths} times at the same call, which was repeated {self.retries} times "
-                f"({reason(death)}); give it more memory, and start the run again: it goes on"
+                f"({describe_failure(failure)}); give it more memory, and start the run again: it goes on"
             )
         ray.kill(member.handle)
-        if starved(death) and len(self.members) > 1:
-            self._retire(member, death)
-            return
-        if starved(death):
-            tell(f"a {self.name} was lost ({reason(death)}); another repeats its calls")
+        if is_out_of_memory(failure):
+            if len(self.members) > 1:
+                self._retire(member, failure)
+                return
+            warn(f"a {self.name} was lost ({describe_failure(failure)}); another repeats its calls")
             time.sleep(PAUSE * member.deaths)
         self.replaced += 1
-        self._stand(member)
+        self._start_actor(member)
         for call in member.calls:
             self._send(call)
 
-    def _retire(self, member: Member, death: Exception) -> None:
+    def _retire(self, member: Member, failure: Exception) -> None:
         """Hand an actor's calls to the next one, whose deaths count on from its own."""
-        place = self.members.index(member)
+        index = self.members.index(member)
         self.members.remove(member)
         member.start = None
-        heir = self.members[place % len(self.members)]
+        heir = self.members[index % len(self.members)]
         heir.deaths = max(heir.deaths, member.deaths)
-        tell(f"a {self.name} was lost ({reason(death)}); the {len(self.members)} left go on without it")
+        warn(f"a {self.name} was lost ({describe_failure(failure)}); the {len(self.members)} left go on without it")
         calls, member.calls = member.calls, []
         for call in calls:
             call.member = heir

@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-from pipelines.runs.cluster import room
-from pipelines.runs.cluster.deaths import RETRIES, Died
-from pipelines.runs.cluster.fan import Fan, OnRay
+from pipelines.runs.cluster import free_memory
+from pipelines.runs.cluster.map_tasks import RayTasks, TaskMap
+from pipelines.runs.cluster.worker_failures import RETRIES, WorkerFailed
 from pipelines.store.objects import Store
 
 SAID = "1 worker(s) were killed.\nMemory on the node (IP: x) was 22.40GB used / 23.54GB limit (0.95)"
@@ -81,13 +81,13 @@ def ray(monkeypatch):
             monkeypatch.setattr(ray, name, getattr(told, name))
         return told
 
-    monkeypatch.setattr(room, "largest", lambda: 100.0)
+    monkeypatch.setattr(free_memory, "largest_node_memory", lambda: 100.0)
     return make
 
 
 def run(items, **changed):
     asked = {"done": lambda n: None, "cost": lambda i: 1, "memory": lambda i: 0, "name": lambda i: f"matrix {i}"}
-    return Fan(OnRay(lambda i: 10 * i), items, **(asked | {"smaller": lambda i: i} | changed)).results()
+    return TaskMap(RayTasks(lambda i: 10 * i), items, **(asked | {"smaller": lambda i: i} | changed)).run()
 
 
 def test_what_was_killed_for_memory_is_done_again_alone_after_all_others_with_twice_the_room(ray, caplog):
@@ -114,7 +114,7 @@ def test_what_crashed_otherwise_is_done_again_at_once(ray):
 @pytest.mark.parametrize("death", [killed, crashed], ids=["killed", "crashed"])
 def test_what_is_lost_every_time_ends_in_one_line_and_the_rest_is_cancelled(death, ray):
     told = ray({1: [death()] * 9})
-    with pytest.raises(Died) as caught:
+    with pytest.raises(WorkerFailed) as caught:
         run([1, 2, 3], memory=lambda i: 2 * 10**9)
     message = str(caught.value)
     assert re.match(rf"matrix 1 was lost {RETRIES + 1} times \(.+; it should need 2\.0 GB\); use fewer", message)
@@ -156,10 +156,10 @@ os.environ["RAY_memory_usage_threshold"] = str((now + SPARE) / total)
 os.environ["RAY_memory_monitor_refresh_ms"] = "100"
 
 import logging
-from pipelines.runs.cluster import room
+from pipelines.runs.cluster import free_memory
 from pipelines.runs.trajectories import training
 from pipelines.runs.cluster.attach import cluster
-from pipelines.runs.cluster.fan import fan_out
+from pipelines.runs.cluster.map_tasks import map_tasks
 from pipelines.runs.geometry.measuring import measure_tasks
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
@@ -168,7 +168,7 @@ from tests.pipelines.runs.geometry.test_memory_limits import nowhere
 
 folder = Path(sys.argv[1])
 logging.basicConfig(filename=folder / "said", format="%(message)s")
-room.here = lambda: 1.7e9 / room.SHARE
+free_memory.read_free_memory = lambda: 1.7e9 / free_memory.SHARE
 training.PAUSE = 0.5
 
 def eat():
@@ -199,13 +199,14 @@ class Hungry(Store):
         super().create(key, *parts)
 
 with cluster(2):
-    found = fan_out(measured, [0, 1, 2], serial=False, memory=lambda item: int(1e9), name=lambda i: f"matrix {i}")
+    results = map_tasks(measured, [0, 1, 2], serial=False, memory=lambda item: int(1e9), name=lambda i: f"matrix {i}")
     try:
         measure_tasks([nowhere(Store(f"file://{folder}/store"))], serial=False)
     except ValueError as error:
         refused = str(error)
     end = train(Hungry(f"file://{folder}/store"), mini.arm("pre"), 0)
-    print(json.dumps({"found": found, "room": room.largest(), "step": end["step"], "refused": refused}))
+    memory = free_memory.largest_node_memory()
+    print(json.dumps({"results": results, "memory": memory, "step": end["step"], "refused": refused}))
 """
 
 
@@ -222,7 +223,7 @@ def test_a_memory_monitor_that_kills_costs_the_work_of_what_it_killed(tmp_path, 
     told = json.loads(done.stdout.splitlines()[-1])
     line = "gate needs 2.7 GB of memory and a worker can have 1.7 GB; leave out nulls, which is then 1.5 GB, or use a "
     assert told.pop("refused").startswith(line.rstrip())
-    assert told == {"found": [0, 1, 4], "room": 1.7e9, "step": 7}
+    assert told == {"results": [0, 1, 4], "memory": 1.7e9, "step": 7}
     # Two CPUs, but memory for one task of a gigabyte: between the begin of one and its end there is no other.
     spans = [tuple(line.split()) for line in (folder / "spans").read_text().splitlines()]
     ended = [(before, now) for before, now in itertools.pairwise(spans) if now[1] == "end"]

@@ -1,6 +1,7 @@
-"""One sampling call of any other causal model: its own forward, left-padded, with a DynamicCache.
+"""One sampling call of a model that `Decoder` does not support: its own forward, left-padded, with a DynamicCache.
 
-Attention mask and position ids are always explicit: with left padding, the defaults are wrong.
+Attention mask and position ids are explicit, since the defaults are wrong with left padding. The KV cache is
+transformers'.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from transformers import DynamicCache, PreTrainedModel
 from opd_ops.rollout.rollout import Tokens
 
 
-class Cached:
-    """The same calls as `Decoding`. logits: [B, V], of the prompts' next tokens."""
+class ModelDecoding:
+    """The interface of `Decoding`. logits: [B, V], of the prompts' next tokens."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Tokens], *, pad: int) -> None:
         self.model = model
@@ -35,8 +36,8 @@ class Cached:
         self.positions = self.positions[:, -1:] + 1
         return self._forward(inputs)
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows, [B'] indices, in this order."""
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep these rows of the cache, [B'] indices, in this order."""
         self.cache.batch_select_indices(rows)
         self.attention, self.positions = self.attention[rows], self.positions[rows]
 
