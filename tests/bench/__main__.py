@@ -9,7 +9,7 @@ One BLAS thread, set before torch loads. Exit code 0 whether goals are met or mi
 - `engine.py`       the rows of one snapshot; `measuring.py` the default measurement, as `opd measure` does it
 - `agreement.py`    whether two measurements of the same weights agree, within the bounds they store
 - `plain.py`        the published recipe and the single factorizations it is made of
-- `environment.py`  another program's packages and processes: `peers.py` (WeightWatcher, modeldelta), `diffract.py`, `trl/`
+- `environment.py`  packages and processes of other tools: `peers.py` (WeightWatcher, modeldelta), `diffract.py`, `trl/`
 - `workers.py`      measuring processes
 - `catalog.py`      the figures; `figures/` has one function for each
 - `ledger.py`       the rows in the table `bench`
@@ -21,13 +21,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipelines.progress import Board
 from pipelines.runs.cluster.attach import THREADS
 from pipelines.statistics.numbers import aligned
 from pipelines.store.objects import Store, default_uri, normalise
-from tests.bench.catalog import Figure, figures
-from tests.bench.row import Row
-from tests.bench.sizes import FULL, QUICK, Sizes
+from tests.bench.catalog import Figure, list_figures
+from tests.bench.sizes import FULL, QUICK
 
 HEADING = ["case", "quantity", "value", "goal", "", "note"]
 
@@ -37,65 +35,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update(THREADS)
     import torch
 
-    from tests.bench.ledger import keep, where
+    from tests.bench.ledger import describe_run, write_rows
 
-    known = figures()
-    given = parser(known).parse_args(arguments)
+    figures = list_figures()
+    options = parser(figures).parse_args(arguments)
     torch.set_num_threads(1)
-    store = Store(normalise(given.out) if given.out else default_uri())
-    kept = bool(given.out) or not given.quick
-    if kept:
+    store = Store(normalise(options.out) if options.out else default_uri())
+    write = bool(options.out) or not options.quick
+    if write:
         try:
             store.require_writable()
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-    facts = where()
-    print("\n".join(f"{name:<8} {text}" for name, text in facts.items()))
-    if given.quick:
+    run = describe_run()
+    print("\n".join(f"{name:<8} {text}" for name, text in run.items()))
+    if options.quick:
         print("small sizes: goals are those of the full ones")
-    numbers = sorted(set(given.figure)) or list(known)
-    board = Board({str(number): known[number].work for number in numbers})
-    for number in numbers:
-        rows = measure(board, number, known[number], QUICK if given.quick else FULL)
-        board.say(f"\nfigure {number}, {known[number].title}\n{table(rows)}")
-        if kept:
-            keep(store, rows, facts)
-    board.close()
-    if kept:
-        print(f'\nkept in {store.uri}: scan("bench").filter(commit={facts["commit"]!r})')
+    for number in sorted(set(options.figure)) or list(figures):
+        print(f"\nfigure {number}, {figures[number].title}", flush=True)
+        rows = figures[number].measure(QUICK if options.quick else FULL)
+        print(aligned([HEADING, *(row.cells() for row in rows)]), flush=True)
+        if write:
+            write_rows(store, rows, run)
+    if write:
+        print(f'\nkept in {store.uri}: scan("bench").filter(commit={run["commit"]!r})')
     return 0
 
 
-def parser(known: dict[int, Figure]) -> argparse.ArgumentParser:
+def parser(figures: dict[int, Figure]) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0])
     top.epilog = 'Some figures alone: make bench FIGURES="2 10", which is python -m tests.bench --figure 2 10'
-    titles = "; ".join(f"{number}: {figure.title}" for number, figure in known.items())
+    titles = "; ".join(f"{number}: {figure.title}" for number, figure in figures.items())
     top.add_argument(
         "--figure",
         type=int,
         nargs="+",
         action="extend",
         default=[],
-        choices=known,
+        choices=figures,
         metavar="N",
         help=f"only these; {titles}",
     )
     top.add_argument("--quick", action="store_true", help="small sizes, as a smoke test; kept only where --out says")
     top.add_argument("--out", metavar="URI", help="the store to write to (default: OPD_STORE or .opd/store)")
     return top
-
-
-def measure(board: Board, number: int, figure: Figure, sizes: Sizes) -> list[Row]:
-    """One figure, with its progress on the board."""
-    item = str(number)
-    rows = figure.measure(sizes, lambda share, words: board.update(item, share, f"figure {number}: {words}"))
-    board.update(item, 1.0)
-    return rows
-
-
-def table(rows: Sequence[Row]) -> str:
-    return aligned([HEADING, *(row.cells() for row in rows)])
 
 
 if __name__ == "__main__":

@@ -12,16 +12,9 @@ def tiny():
     """Sizes at which every figure takes a second."""
     layers = tuple(Extents(hidden=96, heads=96, kv=72, mlp=160).decoder(2))
     return Sizes(
-        wide=(96, 160), ten=layers[:3], square=80, counts=(1, 2), model=layers, vocabulary=400, k=8,
+        wide=(96, 160), ten=layers[:3], square=80, counts=(1, 2), model=layers, k=8,
         snapshots=3, kept=(12, 10), steps=(2, 4), partitions=10, rows=40, repeats=1, install=False,
     )  # fmt: skip
-
-
-@pytest.fixture
-def told():
-    """(tell, shares): a progress callback and the shares it was told."""
-    shares = []
-    return lambda share, words: shares.append(share), shares
 
 
 @pytest.fixture

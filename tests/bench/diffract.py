@@ -23,7 +23,7 @@ from tests.bench.environment import ROOT, Environment
 
 PIN = "0.3.1"
 NAME = f"diffract-core {PIN}"
-TOOL = Environment(ROOT / ".venv-peers312", (f"diffract-core=={PIN}",), python="3.12")
+TOOL = Environment(ROOT / ".venv-peers312", (f"diffract-core=={PIN}",), version="3.12")
 
 PROGRAM = """
 import json, sys, time

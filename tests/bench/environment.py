@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.runs.cluster.attach import THREADS
+from tests.bench.catalog import say
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project, where environments are kept
 TORCH = "torch>=2.13,<2.14"  # a later torch would be a CUDA build
@@ -27,18 +28,22 @@ class Absent(Exception):
 class Environment:
     """folder: of the virtual environment. packages: what pip is asked for. variables: further ones of its processes.
 
-    python: the version it needs, such as 3.12; that of this process where it is empty.
+    version: of the Python it needs, such as 3.12; that of this process where it is empty.
     """
 
     folder: Path
     packages: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
-    python: str = ""
+    version: str = ""
 
     @property
     def marker(self) -> Path:
         """What is written last: the packages that are there."""
         return self.folder / "installed.json"
+
+    def python(self, install: bool) -> Path:
+        """The environment's Python. Errors: Absent where it is missing and not to be installed, or cannot be."""
+        return self.install() if install else self.interpreter()
 
     def interpreter(self) -> Path:
         """The environment's Python, as it is. Errors: Absent when `install` would have to make it."""
@@ -46,15 +51,12 @@ class Environment:
             raise Absent(f"not installed: {self.folder.name} is missing, a full bench makes it")
         return self.folder / "bin" / "python"
 
-    def install(self, say: Callable[[str], None] = print) -> Path:
-        """The environment's Python, made where it is missing or of other packages; `say` is told before.
-
-        Errors: Absent when it cannot be made.
-        """
+    def install(self) -> Path:
+        """The environment's Python, made where it is missing or of other packages. Errors: Absent when it cannot."""
         try:
             return self.interpreter()
         except Absent:
-            maker = interpreter(self.python)
+            maker = find_interpreter(self.version)
             say(f"making {self.folder.name}, once, in some minutes: {', '.join(self.packages)}")
         python = self.folder / "bin" / "python"
         self.call([maker, "-m", "venv", "--clear", str(self.folder)], "not installed")
@@ -70,21 +72,19 @@ class Environment:
         except OSError as error:
             raise Absent(f"{otherwise}: {error}") from None
         if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-            raise Absent(f"{otherwise}: {said[-1]}")
+            lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+            raise Absent(f"{otherwise}: {lines[-1]}")
 
 
-def interpreter(version: str) -> str:
-    """A Python of this version, such as 3.12: this one, one on PATH or one of pyenv's; this one where it is empty.
+def find_interpreter(version: str) -> str:
+    """A Python of this version, such as 3.12: this one or one on PATH; this one where it is empty.
 
-    Errors: Absent where none of them runs.
+    Errors: Absent where there is none.
     """
     if not version or version == ".".join(map(str, sys.version_info[:2])):
         return sys.executable
-    candidates = [shutil.which(f"python{version}", path=folder) for folder in os.get_exec_path()]
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates += map(str, sorted(pyenv.glob(f"versions/{version}*/bin/python{version}")))
-    for python in filter(None, candidates):  # pyenv's on PATH may be a shim that starts nothing
-        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+    for folder in os.get_exec_path():
+        python = shutil.which(f"python{version}", path=folder)
+        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:  # no shim of pyenv
             return python
-    raise Absent(f"not installed: it needs Python {version}, and no python{version} is on PATH or under {pyenv}")
+    raise Absent(f"not installed: it needs Python {version}, and no python{version} is on PATH")

@@ -1,4 +1,4 @@
-"""Seconds of work: CPU seconds of this process, seconds that pass, or seconds between two of a GPU's own events."""
+"""Seconds of work: CPU seconds of this process, or seconds that pass."""
 
 import statistics
 import time
@@ -39,15 +39,3 @@ def wall(call: Callable[[], Result]) -> Timed[Result]:
     begun = time.perf_counter()
     result = call()
     return Timed(result, time.perf_counter() - begun, 1)
-
-
-def device(call: Callable[[], Result]) -> Timed[Result]:
-    """Seconds between two events on the current GPU's stream around `call`, host gaps included."""
-    import torch
-
-    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begun.record()
-    result = call()
-    ended.record()
-    ended.synchronize()
-    return Timed(result, begun.elapsed_time(ended) / 1000, 1)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from opd_ops.roles import PROJECTIONS
 
-EMBEDDING = "model.embed_tokens.weight"
-
 
 @dataclass(frozen=True)
 class Shape:

@@ -12,8 +12,7 @@ class Sizes:
     square: int  # extent of the matrices whose number grows in figure 3
     counts: tuple[int, ...]  # numbers of snapshots and of matrices in figure 3
     model: tuple[Shape, ...]  # the projections of figures 4 and 5
-    vocabulary: int  # rows of figure 4's embedding
-    snapshots: int  # of the default measurement, in figures 5 and 10
+    snapshots: int  # of the default measurement, in figure 10
     kept: tuple[int, int]  # the matrix of figure 3 whose snapshots are locked in pairs
     steps: tuple[int, ...]  # and the numbers of its snapshots
     k: int  # cut of every rotation
@@ -29,7 +28,6 @@ FULL = Sizes(
     square=2048,
     counts=(1, 2, 4, 8),
     model=tuple(qwen3_8b()),
-    vocabulary=151936,
     snapshots=10,
     kept=(256, 768),
     steps=(10, 30, 100, 300),
@@ -45,7 +43,6 @@ QUICK = Sizes(
     square=256,
     counts=(1, 2, 4),
     model=tuple(Extents(hidden=512, heads=512, kv=128, mlp=1536).decoder(2)),
-    vocabulary=4096,
     snapshots=4,
     kept=(64, 96),
     steps=(3, 10, 30),

@@ -1,7 +1,5 @@
 """The command: rows printed beside their goals and kept in the lake."""
 
-import sys
-
 import pytest
 
 from pipelines import lake
@@ -9,7 +7,7 @@ from pipelines.lake import TABLES
 from pipelines.runs.cluster.attach import THREADS
 from pipelines.store.objects import Store
 from tests.bench import __main__ as bench
-from tests.bench.ledger import keep, where
+from tests.bench.ledger import describe_run, write_rows
 from tests.bench.row import row
 
 
@@ -49,21 +47,16 @@ def test_bad_input_is_refused_before_any_work(tmp_path, capsys):
 
 
 def test_a_figure_replaces_itself_and_no_other(tmp_path):
-    store, facts = Store(f"file://{tmp_path}/store"), where()
-    other = facts | {"machine": "another"}
-    keep(store, [row(2, "a", "q", 1.0, "s"), row(2, "b", "q", None, note="why")], facts)
-    keep(store, [row(1, "a", "q", 1.0, "s", least=2)], facts)
-    keep(store, [row(2, "c", "q", 3.0, "s")], other)
-    keep(store, [row(2, "a", "q", 2.0, "s")], facts | {"time": "later"})
+    store, run = Store(f"file://{tmp_path}/store"), describe_run()
+    other = run | {"machine": "another"}
+    write_rows(store, [row(2, "a", "q", 1.0, "s"), row(2, "b", "q", None, note="why")], run)
+    write_rows(store, [row(1, "a", "q", 1.0, "s", least=2)], run)
+    write_rows(store, [row(2, "c", "q", 3.0, "s")], other)
+    write_rows(store, [row(2, "a", "q", 2.0, "s")], run | {"time": "later"})
     found = lake.scan("bench", store.uri).collect()
     assert found.select("figure", "case", "value", "met", "machine").rows() == [
-        (1, "a", 1.0, False, facts["machine"]),
-        (2, "a", 2.0, None, facts["machine"]),
+        (1, "a", 1.0, False, run["machine"]),
+        (2, "a", 2.0, None, run["machine"]),
         (2, "c", 3.0, None, "another"),
     ]
     assert found["time"].to_list()[1] == "later"
-
-
-def test_the_command_is_what_make_bench_calls():
-    assert "python -m tests.bench" in bench.parser({}).format_usage()
-    assert sys.modules["tests.bench.__main__"] is bench

@@ -1,13 +1,12 @@
 """Figure 10: ratios within a round, the median of the rounds, and a reason for every tool that is not there."""
 
 import dataclasses
-import os
 
 import pytest
 
 from tests.bench import diffract, measuring, peers
 from tests.bench.figures import default as figure
-from tests.bench.figures.default import BASE, FURTHER, KEPT, PUBLISHED, WHOLE, compared
+from tests.bench.figures.default import BASE, FURTHER, KEPT, PUBLISHED, WHOLE, compare_rounds
 
 PAIR = f"{diffract.NAME}, W0 and a snapshot"
 
@@ -18,11 +17,10 @@ def without_tools(monkeypatch, tmp_path):
         monkeypatch.setattr(module, name, dataclasses.replace(getattr(module, name), folder=tmp_path / name))
 
 
-def test_the_default_measurement_stands_beside_the_recipe_and_absent_tools_say_why(tiny, told, without_tools):
-    tell, shares = told
-    found = figure.default(tiny, tell)
+def test_the_default_measurement_stands_beside_the_recipe_and_absent_tools_say_why(tiny, without_tools):
+    found = figure.measure_default(tiny)
     rows = {(row.case, row.quantity): row for row in found}
-    assert {row.figure for row in found} == {10} and shares == sorted(shares)
+    assert {row.figure for row in found} == {10}
     assert rows[WHOLE, "CPU once per base"].value == 0  # dense at this size: nothing is kept of W0
     assert rows[WHOLE, "CPU per checkpoint, base included"].value > 0
     for what in (PUBLISHED, KEPT):
@@ -35,10 +33,9 @@ def test_the_default_measurement_stands_beside_the_recipe_and_absent_tools_say_w
     alone = [row for row in found if row.case.endswith(" alone") and row.case != "all tables alone"]
     assert [row.case for row in alone] == [f"{table} alone" for table in measuring.DEFAULT.tables]
     assert rows["all tables alone", "their sum over the default measurement"].value > 0
-    assert rows["3 matrices in one call", "CPU per checkpoint, base included"].value > 0
 
 
-def test_every_round_is_measured_anew_and_a_shape_counts_as_often_as_it_occurs(tiny, told, monkeypatch, without_tools):
+def test_every_round_is_measured_anew_and_a_shape_counts_as_often_as_it_occurs(tiny, monkeypatch, without_tools):
     """Matrices 96 x 96 and two of 72 x 96: 2 s of base and 10 s in all each, others 6 s."""
     stores = []
 
@@ -46,10 +43,14 @@ def test_every_round_is_measured_anew_and_a_shape_counts_as_often_as_it_occurs(t
         stores.append((store.uri, name))
         return measuring.Cost(10.0, 2.0)
 
+    def measure_all(store, paths, sizes, absent):
+        stores.append((store.uri, "default"))
+        return [(WHOLE, 10.0), (BASE, 2.0), (PUBLISHED, 6.0)]
+
     monkeypatch.setattr(figure.measuring, "measure", measure)
-    monkeypatch.setattr(figure, "others", lambda paths, sizes, absent, say: [(PUBLISHED, 6.0)])
+    monkeypatch.setattr(figure, "_measure_all", measure_all)
     sizes = dataclasses.replace(tiny, repeats=3)
-    rows = {(row.case, row.quantity): row for row in figure.default(sizes, told[0])}
+    rows = {(row.case, row.quantity): row for row in figure.measure_default(sizes)}
     assert [count for _, count in figure.counted(tiny.ten)] == [2, 1]
     assert rows[WHOLE, "CPU once per base"].value == 6
     assert rows[WHOLE, "CPU per checkpoint, base apart"].value == pytest.approx(8)
@@ -63,15 +64,6 @@ def test_every_round_is_measured_anew_and_a_shape_counts_as_often_as_it_occurs(t
     assert {uri for uri, name in stores if name == "nulls"} == set(first[:2]), "tables alone find the base factors"
 
 
-def test_no_round_begins_without_patience(tiny, told, monkeypatch, without_tools):
-    monkeypatch.setattr(figure.measuring, "measure", lambda *_: measuring.Cost(1.0, 0.0))
-    monkeypatch.setattr(figure, "others", lambda paths, sizes, absent, say: [(PUBLISHED, 1.0)])
-    clock = iter([0.0, 0.0, figure.PATIENCE + 1])
-    monkeypatch.setattr(figure, "_used", lambda: next(clock))
-    rows = figure.default(dataclasses.replace(tiny, repeats=3), told[0])
-    assert rows[0].note.startswith("one run")
-
-
 def test_ratios_are_within_a_round_and_the_median_counts():
     """The second round ran at half the speed for all: its ratio is that of the first."""
     rounds = [
@@ -79,15 +71,9 @@ def test_ratios_are_within_a_round_and_the_median_counts():
         {WHOLE: 48.0, BASE: 8.0, PAIR: 100.0, FURTHER: 48.0},
         {WHOLE: 24.0, BASE: 4.0, PAIR: 10.0, FURTHER: 20.0},
     ]
-    rows = {(row.case, row.quantity): row for row in compared(10, rounds, 4, {}, "about", figure.GOALS)}
+    rows = {(row.case, row.quantity): row for row in compare_rounds(rounds, 4, {}, "about")}
     assert rows[FURTHER, "over ours, base apart"].value == pytest.approx(24 / 5)
     further = rows[FURTHER, "over ours, base included"]
     assert further.value == pytest.approx(4.0) and further.met and further.goal == ">= 3"
     assert rows[PAIR, "CPU per snapshot"].value == 50 and rows[PAIR, "over ours, base included"].goal == ""
     assert rows[WHOLE, "CPU per checkpoint, base included"].value == pytest.approx(6)
-
-
-def test_the_clock_of_the_rounds_is_that_of_the_process_and_its_children():
-    before = figure._used()
-    sum(i * i for i in range(10**6))
-    assert 0 < figure._used() - before <= sum(os.times()[:4])

@@ -1,12 +1,9 @@
 """The default measurement is that of `opd measure`, is charged for base factors once, and is of planted checkpoints."""
 
-import argparse
-
 import pytest
 import torch
 
 from pipelines import lake
-from pipelines.cli import request
 from pipelines.store.objects import Store
 from tests.bench import measuring, synthetic
 from tests.bench.checkpoints import refs, write_trajectory
@@ -18,12 +15,6 @@ NAME = "model.layers.0.self_attn.q_proj.weight"
 @pytest.fixture
 def store(tmp_path):
     return Store(f"file://{tmp_path}/store")
-
-
-def test_it_asks_for_what_the_command_asks_for_by_default():
-    parser = argparse.ArgumentParser()
-    request.add_options(parser)
-    assert request.measurement(parser.parse_args([])) == measuring.DEFAULT
 
 
 def test_all_tables_are_written_and_a_kept_name_is_not_measured_again(store, tmp_path):

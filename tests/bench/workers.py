@@ -1,95 +1,67 @@
-"""Measuring processes of one thread each, and a queue of matrices before them."""
+"""Measuring processes of one thread each, which have done their imports."""
 
-import json
-import os
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
-from pipelines.runs.cluster.attach import WORKER
-from tests.bench.load import Load
+import torch
 
+from tests.bench import engine
+from tests.bench.checkpoints import refs
 
-class Worker:
-    """The door to one process of `worker.py`, which has done its imports."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.answer()
-
-    def measure(self, name: str) -> dict[str, Any]:
-        """Measure one tensor: {cpu, values}."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{name}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def growth(self) -> int:
-        """End the process; bytes its memory had grown at most since its imports."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.answer()["growth"]
-
-    def answer(self) -> dict[str, Any]:
-        """Errors: RuntimeError when the process ended without one; what it wrote is on this one's stderr."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a worker of the bench ended with exit code {self.process.wait()}")
-        return json.loads(line)
+STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+rest = 0  # bytes that this process held before it measured
 
 
 @contextmanager
-def worker(folders: tuple[Path, Path], k: int, parts: Sequence[str]) -> Iterator[Worker]:
-    """One process over (base, step), ended with the block."""
-    command = [sys.executable, "-m", "tests.bench.worker", *map(str, folders), str(k), *parts]
-    environment = os.environ | WORKER
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        try:
-            yield Worker(process)
-        finally:
-            process.kill()
+def open_workers(count: int) -> Iterator[Pool]:
+    """A pool of `count` fresh processes, all of them ready, ended with the block."""
+    context = get_context("spawn")
+    ready = context.Barrier(count + 1)
+    with context.Pool(count, _start, (ready,)) as pool:
+        ready.wait()
+        yield pool
 
 
-@dataclass(frozen=True)
-class Race:
-    """wall: seconds from the first matrix to the last; cpu: of the workers; others: cores busy with something else."""
+def _start(ready: Barrier) -> None:
+    global rest
+    torch.set_num_threads(1)
+    rest = _memory("VmRSS")
+    # The high-water mark of the imports would hide what measuring adds. Containers may refuse, and then it does.
+    try:
+        PEAK.write_text("5")
+    except OSError:
+        rest = max(rest, _memory("VmHWM"))
+    ready.wait()
 
-    wall: float
-    cpu: float
-    others: float | None
+
+def measure(folders: tuple[Path, Path], name: str, k: int, parts: Sequence[str]) -> None:
+    """Read W0 and W_t of one tensor by byte range, and measure it with its base, as a task of the scheduler would."""
+    base, snapshot = (refs(folder)[name] for folder in folders)
+    engine.diagnose(engine.prepare(base.read(), k, tuple(parts)), snapshot.read())
 
 
-def race(count: int, names: Sequence[str], folders: tuple[Path, Path], k: int, parts: Sequence[str]) -> Race:
-    """`count` workers share a queue of matrices, in its order; starting them is not in the time."""
-    queue, answers = deque(names), []
+def growth() -> int:
+    """Bytes by which this process grew at most since its imports; 0 where the system does not tell."""
+    return _memory("VmHWM") - rest
 
-    def serve(mine: Worker) -> None:
-        while queue:
-            try:
-                name = queue.popleft()
-            except IndexError:
-                return
-            answers.append(mine.measure(name))
 
-    with ExitStack() as stack:
-        workers = [stack.enter_context(worker(folders, k, parts)) for _ in range(count)]
-        threads = [threading.Thread(target=serve, args=(mine,)) for mine in workers]
-        load, begun = Load(), time.monotonic()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wall = time.monotonic() - begun
-        cpu = sum(answer["cpu"] for answer in answers)
-        if len(answers) < len(names):
-            raise RuntimeError(f"workers answered for {len(answers)} of {len(names)} matrices")
-        return Race(wall, cpu, load.others(cpu))
+def race(count: int, names: Sequence[str], folders: tuple[Path, Path], k: int, parts: Sequence[str]) -> float:
+    """Wall seconds in which `count` workers measure the matrices of a queue; starting them is not in the time."""
+    with open_workers(count) as pool:
+        begun = time.monotonic()
+        pool.starmap(measure, [(folders, name, k, parts) for name in names], chunksize=1)
+        return time.monotonic() - begun
+
+
+def _memory(field: str) -> int:
+    """VmRSS or VmHWM (the highest VmRSS so far) of this process in bytes; 0 where the system does not tell."""
+    try:
+        lines = STATUS.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), 0)

@@ -9,8 +9,9 @@ from functools import partial
 
 import torch
 
+from opd_ops.geometry.suite import Matrix
 from tests.bench import engine, synthetic
-from tests.bench.catalog import Tell
+from tests.bench.catalog import say
 from tests.bench.plain import Leading, gram
 from tests.bench.row import Row, row
 from tests.bench.seconds import cpu
@@ -21,33 +22,31 @@ SVD, GRAM = 60.0, 20.0  # times cheaper than a full f32 SVD of W_t, and than its
 PARTS = ("rotation",)
 
 
-def accuracy(sizes: Sizes, tell: Tell) -> list[Row]:
+def measure_accuracy(sizes: Sizes) -> list[Row]:
     (m, n), k = sizes.wide, sizes.k
-    tell(0.0, f"W0 {m} x {n}")
+    say(f"W0 {m} x {n}")
     w0 = synthetic.weight("heavy", m, n, 0)
     base = cpu(partial(engine.prepare, w0, k, PARTS))
     rows = [row(1, "base", "CPU once per base", base.seconds, "s", note=f"{engine.NAME}, k = {k}")]
-    tell(0.1, "W0 in float64")
     truth0 = gram(w0, k)
-    tell(0.3, "f32 SVD")
     w_t = synthetic.updated(w0, "rl", synthetic.UPDATES["rl"].rel, 1)
     svd = cpu(partial(torch.linalg.svd, w_t.float(), full_matrices=False)).seconds
     rows.append(row(1, "f32 SVD", "CPU", svd, "s", note="torch.linalg.svd of W_t, once, for both updates"))
-    for place, kind in enumerate(synthetic.UPDATES):
-        tell(0.6 + 0.2 * place, kind)
+    for kind in synthetic.UPDATES:
+        say(kind)
         rows += _update(w0, truth0, base.result, kind, svd, sizes)
     return rows
 
 
-def _update(w0: torch.Tensor, truth0: Leading, base: engine.Base, kind: str, svd: float, sizes: Sizes) -> list[Row]:
+def _update(w0: torch.Tensor, truth0: Leading, base: Matrix, kind: str, svd: float, sizes: Sizes) -> list[Row]:
     w_t = synthetic.updated(w0, kind, synthetic.UPDATES[kind].rel, 1)
     ours = cpu(lambda: engine.diagnose(base, w_t), sizes.repeats)
     rival = cpu(lambda: truth0.angles(gram(w_t, sizes.k)))
-    found = engine.values(ours.result)
+    values = engine.values(ours.result)
     rows = []
     for side, true in rival.result.items():
         for name, reference in (("max_deg", float(true[-1])), ("mean_deg", float(true.mean()))):
-            error = abs(found[f"{side} {name}"] - reference) / reference
+            error = abs(values[f"{side} {name}"] - reference) / reference
             note = f"true {reference:.3g} deg"
             rows.append(row(1, kind, f"{side} side, error of {name}", error, most=ERROR, note=note))
     rows += [

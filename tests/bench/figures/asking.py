@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -23,14 +22,12 @@ import polars as pl
 from pipelines.lake import TABLES, scan
 from pipelines.lake.lake import encoded, partition_key
 from pipelines.store.objects import Store
-from tests.bench.catalog import Tell
-from tests.bench.load import Load
+from tests.bench.catalog import say
 from tests.bench.row import Row, row
 from tests.bench.sizes import Sizes
 
 TABLE, ARM, SEEDS = "locking", "bench.arm-0", 5
 MOST = 5.0  # seconds: "a filtered scan in seconds"
-BUSY = 0.2  # cores that others may keep busy while a miss still counts
 ROLES, STEPS, LAST = ("q", "k", "v", "o", "gate", "up", "down"), (1, 2, 5, 10, 20, 30, 40, 50, 75, 95), 100
 FACTS = {"study": "bench", "step_other": LAST, "k": 16, "error": 1e-6, "chance": 0.125, "dtype": "fp32"}
 FACTS |= {"objective": "opd", "optimizer": "adamw(b1=0.9, b2=0.95, eps=1e-08)", "learning_rate": 3e-5}
@@ -38,15 +35,16 @@ FACTS |= {"weight_decay": 0.0, "run_steps": LAST, "method": "bench/1", "reason":
 Ask = Callable[[dict[str, str]], pl.DataFrame]
 
 
-def asking(sizes: Sizes, tell: Tell) -> list[Row]:
+def measure_scans(sizes: Sizes) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"file://{folder}")
-        nbytes = fill(store, sizes, lambda share: tell(0.7 * share, "writing a table"))
+        say("writing a table")
+        nbytes = fill(store, sizes)
         about = f"{sizes.partitions * sizes.rows:,} rows in {sizes.partitions:,} partitions, {nbytes / 1e6:.0f} MB"
-        for place, (name, ask) in enumerate(readers(store).items()):
-            tell(0.7 + 0.1 * place, name)
-            rows += _asked(name, ask, sizes.repeats, about)
+        for name, ask in readers(store).items():
+            say(name)
+            rows += _time_reader(name, ask, sizes.repeats, about)
     return rows
 
 
@@ -54,18 +52,18 @@ def readers(store: Store) -> dict[str, Ask | None]:
     """How to ask, by name: the columns step and similarity of the rows that have these values; None: not installed."""
     files = f"{store.path('lake')}/{TABLE}/recipe=*/seed=*/part-0.parquet"
 
-    def answered(rows: pl.LazyFrame, having: dict[str, str]) -> pl.DataFrame:
+    def mean_by_step(rows: pl.LazyFrame, having: dict[str, str]) -> pl.DataFrame:
         chosen = rows.filter(view="master", side="input", k=16, **having)
         return chosen.group_by("step").agg(pl.col("similarity").mean()).collect()
 
     return {
-        "lake.scan": lambda having: answered(scan(TABLE, store.uri), having),
-        "plain Polars": lambda having: answered(pl.scan_parquet(files, hive_partitioning=True), having),
+        "lake.scan": lambda having: mean_by_step(scan(TABLE, store.uri), having),
+        "plain Polars": lambda having: mean_by_step(pl.scan_parquet(files, hive_partitioning=True), having),
         "DuckDB": _duckdb(files),
     }
 
 
-def fill(store: Store, sizes: Sizes, tell: Callable[[float], None] = lambda share: None) -> int:
+def fill(store: Store, sizes: Sizes) -> int:
     """Write the table; returns its bytes."""
     draw, schema, nbytes = np.random.default_rng(0), TABLES[TABLE].schema, 0
     cells = list(product(STEPS, ("master", "bf16"), ("input", "output"), range(sizes.rows // 280 + 1), ROLES))
@@ -78,32 +76,22 @@ def fill(store: Store, sizes: Sizes, tell: Callable[[float], None] = lambda shar
         frame = grid.with_columns(values, *(pl.lit(value).alias(column) for column, value in keys.items()))
         data = encoded(frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items()))
         key = partition_key(TABLE, **keys)
-        if store.local:
-            path = Path(store.path(key))
-            path.parent.mkdir(parents=True)
-            path.write_bytes(data)
-        else:
-            store.write(key, data)
+        path = Path(store.path(key))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
         nbytes += len(data)
-        tell((place + 1) / sizes.partitions)
     return nbytes
 
 
-def _asked(name: str, ask: Ask | None, repeats: int, about: str) -> list[Row]:
+def _time_reader(name: str, ask: Ask | None, repeats: int, about: str) -> list[Row]:
     questions = {"one arm of all, wall": {"recipe": ARM}, "one role of all arms, wall": {"role": "q"}}
     if ask is None:
         why = "DuckDB is not installed: make setup"
         return [row(9, name, quantity, None, "s", most=MOST, note=why) for quantity in questions]
     rows, (whole, whole_cpu) = [], _seconds(lambda: ask({}), repeats)
     for quantity, having in questions.items():
-        load, begun = Load(), time.process_time()
         spent, cpu = _seconds(lambda having=having: ask(having), repeats)
-        others = load.others(time.process_time() - begun)
-        found = row(9, name, quantity, spent, "s", most=MOST, note=f"{cpu:.2f} CPU s; {about}")
-        if not found.met and (others is None or others > BUSY):
-            kept = "an unknown share" if others is None else f"{others:.1f} cores"
-            found = replace(found, met=None, note=f"undecided, something else kept {kept} busy; {found.note}")
-        rows.append(found)
+        rows.append(row(9, name, quantity, spent, "s", most=MOST, note=f"{cpu:.2f} CPU s; {about}"))
         if having == {"recipe": ARM}:
             rows.append(row(9, name, "one arm over all rows", cpu / whole_cpu, "x", note="CPU seconds"))
     return [*rows, row(9, name, "all rows, wall", whole, "s", note=f"{whole_cpu:.2f} CPU s")]
@@ -127,7 +115,7 @@ def _duckdb(files: str) -> Ask | None:
     except ImportError:
         return None
 
-    def answered(having: dict[str, str]) -> pl.DataFrame:
+    def mean_by_step(having: dict[str, str]) -> pl.DataFrame:
         where = {"view": "master", "side": "input"} | having
         words = " AND ".join(f'"{column}" = ?' for column in where)
         with duckdb.connect(config={"threads": os.cpu_count() or 1}) as session:
@@ -137,4 +125,4 @@ def _duckdb(files: str) -> Ask | None:
                 params=[files, *where.values()],
             ).pl()
 
-    return answered
+    return mean_by_step

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipelines.store.objects import Store, default_uri
 from pipelines.store.tensors import read
 from pipelines.store.trajectory import Kept, Trajectory
-from tests.bench.catalog import Tell
+from tests.bench.catalog import say
 from tests.bench.row import Row, row
 from tests.bench.seconds import cpu, wall
 from tests.bench.sizes import Sizes
@@ -35,19 +35,18 @@ HIDDEN, SHARED, INNER = 576, 192, 1536  # SmolLM2-135M's
 Steps = dict[int, dict[str, Tensor]]
 
 
-def keeping(sizes: Sizes, tell: Tell) -> list[Row]:
-    tell(0.0, "weights")
+def measure_storage(sizes: Sizes) -> list[Row]:
     store = Store(default_uri())
     found = {arm: Trajectory(store, arm, 0) for arm in ARMS if Trajectory(store, arm, 0).end()}
     arms = {arm: _stored(trajectory) for arm, trajectory in found.items()} or {"planted": planted(sizes)}
     source = "planted updates" if "planted" in arms else f"{', '.join(arms)}, {LAYERS} layers"
     with tempfile.TemporaryDirectory() as folder:
         kept = [_Kept(Store(f"file://{Path(folder)}/{arm}"), steps) for arm, steps in arms.items()]
-        tell(0.4, "bytes")
+        say("bytes")
         rows = _bytes(kept, source)
-        tell(0.5, "seconds")
+        say("seconds")
         rows += _seconds(kept[-1], sizes)
-        tell(0.8, "one matrix")
+        say("one matrix")
         whole = _ends(next(iter(found.values()))) if found else kept[-1].steps
         return [*rows, _one_matrix(Store(f"file://{Path(folder)}/whole"), whole, sizes)]
 

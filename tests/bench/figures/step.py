@@ -25,7 +25,7 @@ from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.studies import tiny
 from tests.bench import products
-from tests.bench.catalog import Tell
+from tests.bench.catalog import say
 from tests.bench.figures.steps import CONFIG, trainer
 from tests.bench.row import Row, row
 from tests.bench.seconds import cpu
@@ -45,17 +45,17 @@ INSIDE = ("sample", "teacher", "forward", "loss", "backward")
 NEVER = -1  # an EOS that is never drawn
 
 
-def step(sizes: Sizes, tell: Tell) -> list[Row]:
-    tell(0.0, "sampler, tiny")
+def measure_step(sizes: Sizes) -> list[Row]:
+    say("sampler, tiny")
     rows = [_sampler("tiny", CONFIG, 64, 24, 0, sizes)]
     if sizes.install:
-        tell(0.2, "sampler, SmolLM2-135M's shape")
+        say("sampler, SmolLM2-135M's shape")
         rows.append(_sampler("SmolLM2's shape, few-shot prompts", SMOLLM, 16, 8, 36, sizes))
         rows.append(_sampler("SmolLM2's shape, unrelated prompts", SMOLLM, 16, 8, 0, sizes))
-    for place, recipe in enumerate((tiny.opd(), tiny.rlvr(), tiny.sft_matched())):
-        tell(0.5 + 0.1 * place, f"a step of {recipe.arm}")
+    for recipe in (tiny.opd(), tiny.rlvr(), tiny.sft_matched()):
+        say(f"a step of {recipe.arm}")
         rows.append(_outside(recipe, sizes))
-    tell(0.8, "snapshots")
+    say("snapshots")
     return [*rows, _kept(sizes)]
 
 

@@ -7,7 +7,6 @@ sample's standard deviation + 1e-4. Beside the ratio stands what the step's matr
 """
 
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,32 +26,30 @@ from opd_ops.training.drawing import Phase, Response
 from opd_ops.training.loop import Trainer
 from pipelines.studies import tiny
 from tests.bench import products
-from tests.bench.catalog import Tell
+from tests.bench.catalog import say
 from tests.bench.environment import Absent
 from tests.bench.row import Row, row
 from tests.bench.seconds import cpu
 from tests.bench.sizes import Sizes
 from tests.bench.trl import driver
-from tests.bench.trl.job import Given, Job
+from tests.bench.trl.job import Job
 
 MOST = 0.6  # of TRL's CPU seconds
 CONFIG = configuration(tiny.ARCHITECTURE, pad=chains.PAD, bos=chains.BOS, eos=chains.EOS)
 WARMUP = 3
 
 
-def steps(sizes: Sizes, tell: Tell) -> list[Row]:
+def measure_steps(sizes: Sizes) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folders = [_folder(Path(name) / str(seed), seed) for seed in range(2)]
         try:
-            if sizes.install:
-                driver.TRL.install(lambda line: tell(0.0, line))
-            driver.TRL.interpreter()
+            driver.TRL.python(sizes.install)
         except Absent as absent:
             return [row(6, "TRL 1.16", "CPU per step, ours over TRL's", None, most=MOST, note=str(absent))]
-        for place, recipe in enumerate((tiny.opd(), tiny.rlvr())):
-            job, share = _job(recipe, folders, sizes), 0.1 + 0.45 * place
-            rows += _race(recipe, job, sizes, lambda words, share=share: tell(share, words))
+        for recipe in (tiny.opd(), tiny.rlvr()):
+            job = _job(recipe, folders, sizes)
+            rows += _race(recipe, job, sizes)
             rows += _agreement(recipe, job)
     return rows
 
@@ -67,10 +64,10 @@ def trainer(recipe: Recipe, phase: Phase = lambda name: nullcontext()) -> Traine
     return run
 
 
-def _race(recipe: Recipe, job: Job, sizes: Sizes, tell: Callable[[str], None]) -> list[Row]:
+def _race(recipe: Recipe, job: Job, sizes: Sizes) -> list[Row]:
     ours, theirs, ratios, floors, outside, release = [], [], [], [], [], ""
     for turn in range(sizes.repeats):
-        tell(f"{recipe.arm}, round {turn + 1} of {sizes.repeats}")
+        say(f"{recipe.arm}, round {turn + 1} of {sizes.repeats}")
         found = driver.measure(job)
         theirs += found.seconds
         outside.append(found.outside)
@@ -97,8 +94,8 @@ def _agreement(recipe: Recipe, job: Job) -> list[Row]:
     run = trainer(recipe)
     responses = run.advance().responses
     prompts = [r.prompt for r in responses[:: job.group]]
-    given = Given(responses=[r.tokens for r in responses], advantages=_advantages(recipe, responses))
-    theirs = driver.evaluate(replace(job, prompts=prompts), given)
+    tokens, advantages = [r.tokens for r in responses], _advantages(recipe, responses)
+    theirs = driver.evaluate(replace(job, prompts=prompts, responses=tokens, advantages=advantages))
     losses, gradients = trainer(recipe).differentiate(responses)
     loss = losses[recipe.objective.kind]
     ours = np.concatenate([gradients[name].double().numpy().ravel() for name in sorted(gradients)])

@@ -17,7 +17,7 @@ seconds. Gradients are before clipping; tied weights are there once, as embed_to
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.bench.environment import ROOT, TORCH, Environment
-from tests.bench.trl.job import Given, Job, text
+from tests.bench.trl.job import Job
 
 TRL = Environment(
     ROOT / ".venv-trl",
@@ -73,21 +73,21 @@ class Gradient:
     versions: dict[str, str]
 
 
-def measure(job: Job, python: Path | None = None) -> Steps:
+def measure(job: Job) -> Steps:
     """Take the job's steps. Errors: Absent where TRL is not installed or fails."""
     with tempfile.TemporaryDirectory() as folder:
-        return Steps(**run(job, None, Path(folder), python))
+        return Steps(**_run(job, Path(folder)))
 
 
-def evaluate(job: Job, given: Given, python: Path | None = None) -> Gradient:
-    """One step of the job on given responses, by the trainer's own path. Errors: as `measure`."""
+def evaluate(job: Job) -> Gradient:
+    """One step on the job's responses, by the trainer's own path. Errors: as `measure`."""
     with tempfile.TemporaryDirectory() as folder:
-        found = run(job, given, Path(folder), python)
-        return Gradient(tensors=load_file(Path(folder) / "gradients.safetensors"), **found)
+        result = _run(job, Path(folder))
+        return Gradient(tensors=load_file(Path(folder) / "gradients.safetensors"), **result)
 
 
-def run(job: Job, given: Given | None, folder: Path, python: Path | None = None) -> dict[str, Any]:
+def _run(job: Job, folder: Path) -> dict[str, Any]:
     """The worker's result.json; what else it writes stays in `folder`."""
-    (folder / "job.json").write_text(text(job, given))
-    TRL.call([str(python or TRL.interpreter()), "-I", str(WORKER), str(folder)], "failed")
+    (folder / "job.json").write_text(json.dumps(asdict(job), default=str))
+    TRL.call([str(TRL.interpreter()), "-I", str(WORKER), str(folder)], "failed")
     return json.loads((folder / "result.json").read_text())

@@ -30,7 +30,6 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer, __version__
 
-LOSSES = {"sequence": "grpo", "token": "dapo", "constant": "dr_grpo"}
 PARTS: tuple[str, ...] = ("generate", "forward", "backward", "optimizer", "teacher")
 
 
@@ -108,8 +107,8 @@ def trainer(job: dict, folder: Path) -> Any:
         "per_device_train_batch_size": len(job["prompts"]) * job["group"],
         "gradient_accumulation_steps": 1,
         "learning_rate": job["learning_rate"],
+        "weight_decay": 0.0,
         "lr_scheduler_type": "constant",
-        "weight_decay": job["weight_decay"],
         "max_grad_norm": job["max_grad_norm"],
         "max_completion_length": job["max_new_tokens"],
         "temperature": job["temperature"],
@@ -127,8 +126,6 @@ def trainer(job: dict, folder: Path) -> Any:
     }
     # All steps are one epoch, since the trainer's work between epochs is no part of a step.
     rows: dict[str, list] = {"prompt": [" ".join(map(word, tokens)) for tokens in job["prompts"]] * steps}
-    if job["answers"]:
-        rows["answer"] = job["answers"] * steps
     common = {
         "model": model(job["student"]),
         "train_dataset": Dataset.from_dict(rows),
@@ -137,10 +134,7 @@ def trainer(job: dict, folder: Path) -> Any:
     if job["method"] == "opd":
         arguments = DistillationConfig(**settings, beta=1.0)
         return DistillationTrainer(**common, args=arguments, teacher_model=model(job["teacher"]))
-    arguments = GRPOConfig(
-        **settings, beta=0.0, num_generations=job["group"], loss_type=LOSSES[job["normaliser"]],
-        scale_rewards=job["std"],
-    )  # fmt: skip
+    arguments = GRPOConfig(**settings, beta=0.0, num_generations=job["group"], loss_type="grpo", scale_rewards="group")
     return GRPOTrainer(**common, args=arguments, reward_funcs=reward(job))
 
 
@@ -151,11 +145,7 @@ def reward(job: dict) -> Callable[..., list[float]]:
     def parity(completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [float(len(tokens) % 2 == 0) for tokens in completion_ids]
 
-    def last(completion_ids: list[list[int]], answer: list[int], **_: Any) -> list[float]:
-        pairs = zip(completion_ids, answer, strict=True)
-        return [float(tokens[-2:] == [token, job["eos"]]) for tokens, token in pairs]
-
-    return given if job["responses"] else {"parity": parity, "last": last}[job["reward"]]
+    return given if job["responses"] else parity
 
 
 def measure(job: dict, it: Any) -> dict[str, Any]:
