@@ -47,7 +47,7 @@ chaos: setup
 
 # A small study over two Ray nodes, Postgres and S3 on loopback, one node killed on the way.
 cluster-demo: setup
-	$(BIN)/python -m deploy.cluster
+	$(BIN)/python -m tests.cluster_demo
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup

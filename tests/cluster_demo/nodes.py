@@ -10,8 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deploy import processes
+from tests import processes
 
 UP = 120.0  # seconds until a node has joined
 FIRST = 2  # the head is 127.0.0.2
@@ -29,7 +30,7 @@ class Node:
 
     def kill(self) -> int:
         """kill -9 to its raylet, its workers and whatever they started, as when a machine is lost; returns how many."""
-        return processes.kill(processes.descendants([self.process.pid]))
+        return processes.kill(processes.list_family([self.process.pid]))
 
 
 @dataclass
@@ -81,12 +82,13 @@ class Ray:
             added.id = joined[0] if joined else ""
         return added
 
-    def alive(self) -> list[dict]:
+    def alive(self) -> list[dict[str, Any]]:
         """Nodes that the cluster counts as alive; none while its dashboard starts."""
         from ray.util.state import list_nodes
 
         try:
-            return [vars(one) for one in list_nodes(self.jobs, timeout=10) if one.state == "ALIVE"]
+            nodes = [vars(node) for node in list_nodes(self.jobs, timeout=10)]
+            return [node for node in nodes if node["state"] == "ALIVE"]
         except Exception:  # not up yet
             return []
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from deploy import processes
+from tests import processes
 
-DEPLOY = Path(__file__).resolve().parents[1]
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SERVICES = ("code-server", "webserver", "daemon")
 UP = 180.0  # seconds until a service answers
 TRIES = 10  # of a question, a minute each
@@ -60,7 +60,7 @@ class Dagster:
     environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        self.ports = dict(zip(("code-server", "webserver"), processes.free_ports(2), strict=True))
+        self.ports: dict[str, int] = dict(zip(("code-server", "webserver"), processes.free_ports(2), strict=True))
         self.home = home(self.folder / "home")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -99,17 +99,18 @@ class Dagster:
         """The data of a GraphQL answer. Errors: RuntimeError with the server's message."""
         body = json.dumps({"query": query, "variables": dict(variables)}).encode()
         request = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
-        for left in reversed(range(TRIES)):  # a machine that is busy with the runs answers late
+        tries = 1 if query.startswith("\nmutation") else TRIES  # what was asked for may have been done
+        while True:
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    found = json.load(answer)
-                    break
-            except TimeoutError:
-                if not left or query.startswith("\nmutation"):  # what was asked for may have been done
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    answer = json.load(response)
+                break
+            except TimeoutError:  # a machine that is busy with the runs answers late
+                if not (tries := tries - 1):
                     raise
-        if found.get("errors"):
-            raise RuntimeError("; ".join(error["message"] for error in found["errors"]))
-        return found["data"]
+        if answer.get("errors"):
+            raise RuntimeError("; ".join(error["message"] for error in answer["errors"]))
+        return answer["data"]
 
     def launch(self, job: str, assets: Sequence[str], tags: Mapping[str, str]) -> str:
         """The id of a run of `assets` of a job, which the queue and the run launcher take from here."""

@@ -21,10 +21,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.cluster import postgres, study
-from deploy.cluster.dagster import ENDED, Dagster, last
-from deploy.cluster.nodes import Node, Ray
 from pipelines.runs.cluster import token
+from tests.cluster_demo import postgres, study
+from tests.cluster_demo.dagster import ENDED, Dagster, last
+from tests.cluster_demo.nodes import Node, Ray
 from tests.pipelines import seaweed
 
 LIMIT = 1800.0  # seconds for all runs

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy import processes
+from tests import processes
 
 DATABASE = USER = "dagster"
 UP = 60.0  # seconds until it answers
