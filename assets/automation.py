@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets import (
+    conditions,
     exhibits,
-    following,
     geometry,
     models,
     notify,
@@ -45,13 +45,13 @@ transfers_job = dg.define_asset_job(
     [transfer.transfer],
     description="Accuracy of a complete run on other families of its task. Add the run as a partition: tiny.opd|0.",
 )
-paper_job = dg.define_asset_job(
-    "paper", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
+exhibits_job = dg.define_asset_job(
+    "exhibits", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
 )
 BY_MODEL = {"base": base_job, "teacher": teacher_job}
-SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, paper_job]
+SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, exhibits_job]
 JOBS = [*SWEPT, transfers_job, watch.job, offers.job]
-ZONE = switches.timezone()
+ZONE = switches.read_timezone()
 NIGHTLY = "; ".join(f"{name}: {', '.join(study.nightly)}" for name, study in STUDIES.items() if study.nightly)
 FIRST, LAST = 1, 5  # hours of the night
 
@@ -60,10 +60,11 @@ FIRST, LAST = 1, 5  # hours of the night
     name="geometry_sweep",
     jobs=SWEPT,
     minimum_interval_seconds=600,
-    default_status=switches.sensor("nightly"),
+    default_status=switches.default_status("nightly"),
     description=(
         "Geometry sweep: by night, trains, measures and compares what is missing or stale in the nightly suites "
-        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. {switches.said('nightly')}"
+        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. "
+        f"{switches.how_to_switch('nightly')}"
     ),
 )
 def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
@@ -125,7 +126,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
     if arms and not pending and not comparing.compared(store, study):
         yield comparison_job.name, study.name
         if exhibits.exhibits(study):
-            yield paper_job.name, study.name
+            yield exhibits_job.name, study.name
 
 
 def ready(store: Store, recipe: Recipe, seed: int) -> bool:
@@ -142,4 +143,4 @@ def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) 
         return None
 
 
-SENSORS = [sweep, following.sensor, watch.sensor, notify.sensor]
+SENSORS = [sweep, conditions.sensor, watch.sensor, notify.sensor]

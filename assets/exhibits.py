@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import following, metadata
+from assets import conditions, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, drawn, every, study_of
@@ -32,7 +32,7 @@ def asset_of(item: Exhibit) -> dg.AssetsDefinition:
         description=f"{item.title}. {item.shows}",
         deps=[dg.AssetDep(table, partition_mapping=every) for table in item.needs],
         metadata={"does_not_show": item.not_shown},
-        automation_condition=following.FOLLOW,
+        automation_condition=conditions.FOLLOW,
     )
     def picture(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from pipelines.report.figures import render_png

@@ -20,7 +20,7 @@ from multiprocessing.util import Finalize
 
 import dagster as dg
 
-from assets import failures, held, progress
+from assets import failures, progress, sqlite
 from assets.definitions import defs
 from assets.instance import home, local_instance
 from assets.progress import Stopped
@@ -68,7 +68,7 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    held.hold()
+    sqlite.keep_open()
     with suppress(Exception):  # while Ray starts; the first run opens it again, and tells what is wrong
         _instance()
     if not (ray := address.get()):
@@ -83,7 +83,7 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         warm(Host)
-    session.callback(held.release)
+    session.callback(sqlite.release)
     Finalize(None, session.close, exitpriority=10)
 
     def heard(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:

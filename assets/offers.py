@@ -29,7 +29,7 @@ BY_JOB = {  # the definition of a job's partitions
     "anchors": "anchors",
     "runs": "runs",
     "comparison": "studies",
-    "paper": "exhibits",
+    "exhibits": "exhibits",
 }
 
 

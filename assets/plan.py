@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from assets.automation import BY_MODEL, anchors_job, comparison_job, paper_job, runs_job
+from assets.automation import BY_MODEL, anchors_job, comparison_job, exhibits_job, runs_job
 from assets.exhibits import ASSETS, exhibits
 from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
@@ -108,7 +108,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
     items.append(Item("comparison", comparison_job.name, study.name, "report", needs=needs, compares=True))
     if exhibits(study):
         last = ASSETS[-1].key.to_user_string()
-        items.append(Item("figures", paper_job.name, study.name, last, needs=needs, compares=True))
+        items.append(Item("figures", exhibits_job.name, study.name, last, needs=needs, compares=True))
     return items
 
 

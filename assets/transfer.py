@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets import effort, following, lineage, metadata
+from assets import conditions, effort, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import by_study, every, run_of, same, study_of, transfers
@@ -47,7 +47,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     **ABOUT,
     description=TABLES["regime"].meaning,
     metadata={"dagster/column_schema": metadata.columns("regime")},
-    automation_condition=following.FOLLOW,
+    automation_condition=conditions.FOLLOW,
 )
 def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Judge every measured run of a study beside its own references."""
@@ -73,7 +73,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     **ABOUT,
     description=TABLES["predictions"].meaning,
     metadata={"dagster/column_schema": metadata.columns("predictions")},
-    automation_condition=following.FOLLOW,
+    automation_condition=conditions.FOLLOW,
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""

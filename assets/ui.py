@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import failures, held
+from assets import failures, sqlite
 from assets.arrivals import Arrivals
 from assets.instance import limit_pools, local_instance
 from assets.launch import shared
@@ -47,12 +47,12 @@ def main() -> int:
 
 def show_arrivals(instance: dg.DagsterInstance, store: Store) -> None:
     """Report to Dagster what the store holds and it never saw, and say what that was."""
-    held.hold()
+    sqlite.keep_open()
     try:
         arrivals = Arrivals(instance, store)
         arrivals.report()
     finally:
-        held.release()
+        sqlite.release()
     for problem in arrivals.problems:
         print(problem, file=sys.stderr)
     if arrivals.said:

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets import following, lineage, metadata
+from assets import conditions, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every, study_of
@@ -39,8 +39,8 @@ FAMILIES = tuple(dict.fromkeys(table for study in STUDIES.values() for table in 
     **metadata.house(GROUP, "polars", "parquet", version=CODE),
     deps=[dg.AssetDep(table, partition_mapping=every) for table in (*TABLES, "training", "evaluation")],
     metadata={"dagster/column_schema": metadata.columns("verdicts")},
-    automation_condition=following.FOLLOW,
-    freshness_policy=following.FRESH,
+    automation_condition=conditions.FOLLOW,
+    freshness_policy=conditions.FRESH,
     check_specs=[
         dg.AssetCheckSpec(
             f"orderings_{family}",
@@ -80,8 +80,8 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     partitions_def=by_study,
     deps=[verdicts, regime, predictions],
     **metadata.house(GROUP, "altair", version=CODE),
-    automation_condition=following.FOLLOW,
-    freshness_policy=following.FRESH,
+    automation_condition=conditions.FOLLOW,
+    freshness_policy=conditions.FRESH,
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""

@@ -90,9 +90,9 @@ job = dg.define_asset_job("watched", [monitored], description="Measure and monit
     name="watch",
     job=job,
     minimum_interval_seconds=60,
-    default_status=switches.sensor("watch"),
+    default_status=switches.default_status("watch"),
     description="Looks every minute under the prefixes that `opd watch` names and lists, and monitors checkpoints that "
-    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.said('watch')}",
+    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.how_to_switch('watch')}",
 )
 def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
     """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""

@@ -120,7 +120,7 @@ def test_what_is_trained_and_measured_is_left_alone(store, settle, requested):
 
 
 def test_when_all_is_measured_the_comparison_is_wanted(whole, requested):
-    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "exhibits": {"tiny"}}
 
 
 def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_renewed(whole, sweep, requested):
@@ -132,7 +132,7 @@ def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_r
     measure_run(whole, SFT, 2, TINY.measurement, serial=True)
     found = json.loads(whole.read(f"{prefix}/measured.json"))
     whole.write(f"{prefix}/measured.json", json.dumps(found | {"problems": ["a weight"]}).encode())
-    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "exhibits": {"tiny"}}
 
 
 def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):

@@ -192,7 +192,7 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
         "runs": {"trajectory", "training", "evaluation", *measuring.TABLES},
         "comparison": {"regime", "predictions", "verdicts", "report"},
         "transfers": {"transfer"},
-        "paper": {item.key for item in ITEMS},
+        "exhibits": {item.key for item in ITEMS},
         "watched": {"monitor"},
     }
     assert {defs.resolve_job_def(name).executor_def.name for name in selected} == {"in_process"}
@@ -241,7 +241,7 @@ def test_a_run_whose_config_names_a_place_is_refused(place, instance, tmp_path, 
     assert not (tmp_path / "store").exists()
 
 
-def test_a_folder_that_a_runs_config_names_is_not_made(tmp_path):
+def test_a_folder_that_a_runs_config_names_is_not_made(tmp_path, instance):
     """Dagster ignores what is said of a resource that takes nothing."""
     said = {"resources": {"io_manager": {"config": {"base_dir": str(tmp_path / "pickles")}}}}
 
@@ -252,5 +252,5 @@ def test_a_folder_that_a_runs_config_names_is_not_made(tmp_path):
     made = dg.Definitions(
         [number], resources=defs.resources, executor=defs.executor
     ).resolve_implicit_global_asset_job_def()
-    assert made.execute_in_process(run_config=said).output_for_node("number") == 1
+    assert made.execute_in_process(run_config=said, instance=instance).output_for_node("number") == 1
     assert not (tmp_path / "pickles").exists()

@@ -1,4 +1,4 @@
-"""SQLite databases held open, so that a run's events do not each wait for the disk.
+"""SQLite databases kept open, so that a run's events do not each wait for the disk.
 
 Dagster opens and closes a connection for each of a run's 200 transactions, at two databases each with a log of writes
 ahead (WAL). By default every commit is flushed to the disk, and so is the whole log when the last connection to a
@@ -15,32 +15,32 @@ from sqlalchemy.pool import Pool
 
 MOST = 8  # databases: the two of all runs, and those of the latest ones
 
-_held: "OrderedDict[str, sqlite3.Connection]" = OrderedDict()  # by path, the last used at the end
+_open: "OrderedDict[str, sqlite3.Connection]" = OrderedDict()  # by path, the last used at the end
 
 
-def hold() -> None:
-    """From now on hold the SQLite databases that SQLAlchemy connects to in this process."""
-    if not event.contains(Pool, "connect", _connected):
-        event.listen(Pool, "connect", _connected)
+def keep_open() -> None:
+    """From now on keep open the SQLite databases that SQLAlchemy connects to in this process."""
+    if not event.contains(Pool, "connect", _on_connect):
+        event.listen(Pool, "connect", _on_connect)
 
 
 def release() -> None:
-    """Hold none any more, and close those that are held."""
-    if event.contains(Pool, "connect", _connected):
-        event.remove(Pool, "connect", _connected)
-    while _held:
-        _held.popitem()[1].close()
+    """Keep none open any more, and close those that are."""
+    if event.contains(Pool, "connect", _on_connect):
+        event.remove(Pool, "connect", _on_connect)
+    while _open:
+        _open.popitem()[1].close()
 
 
-def _connected(connection: Any, record: Any) -> None:
+def _on_connect(connection: Any, record: Any) -> None:
     if not isinstance(connection, sqlite3.Connection):
         return
     connection.execute("PRAGMA synchronous=NORMAL")
     path = next(row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
-    if path in _held:
-        _held.move_to_end(path)
+    if path in _open:
+        _open.move_to_end(path)
     elif connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        _held[path] = sqlite3.connect(path, check_same_thread=False)
-        _held[path].execute("PRAGMA schema_version").fetchone()  # a connection counts once it has read
-        if len(_held) > MOST:
-            _held.popitem(last=False)[1].close()
+        _open[path] = sqlite3.connect(path, check_same_thread=False)
+        _open[path].execute("PRAGMA schema_version").fetchone()  # a connection counts once it has read
+        if len(_open) > MOST:
+            _open.popitem(last=False)[1].close()

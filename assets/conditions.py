@@ -68,7 +68,7 @@ FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=7), fail_windo
 @dg.asset_check(
     asset="report",
     description="No study has runs that its report was not made from. Looked at every morning.",
-    automation_condition=dg.AutomationCondition.cron_tick_passed(MORNING, switches.timezone()),
+    automation_condition=dg.AutomationCondition.cron_tick_passed(MORNING, switches.read_timezone()),
 )
 def current(store: StoreResource) -> dg.AssetCheckResult:
     """Freshness by content: what is old and was made from the runs as they are is fresh."""
@@ -86,10 +86,10 @@ with warnings.catch_warnings():
     sensor = dg.AutomationConditionSensorDefinition(
         "follow",
         target=dg.AssetSelection.groups("verdicts"),
-        default_status=switches.sensor("follow"),
+        default_status=switches.default_status("follow"),
         minimum_interval_seconds=60,
         emit_backfills=False,
         use_user_code_server=True,  # `Behind` is a class of ours
         description="Compares a study's runs again once they have changed, and looks every morning for reports that "
-        f"were left behind. {switches.said('follow')}",
+        f"were left behind. {switches.how_to_switch('follow')}",
     )

@@ -1,4 +1,4 @@
-"""SQLite databases that are held open: what is written is there for others, also after a kill."""
+"""SQLite databases that are kept open: what is written is there for others, also after a kill."""
 
 import signal
 import sqlite3
@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from assets import held
+from assets import sqlite
 
 
 def engine(path):
@@ -43,7 +43,7 @@ def database(tmp_path):
         return path
 
     yield make
-    held.release()
+    sqlite.release()
 
 
 def log_of(path):
@@ -53,37 +53,38 @@ def log_of(path):
 def test_a_commit_is_not_flushed_and_the_log_stays_until_release(database):
     path = database()
     assert write(path, 1) == 2 and not log_of(path).exists(), "by default the log ends with the last connection"
-    held.hold()
+    sqlite.keep_open()
     assert write(path, 2) == write(path, 3) == 1
     assert log_of(path).stat().st_size > 0 and rows(path) == [1, 2, 3]
-    held.release()
+    sqlite.release()
     assert not log_of(path).exists() and rows(path) == [1, 2, 3]
     assert write(path, 4) == 2
 
 
 def test_the_databases_of_earlier_runs_are_let_go(database):
-    held.hold()
+    sqlite.keep_open()
     common, runs = database("index.db"), [database(f"{number}.db") for number in range(12)]
     for path in runs:
         write(path, 1)
         write(common, 1)
-    assert len(held._held) == held.MOST
+    assert len(sqlite._open) == sqlite.MOST
     assert [log_of(path).exists() for path in (*runs, common)] == [False] * 5 + [True] * 8
 
 
 def test_a_database_without_such_a_log_is_left_alone(tmp_path):
-    held.hold()
+    sqlite.keep_open()
     try:
         write(tmp_path / "plain.db", 1)
-        assert not held._held
+        assert not sqlite._open
     finally:
-        held.release()
+        sqlite.release()
 
 
 def test_a_killed_process_loses_nothing_that_it_committed(database):
     path = database()
     script = (
-        "import os, signal, sys; from assets import held; from tests.assets.test_held import write; held.hold()\n"
+        "import os, signal, sys; from assets import sqlite; from tests.assets.test_sqlite import write\n"
+        "sqlite.keep_open()\n"
         "for row in range(50): write(sys.argv[1], row)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

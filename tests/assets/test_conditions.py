@@ -5,7 +5,7 @@ import json
 import dagster as dg
 import pytest
 
-from assets import exhibits, following
+from assets import conditions, exhibits
 from assets.automation import wanted
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
@@ -107,7 +107,7 @@ def test_making_one_run_again_makes_again_what_depends_on_it_alone(
 
 
 def test_a_report_that_was_left_behind_is_found_whatever_its_age(store, instance, measured):
-    check = lambda: following.current(StoreResource())
+    check = lambda: conditions.current(StoreResource())
     assert check().passed, "nothing is there"
     measured(OPD, 0)
     found = check()
@@ -135,7 +135,7 @@ def test_the_sensor_asks_for_one_run_of_what_is_decided_and_one_of_figures_and_c
         context = dg.build_sensor_context(
             instance=instance, cursor=found[-1] and found[-1].cursor, repository_def=defs.get_repository_def()
         )
-        found.append(following.sensor.evaluate_tick(context))
+        found.append(conditions.sensor.evaluate_tick(context))
     requests = found[1].run_requests
     asked = {frozenset(key.to_user_string() for key in request.asset_selection) for request in requests}
     assert asked == {frozenset(DECIDED), frozenset(set(COMPARISON) - set(DECIDED))}
