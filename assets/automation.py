@@ -72,13 +72,13 @@ def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Senso
     now = datetime.now(ZoneInfo(ZONE))
     if not FIRST <= now.hour <= LAST:
         return dg.SensorResult(skip_reason=f"it is {now:%H:%M} in {ZONE}; the sweep works from 01:00 to 06:00")
-    requests = requested(context.instance, store.open(), now, context.log.warning)
+    requests = build_requests(context.instance, store.open(), now, context.log.warning)
     if not requests:
         return dg.SensorResult(skip_reason="nothing that could run now is missing or stale")
     return dg.SensorResult(run_requests=requests)
 
 
-def requested(
+def build_requests(
     instance: dg.DagsterInstance, store: Store, time: datetime, warn: Callable[[str], None]
 ) -> list[dg.RunRequest]:
     """What is missing or stale in opted-in suites and can run, as requests for partitions that are offered from now on.
@@ -88,7 +88,7 @@ def requested(
     requests = []
     for study in STUDIES.values():
         arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
-        asked = list(wanted(store, study, warn))
+        asked = list(list_stale(store, study, warn))
         if asked:
             offers.offer(instance, offers.of_runs(study, arms, study.seeds))
         requests += [
@@ -103,12 +103,12 @@ def night(time: datetime) -> str:
     return f"{time.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}"
 
 
-def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def list_stale(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """(job, partition) of what is missing or stale in the study's nightly suites and can run now."""
     arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
     absent = [model for model in study.models if arms and state(store, model, 0, warn) is False]
     if absent:
-        waiting = [model for model in absent if not ready(store, model, 0)]
+        waiting = [model for model in absent if not has_parents(store, model, 0)]
         yield from ((BY_MODEL[model.arm].name, study.name) for model in absent if model not in waiting)
         return
     pending = False
@@ -117,7 +117,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
         if trained and measured(store, recipe, seed, study.measurement):
             continue
         pending = True
-        if trained is None or not (trained or ready(store, recipe, seed)):
+        if trained is None or not (trained or has_parents(store, recipe, seed)):
             continue
         if recipe.arm == study.anchor and not trained:
             yield anchors_job.name, anchor_key(study.name, seed)
@@ -125,11 +125,11 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield runs_job.name, run_key(recipe.name, seed)
     if arms and not pending and not comparing.compared(store, study):
         yield comparison_job.name, study.name
-        if exhibits.exhibits(study):
+        if exhibits.list_exhibits(study):
             yield exhibits_job.name, study.name
 
 
-def ready(store: Store, recipe: Recipe, seed: int) -> bool:
+def has_parents(store: Store, recipe: Recipe, seed: int) -> bool:
     """Whether all that a run descends from is complete."""
     return all(Trajectory(store, name, number).end() is not None for name, number in parents(recipe, seed))
 

@@ -33,17 +33,17 @@ class Behind(dg.AutomationCondition):
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
         candidates, uri = context.candidate_subset, default_uri()
         partitions = candidates.expensively_compute_partition_keys()
-        keys = {key for key in partitions if key and _behind_at(context.evaluation_time, uri, key)}
+        keys = {key for key in partitions if key and _is_behind_at(context.evaluation_time, uri, key)}
         return dg.AutomationResult(context, candidates.compute_intersection_with_partition_keys(keys))
 
 
 @lru_cache(maxsize=64)
-def _behind_at(_: datetime, uri: str, name: str) -> bool:
+def _is_behind_at(_: datetime, uri: str, name: str) -> bool:
     """Looked up once in a tick, in which several assets ask."""
-    return behind(Store(uri), name)
+    return is_behind(Store(uri), name)
 
 
-def behind(store: Store, name: str) -> bool:
+def is_behind(store: Store, name: str) -> bool:
     """Whether a study has measured runs that its report was not made from, or was made from others."""
     study = STUDIES[name]
     return bool(comparing.inputs(store, study)["runs"]) and not comparing.compared(store, study)
@@ -73,7 +73,7 @@ FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=7), fail_windo
 def current(store: StoreResource) -> dg.AssetCheckResult:
     """Freshness by content: what is old and was made from the runs as they are is fresh."""
     opened = store.open()
-    late = [name for name in STUDIES if behind(opened, name)]
+    late = [name for name in STUDIES if is_behind(opened, name)]
     return dg.AssetCheckResult(
         passed=not late,
         severity=dg.AssetCheckSeverity.WARN,

@@ -62,7 +62,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
             "update_support": finite,
             monitor.ASSET: monitor.within_band(opened, STUDIES[recipe.study], recipe, seed),
         }
-    common = effort.work(opened, recipe.name, seed, phases=effort.MEASURING) | spent.facts()
+    common = effort.read_seconds(opened, recipe.name, seed, phases=effort.MEASURING) | spent.facts()
     common = metadata.report(recipe.study) | common
     for table in TABLES:
         part = metadata.part(opened, table, recipe=recipe.name, seed=seed)

@@ -13,14 +13,14 @@ from pipelines.runs.verdicts import judging
 from pipelines.runs.verdicts.predicting import READ, predict
 from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, transferred
 
-ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources(*metadata.REPORTING))
+ABOUT = metadata.asset_arguments("verdicts", "polars", "parquet", version=metadata.digest_sources(*metadata.REPORTING))
 
 
 @dg.asset(
     partitions_def=transfers,
     deps=[dg.AssetDep("trajectory", partition_mapping=same)],
     description=TABLES["transfer"].meaning,
-    **metadata.house("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
+    **metadata.asset_arguments("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
     metadata={"dagster/column_schema": metadata.columns("transfer")},
 )
 def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:

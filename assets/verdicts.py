@@ -17,7 +17,7 @@ from pipelines.statistics.stories import story_of
 from pipelines.studies.study import Study
 
 GROUP = "verdicts"
-CODE = metadata.sources(*metadata.REPORTING)
+CODE = metadata.digest_sources(*metadata.REPORTING)
 FIRST = headline.METRICS[:5]  # of a study whose story names no other
 NAMED = 4  # runs that a warning names; the metadata has all
 
@@ -36,7 +36,7 @@ FAMILIES = tuple(dict.fromkeys(table for study in STUDIES.values() for table in 
 
 @dg.asset(
     partitions_def=by_study,
-    **metadata.house(GROUP, "polars", "parquet", version=CODE),
+    **metadata.asset_arguments(GROUP, "polars", "parquet", version=CODE),
     deps=[dg.AssetDep(table, partition_mapping=every) for table in (*TABLES, "training", "evaluation")],
     metadata={"dagster/column_schema": metadata.columns("verdicts")},
     automation_condition=conditions.FOLLOW,
@@ -79,7 +79,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 @dg.asset(
     partitions_def=by_study,
     deps=[verdicts, regime, predictions],
-    **metadata.house(GROUP, "altair", version=CODE),
+    **metadata.asset_arguments(GROUP, "altair", version=CODE),
     automation_condition=conditions.FOLLOW,
     freshness_policy=conditions.FRESH,
 )

@@ -23,7 +23,7 @@ checkpoints = dg.AssetSpec(
     description="Checkpoints of a training run elsewhere, measured by `opd measure` or under a prefix of `opd watch`; "
     "they stay where they are.",
     partitions_def=external,
-    **metadata.house("trajectories", "safetensors", version="made elsewhere"),
+    **metadata.asset_arguments("trajectories", "safetensors", version="made elsewhere"),
 )
 
 
@@ -37,7 +37,7 @@ class Arrived(dg.Config):
     name="monitor",
     partitions_def=watched,
     deps=[dg.AssetDep(checkpoints, partition_mapping=same)],
-    **metadata.house("geometry", "parquet", "polars", version=f"engine {VERSION}"),
+    **metadata.asset_arguments("geometry", "parquet", "polars", version=f"engine {VERSION}"),
     description=TABLES["monitor"].meaning,
     metadata={"dagster/column_schema": metadata.columns("monitor")},
     check_specs=[

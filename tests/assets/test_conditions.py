@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from assets import conditions, exhibits
-from assets.automation import wanted
+from assets.automation import list_stale
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
 from assets.resources import StoreResource
@@ -88,12 +88,12 @@ def test_making_one_run_again_makes_again_what_depends_on_it_alone(
         measured(recipe, seed)
     evaluated()
     compare(store, instance)
-    before = set(wanted(store, TINY, print))
+    before = set(list_stale(store, TINY, print))
     # The run is trained again and has other weights.
     store.remove(Trajectory(store, OPD.name, 0).prefix)
     trained = settle(store, OPD, 0, drawn=9)
     key = str(run_key(OPD.name, 0))
-    assert set(wanted(store, TINY, print)) - before == {("runs", key)}
+    assert set(list_stale(store, TINY, print)) - before == {("runs", key)}
 
     calls = []
     one = measuring.measure_matrix
@@ -103,7 +103,7 @@ def test_making_one_run_again_makes_again_what_depends_on_it_alone(
     assert sorted(made) == sorted((asset, key) for asset in ("trajectory", "training", "evaluation", *TABLES))
     assert set(calls) == {trained.prefix}
     assert evaluated() == ALL
-    assert set(wanted(store, TINY, print)) == before
+    assert set(list_stale(store, TINY, print)) == before
 
 
 def test_a_report_that_was_left_behind_is_found_whatever_its_age(store, instance, measured):

@@ -74,9 +74,9 @@ def test_the_graph_reads_as_the_method_does_and_nothing_is_anonymous():
 def test_a_code_version_is_that_of_what_makes_the_asset():
     assert node("rotation").code_version == f"engine {VERSION}"
     assert node("trajectory").code_version == f"snapshots {LAYOUT}"
-    report = metadata.sources(*metadata.REPORTING)
+    report = metadata.digest_sources(*metadata.REPORTING)
     assert {node(name).code_version for name in GROUPS["verdicts"]} == {report}
-    assert report != metadata.sources("pipelines.lake")
+    assert report != metadata.digest_sources("pipelines.lake")
 
 
 def test_columns_behind_verdicts_and_their_like_are_declared_columns():

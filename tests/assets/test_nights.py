@@ -44,7 +44,7 @@ class Nights:
         return launched
 
     def tick(self, time):
-        return automation.requested(self.instance, self.store, time, print)
+        return automation.build_requests(self.instance, self.store, time, print)
 
     def perform(self, job, partition):
         """What the job would leave in the store and in Dagster's record; the broken one is a real run, which fails."""
