@@ -117,14 +117,6 @@ def test_a_report_that_was_left_behind_is_found_whatever_its_age(store, instance
     assert check().passed
 
 
-def test_freshness_is_set_on_what_has_no_other_clock():
-    graph = defs.resolve_asset_graph()
-    found = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy}
-    assert found == {"verdicts", "report"}
-    conditioned = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition}
-    assert conditioned == set(COMPARISON)
-
-
 def test_the_sensor_asks_for_one_run_of_what_is_decided_and_one_of_figures_and_catches_up_when_it_is_switched_on(
     store, instance, measured, monkeypatch
 ):

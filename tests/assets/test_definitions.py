@@ -156,12 +156,6 @@ def test_a_comparison_needs_every_partition_of_every_table(instance):
     assert upstream(instance, "report", "verdicts", "tiny") == {"tiny"}
 
 
-def test_tables_come_from_trajectories_and_these_from_models():
-    assert {key.to_user_string() for key in node("trajectory").parent_keys} == {"base", "teacher", "anchor"}
-    for table in (*measuring.TABLES, "training", "evaluation"):
-        assert {key.to_user_string() for key in node(table).parent_keys} == {"trajectory"}
-
-
 def test_checks_stand_on_their_assets_and_only_unreadable_snapshots_block():
     found = {(key.asset_key.to_user_string(), key.name) for key in GRAPH.asset_check_keys}
     families = {"update_support", "rotation", "spectral_drift", "update_norm", "localization", "locking"}
@@ -201,14 +195,6 @@ def test_jobs_take_one_partition_through_one_chain_in_one_process():
 def test_the_sweep_is_one_sensor_of_every_job_that_the_core_needs():
     swept = {job.name for job in JOBS} - {"transfers", "watched", "offer"}
     assert {job.name for job in automation.sweep.jobs} == swept and not defs.schedules
-    assert automation.sweep.description.startswith("Geometry sweep: by night, trains, measures and compares")
-
-
-def test_what_runs_by_itself_says_what_switches_it_on():
-    for sensor in automation.SENSORS:
-        name = {"geometry_sweep": "nightly"}.get(sensor.name, sensor.name)
-        assert f"OPD_AUTOMATION={name}" in sensor.description and "toggle" in sensor.description
-    assert all(job.description for job in JOBS)
 
 
 PLACES = {

@@ -1,8 +1,7 @@
 from collections import Counter
 
 from opd_ops.roles import PROJECTIONS, role
-from tests.bench.shapes import Extents, qwen3_8b, qwen_like
-from tests.bench.sizes import FULL, QUICK
+from tests.bench.shapes import qwen3_8b, qwen_like
 
 
 def test_the_ten_matrices_are_69_million_weights():
@@ -23,12 +22,3 @@ def test_qwen3_8b_has_252_projections():
     assert Counter(shape.extents for shape in shapes) == {
         (4096, 4096): 72, (1024, 4096): 72, (12288, 4096): 72, (4096, 12288): 36,
     }  # fmt: skip
-
-
-def test_names_are_those_of_decoder_projections():
-    extents = Extents(hidden=8, heads=6, kv=2, mlp=12)
-    assert [(shape.name, shape.extents) for shape in extents.layer(3, ("o", "down"))] == [
-        ("model.layers.3.self_attn.o_proj.weight", (8, 6)),
-        ("model.layers.3.mlp.down_proj.weight", (8, 12)),
-    ]
-    assert all(role(shape.name)[1] in PROJECTIONS for sizes in (FULL, QUICK) for shape in (*sizes.ten, *sizes.model))
