@@ -47,7 +47,7 @@ chaos: setup
 
 # A small study over two Ray nodes, Postgres and S3 on loopback, one node killed on the way.
 cluster-demo: setup
-	$(BIN)/python -m deploy.cluster
+	$(BIN)/python -m tests.cluster_demo
 
 # Trains, measures and compares the tiny study, or reuses what is complete.
 demo: setup
@@ -64,13 +64,13 @@ weights: setup
 # Cost and exactness of the engine beside its goals; the tools it is compared with go to .venv-peers and .venv-peers312,
 # once. Some figures alone, in minutes: make bench FIGURES="2 10"
 bench: setup
-	$(BIN)/python -m pipelines.bench $(if $(FIGURES),--figure $(FIGURES))
+	$(BIN)/python -m tests.bench $(if $(FIGURES),--figure $(FIGURES))
 
 # The default measurement by an older commit and by this one, in three pairs, and whether their tables agree. Further
 # options: make bench-against COMMIT=7416091 OPTIONS="--pairs 1 --snapshots 3"
 bench-against: setup
 	@test -n "$(COMMIT)" || { echo 'error: which commit? make bench-against COMMIT=7416091' >&2; exit 2; }
-	$(BIN)/python -m pipelines.bench.paired $(COMMIT) $(OPTIONS)
+	$(BIN)/python -m tests.bench.paired $(COMMIT) $(OPTIONS)
 
 # Three worked questions to the tables, over the same store, in a browser.
 notebook: setup

@@ -132,7 +132,7 @@ class Arrivals:
 
     def _report_comparison(self, study: Study) -> None:
         """What is decided and drawn across a study's runs, where it was made from the runs as they are."""
-        assets = (*COMPARED, "report", *(item.key for item in exhibits.exhibits(study)))
+        assets = (*COMPARED, "report", *(item.key for item in exhibits.list_exhibits(study)))
         new = [asset for asset in assets if self._is_new(asset, study.name)]
         if (
             not new

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets import (
+    conditions,
     exhibits,
-    following,
     geometry,
     models,
     notify,
@@ -45,13 +45,13 @@ transfers_job = dg.define_asset_job(
     [transfer.transfer],
     description="Accuracy of a complete run on other families of its task. Add the run as a partition: tiny.opd|0.",
 )
-paper_job = dg.define_asset_job(
-    "paper", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
+exhibits_job = dg.define_asset_job(
+    "exhibits", list(exhibits.ASSETS), description="The tables and figures that a study adds, drawn from its runs."
 )
 BY_MODEL = {"base": base_job, "teacher": teacher_job}
-SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, paper_job]
+SWEPT = [base_job, teacher_job, anchors_job, runs_job, comparison_job, exhibits_job]
 JOBS = [*SWEPT, transfers_job, watch.job, offers.job]
-ZONE = switches.timezone()
+ZONE = switches.read_timezone()
 NIGHTLY = "; ".join(f"{name}: {', '.join(study.nightly)}" for name, study in STUDIES.items() if study.nightly)
 FIRST, LAST = 1, 5  # hours of the night
 
@@ -60,10 +60,11 @@ FIRST, LAST = 1, 5  # hours of the night
     name="geometry_sweep",
     jobs=SWEPT,
     minimum_interval_seconds=600,
-    default_status=switches.sensor("nightly"),
+    default_status=switches.default_status("nightly"),
     description=(
         "Geometry sweep: by night, trains, measures and compares what is missing or stale in the nightly suites "
-        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. {switches.said('nightly')}"
+        f"({NIGHTLY or 'no study names any'}), every ten minutes from 01:00 to 06:00 {ZONE}. "
+        f"{switches.how_to_switch('nightly')}"
     ),
 )
 def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
@@ -71,13 +72,13 @@ def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Senso
     now = datetime.now(ZoneInfo(ZONE))
     if not FIRST <= now.hour <= LAST:
         return dg.SensorResult(skip_reason=f"it is {now:%H:%M} in {ZONE}; the sweep works from 01:00 to 06:00")
-    requests = requested(context.instance, store.open(), now, context.log.warning)
+    requests = build_requests(context.instance, store.open(), now, context.log.warning)
     if not requests:
         return dg.SensorResult(skip_reason="nothing that could run now is missing or stale")
     return dg.SensorResult(run_requests=requests)
 
 
-def requested(
+def build_requests(
     instance: dg.DagsterInstance, store: Store, time: datetime, warn: Callable[[str], None]
 ) -> list[dg.RunRequest]:
     """What is missing or stale in opted-in suites and can run, as requests for partitions that are offered from now on.
@@ -87,7 +88,7 @@ def requested(
     requests = []
     for study in STUDIES.values():
         arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
-        asked = list(wanted(store, study, warn))
+        asked = list(list_stale(store, study, warn))
         if asked:
             offers.offer(instance, offers.of_runs(study, arms, study.seeds))
         requests += [
@@ -102,12 +103,12 @@ def night(time: datetime) -> str:
     return f"{time.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}"
 
 
-def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+def list_stale(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """(job, partition) of what is missing or stale in the study's nightly suites and can run now."""
     arms = [recipe for suite in study.nightly for recipe in study.arms(suite)]
     absent = [model for model in study.models if arms and state(store, model, 0, warn) is False]
     if absent:
-        waiting = [model for model in absent if not ready(store, model, 0)]
+        waiting = [model for model in absent if not has_parents(store, model, 0)]
         yield from ((BY_MODEL[model.arm].name, study.name) for model in absent if model not in waiting)
         return
     pending = False
@@ -116,7 +117,7 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
         if trained and is_measured(store, recipe, seed, study.measurement):
             continue
         pending = True
-        if trained is None or not (trained or ready(store, recipe, seed)):
+        if trained is None or not (trained or has_parents(store, recipe, seed)):
             continue
         if recipe.arm == study.anchor and not trained:
             yield anchors_job.name, anchor_key(study.name, seed)
@@ -124,11 +125,11 @@ def wanted(store: Store, study: Study, warn: Callable[[str], None]) -> Iterator[
             yield runs_job.name, run_key(recipe.name, seed)
     if arms and not pending and not comparing.is_compared(store, study):
         yield comparison_job.name, study.name
-        if exhibits.exhibits(study):
-            yield paper_job.name, study.name
+        if exhibits.list_exhibits(study):
+            yield exhibits_job.name, study.name
 
 
-def ready(store: Store, recipe: Recipe, seed: int) -> bool:
+def has_parents(store: Store, recipe: Recipe, seed: int) -> bool:
     """Whether all that a run descends from is complete."""
     return all(Trajectory(store, name, number).end() is not None for name, number in parents(recipe, seed))
 
@@ -142,4 +143,4 @@ def state(store: Store, recipe: Recipe, seed: int, warn: Callable[[str], None]) 
         return None
 
 
-SENSORS = [sweep, following.sensor, watch.sensor, notify.sensor]
+SENSORS = [sweep, conditions.sensor, watch.sensor, notify.sensor]

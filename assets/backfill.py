@@ -49,7 +49,7 @@ def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, l
         "anchor": asked["anchors"],
         **{asset: asked["runs"] for asset in RUNS},
         **{asset: asked["studies"] for asset in COMPARISON},
-        **{item.key: asked["exhibits"] for item in exhibits.exhibits(study)},
+        **{item.key: asked["exhibits"] for item in exhibits.list_exhibits(study)},
     }
     return {asset: keys for asset, keys in chosen.items() if keys}
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import automation, exhibits, following, geometry, models, notify, trajectories, transfer, verdicts, watch
+from assets import automation, conditions, exhibits, geometry, models, notify, trajectories, transfer, verdicts, watch
 from assets.resources import ClusterResource, StoreResource
 
 defs = dg.Definitions(
@@ -21,7 +21,7 @@ defs = dg.Definitions(
         watch.checkpoints,
         watch.monitored,
     ],
-    asset_checks=[following.current],
+    asset_checks=[conditions.current],
     jobs=automation.JOBS,
     sensors=automation.SENSORS,
     resources={

@@ -43,36 +43,38 @@ class Effort:
         return found | {name: words for name, words in (("ray", self.ray), ("ray_workers", self.workers)) if words}
 
     def alone(self) -> dict[str, Any]:
-        """The same of a step that does its work in its own process: its seconds are those of the work."""
+        """The facts of a step that works in its own process alone: wall_s and cpu_s are those of the step."""
         return {name.removeprefix("step_"): value for name, value in self.facts().items()}
 
 
-def trainer(recipe: Recipe) -> str:
+def describe_trainer(recipe: Recipe) -> str:
     """The processes of a run in training."""
     where: Resources = recipe.resources
 
-    def apart(name: str, workers: Workers) -> str:
+    def describe(name: str, workers: Workers) -> str:
         if not workers.actors:
             return f"{name} in the trainer"
         return f"{name} {workers.actors} actors of {workers.gpus:g} GPUs"
 
     actors = f"{where.workers} actor{'s' * (where.workers > 1)}"
     first = f"trainer {actors} of {where.gpus:g} GPUs on {where.threads} thread{'s' * (where.threads > 1)}"
-    return "; ".join((first, apart("rollouts", where.rollout), apart("teacher", where.teacher)))
+    return "; ".join((first, describe("rollouts", where.rollout), describe("teacher", where.teacher)))
 
 
-def work(store: Store, recipe: str, seed: int, *, phases: Collection[str] = (), without: Collection[str] = ()) -> dict:
+def read_seconds(
+    store: Store, recipe: str, seed: int, *, phases: Collection[str] = (), without: Collection[str] = ()
+) -> dict:
     """Wall and CPU seconds of a run's phases, workers included, when the work was done; from the table `timing`.
 
     phases: those that count, all but `without` where empty. The wall seconds of `base` are part of those of `measure`.
     """
     rows = read_partition(store, "timing", recipe=recipe, seed=seed)
-    told = [] if rows is None else rows.select("phase", "wall_s", "cpu_s").to_dicts()
-    told = [row for row in told if (row["phase"] in phases if phases else row["phase"] not in without)]
-    if not told:
+    phase_rows = [] if rows is None else rows.select("phase", "wall_s", "cpu_s").to_dicts()
+    phase_rows = [row for row in phase_rows if (row["phase"] in phases if phases else row["phase"] not in without)]
+    if not phase_rows:
         return {}
     return {
-        "wall_s": round(sum(row["wall_s"] for row in told if row["phase"] != "base"), 3),
-        "cpu_s": round(sum(row["cpu_s"] for row in told), 3),
-        "phases": metadata.small_table(told),
+        "wall_s": round(sum(row["wall_s"] for row in phase_rows if row["phase"] != "base"), 3),
+        "cpu_s": round(sum(row["cpu_s"] for row in phase_rows), 3),
+        "phases": metadata.small_table(phase_rows),
     }

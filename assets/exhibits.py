@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import following, metadata
+from assets import conditions, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, drawn, every, study_of
@@ -14,25 +14,25 @@ from pipelines.studies.story import Exhibit
 from pipelines.studies.study import Study
 
 GROUP = "verdicts"
-CODE = metadata.sources(*metadata.REPORTING)
+CODE = metadata.digest_sources(*metadata.REPORTING)
 
 
-def exhibits(study: Study) -> tuple[Exhibit, ...]:
+def list_exhibits(study: Study) -> tuple[Exhibit, ...]:
     """The exhibits of a study's story."""
     return story_of(study).exhibits
 
 
-def asset_of(item: Exhibit) -> dg.AssetsDefinition:
+def make_asset(item: Exhibit) -> dg.AssetsDefinition:
     """The asset of one exhibit; it waits for every partition of the tables that it is drawn from."""
 
     @dg.asset(
         name=item.key,
         partitions_def=drawn,
-        **metadata.house(GROUP, "altair", version=CODE),
+        **metadata.asset_arguments(GROUP, "altair", version=CODE),
         description=f"{item.title}. {item.shows}",
         deps=[dg.AssetDep(table, partition_mapping=every) for table in item.needs],
         metadata={"does_not_show": item.not_shown},
-        automation_condition=following.FOLLOW,
+        automation_condition=conditions.FOLLOW,
     )
     def picture(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
         from pipelines.report.figures import render_png
@@ -56,5 +56,5 @@ def asset_of(item: Exhibit) -> dg.AssetsDefinition:
     return picture
 
 
-KNOWN = {item.key: item for study in STUDIES.values() for item in exhibits(study)}
-ASSETS = [asset_of(item) for item in KNOWN.values()]
+KNOWN = {item.key: item for study in STUDIES.values() for item in list_exhibits(study)}
+ASSETS = [make_asset(item) for item in KNOWN.values()]

@@ -18,27 +18,9 @@ from opd_ops.roles import PROJECTIONS
 from pipelines.lake import TABLES as DECLARED
 from pipelines.runs.geometry.measuring import TABLES, is_measured, measure_run
 
-SHOWN = {  # the column whose mean over projections stands in an asset's metadata
-    "update_support": "unchanged",
-    "rotation": "mean_deg",
-    "singular_shift": "nss_k",
-    "spectral_drift": "nss",
-    "localization": "overlap",
-    "update_norm": "stable_rank",
-    "update_spectrum": "effective_rank",
-    "hill": "hill",
-    "locking": "similarity",
-    "nulls": "stable_rank",
-}
-SPLIT = {  # the columns beside the view that tell its rows apart
-    "rotation": ["side", "k"],
-    "singular_shift": ["k"],
-    "localization": ["mask", "alpha"],
-    "hill": ["k"],
-    "locking": ["side", "k"],
-    "nulls": ["null"],
-}
-LINES = {"localization": ["mask", "alpha"], "nulls": ["null"]}  # the columns beside the view that a line is drawn for
+PREFERRED = {"update_norm": "stable_rank"}  # the value shown, where it is not a table's first
+CUTS = ("side", "k", "mask", "alpha", "null")  # columns beside the view that tell a table's rows apart
+DRAWN = ("mask", "alpha", "null")  # those of them that have a line each
 
 
 @dg.multi_asset(
@@ -80,53 +62,65 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
             "update_support": finite,
             monitor.ASSET: monitor.within_band(opened, STUDIES[recipe.study], recipe, seed),
         }
-    told = effort.work(opened, recipe.name, seed, phases=effort.MEASURING) | spent.facts()
-    told = metadata.report(recipe.study) | told
+    common = effort.read_seconds(opened, recipe.name, seed, phases=effort.MEASURING) | spent.facts()
+    common = metadata.report(recipe.study) | common
     for table in TABLES:
-        found = metadata.part(opened, table, recipe=recipe.name, seed=seed)
-        assert found is not None
+        part = metadata.part(opened, table, recipe=recipe.name, seed=seed)
+        assert part is not None
         yield dg.MaterializeResult(
             asset_key=table,
-            metadata=table_facts(table, found) | told,
+            metadata=table_facts(table, part) | common,
             check_results=[checks[table]] if table in checks else [],
-            data_version=found.version,
+            data_version=part.version,
         )
 
 
 def table_facts(table: str, part: metadata.Part) -> dict[str, Any]:
     """Metadata of a geometry table of a run."""
-    curves = metadata.curves(lines(table, part.rows), STEPS, f"{table}.{SHOWN[table]}{unit(table)}")
+    curves = metadata.curves(lines(table, part.rows), STEPS, f"{table}.{value_column(table)}{unit(table)}")
     return curves | {"last_step": metadata.small_table(summary(table, part.rows))} | part.facts()
 
 
+def value_column(table: str) -> str:
+    """The column whose mean over projections stands in an asset's metadata: the first that is a real number."""
+    values = (name for name, dtype in DECLARED[table].schema.items() if dtype == pl.Float64 and name not in CUTS)
+    return PREFERRED.get(table) or next(values)
+
+
+def cuts(table: str) -> list[str]:
+    """The columns beside the view that tell the table's rows apart at one step."""
+    return [name for name in CUTS if name in DECLARED[table].schema]
+
+
 def lines(table: str, rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
-    """(step, mean over the decoder projections) of the column shown, a line for every view and what `LINES` names.
+    """(step, mean over the decoder projections) of the value column, a line for every view and what `DRAWN` names.
 
     Of what is cut at several k the largest with a value, of sides the input's, of pairs of steps those with the last.
     """
-    rows = rows.drop_nulls(SHOWN[table])
+    value = value_column(table)
+    rows = rows.drop_nulls(value)
     if "side" in rows.columns:
         rows = rows.filter(pl.col("side") == "input")
     for cut in ("k", "step_other"):
         if cut in rows.columns:
             rows = rows.filter(pl.col(cut) == pl.col(cut).max())
-    by = ["view", *LINES.get(table, [])]
-    means = rows.filter(pl.col("role").is_in(PROJECTIONS)).group_by(*by, "step").agg(pl.col(SHOWN[table]).mean())
+    by = ["view", *(name for name in cuts(table) if name in DRAWN)]
+    means = rows.filter(pl.col("role").is_in(PROJECTIONS)).group_by(*by, "step").agg(pl.col(value).mean())
     parts = means.drop_nulls().sort(*by, "step").partition_by(by, as_dict=True)
-    return {" ".join(map(str, key)): part.select("step", SHOWN[table]).rows() for key, part in parts.items()}
+    return {" ".join(map(str, key)): part.select("step", value).rows() for key, part in parts.items()}
 
 
 def unit(table: str) -> str:
-    """` (unit)` of the column shown, or nothing."""
-    (column,) = [column for column in DECLARED[table].columns if column.name == SHOWN[table]]
+    """` (unit)` of the value column, or nothing."""
+    (column,) = [column for column in DECLARED[table].columns if column.name == value_column(table)]
     return f" ({column.unit})" if column.unit else ""
 
 
 def summary(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
     """Means over the decoder projections at the last step that has rows, by view and cut."""
-    by = ["view", *SPLIT.get(table, [])]
+    by = ["view", *cuts(table)]
     projections = rows.filter(pl.col("role").is_in(PROJECTIONS))
-    column = SHOWN[table]
+    column = value_column(table)
     return (
         projections.filter(pl.col("step") == pl.col("step").max())
         .group_by(by)

@@ -20,19 +20,19 @@ from multiprocessing.util import Finalize
 
 import dagster as dg
 
-from assets import failures, held, progress
+from assets import failures, progress, sqlite
 from assets.definitions import defs
 from assets.instance import home, local_instance
 from assets.progress import Stopped
 from pipelines.runs.cluster.attach import cluster, start_idle_actor
 from pipelines.runs.trajectories.training import Host
 
-_unopened: list[Exception] = []  # why this process could not join Ray
+_ray_errors: list[Exception] = []  # why this process could not join Ray
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
-class Heard:
+class ProgressEvent:
     """A progress event of a run, on its way to the launch."""
 
     recipe: str
@@ -51,7 +51,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains: bool) -> None:
+def open_lane(events: "Queue[ProgressEvent]", stop: Event, address: "Queue[str]", trains: bool) -> None:
     """Initialise this process: join the Ray at `address`, ready an actor if it `trains`, pass on what runs report.
 
     The address comes through a queue, since Ray starts while this process imports. The process ends with its parent.
@@ -68,7 +68,7 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    held.hold()
+    sqlite.keep_open()
     with suppress(Exception):  # while Ray starts; the first run opens it again, and tells what is wrong
         _instance()
     if not (ray := address.get()):
@@ -78,23 +78,23 @@ def open_lane(events: "Queue[Heard]", stop: Event, address: "Queue[str]", trains
     try:
         session.enter_context(cluster())
     except Exception as error:  # raised here it would end this process, and be told as a death
-        _unopened.append(error)
+        _ray_errors.append(error)
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # so too, once Ray has set its own, which prints a C++ stack trace
     if trains:
         start_idle_actor(Host)
-    session.callback(held.release)
+    session.callback(sqlite.release)
     Finalize(None, session.close, exitpriority=10)
 
-    def heard(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:
+    def pass_on(recipe: str, seed: int, phase: str, share: float, seconds: float) -> None:
         if stop.is_set():
             raise Stopped
-        events.put(Heard(recipe, seed, phase, share, seconds))
+        events.put(ProgressEvent(recipe, seed, phase, share, seconds))
 
-    progress.listeners.append(heard)
+    progress.listeners.append(pass_on)
 
 
-def ready() -> None:
+def start_process() -> None:
     """Nothing: the first call of a lane starts its process."""
 
 
@@ -102,16 +102,16 @@ def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
     """One Dagster run of `assets` (all of the job's when empty) for one partition; what it raises is its failure."""
     begun = time.perf_counter()
     try:
-        failure, problems = _executed(job, partition, assets)
+        failure, problems = _execute_job(job, partition, assets)
     except BaseException as error:  # a panic of Polars is no Exception
-        failure, problems = _explained(error), []
+        failure, problems = _explain(error), []
     return Outcome(failure, time.perf_counter() - begun, problems)
 
 
-def _executed(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str | None, list[str]]:
+def _execute_job(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str | None, list[str]]:
     """Why the run failed, if it did, and what its checks found non-finite."""
-    if _unopened:
-        raise _unopened[0]
+    if _ray_errors:
+        raise _ray_errors[0]
     result = defs.resolve_job_def(job).execute_in_process(
         instance=_instance(),
         partition_key=partition,
@@ -128,7 +128,7 @@ def _executed(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str | 
     return None if result.success else reason(result), problems
 
 
-def _explained(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     """An error in one line; of one that nobody foresaw the traceback is kept beside Dagster's record."""
     if line := failures.foreseen(error):
         return line

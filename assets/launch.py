@@ -86,11 +86,14 @@ class Launch:
         listening = threading.Thread(target=self._listen, args=(events,), daemon=True)
         listening.start()
         try:
-            with keyed(), ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, addresses, trains)) as lanes:
+            with (
+                require_token(),
+                ProcessPoolExecutor(LANES, spawn, lane.open_lane, (events, stop, addresses, trains)) as lanes,
+            ):
                 try:
                     for _ in range(LANES):  # a process starts with its first call: both import while Ray starts
-                        lanes.submit(lane.ready)
-                    with shared() as ray, terminable():
+                        lanes.submit(lane.start_process)
+                    with share_ray() as ray, interrupt_on_sigterm():
                         for _ in range(LANES):
                             addresses.put(ray)
                         self.account.all += time.process_time() + time.perf_counter() - begun  # imports, Ray's start
@@ -168,7 +171,7 @@ class Launch:
         done = ", ".join(verb for verb, is_so in (("trained", item.trains), ("measured", item.measures)) if is_so)
         return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f}"
 
-    def _listen(self, events: "Queue[lane.Heard | None]") -> None:
+    def _listen(self, events: "Queue[lane.ProgressEvent | None]") -> None:
         """Draw what the lanes report until None comes."""
         while (heard := events.get()) is not None:
             if heard.phase == "train":
@@ -181,7 +184,7 @@ class Launch:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def interrupt_on_sigterm() -> Iterator[None]:
     """SIGTERM interrupts the block as Ctrl-C does. Ray's own handler, which this replaces, prints a C++ stack trace."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -190,7 +193,7 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def keyed() -> AbstractContextManager[None]:
+def require_token() -> AbstractContextManager[None]:
     """What is needed before those who are to join Ray start: a token for one of our own, an answer from another.
 
     Errors: ValueError as `address.require_ray` has it.
@@ -202,7 +205,7 @@ def keyed() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def shared() -> Iterator[str]:
+def share_ray() -> Iterator[str]:
     """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already.
 
     Errors: as `cluster` has them.

@@ -31,7 +31,7 @@ PAGES, PAGES_PORT = "OPD_REPORTS", 3001  # where the reports are served, as by `
 SNAPSHOTS = f"snapshots {LAYOUT}"  # code version of what training writes
 
 
-class House(TypedDict):
+class AssetArguments(TypedDict):
     """Arguments that every asset has: its group, what makes it or keeps it, owners and code version."""
 
     group_name: str
@@ -48,25 +48,25 @@ REPORTING = (
 )  # what verdicts are made by
 
 
-def house(group: str, *kinds: str, version: str) -> House:
-    return House(group_name=group, kinds=set(kinds), owners=OWNERS, code_version=version)
+def asset_arguments(group: str, *kinds: str, version: str) -> AssetArguments:
+    return AssetArguments(group_name=group, kinds=set(kinds), owners=OWNERS, code_version=version)
 
 
 @cache
-def sources(*packages: str) -> str:
+def digest_sources(*packages: str) -> str:
     """A digest of the sources of packages: the code version of what is made anew whenever they change."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
 
     def add(folder: Traversable) -> None:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if entry.is_dir() and entry.name != "__pycache__":
                 add(entry)
             elif entry.name.endswith((".py", ".css", ".js")):
-                found.update(entry.name.encode() + b"\0" + entry.read_bytes())
+                digest.update(entry.name.encode() + b"\0" + entry.read_bytes())
 
     for package in packages:
         add(files(package))
-    return found.hexdigest()[:12]
+    return digest.hexdigest()[:12]
 
 
 def columns(table: str) -> dg.TableSchema:
@@ -94,7 +94,7 @@ def table_spec(table: str, group: str, version: str, **spec: Any) -> dg.AssetSpe
         table,
         description=TABLES[table].meaning,
         metadata={"dagster/column_schema": columns(table)},
-        **house(group, "parquet", "polars", version=version),
+        **asset_arguments(group, "parquet", "polars", version=version),
         **spec,
     )
 
@@ -126,9 +126,9 @@ def part(store: Store, table: str, **partition: str | int) -> Part | None:
     return Part(uri, rows, len(data), hashlib.sha256(data).hexdigest())
 
 
-def version_of(said: Any) -> dg.DataVersion:
-    """The data version of what is said in JSON types."""
-    return dg.DataVersion(hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest())
+def version_of(value: Any) -> dg.DataVersion:
+    """The data version of a value of JSON types."""
+    return dg.DataVersion(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest())
 
 
 def small_table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:

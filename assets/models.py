@@ -17,7 +17,7 @@ from pipelines.store.objects import Store
 from pipelines.store.snapshot import folder
 from pipelines.studies.study import Study
 
-ABOUT = metadata.house("models", "ray", "torch", version=metadata.SNAPSHOTS)
+ABOUT = metadata.asset_arguments("models", "ray", "torch", version=metadata.SNAPSHOTS)
 STEPS = "optimizer step"
 ELSEWHERE = "weights that were trained elsewhere"
 
@@ -83,7 +83,7 @@ def trained(
         if needed:
             require_parents(store, recipe, seed)
             needs.require([recipe])
-        with spent.session(cluster, effort.trainer(recipe), needed=needed):
+        with spent.session(cluster, effort.describe_trainer(recipe), needed=needed):
             return train(store, recipe, seed, serial=cluster.serial, progress=tracker.trained)
 
 
@@ -119,7 +119,7 @@ def _train(
     return dg.MaterializeResult(
         metadata=losses(metadata.part(opened, "training", recipe=recipe.name, seed=seed))
         | run_facts(opened, recipe, seed, end)
-        | effort.work(opened, recipe.name, seed, without=effort.BESIDE)
+        | effort.read_seconds(opened, recipe.name, seed, without=effort.BESIDE)
         | spent.facts(),
         data_version=dg.DataVersion(end["digest"]),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from assets import partitions
-from assets.exhibits import exhibits
+from assets.exhibits import list_exhibits
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.recipe import Recipe
 from pipelines.runs.external import watchlist
@@ -29,7 +29,7 @@ BY_JOB = {  # the definition of a job's partitions
     "anchors": "anchors",
     "runs": "runs",
     "comparison": "studies",
-    "paper": "exhibits",
+    "exhibits": "exhibits",
 }
 
 
@@ -38,7 +38,7 @@ def of_study(study: Study) -> Offers:
     return {
         "studies": [study.name],
         "teachers": [study.name] if partitions.is_taught(study) else [],
-        "exhibits": [study.name] if exhibits(study) else [],
+        "exhibits": [study.name] if list_exhibits(study) else [],
     }
 
 

@@ -62,7 +62,7 @@ def listing(store: Store) -> str:
 
 
 @contextmanager
-def served(store: Store, port: int) -> Iterator[str]:
+def serve_pages(store: Store, port: int) -> Iterator[str]:
     """Serve the reports on loopback for the block; the address of the server.
 
     Errors: ValueError in one line for an OPD_HOSTS that names no host.

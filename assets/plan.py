@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from assets.automation import BY_MODEL, anchors_job, comparison_job, paper_job, runs_job
-from assets.exhibits import ASSETS, exhibits
+from assets.automation import BY_MODEL, anchors_job, comparison_job, exhibits_job, runs_job
+from assets.exhibits import ASSETS, list_exhibits
 from assets.partitions import anchor_key, is_taught, run_key
 from opd_ops.recipe import Recipe
 from pipelines.progress import duration
@@ -106,9 +106,9 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         add_run(recipe, seed)
     needs = tuple(item.name for item in items)
     items.append(Item("comparison", comparison_job.name, study.name, "report", needs=needs, compares=True))
-    if exhibits(study):
+    if list_exhibits(study):
         last = ASSETS[-1].key.to_user_string()
-        items.append(Item("figures", paper_job.name, study.name, last, needs=needs, compares=True))
+        items.append(Item("figures", exhibits_job.name, study.name, last, needs=needs, compares=True))
     return items
 
 

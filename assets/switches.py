@@ -13,7 +13,7 @@ import dagster as dg
 AUTOMATIONS = ("nightly", "follow", "watch", "notify")
 
 
-def on(name: str) -> bool:
+def is_on(name: str) -> bool:
     """Errors: ValueError naming a word of OPD_AUTOMATION that is no automation."""
     words = {word.strip() for word in os.environ.get("OPD_AUTOMATION", "").split(",")} - {""}
     if unknown := sorted(words - {"on", *AUTOMATIONS}):
@@ -21,16 +21,17 @@ def on(name: str) -> bool:
     return bool(words & {"on", name})
 
 
-def sensor(name: str) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if on(name) else dg.DefaultSensorStatus.STOPPED
+def default_status(name: str) -> dg.DefaultSensorStatus:
+    """Of a sensor of this automation."""
+    return dg.DefaultSensorStatus.RUNNING if is_on(name) else dg.DefaultSensorStatus.STOPPED
 
 
-def said(name: str) -> str:
+def how_to_switch(name: str) -> str:
     """How it is switched on, for where it is seen."""
     return f"Off until it is switched on: by its toggle, or with OPD_AUTOMATION={name} (or `on`) where Dagster starts."
 
 
-def timezone() -> str:
+def read_timezone() -> str:
     """Errors: ValueError for a name that is no time zone."""
     name = os.environ.get("OPD_TIMEZONE") or "UTC"
     try:

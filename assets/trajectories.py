@@ -32,7 +32,7 @@ GROUP = "trajectories"
                 dg.AssetDep(teacher, partition_mapping=every),
                 dg.AssetDep(anchor, partition_mapping=every),
             ],
-            **metadata.house(GROUP, "ray", "torch", version=metadata.SNAPSHOTS),
+            **metadata.asset_arguments(GROUP, "ray", "torch", version=metadata.SNAPSHOTS),
         ),
         metadata.table_spec("training", GROUP, metadata.SNAPSHOTS, deps=["trajectory"]),
         metadata.table_spec("evaluation", GROUP, metadata.SNAPSHOTS, deps=["trajectory"]),
@@ -57,7 +57,7 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
     end = trained(context, opened, cluster, recipe, seed, spent)
-    told = effort.work(opened, recipe.name, seed, without=effort.BESIDE) | spent.facts()
+    told = effort.read_seconds(opened, recipe.name, seed, without=effort.BESIDE) | spent.facts()
     yield dg.MaterializeResult(
         asset_key="trajectory",
         metadata=run_facts(opened, recipe, seed, end) | told,
@@ -75,7 +75,9 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
     accuracy = table(opened, "evaluation", recipe, seed)
     yield dg.MaterializeResult(
         asset_key="evaluation",
-        metadata=evaluation_facts(accuracy) | told | effort.work(opened, recipe.name, seed, phases=["evaluate"]),
+        metadata=evaluation_facts(accuracy)
+        | told
+        | effort.read_seconds(opened, recipe.name, seed, phases=["evaluate"]),
         check_results=[learning(accuracy.rows)],
         data_version=accuracy.version,
     )

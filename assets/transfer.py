@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets import effort, following, lineage, metadata
+from assets import conditions, effort, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import by_study, every, run_of, same, study_of, transfers
@@ -13,14 +13,14 @@ from pipelines.runs.verdicts import judging
 from pipelines.runs.verdicts.predicting import READ, write_predictions
 from pipelines.runs.verdicts.transfer import VERSION, evaluate_transfers, is_transferred
 
-ABOUT = metadata.house("verdicts", "polars", "parquet", version=metadata.sources(*metadata.REPORTING))
+ABOUT = metadata.asset_arguments("verdicts", "polars", "parquet", version=metadata.digest_sources(*metadata.REPORTING))
 
 
 @dg.asset(
     partitions_def=transfers,
     deps=[dg.AssetDep("trajectory", partition_mapping=same)],
     description=TABLES["transfer"].meaning,
-    **metadata.house("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
+    **metadata.asset_arguments("trajectories", "ray", "torch", "parquet", version=f"families {VERSION}"),
     metadata={"dagster/column_schema": metadata.columns("transfer")},
 )
 def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:
@@ -47,7 +47,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     **ABOUT,
     description=TABLES["regime"].meaning,
     metadata={"dagster/column_schema": metadata.columns("regime")},
-    automation_condition=following.FOLLOW,
+    automation_condition=conditions.FOLLOW,
 )
 def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Judge every measured run of a study beside its own references."""
@@ -73,7 +73,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     **ABOUT,
     description=TABLES["predictions"].meaning,
     metadata={"dagster/column_schema": metadata.columns("predictions")},
-    automation_condition=following.FOLLOW,
+    automation_condition=conditions.FOLLOW,
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Correlate early locking with what the study's runs learnt."""

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import failures, held
+from assets import failures, sqlite
 from assets.arrivals import Arrivals
 from assets.instance import limit_pools, local_instance
-from assets.launch import shared
+from assets.launch import share_ray
 from assets.metadata import PAGES, PAGES_PORT
-from assets.pages import served
+from assets.pages import serve_pages
 from pipelines.store.objects import Store, default_uri
 
 BEAT = 0.5  # seconds between two looks at the services
@@ -31,12 +31,12 @@ def main() -> int:
         port = require_port(os.environ["PORT"]) if os.environ.get("PORT") else free_port(3000)
         os.environ["OPD_STORE"] = default_uri()
         store = Store(os.environ["OPD_STORE"])
-        with served(store, free_port(PAGES_PORT)) as pages:
+        with serve_pages(store, free_port(PAGES_PORT)) as pages:
             os.environ[PAGES] = pages
             with local_instance() as instance:
                 limit_pools(instance)
                 show_arrivals(instance, store)
-            with shared() as ray:
+            with share_ray() as ray:
                 os.environ["RAY_ADDRESS"] = ray
                 address = f"http://127.0.0.1:{port}"
                 return run_services(services(port), address, f"{address}   object store {store.uri}   Ctrl-C ends it")
@@ -47,12 +47,12 @@ def main() -> int:
 
 def show_arrivals(instance: dg.DagsterInstance, store: Store) -> None:
     """Report to Dagster what the store holds and it never saw, and say what that was."""
-    held.hold()
+    sqlite.keep_open()
     try:
         arrivals = Arrivals(instance, store)
         arrivals.report()
     finally:
-        held.release()
+        sqlite.release()
     for problem in arrivals.problems:
         print(problem, file=sys.stderr)
     if arrivals.said:
@@ -75,14 +75,14 @@ def run_services(commands: dict[str, list[str]], address: str, line: str) -> int
     """
     is_up = False
     running: dict[str, subprocess.Popen[bytes]] = {}
-    asked: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: asked.append(number))
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
         for name, command in commands.items():
             group = next(iter(running.values())).pid if running else 0
             running[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=group)
-        while not asked and all(process.poll() is None for process in running.values()):
+        while not signals and all(process.poll() is None for process in running.values()):
             if not is_up and (is_up := answers(address)):
                 print(line, flush=True)
             time.sleep(BEAT)
@@ -92,7 +92,7 @@ def run_services(commands: dict[str, list[str]], address: str, line: str) -> int
             interrupt(next(iter(running.values())).pid)
         for process in running.values():
             end(process)
-    if asked:
+    if signals:
         return 0
     print(f"error: the {ended[0]} ended by itself; what it printed stands above", file=sys.stderr)
     code = running[ended[0]].returncode

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets import following, lineage, metadata
+from assets import conditions, lineage, metadata
 from assets.effort import Effort
 from assets.failures import explained
 from assets.partitions import STUDIES, by_study, every, study_of
@@ -17,7 +17,7 @@ from pipelines.statistics.stories import story_of
 from pipelines.studies.study import Study
 
 GROUP = "verdicts"
-CODE = metadata.sources(*metadata.REPORTING)
+CODE = metadata.digest_sources(*metadata.REPORTING)
 FIRST = headline.METRICS[:5]  # of a study whose story names no other
 NAMED = 4  # runs that a warning names; the metadata has all
 
@@ -36,11 +36,11 @@ FAMILIES = tuple(dict.fromkeys(table for study in STUDIES.values() for table in 
 
 @dg.asset(
     partitions_def=by_study,
-    **metadata.house(GROUP, "polars", "parquet", version=CODE),
+    **metadata.asset_arguments(GROUP, "polars", "parquet", version=CODE),
     deps=[dg.AssetDep(table, partition_mapping=every) for table in (*TABLES, "training", "evaluation")],
     metadata={"dagster/column_schema": metadata.columns("verdicts")},
-    automation_condition=following.FOLLOW,
-    freshness_policy=following.FRESH,
+    automation_condition=conditions.FOLLOW,
+    freshness_policy=conditions.FRESH,
     check_specs=[
         dg.AssetCheckSpec(
             f"orderings_{family}",
@@ -79,9 +79,9 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 @dg.asset(
     partitions_def=by_study,
     deps=[verdicts, regime, predictions],
-    **metadata.house(GROUP, "altair", version=CODE),
-    automation_condition=following.FOLLOW,
-    freshness_policy=following.FRESH,
+    **metadata.asset_arguments(GROUP, "altair", version=CODE),
+    automation_condition=conditions.FOLLOW,
+    freshness_policy=conditions.FRESH,
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""

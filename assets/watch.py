@@ -23,7 +23,7 @@ checkpoints = dg.AssetSpec(
     description="Checkpoints of a training run elsewhere, measured by `opd measure` or under a prefix of `opd watch`; "
     "they stay where they are.",
     partitions_def=external,
-    **metadata.house("trajectories", "safetensors", version="made elsewhere"),
+    **metadata.asset_arguments("trajectories", "safetensors", version="made elsewhere"),
 )
 
 
@@ -37,7 +37,7 @@ class Arrived(dg.Config):
     name="monitor",
     partitions_def=watched,
     deps=[dg.AssetDep(checkpoints, partition_mapping=same)],
-    **metadata.house("geometry", "parquet", "polars", version=f"engine {VERSION}"),
+    **metadata.asset_arguments("geometry", "parquet", "polars", version=f"engine {VERSION}"),
     description=TABLES["monitor"].meaning,
     metadata={"dagster/column_schema": metadata.columns("monitor")},
     check_specs=[
@@ -90,9 +90,9 @@ job = dg.define_asset_job("watched", [monitored], description="Measure and monit
     name="watch",
     job=job,
     minimum_interval_seconds=60,
-    default_status=switches.sensor("watch"),
+    default_status=switches.default_status("watch"),
     description="Looks every minute under the prefixes that `opd watch` names and lists, and monitors checkpoints that "
-    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.said('watch')}",
+    f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.how_to_switch('watch')}",
 )
 def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
     """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""

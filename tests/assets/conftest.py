@@ -17,13 +17,13 @@ from assets import backfill, offers
 from assets.definitions import defs
 from assets.partitions import STUDIES, run_key
 from assets.plan import Item, plan
-from deploy import processes
 from opd_ops.recipe import Recipe
 from pipelines import lake
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 from pipelines.studies.study import Study
+from tests import processes
 from tests.pipelines.planted import plant_study
 
 STEPS = (0, 2, 4)

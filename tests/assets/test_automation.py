@@ -26,7 +26,7 @@ def sweep(store, instance):
 
     def look(time=NIGHT, warn=lambda text: None):
         found = {}
-        for request in automation.requested(instance, store, time, warn):
+        for request in automation.build_requests(instance, store, time, warn):
             found.setdefault(request.job_name, []).append(request)
         return found
 
@@ -75,7 +75,7 @@ def test_with_the_base_complete_the_teacher_is_wanted(store, settle, requested):
 
 def test_what_is_wanted_is_offered_from_then_on_and_no_other_study(store, settle, sweep):
     with dg.DagsterInstance.ephemeral() as fresh:
-        automation.requested(fresh, store, NIGHT, print)
+        automation.build_requests(fresh, store, NIGHT, print)
         offered = {name: set(fresh.get_dynamic_partitions(name)) for name in ("studies", "anchors", "runs")}
     assert offered == {
         "studies": {"tiny"},
@@ -120,7 +120,7 @@ def test_what_is_trained_and_measured_is_left_alone(store, settle, requested):
 
 
 def test_when_all_is_measured_the_comparison_is_wanted(whole, requested):
-    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "exhibits": {"tiny"}}
 
 
 def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_renewed(whole, sweep, requested):
@@ -132,7 +132,7 @@ def test_nothing_is_wanted_when_all_is_compared_until_a_measurement_is_gone_or_r
     measure_run(whole, SFT, 2, TINY.measurement, serial=True)
     found = json.loads(whole.read(f"{prefix}/measured.json"))
     whole.write(f"{prefix}/measured.json", json.dumps(found | {"problems": ["a weight"]}).encode())
-    assert requested() == {"comparison": {"tiny"}, "paper": {"tiny"}}
+    assert requested() == {"comparison": {"tiny"}, "exhibits": {"tiny"}}
 
 
 def test_tables_of_another_engine_are_stale(whole, requested, monkeypatch):
@@ -194,7 +194,7 @@ def changed(monkeypatch):
 
 def wanted(store, study):
     warnings = []
-    return list(automation.wanted(store, study, warnings.append)), warnings
+    return list(automation.list_stale(store, study, warnings.append)), warnings
 
 
 @pytest.mark.parametrize("stage", ["measured", "trained", "begun"])

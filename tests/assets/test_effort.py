@@ -23,12 +23,14 @@ def timed(store):
 
 
 def test_the_phases_of_a_run_are_added_by_what_they_made(timed):
-    trained = effort.work(timed, "tiny.opd", 0, without=effort.BESIDE)
+    trained = effort.read_seconds(timed, "tiny.opd", 0, without=effort.BESIDE)
     assert (trained["wall_s"], trained["cpu_s"]) == (12.0, 9.5)
-    measured = effort.work(timed, "tiny.opd", 0, phases=effort.MEASURING)
+    measured = effort.read_seconds(timed, "tiny.opd", 0, phases=effort.MEASURING)
     assert (measured["wall_s"], measured["cpu_s"]) == (5.0, 7.5)  # base factors are made while measuring
     assert "| base | 1 | 0.5 |" in measured["phases"].value
-    assert effort.work(timed, "tiny.opd", 1) == effort.work(timed, "tiny.opd", 0, phases=["verify"]) == {}
+    assert (
+        effort.read_seconds(timed, "tiny.opd", 1) == effort.read_seconds(timed, "tiny.opd", 0, phases=["verify"]) == {}
+    )
 
 
 def test_a_step_without_work_or_without_ray_says_so():
@@ -42,5 +44,5 @@ def test_a_step_without_work_or_without_ray_says_so():
 
 def test_the_processes_of_a_training_are_named_with_their_resources():
     where = Resources(gpus=0.5, threads=2, rollout=Workers(actors=2, gpus=0.25))
-    told = effort.trainer(dataclasses.replace(opd(), resources=where))
+    told = effort.describe_trainer(dataclasses.replace(opd(), resources=where))
     assert told == "trainer 1 actor of 0.5 GPUs on 2 threads; rollouts 2 actors of 0.25 GPUs; teacher in the trainer"

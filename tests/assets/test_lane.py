@@ -80,5 +80,5 @@ def test_of_what_nobody_foresaw_the_traceback_is_kept_and_named(monkeypatch, tmp
 
 
 def test_a_lane_that_could_not_join_ray_says_so_of_every_item(monkeypatch):
-    monkeypatch.setattr(lane, "_unopened", [ValueError("RAY_ADDRESS x:1 cannot be joined; unset it")])
+    monkeypatch.setattr(lane, "_ray_errors", [ValueError("RAY_ADDRESS x:1 cannot be joined; unset it")])
     assert lane.execute("runs", "p", ()).failure == "RAY_ADDRESS x:1 cannot be joined; unset it"

@@ -129,7 +129,7 @@ def test_a_settled_run_is_booked_to_training_and_measuring(store, settle, instan
 
 
 def test_a_killed_lane_ends_the_launch_with_one_line(store, instance, monkeypatch):
-    monkeypatch.setattr(launch, "shared", nullcontext)
+    monkeypatch.setattr(launch, "share_ray", nullcontext)
     made = Launch(store, TINY, everything(store), instance)
     with monkeypatch.context() as patched:
         patched.setattr(made, "_fill", lambda lanes: (_ for _ in ()).throw(BrokenProcessPool("a\nb")))
@@ -143,13 +143,13 @@ def test_what_lanes_report_moves_the_board_and_the_clock(store, instance):
     made = Launch(store, TINY, [items["tiny.opd, seed 0"], items["tiny.opd, seed 1"]], instance)
     events = queue.Queue()
     for share, seconds in ((0.25, 2.0), (0.5, 4.0)):
-        events.put(lane.Heard("tiny.opd", 0, "train", share, seconds))
+        events.put(lane.ProgressEvent("tiny.opd", 0, "train", share, seconds))
     events.put(None)
     made._listen(events)
     assert made.trained == {("tiny.opd", 0): 4.0}
     split = 1 / (1 + measure_share(OPD))
     assert made.board.share == {"tiny.opd, seed 0": pytest.approx(0.5 * split), "tiny.opd, seed 1": 0.0}
-    events.put(lane.Heard("tiny.opd", 0, "measure", 0.5, 0.0))
+    events.put(lane.ProgressEvent("tiny.opd", 0, "measure", 0.5, 0.0))
     events.put(None)
     made._listen(events)
     assert made.board.share["tiny.opd, seed 0"] == pytest.approx(split + 0.5 * (1 - split))

@@ -152,7 +152,7 @@ def test_a_signal_to_end_interrupts_the_launch_and_the_handler_before_it_returns
     before = signal.getsignal(signal.SIGTERM)
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
-        with pytest.raises(KeyboardInterrupt), launch.terminable():
+        with pytest.raises(KeyboardInterrupt), launch.interrupt_on_sigterm():
             signal.raise_signal(number)
     finally:
         signal.signal(signal.SIGINT, inherited)

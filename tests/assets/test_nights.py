@@ -44,7 +44,7 @@ class Nights:
         return launched
 
     def tick(self, time):
-        return automation.requested(self.instance, self.store, time, print)
+        return automation.build_requests(self.instance, self.store, time, print)
 
     def perform(self, job, partition):
         """What the job would leave in the store and in Dagster's record; the broken one is a real run, which fails."""
@@ -92,7 +92,7 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
         ("anchors", {anchor_key("tiny", 0), anchor_key("tiny", 1)}),
         ("runs", runs(0, 1)),
         ("comparison", {"tiny"}),
-        ("paper", {"tiny"}),
+        ("exhibits", {"tiny"}),
     ]
 
     # By day the study gets a third seed, and one run of it is brought from another store, not measured.
@@ -114,7 +114,7 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     assert nights.night(3) == [
         ("runs", {failing, run_key(SFT.name, 0), run_key(OPD.name, 1)}),
         ("comparison", {"tiny"}),
-        ("paper", {"tiny"}),
+        ("exhibits", {"tiny"}),
     ]
 
     made = instance.get_materialized_partitions(dg.AssetKey("trajectory"))
@@ -122,7 +122,7 @@ def test_three_nights_with_a_failure_in_the_second_request_exactly_what_they_sho
     assert nights.night(4) == []
     # Another version of the engine makes all tables stale, and with them the comparison.
     monkeypatch.setattr("pipelines.runs.geometry.measuring.VERSION", "another")
-    assert nights.night(5) == [("runs", runs(0, 1, 2)), ("comparison", {"tiny"}), ("paper", {"tiny"})]
+    assert nights.night(5) == [("runs", runs(0, 1, 2)), ("comparison", {"tiny"}), ("exhibits", {"tiny"})]
 
 
 def test_a_tick_asked_again_asks_under_the_same_keys(nights):

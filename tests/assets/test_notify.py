@@ -4,7 +4,6 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from itertools import pairwise
 from types import ModuleType
 
 import dagster as dg
@@ -12,7 +11,7 @@ import polars as pl
 import pytest
 
 from assets import monitor, notify
-from assets.notify import ATTEMPTS, Event, Hooks, sensor
+from assets.notify import Event, Hooks, sensor
 
 SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -77,17 +76,6 @@ def heard(monkeypatch):
     module.hear = found.append
     monkeypatch.setitem(sys.modules, "listening", module)
     return found
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """clock.now: the seconds that the sensor reads."""
-
-    class Clock:
-        now = 1e9
-
-    monkeypatch.setattr(notify, "now", lambda: Clock.now)
-    return Clock
 
 
 class Server(HTTPServer):
@@ -161,57 +149,24 @@ def test_a_webhook_gets_one_post_with_a_text(end, tick, server):
     assert body["text"] == ("guard-rail within_band on update_norm [a] failed (WARN): left at step 4: stable_rank")
 
 
-def test_a_webhook_that_is_down_is_tried_again_later_and_holds_up_no_other_hook(end, tick, heard, server, clock):
+def test_a_webhook_that_is_down_holds_up_no_other_hook_and_what_it_did_not_take_is_logged(end, tick, heard, server):
     names = f"{server.url}, listening:hear"
     cursor, _ = tick(None, names)
     end(update_norm, "a")
     end(disk)
     server.status = 503
     cursor, said = tick(cursor, names)
-    assert said == "told 2, 2 wait" and len(server.got) == 1, "one that fails is left alone for the tick"
-    cursor, _ = tick(cursor, names)
-    assert len(server.got) == 2, "the other event waits for no pause"
-    server.status = 200
-    cursor, said = tick(cursor, names)
-    assert said == "2 wait", "until its pause is over"
-    clock.now += notify.PAUSE
-    cursor, said = tick(cursor, names)
-    assert said == "told 2" and len(heard) == 2
-    assert [key for _, key, _ in server.got][2:] == [key for _, key, _ in server.got][:2]
-
-
-def test_a_dead_webhook_is_given_up_after_a_bounded_number_of_attempts(clock):
-    tried, errors = [], []
-
-    def dead(event):
-        tried.append(clock.now)
-        raise ConnectionRefusedError("http://hooks.example/secret")
-
-    event = dict(id="i", kind="run", severity="ERROR", run="r", job="j", partition="", asset="", check="", reason="w")
-    url = "https://hooks.example/secret"
-    waiting = [{"event": event | {"time": 0.0}, "hook": url, "attempts": 0, "due": 0.0}]
-    for _ in range(400):
-        waiting, _ = notify.deliver(waiting, {url: dead}, errors.append)
-        clock.now += 30
-    assert waiting == [] and len(tried) == ATTEMPTS
-    pauses = [later - before for before, later in pairwise(tried)]
-    assert pauses == sorted(pauses) and sum(pauses) < 2 * 3600
-    assert errors == [
-        f"webhook at hooks.example did not take it in {ATTEMPTS} attempts (ConnectionRefusedError), dropped: "
-        "run of j failed: w"
-    ]
-
-
-def test_what_waits_is_bounded(clock, monkeypatch):
-    monkeypatch.setattr(notify, "KEPT", 3)
-    event = dict(id="i", kind="run", severity="ERROR", run="r", job="j", partition="", asset="", check="", reason="w")
-    waiting = [
-        {"event": event | {"id": str(n), "time": 0.0}, "hook": "log", "attempts": 1, "due": clock.now + 9}
-        for n in range(5)
-    ]
+    assert said == "told 2" and len(heard) == 2 and len(server.got) == 1, "left alone for the tick"
     errors = []
-    left, _ = notify.deliver(waiting, {"log": errors.append}, errors.append)
-    assert [one["event"]["id"] for one in left] == ["2", "3", "4"] and len(errors) == 2
+    notify.tell(list(heard), {server.url: Hooks().open(print)[server.url]}, errors.append)
+    (line,) = errors
+    assert line.startswith(
+        "webhook at 127.0.0.1 did not take it (HTTPError), dropped: guard-rail within_band on update"
+    )
+    assert "secret" not in line and "run of" in line
+    server.status = 200
+    tick(cursor, names)
+    assert len(heard) == 2 and len(server.got) == 2
 
 
 def test_without_a_setting_the_log_is_told(end, tick, monkeypatch):

@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from assets import backfill, origin, webserver
-from assets.pages import served
+from assets.pages import serve_pages
 from tests.assets.conftest import SET_LIMIT
 
 HOST = "127.0.0.1:3000"
@@ -254,7 +254,7 @@ def test_subscriptions_are_for_the_ui_and_programs(webserver):
 
 def test_reports_are_for_their_own_host(store):
     store.write("reports/tiny/index.html", b"<p>a report</p>")
-    with served(store, 0) as address:
+    with serve_pages(store, 0) as address:
         assert ask(address, "GET", "/tiny/index.html")[0] == 200
         linked = {"sec_fetch_site": "same-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
         assert ask(address, "GET", "/tiny/index.html", **linked)[0] == 200

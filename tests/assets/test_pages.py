@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from assets.pages import served
+from assets.pages import serve_pages
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def get(store):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    with served(store, 0) as address:
+    with serve_pages(store, 0) as address:
         yield ask
 
 

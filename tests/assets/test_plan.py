@@ -28,7 +28,7 @@ def test_the_plan_is_models_anchors_runs_and_the_comparison(store):
     items = everything(store)
     grid = [(recipe.name, seed) for recipe in TINY.arms() for seed in TINY.seeds]
     assert [item.job for item in items] == [
-        "models", "teachers", *3 * ["anchors"], *len(grid) * ["runs"], "comparison", "paper"
+        "models", "teachers", *3 * ["anchors"], *len(grid) * ["runs"], "comparison", "exhibits"
     ]  # fmt: skip
     assert {item.partition for item in items if item.job == "models"} == {"tiny"}
     assert [item.partition for item in items[:2]] == ["tiny", "tiny"]

@@ -14,7 +14,7 @@ from assets import automation, switches
 
 
 def test_nothing_is_on_by_itself():
-    assert not any(switches.on(name) for name in switches.AUTOMATIONS)
+    assert not any(switches.is_on(name) for name in switches.AUTOMATIONS)
     assert {sensor.default_status for sensor in automation.SENSORS} == {dg.DefaultSensorStatus.STOPPED}
 
 
@@ -23,17 +23,17 @@ def test_nothing_is_on_by_itself():
 )
 def test_a_variable_switches_all_or_some_on(said, found, monkeypatch):
     monkeypatch.setenv("OPD_AUTOMATION", said)
-    assert {name for name in switches.AUTOMATIONS if switches.on(name)} == found
+    assert {name for name in switches.AUTOMATIONS if switches.is_on(name)} == found
 
 
 def test_unknown_words_and_zones_are_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("OPD_AUTOMATION", "nightly,daily")
     with pytest.raises(ValueError, match=r"^OPD_AUTOMATION names 'daily'; known: on, nightly, follow, watch, notify$"):
-        switches.on("nightly")
+        switches.is_on("nightly")
     for name in ("Europe/Nowhere", "../zone", "/etc"):
         monkeypatch.setenv("OPD_TIMEZONE", name)
         with pytest.raises(ValueError, match=r"^OPD_TIMEZONE '.*' is no time zone; name one as"):
-            switches.timezone()
+            switches.read_timezone()
 
 
 def test_a_night_has_one_date_where_the_sweep_runs(monkeypatch):

@@ -22,7 +22,7 @@ NOWHERE = "http://127.0.0.1:1"
 @pytest.mark.parametrize("port", [None, "4321"])
 def test_the_ui_listens_on_loopback(port, tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(ui, "shared", lambda: nullcontext("local"))
+    monkeypatch.setattr(ui, "share_ray", lambda: nullcontext("local"))
     monkeypatch.setattr(ui, "run_services", lambda *said: seen.append(said) or 0)
     for name, value in {"DAGSTER_HOME": tmp_path / "d", "OPD_STORE": tmp_path / "s", "RAY_ADDRESS": "local"}.items():
         monkeypatch.setenv(name, str(value))

@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from tests.chaos import driver
-from tests.chaos.processes import Process, descendants, left, process
 from tests.pipelines.runs import mini
+from tests.processes import command_line, kill, list_family, wait_for_end
 
 RUNS = 3  # of one driver
 PATIENCE = 900.0  # seconds for a driver to finish what nobody disturbs any more, on a busy machine
@@ -107,18 +109,18 @@ def disturb(victim: str, kills: int, undisturbed: Undisturbed, folder: Path, see
 def _batch(victim: str, kills: int, store: Store, undisturbed: Undisturbed, chance: random.Random) -> int:
     """Kills delivered until the batch's runs were whole."""
     name, longest = VICTIMS[victim]
-    delivered, seen = 0, set[Process]()
+    delivered, seen = 0, set[psutil.Process]()
     try:
         while True:
             with _driver(store, undisturbed) as running:
-                root, until = process(running.pid), time.monotonic() + PATIENCE
+                until = time.monotonic() + PATIENCE
                 while running.poll() is None:
-                    seen.update(descendants(root))
-                    found = _found(root, name, chance) if delivered < kills else None
+                    seen.update(family := list_family([running.pid]))
+                    found = _choose(family, name, chance) if delivered < kills else None
                     if found is None:
                         time.sleep(0.02)
-                    elif _passed(chance.uniform(0, longest), running) and name in found.title:
-                        delivered += found.kill()
+                    elif _passed(chance.uniform(0, longest), running) and name in command_line(found):
+                        delivered += kill([found])
                         until = time.monotonic() + PATIENCE
                     if time.monotonic() > until:
                         raise TimeoutError(f"{PATIENCE:g} s after the last kill of a {victim} the driver was not done")
@@ -126,8 +128,7 @@ def _batch(victim: str, kills: int, store: Store, undisturbed: Undisturbed, chan
                 return delivered
     finally:
         # What outlived its driver by seconds may write while the successor runs, which is part of the test.
-        for one in left([one for one in seen if "ray" in one.title], 20.0):
-            one.kill()
+        kill(wait_for_end([one for one in seen if "ray" in command_line(one)], 20.0))
 
 
 @contextmanager
@@ -145,10 +146,10 @@ def _driver(store: Store, undisturbed: Undisturbed) -> Iterator[subprocess.Popen
         running.wait()
 
 
-def _found(root: Process, name: str, chance: random.Random) -> Process | None:
-    """One of the processes that descend from `root` and are called `name`; `root` itself where the name is empty."""
-    found = [one for one in descendants(root) if name in one.title] if name else [root]
-    return chance.choice(found) if found else None
+def _choose(family: list[psutil.Process], name: str, chance: random.Random) -> psutil.Process | None:
+    """One of a driver's processes that is called `name`; the driver itself, the first, where the name is empty."""
+    victims = [process for process in family[1:] if name in command_line(process)] if name else family[:1]
+    return chance.choice(victims) if victims else None
 
 
 def _passed(seconds: float, running: subprocess.Popen[bytes]) -> bool:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import processes
-from deploy.cluster import postgres
-from deploy.cluster.dagster import SERVICES, Dagster
+from tests import processes
+from tests.cluster_demo import postgres
+from tests.cluster_demo.dagster import SERVICES, Dagster
 from tests.deploy.conftest import DEPLOY
 
 BIN = Path(sys.executable).parent
@@ -41,9 +41,9 @@ def dagster(tmp_path_factory):
             running.start()
             yield running
         finally:
-            known = processes.descendants(process.pid for process in running.running.values())
+            family = processes.list_family(process.pid for process in running.running.values())
             running.stop()
-            assert processes.left(known, 5.0) == {}
+            assert processes.wait_for_end(family, 5.0) == []
 
 
 def check(service: str, compose: dict, dagster: Dagster) -> subprocess.CompletedProcess:

@@ -5,7 +5,7 @@ import re
 import pytest
 from dagster._core.instance.ref import InstanceRef
 
-from deploy.cluster.dagster import command, home
+from tests.cluster_demo.dagster import command, home
 from tests.deploy.conftest import DEPLOY
 
 GIVEN = {

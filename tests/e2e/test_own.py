@@ -40,7 +40,7 @@ store, seen = Store(default_uri()), []
 with local_instance() as instance:
     for minutes in (0, 10, 20, 30):
         begin = datetime(2026, 3, 2, 1, 0, tzinfo=UTC) + timedelta(minutes=minutes)
-        requests = automation.requested(instance, store, begin, lambda line: None)
+        requests = automation.build_requests(instance, store, begin, lambda line: None)
         requests = [request for request in requests if "mine" in request.partition_key]  # tiny is swept too
         for request in requests:
             resources = {"cluster": {"config": {"serial": True}}}

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from opd_ops.geometry import TABLES
-from pipelines.bench.agreement import compare_tables, shown
+from tests.bench.agreement import compare_tables, shown
 from tests.opd_ops.geometry import before
 
 

@@ -15,7 +15,7 @@ from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
-from tests.chaos.processes import descendants, process
+from tests.processes import command_line, list_family
 
 TWO = Resources(workers=2)
 # Sums over sequences are added in another order: a hundred ulp of fp32 in the first step, and the rows of a step stand
@@ -131,7 +131,7 @@ def test_where_a_follower_is_killed_both_are_replaced_and_the_run_ends_the_same(
 
     def kill(state):
         if state.step == 5 and not killed:
-            killed.extend(one for one in descendants(process(os.getpid())) if one.title.startswith("ray::Follower"))
+            killed.extend(one for one in list_family([os.getpid()]) if command_line(one).startswith("ray::Follower"))
             for one in killed:
                 os.kill(one.pid, signal.SIGKILL)
 
