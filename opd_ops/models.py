@@ -98,8 +98,8 @@ def assemble(
         )
     for name, parameter in expected.items():
         if weights[name].shape != parameter.shape:
-            found, wanted = tuple(weights[name].shape), tuple(parameter.shape)
-            raise ValueError(f"tensor {name} has shape {found}, and the model {wanted}; is this the right model?")
+            actual, wanted = tuple(weights[name].shape), tuple(parameter.shape)
+            raise ValueError(f"tensor {name} has shape {actual}, and the model {wanted}; is this the right model?")
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(weights[name].to(torch.bfloat16) if rounded else weights[name])

@@ -105,8 +105,8 @@ def _attend(
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, mask, **how)
     q, k, v = (packing.padded(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
-    found, _ = sdpa_attention_forward(module, q, k, v, mask, **how)
-    return packing.packed(found)[None], None
+    output, _ = sdpa_attention_forward(module, q, k, v, mask, **how)
+    return packing.packed(output)[None], None
 
 
 class _Moved(torch.autograd.Function):

@@ -1,8 +1,8 @@
-"""Compute by one route or the next; what none computes becomes a reason, and ends nothing.
+"""Tries one route after another; if all fail, returns the reason instead of raising.
 
-One odd matrix must not end a measurement: LAPACK that gives up, a division by zero, a row that is not finite, or a
-defect of this project is the reason of that matrix' null rows, and a named problem. What is the machine's is raised
-as before, since another try may succeed: files, memory, a device, products of reduced precision.
+One odd matrix must not end a measurement. If LAPACK fails, a value is not finite, or the code has a defect, the matrix
+gets null rows with the reason, and a named problem. Errors of the machine (files, memory, devices, matrix products of
+reduced precision) are raised, since another attempt may succeed.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from opd_ops.geometry.gemm import ReducedPrecision
 Rows = TypeVar("Rows")
 
 MACHINE = (OSError, MemoryError, ImportError, torch.OutOfMemoryError, ReducedPrecision)
-MEMORY = ("allocat", "out of memory", "CUDA error", "not enough memory")  # in what torch says as a RuntimeError
+MEMORY = ("allocat", "out of memory", "CUDA error", "not enough memory")  # in the messages of torch's RuntimeErrors
 
 
 def try_routes(*routes: Callable[[], Rows]) -> tuple[Rows | None, str | None]:
-    """(rows, None) of the first route that computes, or (None, reason) of the last. Errors: those of the machine."""
+    """(rows, None) of the first route that succeeds, or (None, reason) of the last. Errors: those of the machine."""
     reason = None
     for route in routes:
         try:

@@ -1,12 +1,12 @@
-"""Base factors: what every snapshot of every run needs of W0, computed once and kept under W0's digest.
+"""Base factors of W0, which all snapshots of all runs need: computed once and cached under W0's digest.
 
-    near side   the smaller of the two; A = W0, or W0' where W0 is taller than wide, so that A is [m, n], m <= n
+    near side   the smaller side; A = W0, or W0' if W0 is taller than wide, so that A is [m, n] with m <= n
     u, s, v     top-Q singular triplets of A (float64) and its whole spectrum, from the float64 Gram matrix of A
-    guard       the next left singular vectors, bf16: a preconditioner for the tail equation of `drr`, never a result
+    guard       the next left singular vectors, bf16: only a preconditioner for the tail equation of `drr`
     residual    hypot(||A v - u s||_F, ||A' u - v s||_F) plus its rounding: A is within `residual` of a matrix that has
-                exactly these triplets, which is how the factors' own error enters certificates
+                exactly these triplets. Certificates use it as the error of the factors
 
-Not measured: anything of W_t. Sizes: 8 Q (m + n) + 8 m + 2 G m bytes. Source: Golub and Van Loan, 8.6.
+Not measured: W_t. Sizes: 8 Q (m + n) + 8 m + 2 G m bytes. Source: Golub and Van Loan, 8.6.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from torch.linalg import vector_norm
 from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
 from opd_ops.geometry.tridiagonal import Tridiagonal
 
-GUARD = 1  # one guard vector for every GUARD of A's rows, as far as there are any past Q: 1 keeps all of them
+GUARD = 1  # rows of A per guard vector; 1 stores all singular vectors past Q
 EXTRA = 8  # columns solved past the largest cut
-EXACT = 512  # min(m, n) up to which dense float64 factors cost no more than anything better
+EXACT = 512  # min(m, n) up to which dense float64 factors are the cheapest route
 
 
 class Cache(Protocol):
-    """Where what belongs to one W0 is kept under `digest` of W0; `load` gives None for what is absent or damaged."""
+    """A cache of tensors that belong to one W0, keyed by its `digest`. `load` returns None for an unusable entry."""
 
     def load(self, key: str, name: str) -> dict[str, Tensor] | None: ...
 
@@ -43,12 +43,12 @@ def digest(w: Tensor) -> str:
 
 
 def factor_width(cuts: tuple[int, ...]) -> int:
-    """Q for the largest cut k: 2 k, at least 96."""
+    """Q, the number of triplets, for the largest cut k: max(96, 2 k)."""
     return max(96, 2 * max(cuts, default=0))
 
 
 def is_certifiable(shape: tuple[int, ...], cuts: tuple[int, ...]) -> bool:
-    """Whether Rayleigh-Ritz pays: the matrix is past EXACT, and its bases leave half of the smaller side outside."""
+    """Whether to use Rayleigh-Ritz: min(m, n) exceeds EXACT and twice the width of the Ritz bases."""
     return min(shape) > max(EXACT, 2 * (factor_width(cuts) + max(cuts, default=0) + EXTRA))
 
 
@@ -69,7 +69,7 @@ class BaseFactors:
 
     @cached_property
     def frames(self) -> tuple[Tensor, Tensor, Tensor]:
-        """u, v and the guard in f32, the guard projected to be orthogonal to u, which bf16 it is not."""
+        """u, v and the guard in f32; the guard is made orthogonal to u, which it is not exactly in bf16."""
         u, guard = self.u.float(), self.guard.float()
         return u, self.v.float(), guard - u @ (u.T @ guard)
 
@@ -79,7 +79,7 @@ class BaseFactors:
         return Spectrum(self.s, noise(self.s, rounding(*shape, torch.float64)), "gram-f64")
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored; `from_tensors` is its inverse."""
+        """The tensors to store; `from_tensors` is the inverse."""
         facts = torch.tensor([self.residual, float(self.turned)], dtype=torch.float64)
         return {"u": self.u, "s": self.s, "v": self.v, "guard": self.guard, "facts": facts}
 
@@ -122,9 +122,9 @@ def _leading(formed: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
         squares, vectors = squares.flip(0), vectors.flip(1)
         return squares, vectors[:, :q].contiguous(), vectors[:, q:end].to(torch.bfloat16)
     reduced = Tridiagonal(formed)
-    del formed  # m x m float64, which the vectors below need the room of
+    del formed  # frees m x m float64 for the vectors below
     u, rest = reduced.split(min(q, size), end)
-    u = torch.linalg.qr(u).Q  # orthonormal to rounding, whichever routine gave them
+    u = torch.linalg.qr(u).Q  # orthonormal up to rounding for either LAPACK routine
     return reduced.values(), u, rest.to(torch.bfloat16)
 
 

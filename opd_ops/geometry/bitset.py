@@ -1,10 +1,9 @@
-"""Sets of the entries of a matrix, one bit an entry: 6 MB for 4096 x 12288, where a bool tensor takes 50 MB.
+"""Sets of matrix entries with one bit per entry: 6 MB for 4096 x 12288, against 50 MB for a bool tensor.
 
-Entry i, counted in row-major order, is bit i % 8 of byte i // 8. Bytes fill whole 64-bit words; bits past the last
-entry are zero, so counts need no mask. CPU only.
+Entry i in row-major order is bit i % 8 of byte i // 8. The bytes fill whole 64-bit words; bits past the last entry are
+zero, so counts need no mask. CPU only.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +31,7 @@ class Bits:
         return sum(int(np.bitwise_count(words[i : i + BLOCK]).sum()) for i in range(0, len(words), BLOCK))
 
     def count_common(self, other: "Bits") -> int:
-        """Number of entries in this set and the other. ValueError where they are sets of different matrices."""
+        """Number of entries in both sets. Errors: ValueError if the sets have different sizes."""
         if self.numel != other.numel:
             raise ValueError(f"sets of {self.numel} and {other.numel} entries have nothing in common")
         ours, theirs = self.packed.view(np.uint64), other.packed.view(np.uint64)
@@ -43,25 +42,17 @@ class Bits:
         """bool [numel]."""
         return torch.from_numpy(np.unpackbits(self.packed, count=self.numel, bitorder="little").view(bool))
 
-    @staticmethod
-    def from_bool(chunks: Iterable[Tensor]) -> "Bits":
-        """Bits of bool tensors of any shapes that follow one another."""
-        packer = Packer()
-        for chunk in chunks:
-            packer.add(chunk.numpy())
-        return packer.bits()
-
 
 class Packer:
-    """Bits in the making, for several sets that are filled in one pass."""
+    """Builds a `Bits` from consecutive chunks, so that several sets can be filled in one pass."""
 
     def __init__(self) -> None:
         self._numel = 0
         self._packed: list[np.ndarray] = []
-        self._rest = np.zeros(0, dtype=bool)  # fewer than 8 entries that wait for their byte to fill
+        self._rest = np.zeros(0, dtype=bool)  # fewer than 8 entries of an incomplete byte
 
     def add(self, chunk: np.ndarray) -> None:
-        """Append a bool array, which may be overwritten afterwards."""
+        """Append a bool array. It is copied, so the caller may overwrite it."""
         flat = chunk.reshape(-1)
         self._numel += flat.size
         if self._rest.size:
@@ -71,7 +62,7 @@ class Packer:
         self._rest = flat[whole:].copy()
 
     def bits(self) -> Bits:
-        """Everything added so far."""
+        """The set of all entries added so far."""
         packed = np.concatenate([*self._packed, np.packbits(self._rest, bitorder="little")])
         return Bits(np.pad(packed, (0, _bytes(self._numel) - packed.size)), self._numel)
 

@@ -1,33 +1,32 @@
-"""The error bar of a Rayleigh-Ritz result: bounds that hold for W_t whatever its spectrum looks like.
+"""The error bound of a Rayleigh-Ritz result. It holds for any spectrum of W_t.
 
 Split the Ritz triplets at k (wanted) and at j >= k (close ones, k+1..j). With
 
-    tau     bound on ||W_t||_2 over everything outside the j Ritz vectors a side
-    delta   s_k - tau                 gamma   s_k - s_{k+1}   (infinite where j = k)
+    tau     bound on ||W_t||_2 on the complement of the j Ritz vectors of each side
+    delta   s_k - tau                 gamma   s_k - s_{k+1}   (infinite if j = k)
     rho     ||residuals of the wanted triplets||_F      c   spectral norm of the residuals of the close ones
 
-the true top-k singular vectors have a part outside of at most  o = rho / (delta - c^2 / gamma)  in Frobenius norm, and
-mix with the close ones by at most  o c / gamma. Proof: write the singular equations of W_t in the three-block basis;
-the close rows give ||Z_close|| gamma <= c ||Z_out||, the outer rows ||Z_out|| delta <= rho + c ||Z_close||.
-Of the outer part, what lies in the far Ritz vectors (past j) is at most o c_far / (s_k - s_{j+1}), by the same rows.
-The rest is orthogonal to all that was computed, so it enters an angle's sine in quadrature; mixing with close and far
-Ritz vectors enters linearly, and so do f32 rounding (a perturbation nu of E, Wedin) and the base factors' residual, at
-both cuts.
+the part of the true top-k singular vectors outside the Ritz vectors is at most  o = rho / (delta - c^2 / gamma)  in
+Frobenius norm, and their mixing with the close ones at most  o c / gamma. Proof: write the singular equations of W_t in
+the three-block basis; the close rows give ||Z_close|| gamma <= c ||Z_out||, and the outer rows give
+||Z_out|| delta <= rho + c ||Z_close||. By the same rows, the mixing with the far Ritz vectors (past j) is at most
+o c_far / (s_k - s_{j+1}). The rest is orthogonal to all computed vectors, so it adds to an angle's sine in quadrature.
+Mixing with close and far Ritz vectors adds linearly, as do f32 rounding (a perturbation nu of E, Wedin) and the base
+factors' residual, at both cuts.
 
-tau comes without extra work from Weyl, tau^2 = sigma_{j+1}(W0)^2 + ||S_j (U_j part outside the j vectors)||^2, plus
-||E||_2: no direction is missed. Sharper, where the update is large: from single-vector Lanczos on W_t with the j Ritz
-vectors taken out, whose chance of missing a larger value is known; or from the whole spectrum of W_t where that is
-known, sigma_{j+1}(W_t) + c.
-Where delta <= c^2 / gamma the certificate is undefined, which this module says rather than guesses.
+tau follows from Weyl at no cost: tau^2 = sigma_{j+1}(W0)^2 + ||S_j (part of U_j outside the j vectors)||^2, plus
+||E||_2. If the update is large, there are two sharper bounds: single-vector Lanczos on W_t with the j Ritz vectors
+removed, whose failure probability is known; or sigma_{j+1}(W_t) + c if the whole spectrum of W_t is known.
+If delta <= c^2 / gamma, the certificate is undefined.
 
-What this assumes is measured, and what is met is added. [U, X] and [V, Y] miss being orthonormal by the spectral norm
-`defect`, which turns computed vectors by at most defect times their part in X or Y, and adds sigma_1 times that to the
-part of U_j outside. The residuals of the wanted triplets come from their vectors in float64 (`drr`, step 4): their part
-inside the computed spaces counts as a perturbation nu where it is more than the allowance for rounding, their part
-outside as rho where it is more than the compressed one.
+The assumptions are measured, and the deviations are added to the bound. `defect` is the spectral norm by which [U, X]
+and [V, Y] deviate from orthonormal. It turns computed vectors by at most defect times their part in X or Y, and adds
+sigma_1 times that to the part of U_j outside. The residuals of the wanted triplets are computed from their vectors in
+float64 (`drr`, step 4). Their part inside the computed spaces counts as a perturbation nu if it exceeds the allowance
+for rounding; their part outside counts as rho if it exceeds the compressed one.
 
-Norms from random starts hold but for a probability of 1e-10 each; rounding is allowed for by the probed
-noise of f32 products. Everything else is deterministic.
+Norms from random starts fail with probability 1e-10 each; rounding is bounded by the probed noise of f32 products. All
+other bounds are deterministic.
 Source: Nakatsukasa, Math. Comp. 89 (2020), theorem 3.1, for single vectors; Wedin, BIT 12 (1972); Weyl.
 """
 
@@ -47,7 +46,7 @@ OFF = math.pi / 2
 
 @dataclass(frozen=True)
 class Outer:
-    """tau for a split at j Ritz triplets, and where it comes from: "weyl", "lanczos" or "spectrum"."""
+    """The bound tau for a split at j Ritz triplets. source: "weyl", "lanczos" or "spectrum"."""
 
     split: int
     tau: float
@@ -56,7 +55,7 @@ class Outer:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Bounds at one cut k. Undefined where `outside` is None.
+    """Bounds at one cut k. Undefined if `outside` is None.
 
     outside, linear: the two error parts of the computed top-k subspaces, radians. delta, gap in weight units; gap is
     s_k - s_{k+1} of W_t. shift: bound on the error of each of the k leading singular values.
@@ -110,30 +109,34 @@ def certify(
     thorough: bool = True,
     outer: Outer | None = None,
 ) -> Certificate:
-    """The tightest certificate at cut k. norm: upper bound on ||E||_2; spectrum: of W_t, where it is known; outer: a
-    bound from elsewhere.
+    """The tightest certificate at cut k.
 
-    thorough: try every split; otherwise the widest alone, which is enough where the update is small.
+    norm: upper bound on ||E||_2. spectrum: of W_t, if known. thorough: try every split; otherwise only the widest,
+    which suffices for a small update. outer: an additional bound tau.
     """
     outers = _outers(ritz, base, k, norm, spectrum) if thorough else [_weyl(ritz, base, ritz.width, norm)]
     outers += [outer] if outer is not None and outer.split >= k else []
-    found = [_bound(ritz, base, k, one, thorough) for one in outers]
-    defined = [one for one in found if one.defined]
-    return min(defined, key=Certificate.angle_error) if defined else max(found, key=lambda one: one.delta)
+    certificates = [_bound(ritz, base, k, candidate, thorough) for candidate in outers]
+    defined = [candidate for candidate in certificates if candidate.defined]
+    return (
+        min(defined, key=Certificate.angle_error)
+        if defined
+        else max(certificates, key=lambda candidate: candidate.delta)
+    )
 
 
 def _outers(ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectrum | None) -> list[Outer]:
     solved = len(ritz.values) - ritz.width
     splits = sorted({k, min(solved, ritz.width), (solved + ritz.width) // 2, ritz.width})
-    found = [_weyl(ritz, base, j, norm) for j in splits if k <= j <= ritz.width]
+    bounds = [_weyl(ritz, base, j, norm) for j in splits if k <= j <= ritz.width]
     if spectrum is None:
-        return found
+        return bounds
     for j in range(k, max(k, solved) + 1):
         slack = _spectral(ritz, 0, j) + ritz.noise
         # The j Ritz values must be the j leading ones, so that what is left starts at sigma_{j+1}.
         if float(ritz.values[j - 1]) > spectrum.after(j) + 2 * slack:
-            found.append(Outer(j, spectrum.after(j) + slack, "spectrum"))
-    return found
+            bounds.append(Outer(j, spectrum.after(j) + slack, "spectrum"))
+    return bounds
 
 
 def _weyl(ritz: Ritz, base: BaseFactors, j: int, norm: float) -> Outer:
@@ -153,7 +156,7 @@ def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> 
     rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
     rho = max(rho + float(vector_norm(ritz.residual_noise[:k])), float(vector_norm(ritz.outside[:k])))
     outside = rho / room
-    # What separates the two spectra once the close ones are dressed by what is outside.
+    # The gap between the two spectra after the outer part shifts the close values.
     apart = min(delta, gamma * room / delta)
     before = _sigma(base.s, k - 1) - _sigma(base.s, k)
     turned = [_wedin(ritz.noise, apart), _wedin(base.residual, apart), _wedin(base.residual, before)]
@@ -168,14 +171,14 @@ def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> 
 
 
 def _spill(ritz: Ritz, base: BaseFactors, j: int) -> float:
-    """||S_j U_j' (everything but the j leading Ritz vectors)||_2, the smaller of both sides."""
+    """||S_j U_j' P||_2, P the projection onto the complement of the j leading Ritz vectors; the smaller side."""
     s = base.s[:j, None]
     spill = min(float(matrix_norm(s * side[:j, j:], 2)) for side in (ritz.near, ritz.far))
     return spill + float(base.s[0]) * ritz.defect * ritz.tilt(j)
 
 
 def _spectral(ritz: Ritz, begin: int, end: int, sharp: bool = True) -> float:
-    """Spectral norm of the residuals of triplets begin..end, the larger of both sides; not sharp: an upper bound."""
+    """Spectral norm of the residuals of triplets begin..end, the larger side. sharp=False: a cheaper upper bound."""
     if end <= begin:
         return 0.0
     grams = [gram[begin:end, begin:end] for gram in (ritz.near_residual, ritz.far_residual)]

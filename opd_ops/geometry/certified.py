@@ -1,12 +1,12 @@
-"""Rotation and leading shifts of a large matrix: Rayleigh-Ritz, its certificate, and what to do where that is poor.
+"""Rotation and leading shifts of a large matrix: Rayleigh-Ritz, its certificate, and fallbacks for poor bounds.
 
-In this order, each step only where the one before left a bound that is undefined or above a quarter of the angle:
+Steps in order. Each runs only if the bound so far is undefined or above a quarter of the angle:
 
-    0. conjugate gradient steps, where the equation of W0 is not close enough to that of W_t
-    1. certificate with ||E||_F for ||E||_2, free        4. with a Lanczos bound on what is outside, where undefined
-    2. with a bound on ||E||_2 from two products         5. with the float64 spectrum of W_t (shared with `drift`)
-    3. more conjugate gradient steps                     6. float64 factors of W_t, where a cut is still undefined
-                                                            although its gap is not numerically zero
+    0. conjugate gradient steps, if the tail equation of W0 is not close enough to that of W_t
+    1. certificate with ||E||_F for ||E||_2, free        4. Lanczos bound on the complement, if undefined
+    2. bound on ||E||_2 from two products                5. float64 spectrum of W_t (shared with `drift`)
+    3. more conjugate gradient steps                     6. float64 factors of W_t, if a cut is still undefined although
+                                                            its gap is not numerically zero
 
 Source: `drr` and `certificate`.
 """
@@ -29,18 +29,18 @@ from opd_ops.geometry.rotation import Cut
 from opd_ops.geometry.update import Update
 
 POOR = 0.25  # of the largest angle
-LOOSE = 0.1  # of the largest angle in Frobenius norm over k; what is outside enters an angle in quadrature
+LOOSE = 0.1  # of the largest angle, as a Frobenius norm over k; the outer part adds to an angle in quadrature
 TIGHT = 1e-2  # relative residual of the tail equation after step 3
-LIMIT = 2.0**12  # of sigma_1(W0), past which everything is divided by a power of two
-APART = 2.0**-40  # ||E||_F / sigma_1(W0), or its inverse, past which f32 squares of one lose the other
-LONGEST = 80  # Lanczos steps, past which a spectrum costs no more
+LIMIT = 2.0**12  # if sigma_1(W0) is outside [1 / LIMIT, LIMIT], weights are divided by a power of two
+APART = 2.0**-40  # below this ratio of ||E||_F and sigma_1(W0), f32 squares of the larger lose the smaller
+LONGEST = 80  # Lanczos steps from which on the whole spectrum is cheaper
 
 
 class Tuned:
-    """W_t [out, in] f32 against base factors of W0. Everything is computed at first use and kept."""
+    """W_t [out, in] f32, compared with base factors of W0. Results are computed at first use and cached."""
 
     def __init__(self, weight: Tensor, base: BaseFactors, update: Update, probe: Probe) -> None:
-        """Everything is divided by `unit`, 1 but for weights at extreme scales; cuts and shifts are in weight units."""
+        """Divides all inputs by `unit`, a power of two: 1 except at extreme scales. Results are in weight units."""
         power = scale.exponent(float(base.s[0]), LIMIT)
         self.unit = scale.unit(power)
         self.weight, self.base = scale.multiply(weight, -power), base.scaled(scale.unit(-power))
@@ -70,14 +70,14 @@ class Tuned:
         return factorise_base(self.weight, self.base.width)
 
     def undefined(self, k: int) -> str | None:
-        """Why there is no top-k subspace of W0, or None where there is."""
+        """The reason why W0 has no top-k subspace, or None if it has one."""
         s, noise = self.base.spectrum.values, self.base.spectrum.noise
         if k > len(s):
             return f"k={k} exceeds min(m, n)={len(s)}"
         return None if float(s[k - 1]) > float(noise[k - 1]) else f"sigma_{k} of W0 is numerically zero"
 
     def solve(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
-        """Cuts and shifts at every k that W_t has a top-k subspace at; all ks are defined for W0."""
+        """Cuts and shifts for every k at which W_t has a top-k subspace. W0 must have one for all ks."""
         if self.update.zero:
             cuts = {k: self._unmoved(k) for k in ks}
             shifts = {k: self._shift(k, torch.zeros(k), 0.0, "identical") for k in ks}
@@ -91,7 +91,7 @@ class Tuned:
         )
 
     def _solve_update(self, ks: tuple[int, ...]) -> tuple[dict[int, Cut], dict[int, Shift]]:
-        """`solve` of an update that is not zero, divided by `unit`. Errors: OutOfRange."""
+        """`solve` for a nonzero update, in units of `unit`. Errors: OutOfRange."""
         if not APART < self.frobenius / float(self.base.s[0]) < 1 / APART:
             raise scale.OutOfRange("W0 and its update are too far apart for f32")
         e = self.e.T if self.base.turned else self.e
@@ -99,61 +99,63 @@ class Tuned:
         large = self.frobenius > LOOSE * float(self.base.s[max(ks) - 1])
         if large:
             solver.refine(TIGHT if self._hopeless(max(ks)) else TAIL_TOLERANCE)
-        ritz, found, why, outer = solver.ritz(), {}, None, None
+        ritz, certificates, why, outer = solver.ritz(), {}, None, None
         if not large and any(self._loose(ritz, k) for k in ks):
             solver.refine()
             ritz = solver.ritz()
 
         def again(norm: float, known: Spectrum | None, thorough: bool = True) -> list[int]:
             for k in ks:
-                found[k] = certify(ritz, self.base, k, norm, known, thorough, outer)
-            return [k for k in ks if self._poor(ritz, found[k], k)]
+                certificates[k] = certify(ritz, self.base, k, norm, known, thorough, outer)
+            return [k for k in ks if self._poor(ritz, certificates[k], k)]
 
         known = self.__dict__.get("spectrum")
         poor = again(self.frobenius, None, thorough=False)
         if poor:
             poor = again(self.norm_bound, known)
         if poor:
-            if not large or any(found[k].defined for k in poor):
+            if not large or any(certificates[k].defined for k in poor):
                 solver.refine(TIGHT)
                 ritz = solver.ritz()
-            undefined = [k for k in poor if not found[k].defined]
+            undefined = [k for k in poor if not certificates[k].defined]
             if undefined and known is None:
                 outer = self._outer(solver, ritz, max(undefined))
             poor = again(self.norm_bound, known)
         if poor and known is None:
-            worst = min(poor, key=lambda k: found[k].delta)
-            why = f"bound at k={worst} was {_describe_reason(found[worst])}: leaned on the float64 spectrum of W_t"
+            worst = min(poor, key=lambda k: certificates[k].delta)
+            why = (
+                f"bound at k={worst} was {_describe_reason(certificates[worst])}: leaned on the float64 spectrum of W_t"
+            )
             again(self.norm_bound, self.spectrum)
         cuts, shifts = {}, {}
         for k in ks:
-            source = found[k].source
+            source = certificates[k].source
             method = f"drr-f32{self.path}{'' if source == 'weyl' else f'+{source}'}"
-            if found[k].defined:
+            if certificates[k].defined:
                 reason = {"weyl": None, "lanczos": "||E||_2 is too large for Weyl's bound", "spectrum": why}[source]
-                cuts[k] = self._cut(k, ritz, found[k], method, reason)
-                shifts[k] = self._shift(k, ritz.values[:k] - self.base.s[:k], found[k].shift, method)
+                cuts[k] = self._cut(k, ritz, certificates[k], method, reason)
+                shifts[k] = self._shift(k, ritz.values[:k] - self.base.s[:k], certificates[k].shift, method)
                 continue
             if float(self.spectrum.values[k - 1]) <= float(self.spectrum.noise[k - 1]):
                 continue  # W_t has no top-k subspace
-            undefined = f"certificate undefined ({_describe_reason(found[k])}) at Q={self.base.width}"
+            undefined = f"certificate undefined ({_describe_reason(certificates[k])}) at Q={self.base.width}"
             if self._separable(k):
                 cuts[k] = self._dense(k, f"{undefined}: float64 factors of W_t")
             else:
-                cuts[k] = self._cut(k, ritz, found[k], method, f"{undefined}: the cut is degenerate")
+                cuts[k] = self._cut(k, ritz, certificates[k], method, f"{undefined}: the cut is degenerate")
             noise = float(self.spectrum.noise[:k].max()) + self.base.residual
             shifts[k] = self._shift(k, self.spectrum.values[:k] - self.base.s[:k], noise, self.spectrum.method)
         return cuts, shifts
 
     def _outer(self, solver: Solver, ritz: Ritz, k: int) -> Outer | None:
-        """A Lanczos bound on W_t without its Q leading Ritz vectors; None where that would take more than LONGEST."""
+        """A Lanczos bound on W_t without its Q leading Ritz vectors; None if that takes more than LONGEST steps."""
         split, wanted = ritz.width, float(ritz.values[k - 1])
         here = float(self.base.s[split])
-        # Aim the bound half-way between what is expected outside and the last wanted value.
+        # Aim the bound halfway between the expected norm on the complement and the last wanted value.
         miss = 1.0 - (2 * here / (here + wanted)) ** 2
         if miss <= 0 or (steps := krylov.steps_for(len(self.near), miss)) > LONGEST:
             return None
-        found = krylov.leading_eigenpairs(
+        pairs = krylov.leading_eigenpairs(
             solver.outside(ritz, split),
             len(self.near),
             1,
@@ -164,50 +166,53 @@ class Tuned:
             most=steps,
             seed=self.update.seed,
         )
-        missed = krylov.miss_bound(len(self.near), 1, found.dimension)
-        value = (1.0 + 1e-5) * float(found.values[0]) ** 0.5
-        slack = 2 * ritz.defect * float(ritz.values[0])  # of vectors taken out that are not orthonormal
+        missed = krylov.miss_bound(len(self.near), 1, pairs.dimension)
+        value = (1.0 + 1e-5) * float(pairs.values[0]) ** 0.5
+        slack = 2 * ritz.defect * float(ritz.values[0])  # the removed vectors are not exactly orthonormal
         return Outer(split, value / (1.0 - missed) ** 0.5 + slack, "lanczos")
 
     def _hopeless(self, k: int) -> bool:
-        """Whether Weyl's bound can give no margin at cut k."""
+        """Whether Weyl's bound leaves no margin at cut k."""
         return float(self.base.s[k - 1]) < float(self.base.s[self.base.width]) + self.norm_bound
 
     def _loose(self, ritz: Ritz, k: int) -> bool:
-        """Whether solving for W0 instead of W_t left more than LOOSE of the largest angle outside, by the residuals."""
+        """Whether the residuals show an outer part above LOOSE of the largest angle, since W0's equation was solved."""
         apart = float(ritz.values[k - 1]) - float(self.base.s[ritz.width])
         rho = float((ritz.near_residual.diagonal()[:k] + ritz.far_residual.diagonal()[:k]).sum().sqrt())
         return rho > LOOSE * apart * max(float(ritz.sines(k, far)[-1]) for far in (False, True))
 
-    def _poor(self, ritz: Ritz, one: Certificate, k: int) -> bool:
-        if not one.defined:
+    def _poor(self, ritz: Ritz, certificate: Certificate, k: int) -> bool:
+        if not certificate.defined:
             return True
         return any(
-            one.summary_error(ritz.sines(k, far)) > POOR * float(ritz.angles(k, far)[-1]) for far in (False, True)
+            certificate.summary_error(ritz.sines(k, far)) > POOR * float(ritz.angles(k, far)[-1])
+            for far in (False, True)
         )
 
     def _sides(self) -> dict[str, bool]:
-        """Whether a side is A's far one."""
+        """For each side of the weight, whether it is A's far side."""
         return {"output": self.base.turned, "input": not self.base.turned}
 
-    def _cut(self, k: int, ritz: Ritz, one: Certificate, method: str, fallback: str | None) -> Cut:
+    def _cut(self, k: int, ritz: Ritz, certificate: Certificate, method: str, fallback: str | None) -> Cut:
         sides = self._sides()
         return Cut(
             k=k,
             angles={side: ritz.angles(k, far) for side, far in sides.items()},
-            error_deg={side: one.summary_error(ritz.sines(k, far)) for side, far in sides.items()},
-            angle_error_deg=one.angle_error(),
+            error_deg={side: certificate.summary_error(ritz.sines(k, far)) for side, far in sides.items()},
+            angle_error_deg=certificate.angle_error(),
             gap=self._gap(k),
             method=method,
-            delta=one.delta,
+            delta=certificate.delta,
             iterations=ritz.iterations,
             fallback=fallback,
         )
 
     def _dense(self, k: int, fallback: str) -> Cut:
-        """From float64 factors of both, each within its residual of an exact decomposition (Wedin)."""
+        """The cut from float64 factors of W0 and W_t, with Wedin's bound from their residuals."""
         tuned = self.factors
-        error = min(90.0, sum(_wedin(one.residual, _gap(one.s, k)) for one in (self.base, tuned)))
+        error = min(
+            90.0, sum(_wedin(certificate.residual, _gap(certificate.s, k)) for certificate in (self.base, tuned))
+        )
         bases = {False: (self.base.u, tuned.u), True: (self.base.v, tuned.v)}
         angles = {
             side: principal_angles(bases[far][0][:, :k], bases[far][1][:, :k]) for side, far in self._sides().items()
@@ -215,7 +220,7 @@ class Tuned:
         return Cut(k, angles, {side: error for side in SIDES}, error, self._gap(k), "factors-f64", fallback=fallback)
 
     def _separable(self, k: int) -> bool:
-        """Whether float64 factors would separate sigma_k from sigma_{k+1}, of both weights."""
+        """Whether float64 factors separate sigma_k from sigma_{k+1} for both weights."""
         return all(_gap(s, k) > 1e-11 * float(s[0]) for s in (self.base.s, self.spectrum.values))
 
     def _unmoved(self, k: int) -> Cut:
@@ -238,5 +243,5 @@ def _wedin(residual: float, room: float) -> float:
     return math.degrees(math.asin(residual / (room - residual))) if room > 2 * residual else 90.0
 
 
-def _describe_reason(one: Certificate) -> str:
-    return f"delta {one.delta:.2g}, gap {one.gap:.2g}"
+def _describe_reason(certificate: Certificate) -> str:
+    return f"delta {certificate.delta:.2g}, gap {certificate.gap:.2g}"

@@ -1,14 +1,14 @@
 """D3, spectral drift: nss = ||sigma(W_t) - sigma(W0)||_2 / ||sigma(W0)||_2 over the whole sorted spectrum.
 
-    mirsky   ||W_t - W0||_F / ||W0||_F, an upper bound (Mirsky's theorem)
-    error    ||noise of both spectra||_2 / ||sigma(W0)||_2, which bounds the rounding error of nss
-    shifts   sigma_i(W_t) - sigma_i(W0) for i <= k, and nss_k = ||shifts||_2 / ||sigma(W0)_{i <= k}||_2; from the
-             difference-form solve, so that they keep their digits where the spectra agree to six
+    mirsky   ||W_t - W0||_F / ||W0||_F, an upper bound of nss (Mirsky's theorem)
+    error    ||noise of both spectra||_2 / ||sigma(W0)||_2, a bound on the rounding error of nss
+    shifts   sigma_i(W_t) - sigma_i(W0) for i <= k, and nss_k = ||shifts||_2 / ||sigma(W0)_{i <= k}||_2; computed from
+             differences, so that they keep their digits even if the spectra agree to six digits
 
 Both spectra are float64. First-order perturbation, sum_i (u_i'E v_i)^2, would be ten times cheaper, but its only
-bound (Mirsky's, on the off-diagonal rest) is ||E||_F / ||W0||_F, some forty times nss itself: it never allows it.
-Not measured: rotation (an orthogonal factor on either side leaves nss at 0), and which direction a shifted value
-belongs to, since values are compared by rank order. nss_k is no proxy for nss: the bulk holds most of it.
+bound, ||E||_F / ||W0||_F (Mirsky, on the off-diagonal rest), is some forty times nss itself.
+Not measured: rotation (an orthogonal factor on either side leaves nss at 0), and the direction of a shifted value,
+since values are compared by rank. nss_k does not approximate nss: the bulk of the spectrum contributes most of it.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3.
 """
 
@@ -22,7 +22,7 @@ from opd_ops.geometry.scale import frobenius
 
 @dataclass(frozen=True)
 class Shift:
-    """sigma_i(W_t) - sigma_i(W0), float64 [k], each off by at most error (weight units)."""
+    """values: sigma_i(W_t) - sigma_i(W0), float64 [k]. error: bound on the error of each, in weight units."""
 
     k: int
     values: Tensor
@@ -31,7 +31,7 @@ class Shift:
     method: str
 
     def scaled(self, unit: float) -> "Shift":
-        """The same of weights `unit` times as large."""
+        """The shift of weights that are `unit` times as large."""
         return replace(self, values=self.values * unit, error=self.error * unit, base=self.base * unit)
 
     def row(self, view: str) -> dict:
@@ -52,9 +52,9 @@ def nss(before: Tensor, after: Tensor) -> float:
 
 
 def rows(base: Spectrum, tuned: Spectrum, update_norm: float, view: str) -> list[dict]:
-    """One row; update_norm is ||W_t - W0||_F in the units of the spectra.
+    """One row. update_norm: ||W_t - W0||_F in the units of the spectra.
 
-    Equal spectra objects (nothing moved) give exact zeros.
+    If both spectra are the same object (nothing moved), the values are exact zeros.
     """
     if float(base.values[0]) == 0.0:
         return missing(view, "W0 is zero")

@@ -1,20 +1,20 @@
 """Difference-form Rayleigh-Ritz (DRR): leading singular triplets of W_t relative to those of W0, from E = W_t - W0.
 
-With W0 = U S V' + (rest) known (`base`), everything that moves is computed from E, so a rotation of 0.001 degrees keeps
-its digits in f32. A = W_t or W_t' with m <= n; primes below on W: the part outside span U and span V.
+With W0 = U S V' + (rest) known (`base`), all changes are computed from E, so a rotation of 0.001 degrees keeps its
+digits in f32. A = W_t or W_t' with m <= n. W' below is the part of W outside span U and span V.
 
-    1. in space   K = S + U'E V, svd in float64: near-degenerate mixing around a cut is exact
+    1. in space   K = S + U'E V, svd in float64: mixing of nearly equal values around a cut is exact
     2. tail       for i <= k + 8:  (s_i^2 - W'W'^T) x_i = s_i p_i + W' r_i,   y_i = (r_i + W'^T x_i) / s_i,
-                  p, r = the parts of E V and E'U outside; first the equation of W0, solved by its guard vectors, then
-                  conjugate gradients on that of W_t, preconditioned by the same
+                  p, r = the parts of E V and E'U outside; first W0's equation is solved with its guard vectors, then
+                  W_t's by conjugate gradients with the same preconditioner
     3. Ritz       svd in float64 of W_t compressed to [U, X] and [V, Y], assembled from differences
 
-    4. check      of the leading triplets, in float64: R1 = A v - s u, R2 = A'u - s v from the vectors themselves, and
-                  how far [U, X] and [V, Y] are from orthonormal
+    4. check      residuals R1 = A v - s u and R2 = A'u - s v of the leading triplets, from their vectors in float64,
+                  and the deviation of [U, X] and [V, Y] from orthonormal
 
     Output: W_t's triplets as coefficients in [U, X] and [V, Y]; sines of angles are singular values of near[k:, :k].
-    Columns of the tail that vanish, or lie in span U, are replaced by random directions outside it: axis-aligned U and
-    a sparse E have such tails.
+    Tail columns that vanish or lie in span U are replaced by random directions outside it; axis-aligned U and sparse E
+    have such tails.
     Cost: 2 m n (2 Q + (k + 8)(3 + 2 iterations)) + 4 m^2 (k + 8)(1 + iterations) f32 operations, and
     4 m n k in float64, Q = base width.
 
@@ -33,24 +33,24 @@ from opd_ops.geometry.base import EXTRA, BaseFactors, far_product, near_product
 from opd_ops.geometry.gram import rounding
 from opd_ops.geometry.scale import OutOfRange, frobenius
 
-TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the angle's error is about its square
+TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the error of an angle is about its square
 MOST = 12  # conjugate gradient steps
-LEAST = 1e-7  # of the largest singular value: what the tail equation takes for a smaller one
-ATTEMPTS = 4  # at a basis outside another
+LEAST = 1e-7  # of the largest singular value: smaller values are clamped to it in the tail equation
+ATTEMPTS = 4  # at finding a basis outside another
 
 
 @dataclass(frozen=True)
 class Ritz:
-    """Ritz triplets of W_t, p = Q + k + 8 of them, on float64.
+    """p = Q + k + 8 Ritz triplets of W_t, float64.
 
     values [p] descending; near, far [p, p] orthogonal: coefficients in [U, X] and [V, Y], column i of triplet i.
-    near_residual, far_residual [p, p]: Gram matrices of A v_i - s_i u_i and A'u_i - s_i v_i outside those spaces, from
-    the vectors themselves, where converged parts cancel in f32 and not in its squares; residual_noise [p]: what that
-    cancellation leaves. noise: allowance for f32 rounding, as the norm of a perturbation of E. defect: spectral norm by
-    which [U, X] and [V, Y] miss being orthonormal, measured. iterations: conjugate gradient steps.
+    near_residual, far_residual [p, p]: Gram matrices of the parts of A v_i - s_i u_i and A'u_i - s_i v_i outside those
+    spaces, formed from f32 vectors before squaring. residual_noise [p]: rounding error of these vectors. noise:
+    allowance for f32 rounding, as the norm of a perturbation of E. defect: measured spectral norm by which [U, X] and
+    [V, Y] deviate from orthonormal. iterations: conjugate gradient steps.
 
-    Of the k leading triplets, from their vectors in float64: outside [k], norms of the residuals (A v - s u, A'u - s v)
-    outside of [U, X] and [V, Y]. Their part inside is in `noise`, where it is more than the allowance.
+    outside [k]: norms of the residuals (A v - s u, A'u - s v) of the k leading triplets outside of [U, X] and [V, Y],
+    from their vectors in float64. Their part inside is included in `noise` if it exceeds the allowance.
     """
 
     values: Tensor
@@ -66,17 +66,17 @@ class Ritz:
     outside: Tensor
 
     def tilt(self, k: int) -> float:
-        """How much of the k leading vectors lies in X or Y, 0 to 1."""
+        """Spectral norm of the part of the k leading vectors in X or Y, 0 to 1."""
         sides = (side[self.width :, :k] for side in (self.near, self.far))
         return min(1.0, max(float(torch.linalg.matrix_norm(side, 2)) for side in sides))
 
     def sines(self, k: int, far: bool) -> Tensor:
-        """sin of the k principal angles to W0's top-k subspace, ascending; k <= width."""
+        """Sines of the k principal angles to W0's top-k subspace, ascending; k <= width."""
         coefficients = self.far if far else self.near
         return torch.linalg.svdvals(coefficients[k:, :k]).flip(0).clamp(max=1.0)
 
     def angles(self, k: int, far: bool) -> Tensor:
-        """The k principal angles in degrees, ascending: sines below 45 degrees, cosines above."""
+        """The k principal angles in degrees, ascending; from sines below 45 degrees, from cosines above."""
         sine = self.sines(k, far)
         cosine = torch.linalg.svdvals((self.far if far else self.near)[:k, :k]).clamp(max=1.0)
         radians = torch.where(sine**2 <= 0.5, torch.asin(sine), torch.acos(cosine))
@@ -84,7 +84,7 @@ class Ritz:
 
 
 class Solver:
-    """DRR of one snapshot. `refine` solves the tail further; `ritz` gives the triplets of what is solved so far."""
+    """DRR of one snapshot. `refine` solves the tail further; `ritz` returns the current triplets."""
 
     def __init__(self, base: BaseFactors, w: Tensor, e: Tensor, k: int, gemm_noise: float) -> None:
         """w, e [m, n] f32, A's orientation (may be transposed views); k: the largest cut, k <= base.width.
@@ -98,17 +98,17 @@ class Solver:
         moved = base.u.T @ near.double()
         self.core = torch.diag(base.s[: self.q]) + moved
         self.p, self.r = near - self.u @ moved.float(), far - self.v @ moved.T.float()
-        # A product's rounding is relative to what it gives; E itself rounds once an entry where it is not exact.
+        # The rounding of a product is relative to its result. E is rounded once per entry if it is not exact.
         rounded = 4 * 2.0**-24 * frobenius(e) / min(e.shape) ** 0.5
         self.noise = gemm_noise * (frobenius(near) + frobenius(far)) + rounded
         left, values, right = torch.linalg.svd(self.core)
         dressed = slice(0, self.columns)
         self.right_side = self.r @ left[:, dressed].float()
-        # A rank-deficient core has values near 0, whose tails would be infinite; any tail is a valid one.
+        # A rank-deficient core has values near 0, whose tails would be infinite. Any finite tail is valid.
         self.values = values[dressed].clamp(min=LEAST * float(values[0])).float()
         shift = self.values**2
         inside = base.s[self.q : self.q + self.guard.shape[1]].float() ** 2
-        # W' may reach past a value where the update is large; the preconditioner stays positive there.
+        # A value of W' may exceed s_i if the update is large; clamping keeps the preconditioner positive.
         self.gain = 1.0 / torch.maximum(shift - inside[:, None], 1e-3 * shift) - 1.0 / shift
         self.shift = shift
         target = (self.p @ right.T[:, dressed].float()) * self.values + self._apply_deflated(self.right_side)
@@ -125,7 +125,7 @@ class Solver:
         while self.iterations < most and self._relative_residual() > tolerance:
             image = self.direction * self.shift - self._apply_deflated(self._apply_deflated_transpose(self.direction))
             curvature = (self.direction * image).sum(0)
-            # A column that is solved, or whose operator is not positive (a large update), stands still.
+            # A column that is solved, or whose operator is not positive (a large update), is not changed.
             step = torch.where(curvature > 0, self.energy / curvature.clamp(min=1e-38), 0.0)
             self.x = self.x + step * self.direction
             self.residual = self.residual - step * image
@@ -136,7 +136,7 @@ class Solver:
             self.iterations += 1
 
     def ritz(self) -> Ritz:
-        """Rayleigh-Ritz on [U, X], [V, Y]. X includes one preconditioned step past the last residual, which is free."""
+        """Rayleigh-Ritz on [U, X] and [V, Y]. X includes one more preconditioned step, which costs nothing."""
         solved = self._outside_u(self.x + self.z)
         image = self._apply_deflated_transpose(solved)
         y = (self.right_side + image) / self.values
@@ -152,7 +152,7 @@ class Solver:
         compressed[q:, q:] = corner
         near, values, far = torch.linalg.svd(compressed)
         far = far.T
-        # Outside both spaces: what is left of A [V, Y] after U and X, and of A'[U, X] after V and Y.
+        # The parts outside both spaces: A [V, Y] without U and X, and A'[U, X] without V and Y.
         left = self._outside_u(torch.cat([self.p, forth], 1))
         left = left - x @ (x.T @ left)
         right = self._outside_v(torch.cat([self.r, back], 1))
@@ -195,7 +195,7 @@ class Solver:
         return float(vector_norm(inside)) + rounded, outside
 
     def outside(self, ritz: Ritz, j: int) -> Callable[[Tensor], Tensor]:
-        """z -> B B' z [m, b], B = W_t with the j leading Ritz vectors of `ritz`, the last ones found, taken out."""
+        """z -> B B' z [m, b], B = W_t without the j leading Ritz vectors of `ritz` (the last result of `ritz()`)."""
         assert self.basis is not None
         q = ritz.width
         u = self.u @ ritz.near[:q, :j].float() + self.basis[0] @ ritz.near[q:, :j].float()
@@ -209,7 +209,7 @@ class Solver:
         return multiply
 
     def _image_of(self, x: Tensor, solved: Tensor, image: Tensor) -> Tensor:
-        """W'^T x for a basis x of the solved tails, from their images where that loses nothing."""
+        """W'^T x for a basis x of the solved tails; from their images if that is well conditioned."""
         length = vector_norm(solved, dim=0).clamp(min=torch.finfo(x.dtype).tiny)
         mixing = (x.T @ (solved / length)).double()
         spread = torch.linalg.svdvals(mixing)
@@ -221,7 +221,7 @@ class Solver:
         return float((vector_norm(self.residual, dim=0) / self.target_norm).max())
 
     def _apply_deflated(self, y: Tensor) -> Tensor:
-        """W' y for y outside V. Projected, since W_t magnifies what rounding leaves along U and V in every step."""
+        """W' y for y outside V. Projected, since W_t amplifies rounding errors along U and V in every step."""
         return self._outside_u(self.w @ y)
 
     def _apply_deflated_transpose(self, x: Tensor) -> Tensor:
@@ -239,32 +239,32 @@ class Solver:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """x'x of columns brought near 1 first, whose squares f32 would lose."""
+    """x'x, with x scaled near 1 first, since f32 squares could underflow."""
     size = float(vector_norm(x, torch.inf)) or 1.0
     x = x / size
     return (x.T @ x).double() * size**2
 
 
 def _lengths(parts: Tensor, coefficients: Tensor) -> Tensor:
-    """sum_j |c_ji| ||part_j||, the size of what is added up in column i of parts @ coefficients."""
+    """sum_j |c_ji| ||part_j||, a bound on the terms that add up to column i of parts @ coefficients."""
     return vector_norm(parts, dim=0, dtype=torch.float64) @ coefficients.abs()
 
 
 def _basis(x: Tensor) -> Tensor:
-    """An orthonormal basis of span x, columns scaled first: tails differ in size by orders of magnitude."""
+    """An orthonormal basis of span x. Columns are normalised first, since tails differ by orders of magnitude."""
     return torch.linalg.qr(x / vector_norm(x, dim=0).clamp(min=torch.finfo(x.dtype).tiny)).Q
 
 
 def _basis_outside(x: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-    """An orthonormal basis [m, c] of what `project` leaves, which holds span x [m, c] as far as that is outside.
+    """An orthonormal basis [m, c] in the range of `project` that contains the projection of span x [m, c].
 
-    Errors: OutOfRange where there is none after ATTEMPTS.
+    Errors: OutOfRange if none is reached after ATTEMPTS.
     """
     generator, basis = torch.Generator().manual_seed(len(x)), _basis(x)
     for _ in range(ATTEMPTS):
         x = project(basis)
         energy, mixing = torch.linalg.eigh((x.T @ x).double())
-        gone = energy < 0.25  # an arbitrary direction of QR, of which projecting leaves little
+        gone = energy < 0.25  # an arbitrary direction of QR that the projection nearly removes
         if not bool(gone.any()):
             return _basis(x)
         x = x @ mixing.to(x.dtype)

@@ -1,15 +1,15 @@
-"""Bases of subspaces in two or three bytes a number: integers times a power of two, exact again in f32.
+"""Stores bases of subspaces in two or three bytes per number: integers times a power of two, exact in f32.
 
-V [n, K], orthonormal, becomes V~ = q round(V / q), with the least power of two q for which the integers fit.
+V [n, K], orthonormal, becomes V~ = q round(V / q), with the smallest power of two q for which the integers fit.
 With D = V~ - V and d = ||D_k||_F <= 1/10 of the first k columns of one basis, f of another's,
 
     ||V~_k' W~_k - V_k' W_k||_F <= g = d + f + d f,
     |Sim_k of V~, W~ - Sim_k of V, W| <= (2 g + g^2 / sqrt(k)) / sqrt(k) <= (2 d + 4 d^2 + 2 f + 4 f^2) / sqrt(k),
 
-so 2 d + 4 d^2 is added to the error of a subspace (`Subspaces.errors`), and `locking` needs no basis that is
-orthonormal again. d is computed, not estimated: near 6e-5 sqrt(k) in two bytes and 2e-7 sqrt(k) in three where entries
-are spread as a Gaussian's, whatever n. Fewest bytes are taken that add no more than SHARE of the error that is there,
-or FREE to a similarity; else f32.
+so 2 d + 4 d^2 is added to the error of a subspace (`Subspaces.errors`), and `locking` can use a basis that is not
+exactly orthonormal. d is computed, not estimated; for Gaussian entries it is near 6e-5 sqrt(k) in two bytes and
+2e-7 sqrt(k) in three, for any n. The smallest width is used that adds at most SHARE of the existing error, or at most
+FREE to a similarity; otherwise f32.
 """
 
 import math
@@ -21,13 +21,13 @@ from torch.linalg import vector_norm
 
 from opd_ops.geometry.update import Subspaces
 
-SHARE = 1 / 8  # of a subspace's own error, that rounding may add
-FREE = 1e-6  # that it may add to the error of a similarity in any case
+SHARE = 1 / 8  # fraction of a subspace's own error that rounding may add
+FREE = 1e-6  # error of a similarity that rounding may always add
 WIDTHS = (2, 3)  # bytes of an integer
 
 
 def round_subspaces(subspaces: Subspaces) -> Subspaces:
-    """The subspaces in the fewest bytes that their errors ask for, as f32, with the errors that they then have."""
+    """The subspaces rounded to the smallest sufficient width, as f32, with their new errors."""
     for width in WIDTHS:
         candidate, added = _of_width(subspaces, width)
         if all(
@@ -40,9 +40,9 @@ def round_subspaces(subspaces: Subspaces) -> Subspaces:
 
 
 def pack(basis: Tensor) -> tuple[Tensor, float]:
-    """Integers in the fewest bytes, [n, K] int16 or [n, K, 3] uint8 (little-endian), and their unit: exactly the basis.
+    """(integers, unit) that represent a rounded basis exactly: [n, K] int16, or [n, K, 3] uint8 (little-endian).
 
-    One that no unit serves comes back as it is, with the unit 1.
+    A basis that no unit represents exactly is returned unchanged, with unit 1.
     """
     for width in WIDTHS:
         unit = _unit(basis, width)
@@ -55,7 +55,7 @@ def pack(basis: Tensor) -> tuple[Tensor, float]:
 
 
 def unpack(stored: Tensor, unit: float) -> Tensor:
-    """The basis that was packed: f32, or as it was stored."""
+    """The inverse of `pack`: the basis in f32, or in its own dtype if it was stored unchanged."""
     if stored.is_floating_point():
         return stored
     if stored.dtype == torch.int16:
@@ -66,7 +66,7 @@ def unpack(stored: Tensor, unit: float) -> Tensor:
 
 
 def _of_width(subspaces: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
-    """The subspaces in so many bytes a number, and what that adds to the error at each cut."""
+    """The subspaces in `width` bytes per number, and the error that this adds at each cut."""
     sides = [_nearest(subspaces.side(name), width) for name in ("output", "input")]
     added = [max(_added(basis, near, k) for basis, near in sides) for k in subspaces.cuts]
     errors = tuple(
@@ -77,7 +77,7 @@ def _of_width(subspaces: Subspaces, width: int) -> tuple[Subspaces, list[float]]
 
 
 def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The basis in float64, and what is nearest to it in so many bytes, as f32."""
+    """The basis in float64, and rounded to `width` bytes per number, as f32."""
     basis = basis.double()
     if width == 4:
         return basis, basis.float()
@@ -86,13 +86,13 @@ def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _added(basis: Tensor, near: Tensor, k: int) -> float:
-    """What the rounding of the first k columns adds to the error of their subspace."""
+    """2 d + 4 d^2: the error that rounding the first k columns adds to their subspace."""
     off = float(vector_norm(near[:, :k].double() - basis[:, :k]))
     return 2 * off + 4 * off**2
 
 
 def _unit(basis: Tensor, width: int) -> float:
-    """The least power of two of which no entry is more than 2^(8 width - 1) - 1 times; 1 for zero or nothing."""
+    """The smallest power of two q with |entry| / q <= 2^(8 width - 1) - 1 for all entries; 1 if all are zero."""
     largest = float(basis.abs().max()) if basis.numel() else 0.0
     if largest == 0.0:
         return 1.0

@@ -1,12 +1,12 @@
-"""The f32 matrix product that the engine uses: probed for accuracy and speed, never assumed.
+"""Chooses the f32 matrix product of the engine by probing its accuracy and speed.
 
     error  = max_j ||fl(A b_j) - A b_j||_2 / ||A b_j||_2      over Gaussian A [512, 2048], b [2048, 64], against float64
 
-"highest" is what torch calls plain f32. A faster path ("high", "medium": TF32 on GPUs, oneDNN or AMX on CPUs) may be
-f32 in truth on one machine and bfloat16 on the next, so it is taken only where its error is below LIMIT, and refused
-by name otherwise. Not measured: products whose columns cancel, which lose more, in any arithmetic.
-torch keeps the path for a whole process, in which models may be trained and sampled from too, whose bytes it would
-change: it is entered for the engine's products alone, and left after them.
+"highest" is torch's name for plain f32. A faster path ("high", "medium": TF32 on GPUs, oneDNN or AMX on CPUs) may be
+f32 on one machine and bfloat16 on another, so it is used only if its error is below LIMIT. Not measured: products whose
+columns cancel, which lose more digits in any arithmetic.
+torch's setting applies to the whole process and would change the bytes of training and sampling, so it is set only
+around the engine's own products.
 Source: torch.set_float32_matmul_precision; error model: Higham and Mary, SIAM J. Sci. Comput. 41 (2019).
 """
 
@@ -27,7 +27,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 class ReducedPrecision(ValueError):
-    """An f32 product that is none."""
+    """A matrix product in f32 that has less than f32 accuracy."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Probe:
 
     @property
     def noise(self) -> float:
-        """Error allowed for in certificates: four times the probed one, since other data round differently."""
+        """The error that certificates assume: four times the probed error, since other data round differently."""
         return 4.0 * self.error
 
 
@@ -50,15 +50,15 @@ def probe_path(path: str = "highest", device: str = "cpu", product: Product = to
     a = torch.randn(512, 2048, generator=generator).to(device)
     b = torch.randn(2048, 64, generator=generator).to(device)
     with use_path(path):
-        found, seconds = product(a, b), []
+        result, seconds = product(a, b), []
         for _ in range(5):
             begun = time.perf_counter()
-            found = product(a, b)
-            if found.is_cuda:
+            result = product(a, b)
+            if result.is_cuda:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun)
     exact = a.double() @ b.double()
-    error = float(((found.double() - exact).norm(dim=0) / exact.norm(dim=0)).max())
+    error = float(((result.double() - exact).norm(dim=0) / exact.norm(dim=0)).max())
     if not error < LIMIT:
         raise ReducedPrecision(
             f"f32 matrix products on {device} have a relative error of {error:.1e} (path {path!r}), f32 has below "
@@ -69,28 +69,28 @@ def probe_path(path: str = "highest", device: str = "cpu", product: Product = to
 
 @cache
 def choose_path(device: str = "cpu") -> Probe:
-    """The path to use on a device: "highest", or the fastest accurate one that is FASTER."""
+    """The path to use on a device: "highest", or the fastest accurate path whose speed-up exceeds FASTER."""
     best = probe_path("highest", device)
     for path in PATHS[1:]:
         try:
-            found = probe_path(path, device)
+            probe = probe_path(path, device)
         except ReducedPrecision:
             continue
         # The same error to the last bit is the same kernel, and its speed is noise.
-        if found.error != best.error and found.gflops > FASTER * best.gflops:
-            best = found
+        if probe.error != best.error and probe.gflops > FASTER * best.gflops:
+            best = probe
     return best
 
 
 @cache
 def check_path(path: str, device: str = "cpu") -> Probe:
-    """A path that was chosen elsewhere, as accurate here. Errors: ReducedPrecision."""
+    """The probe, on this machine, of a path that was chosen on another one. Errors: ReducedPrecision."""
     return probe_path(path, device)
 
 
 @contextmanager
 def use_path(path: str) -> Iterator[None]:
-    """The block's f32 products take this path."""
+    """A block whose f32 products use this path."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(path)
     try:

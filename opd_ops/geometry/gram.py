@@ -16,7 +16,7 @@ from torch import Tensor
 
 from opd_ops.geometry.tridiagonal import SIDE, Tridiagonal
 
-COLUMNS = 1024  # columns of A taken at once, so that no whole copy of A in another dtype exists
+COLUMNS = 1024  # columns of A converted at a time, so that no whole copy of A in another dtype exists
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Spectrum:
 
 
 def gram(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """A A' in dtype for A [m, n]; the lower triangle is what is guaranteed."""
+    """A A' in dtype for A [m, n]. Only the lower triangle is guaranteed."""
     total = torch.zeros(len(a), len(a), dtype=dtype, device=a.device)
     if a.is_cuda:
         for block in a.split(COLUMNS, dim=1):
@@ -56,12 +56,12 @@ def gram(a: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rounding(rows: int, columns: int, dtype: torch.dtype) -> float:
-    """eta of the module's bound."""
+    """eta of the bound in the module's docstring."""
     return 4.0 * max(rows, columns) ** 0.5 * torch.finfo(dtype).eps
 
 
 def spectrum(a: Tensor, dtype: torch.dtype = torch.float64, formed: Tensor | None = None) -> Spectrum:
-    """All singular values of A [m, n]; `formed` is gram of its smaller side where the caller has it."""
+    """All singular values of A [m, n]. formed: the Gram matrix of its smaller side, if the caller has it."""
     near = a if a.shape[0] <= a.shape[1] else a.T
     return from_squares(eigenvalues(gram(near, dtype) if formed is None else formed), a, dtype)
 
@@ -74,19 +74,19 @@ def from_squares(squares: Tensor, a: Tensor, dtype: torch.dtype) -> Spectrum:
 
 
 def eigenvalues(formed: Tensor) -> Tensor:
-    """Of a symmetric matrix given by its lower triangle, descending. Where f32 fails it is done in float64.
+    """Eigenvalues, descending, of a symmetric matrix given by its lower triangle. Uses float64 if f32 fails.
 
-    LAPACK's f32 divides by squares of off-diagonal entries that underflow to zero beside zero rows, which updates of
-    few entries have: it gives up, or returns NaN.
+    LAPACK's f32 routines divide by squares of off-diagonal entries. These underflow next to zero rows, which sparse
+    updates have, and the routine then fails or returns NaN.
     """
     if not formed.is_cuda and 1 < len(formed) <= SIDE:
         with suppress(ArithmeticError):
             return Tridiagonal(formed).values()
     if formed.dtype != torch.float64:
         with suppress(RuntimeError):  # LinAlgError
-            found = torch.linalg.eigvalsh(formed)
-            if bool(torch.isfinite(found).all()):
-                return found.flip(0)
+            values = torch.linalg.eigvalsh(formed)
+            if bool(torch.isfinite(values).all()):
+                return values.flip(0)
     return torch.linalg.eigvalsh(formed.double()).flip(0)
 
 

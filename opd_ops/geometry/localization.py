@@ -3,12 +3,12 @@
     principal       top alpha of |U_r diag(s_r) V_r'|, the rank-r part of W0, r = max(1, min(64, min(m, n) // 8))
     low_magnitude   bottom alpha of |W0|
 
-Chance is alpha. Ties at the threshold (coarse storage grids have masses of them) are handled in expectation: each tied
-entry is a member with the same share, chosen so that the mask weighs exactly alpha n. That is the mean over random
-tie-breaking, so the overlap is unbiased. Thresholds are exact: a radix selection over the bit patterns of scores, which
-order as their magnitudes do. The rank-r part is an f32 product, computed anew for each reading of it, row block by row
-block, so it never exists whole; entries within its rounding (1e-6) of the threshold may trade places.
-Not measured: the size of a change, and any mask of W_t; masks are of W0 only.
+The overlap expected by chance is alpha. Ties at the threshold (frequent on coarse storage grids) are handled in
+expectation: each tied entry is a member with the same share, chosen so that the mask weighs exactly alpha n. This is
+the mean over random tie-breaking, so the overlap is unbiased. Thresholds are exact: a radix selection over the bit
+patterns of scores, which are ordered as their magnitudes. The rank-r part is an f32 product, computed again for each
+pass in row blocks, so it is never stored whole; entries within its rounding (1e-6) of the threshold may swap.
+Not measured: the size of a change, and masks of W_t.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3 (which prints r = 64 and alpha = 0.5; its figure 3 is consistent
 only with alpha near 0.3); the principal mask is from arXiv 2506.00772.
 """
@@ -25,8 +25,8 @@ from opd_ops.geometry.bitset import Bits, Packer
 from opd_ops.geometry.support import PATTERNS, Changes
 
 NAMES = ("principal", "low_magnitude")
-CHUNK = 1 << 19  # entries scored at once
-DIGIT = 16  # bits of a pattern that one reading of the scores settles
+CHUNK = 1 << 19  # entries scored at a time
+DIGIT = 16  # bits of a pattern that one pass over the scores determines
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Membership:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A named mask of W0; rank is that of the principal reconstruction, None for low_magnitude."""
+    """A named mask of W0. rank: of the principal reconstruction, None for low_magnitude."""
 
     name: str
     alpha: float
@@ -52,7 +52,7 @@ class Mask:
     members: Membership
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored; `from_tensors` is its inverse."""
+        """The tensors to store; `from_tensors` is the inverse."""
         members = self.members
         facts = (NAMES.index(self.name), self.alpha, self.rank or 0, members.share, members.inside.numel)
         return {
@@ -69,7 +69,7 @@ class Mask:
 
     @staticmethod
     def several_to(masks: tuple["Mask", ...]) -> dict[str, Tensor]:
-        """`tensors` of each mask, its place before every name; `several_from` is its inverse."""
+        """`tensors` of all masks, each name prefixed with the mask's index; `several_from` is the inverse."""
         return {f"{i}.{name}": tensor for i, mask in enumerate(masks) for name, tensor in mask.tensors().items()}
 
     @staticmethod
@@ -83,14 +83,14 @@ class Mask:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of the entries of a matrix, as often as they are asked for: the same float blocks, in row-major order."""
+    """Scores of a matrix' entries. blocks() iterates over the same float blocks in row-major order on every call."""
 
     blocks: Callable[[], Iterable[Tensor]]
     dtype: torch.dtype
     numel: int
 
     def sort_keys(self, largest: bool) -> Iterator[np.ndarray]:
-        """Non-negative integers that rise with |score|, or fall where not `largest`; each block overwrites the last."""
+        """Non-negative integers that rise with |score| (fall if not `largest`). Each block reuses one buffer."""
         pattern = PATTERNS[self.dtype.itemsize]
         magnitude = torch.iinfo(pattern).max
         buffer = torch.empty(0, dtype=pattern)
@@ -118,7 +118,7 @@ def top_members(scores: Scores, alphas: tuple[float, ...], largest: bool = True)
 
 
 def mask_rank(rows: int, columns: int) -> int:
-    """Rank r of the principal reconstruction: the paper's 64, and an eighth of the smaller side below 512."""
+    """Rank r of the principal reconstruction: 64 as in the paper, or min(m, n) // 8 if that is smaller."""
     return max(1, min(64, min(rows, columns) // 8))
 
 
@@ -139,7 +139,7 @@ def masks(base_weight: Tensor, u: Tensor, s: Tensor, v: Tensor, alphas: tuple[fl
 
 
 def rows(masks: tuple[Mask, ...], changes: Changes, view: str) -> list[dict]:
-    """One row per mask; overlap is null where nothing changed. changes: W_t against W0 in the view, with its bits."""
+    """One row per mask; overlap is null if nothing changed. changes: of W_t from W0 in the view, with bits."""
     if changes.bits is None:
         raise ValueError("an overlap needs to know which weights changed, not only how many")
     return [
@@ -157,7 +157,7 @@ def rows(masks: tuple[Mask, ...], changes: Changes, view: str) -> list[dict]:
 
 
 def missing(shape: tuple[int, ...], alphas: tuple[float, ...], view: str, reason: str) -> list[dict]:
-    """The rows of a matrix [m, n] that has no masks or no changes, for one reason."""
+    """Null rows of a matrix [m, n], with a reason."""
     ranks = dict(zip(NAMES, (mask_rank(*shape), None), strict=True))
     row = {"overlap": None, "density": None, "reason": reason}
     return [
@@ -168,12 +168,12 @@ def missing(shape: tuple[int, ...], alphas: tuple[float, ...], view: str, reason
 
 
 def _principal(u: Tensor, s: Tensor, v: Tensor) -> Scores:
-    """U diag(s) V' / s_1 by row blocks: the division keeps it in the range of f32 and moves no threshold."""
+    """Scores U diag(s) V' / s_1 in row blocks. Dividing by s_1 avoids f32 overflow and keeps the order."""
     left = (u * (s / s[0].clamp(min=torch.finfo(s.dtype).tiny))).float()
     right = v.T.float().contiguous()
     columns = right.shape[1]
     height = max(1, CHUNK // columns)
-    # One buffer for every reading: BLAS may round differently for memory aligned differently.
+    # One buffer for all passes: BLAS may round differently for another memory alignment.
     product = torch.empty(min(height, len(left)), columns)
 
     def blocks() -> Iterator[Tensor]:
@@ -185,26 +185,26 @@ def _principal(u: Tensor, s: Tensor, v: Tensor) -> Scores:
 
 def _thresholds(scores: Scores, ranks: list[int], largest: bool) -> list[int]:
     """The keys of given ranks, 1 for the largest key, digit by digit from the highest."""
-    found = [(0, rank) for rank in ranks]  # the key's leading digits, and its rank among the keys that share them
+    prefixes = [(0, rank) for rank in ranks]  # the key's leading digits, and its rank among the keys that share them
     width = 8 * scores.dtype.itemsize
     for shift in range(width - DIGIT, -1, -DIGIT):
-        counts = {prefix: np.zeros(1 << DIGIT, dtype=np.int64) for prefix, _ in found}
+        counts = {prefix: np.zeros(1 << DIGIT, dtype=np.int64) for prefix, _ in prefixes}
         for keys in scores.sort_keys(largest) if counts else ():
             for prefix, count in counts.items():
                 rest = keys if shift + DIGIT == width else _rest(keys, prefix, shift + DIGIT)
                 count += np.bincount(rest >> shift, minlength=1 << DIGIT)
-        found = [_descend(prefix, rank, counts[prefix]) for prefix, rank in found]
-    return [key for key, _ in found]
+        prefixes = [_descend(prefix, rank, counts[prefix]) for prefix, rank in prefixes]
+    return [key for key, _ in prefixes]
 
 
 def _rest(keys: np.ndarray, prefix: int, bits: int) -> np.ndarray:
-    """The lowest bits of the keys whose other bits are the prefix."""
+    """The lowest bits of the keys whose higher bits equal the prefix."""
     offset = keys - (prefix << bits)
     return offset[offset.view(f"u{keys.dtype.itemsize}") < 1 << bits]
 
 
 def _descend(prefix: int, rank: int, counts: np.ndarray) -> tuple[int, int]:
-    """The next digit of the key of a rank, appended, and its rank among the keys that share that digit too."""
+    """The prefix extended by the next digit of the key of a rank, and the rank among the keys with that prefix."""
     above = np.cumsum(counts[::-1])
     place = int(np.searchsorted(above, rank))
     return (prefix << DIGIT) + len(counts) - 1 - place, rank - (int(above[place - 1]) if place else 0)

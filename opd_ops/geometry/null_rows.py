@@ -1,12 +1,12 @@
-"""Nulls of a trajectory: what its spectra and its locking would show without structure, at a step.
+"""Rows of the nulls of a trajectory: the spectra and similarities that a step would have without structure.
 
     shuffled          the step's update with its entries in one fixed random order: same magnitudes, no subspace
     fixed_direction   the final update rescaled to the step's norm and rounded to bf16 again: a trajectory that never
-                      turns. In the bf16 view what it shows is storage; in the master view it is constant, and left out
+                      turns. In the bf16 view it shows the effect of storage; in the master view it would be constant
 
-Similarities compare a step with the final step of the same null. A new final step changes every row of fixed_direction,
-and of shuffled the similarities alone, which come from subspaces that are kept (`compare`). Not measured: nulls for
-rotation and drift.
+Similarities compare a step with the final step of the same null. A new final step changes all rows of fixed_direction,
+and only the similarities of shuffled, which are computed from stored subspaces. Not measured: nulls for rotation and
+drift.
 Source: `nulls`; the mechanism is this project's own check of the trajectory claims of arXiv 2606.07082, section 4.
 """
 
@@ -24,7 +24,7 @@ from opd_ops.geometry.locking import similarities
 from opd_ops.geometry.nulls import fixed_direction, shuffle_entries
 from opd_ops.geometry.update import Subspaces, Update
 
-SEED = 0  # of the one order in which every step of a matrix is shuffled
+SEED = 0  # of the permutation, which is the same for every step of a matrix
 SHUFFLED, FIXED = "shuffled", "fixed_direction"
 COLUMNS = ("stable_rank", *spectrum.RANKS, "hill_k", "hill", "similarity_k", "similarity_output", "similarity_input")
 
@@ -38,8 +38,7 @@ class Cuts(Protocol):
 
 @dataclass(frozen=True)
 class Null:
-    """One null at one step. method: how the row was made. subspaces: leading, at the first of locking_k; None where
-    there is no null, or no cut."""
+    """One null at one step. subspaces: leading, at locking_k[0]; None if there is no null or cut."""
 
     method: str
     row: dict
@@ -47,7 +46,7 @@ class Null:
 
 
 def shuffled_null(update: Tensor, view: str, cuts: Cuts, dense: bool) -> Null:
-    """The shuffled null of update = W_t - W0 [out, in] of a view. dense: by float64 factors."""
+    """The shuffled null of update = W_t - W0 [out, in] of a view. dense: use float64 factors."""
     if scale.frobenius(update) == 0.0:
         return Null("equality", missing(SHUFFLED, None, view, "zero update"))
     return _measure_null(SHUFFLED, shuffle_entries(update, SEED), None, view, cuts, dense)
@@ -55,10 +54,10 @@ def shuffled_null(update: Tensor, view: str, cuts: Cuts, dense: bool) -> Null:
 
 @dataclass(frozen=True)
 class Direction:
-    """The fixed direction of a trajectory, of its final step.
+    """The fixed direction of a trajectory: its final update.
 
-    start = W0 of the bf16 view, direction = the whole final update (of the widest view), both f32 or float64 [out, in];
-    norm: Frobenius norm of the final update in the bf16 view. dense: nulls by float64 factors.
+    start: W0 of the bf16 view; direction: the final update in the widest view; both f32 or float64 [out, in]. norm:
+    Frobenius norm of the final update in the bf16 view. dense: use float64 factors.
     """
 
     step: int
@@ -70,7 +69,7 @@ class Direction:
 
     @cached_property
     def last(self) -> Null:
-        """The null of the final step, which the others are compared with."""
+        """The null of the final step, the reference of the similarities."""
         return self._null(self.norm)
 
     def null(self, norm: float) -> Null:
@@ -91,7 +90,7 @@ class Direction:
 
 
 def add_similarities(row: dict, here: Subspaces | None, last: Subspaces | None, final_step: int) -> dict:
-    """The row with its similarities to the final step's subspaces, as far as both have them."""
+    """The row with its similarities to the final step's subspaces, if both steps have subspaces."""
     row = row | {"final_step": final_step}
     k = row["similarity_k"]
     if k is None or here is None or last is None or k not in last.cuts:
@@ -99,13 +98,13 @@ def add_similarities(row: dict, here: Subspaces | None, last: Subspaces | None, 
     if here.reasons[here.cuts.index(k)] or last.reasons[last.cuts.index(k)]:
         return row
     for side in SIDES:
-        bases = torch.stack([each.side(side)[:, :k].double() for each in (here, last)])
+        bases = torch.stack([subspaces.side(side)[:, :k].double() for subspaces in (here, last)])
         row[f"similarity_{side}"] = float(similarities(bases)[0, 1])
     return row
 
 
 def null_names(view: str) -> tuple[str, ...]:
-    """The nulls of a view."""
+    """The names of the nulls of a view."""
     return (FIXED, SHUFFLED) if view == "bf16" else (SHUFFLED,)
 
 
@@ -115,22 +114,22 @@ def missing(null: str, final_step: int | None, view: str, reason: str) -> dict:
 
 def _measure_null(null: str, entries: Tensor, final_step: int | None, view: str, cuts: Cuts, dense: bool) -> Null:
     first = cuts.locking_k[:1]
-    made = Update(entries, dense, *first)
-    if made.zero:
+    update = Update(entries, dense, *first)
+    if update.zero:
         return Null("equality", missing(null, final_step, view, "the null rounds to a zero update"))
-    hill_k = spectrum.hill_cuts(cuts.hill_k, len(made.spectrum.values))
-    ranks: dict[str, Any] = spectrum.ranks(made.spectrum)
+    hill_k = spectrum.hill_cuts(cuts.hill_k, len(update.spectrum.values))
+    ranks: dict[str, Any] = spectrum.ranks(update.spectrum)
     row = _row(
         null,
         final_step,
         view,
-        stable_rank=(made.frobenius / made.norm[0]) ** 2,
+        stable_rank=(update.frobenius / update.norm[0]) ** 2,
         **ranks,
         hill_k=list(hill_k),
-        hill=[spectrum.hill(made.spectrum, k)[0] for k in hill_k],
+        hill=[spectrum.hill(update.spectrum, k)[0] for k in hill_k],
         similarity_k=first[0] if first else None,
     )
-    return Null(made.spectrum.method, row, made.subspaces(first) if first else None)
+    return Null(update.spectrum.method, row, update.subspaces(first) if first else None)
 
 
 def _row(null: str, final_step: int | None, view: str, reason: str | None = None, **values: Any) -> dict:

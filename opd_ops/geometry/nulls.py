@@ -1,15 +1,14 @@
-"""What a trajectory would show without structure: null updates to measure beside the true one, and floors of its norms.
+"""Null updates, to be measured like the true update, and lower limits for its norm.
 
     fixed_direction    bf16(W0 + nu D / ||D||_F) - W0: an update that never turns, of norm nu before storage
     shuffled           the entries of an update in a random order: the same magnitudes, no row, column or subspace
     iid_stable_rank    m n / (sqrt m + sqrt n)^2: the stable rank of m x n independent noise as m and n grow
     rounding_norm      sqrt(sum_ij ulp(W_t,ij)^2 / 12): the norm of uniform rounding noise of a storage dtype
 
-Directions: these are of matrices W_t - W0 [m, n] in weight units; measure them as any update. A metric says something
-about training as far as it leaves its null: in the bf16 view a fixed direction alone shows a stable rank and a Hill
-index that fall, and a similarity to the end that rises, as the norm grows past the grid. Not measured: anything of the
-true update but its norm (fixed_direction) and its entries (shuffled). Both are drawn once: a null has a spread of its
-own, which these do not show.
+All are matrices W_t - W0 [m, n] in weight units. A metric is evidence about training only if it differs from its null:
+in the bf16 view, a fixed direction has falling stable rank and Hill index, and a rising similarity to the end as
+its norm grows past the storage grid. The nulls keep only the norm (fixed_direction) or the entries (shuffled) of the
+true update. Each is drawn once, so the spread of a null is not measured.
 Source: this project's own check of arXiv 2606.07082, section 4; random matrices: Bai and Yin, Ann. Probab. 21 (1993);
 shuffling by random buckets: Rao, Sankhya A 23 (1961), and Sandelius, J. R. Stat. Soc. B 24 (1962).
 """
@@ -22,38 +21,37 @@ from torch import Tensor
 
 from opd_ops.geometry import scale
 
-CHUNK = 1 << 18  # entries taken at once: a few f32 temporaries of them fit the cache
-BUCKET = 1 << 18  # entries shuffled at once, on average
-MOST = 256  # buckets: their numbers take one byte an entry
+CHUNK = 1 << 18  # entries processed at a time; a few f32 temporaries of this size fit into the cache
+BUCKET = 1 << 18  # mean number of entries of a bucket
+MOST = 256  # buckets, so that a bucket number takes one byte
 
 
 def fixed_direction(base_view: Tensor, final_delta: Tensor, norm: float) -> Tensor:
     """The fixed direction null at Frobenius norm `norm`, f32 [m, n].
 
-    base_view: W0 of the bf16 view, f32; final_delta: the direction D, f32 or float64, of any norm but zero. Entries are
-    infinite where bf16 holds no such weight.
+    base_view: W0 of the bf16 view, f32. final_delta: the direction D, f32 or float64, not zero. Entries are infinite
+    where the weight exceeds bf16.
     """
     power = scale.exponent(scale.largest(final_delta))
     size = scale.frobenius(final_delta) / scale.unit(power)
     if size == 0.0:
         raise ValueError("a zero update has no direction")
-    found = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)
-    for out, w, d in zip(_chunks(found), _chunks(base_view), _chunks(final_delta), strict=True):
+    delta = torch.empty(base_view.shape, dtype=torch.float32, device=base_view.device)
+    for out, w, d in zip(_chunks(delta), _chunks(base_view), _chunks(final_delta), strict=True):
         torch.mul(scale.multiply(d, -power).float(), norm / size, out=out)
         out.copy_(out.add_(w).to(torch.bfloat16)).sub_(w)
-    return found
+    return delta
 
 
 def shuffle_entries(delta: Tensor, seed: int) -> Tensor:
-    """The entries of delta [m, n] in an order that depends on the seed and on m n alone, every one as likely; f32.
+    """The entries of delta [m, n] in a uniformly random order that depends only on the seed and m n; f32.
 
-    Entries of an extreme scale are divided by a power of two (`scale`), since f32 would lose their digits. Each entry
-    falls into a random bucket, and each bucket is shuffled: no permutation of the whole matrix is held, only one byte
-    an entry.
+    At an extreme scale, entries are divided by a power of two (`scale`), since f32 would lose digits. Each entry goes
+    into a random bucket, and each bucket is shuffled. This needs one byte per entry instead of a whole permutation.
     """
     power = scale.exponent(scale.largest(delta))
     flat = scale.multiply(delta.detach(), -power).reshape(-1).to("cpu", torch.float32)
-    found = torch.empty_like(flat)
+    shuffled = torch.empty_like(flat)
     buckets = min(MOST, -(-flat.numel() // BUCKET))
     generator = torch.Generator().manual_seed(seed)
     places = torch.randint(0, buckets, flat.shape, dtype=torch.uint8, generator=generator)
@@ -66,26 +64,26 @@ def shuffle_entries(delta: Tensor, seed: int) -> Tensor:
         gathered = chunk.numpy()[np.argsort(place.numpy(), kind="stable")]
         at = 0
         for bucket, count in enumerate(torch.bincount(place, minlength=buckets).tolist()):
-            found.numpy()[free[bucket] : free[bucket] + count] = gathered[at : at + count]
+            shuffled.numpy()[free[bucket] : free[bucket] + count] = gathered[at : at + count]
             free[bucket] += count
             at += count
     for start, size in zip(starts, sizes.tolist(), strict=True):
         order = torch.randperm(size, dtype=torch.int32, generator=generator)
-        bucket = found[start : start + size]
+        bucket = shuffled[start : start + size]
         bucket.copy_(bucket.index_select(0, order))
-    return found.reshape(delta.shape).to(delta.device)
+    return shuffled.reshape(delta.shape).to(delta.device)
 
 
 def iid_stable_rank(m: int, n: int) -> float:
-    """The large-size value for independent entries of one variance, whatever it is."""
+    """The limit of the stable rank for large m, n, independent entries and any variance."""
     return m * n / (math.sqrt(m) + math.sqrt(n)) ** 2
 
 
 def rounding_norm(w: Tensor, storage: torch.dtype) -> float:
     """The rounding floor in weight units, for values w, f32 or float64, rounded to `storage`.
 
-    ulp(x) = eps 2^floor(log2 |x|), and the spacing of subnormals below the smallest normal. Exact zeros count nothing:
-    they are weights that were never trained, or pruned, more often than rounded ones.
+    ulp(x) = eps 2^floor(log2 |x|), and the spacing of subnormals below the smallest normal. Exact zeros are left out:
+    they are usually untrained or pruned weights, not rounded ones.
     """
     grid, squares = torch.finfo(storage), 0.0
     for chunk in _chunks(w):

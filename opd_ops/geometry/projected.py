@@ -1,14 +1,13 @@
-"""Sim_k to the projected end: where the update would be if it went on as it last moved, until its norm has doubled.
+"""Sim_k to the projected end: the linear extrapolation of the update until its norm has doubled.
 
-With E the update of today, E_s that of an earlier snapshot and D = E - E_s
+With E the current update, E_s that of an earlier snapshot and D = E - E_s
 
     P = E + c D,  c > 0,  ||P||_F = 2 ||E||_F        c = (-b + sqrt(b^2 + 3 a e)) / a,  a = D.D, b = E.D, e = E.E
     Sim_k(E, P) = ||V_k(E)' V_k(P)||_F^2 / k         V_k: top-k right singular vectors (input side)
 
-It needs the past alone. 1 where the trajectory is a straight line from W_0; low where the recent movement has other
-leading directions than what was moved before. A doubling, since a run in progress does not know its end, and the same
-question is asked at every norm.
-Not measured: where the run really ends (`locking`), and anything that is not linear.
+It uses only past snapshots. It is 1 if the trajectory is a straight line from W_0, and low if the recent movement has
+other leading directions than the earlier one. The norm is doubled because a run in progress does not know its end.
+Not measured: the similarity to the real end (`locking`), and movement that is not linear.
 """
 
 import math
@@ -22,7 +21,7 @@ GROWTH = 2.0
 
 
 def projected_end(e: Tensor, before: Tensor) -> Tensor | None:
-    """P of updates E and E_s, [out, in], in their dtype; None where nothing has moved in between, or E is zero."""
+    """P of updates E and E_s, [out, in], in their dtype; None if E = E_s or E is zero."""
     moved = e - before
     a, b, size = (float((x.double() * y.double()).sum()) for x, y in ((moved, moved), (e, moved), (e, e)))
     if a == 0.0 or size == 0.0:
@@ -31,7 +30,7 @@ def projected_end(e: Tensor, before: Tensor) -> Tensor | None:
 
 
 def similarity_to_end(e: Tensor, before: Tensor, k: int) -> tuple[float | None, str | None]:
-    """(Sim_k, None), or (None, reason) where there is no projected end or one of both has no top-k subspace.
+    """(Sim_k, None), or (None, reason) if there is no projected end or E or P has no top-k subspace.
 
     Errors: RuntimeError for updates that are not finite.
     """

@@ -31,7 +31,7 @@ from opd_ops.geometry.gram import Spectrum, rounding
 class Refined:
     """near [m, b], far [n, b] orthonormal; squares [b] descending, residuals [b] in squared units; all float64.
 
-    allowance: bound on what float64 rounded in any eigenvalue of E E'.
+    allowance: bound on the float64 rounding error of any eigenvalue of E E'.
     """
 
     near: Tensor
@@ -41,7 +41,7 @@ class Refined:
     allowance: float
 
     def error(self, k: int, spectrum: Spectrum, size: float) -> float:
-        """Bound on the Frobenius norm of the sines of the top k, each side; sqrt(k), which is vacuous, at most.
+        """Bound on the Frobenius norm of the sines of the top k, for each side; at most sqrt(k), the trivial bound.
 
         spectrum: of E with its noise; size: ||E||_F.
         """

@@ -2,12 +2,11 @@
 
     output side: U_k of the [out, in] weight      input side: V_k
 
-Reported with the cut's conditioning gap = sigma_k - sigma_{k+1} of W0 (sigma_{r+1} = 0, r = min(m, n)): the largest
-angle is often one near-degenerate pair that swapped across the cut. Not measured: motion inside the subspace, change
-of singular values (see `drift`), and anything below the cut. Angles are of subspaces, so signs and order of vectors do
-not enter.
+Reported with the conditioning gap = sigma_k - sigma_{k+1} of W0 (sigma_{r+1} = 0, r = min(m, n)): the largest angle
+often comes from one nearly degenerate pair that swapped across the cut. Not measured: motion inside the subspace,
+change of singular values (see `drift`), and vectors past the cut. Signs and order of vectors do not matter.
 
-Three routes give the same numbers; each row names its own, and `fallback` why the first one was left:
+Three routes give the same numbers. Each row has the route's name, and `fallback` says why an earlier route failed:
 
     svd-f64, gram-f64   r <= 512: dense float64 factors of both. The computed factors are exact for A + E
                         with ||E||_2 <= c eps sigma_1, so by Davis-Kahan and Wedin, with the gap of A + E at least half
@@ -18,7 +17,7 @@ Three routes give the same numbers; each row names its own, and `fallback` why t
                         +spectrum where the certificate leans on the float64 spectrum of W_t
     factors-f64         float64 Gram factors of W_t with their residuals, where no certificate is defined
 
-A degenerate cut (gap 0) has a bound of 90 degrees: any angle is consistent with it.
+A degenerate cut (gap 0) has an error bound of 90 degrees.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3.
 """
 
@@ -34,9 +33,9 @@ VALUES = ("mean_deg", "rms_deg", "max_deg", "angles_deg", "gap", "error_deg", "a
 
 @dataclass(frozen=True)
 class Cut:
-    """The rotation at one cut: angles in degrees [k] ascending by side, their bounds, and how they were found.
+    """The rotation at one cut: angles in degrees [k] ascending by side, their error bounds and their method.
 
-    error_deg: of the mean, root mean square and largest angle. angle_error_deg: of every single one.
+    error_deg: of the mean, root mean square and largest angle. angle_error_deg: of each single angle.
     """
 
     k: int
@@ -50,11 +49,11 @@ class Cut:
     fallback: str | None = None
 
     def scaled(self, unit: float) -> "Cut":
-        """The same of weights `unit` times as large."""
+        """The cut of weights that are `unit` times as large."""
         return replace(self, gap=self.gap * unit, delta=None if self.delta is None else self.delta * unit)
 
     def row(self, side: str, view: str) -> dict:
-        """The row of one side. A side whose whole space is the subspace has angles and error 0."""
+        """The row of one side. If the subspace is the whole space of the side, angles and error are 0."""
         angles = self.angles[side]
         return {
             "view": view,
@@ -86,7 +85,7 @@ def subspace_error(factors: Factors, k: int) -> float:
 
 
 def explain_undefined(base: Factors, tuned: Factors, k: int) -> str | None:
-    """Why there is no top-k subspace, or None where there is."""
+    """The reason why there is no top-k subspace, or None if there is one."""
     if k > len(base.s):
         return f"k={k} exceeds min(m, n)={len(base.s)}"
     for name, factors in (("W0", base), ("W_t", tuned)):

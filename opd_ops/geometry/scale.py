@@ -1,12 +1,12 @@
-"""Powers of two that bring a matrix near 1, where squares and fourth powers stay inside a dtype's range.
+"""Scales matrices by powers of two to near 1, so that squares and fourth powers stay in a dtype's range.
 
     exponent(x) = e with 2^(e-1) <= x < 2^e        unit = 2^e        A = unit * (A / unit)
 
-A matrix whose size lies between 1 / limit and limit is left as it is, exponent 0. Outside, f32 products of two such
-matrices lose digits to subnormals or overflow, and squares of these products sooner. Scaling by a power of two changes
-no digit of a value that stays normal; entries that underflow are 2^-126 of the largest, below every error bound of this
-room. Norms of what f32 products give are summed in float64, since their squares are fourth powers.
-Not measured: anything. Source: LAPACK's eigenvalue drivers scale their input for the same reason.
+A matrix whose size lies between 1 / limit and limit is not scaled (exponent 0). Outside, f32 products of two such
+matrices underflow or overflow, and squares of these products sooner. Scaling by a power of two changes no digit of a
+value that stays normal; entries that underflow are 2^-126 of the largest, below every error bound here. Norms of f32
+products are summed in float64, since their squares are fourth powers.
+Source: LAPACK's eigenvalue drivers scale their input for the same reason.
 """
 
 import math
@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-LIMIT = (
-    2.0**24
-)  # of the largest entry of an update: squares of its f32 Gram matrix are 2^48 and more inside f32's range
+LIMIT = 2.0**24  # of an update's largest entry: leaves a factor of 2^48 to f32's range for squared Gram entries
 
 
 class OutOfRange(ArithmeticError):
-    """Weights that f32 work cannot represent together; float64 can."""
+    """Weights whose scales f32 cannot represent together; float64 can."""
 
 
 def largest(x: Tensor) -> float:
@@ -30,7 +28,7 @@ def largest(x: Tensor) -> float:
 
 
 def exponent(size: float, limit: float = LIMIT) -> int:
-    """The exponent of the unit for a matrix of this size; 0 where it needs none."""
+    """The exponent of the unit for a matrix of this size; 0 if it needs no scaling."""
     return 0 if size == 0.0 or 1 / limit <= size <= limit else math.frexp(size)[1]
 
 

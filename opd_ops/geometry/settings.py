@@ -14,7 +14,7 @@ class Settings:
     hill_k: tuple[int, ...] = (16, 32, 64)  # cuts of Hill (D7); 10 % of min(m, n) is always added
     locking_k: tuple[int, ...] = (16,)  # cuts of locking (D8)
     tables: tuple[str, ...] = TABLES  # which to fill; only what they need is computed
-    dense: bool = False  # float64 factors whatever the size: the reference that the rest is tested against
+    dense: bool = False  # use float64 factors for any size: the reference for tests
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("hill_k", 2), ("locking_k", 1)):
@@ -27,9 +27,9 @@ class Settings:
             raise ValueError(f"unknown diagnostic {unknown[0]!r}; known: {', '.join(TABLES)}")
 
     def wants(self, *tables: str) -> bool:
-        """Whether any of these is filled."""
+        """Whether any of these tables is requested."""
         return any(table in self.tables for table in tables)
 
     def requested_tables(self, **tables: list) -> dict[str, list]:
-        """Those of the tables that are filled."""
+        """The requested ones of these tables."""
         return {table: rows for table, rows in tables.items() if self.wants(table)}

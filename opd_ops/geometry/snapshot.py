@@ -1,6 +1,6 @@
-"""One step of one matrix: its rows by table, and what the comparison of two steps needs of it.
+"""The measurement of one step of one matrix: its rows by table, and its subspaces for comparisons with other steps.
 
-Every row holds step, the table's own columns, the dtype that was stored and the method with the engine's version.
+Every row holds step, the table's own columns, the stored dtype and the method with the engine's version.
 """
 
 import math
@@ -11,12 +11,12 @@ from opd_ops.geometry import VERSION, locking
 from opd_ops.geometry.update import Subspaces
 
 Choice = Callable[[Sequence[int]], Collection[tuple[int, int]]]  # pairs of steps, the earlier first
-Tables = dict[str, list[tuple[str, dict]]]  # rows by table, each with the method that made it
+Tables = dict[str, list[tuple[str, dict]]]  # (method, row) by table
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One step of one matrix. subspaces: by view, what locking needs of this step. dtype: what the snapshot stores."""
+    """One step of one matrix. subspaces: by view, for `locking`. dtype: stored dtype. problem: why rows are null."""
 
     step: int
     dtype: str
@@ -26,7 +26,7 @@ class Snapshot:
 
 
 def locking_rows(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | None = None) -> list[dict]:
-    """Rows of `locking` for all pairs of snapshots (or those wanted), from their stored subspaces."""
+    """Rows of `locking` for all pairs of snapshots, or the wanted pairs of steps, from their stored subspaces."""
     table = locking_columns(taken, None if wanted is None else lambda steps: wanted)
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
@@ -34,12 +34,12 @@ def locking_rows(taken: list[Snapshot], wanted: Collection[tuple[int, int]] | No
 def locking_columns(taken: list[Snapshot], choose: Choice | None = None) -> locking.Columns:
     """Columns of `locking` from the subspaces of snapshots.
 
-    choose: which pairs, of ascending steps; all where None. It is asked for all steps of a view, and for those that
-    have a subspace: what it would choose if an update that is zero were no snapshot is there too.
+    choose: maps ascending steps to the pairs to compare; None compares all. It is called with all steps of a view and
+    with the steps that have a subspace; the pairs of both calls are compared.
     """
     whole: locking.Columns = {name: [] for name in (*locking.COLUMNS, "dtype", "method")}
     for view in ("bf16", "master"):
-        updates = [(one.step, one.subspaces[view]) for one in taken if view in one.subspaces]
+        updates = [(snapshot.step, snapshot.subspaces[view]) for snapshot in taken if view in snapshot.subspaces]
         if not updates:
             continue
         wanted = None
@@ -47,7 +47,7 @@ def locking_columns(taken: list[Snapshot], choose: Choice | None = None) -> lock
             defined = [step for step, subspaces in updates if None in subspaces.reasons]
             wanted = {*choose([step for step, _ in updates]), *choose(defined)}
         columns = locking.columns(updates, view, wanted)
-        stored = {one.step: one.dtype for one in taken}
+        stored = {snapshot.step: snapshot.dtype for snapshot in taken}
         columns["dtype"] = [stored[step] for step in columns["step"]]
         columns["method"] = [f"{updates[0][1].method}/{VERSION}"] * len(columns["step"])
         for name, values in columns.items():
@@ -56,17 +56,17 @@ def locking_columns(taken: list[Snapshot], choose: Choice | None = None) -> lock
 
 
 def tag_method(method: str, rows: list[dict]) -> list[tuple[str, dict]]:
-    """Rows of one method."""
+    """The rows as (method, row)."""
     return [(method, row) for row in rows]
 
 
 def complete_row(step: int, columns: dict, stored: str, method: str) -> dict:
-    """A whole row; stored: the snapshot's dtype."""
+    """A row with step, dtype and method added. stored: the snapshot's dtype."""
     return {"step": step, **columns, "dtype": stored, "method": f"{method}/{VERSION}"}
 
 
 def require_finite(tables: Tables) -> None:
-    """Errors: ArithmeticError naming the first value that is NaN or infinite."""
+    """Errors: ArithmeticError with the first value that is NaN or infinite."""
     for table, rows in tables.items():
         for _, row in rows:
             for column, value in row.items():

@@ -1,9 +1,9 @@
-"""Rotation, singular shifts and drift of one view (D2, D3): the rows of factors of W0 and of W_t, at all cuts.
+"""Rows of rotation, singular shifts and drift (D2, D3) of one view at all cuts, from factors of W0 and W_t.
 
     dense       float64 factors of both
     certified   base factors of W0 and `Tuned`, each number with its certificate
 
-Not measured: anything of W_t - W0 alone, which `spectrum` does.
+Not measured: the spectrum of W_t - W0 (see `spectrum`).
 """
 
 from opd_ops.geometry import drift, rotation
@@ -16,7 +16,7 @@ from opd_ops.geometry.update import Update
 
 
 def rows_from_factors(base: Factors, tuned: Factors, update: Update, settings: Settings, view: str) -> Tables:
-    """From float64 factors of W0 and of W_t, which are the same object where nothing moved."""
+    """The rows from float64 factors of W0 and W_t. If nothing moved, both must be the same object."""
     tables: Tables = {}
     if settings.wants("spectral_drift"):
         rows = drift.rows(base.spectrum, base.spectrum if tuned is base else tuned.spectrum, update.frobenius, view)
@@ -38,7 +38,7 @@ def rows_from_factors(base: Factors, tuned: Factors, update: Update, settings: S
 
 
 def rows_from_bases(base: BaseFactors, tuned: Tuned, update: Update, settings: Settings, view: str) -> Tables:
-    """The same from base factors, with certificates."""
+    """The rows from base factors, with certificates."""
     tables: Tables = {}
     method = base.spectrum.method
     if settings.wants("spectral_drift"):

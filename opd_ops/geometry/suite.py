@@ -1,11 +1,13 @@
-"""The door of this room: `Matrix` turns one weight's snapshots W_1, W_2, ... into the rows of all tables.
+"""The entry point of the package: `Matrix` turns one weight's snapshots W_1, W_2, ... into the rows of all tables.
 
-Matrix-major: what is needed of W0 is computed once (and kept in a cache under W0's digest, for every run that starts
-there); a snapshot costs what its tables ask for and nothing else. Up to min(m, n) = 512 everything is dense float64;
-above, rotation comes from `certified`, spectra of W_t from float64 and of W_t - W0 from f32 Gram matrices (`update`).
-What the f32 routes cannot compute is computed in float64; what that cannot is null rows with the reason (`attempts`).
-Nothing is averaged over matrices here. Not measured: fused weights as such (split q, k, v before; the subspaces of a
-stack are not those of its parts) and steps the trajectory does not hold.
+Factors of W0 are computed once and cached under W0's digest. A snapshot computes only
+what its requested tables need. Up to min(m, n) = 512 everything is dense float64. Above, rotation comes from
+`certified`, spectra of W_t from float64 and spectra of W_t - W0 from f32 Gram matrices (`update`). If an f32 route
+fails, float64 is used; if that fails, rows are null with the reason (`attempts`). Nothing is averaged over matrices.
+Not measured: fused weights (split q, k, v first: the subspaces of a stack are not those of its parts), and steps
+without a snapshot.
+
+The file is longer than 350 lines because every route of a snapshot goes through `Matrix`.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,7 +44,7 @@ FACTORED = tuple(table for table in TABLES if table not in ("update_support", "n
 
 @dataclass(frozen=True)
 class NullRows:
-    """Rows of `nulls` of one step; leading subspaces of the shuffled null by view; what was raised for it."""
+    """Rows of `nulls` of one step. subspaces: of the shuffled null, by view. problem: why rows are null, or None."""
 
     rows: list[dict]
     subspaces: dict[str, Subspaces]
@@ -51,14 +53,14 @@ class NullRows:
 
 @dataclass(frozen=True)
 class Measurement:
-    """rows: for each of TABLES a list of dicts of Python scalars, lists and None. problems: what could not be read."""
+    """rows: for each of TABLES, a list of dicts of Python scalars, lists and None. problems: reasons for null rows."""
 
     rows: dict[str, list[dict]]
     problems: list[str]
 
 
 class Start:
-    """W0 of one view, in the narrowest dtype that holds it, with what snapshots need of it, computed at first use."""
+    """W0 of one view in the narrowest exact dtype, with its factors and masks, computed at first use."""
 
     def __init__(self, weight: Tensor, settings: Settings, cache: Cache | None, device: str) -> None:
         self.weight, self.settings, self.cache, self.device = weight, settings, cache, device
@@ -75,29 +77,29 @@ class Start:
 
     @cached_property
     def factors(self) -> Factors:
-        """Dense float64 factors; dense starts only."""
+        """Dense float64 factors; only for dense starts."""
         return factorise(self.weight.double(), max((localization.mask_rank(*self.weight.shape), *self.settings.k)))
 
     @cached_property
     def base(self) -> BaseFactors:
-        """Cached base factors; starts that are not dense only."""
+        """Cached base factors; only for starts that are not dense."""
         q = factor_width(self.settings.k)
         name = f"factors-{q}"
-        found = self.cache.load(self.key, name) if self.cache is not None else None
-        if found is None:
+        tensors = self.cache.load(self.key, name) if self.cache is not None else None
+        if tensors is None:
             factors = factorise_base(self.weight.to(self.device), q)
             if self.cache is not None:
                 self.cache.save(self.key, name, factors.tensors())
         else:
-            factors = BaseFactors.from_tensors(found)
+            factors = BaseFactors.from_tensors(tensors)
         return factors.to(self.device)
 
     @cached_property
     def masks(self) -> tuple[localization.Mask, ...]:
         name = "masks-" + "-".join(f"{alpha:g}" for alpha in self.settings.alpha)
-        found = self.cache.load(self.key, name) if self.cache is not None and not self.dense else None
-        if found is not None:
-            return localization.Mask.several_from(found)
+        tensors = self.cache.load(self.key, name) if self.cache is not None and not self.dense else None
+        if tensors is not None:
+            return localization.Mask.several_from(tensors)
         if self.dense:
             u, s, v = self.factors.u, self.factors.s, self.factors.v
         else:
@@ -113,8 +115,8 @@ class Matrix:
     """One weight of a trajectory: W0, and the rows of any snapshot of it.
 
     weight: W0, any float dtype. projection: True for a 2-D decoder projection [out, in]; False (embedding, head, norm,
-    bias; any shape) gives update_support alone. cache: where base factors are kept. device: where matrix products run.
-    gemm_path: the f32 product to use, as `gemm.choose` chose it.
+    bias; any shape) gives only update_support. cache: for base factors. device: of matrix products. gemm_path: the f32
+    product to use, as returned by `gemm.choose_path`.
     Errors: ValueError for an empty weight, or a projection that is no matrix.
     """
 
@@ -142,7 +144,7 @@ class Matrix:
         return f"base: {_describe_broken(self.weight, self.broken)}" if self.broken else None
 
     def prepare(self) -> None:
-        """Compute, or load, what every snapshot needs of W0, for snapshots stored as W0 is."""
+        """Compute or load W0's factors and masks, for snapshots with the dtype of W0."""
         if not self.projection or self.broken:
             return
         for view in views_of_dtype(self.weight.dtype):
@@ -153,10 +155,10 @@ class Matrix:
                 _ = start.masks
 
     def snapshot(self, step: int, weight: Tensor) -> Snapshot:
-        """Rows of one step for all tables asked for but locking (pairs) and nulls (`shuffled`, `fixed_direction`).
+        """Rows of one step for all requested tables except `locking` and `nulls` (`shuffled`, `fixed_direction`).
 
-        NaN and Inf weights give null rows with the reason, and a problem; so does whatever is raised while rows are
-        computed, but for what is the machine's (`attempts`). Errors: ValueError where shapes differ.
+        NaN and Inf weights give null rows with the reason, and a problem. So do errors during the computation, except
+        errors of the machine (`attempts`). Errors: ValueError if shapes differ.
         """
         if weight.shape != self.weight.shape:
             raise ValueError(f"step {step} has shape {tuple(weight.shape)}, W0 has {tuple(self.weight.shape)}")
@@ -178,7 +180,7 @@ class Matrix:
         return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
 
     def shuffled(self, step: int, weight: Tensor) -> NullRows:
-        """The shuffled null of one step, whatever the final one is; its rows have no similarity yet (`compare`)."""
+        """The shuffled null of one step. `compare_nulls` adds the similarities to the final step."""
         rows: list[dict] = []
         subspaces: dict[str, Subspaces] = {}
         stored, broken, problem = dtype_name(weight.dtype), count_nonfinite(weight), None
@@ -196,7 +198,7 @@ class Matrix:
         return NullRows(rows, subspaces, problem)
 
     def fixed_direction(self, step: int, weight: Tensor, final_step: int, final: Tensor) -> NullRows:
-        """The fixed direction null of one step, given the trajectory's final weight, the same object for every step."""
+        """The fixed-direction null of one step. final: the trajectory's final weight, the same object for all steps."""
         view, stored, problem = "bf16", dtype_name(weight.dtype), None
         broken, broken_last = count_nonfinite(weight), count_nonfinite(final)
         reason = self._unmeasurable(view, weight, broken)
@@ -227,7 +229,7 @@ class Matrix:
     def _factored(
         self, view: str, weight: Tensor, changes: support.Changes, subspaces: dict[str, Subspaces]
     ) -> tuple[Tables | None, str | None]:
-        """The rows of FACTORED of one view, by the route of its size or else in float64; or None and the reason."""
+        """The rows of the FACTORED tables of one view, with float64 as the fallback; or None and the reason."""
         route = partial(self._rows, view, weight, changes, subspaces)
         rows, why = try_routes(partial(route, dense=_wide(view, weight)))
         if rows is not None or self._start(view).dense:
@@ -245,12 +247,12 @@ class Matrix:
         subspaces: dict[str, Subspaces],
         dense: bool = False,
     ) -> Tables:
-        """The rows of FACTORED of one view, each with its method; what locking needs goes into `subspaces`."""
+        """The rows of the FACTORED tables of one view with their methods. Stores the view's subspaces for locking."""
         settings, tables = self.settings, Tables()
         start = self._start(view, dense)
         after, e = self._delta(view, weight, dense)
         update = Update(e, start.dense, max(settings.locking_k, default=0))
-        # Spectra before what can lean on them: a known spectrum gives norms and certificates for nothing.
+        # Spectra first: a known spectrum makes norms and certificates cheaper.
         if settings.wants("update_spectrum"):
             tables["update_spectrum"] = tag_method(update.spectrum.method, spectrum.rank_rows(update, view))
         if settings.wants("hill"):
@@ -270,7 +272,7 @@ class Matrix:
         return tables
 
     def _leading(self, start: Start, after: Tensor, update: Update, view: str) -> Tables:
-        """Rotation, singular shifts and drift, as far as they are asked for."""
+        """The requested tables of rotation, singular shifts and drift."""
         settings = self.settings
         if not settings.wants("rotation", "singular_shift", "spectral_drift"):
             return {}
@@ -278,12 +280,12 @@ class Matrix:
             tuned = Tuned(after, start.base, update, gemm.check_path(self.gemm_path, self.device))
             with gemm.use_path(self.gemm_path):
                 return subspace_rows.rows_from_bases(start.base, tuned, update, settings, view)
-        # An unmoved matrix keeps W0's own factors, so angles, shifts and drift are 0 by construction.
+        # An unchanged matrix reuses W0's factors, so angles, shifts and drift are exactly 0.
         tuned = start.factors if update.zero else factorise(after, max((*settings.k, 0)))
         return subspace_rows.rows_from_factors(start.factors, tuned, update, settings, view)
 
     def _missing(self, view: str, reason: str, subspaces: dict[str, Subspaces]) -> Tables:
-        """Null rows of every table asked for, and no subspaces."""
+        """Null rows of every requested table, and empty subspaces."""
         settings, shape = self.settings, self.weight.shape
         if settings.wants("locking"):
             subspaces[view] = no_subspaces(shape, settings.locking_k, reason)
@@ -296,10 +298,12 @@ class Matrix:
             "update_spectrum": spectrum.missing_ranks(view, reason),
             "hill": spectrum.missing_hill(settings.hill_k, min(shape), view, reason),
         }
-        return settings.requested_tables(**{table: tag_method(support.METHOD, found) for table, found in rows.items()})
+        return settings.requested_tables(
+            **{table: tag_method(support.METHOD, table_rows) for table, table_rows in rows.items()}
+        )
 
     def _direction(self, final_step: int, final: Tensor, dense: bool) -> null_rows.Direction:
-        """What the nulls need of the final step, kept while that is the same object."""
+        """The fixed direction of the final step, cached while `final` is the same object."""
         if dense not in self.directions or self.directions[dense][0] is not final:
             start = self._start("bf16", dense)
             widest = "bf16" if dtype_name(final.dtype) == "bf16" else "master"
@@ -318,14 +322,14 @@ class Matrix:
         return self.directions[dense][1]
 
     def _unmeasurable(self, view: str, weight: Tensor, broken: int) -> str | None:
-        """Why a view is not measured: weights that are not finite in it. broken: of `weight`, in bf16."""
+        """Why a view cannot be measured: it has non-finite weights. broken: their number in `weight`, in bf16."""
         for name, w, count in (("W0", self.weight, self.broken), ("W_t", weight, broken)):
             if count and (view == "bf16" or count_nonfinite(w, view)):
                 return f"{name} has {_describe_broken(w, count)}"
         return None
 
     def _start(self, view: str, dense: bool = False) -> Start:
-        """W0 of the view; the same object for both views where W0 is representable in bf16. dense: in float64."""
+        """W0 of the view; one object for both views if W0 is exact in bf16. dense: with float64 factors."""
         if dense and not self._start(view).dense:
             key = f"{view} dense"
             if key not in self.starts:
@@ -344,12 +348,12 @@ class Matrix:
         return self.starts[view]
 
     def _delta(self, view: str, weight: Tensor, dense: bool = False) -> tuple[Tensor, Tensor]:
-        """W_t of the view and E = W_t - W0: float64 where dense, else f32 (exact for nearby weights) on the device."""
+        """W_t of the view and E = W_t - W0: float64 if dense, else f32 (exact for nearby weights) on the device."""
         start = self._start(view, dense)
         if start.dense:
             after = as_view(weight, view)
             return after, after - start.weight
-        # Both overwrite the buffers of the snapshot before: fresh pages would cost as much as the arithmetic.
+        # Both reuse the previous snapshot's buffers: allocating new pages would cost as much as the arithmetic.
         after, e = (self._buffer(name) for name in ("after", "e"))
         blocks = (part.split(256) for part in (weight, start.weight, after, e))
         for now, before, after_rows, e_rows in zip(*blocks, strict=True):
@@ -375,11 +379,10 @@ def measure_matrix(
 ) -> Measurement:
     """Rows of all diagnostics for one weight, in one call; see `Matrix` for the arguments.
 
-    snapshots: (optimizer step, W_t) in ascending order; any float dtype, all of base's shape. Read one at a time, and a
-    second time for the nulls where those are asked for, so pass a list or anything that iterates twice. Views follow
-    the dtype of each snapshot. Step 0 gives no rows. A row holds step, the table's own columns, dtype and method; whose
-    matrix it is, is for the caller to add.
-    Errors: ValueError also where steps do not ascend.
+    snapshots: (optimizer step, W_t) in ascending order; any float dtype, all of base's shape. They are iterated one at
+    a time, and a second time if `nulls` is requested, so pass a list. The views depend on the dtype of each snapshot.
+    Step 0 gives no rows. A row holds step, the table's own columns, dtype and method; the caller adds the matrix' name.
+    Errors: ValueError, also if steps do not ascend.
     """
     matrix = Matrix(base, settings=settings, projection=projection, cache=cache, device=device, gemm_path=gemm_path)
     rows: dict[str, list[dict]] = {table: [] for table in TABLES}
@@ -395,10 +398,10 @@ def measure_matrix(
             continue
         final = weight
         taken.append(matrix.snapshot(step, weight))
-    for one in taken:
-        problems += [one.problem] if one.problem else []
-        for table, found in one.rows.items():
-            rows[table] += found
+    for snapshot in taken:
+        problems += [snapshot.problem] if snapshot.problem else []
+        for table, table_rows in snapshot.rows.items():
+            rows[table] += table_rows
     rows["locking"] = locking_rows(taken)
     if final is not None and projection and settings.wants("nulls"):
         for step, weight in snapshots:
@@ -412,7 +415,7 @@ def measure_matrix(
 
 
 def compare_nulls(shuffled: list[NullRows], final_step: int) -> list[dict]:
-    """Rows of the shuffled null of several steps, the final one last, with their similarities to that."""
+    """Rows of the shuffled null of several steps, with their similarities to the last one, the final step."""
     return [
         null_rows.add_similarities(
             row, null.subspaces.get(row["view"]), shuffled[-1].subspaces.get(row["view"]), final_step
@@ -423,7 +426,7 @@ def compare_nulls(shuffled: list[NullRows], final_step: int) -> list[dict]:
 
 
 def _nulls(route: Callable[..., null_rows.Null], wide: bool) -> tuple[null_rows.Null | None, str | None]:
-    """A finite null by the route of its size or else in float64; or None and the reason."""
+    """A finite null, with float64 as the fallback; or None and the reason."""
 
     def checked(dense: bool) -> null_rows.Null:
         null = route(dense=dense)
@@ -438,12 +441,12 @@ def _equal(narrow: Tensor, wide: Tensor) -> bool:
 
 
 def _describe_broken(weight: Tensor, broken: int) -> str:
-    """What is wrong with a weight of which `broken` entries are not finite in bf16."""
+    """Describes a weight with `broken` entries that are not finite in bf16."""
     if stored := count_nonfinite(weight, "master"):
         return f"{stored} non-finite weights"
     return f"{broken} weights beyond the largest bf16"
 
 
 def _wide(view: str, weight: Tensor) -> bool:
-    """Whether f32 does not hold the view of a weight."""
+    """Whether the view of a weight needs float64."""
     return view == "master" and weight.dtype == torch.float64

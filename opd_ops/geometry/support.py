@@ -1,9 +1,9 @@
 """D1, update support: unchanged = #{ij : W_t,ij == W0,ij} / n, in one view.
 
-Equality of values: +0 equals -0, NaN is changed even against NaN. On bf16 values this is the paper's relative test
+Values are compared: +0 equals -0, and NaN differs even from NaN. On bf16 values this is the paper's relative test
 |a - b| <= eta max(|a|, |b|) for every eta < 2^-8, since two unequal bf16 numbers differ by at least 2^-8 of the larger.
-Bit patterns are compared, in chunks that fit the cache; they are values but for the two zeros and NaN, which are looked
-for. Not measured: how far a changed weight moved. In the bf16 view "unchanged" means invisible to bf16, not untouched.
+The code compares bit patterns in chunks that fit the cache, and corrects for the two zeros and NaN. Not measured: how
+far a changed weight moved. In the bf16 view, "unchanged" means that the change is below bf16 rounding.
 Source: arXiv 2606.07082, section 3.1 and appendix C.3; arXiv 2511.08567, proposition E.3.
 """
 
@@ -17,13 +17,13 @@ from opd_ops.geometry.bitset import Bits, Packer
 from opd_ops.geometry.views import as_view, dtype_name
 
 METHOD = "equality"
-CHUNK = 1 << 19  # weights compared at once
-PATTERNS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes a weight
+CHUNK = 1 << 19  # weights compared at a time
+PATTERNS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes per weight
 
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """count of numel weights differ in the view. bits: which ones, row-major; None where only the count was asked."""
+    """`count` of `numel` weights differ in the view. bits: which ones, row-major; None if only counted."""
 
     bits: Bits | None
     count: int
@@ -36,9 +36,9 @@ class Changes:
 
 
 def compare_weights(base: Tensor, snapshot: Tensor, view: str, weights_only_count: bool = False) -> Changes:
-    """What differs between two stored weights of one shape, not empty, of any dtypes.
+    """The differences of two stored weights of the same nonempty shape, of any dtypes.
 
-    weights_only_count: leave out which ones. Contiguous weights are not copied.
+    weights_only_count: return only the count, no bits. Contiguous weights are not copied.
     Errors: ValueError for an unknown view or dtype, or shapes that differ.
     """
     if base.shape != snapshot.shape:
@@ -61,7 +61,7 @@ def rows(changes: Changes, view: str, scope: str) -> list[dict]:
 
 
 def _shared(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
-    """The dtype in which both weights have the view's values exactly."""
+    """The dtype that represents the view of both weights exactly."""
     for stored in (base, snapshot):
         dtype_name(stored)  # refuses what geometry does not read
     if view not in ("bf16", "master"):
@@ -78,14 +78,14 @@ def _patterns(chunk: Tensor, view: str, shared: torch.dtype) -> np.ndarray:
 
 
 def _differ(a: np.ndarray, b: np.ndarray, infinity: int) -> np.ndarray:
-    """Whether values differ, from their patterns; what is above `infinity` but for the sign is NaN."""
+    """Whether values differ, from their bit patterns. infinity: its pattern; larger magnitudes are NaN."""
     sign = int(np.iinfo(a.dtype).min)
     differ = a != b
-    # Exactly `sign`, the least integer, where one is -0 and the other a zero.
+    # a | b equals `sign`, the smallest integer, only if one value is -0 and the other a zero.
     union = a | b
     if union.min() == sign:
         differ &= union != sign
-    # NaN of `a` alone: against a number, NaN has another pattern.
+    # Only NaN in `a` needs a correction: NaN in `b` alone already has another pattern than a number.
     if a.max() > infinity or a.view(f"u{a.dtype.itemsize}").max() > infinity - sign:
         differ |= (a & ~sign) > infinity
     return differ

@@ -1,14 +1,14 @@
 """Eigenvalues and eigenvectors of a symmetric matrix on the CPU, from one reduction to tridiagonal form.
 
-    A = Q T Q'         LAPACK sytrd in A's dtype: 4/3 m^3 operations, nearly all of the work where few vectors are asked
+    A = Q T Q'         LAPACK sytrd in A's dtype: 4/3 m^3 operations, nearly all of the work for few vectors
     values             dsterf of T in float64
-    vectors            dstemr of T in float64, or dstevd where all are asked for or dstemr gives up, as it does of some
-                       T with close values (info 22, or a column that it never sets); then Q times them (ormqr), in A's
-                       dtype or in f32: 4 m^2 k operations
+    vectors            dstemr of T in float64; dstevd for all vectors, or if dstemr fails, as it does for some T with
+                       close values (info 22, or an unset column); then multiplied by Q (ormqr), in A's dtype or in
+                       f32: 4 m^2 k operations
 
-Values, leading vectors in float64 and all vectors in f32 share the reduction; eigh and block Lanczos would each do
-their own, and Lanczos needs a gap below the last wanted value. Backward error: values are those of A + D, ||D||_2
-within the rounding of `gram`. Not measured: that error itself; residuals are the caller's.
+Values, leading vectors in float64 and all vectors in f32 share one reduction; eigh and block Lanczos would each repeat
+it, and Lanczos needs a gap below the last wanted value. Backward error: values are those of A + D, ||D||_2 within the
+rounding of `gram`. Not measured: that error; the caller computes residuals.
 Source: Golub and Van Loan, Matrix Computations, 8.3; Dhillon and Parlett, SIAM J. Matrix Anal. Appl. 25 (2004).
 """
 
@@ -52,7 +52,7 @@ class Tridiagonal:
         return self._rotated(self._inner(k), self.prefix)
 
     def split(self, k: int, end: int) -> tuple[Tensor, Tensor]:
-        """The k leading eigenvectors in A's dtype, and those after them up to `end` in f32, at half the cost."""
+        """The k leading eigenvectors in A's dtype, and the following ones up to `end` in f32, at half the cost."""
         inner = self._inner(end)
         return self._rotated(inner[:, :k], self.prefix), self._rotated(inner[:, k:], "s")
 
@@ -86,9 +86,9 @@ class Tridiagonal:
         number = np.float32 if prefix == "s" else np.float64
         vectors = np.array(inner, dtype=number, order="F")
         if vectors.size and len(vectors) > 1:
-            with np.errstate(over="ignore"):  # reflectors are at most 1; of T, which lies beside them, nothing is read
+            with np.errstate(over="ignore"):  # reflectors are at most 1; T shares their array, but is not read here
                 reflectors, scales = (part.astype(number, copy=False) for part in (self.reflectors, self.scales))
-            # Q leaves the first entry alone: its reflectors lie below the subdiagonal.
+            # Q does not change the first entry: its reflectors are below the subdiagonal.
             vectors[1:], _, _ = _routine(prefix, "ormqr")(
                 "L", "N", reflectors[1:, :-1], scales, np.asfortranarray(vectors[1:]), BLOCK * vectors.shape[1]
             )
@@ -96,7 +96,7 @@ class Tridiagonal:
 
 
 def _routine(prefix: str, name: str) -> Any:
-    """Of SciPy's LAPACK, loaded at first use, so that the number of threads can still be set before."""
+    """A routine of SciPy's LAPACK. Imported at first use, so that the number of threads can be set before."""
     from scipy.linalg import lapack
 
     return getattr(lapack, prefix + name)

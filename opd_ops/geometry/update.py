@@ -1,13 +1,13 @@
-"""The update E = W_t - W0 of one matrix, factored as far as is asked for: norms, spectrum, leading subspaces.
+"""Norms, spectrum and leading subspaces of the update E = W_t - W0 of one matrix, computed on demand.
 
     r <= 512     exact float64 factors
     r <= 3072    f32 Gram matrix, reduced to tridiagonal form once: spectrum and leading vectors (`tridiagonal`)
     otherwise    spectrum: f32 Gram matrix and eigvalsh; leading vectors: block Lanczos on that Gram matrix
 
-Leading vectors of the last two are refined on E itself in float64, which also bounds their errors (`refined`).
+Leading vectors of the last two routes are refined on E in float64, which also bounds their errors (`refined`).
 
-E is f32 (exact for two bf16 weights within 2^16 of each other), divided by a power of two where its scale would leave
-the range of f32 squares (`scale`). Not measured: what made E. Rounding is that of `gram`.
+E is f32 (exact for two bf16 weights within 2^16 of each other), divided by a power of two if f32 squares would leave
+their range (`scale`). Not measured: the cause of E. Rounding: as in `gram`.
 """
 
 import math
@@ -26,20 +26,18 @@ from opd_ops.geometry.gram import Spectrum, eigenvalues, from_squares, gram
 from opd_ops.geometry.refined import Refined, refine_basis
 from opd_ops.geometry.tridiagonal import SIDE, Tridiagonal
 
-EXTRA = 8  # vectors past the last wanted
-CONVERGED = 1e-3  # of the gap below the last wanted value: residual at which Lanczos ends
-NOISE = 8.0  # times the rounding of one f32 product: the same; combining the basis in f32 stalls at 3 to 5 of it
-STORED = 4e-7  # sines of a vector kept in f32
+EXTRA = 8  # vectors past the last wanted one
+CONVERGED = 1e-3  # Lanczos ends at this residual, relative to the gap below the last wanted value
+NOISE = 8.0  # or at this multiple of an f32 product's rounding; f32 arithmetic stalls at 3 to 5 times it
+STORED = 4e-7  # error, as a sine, of rounding a vector to f32
 
 
 @dataclass(frozen=True)
 class Subspaces:
-    """Leading singular subspaces of an update: output [m, K], input [n, K], orthonormal; float64 from the exact route,
-    f32 otherwise.
+    """Leading singular subspaces of an update: output [m, K], input [n, K], orthonormal; float64 if exact, else f32.
 
-
-    errors: for each cut, a bound on the Frobenius norm of the sines to the true subspace; sqrt(k) says nothing.
-    reasons: why there is no subspace at a cut, or None.
+    errors: for each cut, a bound on the Frobenius norm of the sines to the true subspace; sqrt(k) is the trivial bound.
+    reasons: for each cut, why there is no subspace, or None.
     """
 
     output: Tensor
@@ -61,23 +59,23 @@ class Subspaces:
 def no_subspaces(
     shape: tuple[int, ...], cuts: tuple[int, ...], reasons: str | tuple[str | None, ...], method: str = "equality"
 ) -> Subspaces:
-    """Subspaces of a [out, in] update that has none, for one reason or one a cut."""
-    output, given = (torch.zeros(extent, 0) for extent in shape)
-    each = (reasons,) * len(cuts) if isinstance(reasons, str) else reasons
-    return Subspaces(output, given, cuts, (math.inf,) * len(cuts), each, method)
+    """Empty subspaces of an update [out, in]. reasons: one for all cuts, or one per cut."""
+    left, right = (torch.zeros(extent, 0) for extent in shape)
+    by_cut = (reasons,) * len(cuts) if isinstance(reasons, str) else reasons
+    return Subspaces(left, right, cuts, (math.inf,) * len(cuts), by_cut, method)
 
 
 class Update:
-    """E [out, in] f32, or float64 where the exact route is taken. Everything is computed at first use and kept.
+    """E [out, in] in f32, or float64 on the exact route. Results are computed at first use and cached.
 
-    e: E / unit, of largest entry between 2^-24 and 2^24. unit: a power of two, 1 but at extreme scales. spectrum and
-    factors are those of e; frobenius, norm and norm_bound are in weight units.
+    e: E / unit, with its largest entry between 2^-24 and 2^24. unit: a power of two, 1 except at extreme scales.
+    spectrum and factors are of e; frobenius, norm and norm_bound are in weight units.
     """
 
     def __init__(self, e: Tensor, dense: bool = False, vectors: int = 64) -> None:
-        """dense: take the exact route whatever the size, as the start does. vectors: the largest cut of `subspaces`.
+        """dense: take the exact route for any size. vectors: the largest cut of `subspaces`.
 
-        Errors: OutOfRange where E has entries that are not finite, as the difference of two f32 may.
+        Errors: OutOfRange if an entry of E is not finite, which the difference of two f32 numbers may be.
         """
         size = scale.largest(e)
         if not math.isfinite(size):
@@ -99,7 +97,7 @@ class Update:
 
     @cached_property
     def seed(self) -> int:
-        """Of random starts: from the digits of ||e||_F, since a fixed one could be known to whoever made E."""
+        """Seed of random starts, from the digits of ||e||_F, so that E cannot be constructed against a fixed seed."""
         return int.from_bytes(struct.pack("<d", self._size)[:6], "little")
 
     @property
@@ -118,7 +116,7 @@ class Update:
 
     @cached_property
     def _reduced(self) -> Tridiagonal | None:
-        """The Gram matrix in tridiagonal form, where that is the faster way to its spectrum and leading vectors."""
+        """The Gram matrix in tridiagonal form, if that is the fastest route to spectrum and leading vectors."""
         if self.e.is_cuda or len(self.near) > SIDE:
             return None
         try:
@@ -145,8 +143,10 @@ class Update:
 
     @cached_property
     def norm_bound(self) -> float:
-        """Upper bound on ||E||_2, certain but for a probability of krylov.MISS; no closer than a factor of two or so
-        unless the spectrum was asked for before."""
+        """Upper bound on ||E||_2 with failure probability krylov.MISS.
+
+        It is within about a factor of two, or tight if the spectrum is computed already.
+        """
         if self.small or "spectrum" in self.__dict__:
             return sum(self.norm)
         square = krylov.norm_bound(self._square, len(self.near), self.e.device, self.seed)
@@ -155,7 +155,7 @@ class Update:
         return self.unit * min(self._size, 1.001 * square**0.5)
 
     def undefined(self, k: int) -> str | None:
-        """Why there is no top-k subspace, or None where there is."""
+        """The reason why there is no top-k subspace, or None if there is one."""
         values, noise = self.spectrum.values, self.spectrum.noise
         if k > len(values):
             return f"k={k} exceeds min(m, n)={len(values)}"
@@ -164,7 +164,7 @@ class Update:
         return None if float(values[k - 1]) > float(noise[k - 1]) else f"sigma_{k} of the update is numerically zero"
 
     def subspaces(self, cuts: tuple[int, ...]) -> Subspaces:
-        """Leading subspaces with the error of their computation at each cut."""
+        """Leading subspaces with error bounds at each cut."""
         reasons = tuple(self.undefined(k) for k in cuts)
         wanted = max((k for k, why in zip(cuts, reasons, strict=True) if why is None), default=0)
         if not wanted:
@@ -185,7 +185,7 @@ class Update:
         return Subspaces(outputs, inputs, cuts, errors, reasons, f"{way}{self.spectrum.method}")
 
     def _exact(self, wanted: int) -> Refined:
-        """The exact route's factors, whose rounding in squared units stands for their residuals."""
+        """Subspaces of the exact route. Their rounding, in squared units, replaces computed residuals."""
         known, noise = self.spectrum.values, self.spectrum.noise
         rounding = 2 * float(noise[0]) * float(known[0])
         u, v = self.factors.u[:, :wanted], self.factors.v[:, :wanted]
@@ -194,7 +194,7 @@ class Update:
         return Refined(near, far, known[:wanted].square(), residuals, rounding)
 
     def _approximate(self, cuts: tuple[int, ...], wanted: int) -> Tensor:
-        """Leading vectors [m, wanted + EXTRA] of e e', f32, to what f32 allows; more than wanted, for the bounds."""
+        """Leading vectors [m, wanted + EXTRA] of e e' to f32 accuracy. The extra vectors tighten the bounds."""
         width = min(wanted + EXTRA, len(self.near))
         if self._reduced is not None:
             return self._reduced.vectors(width)
@@ -204,7 +204,7 @@ class Update:
         symmetric = lower.add_(lower.tril(-1).T)
 
         def enough(leading: krylov.Leading) -> bool:
-            # Below the rounding of the product itself no iteration gets; the step in float64 comes after it.
+            # Iteration cannot reduce the residual below the product's rounding; `refine_basis` follows in float64.
             v = leading.vectors[:, :wanted]
             noise = (symmetric @ v).double() - near_product(symmetric, v.double())
             return all(

@@ -1,14 +1,14 @@
-"""The two views of a stored weight: bf16(w) = RN_8(w), what is served, and master(w) = w, what is trained.
+"""The two views of a stored weight: bf16(w) = RN_8(w), which is served, and master(w) = w, which is trained.
 
-A view is returned in float64, where both are exact, so every later difference W_t - W0 is free of storage rounding.
-Not measured here: the error that made the stored value (optimizer rounding, or a cast done before it was saved).
-Rounding is torch's own cast, to nearest even; from fp64 it passes through fp32.
+A view is returned in float64, which represents both exactly, so differences W_t - W0 have no storage rounding.
+Not measured: rounding before the weight was stored (by the optimizer, or by a cast). bf16 rounding is torch's cast, to
+nearest even; from fp64 it goes through fp32.
 """
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 19  # weights rounded at once, so that they stay in the cache
+CHUNK = 1 << 19  # weights rounded at a time, so that they stay in the cache
 INFINITY = 0x7F80  # its bf16 pattern
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.float64: "fp64"}
 
@@ -21,7 +21,7 @@ def dtype_name(stored: torch.dtype) -> str:
 
 
 def views_of_dtype(stored: torch.dtype) -> tuple[str, ...]:
-    """The views a stored dtype supports: master exists only where the significand is longer than bf16's 8 bits."""
+    """The views of a stored dtype. master exists only if its significand is longer than bf16's 8 bits."""
     return ("bf16",) if dtype_name(stored) == "bf16" else ("bf16", "master")
 
 
@@ -39,10 +39,10 @@ def count_nonfinite(w: Tensor, view: str = "bf16") -> int:
     dtype_name(w.dtype)
     if view == "master":
         return sum(int((~torch.isfinite(chunk)).sum()) for chunk in w.detach().reshape(-1).split(CHUNK))
-    found = 0
+    count = 0
     for chunk in w.detach().reshape(-1).split(CHUNK):
         patterns = chunk.to(torch.bfloat16).view(torch.int16).numpy()
-        # Without the sign, finite weights are below infinity; with it, negative ones come last as unsigned integers.
+        # Finite positive patterns are below infinity's; as unsigned integers, negative patterns are offset by 0x8000.
         if patterns.max(initial=0) >= INFINITY or patterns.view("u2").max(initial=0) >= INFINITY + 0x8000:
-            found += int(((patterns & 0x7FFF) >= INFINITY).sum())
-    return found
+            count += int(((patterns & 0x7FFF) >= INFINITY).sum())
+    return count

@@ -1,10 +1,10 @@
-"""The public door to the tables: `from pipelines.lake import scan; scan("rotation")` is a Polars LazyFrame.
+"""The public API of the tables: `from pipelines.lake import scan; scan("rotation")` is a Polars LazyFrame.
 
 scan(table, store, **partition)   all rows, or those of some partitions, in the declared types
-TABLES                            every table with its columns, their units and meanings; as a page: DICTIONARY.md
-write, written                    replace and read one partition
+TABLES                            every table with its columns, units and meanings; rendered in DICTIONARY.md
+write, read_partition             replace or read one partition
 
-Three worked questions, by this door and without it, are in `questions/`.
+`questions/` has three worked examples, with and without this package.
 """
 
 from pipelines.lake.lake import read_partition, scan, write

@@ -1,4 +1,4 @@
-"""The data dictionary: every table and column as Markdown, from the schemas. `opd tables --dictionary`."""
+"""Renders the data dictionary, every table and column as Markdown, from the schemas. `opd tables --dictionary`."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pipelines.lake import schemas
 from pipelines.lake.schemas import TABLES, Column, Table
 
-MANY = 5  # tables; a column that as many have is described once
+MANY = 5  # a column that this many tables share is described once
 HEAD = """# Data dictionary of the tables
 
 Generated from `pipelines/lake/schemas/` by `opd tables --dictionary`; a test compares the two.
@@ -29,7 +29,7 @@ Filters on the keys open only their partitions. Where files of several versions 
 
 
 def render_dictionary() -> str:
-    """The whole document."""
+    """The whole Markdown document."""
     shared = _shared()
     index = [[f"[{name}](#{name})", len(it.columns), f"`{_partition(it)}`", it.meaning] for name, it in TABLES.items()]
     parts = [
@@ -52,7 +52,7 @@ def _section(table: Table, shared: Sequence[Column]) -> str:
 
 
 def _shared() -> list[Column]:
-    """Columns that are the same in many tables, in the order in which they come first."""
+    """Columns that MANY tables share, in the order of their first table."""
     counts = Counter(column for table in TABLES.values() for column in table.columns)
     return [column for column, count in counts.items() if count >= MANY]
 

@@ -1,8 +1,8 @@
-"""Hive-partitioned Parquet: one deterministic object per table and partition, so that a rerun is an upsert.
+"""Hive-partitioned Parquet: one deterministic object per table and partition, so that a rerun replaces its rows.
 
-`lake/<table>/recipe=<r>/seed=<n>/part-0.parquet`, and `lake/verdicts/study=<s>/part-0.parquet`. The keys also stand
-inside the files. `pl.scan_parquet("<store>/lake/rotation/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)`
-reads the same without this project. Files of older and newer versions are read as `versions.py` says.
+`lake/<table>/recipe=<r>/seed=<n>/part-0.parquet`, and `lake/verdicts/study=<s>/part-0.parquet`. The keys are also
+columns of the files. `pl.scan_parquet("<store>/lake/rotation/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)`
+reads the same rows without this project. `versions.py` describes how files of older and newer versions are read.
 """
 
 import hashlib
@@ -23,25 +23,25 @@ from pipelines.lake.schemas import TABLES, Table
 from pipelines.store.names import escape_text, repr_short, require_name
 from pipelines.store.objects import Store, default_uri, normalise
 
-GROUP = 2**20  # rows of a row group, as Arrow's writer makes them
-TEXTS = 2**16  # rows of a column whose texts are joined at once
-DIGEST = b"sha256"  # of what a table says, in its metadata; tables of earlier versions have none
+GROUP = 2**20  # rows per row group, Arrow's default
+TEXTS = 2**16  # rows of a text column that are hashed at once
+DIGEST = b"sha256"  # metadata key of the digest of a table's rows; tables of earlier versions have none
 log = logging.getLogger("opd")
-_TEMPORARY = re.compile(r"/\.part-0\.parquet\.[0-9a-f]{32}$")  # of a write that goes on, or was killed
-_told: set[tuple[str, ...]] = set()
+_TEMPORARY = re.compile(r"/\.part-0\.parquet\.[0-9a-f]{32}$")  # left by an unfinished write
+_logged: set[tuple[str, ...]] = set()
 REMEDY = "measure the run again (`opd study run`, `opd measure`), or bring the table back from a copy"
 
 
 def scan(table: str, store: str | None = None, **partition: str | int) -> pl.LazyFrame:
-    """All rows of a table as a LazyFrame; empty, with the schema, where a store has none of it yet.
+    """All rows of a table as a LazyFrame; empty with the declared schema if the store has no rows of it.
 
-    A filter on the partition's keys opens only the files of these partitions. `partition`, keys with one value each,
-    lists only them: `scan("rotation", recipe="tiny.opd")`. Only partitions are read, by their names; what else lies
-    among them, such as a copy of one, is logged once.
+    A filter on the partition keys opens only the files of these partitions. `partition` restricts the listing, too:
+    `scan("rotation", recipe="tiny.opd")`. Only objects with a partition's name are read; others, such as a copy of a
+    partition, are logged once.
 
-    store: a URI or path; None is OPD_STORE or its default. Errors: ValueError for an unknown table or key, and for a
-    store that does not exist; from collecting, pl.exceptions.SchemaError in one line where a file has a column of a
-    type that is not the declared one.
+    store: a URI or path; None means OPD_STORE or its default. Errors: ValueError for an unknown table or key, and for a
+    store that does not exist. `collect` raises pl.exceptions.SchemaError in one line if a file's column has another
+    type than the declared one.
     """
     declared = _declared(table)
     root = Store(normalise(store) if store else default_uri())
@@ -61,7 +61,7 @@ def scan(table: str, store: str | None = None, **partition: str | int) -> pl.Laz
 def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame, **partition: str | int) -> str:
     """Replace one partition of a table by `rows`; returns its key.
 
-    Errors: ValueError when the partition keys or the rows do not fit the declared schema.
+    Errors: ValueError if the partition keys or the rows do not match the declared schema.
     """
     if table in TABLES and tuple(partition) != TABLES[table].by:
         raise ValueError(f"table {table} is partitioned by {TABLES[table].by}, got {tuple(partition)}")
@@ -71,7 +71,7 @@ def write(store: Store, table: str, rows: Sequence[dict[str, Any]] | pl.DataFram
 
 
 def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
-    """What `write` writes. Errors: ValueError when the rows do not fit the declared schema."""
+    """The bytes that `write` stores. Errors: ValueError if the rows do not match the declared schema."""
     declared = _declared(table)
     frame = rows if isinstance(rows, pl.DataFrame) else _frame(declared, rows, {})
     if plain_schema(frame.schema) != declared.schema:
@@ -82,23 +82,23 @@ def file_of(table: str, rows: Sequence[dict[str, Any]] | pl.DataFrame) -> bytes:
 def compact(
     table: str, rows: Sequence[dict[str, Any]] | Mapping[str, Sequence[Any]], constants: Mapping[str, Any]
 ) -> pl.DataFrame:
-    """Rows, or their columns, of a table in the declared order, with texts as categories: four bytes each.
+    """A frame of a table's rows (or columns) in the declared order, with texts as categories of four bytes each.
 
-    constants: columns of one value. Columns that are nowhere are null. Errors: ValueError as of `write`.
+    constants: columns with one value. Columns without values are null. Errors: ValueError as in `write`.
     """
     texts = pl.col(pl.String).cast(pl.Categorical)
     return _frame(_declared(table), rows, constants).with_columns(texts)
 
 
 def plain_schema(schema: pl.Schema) -> pl.Schema:
-    """The schema with categories as the texts that they stand for."""
+    """The schema with text instead of categorical columns."""
     return pl.Schema({name: pl.String() if kind == pl.Categorical else kind for name, kind in schema.items()})
 
 
 def encode_partition(frame: pl.DataFrame) -> bytes:
-    """A partition's file, with the digest of what it says. Texts may be categories; few are texts at once."""
-    # Arrow's writer, since Polars' puts no checksum on a page. Names of columns lie in none, hence the digest. Nor does
-    # Arrow's own schema, which says nothing that Parquet's types do not, and which Polars believes: it is left out.
+    """The Parquet file of a partition, with a digest of its rows. Categorical texts are decoded group by group."""
+    # Arrow's writer adds page checksums; Polars' does not. Column names are outside of any page, hence the digest.
+    # Arrow's own schema is outside, too, and Polars would trust it, so it is not stored.
     how = {"compression": "zstd", "write_page_checksum": True, "store_schema": False}
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, _arrow(frame.clear()).schema, **how) as file:
@@ -109,19 +109,19 @@ def encode_partition(frame: pl.DataFrame) -> bytes:
 
 
 def _arrow(rows: pl.DataFrame) -> pa.Table:
-    """Rows in one piece, with texts for categories."""
+    """The rows as one contiguous Arrow table, with texts instead of categories."""
     kinds = plain_schema(rows.schema).items()
     return pa.table({name: rows[name].cast(kind).rechunk().to_arrow() for name, kind in kinds})
 
 
 def read_partition(store: Store, table: str, **partition: str | int) -> pl.DataFrame | None:
-    """The stored rows of one partition, or None. Errors: ValueError naming an object that is not what was written."""
-    found = read_partition_file(store, table, **partition)
-    return None if found is None else found[0]
+    """The stored rows of one partition, or None. Errors: ValueError with the key of a damaged object."""
+    stored = read_partition_file(store, table, **partition)
+    return None if stored is None else stored[0]
 
 
 def read_partition_file(store: Store, table: str, **partition: str | int) -> tuple[pl.DataFrame, bytes] | None:
-    """The rows of one partition, and the file they stand in. Errors: as `written`."""
+    """The rows of one partition and the bytes of its file, or None. Errors: as `read_partition`."""
     declared, key = _declared(table), partition_key(table, **partition)
     try:
         data = store.read(key)
@@ -134,23 +134,23 @@ def read_partition_file(store: Store, table: str, **partition: str | int) -> tup
 
 
 def read_object(data: bytes, table: Table) -> pl.DataFrame:
-    """The rows of one object of a table in the declared schema (`versions`), with its checksums verified.
+    """The rows of one table object in the declared schema (`versions`), after its checksums are verified.
 
-    Errors: ValueError that goes on from its name, where it cannot be read, or a column is of another type.
+    Errors: ValueError if it cannot be read or a column has another type. The message completes "<key> <message>".
     """
     try:
-        # Arrow first: what is damaged makes Polars panic.
+        # Read with Arrow first: Polars panics on damaged files.
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        found = file.read(use_threads=False)
-        found.validate(full=True)
-        # Without what else the file says of the columns, which is never used, and which may make Polars panic too.
-        frame = pl.from_arrow(pa.table(found.columns, names=found.schema.names))
+        table_read = file.read(use_threads=False)
+        table_read.validate(full=True)
+        # Drop the columns' metadata: it is not used and can make Polars panic.
+        frame = pl.from_arrow(pa.table(table_read.columns, names=table_read.schema.names))
         assert isinstance(frame, pl.DataFrame)
         digest = _digest(frame)
     except (pa.ArrowException, OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
         raise ValueError(f"cannot be read ({escape_text((str(error).splitlines() or [''])[0])})") from None
-    said = (found.schema.metadata or {}).get(DIGEST)
-    if said != digest and (said is not None or not _of_polars(file)):
+    stored = (table_read.schema.metadata or {}).get(DIGEST)
+    if stored != digest and (stored is not None or not _of_polars(file)):
         raise ValueError("is not what was written there")
     if frame.schema == table.schema:
         return frame
@@ -160,7 +160,7 @@ def read_object(data: bytes, table: Table) -> pl.DataFrame:
 
 
 def _of_polars(file: pq.ParquetFile) -> bool:
-    """Whether a file is by Polars, as those of earlier versions are, which have no digest."""
+    """Whether Polars wrote a file. Earlier versions used it and stored no digest."""
     return str(file.metadata.created_by).startswith("Polars")
 
 
@@ -185,7 +185,7 @@ def _digest(frame: pl.DataFrame) -> bytes:
 
 
 def find_damaged(store: Store) -> str:
-    """The first object of a table that cannot be read, and why, in one line; empty where there is none."""
+    """The first unreadable table object and the reason, in one line; empty if there is none."""
     for key in store.find("lake"):
         table = key.split("/")[1]
         if table in TABLES and describe_layout(TABLES[table]).fullmatch(key):
@@ -194,13 +194,13 @@ def find_damaged(store: Store) -> str:
                 versions.read_files([io.BytesIO(data)], TABLES[table]).collect()
             except ValueError as error:
                 return f"{store.uri}/{key} {error}; {REMEDY}"
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # where Arrow finds nothing
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # Arrow read it, Polars cannot
                 return f"{store.uri}/{key} cannot be read ({escape_text(str(error).splitlines()[0])}); {REMEDY}"
     return ""
 
 
 def partition_key(table: str, **partition: str | int) -> str:
-    """Errors: ValueError for a value that is no name of a folder, or that a reader would take for none of these."""
+    """The key of a partition's object. Errors: ValueError for a value that is no folder name or has whitespace."""
     if space := [value for value in partition.values() if re.search(r"\s", str(value))]:
         raise ValueError(f"{repr_short(space[0])} has a space, which no key of a table has; leave it out")
     folders = "/".join(f"{name}={require_name(str(value), name)}" for name, value in partition.items())
@@ -209,31 +209,31 @@ def partition_key(table: str, **partition: str | int) -> str:
 
 @cache
 def describe_layout(table: Table) -> re.Pattern[str]:
-    """What a key of one of the table's partitions is like. Copies are often named `... copy`: no name has a space."""
+    """The pattern of the keys of a table's partitions. Values have no whitespace: copies are often named `... copy`."""
     values = (r"(?:0|-?[1-9]\d{0,17})" if table.schema[name] == pl.Int64 else r"[^/\s]+" for name in table.by)
     folders = "/".join(f"{name}={value}" for name, value in zip(table.by, values, strict=True))
     return re.compile(rf"lake/{table.name}/{folders}/part-0\.parquet", re.ASCII)
 
 
 def s3_options() -> dict[str, str]:
-    """Polars' dialect of what the rest of the stack reads by itself: the AWS variables, or else the AWS files."""
-    found = {
+    """Polars' S3 options from the AWS environment variables, or else from the AWS configuration files."""
+    values = {
         "aws_access_key_id": os.environ.get("AWS_ACCESS_KEY_ID"),
         "aws_secret_access_key": os.environ.get("AWS_SECRET_ACCESS_KEY"),
         "aws_session_token": os.environ.get("AWS_SESSION_TOKEN"),
         "aws_region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         "aws_endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
-    if not found["aws_access_key_id"]:
-        found = {option: found[option] or value for option, value in _from_files().items()}
-    options = {"aws_region": "us-east-1"} | {option: value for option, value in found.items() if value}
-    if endpoint := found["aws_endpoint_url"]:
+    if not values["aws_access_key_id"]:
+        values = {option: values[option] or value for option, value in _from_files().items()}
+    options = {"aws_region": "us-east-1"} | {option: value for option, value in values.items() if value}
+    if endpoint := values["aws_endpoint_url"]:
         options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
     return options
 
 
 def _from_files() -> dict[str, str | None]:
-    """What AWS_PROFILE, or else the default profile, says in the AWS files; temporary keys are fetched."""
+    """The options of AWS_PROFILE or the default profile in the AWS files; fetches temporary keys."""
     from botocore.session import Session
 
     session = Session()
@@ -249,9 +249,9 @@ def _from_files() -> dict[str, str | None]:
 
 
 def _files(root: Store, table: Table, partition: dict[str, str | int]) -> list[str]:
-    """Keys of the table's files, of these partitions alone; as few prefixes as possible are listed.
+    """Keys of the table's files in these partitions. Lists the longest common prefix.
 
-    Listed by name, since a glob would read the brackets and stars in a store's own path.
+    Uses a listing, since a glob would interpret brackets and stars in the store's path.
     """
     if unknown := [name for name in partition if name not in table.by]:
         raise ValueError(f"table {table.name} is partitioned by {table.by}, not by {unknown[0]!r}; filter its rows")
@@ -266,10 +266,10 @@ def _files(root: Store, table: Table, partition: dict[str, str | int]) -> list[s
 
 
 def _log_foreign_keys(uri: str, table: Table, others: list[str]) -> None:
-    """Log, once, what lies among the partitions of a table and is not read; not what is being written."""
+    """Log once which objects among a table's partitions are not read. Temporary files are not logged."""
     others = [key for key in others if not _TEMPORARY.search(key)]
-    if others and (uri, *others) not in _told:
-        _told.add((uri, *others))
+    if others and (uri, *others) not in _logged:
+        _logged.add((uri, *others))
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         log.warning(
             "%s/%s%s %s no partition of the table %s and %s not read; move %s out of the store (`opd verify` names %s)",
@@ -281,9 +281,10 @@ def _log_foreign_keys(uri: str, table: Table, others: list[str]) -> None:
 
 
 def _keys_are_read_from_paths(root: Store, table: Table, keys: Sequence[str]) -> bool:
-    """Whether Polars takes the partition's keys from the paths as they are, and so knows what not to open.
+    """Whether Polars can take the partition keys from the paths, and so skip files that a filter excludes.
 
-    It would read an "=" in the store's own path as a key, and decode a "%" in a value; bytes have no path.
+    It cannot if the store's path has "=", which it takes for a key, or a value has "%", which it decodes. Bytes in
+    memory have no path.
     """
     if root.uri.startswith("memory://") or "=" in root.uri:
         return False
@@ -291,7 +292,7 @@ def _keys_are_read_from_paths(root: Store, table: Table, keys: Sequence[str]) ->
 
 
 def _source(root: Store, key: str) -> Any:
-    """What Polars reads an object from: a path, an S3 URI, or the bytes of a store that only this process has."""
+    """The source of an object for Polars: a path, an S3 URI, or the bytes of another store."""
     if root.local:
         return root.path(key)
     return f"{root.uri}/{key}" if root.uri.startswith("s3://") else io.BytesIO(root.read(key))

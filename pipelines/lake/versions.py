@@ -1,13 +1,13 @@
-"""Files of older and newer versions of a table, read as the version that is declared.
+"""Reads files of older and newer versions of a table in the declared schema.
 
 added      a column that a file lacks is null
-widened    a column of a smaller integer or float is read as the declared, wider one; integers also as floats
-renamed    a column that declares its former names (`Column.was`) is read from whichever the file has
-removed    a column that is no longer declared is not read; asking for it names it and those there are
-newer      columns that this version does not know are not read; what a newer version renamed is null here
-otherwise  a type that is not the declared one is refused (SchemaError, one line); `opd verify` names the file
+widened    a narrower integer or float column is cast to the declared type; integers are also cast to floats
+renamed    a column with former names (`Column.was`) is read from whichever name the file has
+removed    a column that is no longer declared is not read
+newer      columns that this version does not know are not read; a column that a newer version renamed is null here
+otherwise  a column of another type is an error (SchemaError, one line); `opd verify` names the file
 
-So a column keeps its meaning and unit for ever: what means something else gets a name that was never used.
+So a column must keep its meaning and unit: a column with another meaning gets a new name.
 """
 
 import io
@@ -24,7 +24,7 @@ WIDER = pl.ScanCastOptions(integer_cast=["upcast", "allow-float"], float_cast="u
 def read_files(
     sources: Sequence[Any], table: Table, *, by_path: bool = False, storage_options: dict[str, str] | None = None
 ) -> pl.LazyFrame:
-    """The rows of some files, in the declared schema. by_path: the keys of the partition stand in the paths."""
+    """The rows of some files in the declared schema. by_path: take the partition keys from the paths."""
     frame = pl.scan_parquet(
         list(sources),
         schema=known_columns(table),
@@ -43,12 +43,12 @@ def read_files(
 
 
 def known_columns(table: Table) -> pl.Schema:
-    """The declared columns, then the former names of those that have some."""
+    """The declared columns, followed by their former names."""
     return pl.Schema(table.schema | {name: column.dtype for column in table.columns for name in column.was})
 
 
 def explain_mismatch(table: Table, schema: pl.Schema) -> str:
-    """Why a file of this schema is not read as the table, or nothing."""
+    """Why a file of this schema cannot be read as the table; empty if it can."""
     declared = known_columns(table)
     for name, dtype in schema.items():
         if name in declared and dtype != declared[name] and not _widens(dtype, declared[name]):
@@ -58,7 +58,7 @@ def explain_mismatch(table: Table, schema: pl.Schema) -> str:
 
 
 def _widens(stored: pl.DataType, declared: pl.DataType) -> bool:
-    """Whether Polars reads a file's column of one type as another."""
+    """Whether Polars casts a stored column type to the declared one."""
     file = io.BytesIO()
     pl.Series("", [None], stored).to_frame().write_parquet(file)
     file.seek(0)

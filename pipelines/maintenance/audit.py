@@ -1,8 +1,7 @@
-"""Verification of a store: every object is explained by the layout, is there, and is what was written.
+"""Verifies a store: every object is part of the layout, exists, and holds what was written.
 
-Names, run.json, end.json, records and manifests are always read. Everything else is read again and hashed: all of it,
-or a sample drawn with a seed. What is found is said of the store as one listing showed it, so a run that is being
-trained may show what it is just writing.
+Names, run.json, end.json, records and manifests are always checked. All other objects are read and hashed, or a random
+sample of them. Findings refer to one listing of the store, so a run that is being trained may show incomplete objects.
 """
 
 import math
@@ -22,12 +21,16 @@ from pipelines.store.objects import Listed, Store
 from pipelines.store.snapshot import Snapshot
 from pipelines.store.trajectory import Trajectory
 
-Progress = Callable[[int, int], None]  # bytes read and in all
+Progress = Callable[[int, int], None]  # bytes read, bytes in total
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What was found. objects, nbytes: listed. snapshots: committed; hashed: read again of these; read: bytes."""
+    """The result of `audit`.
+
+    objects, nbytes: number and size of the listed objects. snapshots: committed ones; hashed: how many of these were
+    read and hashed. read: bytes read.
+    """
 
     findings: tuple[Finding, ...]
     objects: int
@@ -46,30 +49,30 @@ def audit(
     deep: bool = False,
     progress: Progress = lambda done, of: None,
 ) -> Audit:
-    """Look at the whole store, or at some runs.
+    """Verify the whole store, or some runs.
 
-    sample: how many objects to read again (snapshots and all else that is hashed), or which share below 1; None is all.
-    deep: weights are decoded, too. Errors: ValueError for a run that is not there.
+    sample: number (int) or fraction (float) of the snapshots and other objects to read and hash; None is all. seed: of
+    the sample. deep: also decode the weights. Errors: ValueError for a run that does not exist.
     """
     moves = {(move.recipe, move.seed): move for move in set_aside.stopped_moves(store)}
     inventory = list_objects(store, None if runs is None else [run for run in runs if run not in moves])
-    found = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
-    found += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
+    findings = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
+    findings += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
     examined = {
         run: Examined(Trajectory(store, *run), items) for run, items in inventory.runs().items() if run not in moves
     }
-    for one in examined.values():
-        found += check_agreement(store, one, inventory)
-    for one in examined.values():
-        found += check_start(one, examined)
+    for run in examined.values():
+        findings += check_agreement(store, run, inventory)
+    for run in examined.values():
+        findings += check_start(run, examined)
     targets = _targets(inventory, examined)
     chosen = draw_targets(sorted(targets), sample, seed)
-    of, done = sum(inventory.nbytes(targets[target]) for target in chosen), 0
+    total, done = sum(inventory.nbytes(targets[target]) for target in chosen), 0
 
     def heard(count: int) -> None:
         nonlocal done
         done += count
-        progress(min(done, of), of)
+        progress(min(done, total), total)
 
     hashed = 0
     for target in chosen:
@@ -77,16 +80,16 @@ def audit(
         try:
             if target.endswith("/manifest.json"):
                 hashed += 1
-                found += _weights(store, target, keys, examined, heard, deep=deep)
+                findings += _weights(store, target, keys, examined, heard, deep=deep)
             else:
-                found += object_checks.check_object(store, classify(target), heard)
+                findings += object_checks.check_object(store, classify(target), heard)
         except FileNotFoundError:
-            found.append(missing(target, "was there when the store was listed"))
+            findings.append(missing(target, "was there when the store was listed"))
     if sample is None:
-        found += _changed_models(store, inventory, examined.values())
-    committed = sum(len(one.reads) for one in examined.values())
+        findings += _changed_models(store, inventory, examined.values())
+    committed = sum(len(run.reads) for run in examined.values())
     return Audit(
-        findings=tuple(sorted(set(found))),
+        findings=tuple(sorted(set(findings))),
         objects=len(inventory.objects),
         nbytes=inventory.nbytes(inventory.objects),
         snapshots=committed,
@@ -96,15 +99,15 @@ def audit(
 
 
 def list_objects(store: Store, runs: Collection[Run] | None = None) -> Inventory:
-    """What a store holds, or what it holds of some runs. Errors: ValueError for a run that is not there."""
+    """The objects of a store, or of some runs with their tables. Errors: ValueError for a run that does not exist."""
     if runs is None:
         return Inventory(store.list_objects(""))
     objects: dict[str, Listed] = {}
     for recipe, seed in runs:
-        found = store.list_objects(f"{Trajectory(store, recipe, seed).prefix}/")
-        if not found:
+        listed = store.list_objects(f"{Trajectory(store, recipe, seed).prefix}/")
+        if not listed:
             raise ValueError(f"{store.uri} holds no run {recipe} seed {seed}; {describe_runs(store, recipe)}")
-        objects |= found
+        objects |= listed
         for table, declared in TABLES.items():
             key = partition_key(table, recipe=recipe, seed=seed)
             if "recipe" in declared.by and store.exists(key):
@@ -113,13 +116,13 @@ def list_objects(store: Store, runs: Collection[Run] | None = None) -> Inventory
 
 
 def describe_runs(store: Store, recipe: str) -> str:
-    """Which runs there are instead, in words."""
+    """The seeds of a recipe, or the recipes of the store, in words for a message."""
     seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
     return f"it has seed {', '.join(seeds)}" if seeds else f"it has {', '.join(store.list('runs')) or 'none'}"
 
 
 def draw_targets(targets: list[str], sample: int | float | None, seed: int) -> list[str]:
-    """The targets to look at, in order."""
+    """The sampled targets, in order; all if sample is None."""
     if sample is None:
         return targets
     count = math.ceil(sample * len(targets)) if isinstance(sample, float) else sample
@@ -138,18 +141,18 @@ def _stopped(move: set_aside.Aside) -> Finding:
 
 
 def _targets(inventory: Inventory, examined: Mapping[Run, Examined]) -> dict[str, list[str]]:
-    """What can be read again and hashed: keys by the object that a sample draws, a manifest for a snapshot's files."""
-    found = {item.key: [item.key] for item in inventory.of(*object_checks.KINDS)}
-    for one in examined.values():
+    """The objects that can be hashed: keys to read by target. The target of a snapshot's files is its manifest."""
+    targets = {item.key: [item.key] for item in inventory.of(*object_checks.KINDS)}
+    for run in examined.values():
         files = {}
-        for item in one.items:
+        for item in run.items:
             if item.kind == "weights":
                 files.setdefault(item.step, []).append(item.key)
-        for item in one.items:
-            read = one.reads.get(item.step or 0)
+        for item in run.items:
+            read = run.reads.get(item.step or 0)
             if item.kind == "manifest" and read and read.manifest:
-                found[item.key] = files.get(item.step, [])
-    return found
+                targets[item.key] = files.get(item.step, [])
+    return targets
 
 
 def _weights(
@@ -161,31 +164,31 @@ def _weights(
     *,
     deep: bool,
 ) -> list[Finding]:
-    """Of one committed snapshot, by the key of its manifest."""
+    """Findings about the files of one committed snapshot. key: of its manifest; keys: of its weights files."""
     folder = posixpath.dirname(key)
     recipe, seed, step = folder.split("/")[1], int(folder.split("/")[2][5:]), int(folder[-8:])
-    one, snapshot = examined[recipe, seed], Snapshot(store, folder)
-    manifest = one.reads[step].manifest
+    reads, snapshot = examined[recipe, seed].reads, Snapshot(store, folder)
+    manifest = reads[step].manifest
     assert manifest is not None
-    beside = one.reads.get((manifest.get("base") or {}).get("step", step))
-    fits = beside is not None and beside.manifest is not None
-    deep = deep and fits and not snapshot_checks.check_relations(snapshot, manifest, one.reads)
+    base = reads.get((manifest.get("base") or {}).get("step", step))
+    readable = base is not None and base.manifest is not None
+    deep = deep and readable and not snapshot_checks.check_relations(snapshot, manifest, reads)
     return snapshot_checks.check_contents(
         snapshot, manifest, [posixpath.basename(key) for key in keys], heard, deep=deep
     )
 
 
 def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]) -> list[Finding]:
-    """Models in the store that are others by now than those that runs began from."""
-    found, digests = [], dict[str, str]()
+    """Findings about models in the store that differ from those that runs started from."""
+    findings, digests = [], dict[str, str]()
     models = {posixpath.dirname(item.key) for item in inventory.of("model")}
-    for one in runs:
-        start, said = recorded_start(one)
+    for run in runs:
+        start, recorded = recorded_start(run)
         ref = start.get("ref")
         if start.get("kind") != "weights" or not isinstance(ref, str) or ref not in models:
             continue
         digests[ref] = digests.get(ref) or object_checks.digest_of_model(store, ref)
-        if digests[ref] != said:
-            what = f"has digest {digests[ref][:12]}, and {one.run[0]} seed {one.run[1]} began from {str(said)[:12]}"
-            found.append(damaged(ref, what))
-    return found
+        if digests[ref] != recorded:
+            what = f"has digest {digests[ref][:12]}, and {run.run[0]} seed {run.run[1]} began from {str(recorded)[:12]}"
+            findings.append(damaged(ref, what))
+    return findings

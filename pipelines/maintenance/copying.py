@@ -1,11 +1,12 @@
-"""A run copied to another store, object by object, with digests checked where it leaves and where it arrives.
+"""Copies a run to another store, object by object, and verifies digests at the source and at the target.
 
-Order: run.json, each snapshot's files and then its manifest (a base before what is kept beside it), moments, resume
-state of a run that is not complete, rollouts, parts, tables, records, and end.json last: a copy that was stopped is a
-run that is not complete, and the same call goes on.
+Order: run.json, each snapshot's files and then its manifest (a base before the snapshots that need it), moments, resume
+state of an incomplete run, rollouts, parts, tables, records, and end.json last. So an interrupted copy is an incomplete
+run, and the same call continues it.
 
-What is there already: equal bytes stay; damaged ones are replaced, which repairs a run from a copy; others that are
-whole (a table measured with other settings, rows that another release of Arrow wrote) stay, too, and are named.
+An object that the target has already is left if its bytes are equal, and replaced if it is damaged, which repairs a run
+from a copy. An intact object with other bytes (a table measured with other settings, rows that another release of Arrow
+wrote) is left and reported.
 """
 
 import hashlib
@@ -31,21 +32,25 @@ from pipelines.store.objects import Store
 from pipelines.store.snapshot import digest
 from pipelines.store.trajectory import Trajectory
 
-DERIVED = ("rollouts", "part", "table", "record")  # left behind where only weights are wanted
+DERIVED = ("rollouts", "part", "table", "record")  # not copied with `weights_only`
 ORDER = ("run", "weights", "manifest", "moments", "resume", *DERIVED, "end")
 
-Progress = Callable[[int, int], None]  # bytes done and in all
+Progress = Callable[[int, int], None]  # bytes done, bytes in total
 
 
 @dataclass
 class Moved:
-    """What a copy did. there: equal already. kept: whole and other than the source's. left: no part of the run."""
+    """Keys by the result of a copy.
+
+    there: equal at the target already. kept: intact at the target, but different from the source. left: not copied,
+    since they are no part of the run. nbytes: size of the copied objects.
+    """
 
     copied: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    nbytes: int = 0  # copied
+    nbytes: int = 0
 
 
 def copy_run(
@@ -57,10 +62,10 @@ def copy_run(
     weights_only: bool = False,
     progress: Progress = lambda done, of: None,
 ) -> Moved:
-    """Copy one run, all of it or its weights alone, to where none or the same run is.
+    """Copy one run, or only its weights, to a store that has no run or the same run of that name.
 
-    Errors: ValueError in one line, before anything is written, for names that would leave a store, a run that is absent
-    or damaged at the source, and for another run at the target, with the fields in which it differs.
+    Errors: ValueError in one line, before anything is written, for names that leave a store, for a run that is absent
+    or damaged at the source, and for another run at the target, with the fields that differ.
     """
     require_name(recipe, "recipe")
     if source.uri == target.uri:
@@ -71,54 +76,55 @@ def copy_run(
             raise ValueError(
                 f"{source.uri} holds an object of the name {repr_short(key)}, which would leave a store; delete it"
             )
-    here, there = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
-    _require_head(here, there, inventory)
+    source_run, target_run = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
+    _require_head(source_run, target_run, inventory)
     manifests = {item.step or 0: item for item in inventory.of("manifest")}
-    reads = {step: snapshot_checks.read_manifest(here.snapshot(step), step) for step in manifests}
-    _require_whole(here, reads)
-    _require_same_weights(here, there, reads)
+    reads = {step: snapshot_checks.read_manifest(source_run.snapshot(step), step) for step in manifests}
+    _require_whole(source_run, reads)
+    _require_same_weights(source_run, target_run, reads)
     target.require_writable()
     moved = Moved()
-    work = _list_objects(here, inventory, reads, moved, weights_only=weights_only)
-    of, done = sum(inventory.objects[item.key].size for item in work), 0
+    work = _list_objects(source_run, inventory, reads, moved, weights_only=weights_only)
+    total, done = sum(inventory.objects[item.key].size for item in work), 0
     for item in work:
-        _copy_object(source, target, item, _expected_sha256(here, item, reads), moved)
+        _copy_object(source, target, item, _expected_sha256(source_run, item, reads), moved)
         done += inventory.objects[item.key].size
-        progress(done, of)
+        progress(done, total)
     return moved
 
 
-def _require_head(here: Trajectory, there: Trajectory, inventory: Inventory) -> None:
-    """Errors: ValueError where what says which run it is is absent, damaged, or says another one at the target."""
-    run, key = f"{here.prefix}/run.json", import_key(inventory.items)
+def _require_head(source_run: Trajectory, target_run: Trajectory, inventory: Inventory) -> None:
+    """Errors: ValueError if the record with the run's identity is absent, damaged, or differs at the target."""
+    run, key = f"{source_run.prefix}/run.json", import_key(inventory.items)
     key = run if run in inventory.objects else key
     if key is None:
         raise ValueError(
-            f"{here.store.uri}/{here.prefix} holds no run.json, so nothing says what it is; see opd verify"
+            f"{source_run.store.uri}/{source_run.prefix} holds no run.json, so nothing says what it is; see opd verify"
         )
-    said = _identity(checksum.remove_checksum(here.store.read(key), f"{here.store.uri}/{key}"), key)
-    place = _place_of(there.store, classify(key))
-    if not there.store.exists(place):
+    identity = _identity(checksum.remove_checksum(source_run.store.read(key), f"{source_run.store.uri}/{key}"), key)
+    place = _place_of(target_run.store, classify(key))
+    if not target_run.store.exists(place):
         return
     try:
-        stored = _identity(checksum.remove_checksum(there.store.read(place), place), key)
+        stored = _identity(checksum.remove_checksum(target_run.store.read(place), place), key)
     except ValueError:
-        return  # damaged there, and replaced
-    if changed := differences(stored, said):
+        return  # damaged at the target: it is replaced
+    if changed := differences(stored, identity):
         raise ValueError(
-            f"{there.store.uri}/{there.prefix} holds another run of that name ({'; '.join(changed)}); "
-            f"use another store, or move that run aside: opd rm {there.recipe}/{there.seed} --out {there.store.uri}"
+            f"{target_run.store.uri}/{target_run.prefix} holds another run of that name ({'; '.join(changed)}); "
+            f"use another store, or move that run aside: "
+            f"opd rm {target_run.recipe}/{target_run.seed} --out {target_run.store.uri}"
         )
 
 
 def _identity(facts: dict[str, Any], key: str) -> dict[str, Any]:
-    """What two runs of one name must agree about; of imports, which grow, the base."""
+    """The fields that must be equal for two runs to be the same; imports may grow, so only their base counts."""
     parts = ("identity", "inputs") if key.endswith("/run.json") else ("layout", "base")
     return {part: facts.get(part) for part in parts}
 
 
 def _place_of(target: Store, item: Item) -> str:
-    """The key of an object at the target: its own, but that of the record which counts there for an import's."""
+    """The key of an object at the target: the same key, or the newest import record there for an import record."""
     if not (item.kind == "record" and item.name.startswith(IMPORT)):
         return item.key
     folder = posixpath.dirname(item.key)
@@ -126,33 +132,34 @@ def _place_of(target: Store, item: Item) -> str:
     return f"{folder}/{name}" if name else item.key
 
 
-def _require_whole(here: Trajectory, reads: Mapping[int, Read]) -> None:
+def _require_whole(source_run: Trajectory, reads: Mapping[int, Read]) -> None:
     for step, read in reads.items():
-        found: list[Finding] = list(read.findings)
+        findings: list[Finding] = list(read.findings)
         if read.manifest is not None:
-            found += snapshot_checks.check_relations(here.snapshot(step), read.manifest, reads)
-        if found:
-            raise ValueError(f"{here.store.uri}: {found[0].key} {found[0].what}; nothing was copied, see opd verify")
+            findings += snapshot_checks.check_relations(source_run.snapshot(step), read.manifest, reads)
+        if findings:
+            first = findings[0]
+            raise ValueError(f"{source_run.store.uri}: {first.key} {first.what}; nothing was copied, see opd verify")
 
 
-def _require_same_weights(here: Trajectory, there: Trajectory, reads: Mapping[int, Read]) -> None:
-    """Errors: ValueError naming the step at which the target holds other weights."""
-    for step in there.steps():
-        ours, theirs = reads.get(step), snapshot_checks.read_manifest(there.snapshot(step), step).manifest
+def _require_same_weights(source_run: Trajectory, target_run: Trajectory, reads: Mapping[int, Read]) -> None:
+    """Errors: ValueError with the first step at which the target holds other weights."""
+    for step in target_run.steps():
+        ours, theirs = reads.get(step), snapshot_checks.read_manifest(target_run.snapshot(step), step).manifest
         if ours is None or ours.manifest is None or theirs is None:
             continue
         if digest(theirs) != digest(ours.manifest):
             raise ValueError(
-                f"{there.store.uri}/{there.prefix} holds other weights of step {step} ({digest(theirs)[:12]}) than "
-                f"{here.store.uri} ({digest(ours.manifest)[:12]}); use another store"
+                f"{target_run.store.uri}/{target_run.prefix} holds other weights of step {step} "
+                f"({digest(theirs)[:12]}) than {source_run.store.uri} ({digest(ours.manifest)[:12]}); use another store"
             )
 
 
 def _list_objects(
-    here: Trajectory, inventory: Inventory, reads: Mapping[int, Read], moved: Moved, *, weights_only: bool
+    source_run: Trajectory, inventory: Inventory, reads: Mapping[int, Read], moved: Moved, *, weights_only: bool
 ) -> list[Item]:
-    """What is copied, in order; what is not is added to `left`."""
-    complete, imported = f"{here.prefix}/end.json" in inventory.objects, import_key(inventory.items)
+    """The objects to copy, in order. Objects that are not copied are added to `moved.left`."""
+    complete, imported = f"{source_run.prefix}/end.json" in inventory.objects, import_key(inventory.items)
     resume = {item.step for item in inventory.of("resume") if item.name == FACTS and not complete}
     work = []
     for item in inventory.items:
@@ -171,14 +178,14 @@ def _list_objects(
             moved.left.append(item.key)
 
     def place(item: Item) -> tuple:
-        # A base is whole, and lies before what is kept beside it; weights lie before their manifest.
+        # Whole snapshots come before those that need them as a base; weights come before their manifest.
         snapshot = item.kind in ("weights", "manifest")
         read = reads.get(item.step or 0)
-        beside = bool(snapshot and read and read.manifest and read.manifest.get("base"))
+        needs_base = bool(snapshot and read and read.manifest and read.manifest.get("base"))
         last = item.name == FACTS or item.key == imported
         return (
             ORDER.index("weights") if snapshot else ORDER.index(item.kind),
-            beside,
+            needs_base,
             item.step or 0,
             item.kind == "manifest" or last,
             item.key,
@@ -187,8 +194,8 @@ def _list_objects(
     return sorted(work, key=place)
 
 
-def _expected_sha256(here: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | None:
-    """The SHA-256 that an object must have, where something else says it."""
+def _expected_sha256(source_run: Trajectory, item: Item, reads: Mapping[int, Read]) -> str | None:
+    """The SHA-256 of a weights file from its manifest; None for other objects."""
     if item.kind != "weights":
         return None
     manifest = reads[item.step or 0].manifest
@@ -197,7 +204,7 @@ def _expected_sha256(here: Trajectory, item: Item, reads: Mapping[int, Read]) ->
 
 
 def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, moved: Moved) -> None:
-    """Bring one object over. Errors: ValueError where it leaves or arrives as something else."""
+    """Copy one object. Errors: ValueError if it is damaged at the source, or arrives with other bytes."""
     key, place = item.key, _place_of(target, item)
     before = snapshot_checks.sha256(target, place)[1] if target.exists(place) else None
     if pinned and before == pinned:
@@ -206,7 +213,7 @@ def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, m
     try:
         data = source.read(key)
     except FileNotFoundError:
-        if item.kind != "resume":  # which a run that is being trained replaces
+        if item.kind != "resume":  # a run that is being trained replaces its resume state
             raise
         moved.left.append(key)
         return
@@ -232,7 +239,7 @@ def _copy_object(source: Store, target: Store, item: Item, pinned: str | None, m
 
 
 def _is_intact(store: Store, item: Item) -> bool:
-    """Whether an object is what was written there, by what pins it."""
+    """Whether an object passes its checks: checksum, digest or format, by its kind."""
     if item.kind == "manifest":
         snapshot = Trajectory(store, *(item.run or ("", 0))).snapshot(item.step or 0)
         return not snapshot_checks.read_manifest(snapshot, item.step or 0).findings
@@ -247,7 +254,7 @@ def _is_intact(store: Store, item: Item) -> bool:
 
 
 def _committed_otherwise(target: Store, item: Item, pinned: str) -> bool:
-    """Whether a manifest at the target says that the same weights are kept in another way there."""
+    """Whether an intact manifest at the target has another SHA-256 for this file: the weights are encoded otherwise."""
     folder = posixpath.dirname(item.key)
     manifest = classify(f"{folder}/manifest.json")
     if not target.exists(manifest.key) or not _is_intact(target, manifest):
@@ -257,7 +264,7 @@ def _committed_otherwise(target: Store, item: Item, pinned: str) -> bool:
 
 
 def _vouches_for_others(item: Item, data: bytes, moved: Moved) -> bool:
-    """Whether a record would speak of tables that the target has of its own."""
+    """Whether a record covers tables that the target has in a version of its own."""
     recipe, seed = item.run or ("", 0)
     tables, _ = recorded_tables(item.name, parse_json(data))
     return any(partition_key(table, recipe=recipe, seed=seed) in moved.kept for table in tables)

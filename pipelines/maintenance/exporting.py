@@ -1,12 +1,12 @@
-"""One snapshot as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads.
+"""Exports one snapshot as a Hugging Face folder that `AutoModelForCausalLM.from_pretrained` loads.
 
     config.json              the model's configuration from run.json, with the dtype of the weights
-    model.safetensors        the weights; a tied head is left out, as `save_pretrained` leaves it out
-    tokenizer.json, ...      where the run came from weights that have one
+    model.safetensors        the weights, without a tied head, as `save_pretrained` does
+    tokenizer.json, ...      if the run started from weights with a tokenizer
     opd.json                 run, step, digest of the snapshot, dtype
 
-dtype `master` is what was trained, bit for bit (fp32); `bf16` is the view that rollouts, evaluations and the bf16 rows
-are of. The folder appears whole: it is written beside its place and renamed.
+dtype `master` exports the trained fp32 weights bit for bit. `bf16` exports the view that rollouts, evaluations and bf16
+rows use. The folder appears atomically: it is written under a temporary name and renamed.
 """
 
 import json
@@ -42,8 +42,8 @@ TOKENIZER = (
 def export(store: Store, recipe: str, seed: int, step: int, folder: str, dtype: str = "master") -> list[str]:
     """Write the folder; returns the names of its files.
 
-    Errors: ValueError in one line for a folder that holds anything, a run or step that is not there, weights that are
-    not those that were committed, and a dtype that is not offered.
+    Errors: ValueError in one line for a folder that is not empty, a run or step that does not exist, weights that
+    differ from the committed ones, and an unknown dtype.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not offered; use one of {', '.join(DTYPES)}")
@@ -56,23 +56,23 @@ def export(store: Store, recipe: str, seed: int, step: int, folder: str, dtype: 
         raise ValueError(f"{run.prefix} step {step} mixes {', '.join(sorted(names))}; export it with --dtype bf16")
     (config["dtype"],) = names
     facts = {"run": run.prefix, "step": step, "digest": run.digest(step), "dtype": dtype}
-    beside = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
-        beside.mkdir(parents=True)
-        _write(beside / "model.safetensors", _file(weights, dtype))
-        _tokenizer(store, recipe, seed, beside)
-        _write(beside / "opd.json", (json.dumps(facts, indent=1) + "\n").encode())
-        _write(beside / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-        os.rename(beside, place)  # onto nothing, or an empty folder
+        temporary.mkdir(parents=True)
+        _write(temporary / "model.safetensors", _file(weights, dtype))
+        _tokenizer(store, recipe, seed, temporary)
+        _write(temporary / "opd.json", (json.dumps(facts, indent=1) + "\n").encode())
+        _write(temporary / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+        os.rename(temporary, place)  # `place` is absent or an empty folder
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}); name another folder") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return sorted(path.name for path in place.iterdir())
 
 
 def require_free(folder: str) -> Path:
-    """A folder that is absent or empty, with its path. Errors: ValueError in one line for anything else."""
+    """The path of a local folder that is absent or empty. Errors: ValueError in one line for anything else."""
     if not folder or ("://" in folder and not folder.startswith("file://")):
         raise ValueError(f"{folder!r} is no local folder; export there, and copy the folder where it is wanted")
     place = Path(folder.removeprefix("file://")).expanduser().absolute()
@@ -82,7 +82,7 @@ def require_free(folder: str) -> Path:
 
 
 def restore_weights(run: Trajectory, step: int) -> "dict[str, Tensor]":
-    """A snapshot's weights, whose digest is that which was committed. Errors: ValueError where it is not."""
+    """A snapshot's decoded weights. Errors: ValueError if their digest is not the committed one."""
     refs = run.refs(step)
     try:
         weights = read(refs)
@@ -94,7 +94,7 @@ def restore_weights(run: Trajectory, step: int) -> "dict[str, Tensor]":
 
 
 def _config_fields(run: Trajectory) -> dict:
-    """config.json as JSON types, with the architecture by name, which other programs than transformers ask for."""
+    """The fields of config.json. Includes `architectures`, which programs other than transformers need."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     from opd_ops.models import configuration_from
@@ -120,12 +120,12 @@ def _file(weights: "dict[str, Tensor]", dtype: str) -> bytes:
 
 
 def _tokenizer(store: Store, recipe: str, seed: int, place: Path) -> None:
-    """Copy the files of the tokenizer, where the run has one and it is at hand: weights are whole without it."""
+    """Copy the tokenizer's files if the run has a tokenizer and its source is available."""
     from pipelines.runs.trajectories.starts import tokenizer_folder
 
     try:
         folder = tokenizer_folder(store, FinalOf(recipe=recipe, seed=seed), seed)
-    except (ValueError, FileNotFoundError):  # the run was moved here without what it came from
+    except (ValueError, FileNotFoundError):  # this store lacks the model that the run started from
         return
     for name in TOKENIZER if folder is not None and Path(folder).is_dir() else ():
         if (file := Path(folder or "", name)).is_file():

@@ -1,4 +1,4 @@
-"""What can be wrong with an object of a store, in words: which object, what, and what to do about it."""
+"""Findings about objects of a store: the object, its problem and the remedy."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ AGAIN = "delete it; it is made again when it is asked for"
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One object with what is wrong. kind: of KINDS."""
+    """One problem of one object. kind: a key of KINDS."""
 
     kind: str
     key: str

@@ -1,4 +1,4 @@
-"""What each object of a store is, by its name alone.
+"""Classifies the objects of a store by their names.
 
 runs/<recipe>/seed-<n>/run.json  end.json                         run, end
 runs/<recipe>/seed-<n>/step-<8 digits>/manifest.json              manifest
@@ -64,7 +64,7 @@ Run = tuple[str, int]  # recipe and seed
 
 @dataclass(frozen=True)
 class Item:
-    """One object. run: whose it is; step: of which snapshot or state; None where it is of none."""
+    """One object. run: the run it belongs to; step: the step of its snapshot or state; None if it has none."""
 
     key: str
     kind: str
@@ -90,19 +90,19 @@ class Inventory:
         return [item for item in self.items if item.kind in kinds]
 
     def runs(self) -> dict[Run, list[Item]]:
-        """What lies in the folder of each run, foreign and temporary objects left out."""
-        found: dict[Run, list[Item]] = {}
+        """The objects of each run, without foreign and temporary ones."""
+        runs: dict[Run, list[Item]] = {}
         for item in self.items:
             if item.run is not None and item.kind not in ("temporary", "foreign"):
-                found.setdefault(item.run, []).append(item)
-        return found
+                runs.setdefault(item.run, []).append(item)
+        return runs
 
     def nbytes(self, keys: Iterable[str]) -> int:
         return sum(self.objects[key].size for key in keys)
 
 
 def classify(key: str) -> Item:
-    """What an object is. No name is an error: what the layout does not explain is foreign."""
+    """The kind of an object. Every name is accepted: an object outside the layout is foreign."""
     if not stays_inside(key):
         return Item(key, "foreign")
     if match := _REMOVED.fullmatch(key):
@@ -118,8 +118,8 @@ def classify(key: str) -> Item:
     if match := _RUN.fullmatch(key):
         run = match["recipe"], int(match["seed"])
         for kind, pattern in _REST:
-            if found := pattern.fullmatch(match["rest"]):
-                step = found.groupdict().get("step")
+            if rest := pattern.fullmatch(match["rest"]):
+                step = rest.groupdict().get("step")
                 return Item(key, kind, run, None if step is None else int(step))
         return Item(key, "foreign", run)
     if (

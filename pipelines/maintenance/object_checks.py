@@ -1,4 +1,4 @@
-"""Whether an object that is no snapshot is what was written, by what its format or its name pins.
+"""Checks objects other than snapshots against their checksum, format or name.
 
 moments    SHA-256 in facts.json, sealed        (without one, as earlier versions wrote: its header)
 resume     its header, facts.json
@@ -27,29 +27,29 @@ from pipelines.store.rollouts import Rollouts
 from pipelines.store.tensors import read_header
 from pipelines.store.trajectory import RESUME, Trajectory
 
-Heard = Callable[[int], None]  # hears the bytes that were read
+Heard = Callable[[int], None]  # is called with the number of bytes read
 
 
 def check_object(store: Store, item: Item, heard: Heard = lambda count: None) -> list[Finding]:
-    """What is wrong with the content of an object of one of the kinds above. Errors: FileNotFoundError."""
+    """Findings about the content of an object whose kind is in KINDS. Errors: FileNotFoundError."""
     try:
-        found = _CHECKS[item.kind](store, item)
+        problem = _CHECKS[item.kind](store, item)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition("; ")[0]
-        found = f"is not read ({reason.removeprefix(f'{store.uri}/').removeprefix(item.key).strip(' :')})"
+        problem = f"is not read ({reason.removeprefix(f'{store.uri}/').removeprefix(item.key).strip(' :')})"
     heard(store.size(item.key))
-    return [damaged(item.key, found, REMEDIES.get(item.kind, checksum.REMEDY))] if found else []
+    return [damaged(item.key, problem, REMEDIES.get(item.kind, checksum.REMEDY))] if problem else []
 
 
 def _state(store: Store, item: Item) -> str:
-    """Of moments and resume states."""
+    """The problem of a file of moments or of a resume state."""
     if item.name == "facts.json":
         checksum.remove_checksum(store.read(item.key), item.key)
         return ""
     read_header(store, item.key)
     facts = f"{posixpath.dirname(item.key)}/facts.json"
-    said = checksum.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
-    return "" if said in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
+    expected = checksum.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
+    return "" if expected in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
 
 
 def _rollouts(store: Store, item: Item) -> str:
@@ -75,12 +75,12 @@ def _table(store: Store, item: Item) -> str:
     for key, value in (part.split("=", 1) for part in keys):
         if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value, "None"}):
             return f"holds rows of {key} {min(others)}"
-    made = _vouched(store, item).get(name)
-    return find_disagreement(name, data, made) if made else ""
+    record = _vouched(store, item).get(name)
+    return find_disagreement(name, data, record) if record else ""
 
 
 def _vouched(store: Store, item: Item) -> dict[str, Any]:
-    """What the record of an import says of the tables of its recipe; nothing where there is none that can be read."""
+    """The entries of an import record by table; empty if there is no readable record."""
     if item.run is None:
         return {}
     try:
@@ -111,7 +111,7 @@ def _model(store: Store, item: Item) -> str:
 
 
 def digest_of_model(store: Store, folder: str) -> str:
-    """SHA-256 over the names and contents of a folder's safetensors files, as runs that begin there record it."""
+    """SHA-256 over the names and contents of a folder's safetensors files, as runs that start from it record it."""
     total = hashlib.sha256()
     for name in store.list(folder):
         if name.endswith(".safetensors"):

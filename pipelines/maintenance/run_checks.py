@@ -1,6 +1,6 @@
-"""What is said of a run (run.json, end.json, manifests, records), and whether it agrees with itself and what is there.
+"""Checks that a run's run.json, end.json, manifests and records agree with each other and with the listed objects.
 
-Nothing is hashed here: what one listing showed, and the JSON objects, are all that is looked at.
+Reads only JSON objects and one listing of the store; hashes no weights.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ MEASURE = "measure the run again: opd study run STUDY, or opd measure for import
 
 @dataclass
 class Examined:
-    """One run, as far as it can be read."""
+    """The readable parts of one run. facts: run.json; end: end.json; reads: manifests by step."""
 
     trajectory: Trajectory
     items: list[Item]
-    reads: dict[int, Read] = field(default_factory=dict)  # manifests by step
-    facts: dict[str, Any] | None = None  # run.json
+    reads: dict[int, Read] = field(default_factory=dict)
+    facts: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
 
     @property
@@ -47,76 +47,75 @@ class Examined:
         return digest(read.manifest) if read and read.manifest else None
 
 
-def check_agreement(store: Store, one: Examined, inventory: Inventory) -> list[Finding]:
-    """Reads all that is said of a run, and checks that it agrees with itself and with what is there."""
-    trajectory, found = one.trajectory, list[Finding]()
+def check_agreement(store: Store, run: Examined, inventory: Inventory) -> list[Finding]:
+    """Read a run's JSON objects into `run`, and check that they agree with each other and with the inventory."""
+    trajectory, findings = run.trajectory, list[Finding]()
     by_kind: dict[str, list[Item]] = {}
-    for item in one.items:
+    for item in run.items:
         by_kind.setdefault(item.kind, []).append(item)
     for item in by_kind.get("manifest", []):
         assert item.step is not None
-        one.reads[item.step] = read = snapshot_checks.read_manifest(trajectory.snapshot(item.step), item.step)
-        found += read.findings
-    for step, read in one.reads.items():
+        run.reads[item.step] = read = snapshot_checks.read_manifest(trajectory.snapshot(item.step), item.step)
+        findings += read.findings
+    for step, read in run.reads.items():
         if read.manifest:
-            found += snapshot_checks.check_relations(trajectory.snapshot(step), read.manifest, one.reads)
-    own = [item for item in one.items if item.kind != "table"]
+            findings += snapshot_checks.check_relations(trajectory.snapshot(step), read.manifest, run.reads)
+    own = [item for item in run.items if item.kind != "table"]
     if "run" in by_kind:
-        one.facts, said = _facts(store, by_kind["run"][0].key)
-        found += said
-    elif own and import_key(one.items) is None:
-        found.append(missing(f"{trajectory.prefix}/run.json", f"says what the {len(own)} objects beside it are of"))
+        run.facts, more = _facts(store, by_kind["run"][0].key)
+        findings += more
+    elif own and import_key(run.items) is None:
+        findings.append(missing(f"{trajectory.prefix}/run.json", f"says what the {len(own)} objects beside it are of"))
     if "end" in by_kind:
-        one.end, said = _facts(store, by_kind["end"][0].key)
-        found += said if one.end is None else said + _check_end(one, by_kind["end"][0].key)
-    return [*found, *_find_incomplete(one, by_kind, "end" in by_kind), *_records(store, one, by_kind, inventory)]
+        run.end, more = _facts(store, by_kind["end"][0].key)
+        findings += more if run.end is None else more + _check_end(run, by_kind["end"][0].key)
+    return [*findings, *_find_incomplete(run, by_kind, "end" in by_kind), *_records(store, run, by_kind, inventory)]
 
 
 def _facts(store: Store, key: str) -> tuple[dict[str, Any] | None, list[Finding]]:
-    data = store.read(key)
+    data, record = store.read(key), posixpath.basename(key) in ("run.json", "end.json")
     try:
-        found = checksum.remove_checksum(data, key)
+        facts = checksum.remove_checksum(data, key, sealed="layout" if record else None)
     except ValueError as error:
         return None, [damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0])]
-    record = posixpath.basename(key) in ("run.json", "end.json")
-    if record and (layout := found.get("layout", RECORD)) != RECORD:
+    if record and (layout := facts.get("layout", RECORD)) != RECORD:
         what = f"has layout {repr_short(layout)}, and this version reads {RECORD}"
         return None, [Finding("layout", key, what, NEWER)]
     if not checksum.is_canonical(data):
-        return found, [damaged(key, "is spaced otherwise than it was written")]
-    identity = found.get("identity")
-    if checksum.FIELD not in parse_json(data) and isinstance(identity, dict):  # the fingerprint pins half of it
+        return facts, [damaged(key, "is spaced otherwise than it was written")]
+    identity = facts.get("identity")
+    if checksum.FIELD not in parse_json(data) and isinstance(identity, dict):  # of an earlier version, no checksum
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-        if hashlib.sha256(text.encode()).hexdigest() != found.get("fingerprint"):
+        if hashlib.sha256(text.encode()).hexdigest() != facts.get("fingerprint"):
             return None, [damaged(key, "has another fingerprint than its identity")]
-    return found, []
+    return facts, []
 
 
-def _check_end(one: Examined, key: str) -> list[Finding]:
-    """Where end.json and the manifests disagree."""
-    end, found, trajectory = one.end or {}, [], one.trajectory
+def _check_end(run: Examined, key: str) -> list[Finding]:
+    """Findings where end.json and the manifests disagree."""
+    end, findings, trajectory = run.end or {}, [], run.trajectory
     try:
-        step, said, steps = int(end["step"]), str(end["digest"]), [int(step) for step in end["snapshots"]]
+        step, expected, steps = int(end["step"]), str(end["digest"]), [int(step) for step in end["snapshots"]]
     except (LookupError, TypeError, ValueError, OverflowError):
         return [damaged(key, "names no step, digest and snapshots")]
-    found += [missing(trajectory.snapshot(s).key, f"is named by {key}") for s in steps if s not in one.reads]
-    if one.digest(step) not in (None, said):
-        holds = str(one.digest(step))[:12]
-        found.append(damaged(key, f"says that step {step} holds {said[:12]}, and it holds {holds}"))
-    for s in sorted(one.reads.keys() - set(steps)):
-        found.append(foreign(trajectory.snapshot(s).key, f"is no snapshot that {key} names"))
-    return found
+    findings += [missing(trajectory.snapshot(s).key, f"is named by {key}") for s in steps if s not in run.reads]
+    if run.digest(step) not in (None, expected):
+        holds = str(run.digest(step))[:12]
+        findings.append(damaged(key, f"says that step {step} holds {expected[:12]}, and it holds {holds}"))
+    for s in sorted(run.reads.keys() - set(steps)):
+        findings.append(foreign(trajectory.snapshot(s).key, f"is no snapshot that {key} names"))
+    return findings
 
 
-def _find_incomplete(one: Examined, by_kind: Mapping[str, list[Item]], ended: bool) -> list[Finding]:
-    """Weights without manifest, states without facts, and resume states that nobody will ask for."""
-    found = []
+def _find_incomplete(run: Examined, by_kind: Mapping[str, list[Item]], ended: bool) -> list[Finding]:
+    """Findings about weights without a manifest, states without facts, and superseded resume states."""
+    findings = []
     for item in by_kind.get("weights", []):
-        read = one.reads.get(item.step or 0)
+        read = run.reads.get(item.step or 0)
         if read is None:
-            found.append(orphan(item.key, "has no manifest beside it"))
+            findings.append(orphan(item.key, "has no manifest beside it"))
         elif read.manifest and item.name not in read.manifest["files"]:
-            found.append(foreign(item.key, "is not named by the manifest beside it"))
+            findings.append(foreign(item.key, "is not named by the manifest beside it"))
     for kind in ("moments", "resume"):
         folders = folders_of(by_kind.get(kind, []))
         whole = [step for step, names in folders.items() if len(names) == 2]
@@ -124,56 +123,58 @@ def _find_incomplete(one: Examined, by_kind: Mapping[str, list[Item]], ended: bo
             for name, item in names.items():
                 other = STATE if name == FACTS else FACTS
                 if len(names) == 1 and (kind == "moments" or name == FACTS):
-                    found.append(missing(f"{posixpath.dirname(item.key)}/{other}", f"belongs beside {item.key}"))
+                    findings.append(missing(f"{posixpath.dirname(item.key)}/{other}", f"belongs beside {item.key}"))
                 elif len(names) == 1:
-                    found.append(orphan(item.key, f"has no {FACTS} beside it"))
+                    findings.append(orphan(item.key, f"has no {FACTS} beside it"))
                 elif kind == "resume" and ended:
-                    found.append(orphan(item.key, "is resume state of a run that is complete"))
+                    findings.append(orphan(item.key, "is resume state of a run that is complete"))
                 elif kind == "resume" and step < max(whole):
-                    found.append(orphan(item.key, f"is resume state that step {max(whole)} superseded"))
-    return found
+                    findings.append(orphan(item.key, f"is resume state that step {max(whole)} superseded"))
+    return findings
 
 
 def folders_of(items: Iterable[Item]) -> dict[int, dict[str, Item]]:
-    """States by step, each with what is there of it by name."""
-    found: dict[int, dict[str, Item]] = {}
+    """The objects of states: by step, then by file name."""
+    folders: dict[int, dict[str, Item]] = {}
     for item in items:
-        found.setdefault(item.step or 0, {})[item.name] = item
-    return found
+        folders.setdefault(item.step or 0, {})[item.name] = item
+    return folders
 
 
-def _records(store: Store, one: Examined, by_kind: Mapping[str, list[Item]], inventory: Inventory) -> list[Finding]:
-    """What measured.json, transfer.json and import.json vouch for, and is gone or of other weights."""
-    found, imported = [], import_key(one.items)
-    recipe, seed = one.run
+def _records(
+    store: Store, examined: Examined, by_kind: Mapping[str, list[Item]], inventory: Inventory
+) -> list[Finding]:
+    """Findings about tables that measured.json, transfer.json or import.json list, but that are missing or outdated."""
+    findings, imported = [], import_key(examined.items)
+    recipe, seed = examined.run
     for item in by_kind.get("record", []):
         if item.name.startswith(IMPORT) and item.key != imported:
-            continue  # replaced by a newer one
-        facts, said = _facts(store, item.key)
+            continue  # superseded by a newer record
+        facts, problems = _facts(store, item.key)
         if facts is None:
-            found += [damaged(finding.key, finding.what, MEASURE) for finding in said]
+            findings += [damaged(finding.key, finding.what, MEASURE) for finding in problems]
             continue
         if item.key == imported and facts.get("layout") != IMPORT_LAYOUT:
             what = f"has layout {facts.get('layout')!r}, and this version reads {IMPORT_LAYOUT}"
-            found.append(Finding("layout", item.key, what, "import under another --name"))
+            findings.append(Finding("layout", item.key, what, "import under another --name"))
             continue
         try:
             tables, snapshot_stamps = recorded_tables(item.name, facts)
             stamps = {int(step): stamp for step, stamp in snapshot_stamps.items()}
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
-            found.append(damaged(item.key, "does not say what it was made from", MEASURE))
+            findings.append(damaged(item.key, "does not say what it was made from", MEASURE))
             continue
         for table in tables:
             if (key := partition_key(table, recipe=recipe, seed=seed)) not in inventory.objects:
-                found.append(missing(key, f"is vouched for by {item.key}", MEASURE))
+                findings.append(missing(key, f"is vouched for by {item.key}", MEASURE))
         for step, stamp in stamps.items():
-            if one.digest(step) not in (None, stamp):
-                found.append(damaged(item.key, f"is of other weights of step {step} than are there", MEASURE))
-    return found
+            if examined.digest(step) not in (None, stamp):
+                findings.append(damaged(item.key, f"is of other weights of step {step} than are there", MEASURE))
+    return findings
 
 
 def recorded_tables(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Tables that a record vouches for, and digests of the snapshots they were made from."""
+    """The tables that a record lists, and the digests of the snapshots they were computed from, by step."""
     if name == "measured.json":
         return list(facts["from"]["settings"]["tables"]), dict(facts["from"]["snapshots"])
     if name == "transfer.json":
@@ -182,33 +183,33 @@ def recorded_tables(name: str, facts: dict[str, Any]) -> tuple[list[str], dict[s
 
 
 def import_key(items: Iterable[Item]) -> str | None:
-    """The record that counts of an imported trajectory, among the objects of its folder; None where it is none."""
+    """The key of the newest import record among a run's objects; None if the run is no import."""
     keys = {item.name: item.key for item in items if item.kind == "record"}
     return keys.get(newest(keys, IMPORT) or "")
 
 
-def recorded_start(one: Examined) -> tuple[dict[str, Any], Any]:
-    """What run.json says that the run began from, and the digest of that."""
-    facts = one.facts or {}
+def recorded_start(examined_run: Examined) -> tuple[dict[str, Any], Any]:
+    """The start of a run from run.json (`identity.start`), and the recorded digest of its weights."""
+    facts = examined_run.facts or {}
     identity, inputs = facts.get("identity"), facts.get("inputs")
     start = identity.get("start") if isinstance(identity, dict) else None
     return start if isinstance(start, dict) else {}, inputs.get("start") if isinstance(inputs, dict) else None
 
 
-def check_start(one: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
-    """Where the run that this one began from holds other weights by now than those it was made from."""
-    start, said = recorded_start(one)
+def check_start(examined_run: Examined, examined: Mapping[Run, Examined]) -> list[Finding]:
+    """A finding if the run that this one started from now holds other weights than recorded."""
+    start, recorded = recorded_start(examined_run)
     if start.get("kind") not in ("final", "snapshot"):
         return []
-    seed = one.run[1] if start.get("seed") is None else start["seed"]
+    seed = examined_run.run[1] if start.get("seed") is None else start["seed"]
     source = examined.get((str(start.get("recipe")), seed)) if is_count(seed) else None
     step = (source.end or {}).get("step") if source and start["kind"] == "final" else start.get("step")
-    if source is None or not is_count(step) or source.digest(step) in (None, said):
+    if source is None or not is_count(step) or source.digest(step) in (None, recorded):
         return []
-    key, found = source.trajectory.snapshot(step).key, source.digest(step)
-    name, number = one.run
+    key, stored = source.trajectory.snapshot(step).key, source.digest(step)
+    name, number = examined_run.run
     remedy = (
         f"bring back what it began from (opd rm {start['recipe']}/{seed} --undo, or `opd import`), or move the run "
         f"aside and train it again: opd rm {name}/{number}"
     )
-    return [damaged(key, f"holds {str(found)[:12]}, and {name} seed {number} began from {str(said)[:12]}", remedy)]
+    return [damaged(key, f"holds {str(stored)[:12]}, and {name} seed {number} began from {str(recorded)[:12]}", remedy)]

@@ -1,7 +1,7 @@
-"""Whether a committed snapshot is what was committed: its manifest, its files, and what it is kept beside.
+"""Checks a committed snapshot: its manifest, its files, and its relation to its base and parent.
 
-What pins a manifest: its own seal; its folder (step); the other manifests of the run (parent, base and its digest);
-and the header of its weights, which the SHA-256 in it pins in turn.
+A manifest is checked against its own checksum, its folder (step), the other manifests of the run (parent, base and the
+base's digest), and the headers of its weights files, whose SHA-256 it holds.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ CHUNK = 16 * 2**20  # bytes read at a time
 
 @dataclass(frozen=True)
 class Read:
-    """A manifest, or why there is none to go by."""
+    """A manifest, or None with the findings that explain why."""
 
     manifest: dict[str, Any] | None
     findings: tuple[Finding, ...] = ()
 
 
 def sha256(store: Store, key: str, heard: Callable[[int], None] = lambda count: None) -> tuple[int, str]:
-    """Size and SHA-256 of an object, read piece by piece; heard: bytes of each. Errors: FileNotFoundError."""
+    """Size and SHA-256 of an object, read in pieces. heard: gets the bytes of each. Errors: FileNotFoundError."""
     size, total = store.size(key), hashlib.sha256()
     for begin in range(0, size, CHUNK):
         data = store.read(key, begin, min(begin + CHUNK, size))
@@ -39,7 +39,7 @@ def sha256(store: Store, key: str, heard: Callable[[int], None] = lambda count: 
 
 
 def read_manifest(snapshot: Snapshot, step: int) -> Read:
-    """The manifest of a committed snapshot, by itself: its seal, its fields, its step."""
+    """The manifest of a committed snapshot, after its checksum, fields and step are checked."""
     key, data = snapshot.key, snapshot.store.read(snapshot.key)
     try:
         manifest = checksum.remove_checksum(data, key)
@@ -58,75 +58,75 @@ def read_manifest(snapshot: Snapshot, step: int) -> Read:
 
 
 def check_relations(snapshot: Snapshot, manifest: Mapping[str, Any], others: Mapping[int, Read]) -> list[Finding]:
-    """What contradicts the other manifests of the run (by step): parent, base, number of deltas."""
-    key, step, found = snapshot.key, manifest["step"], []
+    """Findings where a manifest contradicts the run's other manifests (by step): parent, base, number of deltas."""
+    key, step, findings = snapshot.key, manifest["step"], []
     parent, base = manifest["parent"], manifest.get("base")
     if parent is not None and parent not in others:
-        found.append(missing(snapshot.sibling(parent).key, f"is the parent of {key}"))
+        findings.append(missing(snapshot.sibling(parent).key, f"is the parent of {key}"))
     if parent is not None and parent >= step:
-        found.append(damaged(key, f"has the later step {parent} as its parent"))
+        findings.append(damaged(key, f"has the later step {parent} as its parent"))
     if bool(base) != (manifest.get("deltas", 0) > 0):
-        found.append(damaged(key, f"has base {base} and is delta {manifest['deltas']}"))
+        findings.append(damaged(key, f"has base {base} and is delta {manifest['deltas']}"))
     if not base:
-        return found
+        return findings
     if base["step"] not in others:
-        return [*found, missing(snapshot.sibling(base["step"]).key, f"is what {key} is kept beside")]
-    beside = others[base["step"]].manifest
-    if beside is None:
-        return found  # said of the base itself
-    if beside.get("base"):
-        found.append(damaged(key, f"is kept beside step {base['step']}, which is not whole"))
-    if digest(dict(beside)) != base["digest"]:
-        holds = f"step {base['step']} holds {digest(dict(beside))[:12]}"
-        found.append(damaged(key, f"is kept beside weights {base['digest'][:12]}, and {holds}"))
-    return found
+        return [*findings, missing(snapshot.sibling(base["step"]).key, f"is what {key} is kept beside")]
+    base_manifest = others[base["step"]].manifest
+    if base_manifest is None:
+        return findings  # the base has its own finding
+    if base_manifest.get("base"):
+        findings.append(damaged(key, f"is kept beside step {base['step']}, which is not whole"))
+    if digest(dict(base_manifest)) != base["digest"]:
+        holds = f"step {base['step']} holds {digest(dict(base_manifest))[:12]}"
+        findings.append(damaged(key, f"is kept beside weights {base['digest'][:12]}, and {holds}"))
+    return findings
 
 
 def check_contents(
     snapshot: Snapshot,
     manifest: Mapping[str, Any],
-    there: Collection[str],
+    names: Collection[str],
     heard: Callable[[int], None] = lambda count: None,
     *,
     deep: bool = False,
 ) -> list[Finding]:
-    """What is wrong with the files of a snapshot, read again and hashed, and with the tensors named in them.
+    """Findings about the files of a snapshot, which are read and hashed, and about their tensors.
 
-    there: names in its folder. deep: the weights are decoded, too, and hashed as a plain file.
+    names: of the files in its folder. deep: also decode the weights and compare their digest.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name, facts in manifest["files"].items():
         key = f"{snapshot.folder}/{name}"
-        if name not in there:
-            found.append(missing(key, "is named by its manifest"))
+        if name not in names:
+            findings.append(missing(key, "is named by its manifest"))
             continue
         size, sha = sha256(snapshot.store, key, heard)
         if size != facts["size"]:
-            found.append(damaged(key, f"has {size} bytes, and its manifest says {facts['size']}"))
+            findings.append(damaged(key, f"has {size} bytes, and its manifest says {facts['size']}"))
         elif sha != facts["sha256"]:
-            found.append(damaged(key, f"has SHA-256 {sha[:12]}, and its manifest says {facts['sha256'][:12]}"))
-    if not found:
-        found = _header(snapshot, manifest)
-    if deep and not found:
-        found = _decoded(snapshot, manifest)
-    return found
+            findings.append(damaged(key, f"has SHA-256 {sha[:12]}, and its manifest says {facts['sha256'][:12]}"))
+    if not findings:
+        findings = _header(snapshot, manifest)
+    if deep and not findings:
+        findings = _decoded(snapshot, manifest)
+    return findings
 
 
 def check_snapshot(snapshot: Snapshot, step: int, *, deep: bool = False) -> list[Finding]:
-    """All of the above for one snapshot, before a number is computed from it. Errors: FileNotFoundError."""
+    """All findings about one snapshot: manifest, relations and contents. Errors: FileNotFoundError."""
     read = read_manifest(snapshot, step)
     if read.manifest is None:
         return list(read.findings)
     near = {read.manifest["parent"], (read.manifest.get("base") or {}).get("step")} - {None}
     others = {s: read_manifest(snapshot.sibling(s), s) for s in near if snapshot.sibling(s).is_committed()}
-    beside = check_relations(snapshot, read.manifest, others)
-    there = snapshot.store.list(snapshot.folder)
-    return [*read.findings, *beside, *check_contents(snapshot, read.manifest, there, deep=deep and not beside)]
+    relations = check_relations(snapshot, read.manifest, others)
+    names = snapshot.store.list(snapshot.folder)
+    return [*read.findings, *relations, *check_contents(snapshot, read.manifest, names, deep=deep and not relations)]
 
 
 def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
-    """Where the manifest's tensors are not those of the files' own headers."""
-    stored, said, found = {}, _places(manifest), []
+    """Findings where the manifest's tensors differ from those in the files' headers."""
+    stored, expected, findings = {}, _places(manifest), []
     for file in manifest["files"]:
         key = f"{snapshot.folder}/{file}"
         try:
@@ -134,28 +134,28 @@ def _header(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
                 stored[file, name] = (ref.begin, ref.end, ref.dtype, list(ref.shape))
         except ValueError as error:
             return [damaged(key, f"is not read: {str(error).splitlines()[0]}")]
-    for file, name in sorted(stored.keys() ^ said.keys()):
-        here = (file, name) in stored
-        what = "is in its file and not in its manifest" if here else "is in its manifest and not in its file"
-        found.append(damaged(snapshot.key, f"disagrees about tensor {name}, which {what}"))
-    for file, name in sorted(stored.keys() & said.keys()):
-        here, there = stored[file, name], said[file, name]
-        if here[: len(there)] != there:  # how long a code is, is its file's to say
-            what = f"disagrees with its file about tensor {name}: {there}, and {here[: len(there)]} there"
-            found.append(damaged(snapshot.key, what))
-    return found
+    for file, name in sorted(stored.keys() ^ expected.keys()):
+        extra = (file, name) in stored
+        what = "is in its file and not in its manifest" if extra else "is in its manifest and not in its file"
+        findings.append(damaged(snapshot.key, f"disagrees about tensor {name}, which {what}"))
+    for file, name in sorted(stored.keys() & expected.keys()):
+        actual, wanted = stored[file, name], expected[file, name]
+        if actual[: len(wanted)] != wanted:  # the manifest holds no shape for a code
+            what = f"disagrees with its file about tensor {name}: {wanted}, and {actual[: len(wanted)]} there"
+            findings.append(damaged(snapshot.key, what))
+    return findings
 
 
 def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """What each tensor of each file must be, as its header has it: begin, end, dtype, and shape of what is no code."""
-    found = {}
+    """The expected header entries by file and tensor: begin, end, dtype, and the shape unless the tensor is a code."""
+    places = {}
     for name, tensor in manifest["tensors"].items():
         dtype = {None: tensor["dtype"], HALF: "BF16"}.get(tensor.get("code"), "U8")
         plain = () if dtype == "U8" else (tensor["shape"],)
-        found[tensor["file"], name] = (tensor["begin"], tensor["end"], dtype, *plain)
+        places[tensor["file"], name] = (tensor["begin"], tensor["end"], dtype, *plain)
         if view := tensor.get("view"):
-            found[view["file"], name] = (view["begin"], view["end"], "U8")
-    return found
+            places[view["file"], name] = (view["begin"], view["end"], "U8")
+    return places
 
 
 def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
@@ -164,5 +164,5 @@ def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
         sha = tensors.sha256(tensors.read(snapshot.refs()))
     except ValueError as error:
         return [damaged(key, f"does not decode: {str(error).splitlines()[0]}")]
-    said = digest(dict(manifest))
-    return [] if sha == said else [damaged(key, f"decodes to weights {sha[:12]}, and its manifest says {said[:12]}")]
+    want = digest(dict(manifest))
+    return [] if sha == want else [damaged(key, f"decodes to weights {sha[:12]}, and its manifest says {want[:12]}")]

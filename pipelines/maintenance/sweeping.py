@@ -1,21 +1,21 @@
-"""What nobody will ask a store for any more, and its deletion.
+"""Deletes objects of a store that are not needed any more.
 
-    temporary   what a killed write left, older than the age
+    temporary   left by a killed write, older than the age
     score       teacher scores, which earlier versions cached and nothing reads, older than the age
-    orphan      weights without a manifest, and a resume state without facts, of a run to which nothing was written for
-                the age: a live run writes its manifest seconds after its weights
+    orphan      weights without a manifest, and resume states without facts, of a run without writes for the age; a live
+                run writes its manifest seconds after its weights
     resume      by policy, older than the age
-                  finished  of complete runs, and those that a later one superseded
-                  all       also the last one of a run to which nothing was written for the age: it begins again
+                  finished  states of complete runs, and superseded states
+                  all       also the newest state of a run without writes for the age; that run then starts over
                   keep      none
 
-Never deleted: the files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
-what is foreign, and anything of a run of which a part was moved aside (`opd rm`) when the move was stopped.
+Never deleted: files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
+foreign objects, and objects of a run whose move aside (`opd rm`) was interrupted.
 
-The age is by the clock of whoever stamps the store's objects (`clock`), so a client whose clock is wrong sweeps nothing
-early; an object of the future has no age. A clock that jumps ahead makes everything old at once. So what looks old is
-watched for some seconds of a clock that cannot jump (`still`), and stays where anything was written to its run
-meanwhile; and a writer whose weights went before their manifest came puts them back (`Trajectory.commit`).
+The age is measured by the store's clock (`read_store_clock`), so a client with a wrong clock deletes nothing too early.
+An object with a time in the future has no age. If the store's clock jumps ahead, everything looks old at once. So old
+objects are watched for WATCH seconds of a monotonic clock (`keep_idle`) and left if anything was written to their run
+meanwhile. A writer whose weights were deleted before it wrote the manifest writes them again (`Trajectory.commit`).
 """
 
 import posixpath
@@ -34,14 +34,15 @@ from pipelines.store.trajectory import Trajectory
 UNUSED = {"temporary": "left by a write that was killed", "score": "teacher scores, which nothing reads any more"}
 POLICIES = ("finished", "all", "keep")
 DAY = 24 * 3600.0
-WATCH = 5.0  # seconds between two looks: a live run writes its manifest in fewer after its weights
+WATCH = 5.0  # seconds between two listings; a live run writes its manifest sooner after its weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doomed:
-    """Objects of one folder that go together, in this order. why: in words. age: seconds since the last was written.
+    """Objects of one folder that are deleted together, in this order. why: in words.
 
-    guard: they stay where this object is there by then. touched: when that was, by the store's clock.
+    age: seconds since the last write. touched: time of that write, by the store's clock. guard: a key; if that object
+    exists by then, nothing is deleted. modified: modification times of the keys.
     """
 
     keys: tuple[str, ...]
@@ -56,13 +57,13 @@ class Doomed:
 def list_deletable(
     store: Store, *, age: float = DAY, resume: str = "finished", now: float | None = None
 ) -> list[Doomed]:
-    """What a sweep made now would delete, by name. age: seconds. Errors: ValueError for another policy or age."""
+    """The objects that a sweep would delete now, by name. age: seconds. Errors: ValueError for a bad policy or age."""
     if resume not in POLICIES:
         raise ValueError(f"resume policy {resume!r} is unknown; use one of {', '.join(POLICIES)}")
     if not 0 <= age < float("inf"):
         raise ValueError(f"age {age:g} is no number of seconds from 0 up")
     now, inventory = read_store_clock(store) if now is None else now, list_objects(store)
-    found = [
+    doomed = [
         _list_deletable(inventory, [item], reason, now, inventory.objects[item.key].modified)
         for kind, reason in UNUSED.items()
         for item in inventory.of(kind)
@@ -71,12 +72,12 @@ def list_deletable(
     for (recipe, seed), items in inventory.runs().items():
         if (recipe, seed) in moves:
             continue
-        found += _of_run(Trajectory(store, recipe, seed), items, inventory, resume, now)
-    return sorted((one for one in found if one.age >= age), key=lambda one: one.keys)
+        doomed += _of_run(Trajectory(store, recipe, seed), items, inventory, resume, now)
+    return sorted((group for group in doomed if group.age >= age), key=lambda group: group.keys)
 
 
 def read_store_clock(store: Store) -> float:
-    """Seconds since 1970 by who stamps the store's objects: of an object written now; or by ours where none can be."""
+    """Seconds since 1970 by the store's clock: the time of a probe object, or the local time if none can be written."""
     key = f".probe-{uuid.uuid4().hex}"
     try:
         store.write(key, b"")
@@ -87,41 +88,39 @@ def read_store_clock(store: Store) -> float:
     return now
 
 
-def keep_idle(store: Store, found: list[Doomed], *, resume: str = "finished") -> list[Doomed]:
-    """Those of `found` to whose runs nothing was written while they were watched for WATCH seconds."""
-    if not found:
+def keep_idle(store: Store, doomed: list[Doomed], *, resume: str = "finished") -> list[Doomed]:
+    """The objects of `doomed` whose runs had no write during the next WATCH seconds."""
+    if not doomed:
         return []
     time.sleep(WATCH)
-    again = {
-        (one.keys, one.modified, one.touched) for one in list_deletable(store, age=0.0, resume=resume, now=float("inf"))
-    }
-    return [one for one in found if (one.keys, one.modified, one.touched) in again]
+    again = list_deletable(store, age=0.0, resume=resume, now=float("inf"))
+    unchanged = {(group.keys, group.modified, group.touched) for group in again}
+    return [group for group in doomed if (group.keys, group.modified, group.touched) in unchanged]
 
 
-def sweep(store: Store, found: list[Doomed]) -> Iterator[tuple[Doomed, bool]]:
-    """Delete, one after the other; each with whether it went. What was written again since it was found stays.
+def sweep(store: Store, doomed: list[Doomed]) -> Iterator[tuple[Doomed, bool]]:
+    """Delete group after group; yields each with whether it was deleted. Objects that were written again are left.
 
-    Should a writer commit weights in the instant in which they go, they are put back.
+    If a writer commits weights at the moment of their deletion, they are written back.
     """
-    for one in found:
-        here = store.list_objects(posixpath.dirname(one.keys[0]))
-        same = all(key in here and here[key].modified == at for key, at in zip(one.keys, one.modified, strict=True))
-        if not same or (one.guard and store.exists(one.guard)):
-            yield one, False
+    for group in doomed:
+        listed = store.list_objects(posixpath.dirname(group.keys[0]))
+        times = tuple(listed[key].modified if key in listed else None for key in group.keys)
+        if times != group.modified or (group.guard and store.exists(group.guard)):
+            yield group, False
             continue
-        held = {key: store.read(key) for key in one.keys} if one.guard else {}
-        for key in one.keys:
+        contents = {key: store.read(key) for key in group.keys} if group.guard else {}
+        for key in group.keys:
             store.remove(key)
-        if one.guard and store.exists(one.guard):
-            for key, data in held.items():
+        committed = bool(group.guard and store.exists(group.guard))
+        if committed:
+            for key, data in contents.items():
                 store.write(key, data)
-            yield one, False
-            continue
-        yield one, True
+        yield group, not committed
 
 
 def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: str, now: float) -> Iterator[Doomed]:
-    # Tables are written at its end, and by what measures it: they are no sign that it is being trained.
+    # Tables are no sign that a run is being trained: they are written at its end and when it is measured.
     own = [item for item in items if item.kind != "table"]
     touched = max((inventory.objects[item.key].modified for item in own), default=0.0)
     committed = {item.step for item in own if item.kind == "manifest"}
@@ -135,7 +134,7 @@ def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: st
     states = folders_of(item for item in own if item.kind == "resume")
     valid = [step for step, names in states.items() if FACTS in names]
     for step, names in states.items():
-        # Without its facts a state is none: should the sweep be stopped, what is left is an orphan.
+        # facts.json is deleted first: if the sweep is interrupted, the rest is an orphan.
         state = [names[name] for name in sorted(names)]
         written = max(inventory.objects[item.key].modified for item in state)
         if FACTS not in names:
@@ -152,7 +151,7 @@ def _of_run(run: Trajectory, items: list[Item], inventory: Inventory, policy: st
 def _complete(run: Trajectory) -> bool:
     try:
         return run.end() is not None
-    except ValueError:  # damaged: who knows
+    except ValueError:  # end.json is damaged
         return False
 
 

@@ -1,11 +1,12 @@
-"""What belongs to one W0, computed once for every run, snapshot and study that starts there.
+"""A cache of factors of base weights W0, computed once for every run, snapshot and study that starts from W0.
 
     bases/<digest of W0>/v<engine>/<name>.safetensors
     bases/<digest of W0>/v<engine>/<name>.json        its size and sha256, written after it
-    bases/by-source/<sha256 of a source>/<digest>     empty: which W0 a stored tensor was found to hold
+    bases/by-source/<sha256 of a source>/<digest>     empty marker: the stored tensor `source` holds this W0
 
-What is absent, damaged or of another engine is computed again and replaced. Two workers that save the same thing write
-the same bytes; should theirs differ, the loser's description does not fit, and the next load computes again.
+An entry that is absent, damaged or written by another engine version is computed again and replaced. Two workers that
+save the same entry write the same bytes. If the bytes differ, the JSON file does not match the data, and the next load
+computes the entry again.
 """
 
 import hashlib
@@ -27,10 +28,10 @@ ROOT = "bases"
 
 @dataclass
 class BaseCache:
-    """The engine's cache (`opd_ops.geometry.base.Cache`) of one worker and matrix.
+    """The engine's cache (`opd_ops.geometry.base.Cache`) for one worker and one matrix.
 
-    source: names the stored tensor that W0 was read from, for `known`; empty where nobody will ask. seconds: wall and
-    CPU seconds between misses and their saves, which is what computing the missing things took.
+    source: name of the stored tensor that W0 was read from, looked up by `find_cached`; empty writes no marker.
+    seconds: wall and CPU seconds between each miss and its save, i.e. the time spent on computing missing entries.
     """
 
     store: Store
@@ -39,7 +40,7 @@ class BaseCache:
     _missed: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def load(self, key: str, name: str) -> "dict[str, Tensor] | None":
-        """Tensors by name; None for what is absent, damaged or not readable as safetensors."""
+        """Tensors by name; None if the entry is absent, damaged or no safetensors file."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -48,9 +49,9 @@ class BaseCache:
             facts = parse_json(self.store.read(f"{place}.json"))
             data = self.store.read(f"{place}.safetensors")
             if (len(data), hashlib.sha256(data).hexdigest()) == (facts["size"], facts["sha256"]):
-                found = load(data)
+                tensors = load(data)
                 self._name(key)
-                return found
+                return tensors
         except (FileNotFoundError, ValueError, LookupError, TypeError, SafetensorError):
             pass
         self._missed[key, name] = self._others()
@@ -67,7 +68,7 @@ class BaseCache:
         self.seconds = [total + after - before for total, after, before in zip(self.seconds, now, begun, strict=True)]
 
     def _others(self) -> list[float]:
-        """Wall and CPU time that went into nothing counted yet: what is missed while computing another counts once."""
+        """Wall and CPU time that is not counted yet, so that nested misses are counted once."""
         return [time.perf_counter() - self.seconds[0], time.process_time() - self.seconds[1]]
 
     def _name(self, key: str) -> None:
@@ -77,17 +78,17 @@ class BaseCache:
 
 
 def find_cached(store: Store, name: str, sources: set[str]) -> set[str]:
-    """Those of `sources` whose W0 has `name` in the cache of this engine; by listing, nothing is read."""
+    """The `sources` whose W0 has the entry `name` in the cache of this engine version. Lists names, reads no object."""
     keys = store.find(ROOT)
     end = f"/v{VERSION}/{name}.json"
     digests = {key.split("/")[1] for key in keys if key.endswith(end)}
     markers = (key.split("/") for key in keys if key.startswith(f"{ROOT}/by-source/"))
-    held = {parts[2] for parts in markers if parts[-1] in digests}
-    return {source for source in sources if _hashed(source) in held}
+    marked = {parts[2] for parts in markers if parts[-1] in digests}
+    return {source for source in sources if _hashed(source) in marked}
 
 
 def count_cache_bytes(store: Store) -> int:
-    """Bytes of the whole cache, of every W0 and engine."""
+    """Size of the whole cache in bytes, over every W0 and engine version."""
     return sum(store.size(key) for key in store.find(ROOT) if key.endswith(".safetensors"))
 
 

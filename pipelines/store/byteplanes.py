@@ -1,11 +1,11 @@
-"""Whole numbers kept byte by byte and compressed, in chunks that can be read one without the others.
+"""Integers split into byte planes and compressed with zstd, in chunks that can be read independently.
 
     code  = magic, width (8-byte little-endian), one 4-byte length for each plane of each chunk, the planes
-    chunk = CHUNK entries (the last one fewer); its plane i is byte i of every entry, lowest first, compressed by
-            zstd at its level 1, or as it is where that saves less than a tenth, which its length tells
+    chunk = CHUNK entries (the last chunk may have fewer); its plane i is byte i of every entry, lowest first. A plane
+            is compressed by zstd level 1, or stored raw if that saves less than a tenth; its length tells which
 
-How many entries there are is not kept: who asks for them knows, and nothing is allocated before magic, width and
-lengths agree with that.
+The number of entries is not stored: the reader passes it. Nothing is allocated before magic, width and lengths agree
+with that number.
 """
 
 import struct
@@ -19,13 +19,13 @@ import pyarrow as pa
 MAGIC = b"opdp"
 CHUNK = 1 << 18  # entries: a chunk stays in the cache, and its planes are long enough to compress
 LEVEL = 1
-WORTH = 0.9  # of a plane's bytes: packed ones are to be fewer, since what saves little costs as long to read
+WORTH = 0.9  # a plane is stored compressed only below this share of its raw size: reading it costs time
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _FIXED = len(MAGIC) + 8
 
 
 def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> bytes:
-    """The code of `count` entries of `width` bytes, of which `entries(begin, end)` gives a part."""
+    """The code of `count` entries of `width` bytes; `entries(begin, end)` returns entries begin..end."""
     codec, lengths, planes = pa.Codec("zstd", compression_level=LEVEL), [], []
     for begin in range(0, count, CHUNK):
         for plain in _split_bytes(entries(begin, min(begin + CHUNK, count)).view(UNSIGNED[width])):
@@ -36,12 +36,12 @@ def pack(entries: Callable[[int, int], np.ndarray], count: int, width: int) -> b
 
 
 class NoCode(ValueError):
-    """Bytes that are not what they should be; its message goes on from a name and "is"."""
+    """The bytes are not a valid code. The message completes a sentence: "<tensor> is <message>"."""
 
 
 @dataclass(frozen=True)
 class BytePlanes:
-    """A code of `count` entries of `width` bytes, `size` bytes long, of which `read(begin, end)` gives a part."""
+    """A code of `count` entries of `width` bytes. size: bytes of the code; read(begin, end): those bytes of it."""
 
     read: Callable[[int, int], bytes]
     size: int
@@ -50,13 +50,13 @@ class BytePlanes:
 
     @classmethod
     def from_bytes(cls, code: bytes, count: int, width: int) -> "BytePlanes":
-        """A code that is at hand."""
+        """The planes of a code that is in memory."""
         return cls(lambda begin, end: code[begin:end], len(code), count, width)
 
     def chunks(self, begin: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Entries begin..end as unsigned numbers, chunk by chunk, each after its place among them; others are not read.
+        """Yields (offset, unsigned integers) for each chunk of entries begin..end; reads no other chunk.
 
-        Errors: NoCode, also where a plane does not decompress.
+        Errors: NoCode if the code is invalid or a plane does not decompress.
         """
         lengths, origin = self.index
         if begin >= end:
@@ -78,7 +78,7 @@ class BytePlanes:
 
     @cached_property
     def index(self) -> tuple[np.ndarray, int]:
-        """Lengths of all planes, chunk by chunk, and where the first plane begins. Errors: as `chunks`."""
+        """Lengths of all planes, chunk by chunk, and the offset of the first plane. Errors: as `chunks`."""
         planes = -(-self.count // CHUNK) * self.width
         origin = _FIXED + 4 * planes
         head = self.read(0, min(origin, self.size))
@@ -105,7 +105,7 @@ class BytePlanes:
 
 
 def _split_bytes(entries: np.ndarray) -> list[np.ndarray]:
-    """The bytes of unsigned numbers, lowest first: halves of halves, each of which numpy takes apart in one pass."""
+    """The byte planes of unsigned integers, lowest first. Repeated halving: numpy does each half in one pass."""
     parts = [entries]
     while parts[0].itemsize > 1:
         half = UNSIGNED[parts[0].itemsize // 2]
@@ -114,7 +114,7 @@ def _split_bytes(entries: np.ndarray) -> list[np.ndarray]:
 
 
 def _join_bytes(planes: list[np.ndarray]) -> np.ndarray:
-    """The inverse of `_apart`."""
+    """The inverse of `_split_bytes`."""
     while len(planes) > 1:
         size = planes[0].itemsize
         wide = [high.astype(UNSIGNED[2 * size]) for high in planes[1::2]]

@@ -13,24 +13,24 @@ UNDERSTOOD = "step-100, step_100, checkpoint-100, iter_0000100, global_step100 a
 
 
 class Empty(ValueError):
-    """A folder or prefix that holds no checkpoint, and may yet."""
+    """A folder or prefix that holds no checkpoint yet."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """complete: (step, ref) by step; incomplete: (step, why) of checkpoints that may still be in the writing."""
+    """complete: (step, ref) in order of step. incomplete: (step, reason) of checkpoints that may still be written."""
 
     complete: tuple[tuple[int, str], ...]
     incomplete: tuple[tuple[int, str], ...]
 
 
 def open_trajectory(prefix: str, besides: Container[int] = ()) -> Series:
-    """The checkpoints directly under a folder or URI prefix; step 0, where there is one, is among them.
+    """The checkpoints directly under a folder or URI prefix, including step 0 if it exists.
 
-    besides: steps that are known already, left out and not opened.
+    besides: steps to skip without opening them.
 
-    Errors: Empty when there is none; ValueError when two have one step, or one will not become readable by waiting
-    (pickled, quantized, an adapter).
+    Errors: Empty if there is no checkpoint. ValueError if two checkpoints have the same step, or if one is in a format
+    that is not read (pickled, quantized, an adapter).
     """
     children = _children(prefix)
     complete, incomplete = [], []
@@ -45,7 +45,7 @@ def open_trajectory(prefix: str, besides: Container[int] = ()) -> Series:
 
 
 def _children(prefix: str) -> dict[int, str]:
-    """URIs by step."""
+    """Checkpoint URIs by step."""
     normalise(prefix)
     if ("://" not in prefix or prefix.startswith("file://")) and not _path(prefix).is_dir():
         raise ValueError(f"{prefix} is not a folder; name the folder or URI prefix that holds the checkpoints")

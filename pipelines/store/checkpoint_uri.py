@@ -1,6 +1,6 @@
-"""Where a REF leads: a Hugging Face folder, one .safetensors file, a URI prefix, or a name in the local hub cache.
+"""Resolves a REF: a Hugging Face folder, one .safetensors file, a URI prefix, or a name in the local hub cache.
 
-Hub names are looked up in the cache that `hf download` fills and are never fetched:
+Hub names are looked up in the cache that `hf download` fills; nothing is downloaded:
 models--org--name/refs/<revision> holds a commit, and snapshots/<commit>/ its files.
 """
 
@@ -20,7 +20,7 @@ _HUB = re.compile(rf"({_WORD}/{_WORD})(?:@({_WORD}(?:/{_WORD})*))?", re.ASCII)
 
 @dataclass(frozen=True)
 class CheckpointUri:
-    """A folder or prefix, and the one weights file in it where the REF names a file."""
+    """A folder or prefix. file: the name of the weights file in it if the REF names a single file."""
 
     store: Store
     file: str | None = None
@@ -34,7 +34,10 @@ class CheckpointUri:
 
 
 def locate_checkpoint(ref: str) -> CheckpointUri:
-    """Errors: ValueError for a local path that is absent or no weights file, and a hub name that is not cached."""
+    """The location that a REF names.
+
+    Errors: ValueError for a local path that is absent or no weights file, and for a hub name that is not cached.
+    """
     if has_control_characters(ref):
         raise ValueError(f"REF {repr_short(ref)} has control characters; write it without")
     if "://" in ref and not ref.startswith("file://"):

@@ -1,4 +1,4 @@
-"""Other people's checkpoints, opened by reading headers and JSON only: tensors stay where they are.
+"""Opens checkpoints by reading headers and JSON only; tensors are not loaded.
 
 A REF is a Hugging Face folder or a .safetensors file (a path, or any URI of an object store), ORG/NAME[@REVISION] in
 the local hub cache, or a snapshot of this project (runs/<recipe>/seed-<n>/step-<8 digits>).
@@ -27,16 +27,16 @@ BLOCK = 8 * 2**20  # bytes compared at a time
 
 
 class Incomplete(ValueError):
-    """A checkpoint that may still be in the writing: weights absent, shards missing, a file cut short."""
+    """A checkpoint that may still be being written: weights or shards are missing, or a file is truncated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The float tensors of a model by name, and what describes them. who: what messages call it.
+    """The float tensors of a model by name, with its metadata. who: the name of the checkpoint in messages.
 
-    ref: canonical URI. config: config.json, or what a run of this project recorded. stamp: SHA-256 over name, size,
-    version (modification time in ns; ETag on S3) and header of each weights file: it changes when weights may have
-    changed, and also when a folder is copied.
+    ref: canonical URI. config: config.json, or the model configuration that a run of this project recorded. stamp:
+    SHA-256 over name, size, version (modification time in ns; ETag on S3) and header of each weights file. It changes
+    when weights may have changed, and also when a folder is copied.
     """
 
     who: str
@@ -50,15 +50,13 @@ class Checkpoint:
 
     @cached_property
     def vocabulary(self) -> dict[str, int] | None:
-        """Ids by token, without tokens added later, which post-training renames; None without a tokenizer.json."""
+        """Token ids by token; None without a tokenizer.json. Added tokens are left out: post-training renames them."""
         store = next(iter(self.tensors.values())).store
         if not store.exists(TOKENIZER):
             return None
         try:
-            found = _object(store, TOKENIZER)["model"]["vocab"]
-            ids: dict[Any, Any] = (
-                dict(found) if isinstance(found, dict) else {entry[0]: i for i, entry in enumerate(found)}
-            )
+            vocab = _object(store, TOKENIZER)["model"]["vocab"]
+            ids: dict[Any, Any] = vocab if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
         except (LookupError, TypeError):
             ids = {"": None}
         if not all(isinstance(token, str) and is_count(i) for token, i in ids.items()):
@@ -77,9 +75,9 @@ class Checkpoint:
 
     @cached_property
     def tied(self) -> bool:
-        """Whether the head is the embedding: absent though the configuration ties it, the same bytes, or a copy.
+        """Whether the head is the embedding: no head is stored and the configuration ties it, or both have equal bytes.
 
-        Two stored tensors are read and compared only where the configuration ties them.
+        Two stored tensors are read and compared only if the configuration ties them.
         """
         head, embedding = self.head, self.embedding
         if embedding is None:
@@ -92,13 +90,13 @@ class Checkpoint:
         return alike and self._ties and _same_bytes(head, embedding)
 
     def _find_tensor(self, ends: tuple[str, ...]) -> TensorRef | None:
-        """The tensor with such a name; layers may hold others of their own, under longer names."""
+        """The tensor whose name has one of these endings; the shortest name wins, since layers may have their own."""
         names = [name for name in self.tensors if name.endswith(ends)]
         return self.tensors[min(names, key=len)] if names else None
 
     @property
     def _ties(self) -> bool:
-        """Architectures that tie by default leave the key out."""
+        """Whether the configuration ties head and embedding. An absent key means tied: that is the default."""
         if self.config is None:
             return False
         inner = self.config.get("text_config")
@@ -107,10 +105,10 @@ class Checkpoint:
 
 
 def open_checkpoint(who: str, ref: str) -> Checkpoint:
-    """The checkpoint that a REF names, from headers alone.
+    """The checkpoint that a REF names. Reads headers only.
 
-    Errors: ValueError in one line naming who, the file and the remedy; Incomplete, which is one, where the checkpoint
-    may still be in the writing.
+    Errors: ValueError in one line that names `who`, the file and the remedy. Its subclass Incomplete is raised if the
+    checkpoint may still be being written.
     """
     try:
         return _open(who, locate_checkpoint(ref))
@@ -127,7 +125,7 @@ def open_checkpoint(who: str, ref: str) -> Checkpoint:
 
 
 def is_storage_error(error: Exception) -> bool:
-    """Whether an error comes from the file system or the object store, or from the lack of a client for it."""
+    """Whether an error comes from the file system, the object store, or a missing client package."""
     return isinstance(error, OSError | ImportError) or type(error).__module__.startswith(("botocore", "aiobotocore"))
 
 
@@ -139,9 +137,9 @@ def _open(who: str, place: CheckpointUri) -> Checkpoint:
     tensors: dict[str, TensorRef] = {}
     stamp = hashlib.sha256()
     for file in sorted(files):
-        found = _header(store, file, files[file], own)
-        stamp.update(json.dumps([file, found.size, store.version(file)]).encode() + found.data)
-        tensors |= found.tensors
+        header = _header(store, file, files[file], own)
+        stamp.update(json.dumps([file, header.size, store.version(file)]).encode() + header.data)
+        tensors |= header.tensors
     if own:
         run, _, folder = store.uri.rpartition("/")
         tensors = Snapshot(Store(run), folder).refs()
@@ -156,7 +154,7 @@ def _open(who: str, place: CheckpointUri) -> Checkpoint:
 
 
 def _files(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | None]:
-    """Safetensors files of a model, each with the tensors to take from it (None: all)."""
+    """Safetensors files of a model, each with the names of the tensors to read from it (None: all)."""
     if place.file:
         if place.file not in names:
             raise ValueError(f"{place} does not exist; name a Hugging Face folder or a {WEIGHTS} file")
@@ -180,7 +178,7 @@ def _files(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | None]:
 
 
 def _without_weights(place: CheckpointUri, names: set[str]) -> ValueError:
-    """What to say of a folder with neither a model nor an index."""
+    """The error for a folder with neither a weights file nor an index."""
     kind, why, remedy = Incomplete, "and no other weights", f"name a folder with {FILE}, or with shards and their index"
     if not names and not place.store.local:
         return kind(f"{place} does not exist or is empty; name a Hugging Face folder or a {WEIGHTS} file")
@@ -198,7 +196,7 @@ def _without_weights(place: CheckpointUri, names: set[str]) -> ValueError:
 
 
 def _manifest(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | None]:
-    """The files of a snapshot of this project, of the sizes they were committed with."""
+    """The files of a snapshot of this project. Errors: Incomplete if a file does not have its committed size."""
     if MANIFEST not in names:
         raise Incomplete(f"{place} holds {OWN} and no {MANIFEST}, so it is not committed; let its run go on")
     manifest = _object(place.store, MANIFEST)
@@ -207,7 +205,7 @@ def _manifest(place: CheckpointUri, names: set[str]) -> dict[str, set[str] | Non
         layout = manifest.get("layout")
         raise ValueError(f"{where} has layout {repr_short(layout)}; this version reads layouts 1 to {LAYOUT}: {NEWER}")
     try:
-        sizes = {file: said["size"] for file, said in manifest["files"].items()}
+        sizes = {file: entry["size"] for file, entry in manifest["files"].items()}
     except (LookupError, TypeError, ValueError, AttributeError):
         sizes = {}
     if not sizes or not all(map(is_count, sizes.values())):
@@ -227,43 +225,43 @@ def _read_recorded_config(store: Store) -> dict[str, Any] | None:
 
 
 def _header(store: Store, file: str, wanted: set[str] | None, own: bool) -> Header:
-    """Size, header and the wanted float tensors of a file. Errors: ValueError also for quantized weights.
+    """Size, header and the wanted float tensors of a file. Errors: ValueError, also for quantized weights.
 
-    own: of a snapshot of this project, whose bytes may be codes.
+    own: the file belongs to a snapshot of this project, whose tensors may be encoded.
     """
     try:
-        found = read_header(store, file)
+        header = read_header(store, file)
     except ValueError as error:
         raise Incomplete(f"{str(error).splitlines()[0]}; copy or convert {file} again") from None
     place = CheckpointUri(store, file)
-    if lacking := sorted((wanted or set()) - found.tensors.keys()):
+    if lacking := sorted((wanted or set()) - header.tensors.keys()):
         name = escape_text(lacking[0][:LONGEST])
         raise Incomplete(f"{place} lacks tensor {name}, which {INDEX} places there; copy both again")
-    for name, ref in found.tensors.items():
+    for name, ref in header.tensors.items():
         if (
             not own
             and ref.dtype not in ITEMSIZE
             and (name.endswith(PACKED) or ref.dtype.startswith(("F8", "F6", "F4")))
         ):
             raise ValueError(f"tensor {name} of {place} is quantized; save the model in bf16 or fp32")
-    kept = {
-        name: ref for name, ref in found.tensors.items() if ref.dtype in ITEMSIZE and (wanted is None or name in wanted)
-    }
-    return Header(kept, found.size, found.data)
+    tensors = {name: ref for name, ref in header.tensors.items() if ref.dtype in ITEMSIZE}
+    if wanted is not None:
+        tensors = {name: ref for name, ref in tensors.items() if name in wanted}
+    return Header(tensors, header.size, header.data)
 
 
-def _same_bytes(one: TensorRef, other: TensorRef) -> bool:
-    length = one.end - one.begin
+def _same_bytes(left: TensorRef, right: TensorRef) -> bool:
+    length = left.end - left.begin
     spans = ((begin, min(begin + BLOCK, length)) for begin in range(0, length, BLOCK))
     return all(
-        one.store.read(one.key, one.begin + begin, one.begin + end)
-        == other.store.read(other.key, other.begin + begin, other.begin + end)
+        left.store.read(left.key, left.begin + begin, left.begin + end)
+        == right.store.read(right.key, right.begin + begin, right.begin + end)
         for begin, end in spans
     )
 
 
 def _object(store: Store, key: str) -> dict[str, Any]:
-    """A JSON object. Errors: Incomplete naming the file."""
+    """The JSON object in a file. Errors: Incomplete, with the name of the file."""
     try:
         return dict(parse_object(store.read(key), str(CheckpointUri(store, key)), "copy it again"))
     except ValueError as error:

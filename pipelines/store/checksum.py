@@ -1,8 +1,8 @@
-"""JSON objects that carry the SHA-256 of what they say, so that a changed byte is found with nothing beside them.
+"""JSON objects with a SHA-256 checksum of their own fields, so that a changed byte is detected without a second file.
 
     sha256 = SHA-256 of the canonical JSON (sorted keys, no spaces) of all fields but `sha256` and `provenance`
 
-Provenance differs from one machine to the next and is no part of what an object says.
+Provenance differs between machines and is left out of the checksum.
 """
 
 import hashlib
@@ -12,41 +12,33 @@ from typing import Any
 from pipelines.store.json_object import JsonObject, parse_json, parse_object
 
 FIELD = "sha256"
-APART = (FIELD, "provenance")
+EXCLUDED = (FIELD, "provenance")
 REMEDY = "bring it back from a copy (opd import), or make the run again in another OPD_STORE"
 
 
-def add_checksum(said: dict[str, Any]) -> dict[str, Any]:
-    """The facts with their seal."""
-    return said | {FIELD: _digest(json.loads(json.dumps(said)))}
+def add_checksum(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with their checksum."""
+    return fields | {FIELD: _digest(json.loads(json.dumps(fields)))}
 
 
-def remove_checksum(data: bytes, key: str, remedy: str = REMEDY) -> JsonObject:
-    """The facts of a sealed object, without the seal; facts without one, as earlier versions wrote, as they are.
+def remove_checksum(data: bytes, key: str, remedy: str = REMEDY, sealed: str | None = None) -> JsonObject:
+    """The fields of an object after its checksum is verified and removed.
 
-    Errors: ValueError naming the object where it is no JSON object, or not what was sealed.
+    Objects of earlier versions have no checksum and are returned as they are. sealed: a field that only objects with a
+    checksum have. Errors: ValueError with the key if the data is no JSON object or does not match its checksum.
     """
-    found = parse_object(data, key, remedy)
-    seals = [FIELD] if FIELD in found else [name for name, value in found.items() if _is_seal(name, value, found)]
-    if seals and (seals != [FIELD] or found[FIELD] != _digest(found)):
+    fields = parse_object(data, key, remedy)
+    if (FIELD in fields or sealed in fields) and fields.pop(FIELD, None) != _digest(fields):
         raise ValueError(f"{key} is not what was written there; {remedy}")
-    found.pop(FIELD, None)
-    return found
+    return fields
 
 
 def is_canonical(data: bytes) -> bool:
-    """Whether an object that can be opened has no seal, or is spaced as everything with one is written."""
-    found = parse_json(data)
-    return FIELD not in found or data == (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
+    """Whether a valid object has no checksum, or has exactly the whitespace that this project writes."""
+    fields = parse_json(data)
+    return FIELD not in fields or data == (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _is_seal(name: str, value: Any, found: dict[str, Any]) -> bool:
-    """Whether a field is the seal of the others, though its name was changed."""
-    if not isinstance(value, str) or len(value) != 64:
-        return False
-    return value == _digest({other: said for other, said in found.items() if other != name})
-
-
-def _digest(found: dict[str, Any]) -> str:
-    said = {name: value for name, value in found.items() if name not in APART}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _digest(fields: dict[str, Any]) -> str:
+    checked = {name: value for name, value in fields.items() if name not in EXCLUDED}
+    return hashlib.sha256(json.dumps(checked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

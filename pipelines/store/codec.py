@@ -1,21 +1,21 @@
-"""Codes of a tensor: as bf16, and beside a base of the same shape a lossless one and one of the update in bf16.
+"""Encodings of a tensor: as bf16, as a lossless difference to a base tensor, and as an update rounded to bf16.
 
-HALF (`tensors`), lossless: the upper 16 bits of fp32 whose lower ones are zero, as of weights that were bf16 before.
+HALF (`tensors`), lossless: the upper 16 bits of fp32 entries whose lower 16 bits are zero, such as former bf16 weights.
 
-DELTA, lossless: differences of bits, so that what moved little is a small number. Floats of one sign are ordered as
-their bits are, and a step of k ulp is 2 k or 2 k - 1.
+DELTA, lossless: differences of bit patterns, so that an entry that moved little is a small integer. Floats of one sign
+are ordered as their bit patterns, and a step of k ulp becomes 2 k or 2 k - 1.
 
-    d = zigzag(bits(w) - bits(base) mod 2^n)                        n bits an entry; without a base it is zero
+    d = zigzag(bits(w) - bits(base) mod 2^n)                        n bits per entry; without a base, bits(base) = 0
 
-UPDATE, of fp32: r = RN_bf16(w - base), kept with the exponent in one byte (bits rotated left by one), and beside it
-v = RN_bf16(w), exactly, as DELTA of v beside RN_bf16(base + r), from which one weight in a thousand differs. What comes
-back is
+UPDATE, for fp32: r = RN_bf16(w - base), stored with its exponent in one byte (bits rotated left by one), and
+v = RN_bf16(w), exact, stored as the DELTA of v to RN_bf16(base + r), which differs in about one weight of a thousand.
+Decoding gives
 
     w' = the number nearest to base + r that rounds to v            |w' - w| <= 2^-8 |w - base| + 2^-24 |w|
 
-The bf16 view of w' is that of w, bit for bit, and holding to it makes no error larger: the numbers that round to v are
-an interval, and w lies in it. Errors of entries that moved by different amounts average out in every spectrum; those of
-Adam's first step, which moves all by one amount, do not.
+The bf16 view of w' equals that of w bit for bit. This constraint makes no error larger: the numbers that round to v
+form an interval that contains w. Errors of entries that moved by different amounts average out in every spectrum.
+Errors of Adam's first step, which moves all entries by the same amount, do not.
 """
 
 import math
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DELTA, UPDATE = "delta-planes-zstd/1", "update-bf16-planes-zstd/1"
-PROBE = 1 << 12  # 16-bit words of a tensor that `half` looks at before all of them
-BOUND = 2.0**-8  # of UPDATE: error of an entry over its |w - base|, where that is above the spacing of fp32 at w
+PROBE = 1 << 12  # 16-bit words that `as_exact_bf16` checks before it checks the whole tensor
+BOUND = 2.0**-8  # of UPDATE: relative error of an entry's |w - base|, if that is above the fp32 spacing at w
 _SIGNED = {2: np.int16, 4: np.int32, 8: np.int64}
 _TIE = 0x8000  # half the spacing of bf16, in bits of fp32
 
 
 def as_exact_bf16(tensor: "Tensor") -> "Tensor | None":
-    """An fp32 tensor as bf16 where that is exact, bit for bit; else None."""
+    """An fp32 tensor as bf16 if that is exact bit for bit, else None."""
     import torch
 
     if tensor.dtype != torch.float32:
         return None
     bits = _bits(tensor).view(np.uint16)
-    # The first entries tell of nearly every tensor that is not.
+    # The first entries already reject nearly every tensor that is not exact.
     if not bits.size or bits[:PROBE:2].any() or bits[::2].any():
         return None
     return torch.from_numpy(bits[1::2].view(np.int16)).clone().view(torch.bfloat16).reshape(tensor.shape)
 
 
 def encode_delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
-    """The lossless code of `tensor` [any shape; 2, 4 or 8 bytes an entry]; equal inputs, equal bytes.
+    """The lossless DELTA code of `tensor` [any shape; 2, 4 or 8 bytes per entry]. Equal inputs give equal bytes.
 
     Errors: ValueError for a base of another shape or dtype.
     """
@@ -70,29 +70,29 @@ def encode_delta(tensor: "Tensor", base: "Tensor | None" = None) -> bytes:
 def decode_delta(
     planes: BytePlanes, dtype: "torch.dtype", begin: int, end: int, base: "Tensor | None" = None
 ) -> "Tensor":
-    """Entries begin..end of the tensor whose code this is, flat.
+    """Entries begin..end of the tensor that `planes` encodes, flat.
 
-    base: the same entries of its base, flat and contiguous; their memory becomes that of the result. Errors: as
-    `Planes.chunks`, before anything is allocated or changed.
+    base: the same entries of its base, flat and contiguous; the result reuses their memory. Errors: as
+    `BytePlanes.chunks`, raised before anything is allocated or changed.
     """
     import torch
 
     _ = planes.index
     whole = UNSIGNED[planes.width]
-    found = np.zeros(end - begin, whole) if base is None else _bits(base).view(whole)
+    bits = np.zeros(end - begin, whole) if base is None else _bits(base).view(whole)
     for at, zigzag in planes.chunks(begin, end):
         sign = zigzag & 1
         np.negative(sign, out=sign)
         zigzag >>= 1
         zigzag ^= sign
-        found[at : at + len(zigzag)] += zigzag
-    return torch.from_numpy(found.view(_SIGNED[planes.width])).view(dtype)
+        bits[at : at + len(zigzag)] += zigzag
+    return torch.from_numpy(bits.view(_SIGNED[planes.width])).view(dtype)
 
 
 def encode_update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tensor]":
-    """The codes of r and of v, and w', which `apply` makes of them.
+    """The codes of r and of v, and the decoded w' (`apply_update`).
 
-    Errors: ValueError where the tensor is not fp32, or as `delta`.
+    Errors: ValueError if the tensor is not fp32 or the base has another dtype or shape.
     """
     import torch
 
@@ -108,16 +108,16 @@ def encode_update(tensor: "Tensor", base: "Tensor") -> "tuple[bytes, bytes, Tens
     def rotated(begin: int, end: int) -> np.ndarray:
         return (bits[begin:end] << 1) | (bits[begin:end] >> 15)
 
-    found = _add_update(b, r)
-    served = found.bfloat16()
+    decoded = _add_update(b, r)
+    served = decoded.bfloat16()
     codes = pack(rotated, w.numel(), 2), encode_delta(view, served)
     places = torch.from_numpy(np.flatnonzero(_bits(view) != _bits(served)))
-    found[places] = _nearest_in_view(found[places], view[places])
-    return *codes, found.reshape(tensor.shape)
+    decoded[places] = _nearest_in_view(decoded[places], view[places])
+    return *codes, decoded.reshape(tensor.shape)
 
 
 def apply_update(update: BytePlanes, view: BytePlanes, begin: int, end: int, base: "Tensor") -> "Tensor":
-    """Entries begin..end of w', flat, from the codes of r and of v. base, errors: as of `undelta`."""
+    """Entries begin..end of w', flat, from the codes of r and of v. base, errors: as in `decode_delta`."""
     import torch
 
     _ = update.index, view.index
@@ -127,7 +127,7 @@ def apply_update(update: BytePlanes, view: BytePlanes, begin: int, end: int, bas
         rotated |= sign
         near = base[at : at + len(rotated)]
         _add_update(near, torch.from_numpy(rotated.view(np.int16)).view(torch.bfloat16), out=near)
-        # Where the difference is zero, the sum rounds to v as it is.
+        # Entries with difference zero already round to v.
         if len(others := np.flatnonzero(zigzag != 0)):
             places, steps = torch.from_numpy(others), zigzag[others]
             difference = torch.from_numpy(((steps >> 1) ^ np.negative(steps & 1)).view(np.int16))
@@ -137,24 +137,24 @@ def apply_update(update: BytePlanes, view: BytePlanes, begin: int, end: int, bas
 
 
 def _nearest_in_view(near: "Tensor", view: "Tensor") -> "Tensor":
-    """The numbers nearest to `near` that round to a view; the view itself where that is not finite."""
+    """The numbers nearest to `near` that round to `view`; the view itself where it is not finite."""
     import torch
 
-    # The ends of the interval that rounds to v: half a spacing below and above, without the ends where v is odd,
-    # since ties go to the even one.
+    # The interval that rounds to v: half a spacing below and above. Ties go to the even number, so the ends are
+    # excluded where v is odd.
     bits = view.view(torch.int16).int() << 16
     odd, magnitude = (bits >> 16) & 1, bits & 0x7FFFFFFF
     low = (magnitude - _TIE + odd).clamp_(min=0).view(torch.float32)
     high = (magnitude + _TIE - odd).view(torch.float32)
-    held = torch.minimum(torch.maximum(torch.where(bits < 0, -near, near), low), high)
-    return torch.where(torch.isfinite(view), torch.copysign(held, view.float()), view.float())
+    clamped = torch.minimum(torch.maximum(torch.where(bits < 0, -near, near), low), high)
+    return torch.where(torch.isfinite(view), torch.copysign(clamped, view.float()), view.float())
 
 
 def _add_update(base: "Tensor", r: "Tensor", out: "Tensor | None" = None) -> "Tensor":
-    """base + r in fp32, without NaN, whose bits would be the machine's."""
+    """base + r in fp32. NaN becomes 0, since the bits of a NaN depend on the machine."""
     import torch
 
-    near = torch.add(base, r.float(), out=out)  # two passes of one dtype each are faster than one of both
+    near = torch.add(base, r.float(), out=out)  # converting first is faster than adding mixed dtypes
     if math.isfinite(float(near.sum())):
         return near
     return near.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)

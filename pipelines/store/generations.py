@@ -1,11 +1,11 @@
-"""An object that several writers replace, each on top of what it has read: compare and set by create-if-absent alone.
+"""A JSON object that several writers update by compare-and-set, built on create-if-absent.
 
     <stem>.json              generation 0
-    <stem>-<8 digits>.json   each later one; the newest that is there counts
+    <stem>-<8 digits>.json   later generations; the newest one is the current value
 
-A generation is created once and never changed, so of several writers that read the same one, one creates the next, and
-the others are told. Older generations are deleted after a newer one is there. No lock is held: a writer that is killed
-leaves the newest generation as it was, or replaced.
+A generation is created once and never changed. If several writers read the same generation, one of them creates the
+next, and the others get FileExistsError. Older generations are deleted after a newer one exists. There is no lock: if a
+writer is killed, the current value is either the old or the new generation.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Generations:
                     raise
 
     def append(self, data: bytes, after: int) -> int:
-        """Create the generation after `after`; returns its number. Errors: FileExistsError where one is newer."""
+        """Create generation `after` + 1; returns its number. Errors: FileExistsError if it or a newer one exists."""
         number = after + 1
         self.store.create(self.key(number), data)
         numbers = self._numbers()
@@ -64,8 +64,8 @@ class Generations:
 
 def newest(names: Iterable[str], stem: str) -> str | None:
     """The name of the newest generation of `stem` among the names of its folder, or None."""
-    there = numbers(names, stem)
-    return _name(stem, there[-1]) if there else None
+    existing = numbers(names, stem)
+    return _name(stem, existing[-1]) if existing else None
 
 
 def numbers(names: Iterable[str], stem: str) -> list[int]:

@@ -1,9 +1,9 @@
-"""Whether the files that numbers are computed from are what was committed, found out before the first number.
+"""Verifies snapshot files against their manifests before any number is computed from them.
 
-A manifest pins each of its files by SHA-256, and its own seal pins the manifest. Every file that is going to be read is
-hashed once, so a flipped byte, a shard of another day and a tensor of another name are all found by the one digest, at
-about 1.5 GB/s. What this process has hashed already and nobody wrote since (`Store.version`) is not hashed again. What
-is exchanged between its proof and its reading is not found, and checkpoints from elsewhere have no manifest.
+A manifest holds the SHA-256 of each of its files, and a checksum of itself. Every file is hashed once before it is read
+(about 1.5 GB/s), which detects a flipped byte, a replaced shard and a renamed tensor. A file that this process has
+already hashed is not hashed again while its `Store.version` is unchanged. A file that is replaced between its check and
+its reading is not detected. Checkpoints from elsewhere have no manifest and are not checked.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from pipelines.store.objects import Store
 from pipelines.store.tensors import TensorRef
 from pipelines.store.trajectory import Trajectory
 
-BATCH = 256 * 2**20  # bytes below which this process hashes alone, since a task elsewhere would cost more
+BATCH = 256 * 2**20  # bytes below which this process hashes by itself: starting a remote task would cost more
 CHUNK = 16 * 2**20  # bytes read at a time
 
 HashFiles = Callable[[Sequence["File"]], Iterable[float]]
 
-_proven: dict["File", str] = {}  # version of what this process has found to be right
+_proven: dict["File", str] = {}  # `Store.version` of each file that this process has verified
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a committed snapshot, and the SHA-256 that its manifest says."""
+    """A file of a committed snapshot, with its SHA-256 from the manifest."""
 
     store: Store
     key: str
@@ -34,19 +34,16 @@ class File:
 
 
 def list_files(refs: Iterable[TensorRef]) -> list[File]:
-    """The files that tensors are read from, with those of what they are kept beside, each once."""
-    found: dict[File, None] = {}
-    for ref in refs:
-        for one in (ref, ref.base, ref.view):
-            if one is not None and one.sha256:
-                found[File(one.store, one.key, one.sha256)] = None
-    return list(found)
+    """The files that tensors are read from, including those of their bases and views, each once."""
+    parts = (part for ref in refs for part in (ref, ref.base, ref.view))
+    return list(dict.fromkeys(File(part.store, part.key, part.sha256) for part in parts if part and part.sha256))
 
 
 def verified_refs(trajectory: Trajectory, step: int) -> dict[str, TensorRef]:
-    """References to a snapshot's tensors by name, which may be read.
+    """References to a snapshot's tensors by name, after their files are verified.
 
-    Errors: as `Trajectory.refs`, and ValueError in one line naming a file that is gone or not what was committed.
+    Errors: as `Trajectory.refs`, and ValueError in one line that names a file that is missing or differs from its
+    manifest.
     """
     refs = trajectory.refs(step)
     verify_files(list_files(refs.values()))
@@ -54,7 +51,7 @@ def verified_refs(trajectory: Trajectory, step: int) -> dict[str, TensorRef]:
 
 
 def find_problems(trajectory: Trajectory, step: int) -> list[str]:
-    """What is wrong with the files of a snapshot, one line each. Errors: as `Trajectory.manifest`."""
+    """The problems of a snapshot's files, one line per file. Errors: as `Trajectory.manifest`."""
     snapshot, lines = trajectory.snapshot(step), list[str]()
     for name, facts in trajectory.manifest(step)["files"].items():
         try:
@@ -65,21 +62,21 @@ def find_problems(trajectory: Trajectory, step: int) -> list[str]:
 
 
 def verify_files(committed: Sequence[File], hash_files: HashFiles | None = None) -> list[float]:
-    """Wall and CPU seconds of hashing those that this process has not.
+    """Hash the files that this process has not verified yet; returns the wall and CPU seconds.
 
-    hash_files: calls `hash_file` for each of many files in other processes and returns the CPU seconds; it is used
-    where they are many bytes. Errors: as `proven`.
+    hash_files: calls `hash_file` for many files in other processes and yields the CPU seconds of each; used from BATCH
+    bytes up. Errors: as `verified_refs`.
     """
-    begun, there = (time.perf_counter(), time.process_time()), {file: _version(file) for file in committed}
-    fresh = [file for file in committed if _proven.get(file) != there[file]]
+    begun, versions = (time.perf_counter(), time.process_time()), {file: _version(file) for file in committed}
+    fresh = [file for file in committed if _proven.get(file) != versions[file]]
     alone = hash_files is None or sum(file.store.size(file.key) for file in fresh) < BATCH
     cpu = sum(map(hash_file, fresh) if hash_files is None or alone else hash_files(fresh))
-    _proven.update({file: there[file] for file in fresh})
+    _proven.update({file: versions[file] for file in fresh})
     return [time.perf_counter() - begun[0], time.process_time() - begun[1] + (0.0 if alone else cpu)]
 
 
 def hash_file(file: File) -> float:
-    """CPU seconds that it took. Errors: as `proven`."""
+    """Hash a file and compare it with its manifest; returns the CPU seconds. Errors: as `verified_refs`."""
     begun, total = time.process_time(), hashlib.sha256()
     size = file.store.size(file.key)
     for begin in range(0, size, CHUNK):

@@ -1,7 +1,8 @@
-"""What the manifest of a snapshot may say, checked before anything is read or allocated because of it.
+"""Checks the fields of a snapshot's manifest before anything is read or allocated because of them.
 
-A seal shows that a manifest is what somebody wrote, not that it makes sense: files are names in its own folder, ranges
-lie in them, plain tensors span what their shape and dtype take, and codes lie beside a base.
+The checksum proves that a manifest was not changed, not that it is consistent. This module checks that files are names
+in the snapshot's own folder, ranges lie in these files, plain tensors have the length of their shape and dtype, and
+encoded tensors have a base.
 """
 
 import math
@@ -16,13 +17,13 @@ from pipelines.store.tensors import DIMENSIONS, HALF, ITEMSIZE
 _FIRST = {"layout", "step", "parent", "files", "tensors"}
 _LATER = _FIRST | {"digest", "base", "deltas"}
 FIELDS = {1: _FIRST, 2: _LATER, 3: _LATER}  # by layout
-PRECISION = {"kept", "bound"}  # fields of a manifest whose tensors are updates
+PRECISION = {"kept", "bound"}  # additional fields of a manifest whose tensors are bf16 updates
 PLACE = {"file", "begin", "end"}
-WHOLE = PLACE | {"dtype", "shape"}  # of a tensor that is kept as it is
+WHOLE = PLACE | {"dtype", "shape"}  # fields of a plain tensor
 
 
 def explain_malformed(manifest: dict[str, Any]) -> str:
-    """Why the fields of a manifest of a layout in FIELDS cannot be right; empty where they can."""
+    """The first inconsistency of a manifest whose layout is in FIELDS, in words; empty if there is none."""
     precision = PRECISION if "kept" in manifest and manifest["layout"] > 1 else set()
     if wrong := sorted(manifest.keys() ^ (FIELDS[manifest["layout"]] | precision)):
         return f"has an unknown field or lacks one: {', '.join(map(repr_short, wrong))}"
@@ -33,10 +34,10 @@ def explain_malformed(manifest: dict[str, Any]) -> str:
 
 
 def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each part of a manifest, and whether it can be one."""
+    """Yields (name of a part, whether it is consistent) for every part of a manifest."""
     from pipelines.store import codec
 
-    # What is said of a tensor beside where it lies, by its code.
+    # Additional fields of an encoded tensor, by its code.
     codes = {HALF: {"code"}, codec.DELTA: {"code"}, codec.UPDATE: {"code", "error", "view"}}
     files, base, halves = manifest["files"], manifest.get("base"), False
     yield "step", is_count(manifest["step"])
@@ -70,7 +71,7 @@ def _parts(manifest: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def _lies_in_file(place: dict[str, Any], files: dict[str, Any]) -> bool:
-    """Whether a range lies in a file of the snapshot."""
+    """Whether a byte range lies in a file of the snapshot."""
     begin, end = place["begin"], place["end"]
     return is_count(begin) and is_count(end) and place["file"] in files and begin <= end <= files[place["file"]]["size"]
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint under the names and shapes they would have if each were stored alone, as [out, in].
+"""Splits a checkpoint's fused tensors into single weights [out, in], under the names of unfused layouts.
 
     self_attn.qkv_proj          rows q | k | v                                     Phi-3
     mlp.gate_up_proj            rows gate | up                                     Phi-3, GLM-4
@@ -9,7 +9,7 @@
                                 [expert, in, out], columns gate, up in turn        GPT-OSS
     experts.down_proj           [expert, out, in] or [expert, in, out]             as its gate_up_proj
 
-Biases of fused projections are split alike.
+Biases of fused projections are split in the same way.
 """
 
 import re
@@ -49,20 +49,20 @@ Ranges = tuple[tuple[int, int], ...]
 def matrices(checkpoint: Checkpoint) -> dict[str, MatrixRef]:
     """All weights of a checkpoint by name, in the order they are stored.
 
-    Errors: ValueError naming the tensor for a fused one that cannot be split by the configuration, and for two
-    tensors that are one weight.
+    Errors: ValueError with the tensor's name if a fused tensor does not fit the configuration, or if two tensors give
+    a weight of the same name.
     """
     layout = _Layout(checkpoint)
-    found: dict[str, MatrixRef] = {}
+    weights: dict[str, MatrixRef] = {}
     for source, ref in checkpoint.tensors.items():
         for matrix in layout.parts(source, ref):
-            if matrix.name in found:
+            if matrix.name in weights:
                 raise ValueError(
-                    f"tensors {found[matrix.name].source} and {source} of {checkpoint} are both {matrix.name}; "
+                    f"tensors {weights[matrix.name].source} and {source} of {checkpoint} are both {matrix.name}; "
                     "save the model with one of them"
                 )
-            found[matrix.name] = matrix
-    return found
+            weights[matrix.name] = matrix
+    return weights
 
 
 class _Layout:
@@ -70,9 +70,9 @@ class _Layout:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        given = checkpoint.config or {}
-        inner = given.get("text_config")
-        self.config: dict[str, Any] = given | (inner if isinstance(inner, dict) else {})
+        config = checkpoint.config or {}
+        inner = config.get("text_config")
+        self.config: dict[str, Any] = config | (inner if isinstance(inner, dict) else {})
         self.conv1d = self._is_conv1d()
         self.splits: list[tuple[re.Pattern[str], int, Callable[[re.Match[str], TensorRef], Iterator[MatrixRef]]]] = [
             (_QKV, 2, self._qkv),
@@ -102,7 +102,7 @@ class _Layout:
         )
 
     def _is_conv1d(self) -> bool:
-        """GPT-2; other models use its names for weights that are stored [out, in]."""
+        """Whether this is GPT-2. Other models use its names for weights that are stored as [out, in]."""
         if kind := self.config.get("model_type"):
             return kind == "gpt2"
         shapes = [ref.shape for name, ref in self.checkpoint.tensors.items() if _C_ATTN.fullmatch(name)]
@@ -112,12 +112,12 @@ class _Layout:
         heads = self._setting("num_attention_heads", match[0])
         shared = self._setting("num_key_value_heads", match[0], heads)
         if self.config.get("head_dim"):
-            each = self._setting("head_dim", match[0])
+            size = self._setting("head_dim", match[0])
         else:
-            each = self._setting("hidden_size", match[0]) // heads
-        q, k = heads * each, shared * each
+            size = self._setting("hidden_size", match[0]) // heads
+        q, k = heads * size, shared * size
         if ref.shape[0] != q + 2 * k:
-            raise self._misfit(match[0], ref, f"{heads} heads and {shared} key-value heads of {each}, {q + 2 * k} rows")
+            raise self._misfit(match[0], ref, f"{heads} heads and {shared} key-value heads of {size}, {q + 2 * k} rows")
         yield from _by_rows(match, ref, {"q": ((0, q),), "k": ((q, q + k),), "v": ((q + k, q + 2 * k),)})
 
     def _gate_up(self, match: re.Match[str], ref: TensorRef) -> Iterator[MatrixRef]:
@@ -131,11 +131,11 @@ class _Layout:
 
     def _per_head(self, match: re.Match[str], ref: TensorRef) -> Iterator[MatrixRef]:
         heads = self._setting("num_attention_heads", match[0])
-        each = ref.shape[0] // (3 * heads)
-        if ref.shape[0] != 3 * heads * each:
+        size = ref.shape[0] // (3 * heads)
+        if ref.shape[0] != 3 * heads * size:
             raise self._misfit(match[0], ref, f"{heads} heads of q, k and v, a multiple of {3 * heads} rows")
-        starts = [tuple((3 * head + part) * each for head in range(heads)) for part in range(3)]
-        rows = {part: tuple((at, at + each) for at in starts[i]) for i, part in enumerate("qkv")}
+        starts = [tuple((3 * head + part) * size for head in range(heads)) for part in range(3)]
+        rows = {part: tuple((at, at + size) for at in starts[i]) for i, part in enumerate("qkv")}
         yield from _by_rows(match, ref, rows)
 
     def _c_attn(self, match: re.Match[str], ref: TensorRef) -> Iterator[MatrixRef]:
@@ -184,7 +184,7 @@ class _Layout:
                 )
 
     def _convention(self, match: re.Match[str]) -> tuple[bool, int, int]:
-        """Whether a stack is stored [expert, in, out], hidden and intermediate size, by both stacks of its experts."""
+        """(stored as [expert, in, out], hidden size, intermediate size), deduced from both stacks of the experts."""
         if not self.config:
             raise self._without_config(match[0])
         hidden = self.config.get("hidden_size")
@@ -205,24 +205,24 @@ class _Layout:
         return fitting[0]
 
     def _stack(self, stem: str, part: str) -> tuple[int, ...] | None:
-        found = (self.checkpoint.tensors.get(f"{stem}{part}_proj{end}") for end in ("", ".weight"))
-        return next((ref.shape for ref in found if ref and len(ref.shape) == 3), None)
+        refs = (self.checkpoint.tensors.get(f"{stem}{part}_proj{end}") for end in ("", ".weight"))
+        return next((ref.shape for ref in refs if ref and len(ref.shape) == 3), None)
 
     def _alternates(self, stem: str) -> bool:
-        """GPT-OSS, which alone has biases where no model type is recorded."""
+        """Whether gate and up columns alternate, as in GPT-OSS. Without a model type, only GPT-OSS has biases here."""
         kind = self.config.get("model_type")
         return kind == "gpt_oss" or (kind is None and f"{stem}gate_up_proj_bias" in self.checkpoint.tensors)
 
     def _setting(self, key: str, source: str, default: int | None = None) -> int:
         if not self.config:
             raise self._without_config(source)
-        found = default if self.config.get(key) is None else self.config[key]
-        if type(found) is not int or found < 1:
+        value = default if self.config.get(key) is None else self.config[key]
+        if type(value) is not int or value < 1:
             raise ValueError(
                 f"fused tensor {source} of {self.checkpoint} cannot be split: "
-                f"its config has {key} {repr_short(found)}; {REMEDY}"
+                f"its config has {key} {repr_short(value)}; {REMEDY}"
             )
-        return found
+        return value
 
     def _without_config(self, source: str) -> ValueError:
         return ValueError(f"fused tensor {source} of {self.checkpoint} cannot be split without its config; {REMEDY}")
@@ -235,7 +235,7 @@ class _Layout:
 
 
 def _sizes(part: str, shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
-    """Hidden and intermediate size of a stack under a convention; intermediate size 0 where there is none."""
+    """Hidden and intermediate size of a stack under a convention; intermediate size 0 if the shape does not fit."""
     outer, inner = shape[:0:-1] if transposed else shape[1:]
     return (outer, inner) if part == "down" else (inner, 0 if outer % 2 else outer // 2)
 
@@ -255,7 +255,7 @@ def _by_rows(match: re.Match[str], ref: TensorRef, rows: dict[str, Ranges]) -> I
 
 
 def _role(name: str) -> tuple[int | None, str]:
-    """As `role`, and for the names of GPT-2, GPT-NeoX and Mixtral."""
+    """As `role`, extended to the names of GPT-2, GPT-NeoX and Mixtral."""
     layer, part = role(name)
     if match := _BLOCK.search(name):
         layer = int(match[1])

@@ -1,4 +1,4 @@
-"""One weight as it should be measured, [out, in], wherever and however it is stored."""
+"""A reference to one weight in the orientation that is measured, [out, in], independent of how it is stored."""
 
 import math
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixRef:
-    """A weight, or a part of a stored tensor, read by its own bytes. What is no matrix is one whole tensor.
+    """A weight that is a stored tensor or a part of one. Only its own bytes are read.
 
-    name: without .weight; of a part, the name it would have if it were stored alone. source: the stored tensor.
-    rows: row ranges of the stored tensor, before transposition; None: all. columns: one range of them, of which every
-    stride-th is taken. transposed: stored [in, out]. index: which of a stack. shape: [out, in], or as stored.
+    name: without .weight; for a part, its name in an unfused layout. source: name of the stored tensor. rows: row
+    ranges of the stored tensor, before transposition; None is all. columns: one column range, of which every stride-th
+    is read. transposed: stored as [in, out]. index: position in a stack. shape: [out, in], or as stored if not 2-D.
     """
 
     name: str
@@ -34,18 +34,18 @@ class MatrixRef:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight in its stored dtype."""
+        """Size of the weight in bytes, in its stored dtype."""
         return math.prod(self.shape) * ITEMSIZE[self.ref.dtype]
 
     def read(self) -> "Tensor":
-        """The weight, contiguous, in its stored dtype. Only its rows are read; columns are cut out after reading.
+        """The weight, contiguous, in its stored dtype. Reads only its rows; columns are selected after reading.
 
-        Errors: ValueError naming file and tensor when bytes are missing.
+        Errors: ValueError with file and tensor if bytes are missing.
         """
         return self._normalised(self._ranges(), self.columns)
 
     def read_rows(self, begin: int, end: int) -> "Tensor":
-        """Rows begin..end of the weight, reading no others unless it is stored transposed. Errors: as `read`."""
+        """Rows begin..end of the weight. Reads no other rows unless it is stored transposed. Errors: as `read`."""
         count = self.shape[0] if self.shape else 0
         if not 0 <= begin <= end <= count:
             raise ValueError(f"{self.name} has {count} rows, not {begin}..{end}; ask for rows it has")
@@ -55,7 +55,7 @@ class MatrixRef:
         return self._normalised(_part(self._ranges(), begin, end), self.columns)
 
     def read_first_rows(self, count: int) -> "MatrixRef":
-        """Its first rows alone. For what is stored by rows."""
+        """A reference to the first `count` rows. Only for weights that are stored as [out, in]."""
         return replace(self, rows=tuple(_part(self._ranges(), 0, count)), shape=(count, *self.shape[1:]))
 
     @property
@@ -71,10 +71,10 @@ class MatrixRef:
         import torch
 
         pieces = [self._piece(begin, end) for begin, end in ranges]
-        found = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        weight = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         if columns:
-            found = found[:, columns[0] : columns[1] : self.stride]
-        return (found.T if self.transposed else found).contiguous()
+            weight = weight[:, columns[0] : columns[1] : self.stride]
+        return (weight.T if self.transposed else weight).contiguous()
 
     def _piece(self, begin: int, end: int) -> "Tensor":
         """Stored rows begin..end."""
@@ -85,11 +85,11 @@ class MatrixRef:
 
 
 def _part(ranges: Iterable[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
-    """Where rows begin..end of the concatenated ranges lie; one empty range where there are none."""
-    found, passed = [], 0
+    """The stored ranges of rows begin..end of the concatenated ranges; one empty range if there are none."""
+    parts, passed = [], 0
     for first, last in ranges:
         low, high = max(begin - passed, 0), min(end - passed, last - first)
         if low < high:
-            found.append((first + low, first + high))
+            parts.append((first + low, first + high))
         passed += last - first
-    return found or [(0, 0)]
+    return parts or [(0, 0)]

@@ -1,14 +1,16 @@
 """An object store at a URI: whole-object writes, create-if-absent, range reads and listings through fsspec.
 
-Nothing is ever streamed into its final name. On files a write is a temporary file, fsync, then `os.replace` (or
-`os.link` where the name must be new); on S3 it is one PUT, with `If-None-Match: *` where it must be new, or from
-`2 * PART` bytes on a multipart upload that one request completes.
+Objects appear atomically. On files, a write goes to a temporary file, then fsync, then `os.replace` (or `os.link` if
+the name must be new). On S3, a write is one PUT, with `If-None-Match: *` if the name must be new; from `2 * PART` bytes
+on, it is a multipart upload that one request completes.
 
-What the file system or the server refuses is a Refused, an OSError that has the store's address and names the object in
-its one line; as Absent, Taken and Forbidden it is a FileNotFoundError, a FileExistsError and a PermissionError too.
-Where there is no room, or nothing may be written at all, it is Unwritable, and the line ends with the remedy; what was
-half written is taken away again. A request to S3 is sent ATTEMPTS times at most (twice that, where the server has
-closed connections that were kept open), and an answer that breaks off is asked for READS times at most.
+Errors of the file system or server are raised as Refused, an OSError with the store's address and the object's name in
+one line. Its subclasses Absent, Taken and Forbidden are also FileNotFoundError, FileExistsError and PermissionError.
+Unwritable means that the store is full or read-only: the message ends with the remedy, and partial files are removed.
+A request to S3 is sent at most ATTEMPTS times (twice that if the server closed idle connections). An interrupted
+response is requested at most READS times.
+
+The file is longer than 350 lines because the three backends (files, S3, memory) share one class and its error handling.
 """
 
 import contextlib
@@ -33,20 +35,20 @@ from pipelines.store.names import has_control_characters, repr_short
 
 DEFAULT = ".opd/store"
 ATTEMPTS, READS = 5, 3
-PROBE = 4096  # bytes: a file of none fits on a full disk
+PROBE = 4096  # bytes; an empty file can be written even to a full disk
 PART = 50 * 2**20  # bytes of one part of a large upload
-MARK = "written-by"  # metadata of an object on S3: a number drawn for each write
+MARK = "written-by"  # S3 metadata of an object: a random number for each write
 DELETED = 1000  # keys in one request; the limit of S3
 S3 = {
     "use_listings_cache": False,
     "config_kwargs": {
         "connect_timeout": 30,
         "read_timeout": 120,
-        # The mode `standard` stops repeating after some hundred faults of a process, however far they lie apart.
+        # The mode `standard` stops retrying after some hundred faults per process, however rare they are.
         "retries": {"mode": "legacy", "total_max_attempts": ATTEMPTS},
     },
 }
-# What a store that takes no more writes says, and what to do about it.
+# Remedies in the messages of a store that is full or read-only.
 INSTEAD = "set OPD_STORE, or --out where it was given, to"
 ROOM = f"make room there, or {INSTEAD} a store that has room, and the same command goes on"
 REMEDIES = {
@@ -56,7 +58,7 @@ REMEDIES = {
     errno.EROFS: f"mount it writable, or {INSTEAD} a store that is, and the same command goes on",
 }
 _ONE_SLASH = re.compile(r"(s3a?|file|memory|gs|https?|hdfs):/(?!/)", re.IGNORECASE)
-# fsspec's memory looks before it creates, and all who read an object move one cursor.
+# fsspec's memory file system checks before it creates, and all readers of an object share one cursor.
 _MEMORY = threading.RLock()
 
 
@@ -66,9 +68,9 @@ def default_uri() -> str:
 
 
 def normalise(uri: str) -> str:
-    """A URI without a trailing slash; a bare path becomes file://, unescaped, since fsspec decodes nothing.
+    """A URI without a trailing slash. A bare path becomes file://, unescaped, since fsspec decodes nothing.
 
-    Errors: ValueError for one with credentials or control characters in it, a bucket with ::, or one slash for two.
+    Errors: ValueError for credentials, control characters, :: in the bucket, or one slash after the scheme.
     """
     if has_control_characters(uri):
         raise ValueError(f"the address {repr_short(uri)} has control characters; write it without")
@@ -82,48 +84,48 @@ def normalise(uri: str) -> str:
 
 
 class Refused(OSError):
-    """What the file system or the server of a store refused. uri: the address of the store."""
+    """An operation that the file system or server of a store refused. uri: the address of the store."""
 
     uri = ""
 
 
 class Absent(Refused, FileNotFoundError):
-    """An object that is not there."""
+    """The object does not exist."""
 
 
 class Bucketless(Absent):
-    """An object of a bucket that is not there."""
+    """The bucket does not exist."""
 
 
 class Taken(Refused, FileExistsError):
-    """An object that is there already."""
+    """The object exists already."""
 
 
 class Forbidden(Refused, PermissionError):
-    """An object that may not be read or written with these rights."""
+    """The permissions do not allow to read or write the object."""
 
 
 class Unwritable(Refused):
-    """A store that is full or read-only. What was committed is there, and what was being written is not."""
+    """The store is full or read-only. Committed objects are intact; the object being written does not exist."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """An object as a listing shows it. size: bytes; modified: seconds since 1970, by the store's clock."""
+    """An entry of a listing. size: bytes. modified: seconds since 1970 by the store's clock."""
 
     size: int
     modified: float
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> "Listed":
-        # Files and memory give seconds, S3 a date.
+        # Files and memory report seconds, S3 reports a datetime.
         time = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
         return cls(int(info["size"]), time.timestamp() if isinstance(time, datetime) else float(time))
 
 
 @dataclass(frozen=True)
 class Store:
-    """Objects under `uri`. Holds no connection, so it travels to workers as it is."""
+    """Objects under `uri`. Holds no open connection, so it can be pickled and sent to workers."""
 
     uri: str
 
@@ -133,17 +135,17 @@ class Store:
     @cached_property
     def _filesystem(self) -> tuple[fsspec.AbstractFileSystem, str]:
         try:
-            # By its protocol alone: fsspec would open an address with :: in it as a chain of file systems.
+            # Pass the protocol only: fsspec would open an address with :: in it as a chain of file systems.
             fs = fsspec.filesystem(self.uri.partition("://")[0], **(S3 if self._s3 else {}))
             root = str(fs._strip_protocol(self.uri))
-            if isinstance(fs, MemoryFileSystem):  # which leaves out the slash where it sees a chain
+            if isinstance(fs, MemoryFileSystem):  # it drops the leading slash if the address has ::
                 root = f"/{root.lstrip('/')}"
-        except (ValueError, TypeError, ImportError) as error:  # a protocol that is unknown, or is not installed
+        except (ValueError, TypeError, ImportError) as error:  # an unknown protocol, or its package is not installed
             raise ValueError(
                 f"{self.uri} is no address of a store ({error}); use file://, memory:// or s3://"
             ) from None
         if self._s3:
-            # s3fs would repeat what botocore has repeated already, and hide whether it did.
+            # botocore retries already; retries by s3fs would multiply them and hide lost answers.
             fs.retries = 1  # type: ignore[attr-defined]
         return fs, root.rstrip("/")
 
@@ -159,7 +161,7 @@ class Store:
         return self.uri.startswith(("s3://", "s3a://"))
 
     def path(self, key: str) -> str:
-        """Full path of a key. Errors: ValueError for a key that would leave the store, or break a line."""
+        """Full path of a key. Errors: ValueError for a key that leaves the store or has control characters."""
         if key.startswith("/") or {".", ".."} & set(key.split("/")) or "\\" in key:
             raise ValueError(
                 f"object name {repr_short(key)} would leave the store {self.uri}; leave out /, \\, . and .."
@@ -169,11 +171,11 @@ class Store:
         return posixpath.join(self._filesystem[1], key)
 
     def location(self, key: str) -> str:
-        """A key as a person opens it: a path on files, a URI elsewhere."""
+        """The location of a key for messages: a path on files, a URI elsewhere."""
         return str(Path(self.path(key))) if self.local else f"{self.uri}/{key}"
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a whole object, replacing any previous one atomically."""
+        """Write a whole object; atomically replaces an existing one."""
         path = self.path(key)
         with self._name_object_in_errors(key):
             if self.local:
@@ -189,12 +191,12 @@ class Store:
                 self._filesystem[0].pipe_file(path, data)
 
     def create(self, key: str, *parts: bytes | memoryview) -> None:
-        """Put a whole object, of these parts, whose name must be new.
+        """Write a whole object, the concatenation of `parts`, whose name must be new.
 
-        Errors: FileExistsError, also to every racing loser.
+        Errors: FileExistsError if the name exists; of several racing writers, all but one get it.
 
-        On S3 an answer may be lost after the server has acted, and the repeated request then loses to itself. So after
-        anything but a plain yes, the mark of the object that is there decides who put it there.
+        On S3 the answer may be lost after the server has stored the object, and the retried request then conflicts with
+        the first. So after any error, the MARK of the stored object tells whether this call wrote it.
         """
         path = self.path(key)
         with self._name_object_in_errors(key):
@@ -210,10 +212,7 @@ class Store:
                 self._filesystem[0].pipe_file(path, b"".join(parts), mode="create")
 
     def read(self, key: str, begin: int | None = None, end: int | None = None) -> bytes:
-        """An object as it was at one moment, or its bytes begin..end, fewer where it is shorter.
-
-        Errors: FileNotFoundError.
-        """
+        """An object, or its bytes begin..end (fewer if it is shorter), of one version. Errors: FileNotFoundError."""
         path = self.path(key)
         with self._name_object_in_errors(key):
             return self._fetch(path, begin, end) if self._s3 else self._cat(path, begin, end)
@@ -224,13 +223,13 @@ class Store:
             return int(self._filesystem[0].size(path))  # type: ignore[arg-type]
 
     def stat(self, key: str) -> "Listed":
-        """What a listing would show of an object. Errors: FileNotFoundError."""
+        """Size and modification time of an object. Errors: FileNotFoundError."""
         path = self.path(key)
         with self._name_object_in_errors(key):
             return Listed.of(self._filesystem[0].info(path))
 
     def version(self, key: str) -> str:
-        """What changes when an object is written again: its ETag, or else its modification time (files: ns)."""
+        """A string that changes when the object is written again: its ETag, or its modification time (files: ns)."""
         fs, path = self._filesystem[0], self.path(key)
         with self._name_object_in_errors(key):
             if self.local:
@@ -253,27 +252,27 @@ class Store:
             return self._find(path)
 
     def list_objects(self, prefix: str) -> dict[str, "Listed"]:
-        """What `find` finds, with the size of each object and when it was written, from listings alone."""
+        """The keys that `find` returns, with size and modification time of each object, from listings only."""
         fs, root = self._filesystem
         path = self.path(prefix)
         with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
-            found: Any = fs.find(path, detail=True)
-        files = sorted((str(name), info) for name, info in found.items() if info["type"] == "file")
+            entries: Any = fs.find(path, detail=True)
+        files = sorted((str(name), info) for name, info in entries.items() if info["type"] == "file")
         return {name.removeprefix(root).lstrip("/"): Listed.of(info) for name, info in files}
 
     def list(self, prefix: str) -> list[str]:
-        """Names directly under a prefix, sorted; none when it does not exist."""
+        """Names directly under a prefix, sorted; empty if it does not exist."""
         fs = self._filesystem[0]
         folder = self.path(prefix).rstrip("/")
         with self._name_object_in_errors(prefix):
             fs.invalidate_cache()
             try:
-                found = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
+                names = {str(name).rstrip("/") for name in fs.ls(folder, detail=False)}
             except FileNotFoundError:
                 return []
         # A prefix that is itself an object, or a directory marker, is listed as its own child.
-        return sorted(posixpath.basename(name) for name in found - {folder})
+        return sorted(posixpath.basename(name) for name in names - {folder})
 
     def remove(self, prefix: str) -> None:
         """Delete everything under a prefix."""
@@ -283,7 +282,7 @@ class Store:
                 if fs.exists(path):
                     fs.rm(path, recursive=True)
                 return
-            # By name, since fsspec would read brackets and stars in a name as a pattern.
+            # Key by key: fsspec would interpret brackets and stars in a name as a pattern.
             keys = self._find(path)
             if self._s3:
                 self._delete(keys, path)
@@ -292,7 +291,7 @@ class Store:
                     fs.rm_file(self.path(key))
 
     def move(self, source: str, target: str) -> None:
-        """Give an object another name, replacing what has it: a rename on files, elsewhere a copy and then a deletion.
+        """Rename an object and replace any object of the new name: atomic on files, copy and delete elsewhere.
 
         Errors: FileNotFoundError.
         """
@@ -303,18 +302,18 @@ class Store:
             else:
                 Path(after).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(before, after)
-                with contextlib.suppress(OSError):  # until a folder is not empty
+                with contextlib.suppress(OSError):  # stops at the first folder that is not empty
                     for folder in Path(before).parents:
                         if folder == Path(self._filesystem[1]):
                             break
                         folder.rmdir()
-        if self._s3:  # and the folders that SeaweedFS would go on listing, where they are empty
+        if self._s3:  # also deletes empty folders, which SeaweedFS would still list
             self._delete([source], self.path(source.partition("/")[0]))
         elif not self.local:
             self.remove(source)
 
     def require_writable(self) -> None:
-        """Errors: ValueError naming the store when a probe object cannot be written."""
+        """Write and delete a probe object. Errors: ValueError with the store's address if that fails."""
         key = f".probe-{uuid.uuid4().hex}"
         try:
             self.write(key, bytes(PROBE))
@@ -325,7 +324,7 @@ class Store:
 
     @contextlib.contextmanager
     def _name_object_in_errors(self, key: str) -> Iterator[None]:
-        """What is refused names the object in one line; who asks the memory is alone."""
+        """Convert backend errors to Refused with the object's name; on the memory backend, hold the lock."""
         alone = _MEMORY if isinstance(self._filesystem[0], MemoryFileSystem) else contextlib.nullcontext()
         try:
             with alone:
@@ -341,7 +340,7 @@ class Store:
             raise refused from error
 
     def _refusal(self, name: str, error: Exception) -> Refused:
-        """What is raised of an object's name for what the file system or the server raised."""
+        """The Refused for an object and the error that the file system or server raised."""
         if isinstance(error, FileNotFoundError | NotADirectoryError):
             if _code(error) == "NoSuchBucket":
                 return Bucketless(f"{name}: {_reason(error)}")
@@ -359,60 +358,60 @@ class Store:
         try:
             fs.pipe_file(path, data, chunksize=PART, Metadata={MARK: mark}, **how)
         except Exception as error:
-            # A write that is not found: there is no bucket; or an upload was completed, and the answer to that lost.
+            # FileNotFoundError on a write: the bucket is missing, or the answer to a completed upload was lost.
             if not _is_backend_error(error) or not (create or isinstance(error, FileNotFoundError)):
                 raise
-            found = self._mark(path)
-            if found == mark:
+            stored = self._mark(path)
+            if stored == mark:
                 return
-            if create and found is not None and not isinstance(error, PermissionError):
+            if create and stored is not None and not isinstance(error, PermissionError):
                 raise FileExistsError(path) from error
             if isinstance(error, FileNotFoundError | FileExistsError):
                 raise OSError(_reason(error)) from error
             raise
 
     def _mark(self, path: str) -> str | None:
-        """The mark of the object that is there, empty where it has none; None where no object is, or nobody answers."""
+        """The MARK of the stored object, empty if it has none; None if there is no object or no answer."""
         bucket, _, name = path.partition("/")
         try:
             answer = self._filesystem[0].call_s3("head_object", Bucket=bucket, Key=name)  # type: ignore[attr-defined]
         except Exception as error:
             if not _is_backend_error(error):
                 raise
-            return None  # what went wrong first says more
+            return None  # the caller raises its own, earlier error
         return answer.get("Metadata", {}).get(MARK, "")
 
     def _fetch(self, path: str, begin: int | None = None, end: int | None = None) -> bytes:
-        """From S3, in one request, since the parts of several may be of several writes."""
-        if begin is not None and begin == end:  # S3 has no empty range, and would send everything
+        """Read from S3 in one request: the parts of several requests may come from different writes."""
+        if begin is not None and begin == end:  # S3 has no empty range and would send the whole object
             self._filesystem[0].size(path)
             return b""
-        for left in reversed(range(READS)):
+        for remaining in reversed(range(READS)):
             try:
                 return self._cat(path, begin, end, max_concurrency=1)
             except Exception as error:
-                if _code(error) == "InvalidRange":  # nothing lies there
+                if _code(error) == "InvalidRange":  # the range starts past the end
                     return b""
-                if not left or not _broken_off(error):
+                if not remaining or not _broken_off(error):
                     raise
         raise AssertionError
 
     def _cat(self, path: str, begin: int | None, end: int | None, **how: int) -> bytes:
-        # Keywords, because s3fs takes another argument in the third position.
+        # Keywords, because s3fs has a different third positional argument.
         return bytes(self._filesystem[0].cat_file(path, start=begin, end=end, **how))  # type: ignore[arg-type]
 
     def _find(self, path: str) -> "list[str]":
         fs, root = self._filesystem
-        if self.local:  # fsspec would ask the kernel for the facts of every file
+        if self.local:  # fsspec would call stat on every file
             walked = os.walk(path, followlinks=True)
             files = [os.path.join(folder, name) for folder, _, names in walked for name in names]
             return sorted(name.removeprefix(root).lstrip("/") for name in (files or [path] * os.path.isfile(path)))
         fs.invalidate_cache()
-        found = fs.find(path, detail=True)  # a folder that SeaweedFS keeps, empty, is found as itself
-        return sorted(str(name).removeprefix(root).lstrip("/") for name in found if found[name]["type"] == "file")
+        entries = fs.find(path, detail=True)  # includes empty folders on SeaweedFS
+        return sorted(str(name).removeprefix(root).lstrip("/") for name in entries if entries[name]["type"] == "file")
 
     def _delete(self, keys: "list[str]", path: str) -> None:
-        """From S3: objects, then the folders that SeaweedFS would go on listing, empty; it keeps those that are not."""
+        """Delete objects from S3, then their folders, which SeaweedFS would still list; it keeps non-empty ones."""
         bucket, _, start = path.partition("/")
         names = [self.path(key).partition("/")[2] for key in keys]
         folders = {name[: i + 1] for name in names for i in range(len(start), len(name)) if name[i] == "/"}
@@ -434,19 +433,19 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
-            with contextlib.suppress(OSError):  # on a full disk it would hold the room that others need
+            with contextlib.suppress(OSError):  # a partial file would occupy space on a full disk
                 os.unlink(temporary)
             raise
         return str(temporary)
 
 
 def _require_no_credentials(uri: str) -> None:
-    """Errors: ValueError, which says nothing of the address, since parts of it are secret."""
+    """Errors: ValueError for credentials in an S3 address; the message leaves out the address, which holds secrets."""
     scheme, _, rest = uri.partition("://")
     place = rest.split("/")[0]
     if scheme not in ("s3", "s3a") or place.startswith("arn:"):
         return
-    if "::" in place and "@" not in rest:  # a secret may hold a slash
+    if "::" in place and "@" not in rest:  # a secret may contain a slash
         raise ValueError(
             "an s3:// address has :: in its bucket, which no bucket has in its name; give s3://BUCKET/PREFIX"
         )
@@ -458,7 +457,7 @@ def _require_no_credentials(uri: str) -> None:
 
 
 def _is_backend_error(error: Exception) -> bool:
-    """Whether an error comes from the file system or the server, not from this program."""
+    """Whether an error comes from the file system or the server, rather than from this code."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
         "botocore",
         "aiobotocore",
@@ -467,17 +466,17 @@ def _is_backend_error(error: Exception) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    said = getattr(error, "strerror", None) or str(error)
-    return (said.strip().splitlines() or [type(error).__name__])[0]
+    message = getattr(error, "strerror", None) or str(error)
+    return (message.strip().splitlines() or [type(error).__name__])[0]
 
 
 def _code(error: Exception) -> str | None:
-    """S3's name of an error, where it is one."""
+    """The S3 error code, or None for another error."""
     return (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
 
 
 def _broken_off(error: Exception) -> bool:
-    """Whether S3 answered and the body did not come whole; what came before was repeated by botocore."""
+    """Whether the response body was interrupted. Earlier failures are retried by botocore already."""
     from aiobotocore.response import AioReadTimeoutError
     from aiohttp import ClientPayloadError
     from botocore.exceptions import IncompleteReadError, ResponseStreamingError

@@ -1,4 +1,4 @@
-"""Which weights of two checkpoints are comparable, and what is said of the others."""
+"""Pairs the comparable weights of two checkpoints and explains which weights are left out."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,17 @@ Matrices = dict[str, MatrixRef]
 
 @dataclass(frozen=True)
 class Pairing:
-    """Comparable weights by their name in the base, and one line for everything that is left out or cut."""
+    """Comparable weights by their name in the base. notes: one line for each weight that is left out or cut."""
 
     pairs: dict[str, tuple[MatrixRef, MatrixRef]]
     notes: tuple[str, ...]
 
 
 def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
-    """The comparable weights of two checkpoints, of whatever float dtypes.
+    """The comparable weights of two checkpoints; their float dtypes may differ.
 
-    Errors: ValueError naming the first tensor and both shapes when projections differ in shape or nothing is
-    comparable, and the first token when the tokenizers differ by more than tokens at the end; as `matrices`.
+    Errors: ValueError with the first tensor and both shapes if projections differ in shape or nothing is comparable;
+    ValueError with the first token if the tokenizers differ other than by tokens added at the end; as `matrices`.
     """
     require_same_tokens(base, other)
     start, end = matrices(base), matrices(other)
@@ -50,10 +50,10 @@ def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
         else:
             notes.append(f"{name}: shape {before.shape} -> {after.shape}; left out")
     if not any(len(before.shape) == 2 for before, _ in pairs.values()):
-        one, two = _first(start), _first(end)
+        before, after = _first(start), _first(end)
         raise ValueError(
-            f"nothing is comparable: {base} has tensor {one.source} {one.shape} and {other} has "
-            f"{two.source} {two.shape}; {REMEDY}"
+            f"nothing is comparable: {base} has tensor {before.source} {before.shape} and {other} has "
+            f"{after.source} {after.shape}; {REMEDY}"
         )
     for checkpoint, only in ((base, start.keys() - names.keys()), (other, end.keys() - set(names.values()))):
         if only:
@@ -62,12 +62,12 @@ def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
 
 
 def require_same_tokens(base: Checkpoint, other: Checkpoint) -> None:
-    """Errors: ValueError naming the first token that differs, other than tokens added after all others."""
+    """Errors: ValueError with the first token that differs; tokens added after all others may differ."""
     before, after = base.vocabulary, other.vocabulary
     if before is None or after is None or before == after:
         return
     both = before | after
-    last = [max(found.values(), default=-1) for found in (before, after)]
+    last = [max(vocabulary.values(), default=-1) for vocabulary in (before, after)]
     differing = [
         token
         for token in both
@@ -78,13 +78,13 @@ def require_same_tokens(base: Checkpoint, other: Checkpoint) -> None:
     if not differing:
         return
     token = min(differing, key=lambda token: (both[token], token))
-    ids = [f"id {found[token]}" if token in found else "no id" for found in (before, after)]
+    ids = [f"id {vocabulary[token]}" if token in vocabulary else "no id" for vocabulary in (before, after)]
     which = f"token {repr_short(token)} has {ids[0]} in {base} and {ids[1]} in {other}"
     raise ValueError(f"tokenizers differ: {which}; {REMEDY}")
 
 
 def _without_tied_heads(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices) -> list[str]:
-    """Drop a head that is the embedding, or absent, in both; returns the note on it."""
+    """Drop the head from both if it is tied to the embedding or absent in each; returns the notes on it."""
     sides = ((base, start), (other, end))
     if not all(side.head is None or side.tied for side, _ in sides):
         return []
@@ -92,24 +92,24 @@ def _without_tied_heads(base: Checkpoint, start: Matrices, other: Checkpoint, en
     if not tied:
         return []
     head = next((side.head.name for side, _ in sides if side.head), "lm_head.weight").removesuffix(".weight")
-    for side, found in sides:
+    for side, weights in sides:
         if side.head:
-            del found[side.head.name.removesuffix(".weight")]
+            del weights[side.head.name.removesuffix(".weight")]
     embedding = tied[0].embedding
     assert embedding is not None
     return [f"{head} is tied to {embedding.name.removesuffix('.weight')}: measured once"]
 
 
 def _names(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices, notes: list[str]) -> dict[str, str]:
-    """Names in the other checkpoint by name in the base, also where one was saved inside a wrapping module."""
+    """Names in the other checkpoint by name in the base. One of both may have been saved inside a wrapper module."""
     names = {name: name for name in start if name in end}
     for prefix in PREFIXES:
         longer = {name: prefix + name for name in start if prefix + name in end}
         shorter = {prefix + name: name for name in end if prefix + name in start}
-        for found, bare, full in ((longer, base, other), (shorter, other, base)):
-            if len(found) > len(names):
-                kept = {name: name for name in names if name not in found and name not in found.values()}
-                names = found | kept
+        for renamed, bare, full in ((longer, base, other), (shorter, other, base)):
+            if len(renamed) > len(names):
+                equal = {name: name for name in names if name not in renamed and name not in renamed.values()}
+                names = renamed | equal
                 notes.append(
                     f"names in {full.who} begin with {prefix!r}, those in {bare.who} do not: taken as the same"
                 )
@@ -117,13 +117,13 @@ def _names(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices, 
 
 
 def _resized(before: MatrixRef, after: MatrixRef) -> bool:
-    """Whether two vocabularies differ in length alone."""
+    """Whether both are vocabulary weights that differ only in their number of rows."""
     tokens = before.role == after.role and before.role in VOCABULARY
     return tokens and len(before.shape) == len(after.shape) == 2 and before.shape[1] == after.shape[1]
 
 
-def _first(found: Matrices) -> MatrixRef:
-    return next((matrix for matrix in found.values() if len(matrix.shape) == 2), next(iter(found.values())))
+def _first(weights: Matrices) -> MatrixRef:
+    return next((matrix for matrix in weights.values() if len(matrix.shape) == 2), next(iter(weights.values())))
 
 
 def _listed(names: list[str]) -> str:

@@ -1,9 +1,9 @@
-"""What a snapshot writes: tensors by themselves, or their codes beside those of another snapshot, as safetensors.
+"""The files of a snapshot: plain tensors, or codes relative to another snapshot's tensors, as safetensors.
 
-    master.safetensors   every tensor by its name: its bytes, or the bytes of its code (`codec`)
-    bf16.safetensors     of updates: codes of the bf16 views, which they give exactly, by the same names
+    master.safetensors   every tensor by name: its bytes, or the bytes of its code (`codec`)
+    bf16.safetensors     only for bf16 updates: the codes of the exact bf16 views, by the same names
 
-A tensor is coded where the other snapshot has one of its shape and dtype and the code is smaller.
+A tensor is encoded if the other snapshot has a tensor of its name, shape and dtype and the code is smaller.
 """
 
 import math
@@ -21,10 +21,10 @@ WEIGHTS, VIEWS = "master.safetensors", "bf16.safetensors"
 
 @dataclass(frozen=True)
 class Payload:
-    """files: contents by name. digest: SHA-256 of the tensors as they will be read, as one plain safetensors file.
+    """files: contents by name. digest: SHA-256 of the decoded tensors as one plain safetensors file.
 
-    facts: by tensor, what its entry in the manifest says beside where it lies; views: the same of every view;
-    precision: what the manifest says of all.
+    facts: additional fields of each tensor's manifest entry, by tensor. views: additional fields of every view's entry.
+    precision: additional fields of the manifest.
     """
 
     files: dict[str, Pieces]
@@ -35,16 +35,16 @@ class Payload:
 
 
 def encode_plain(tensors: "dict[str, Tensor]") -> Payload:
-    """Every tensor by itself, as it is."""
+    """All tensors as plain bytes."""
     file = Pieces.from_tensors(tensors)
     return Payload({WEIGHTS: file}, file.sha256)
 
 
 def encode_whole(tensors: "dict[str, Tensor]") -> Payload:
-    """Every tensor by itself, as bf16 where that is exact."""
+    """All tensors without a base snapshot; an fp32 tensor is stored as bf16 if that is exact."""
     from pipelines.store import codec
 
-    halves = {name: found for name, tensor in tensors.items() if (found := codec.as_exact_bf16(tensor)) is not None}
+    halves = {name: half for name, tensor in tensors.items() if (half := codec.as_exact_bf16(tensor)) is not None}
     if not halves:
         return encode_plain(tensors)
     return Payload(
@@ -53,7 +53,7 @@ def encode_whole(tensors: "dict[str, Tensor]") -> Payload:
 
 
 def encode_deltas(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
-    """Every tensor exactly, beside the other snapshot's."""
+    """All tensors, losslessly, as differences to the other snapshot's tensors."""
     from pipelines.store import codec
 
     codes = {}
@@ -66,29 +66,29 @@ def encode_deltas(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) ->
 
 
 def encode_updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> Payload:
-    """Every fp32 tensor as its update in bf16 from the other snapshot's, its bf16 view exactly; others as they are.
+    """fp32 tensors as bf16 updates from the other snapshot's, with exact bf16 views; other tensors as plain bytes.
 
-    facts: error, ||w' - w||_F / ||w - base||_F of what is read, 0 where nothing moved.
+    facts: error = ||w' - w||_F / ||w - base||_F of the decoded w', 0 if nothing moved.
     """
     import torch
 
     from pipelines.store import codec
 
-    codes, views, kept, facts = {}, {}, dict(tensors), {}
+    codes, views, decoded, facts = {}, {}, dict(tensors), {}
     for name, other in _matching_bases(tensors, others):
         tensor = tensors[name].detach().cpu()
         if tensor.dtype != torch.float32:
             continue
         base = other.read()
-        code, view, found = codec.encode_update(tensor, base)
+        code, view, approximate = codec.encode_update(tensor, base)
         if len(code) + len(view) >= tensor.nbytes:
             continue
-        kept[name], codes[name], views[name] = found, _plain(code), _plain(view)
-        moved, error = _distance(tensor, base), _distance(found, tensor)
+        decoded[name], codes[name], views[name] = approximate, _plain(code), _plain(view)
+        moved, error = _distance(tensor, base), _distance(approximate, tensor)
         facts[name] = {"code": codec.UPDATE, "error": error / moved if moved else 0.0}
     return Payload(
         files={WEIGHTS: Pieces.from_tensors(tensors | codes), VIEWS: Pieces.from_tensors(views)},
-        digest=sha256(kept),
+        digest=sha256(decoded),
         facts=facts,
         views={"code": codec.DELTA},
         precision={"kept": "bf16-update", "bound": codec.BOUND},
@@ -96,7 +96,7 @@ def encode_updates(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -
 
 
 def _distance(left: "Tensor", right: "Tensor") -> float:
-    """||left - right||_F of differences in fp32, summed in float64."""
+    """||left - right||_F; differences in fp32, squares summed in float64."""
     import torch
 
     pieces = (x.double() for x in torch.sub(left, right).reshape(-1).split(PIECE))
@@ -109,10 +109,11 @@ def dtype_name(tensor: "Tensor") -> str:
 
 
 def _matching_bases(tensors: "dict[str, Tensor]", others: dict[str, TensorRef]) -> list[tuple[str, TensorRef]]:
-    """The tensors of the other snapshot that a code can be beside."""
-    found = [(name, others[name]) for name in sorted(tensors) if name in others]
+    """The other snapshot's tensors whose name, shape and dtype match."""
     return [
-        (name, ref) for name, ref in found if (ref.shape, ref.dtype) == (tensors[name].shape, dtype_name(tensors[name]))
+        (name, others[name])
+        for name, tensor in sorted(tensors.items())
+        if name in others and (others[name].shape, others[name].dtype) == (tensor.shape, dtype_name(tensor))
     ]
 
 

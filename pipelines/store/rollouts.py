@@ -1,9 +1,9 @@
-"""A run's rollouts as Parquet: what was drawn, with what probability, by which weights, and what it earned.
+"""A run's rollouts as Parquet: sampled tokens, their log-probabilities, the weights that drew them and their rewards.
 
-    runs/<recipe>/seed-<n>/rollouts/steps-<8 digits>-<8 digits>.parquet     the rows of these steps, first and last
+    runs/<recipe>/seed-<n>/rollouts/steps-<8 digits>-<8 digits>.parquet     rows of the steps from first to last
 
-Token lists are ragged, never padded, so that no column can slip. A part is written once: a run that goes on from its
-resume state draws the same rows again, and rows that differ are an error. Another run replays a step with `read`.
+Token lists are ragged, not padded. A part is written once: a run that continues from its resume state draws the same
+rows again, and rows that differ are an error. Another run replays a step with `read`.
 """
 
 import io
@@ -27,7 +27,7 @@ _PART = re.compile(r"steps-(\d{8})-(\d{8})\.parquet$")
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Arrow type, its unit ("" for none), what it means, and whether it may be null."""
+    """One column: Arrow type, unit ("" for none), meaning, and whether it may be null."""
 
     name: str
     dtype: pa.DataType
@@ -60,17 +60,17 @@ SCHEMA = pa.schema(
 
 
 class Rollouts:
-    """The rollouts beside the run at `prefix` (runs/<recipe>/seed-<n>). Rows are dicts with exactly the columns."""
+    """The rollouts of the run at `prefix` (runs/<recipe>/seed-<n>). Rows are dicts with exactly the columns."""
 
     def __init__(self, store: Store, prefix: str) -> None:
         self.store, self.folder = store, f"{prefix}/rollouts"
         self._waiting: dict[int, list[dict[str, Any]]] = {}  # rows by step
-        self._read: tuple[str, dict[int, list[dict[str, Any]]]] = ("", {})  # the part that was read last
+        self._read: tuple[str, dict[int, list[dict[str, Any]]]] = ("", {})  # key and rows of the last part read
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Keep rows for the next `flush`, in order; a step's rows come together, and steps follow each other.
+        """Buffer rows for the next `flush`. Steps must be consecutive, and the rows of a step contiguous.
 
-        Errors: ValueError for a missing, unknown or null column, a token without log-probability, a step left out.
+        Errors: ValueError for a missing, unknown or null column, a token without log-probability, or a skipped step.
         """
         for row in rows:
             _require(row)
@@ -80,9 +80,9 @@ class Rollouts:
             self._waiting.setdefault(step, []).append(row)
 
     def flush(self) -> str | None:
-        """Write what waits as one part; its key, or None where nothing waits.
+        """Write the buffered rows as one part; returns its key, or None if the buffer is empty.
 
-        Errors: ValueError naming a stored part that holds other rows for one of these steps.
+        Errors: ValueError with the name of a stored part that holds different rows for one of these steps.
         """
         if not self._waiting:
             return None
@@ -101,13 +101,13 @@ class Rollouts:
         return key
 
     def read(self, step: int) -> list[dict[str, Any]]:
-        """The stored rows of a step, in order. Errors: ValueError naming the step where none are."""
+        """The stored rows of a step, in order. Errors: ValueError with the step if there are none."""
         part, rows = self._read
         if step not in rows:
-            found = [key for begin, end, key in self._parts() if begin <= step <= end]
-            if not found:
+            parts = [key for begin, end, key in self._parts() if begin <= step <= end]
+            if not parts:
                 raise ValueError(f"{self.store.uri}/{self.folder} holds no rollouts of step {step}")
-            part, rows = found[0], {}
+            part, rows = parts[0], {}
             for row in self._table(part).to_pylist():
                 rows.setdefault(row["step"], []).append(row)
             self._read = part, rows
@@ -116,11 +116,11 @@ class Rollouts:
         return [dict(row) for row in rows[step]]
 
     def steps(self) -> list[int]:
-        """The steps whose rollouts are stored, in order, found by listing."""
+        """The steps whose rollouts are stored, in order, from a listing."""
         return sorted({step for begin, end, _ in self._parts() for step in range(begin, end + 1)})
 
     def problem(self, key: str) -> str:
-        """What is wrong with a part that is stored, in words; empty where nothing is. Errors: as `read`."""
+        """The problem of a stored part in words, empty if there is none. Errors: as `read`."""
         match = _PART.search(key)
         first, last = (int(match[1]), int(match[2])) if match else (0, -1)
         steps = set(self._table(key)["step"].to_pylist())
@@ -132,20 +132,20 @@ class Rollouts:
         return [(int(match[1]), int(match[2]), f"{self.folder}/{name}") for match, name in names if match]
 
     def _table(self, key: str) -> pa.Table:
-        """Errors: ValueError naming a part that is damaged or has other columns."""
+        """The table of a part. Errors: ValueError with its key if it is damaged or has other columns."""
         data = self.store.read(key)
         try:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError) as error:
-            said = escape_text((str(error).splitlines() or [""])[0])
-            raise ValueError(f"{self.store.uri}/{key} cannot be read: {said}; {REMEDY}") from None
+            reason = escape_text((str(error).splitlines() or [""])[0])
+            raise ValueError(f"{self.store.uri}/{key} cannot be read: {reason}; {REMEDY}") from None
         if not table.schema.equals(SCHEMA):
             raise ValueError(f"{self.store.uri}/{key} has other columns than this version reads: {table.schema.names}")
         return table
 
     def _require_same(self, key: str, table: pa.Table, first: int, last: int) -> None:
-        """Compared as tables, since another release of Arrow writes other bytes."""
+        """Errors: ValueError if the stored rows of these steps differ. Rows are compared: bytes depend on Arrow."""
         stored, now = (_parquet(_between(t, first, last)) for t in (self._table(key), table))
         if stored != now:
             raise ValueError(
@@ -183,7 +183,7 @@ def _between(table: pa.Table, first: int, last: int) -> pa.Table:
 
 
 def _parquet(table: pa.Table) -> bytes:
-    """Parquet, byte-identical for equal rows."""
+    """A Parquet file; equal rows give equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(table.combine_chunks(), buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()

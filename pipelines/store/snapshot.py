@@ -1,8 +1,8 @@
-"""One committed snapshot: its manifest, and its weights, which are whole or kept beside those of another snapshot.
+"""One committed snapshot: its manifest, and its weights, which are whole or encoded relative to a base snapshot.
 
-The manifest names every file with size and SHA-256, and every tensor with file, dtype, shape and byte range. A tensor
-with a `code` is kept as bf16, or as its code beside the tensor of that name in the snapshot `base`, which is always a
-whole one; of an update, `view` says where the bf16 view lies, and `error` what rounding changed (`payload`).
+The manifest lists every file with size and SHA-256, and every tensor with file, dtype, shape and byte range. A tensor
+with a `code` is stored as bf16, or encoded relative to the tensor of the same name in the snapshot `base`, which is
+always whole. For a bf16 update, `view` locates the bf16 view, and `error` is the relative rounding error (`payload`).
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from pipelines.store.objects import Store
 from pipelines.store.payload import WEIGHTS
 from pipelines.store.tensors import HALF, TensorRef
 
-LAYOUT = 3  # version, in every manifest; 1 had whole snapshots alone, 2 no tensors as bf16; both are read
+LAYOUT = 3  # version in every manifest. 1: whole snapshots only; 2: no tensors as bf16. Both are still read
 NEWER = "read it with the version of this project that wrote it, or with a later one"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What lies in `folder` of a store, beside the other snapshots of its run."""
+    """The snapshot in `folder` of a store. The other snapshots of its run are in sibling folders."""
 
     store: Store
     folder: str
@@ -40,7 +40,7 @@ class Snapshot:
         return self.store.exists(self.key)
 
     def manifest(self) -> dict[str, Any]:
-        """Errors: FileNotFoundError where it is not committed; ValueError for another layout and for what cannot be."""
+        """The manifest. Errors: FileNotFoundError if not committed; ValueError if damaged or of another layout."""
         manifest = checksum.remove_checksum(self.store.read(self.key), self.key)
         if (layout := manifest.get("layout")) not in FIELDS:
             raise ValueError(
@@ -53,7 +53,7 @@ class Snapshot:
     def refs(self) -> dict[str, TensorRef]:
         """References to its tensors by name.
 
-        Errors: as `manifest`, and ValueError where the snapshot that they are kept beside is gone or another by now.
+        Errors: as `manifest`, and ValueError if the base snapshot is missing or holds other weights now.
         """
         manifest = self.manifest()
         others = self._base_refs(manifest["base"]) if manifest.get("base") else {}
@@ -61,21 +61,21 @@ class Snapshot:
         return {name: self._ref(name, entry, others.get(name), shas) for name, entry in manifest["tensors"].items()}
 
     def problems(self) -> list[str]:
-        """What is wrong with its files: empty when sizes and digests agree with the manifest."""
-        found = []
+        """The problems of its files, empty if sizes and digests agree with the manifest."""
+        lines = []
         for name, facts in self.manifest()["files"].items():
             key = f"{self.folder}/{name}"
             try:
                 data = self.store.read(key)
             except FileNotFoundError:
-                found.append(f"{key} is missing")
+                lines.append(f"{key} is missing")
                 continue
             if len(data) != facts["size"] or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-                found.append(f"{key} differs from its manifest")
-        return found
+                lines.append(f"{key} differs from its manifest")
+        return lines
 
     def _ref(self, name: str, entry: dict[str, Any], other: TensorRef | None, shas: dict[str, str]) -> TensorRef:
-        """The tensor of a manifest's entry. shas: SHA-256 of the snapshot's files by name."""
+        """The reference of a manifest entry. other: the base's tensor. shas: SHA-256 of files by name."""
         ref = TensorRef(
             store=self.store,
             key=f"{self.folder}/{entry['file']}",
@@ -105,12 +105,12 @@ class Snapshot:
         other, wanted = self.sibling(base["step"]), base["digest"][:12]
         try:
             manifest = other.manifest()
-            found = digest(manifest)[:12]
+            stored = digest(manifest)[:12]
         except FileNotFoundError:
-            manifest, found = {}, "nothing"
-        if found != wanted:
+            manifest, stored = {}, "nothing"
+        if stored != wanted:
             beside = f"{self.folder} is kept beside {other.folder} with weights {wanted}"
-            raise ValueError(f"{beside}, and that holds {found}: bring it back")
+            raise ValueError(f"{beside}, and that holds {stored}: bring it back")
         if manifest.get("base"):
             raise ValueError(f"{self.key} is kept beside {other.folder}, which is not whole; {checksum.REMEDY}")
         return other.refs()
@@ -121,5 +121,5 @@ def folder(step: int) -> str:
 
 
 def digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a snapshot's weights as a plain safetensors file, however they are kept."""
+    """SHA-256 of a snapshot's decoded weights as one plain safetensors file."""
     return manifest["digest"] if manifest["layout"] > 1 else manifest["files"][WEIGHTS]["sha256"]

@@ -1,7 +1,7 @@
-"""Safetensors by range: headers, references to single tensors, and reads that touch one tensor's bytes only.
+"""Reads safetensors by byte range: headers, references to single tensors, and single tensors.
 
-A reference is (store, key, byte range, dtype, shape), so that a task elsewhere reads just what it measures.
-torch is imported where bytes become a tensor, so that what only asks for headers starts fast.
+A reference is (store, key, byte range, dtype, shape), so that a remote task reads only the tensor that it measures.
+torch is imported only where bytes become a tensor, so that reading headers starts fast.
 """
 
 import hashlib
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
     from pipelines.store.byteplanes import BytePlanes
 
-# By torch's names of the dtypes, so that torch need not be there.
+# By torch's dtype names as strings, so that torch need not be imported.
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32", "torch.float64": "F64"}
 ITEMSIZE = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}  # bytes, by safetensors' names of the float dtypes
-ORDER = ["F64", "F32", "BF16", "F16", "U8"]  # in which `serialise` lays them down, each by name
-HALF = "bf16/1"  # code of an fp32 tensor kept as bf16, which holds each of its bits (`codec.half`)
+ORDER = ["F64", "F32", "BF16", "F16", "U8"]  # dtype order of tensors in a file; within a dtype they are sorted by name
+HALF = "bf16/1"  # code of an fp32 tensor stored as bf16 without loss (`codec.as_exact_bf16`)
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
 DIMENSIONS = 64  # of a tensor; the limit of torch
-SIDE_BY_SIDE = 4  # tensors read at a time: a server answers one while cores decode others
+SIDE_BY_SIDE = 4  # tensors read concurrently, so that requests overlap with decoding
 
 
 @dataclass(frozen=True)
 class TensorRef:
     """One tensor of one safetensors file. begin, end: absolute byte offsets in the file.
 
-    code: how its bytes are coded (`codec`), None where they are plain; base: what the code is beside; view: of an
-    update, where the code of its bf16 view is. dtype and shape are those of the tensor, however it is kept. sha256: of
-    the whole file, as the manifest beside it says; empty where there is none.
+    code: the encoding of its bytes (`codec`), None if they are plain. base: the tensor that the code is relative to.
+    view: for an update, the code of its bf16 view. dtype, shape: of the decoded tensor. sha256: of the whole file, from
+    the manifest; empty without a manifest.
     """
 
     store: Store
@@ -57,11 +57,11 @@ class TensorRef:
     sha256: str = ""
 
     def read(self) -> "Tensor":
-        """The tensor in its dtype. Errors: ValueError naming file and tensor where bytes are missing or are no code."""
+        """The decoded tensor. Errors: ValueError with file and tensor if bytes are missing or the code is invalid."""
         return self.entries(0, math.prod(self.shape)).reshape(self.shape)
 
     def entries(self, begin: int, end: int) -> "Tensor":
-        """Entries begin..end, flat, reading few others (`planes`) or none. Errors: as `read`."""
+        """Entries begin..end, flat. Reads only these entries, or their chunks (`byteplanes`). Errors: as `read`."""
         import torch
 
         dtypes = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -97,7 +97,7 @@ class TensorRef:
         return BytePlanes(read, self.end - self.begin, math.prod(self.shape), width)
 
     def _bytes(self, begin: int, end: int) -> bytes:
-        """Bytes begin..end of those that are its own. Errors: ValueError where the file ends before."""
+        """Bytes begin..end, relative to the tensor's own range. Errors: ValueError if the file is truncated."""
         if begin == end:  # S3 has no empty range
             return b""
         data = self.store.read(self.key, self.begin + begin, self.begin + end)
@@ -108,7 +108,7 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one safetensors file. tensors: of every dtype; size: bytes of the file; data: it as stored."""
+    """The header of one safetensors file. tensors: all dtypes. size: bytes of the file. data: the header's bytes."""
 
     tensors: dict[str, TensorRef]
     size: int
@@ -116,7 +116,7 @@ class Header:
 
 
 def read(refs: Mapping[str, TensorRef]) -> "dict[str, Tensor]":
-    """Tensors by name, several read at a time. Errors: those of `TensorRef.read`, of the first that has any."""
+    """Tensors by name, read concurrently. Errors: the first error of `TensorRef.read`."""
     with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="tensors") as pool:
         return dict(zip(refs, pool.map(TensorRef.read, refs.values()), strict=True))
 
@@ -124,13 +124,13 @@ def read(refs: Mapping[str, TensorRef]) -> "dict[str, Tensor]":
 def list_tensors(store: Store, key: str) -> dict[str, TensorRef]:
     """References to all float tensors of a safetensors file, by name.
 
-    Errors: ValueError naming the file (and tensor) for a truncated, foreign or inconsistent file.
+    Errors: ValueError with the file (and tensor) if the file is truncated, of another format or inconsistent.
     """
     return {name: ref for name, ref in read_header(store, key).tensors.items() if ref.dtype in ITEMSIZE}
 
 
 def read_header(store: Store, key: str) -> Header:
-    """The whole header, also of tensors that are not read here. Errors: as `header`."""
+    """The whole header, including tensors of dtypes that are not read here. Errors: as `list_tensors`."""
     size = store.size(key)
     foreign = f"{store.uri}/{key} is not a safetensors file"
     if size < 8:
@@ -173,7 +173,7 @@ def _reference(store: Store, key: str, name: str, entry: Any, origin: int) -> Te
 
 
 def _require_apart(refs: dict[str, TensorRef]) -> None:
-    """Errors: ValueError for two tensors that share a part of their bytes; all of them is how some tie weights."""
+    """Errors: ValueError if two tensors overlap partly. Equal ranges are allowed: some files tie weights that way."""
     before: TensorRef | None = None
     for ref in sorted(refs.values(), key=lambda ref: (ref.begin, ref.end)):
         if before and ref.begin < before.end and (ref.begin, ref.end) != (before.begin, before.end):
@@ -182,20 +182,20 @@ def _require_apart(refs: dict[str, TensorRef]) -> None:
 
 
 def serialise(tensors: dict[str, "Tensor"]) -> bytes:
-    """A safetensors file, byte-identical for equal tensors."""
+    """A safetensors file; equal tensors give equal bytes."""
     from safetensors.torch import save
 
     return save({name: tensors[name].contiguous() for name in sorted(tensors)})
 
 
 def sha256(tensors: dict[str, "Tensor"]) -> str:
-    """Of `serialise(tensors)`, without making it."""
+    """SHA-256 of `serialise(tensors)`, computed without building the file."""
     return Pieces.from_tensors(tensors).sha256
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """`serialise(tensors)` of dtypes in ORDER: its header and the memory of each tensor, without a copy of them."""
+    """The file `serialise(tensors)` as its header and views of the tensors' memory, without a copy. Dtypes of ORDER."""
 
     buffers: list[memoryview]
     size: int  # bytes
@@ -212,7 +212,7 @@ class Pieces:
             entries[name] = {"dtype": dtypes[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
         head = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
-        # A tensor of one entry is contiguous whatever its stride, and only one of stride 1 is seen as bytes.
+        # A tensor with one entry counts as contiguous with any stride, but a view as bytes needs stride 1.
         whole = (tensors[name].detach().cpu().contiguous() for name in names)
         flat = (tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8) for tensor in whole)
         buffers = [memoryview(struct.pack("<Q", len(head)) + head), *(tensor.numpy().data for tensor in flat)]

@@ -1,15 +1,17 @@
-"""A run's address and what lies there: run.json, snapshots committed by manifests, resume state, end.json.
+"""The stored files of one run: run.json, snapshots committed by manifests, resume state, end.json.
 
-    runs/<recipe>/seed-<n>/run.json                       what the run is, and where it came from
-    runs/<recipe>/seed-<n>/step-<8 digits>/manifest.json  exists if and only if the snapshot does
+    runs/<recipe>/seed-<n>/run.json                       identity and provenance of the run
+    runs/<recipe>/seed-<n>/step-<8 digits>/manifest.json  exists if and only if the snapshot is committed
     runs/<recipe>/seed-<n>/step-<8 digits>/master.safetensors
-    runs/<recipe>/seed-<n>/resume/step-<8 digits>/...     optimizer state; pruned, never analysed
-    runs/<recipe>/seed-<n>/moments/step-<8 digits>/...    optimizer state of steps that others start from; kept
+    runs/<recipe>/seed-<n>/resume/step-<8 digits>/...     newest optimizer state; pruned, never analysed
+    runs/<recipe>/seed-<n>/moments/step-<8 digits>/...    optimizer states that other runs start from; never pruned
     runs/<recipe>/seed-<n>/end.json                       exists if and only if the run is complete
 
-Snapshots are the product and are never pruned. The bf16 view is derived from the fp32 masters. A snapshot is whole, or
-kept losslessly beside the last whole one (`codec`), which costs less than half; every sixteenth is whole. A recipe may
-have its snapshots kept as updates in bf16 instead (`Precision.snapshots`), beside the first one.
+Snapshots are never pruned. The bf16 view is derived from the fp32 masters. A snapshot is stored whole, or losslessly as
+differences to the last whole one (`codec`), which costs less than half; every sixteenth is whole. A recipe may store
+its snapshots as bf16 updates from the first snapshot instead (`Precision.snapshots`).
+
+The file is longer than 350 lines because commit, resume and completion of a run share its layout and its checks.
 """
 
 import contextlib
@@ -42,11 +44,11 @@ if TYPE_CHECKING:
 
 
 class Lost(ValueError):
-    """A run was moved aside, or gave way to another one, while it was being trained."""
+    """The run was moved aside or replaced by another run while it was being trained."""
 
 
 class OtherInputs(ValueError):
-    """A stored run was made from other models than those that are there now."""
+    """A stored run was made from other models or data than the current ones."""
 
 
 Kept = Literal["exact", "bf16-update"]
@@ -55,7 +57,7 @@ RUN: dict[str, type] = {"identity": dict, "fingerprint": str, "inputs": dict, "m
 END: dict[str, type] = {"step": int, "digest": str, "snapshots": list, "evaluation": list}  # and of end.json
 RESUME = "delete its folder: the run goes on from an earlier state, or from its start"
 PIECE = 16 * 2**20  # bytes hashed at a time
-DELTAS = 15  # snapshots kept beside one that is whole, before the next whole one
+DELTAS = 15  # snapshots stored as differences between two whole ones
 _STEP = re.compile(r"step-(\d{8})$")
 
 
@@ -75,10 +77,10 @@ class Trajectory:
         return f"runs/{self.recipe}/seed-{self.seed}"
 
     def register(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Create run.json, or check that the stored run is the same one.
+        """Create run.json, or check that the stored run is the same; returns the stored fields.
 
-        facts: identity (canonical JSON), fingerprint, inputs (digests of the models it is made from), provenance.
-        Errors: as `require_matching`.
+        facts: identity (canonical JSON), fingerprint, inputs (digests of the models that the run starts from),
+        provenance. Errors: as `require_matching`.
         """
         key = f"{self.prefix}/run.json"
         try:
@@ -90,12 +92,12 @@ class Trajectory:
         return stored
 
     def require_matching(self, stored: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Errors: ValueError naming the fields in which the stored identity differs, OtherInputs for the inputs."""
+        """Errors: ValueError with the fields in which the stored identity differs; OtherInputs for other inputs."""
         self.require_same(stored, facts["identity"], facts["fingerprint"])
         self.require_inputs(stored["inputs"], facts["inputs"])
 
     def require_inputs(self, stored: dict[str, Any], inputs: dict[str, Any]) -> None:
-        """Errors: OtherInputs naming the digests in which what the run was made from differs from what is there now."""
+        """Errors: OtherInputs with the digests in which the run's recorded inputs differ from the current ones."""
         if changed := differences(stored, inputs):
             what = "data" if all(line.startswith("task.") for line in changed) else "models"
             raise OtherInputs(
@@ -113,12 +115,12 @@ class Trajectory:
             )
 
     def run(self) -> dict[str, Any]:
-        """run.json. Errors: FileNotFoundError, and ValueError where it is not what was written."""
+        """The fields of run.json. Errors: FileNotFoundError; ValueError if it is damaged."""
         key = f"{self.prefix}/run.json"
-        found = _record(self.store.read(key), key).require(RUN)
-        if "identity" in found:
-            found["identity"] = JsonObject(found["identity"], f"{key}: identity", checksum.REMEDY)
-        return found
+        facts = _record(self.store.read(key), key).require(RUN)
+        if "identity" in facts:
+            facts["identity"] = JsonObject(facts["identity"], f"{key}: identity", checksum.REMEDY)
+        return facts
 
     def is_registered(self) -> bool:
         return self.store.exists(f"{self.prefix}/run.json")
@@ -129,10 +131,10 @@ class Trajectory:
 
     @contextlib.contextmanager
     def require_owner(self, fingerprint: str, *written: str) -> Iterator[list[str | None]]:
-        """Write to a run only while its run.json is there and has this fingerprint.
+        """A block that writes to a run only if its run.json exists and has this fingerprint.
 
-        written: prefixes of what the block writes, to which the block may add; they are removed where the run was lost
-        in the meantime. Errors: Lost, in one line.
+        written: prefixes that the block writes; the block may append to the yielded list. If the run is lost during the
+        block, they are removed. Errors: Lost, in one line.
         """
         self._require_owned(fingerprint)
         prefixes: list[str | None] = [*written]
@@ -146,50 +148,48 @@ class Trajectory:
 
     def _require_owned(self, fingerprint: str) -> None:
         try:
-            found = self.run()["fingerprint"]
+            stored = self.run()["fingerprint"]
         except FileNotFoundError:
-            found = None
-        if found != fingerprint:
-            what = "was moved aside" if found is None else "gave way to a run of another recipe"
+            stored = None
+        if stored != fingerprint:
+            what = "was moved aside" if stored is None else "gave way to a run of another recipe"
             raise Lost(
                 f"{self.prefix} {what} while it was being trained here: the same command begins it anew; `opd rm` "
                 "lists what can be brought back"
             )
 
     def steps(self) -> list[int]:
-        """Committed snapshots in order, found by listing."""
-        found = []
-        for name in self.store.list(self.prefix):
-            if (match := _STEP.match(name)) and self.store.exists(f"{self.prefix}/{name}/manifest.json"):
-                found.append(int(match[1]))
-        return sorted(found)
+        """Steps of the committed snapshots, in order, from a listing."""
+        return [step for step in self._folders() if self.snapshot(step).is_committed()]
 
     def steps_after(self, step: int) -> list[int]:
-        """Steps past this one of which a snapshot is there, whole or in part, in order."""
-        found = [int(match[1]) for name in self.store.list(self.prefix) if (match := _STEP.match(name))]
-        return sorted(one for one in found if one > step)
+        """Steps past `step` that have a snapshot folder, committed or not, in order."""
+        return [later for later in self._folders() if later > step]
+
+    def _folders(self) -> list[int]:
+        return sorted(int(match[1]) for name in self.store.list(self.prefix) if (match := _STEP.match(name)))
 
     def commit(self, step: int, tensors: dict[str, "Tensor"], parent: int | None, kept: Kept = "exact") -> str:
-        """Write a snapshot and its manifest, in that order; returns the digest of its weights.
+        """Write a snapshot's files, then its manifest; returns the digest of its weights.
 
-        kept: exact, or as updates in bf16 since the run's first snapshot, which is always exact (`codec`). A snapshot
-        that exists already must hold the same weights. Errors: ValueError when it does not.
+        kept: "exact", or "bf16-update" for bf16 updates from the run's first snapshot, which is always exact (`codec`).
+        Errors: ValueError if the snapshot exists with other weights.
         """
         snapshot = self.snapshot(step)
         base, deltas = self._base(parent) if kept == "exact" or parent is None else (0, 1)
         code = encode_deltas if kept == "exact" else encode_updates
-        if snapshot.is_committed() and code is encode_deltas:  # told without coding anything
+        if snapshot.is_committed() and code is encode_deltas:  # compares digests without encoding
             return self._require(step, self.digest(step), sha256(tensors))
         payload = encode_whole(tensors) if base is None else code(tensors, self.refs(base))
         if snapshot.is_committed():
             return self._require(step, self.digest(step), payload.digest)
         for name, file in payload.files.items():
             try:
-                # Never replaced: a racing writer of other bytes must not change the file under the winner's manifest.
+                # Never replace: a racing writer with other bytes must not change the file under the winner's manifest.
                 self.store.create(f"{snapshot.folder}/{name}", *file.buffers)
             except FileExistsError:
                 stored = hashlib.sha256(self.store.read(f"{snapshot.folder}/{name}")).hexdigest()
-                if base is None and stored == payload.digest:  # left without its manifest by a layout before 3
+                if base is None and stored == payload.digest:  # an uncommitted file of layout 1 or 2
                     payload = encode_plain(tensors)
                 else:
                     self._require(step, stored, file.sha256)
@@ -215,7 +215,7 @@ class Trajectory:
         except FileExistsError:
             return self._require(step, self.digest(step), payload.digest)
         for name, file in payload.files.items():
-            # A sweep by a clock that jumped may have taken them for old: from now on the manifest keeps them.
+            # A sweep may have deleted the files if a clock jumped; write them again. The manifest protects them now.
             with contextlib.suppress(FileExistsError):
                 if not self.store.exists(f"{snapshot.folder}/{name}"):
                     self.store.create(f"{snapshot.folder}/{name}", *file.buffers)
@@ -225,14 +225,14 @@ class Trajectory:
         return Snapshot(self.store, f"{self.prefix}/{folder(step)}")
 
     def manifest(self, step: int) -> dict[str, Any]:
-        """Errors: ValueError when the snapshot is absent or of another layout."""
+        """The manifest of a snapshot. Errors: ValueError if it is absent, damaged or of another layout."""
         try:
             return self.snapshot(step).manifest()
         except FileNotFoundError:
             raise ValueError(f"{self.prefix} has no committed snapshot of step {step}") from None
 
     def digest(self, step: int) -> str:
-        """SHA-256 of the snapshot's weights as a plain safetensors file, however they are kept."""
+        """SHA-256 of the snapshot's decoded weights as one plain safetensors file."""
         return digest(self.manifest(step))
 
     def refs(self, step: int) -> dict[str, TensorRef]:
@@ -241,46 +241,43 @@ class Trajectory:
         return self.snapshot(step).refs()
 
     def require_steps(self, step: int) -> None:
-        """Errors: ValueError naming the snapshots that are there, when that of `step` is not."""
-        found = self.steps()
-        if step not in found:
+        """Errors: ValueError with the committed steps if `step` is not one of them."""
+        steps = self.steps()
+        if step not in steps:
             raise ValueError(
                 f"{self.prefix} has no snapshot of step {step}; it has those of steps "
-                f"{', '.join(map(str, found)) or 'none: train it first'}"
+                f"{', '.join(map(str, steps)) or 'none: train it first'}"
             )
 
     def verify(self, step: int) -> list[str]:
-        """What is wrong with a snapshot's files: empty when sizes and digests agree with the manifest."""
+        """The problems of a snapshot's files, empty if sizes and digests agree with the manifest."""
         self.manifest(step)
         return self.snapshot(step).problems()
 
     def end(self) -> dict[str, Any] | None:
-        """end.json of a complete run, else None. Errors: ValueError where it is not what was written."""
+        """The fields of end.json if the run is complete, else None. Errors: ValueError if it is damaged."""
         key = f"{self.prefix}/end.json"
         try:
-            found = _record(self.store.read(key), key).require(END)
+            facts = _record(self.store.read(key), key).require(END)
         except FileNotFoundError:
             return None
-        if not all(map(is_count, (found.get("step", 0), *found.get("snapshots", [])))):
+        if not all(map(is_count, (facts.get("step", 0), *facts.get("snapshots", [])))):
             raise ValueError(f"{key} names what is no step; {checksum.REMEDY}")
-        return found
+        return facts
 
     def finish(self, facts: dict[str, Any]) -> None:
         self.store.write(f"{self.prefix}/end.json", _json(checksum.add_checksum(facts | {"layout": RECORD})))
         self.store.remove(f"{self.prefix}/resume")
 
     def save_resume(self, step: int, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
-        """Keep the newest resume state only; its facts are written last and make it valid."""
+        """Write a resume state and delete older ones. facts.json is written last and makes the state valid."""
         self._save(f"{self.prefix}/resume/step-{step:08d}", tensors, facts)
         for name in self.store.list(f"{self.prefix}/resume"):
             if (match := _STEP.match(name)) and int(match[1]) < step:
                 self.store.remove(f"{self.prefix}/resume/{name}")
 
     def load_resume(self) -> tuple[int, dict[str, "Tensor"], dict[str, Any]] | None:
-        """Step, tensors and facts of the newest valid resume state, or None.
-
-        Errors: ValueError, with the remedy, where it is not what was written.
-        """
+        """Step, tensors and facts of the newest valid resume state, or None. Errors: ValueError if it is damaged."""
         for name in reversed(self.store.list(f"{self.prefix}/resume")):
             folder = f"{self.prefix}/resume/{name}"
             if (match := _STEP.match(name)) and self.store.exists(f"{folder}/facts.json"):
@@ -289,11 +286,11 @@ class Trajectory:
         return None
 
     def save_moments(self, step: int, steps: int, tensors: dict[str, "Tensor"]) -> None:
-        """Keep an optimizer's state after `steps` steps of its own beside the snapshot of `step`, for good."""
+        """Write the optimizer state at the snapshot of `step`; it is never pruned. steps: optimizer steps so far."""
         self._save(f"{self.prefix}/moments/step-{step:08d}", tensors, {"steps": steps})
 
     def load_moments(self, step: int) -> tuple[int, dict[str, "Tensor"]]:
-        """What `save_moments` kept. Errors: ValueError, with how to keep it, when nothing was, or it is not that."""
+        """`steps` and tensors of `save_moments`. Errors: ValueError if there is no such state, or it is damaged."""
         folder = f"{self.prefix}/moments/step-{step:08d}"
         try:
             facts, tensors = self._state(folder, checksum.REMEDY)
@@ -305,19 +302,19 @@ class Trajectory:
         return facts.require({"steps": int})["steps"], tensors
 
     def _save(self, folder: str, tensors: dict[str, "Tensor"], facts: dict[str, Any]) -> None:
-        """Tensors, then facts with the digest of the tensors' file, sealed."""
+        """Write the tensors, then the facts with the tensors' SHA-256 and a checksum."""
         data = serialise(tensors)
         self.store.write(f"{folder}/state.safetensors", data)
         state = {"state": hashlib.sha256(data).hexdigest()}
         self.store.write(f"{folder}/facts.json", _json(checksum.add_checksum(facts | state)))
 
     def _state(self, folder: str, remedy: str) -> tuple[JsonObject, dict[str, "Tensor"]]:
-        """Facts and tensors of a state. Errors: FileNotFoundError, ValueError where it is not what was written."""
+        """Facts and tensors of a state. Errors: FileNotFoundError; ValueError with the remedy if it is damaged."""
         facts = checksum.remove_checksum(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
-        key, said, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
-        for begin in range(0, self.store.size(key) if said is not None else 0, PIECE):
+        key, expected, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
+        for begin in range(0, self.store.size(key) if expected is not None else 0, PIECE):
             total.update(self.store.read(key, begin, begin + PIECE))
-        if said not in (None, total.hexdigest()):
+        if expected not in (None, total.hexdigest()):
             raise ValueError(f"{key} is not what was written there; {remedy}")
         try:
             return facts, read(list_tensors(self.store, key))
@@ -325,7 +322,7 @@ class Trajectory:
             raise ValueError(f"{error}; {remedy}") from None
 
     def _base(self, parent: int | None) -> tuple[int | None, int]:
-        """What the snapshot after `parent` is kept beside, and how many then are; (None, 0) where it is to be whole."""
+        """(base step, number of differences to it) for the snapshot after `parent`; (None, 0) for a whole one."""
         if parent is None or not self.snapshot(parent).is_committed():
             return None, 0
         manifest = self.manifest(parent)
@@ -343,11 +340,11 @@ class Trajectory:
 
 
 def _record(data: bytes, key: str) -> JsonObject:
-    """run.json or end.json. Errors: ValueError where it is not what was written, or of another layout."""
-    found = checksum.remove_checksum(data, key)
-    if (layout := found.pop("layout", RECORD)) != RECORD:
+    """The fields of run.json or end.json. Errors: ValueError if it is damaged or of another layout."""
+    facts = checksum.remove_checksum(data, key, sealed="layout")
+    if (layout := facts.pop("layout", RECORD)) != RECORD:
         raise ValueError(f"{key} has layout {repr_short(layout)}; this version reads layout {RECORD}: {NEWER}")
-    return found
+    return facts
 
 
 def _place(file: str, ref: TensorRef) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Three worked questions to the tables, each asked in three ways that give the same answer.
+"""Three worked questions about the tables, each answered in three ways with the same result.
 
 - `unchanged.py`, `.sql`   which arms leave how many weights unchanged, in bf16 and in the fp32 masters?
 - `locking.py`, `.sql`     when is the final update's leading subspace in place, beside what storage alone would show?

@@ -1,15 +1,15 @@
-"""When is the final update's leading subspace in place, beside what storage alone would show? Needs Polars alone.
+"""When does the update reach its final leading subspace, compared with what storage alone would show? Uses only Polars.
 
-Sim_16 of the update at a step to the run's last one, input side, mean over the decoder's projections and then over
-seeds. `null` is the same of the final update scaled down to the step's norm and rounded to bf16: a direction that never
-turns. Where bf16 only follows the null, its rise is rounding; the master says when the direction was there.
+Sim_16 between the update at a step and the run's final update, input side, averaged over the decoder's projections and
+then over seeds. `null` is the same for the final update scaled to the step's norm and rounded to bf16, a direction that
+never turns. If bf16 follows the null, its rise is due to rounding; the master view shows when the direction was set.
 """
 
 import polars as pl
 
 
 def locking(store: str = ".opd/store") -> pl.LazyFrame:
-    """Columns recipe, step, master, bf16, null, chance; fractions, null where a run has no such rows."""
+    """Columns recipe, step, master, bf16, null, chance. Values are fractions, null if a run has no such rows."""
 
     def table(name: str) -> pl.LazyFrame:
         return pl.scan_parquet(f"{store}/lake/{name}/recipe=*/seed=*/part-0.parquet", hive_partitioning=True)

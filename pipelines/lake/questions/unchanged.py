@@ -1,7 +1,7 @@
-"""Which arms leave how many weights unchanged at the end, in bf16 and in the fp32 masters? Needs Polars alone.
+"""Which arms leave how many weights unchanged at the end, in bf16 and in the fp32 masters? Uses only Polars.
 
-Of the decoder's projections, every weight counted once, then the mean over seeds. Weights that rounding to bf16 hides
-are unchanged in bf16 and changed in the master. A run that stored bf16 alone has no master: null.
+The fraction over all weights of the decoder's projections, averaged over seeds. A change that rounding to bf16 hides
+counts as unchanged in bf16 and as changed in the master. master is null for runs that stored only bf16.
 """
 
 import polars as pl

@@ -1,4 +1,4 @@
-"""Columns and tables, and the columns that many tables share."""
+"""The classes Column and Table, and the columns that many tables share."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ TEXT, INT, REAL, FLAG = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Polars type, its unit ("" for none) and what it means. was: its names in older files."""
+    """One column: Polars type, unit ("" for none) and meaning. was: its names in older files."""
 
     name: str
     dtype: pl.DataType
@@ -20,7 +20,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `by` says which hive keys address a partition: a run (recipe, seed), a study or a commit."""
+    """One table. by: the hive keys of a partition, i.e. of a run (recipe, seed), a study or a commit."""
 
     name: str
     meaning: str

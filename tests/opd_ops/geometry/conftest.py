@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from opd_ops.geometry.bitset import Packer
 from opd_ops.geometry.suite import Measurement, Settings, measure_matrix
 
 
@@ -120,3 +121,11 @@ def weight() -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
 def updated() -> Callable[..., Tensor]:
     """updated(w0, u, v, kind, k, relative, seed) -> W_t f32."""
     return _updated
+
+
+def pack_bits(*chunks):
+    """The set of consecutive bool tensors."""
+    packer = Packer()
+    for chunk in chunks:
+        packer.add(chunk.numpy())
+    return packer.bits()

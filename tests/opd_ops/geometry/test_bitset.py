@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 
 from opd_ops.geometry import bitset
 from opd_ops.geometry.bitset import Bits, Packer
+from tests.opd_ops.geometry.conftest import pack_bits
 
 entries = st.lists(st.booleans(), min_size=1, max_size=300)
 
 
 def bits(values):
-    return Bits.from_bool([torch.tensor(values, dtype=torch.bool)])
+    return pack_bits(torch.tensor(values, dtype=torch.bool))
 
 
 @given(values=entries, cuts=st.lists(st.integers(0, 300), max_size=6))
 def test_chunks_of_any_length_pack_to_the_same_bits(values, cuts):
     whole = torch.tensor(values, dtype=torch.bool)
     bounds = sorted({0, len(values), *(cut for cut in cuts if cut < len(values))})
-    found = Bits.from_bool(whole[a:b] for a, b in pairwise(bounds))
+    found = pack_bits(*(whole[a:b] for a, b in pairwise(bounds)))
     assert found.numel == len(values)
     assert torch.equal(found.to_bool(), whole)
     assert np.array_equal(found.packed, bits(values).packed)
@@ -37,7 +38,7 @@ def test_counts_are_those_of_sets(pairs):
 def test_counting_blocks_cover_every_word_once(monkeypatch):
     values = torch.rand(64 * 11 + 5, generator=torch.Generator().manual_seed(0)) < 0.5
     monkeypatch.setattr(bitset, "BLOCK", 3)
-    found = Bits.from_bool([values])
+    found = pack_bits(values)
     assert found.count() == found.count_common(found) == int(values.sum())
 
 
@@ -50,7 +51,7 @@ def test_words_are_whole_and_bits_past_the_end_are_zero():
 
 def test_blocks_of_a_matrix_are_in_row_major_order():
     mask = torch.tensor([[True, False, False], [False, True, True]])
-    assert torch.equal(Bits.from_bool(mask.split(1)).to_bool(), mask.flatten())
+    assert torch.equal(pack_bits(*mask.split(1)).to_bool(), mask.flatten())
 
 
 def test_a_chunk_may_be_overwritten_once_it_is_added():

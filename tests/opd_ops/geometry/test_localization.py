@@ -6,16 +6,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opd_ops.geometry import localization
-from opd_ops.geometry.bitset import Bits
 from opd_ops.geometry.exact import factorise
 from opd_ops.geometry.localization import Mask, Scores, mask_rank, masks, missing, rows, top_members
 from opd_ops.geometry.support import Changes
+from tests.opd_ops.geometry.conftest import pack_bits
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
 
 def where(changed):
-    bits = Bits.from_bool([changed])
+    bits = pack_bits(changed)
     return Changes(bits, bits.count(), bits.numel)
 
 
@@ -88,7 +88,7 @@ def test_selection_separates_scores_that_differ_in_the_last_bit(dtype):
 def test_a_mask_weighs_exactly_alpha_n_with_any_ties(values, alpha):
     score = torch.tensor(values, dtype=torch.float32)
     (members,) = top_members(blocks(score, 16), (alpha,))
-    everything = Bits.from_bool([torch.ones(len(values), dtype=torch.bool)])
+    everything = pack_bits(torch.ones(len(values), dtype=torch.bool))
     # Exact but for the one rounding of share * ties.
     assert members.weight(everything) == pytest.approx(alpha * len(values), rel=1e-15, abs=1e-15)
     assert 0.0 < members.share <= 1.0
