@@ -1,7 +1,7 @@
-"""Sequences of one optimizer step, as students and teachers read them.
+"""The token sequences of one optimizer step, as input of student and teacher.
 
-Shapes: B sequences, P prompt positions, R response positions. Token t of a response is predicted by the position before
-it, so logits [B, R, V] that predict `targets` start at the last prompt position.
+Shapes: B sequences, P prompt positions, R response positions. The position before token t predicts it, so the logits
+[B, R, V] that predict `targets` start at the last prompt position.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ class Batch:
     """Sequences of one optimizer step: left-padded prompts, right-padded responses.
 
     ids, attention, positions: [B, P + R] int64. targets, mask: [B, R]; mask is 1 on response tokens, EOS included, and
-    0 on padding and on responses left out. rewards, groups: [B], for RLVR. behaviour: [B, R] fp32, log-probabilities
-    of the targets under the policy that drew them, at the sampling temperature; 0 where the mask is.
+    0 on padding and on excluded responses. rewards, groups: [B], for RLVR. behaviour: [B, R] fp32, log-probabilities
+    of the targets under the policy that sampled them, at the sampling temperature; 0 where the mask is 0.
     """
 
     ids: Tensor

@@ -58,15 +58,15 @@ def initialise(config: PretrainedConfig, seed: int) -> dict[str, Tensor]:
 
 
 def configuration_from(raw: dict[str, Any]) -> PretrainedConfig:
-    """Configuration from the plain JSON that a run or a folder keeps. Errors: ValueError where it is none."""
+    """Configuration from its JSON fields. Errors: ValueError if transformers does not accept them."""
     try:
         return AutoConfig.for_model(**raw)
-    except Exception as error:  # what transformers raises for a foreign one has no end
+    except Exception as error:  # transformers raises many types for invalid configurations
         raise ValueError(f"the configuration is none that transformers knows ({_line(error)})") from None
 
 
 def require_sizes(config: PretrainedConfig | dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Errors: ValueError for a size that no weight has, before a model of that size is built."""
+    """Errors: ValueError if a size exceeds all weights, before a model of that size is allocated."""
     fields = config if isinstance(config, dict) else vars(config)
     if isinstance(inner := fields.get("text_config"), dict):
         fields = fields | inner
@@ -82,7 +82,7 @@ def require_sizes(config: PretrainedConfig | dict[str, Any], shapes: Mapping[str
 def assemble(
     config: PretrainedConfig, weights: dict[str, Tensor], dtype: torch.dtype, *, rounded: bool = True
 ) -> PreTrainedModel:
-    """A model in evaluation mode whose parameters are `weights`, `rounded` to bf16, and stored as `dtype`.
+    """A model in evaluation mode with the parameters `weights` in `dtype`. rounded: round them to bf16 first.
 
     Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
@@ -109,8 +109,8 @@ def assemble(
 def response_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
     """Logits [B, width, V] that predict the last `width` tokens of ids [B, L]: row i of a sequence predicts i + 1.
 
-    Mask and positions are always explicit: with left padding, the defaults are wrong. What is at the padding is no
-    logit, but finite.
+    Mask and positions are always explicit: with left padding, the defaults are wrong. Values at padding are
+    meaningless, but finite.
     """
     if packing.packs(model):
         return model.lm_head(packing.hidden(model, ids[:, :-1], attention[:, :-1], positions[:, :-1], width))
@@ -131,7 +131,8 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
     """Configuration and weights of a Hugging Face folder or hub name.
 
-    Errors: ValueError when the folder holds no loadable model, or lacks a tensor (which would be left random).
+    Errors: ValueError if the folder holds no loadable model, or lacks a tensor (transformers would initialise it
+    randomly).
     """
     _require_config(Path(folder))
     try:
@@ -139,7 +140,7 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
             model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                 folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
-    except Exception as error:  # what transformers raises for a foreign folder has no end
+    except Exception as error:  # transformers raises many types for invalid folders
         raise ValueError(f"no model could be loaded from {Path(folder)}: {_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{Path(folder)} lacks tensor {missing[0]} ({len(missing)} missing)")
@@ -148,7 +149,7 @@ def load_folder(folder: str) -> tuple[PretrainedConfig, dict[str, Tensor]]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """No progress bar of transformers on stderr, which is for errors; the caller's own setting stays."""
+    """A block without transformers' progress bars on stderr. Restores the caller's setting."""
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -159,7 +160,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _require_config(folder: Path) -> None:
-    """Errors: ValueError for a config.json that is no JSON object, or of another size than the weights beside it."""
+    """Errors: ValueError if config.json is no JSON object, needs remote code, or does not fit the weights' sizes."""
     file = folder / "config.json"
     if not file.is_file():
         return

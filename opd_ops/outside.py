@@ -4,8 +4,8 @@
     ./mine.py:other            another object of it
     package.module:other       an object of a module
 
-OPD_STUDIES and OPD_TASKS hold such references, separated by commas, and processes inherit them. A file is executed once
-a process, and again after it has changed; its folder is then searched for modules, behind everything else.
+OPD_STUDIES and OPD_TASKS hold such references, separated by commas, and child processes inherit them. A file runs
+once per process, and again after it has changed. Its folder is appended to the module search path.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _modules: dict[str, tuple[tuple[int, int], ModuleType]] = {}  # by absolute path
 
 @dataclass(frozen=True)
 class Reference:
-    """Where an object lies. source: the absolute path of a file, or the dotted name of a module."""
+    """A reference to an object. source: the absolute path of a file, or the dotted name of a module."""
 
     source: str
     name: str
@@ -42,13 +42,13 @@ def is_reference(text: str) -> bool:
 
 
 def split_file(text: str) -> tuple[str, str]:
-    """The path in a text that is one, or that is a reference to an object of a Python file, and what follows it."""
+    """Splits FILE.py:NAME into ("FILE.py", ":NAME"); any other text into (text, "")."""
     file, colon, name = text.rpartition(":")
     return (file, f"{colon}{name}") if file.endswith(".py") else (text, "")
 
 
 def parse_reference(text: str, default: str) -> Reference:
-    """The reference that a text is; default: the name of an object that it leaves out.
+    """Parses a reference. default: the object's name if the text has none.
 
     Errors: ValueError for a text of neither form.
     """
@@ -61,7 +61,7 @@ def parse_reference(text: str, default: str) -> Reference:
 
 
 def load_object(reference: Reference) -> Any:
-    """The object. Errors: ValueError in one line for an absent file, module or name, or what the code itself raises."""
+    """The object. Errors: ValueError in one line if the file, module or name is absent, or if its code raises."""
     module = load_module(reference.source)
     try:
         return getattr(module, reference.name)
@@ -75,7 +75,7 @@ def load_module(source: str) -> ModuleType:
 
 
 def listed_references(variable: str, default: str) -> list[Reference]:
-    """The references of an environment variable, each once. What it holds becomes absolute, for other processes."""
+    """The distinct references of an environment variable. Rewrites the variable with absolute paths."""
     texts = [text for text in os.environ.get(variable, "").split(",") if text.strip()]
     references = list(dict.fromkeys(parse_reference(text, default) for text in texts))
     if texts:
@@ -84,25 +84,25 @@ def listed_references(variable: str, default: str) -> list[Reference]:
 
 
 def append_reference(variable: str, reference: Reference, default: str) -> None:
-    """Add a reference to an environment variable, unless it is there, so that processes started from here know it."""
+    """Add a reference to an environment variable, if absent, for child processes."""
     references = listed_references(variable, default)
     if reference not in references:
         os.environ[variable] = ",".join(map(str, [*references, reference]))
 
 
 def exported() -> dict[str, str]:
-    """The environment variables that a process on Ray needs to know the same studies and tasks."""
+    """The environment variables that give a Ray worker the same studies and tasks."""
     return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
 
 
 @cache
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
-    """The entry points of a group that the installed packages have, by name."""
+    """The entry points of a group in the installed packages, sorted by name."""
     return tuple(sorted(metadata.entry_points(group=group), key=lambda entry: entry.name))
 
 
 def describe_failure(error: BaseException, source: str) -> str:
-    """What user code raised, in one line, with the last line of `source` (a path) that led to it."""
+    """An error of user code in one line, with the number of the last line of `source` (a path) in its traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     message = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())

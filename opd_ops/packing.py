@@ -1,9 +1,9 @@
-"""A forward pass without work that nobody reads: of padding, and of prompts in the last layer's gates and the norm.
+"""A packed forward pass: skips padding in all layers, and prompt positions in the last layer's MLP and the final norm.
 
-ids [B, L] with N tokens that are no padding: hidden states are [1, N, hidden], so that products, norms and gates cost N
-positions and not B L. Queries, keys and values are put back at their places for the attention of each sequence, which
-is that of the padded batch. What is read differs from the model's own forward by no more than rounding does between
-products with different numbers of rows; weights' gradients sum over fewer zeros.
+ids [B, L] have N tokens that are not padding. Hidden states are [1, N, hidden], so that matrix products, norms and MLPs
+cost N positions instead of B L. Queries, keys and values are scattered back into the padded batch for attention. The
+results differ from the model's own forward pass only by the rounding of products with different numbers of rows;
+gradients of weights sum over fewer zeros.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the N tokens of a batch lie in it.
+    """The positions of the N tokens of a batch [B, L] that are not padding.
 
-    places: [N] in the flat [B L]. tokens: [B L], which token lies at a place, the first one at the padding. mask:
-    [B, 1, L, L], true where a token is seen, and padding sees itself; None where there is no padding, so that attention
-    is causal and nothing else.
+    places: [N], position of each token in the flat [B L]. tokens: [B L], index of the token at each position; at
+    padding, of the first token. mask: [B, 1, L, L], true where a key is visible; padding sees only itself. None without
+    padding: attention is then plain causal.
     """
 
     places: Tensor
@@ -47,7 +47,7 @@ class Packing:
         return cls(places, tokens, rows, columns, mask)
 
     def padded(self, x: Tensor) -> Tensor:
-        """[N, ...] -> [B, L, ...]; at the padding is the first token, which nothing sees."""
+        """[N, ...] -> [B, L, ...]. Padding gets the first token, which the mask hides."""
         if self.mask is not None:
             x = _Moved.apply(x, self.tokens, self.places)  # type: ignore[assignment]
         return x.unflatten(0, (self.rows, self.columns))
@@ -59,7 +59,7 @@ class Packing:
 
 
 def packs(model: Any) -> bool:
-    """Whether `hidden` knows the model: as these families are, with none of its parts replaced, hooked or spread."""
+    """Whether `hidden` supports the model: an unmodified model of FAMILIES, without hooks or sliding windows."""
     config: Any = getattr(model, "config", None)
     return (
         FAMILIES.get(getattr(config, "model_type", "")) == type(model).__name__
@@ -76,9 +76,10 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
-    """Final hidden states [B, width, hidden] of the last positions of a model that `packs`; of a token at the padding.
+    """Final hidden states [B, width, hidden] of the last `width` positions of a model that `packs`.
 
-    The last layer's gates work on them alone. ids, positions: [B, L]; attention: [B, L], zero at the padding.
+    The last layer's MLP runs only on these positions. Values at padding are those of some token. ids, positions:
+    [B, L]; attention: [B, L], zero at padding.
     """
     model.config._attn_implementation = NAME
     body, packing = model.model, Packing.of(attention)
@@ -100,7 +101,7 @@ def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width:
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
-    """Of a packed batch: query, key, value [1, H or KV, N, D] -> [1, N, H, D]. Else as `sdpa`."""
+    """Attention of a packed batch: query, key, value [1, H or KV, N, D] -> [1, N, H, D]. Otherwise plain SDPA."""
     packing: Packing | None = how.pop("packing", None)
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, mask, **how)
@@ -110,12 +111,12 @@ def _attend(
 
 
 class _Moved(torch.autograd.Function):
-    """x[there], whose gradient is that of the result at `back`: what the padding sends back reaches no token."""
+    """x[index]. The gradient of x is gradient[inverse], so gradients at padding reach no token."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, there)
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
