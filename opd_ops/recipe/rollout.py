@@ -81,3 +81,10 @@ class Rollout:
     def on_policy(self) -> bool:
         """Whether the rollouts are today's student's."""
         return self.source == Student()
+
+    @property
+    def drawn_by(self) -> str:
+        """Who draws the responses, in words."""
+        if isinstance(self.source, Student):
+            return f"student of {self.source.lag} steps ago"
+        return self.source.kind

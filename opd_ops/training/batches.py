@@ -1,4 +1,4 @@
-"""Batches of one optimizer step: demonstrations for SFT, responses for OPD and RLVR.
+"""Batches of one optimizer step: demonstrations or responses.
 
 Every draw is keyed by (seed, stream, step), never by the arm's name: arms of a seed see the same prompts.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from opd_ops.batch import Batch
+from opd_ops.recipe import Recipe
 from opd_ops.tasks.task import TaskLike, Tokens
 
 PROMPTS, DEMONSTRATIONS, HELD_OUT, SELECTION = 1, 2, 3, 4  # streams of random numbers
@@ -55,8 +56,13 @@ def draws(seed: int, step: int, rows: int, width: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng((seed, SELECTION, step)).random((rows, width)))
 
 
+def step_draws(recipe: Recipe, seed: int, step: int, batch: Batch) -> torch.Tensor:
+    """The draws of a step's batch."""
+    return draws(seed, step, len(batch.ids), max(batch.width, recipe.rollout.max_new_tokens))
+
+
 def demonstrations(task: TaskLike, stream: str, count: int, seed: int, step: int) -> Batch:
-    """The SFT batch of a step."""
+    """The step's batch of a stream of demonstrations."""
     rng = np.random.default_rng((seed, DEMONSTRATIONS, step))
     pairs = task.demonstrations(stream, count, rng)
     return collate([p for p, _ in pairs], [r for _, r in pairs], task.pad)

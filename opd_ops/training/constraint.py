@@ -135,7 +135,7 @@ def confined_names(constraint: Constraint, names: Iterable[str]) -> list[str]:
     return found
 
 
-def stored(tensors: Mapping[str, Tensor]) -> dict[str, Subspace]:
+def stored_bases(tensors: Mapping[str, Tensor]) -> dict[str, Subspace]:
     """The bases that `Confined.state` put into a resume state."""
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

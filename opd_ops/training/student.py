@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from opd_ops.batch import Batch
 from opd_ops.models import assemble, response_logits
+from opd_ops.objectives.loss import Phase
 from opd_ops.recipe import Recipe
-from opd_ops.training.drawing import Phase
 from opd_ops.training.optimizer import Masters
 from opd_ops.training.terms import Terms
 
@@ -39,7 +39,7 @@ def arithmetic(compute: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16) if compute == "autocast" else nullcontext()
 
 
-def scored(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
+def score_batch(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
     """Logits [B, R, V] of a batch, without a gradient."""
     with torch.no_grad(), arithmetic(compute, batch.ids.device.type):
         return _logits(model, batch)
@@ -48,8 +48,8 @@ def scored(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
 def backward(model: PreTrainedModel, optimizer: Masters, terms: Terms, compute: str, phase: Phase) -> dict[str, float]:
     """Accumulate every term's gradient over the micro-batches of `terms`; the terms' losses.
 
-    A micro-batch without rows, which one of several ranks may have, passes a row through the model and takes nothing
-    of it, since the others' passes wait for this one.
+    A rank whose micro-batch has no rows passes one row through the model with a factor of 0, since the other ranks wait
+    for its forward and backward pass.
     """
     losses = dict.fromkeys(terms.coefficients, 0.0)
     for begin, end in terms.spans:

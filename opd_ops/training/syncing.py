@@ -41,7 +41,7 @@ class Syncing:
         row = {"step": version, "engine": self.engine.name, "engine_release": self.engine.release, **facts}
         self.rows.append(row | self._parity())
 
-    def seen(self, prompts: list[Tokens], responses: list[Tokens]) -> None:
+    def keep_probe(self, prompts: list[Tokens], responses: list[Tokens]) -> None:
         """Keep the first responses as the probe, and complete the row of the push that they were drawn after."""
         if self.shared or self.probe is not None:
             return
@@ -55,7 +55,7 @@ class Syncing:
         prompts, responses = self.probe
         return vars(compare(self.engine.score(prompts, responses), self.logprobs(prompts, responses)))
 
-    def taken(self) -> list[dict[str, Any]]:
+    def take_rows(self) -> list[dict[str, Any]]:
         """The rows since the last call."""
         rows, self.rows = self.rows, []
         return rows

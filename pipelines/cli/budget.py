@@ -12,14 +12,11 @@ WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update
 
 def plans(study: Study, gpu: Gpu) -> list[Plan]:
     """The plans of a study's arms whose models' configurations it knows."""
-    from opd_ops.recipe import opd_of
-
     found = []
     for recipe in study.every_arm():
-        opd = opd_of(recipe.objective)
-        config = known_config(study, recipe.start)
-        teacher = known_config(study, opd.teacher) if opd and opd.teacher else None
-        if config is not None and not (opd and opd.teacher and teacher is None):
+        config, named = known_config(study, recipe.start), recipe.objective.teacher
+        teacher = known_config(study, named) if named else None
+        if config is not None and not (named and teacher is None):
             found.append(budget(recipe, config, teacher, gpu))
     return found
 

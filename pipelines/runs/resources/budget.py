@@ -34,7 +34,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opd_ops.recipe import Mix, Recipe, Replay, Sft, Teacher, Workers, opd_of
+from opd_ops.recipe import Recipe, Teacher, Workers
 from opd_ops.roles import PROJECTIONS
 from pipelines.runs.resources.gpu_plan import GPUS, Actor, Gpu, Part, Plan
 from pipelines.runs.resources.sizes import Sizes, meta, require_logits, sizes
@@ -55,15 +55,15 @@ def budget(
 
     Errors: ValueError for a model that is no plain decoder, or a named teacher without its configuration.
     """
-    spec, opd = recipe.rollout, opd_of(recipe.objective)
+    spec, objective = recipe.rollout, recipe.objective
     model = meta(config)
     student, rows, length = sizes(model), recipe.precision.micro_batch, PROMPT + spec.max_new_tokens
     require_logits(model, rows, length, spec.max_new_tokens)
     other = None
-    if opd is not None:
-        if opd.teacher is not None and teacher is None:
+    if objective.needs_teacher:
+        if objective.teacher is not None and teacher is None:
             raise ValueError(f"{recipe.name} names a teacher, and a plan needs its configuration")
-        other = student if opd.teacher is None or teacher is None else sizes(meta(teacher))
+        other = student if objective.teacher is None or teacher is None else sizes(meta(teacher))
     width = _width(recipe)
     return Plan(
         recipe=recipe,
@@ -156,10 +156,10 @@ def _moved(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
 
 def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Part, ...]:
     limit, width = recipe.rollout.max_new_tokens, _width(recipe)
-    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    constraint = recipe.constraint
     logits, weights = rows * limit * student.vocabulary, student.parameters
     checkpointed = recipe.resources.checkpoint_activations
-    terms = 2 if isinstance(recipe.objective, Mix) else 1
+    terms = len(recipe.objective.parts)
     activations = student.activations(rows * (prompt + limit), width, checkpointed=checkpointed)
     both = 4 if recipe.precision.compute == "fp32" else 6
     confined = _Confined.of(recipe, student)
@@ -185,7 +185,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
         block = sum(math.prod(student.shape(role)) for role in PROJECTIONS)
         whole = 2 * (weights - student.layers * block) + 3 * block
         parts.append(Part(name="weights and gradients that are whole", bytes=width * whole, phase="backward"))
-    if opd is not None and opd.estimator == "full":
+    if recipe.objective.scores_vocabulary:
         parts.append(Part(name="teacher's log-softmax, fp32", bytes=4 * logits, phase="backward"))
     if constraint is not None:
         kept = {
@@ -209,7 +209,7 @@ def _rollout(recipe: Recipe, sampler: Sizes, width: int, prompt: int) -> tuple[P
     """Weights first. The cache is that of the largest call, of training's rollouts or of the held-out evaluation."""
     spec, held_out = recipe.rollout, recipe.evaluation
     rows = min(held_out.batch, held_out.problems * held_out.samples)
-    if not isinstance(recipe.objective, Sft) and not isinstance(spec.source, Replay):
+    if recipe.draws:
         rows = max(rows, min(spec.batch, spec.prompts * spec.samples))
     cached = rows * (prompt + spec.max_new_tokens) * sampler.cache(width)
     return (
@@ -235,7 +235,7 @@ def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, wi
     rate, stream = RATE * gpu.flops, STREAM * gpu.bandwidth
     trainers, scorers = where.workers * max(1.0, where.gpus), max(1.0, where.teacher.actors * where.teacher.gpus)
     found = {}
-    if not isinstance(recipe.objective, Sft) and not isinstance(spec.source, Replay):
+    if recipe.draws:
         sampler = teacher if isinstance(spec.source, Teacher) and teacher is not None else student
         found["rollout"] = _sampling(recipe, sampler, rate, stream, width)
     if teacher is not None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opd_ops.recipe import FinalOf, Fresh, Recipe, SnapshotOf, Start, opd_of
+from opd_ops.recipe import FinalOf, Fresh, Recipe, SnapshotOf, Start
 from pipelines.runs.resources.budget import actors, resume
 from pipelines.runs.resources.gpu_plan import Actor
 from pipelines.runs.resources.sizes import Sizes, counted
@@ -47,10 +47,10 @@ class Memory:
 
 def memory(store: Store, recipe: Recipe, seed: int) -> Memory:
     """What a run's processes will hold; nothing where a configuration is not known yet."""
-    opd = opd_of(recipe.objective)
-    student = _sizes(store, recipe.start, seed)
-    teacher = None if opd is None else student if opd.teacher is None else _sizes(store, opd.teacher, seed)
-    if student is None or (opd is not None and teacher is None):
+    objective, student, teacher = recipe.objective, _sizes(store, recipe.start, seed), None
+    if objective.needs_teacher:
+        teacher = _sizes(store, objective.teacher, seed) if objective.teacher else student
+    if student is None or (objective.needs_teacher and teacher is None):
         return Memory()
     held = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
     several, width = "worker" in held, 2 if recipe.precision.compute == "bf16" else 4

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opd_ops.outside import split_file
-from opd_ops.recipe import Recipe, Weights, opd_of
+from opd_ops.recipe import Recipe, Weights
 from opd_ops.tasks import registry
 from pipelines.studies.catalog import spell
 
@@ -57,8 +57,7 @@ def _gpus(recipes: Sequence[Recipe]) -> list[str]:
 
 def _refs(recipes: Sequence[Recipe]) -> list[str]:
     """Weights from outside the store, each once."""
-    teachers = [opd.teacher for recipe in recipes if (opd := opd_of(recipe.objective))]
-    starts = [*(recipe.start for recipe in recipes), *teachers]
+    starts = [*(recipe.start for recipe in recipes), *(recipe.objective.teacher for recipe in recipes)]
     found = [start.ref for start in starts if isinstance(start, Weights) and not start.ref.startswith("models/")]
     return list(dict.fromkeys(found))
 

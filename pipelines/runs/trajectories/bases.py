@@ -36,7 +36,7 @@ SIDES = {"left": 0, "right": 1}  # the dimension of W [out, in] that a side's ve
 Sides = Callable[[str], Mapping[str, Tensor]]  # a matrix's vectors by side, in columns
 
 
-def made(
+def make_bases(
     store: Store, constraint: Constraint, seed: int, weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Subspace], dict[str, Any]]:
     """Subspaces by parameter name for a run with `seed` that starts from `weights`, and digests of what made them.

@@ -174,7 +174,7 @@ class RemoteEngine:
             )
 
 
-def of(recipe: Recipe, config: dict[str, Any], placement: Placement) -> Engine | None:
+def build_engine(recipe: Recipe, config: dict[str, Any], placement: Placement) -> Engine | None:
     """The engine that draws a run's responses; None where that is the trainer's own model."""
     kind, compute = recipe.rollout.engine, recipe.precision.compute
     if placement.rollout:

@@ -47,40 +47,40 @@ class Member:
 
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
-    def opened(self, address: str) -> int:
+    def serve(self, address: str) -> int:
         """The port at this address where the ranks meet, which this actor serves from now on."""
-        from opd_ops.training.ranks import opened
+        from opd_ops.training.ranks import serve
 
-        self.meeting, port = opened(address)
+        self.meeting, port = serve(address)
         return port
 
     def join(self, address: str, port: int, rank: int, count: int, device: str, threads: int) -> None:
         """Meet the others. Errors: those of torch.distributed where they do not come."""
         import torch
 
-        from opd_ops.training.ranks import Ranks, found
+        from opd_ops.training.ranks import Ranks, connect
 
         torch.set_num_threads(threads)
         if address == LOOPBACK:
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 os.environ.setdefault(name, _loopback())
-        self.ranks = Ranks(found(address, port) if rank else self.meeting, rank, count, device)
+        self.ranks = Ranks(connect(address, port) if rank else self.meeting, rank, count, device)
 
 
 class Follower(Member):
     """The Ray actor of a rank past the first."""
 
     def __init__(self) -> None:
-        import opd_ops.training.following  # noqa: F401  # five seconds, which all ranks spend at once
+        import opd_ops.training.worker_rank  # noqa: F401  # five seconds, which all ranks spend at once
 
     def follow(self, name: str) -> None:
         """Do what the first rank says. Errors: StepFailed in one line for what fails here and is the run's own."""
-        from opd_ops.training.following import Following
+        from opd_ops.training.worker_rank import WorkerRank
         from pipelines.runs.trajectories.run import StepFailed, reason
 
         assert self.ranks is not None
         try:
-            Following(self.ranks).follow()
+            WorkerRank(self.ranks).run()
         except Exception as error:
             line = None if came_apart(error) else reason(error)
             if line is None:
@@ -144,7 +144,7 @@ def grouped(host: Any, recipe: Recipe, name: str, placement: Placement, beat: Ca
         members = [host, *others]
         places = [attend(member.place.remote(), beat) for member in members]
         address = LOOPBACK if len({node for node, _ in places}) == 1 else places[0][1]
-        port = attend(host.opened.remote(address), beat)
+        port = attend(host.serve.remote(address), beat)
         device, threads = "cuda" if recipe.resources.gpus else "cpu", recipe.resources.threads
         joined = [
             member.join.remote(address, port, rank, len(members), device, threads)

@@ -34,7 +34,7 @@ class Reach:
         return math.sqrt(total)
 
 
-def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """The norm of a run's whole update, and the digests of the two snapshots that it is of.
 
     known: what this gave before; its norm is taken where the snapshots are the same, so that a run that goes on with

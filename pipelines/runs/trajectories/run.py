@@ -28,7 +28,7 @@ from pipelines.studies.catalog import spell
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from opd_ops.training.drawing import Phase
+    from opd_ops.objectives.loss import Phase
     from opd_ops.training.ranks import Ranks
 
 CHUNK = 5  # optimizer steps between two progress reports
@@ -73,7 +73,7 @@ class TrainingRun:
 
         from pipelines.runs import aside
         from pipelines.runs.trajectories import norms
-        from pipelines.runs.trajectories.assembly import assemble
+        from pipelines.runs.trajectories.assembly import Runtime, assemble
         from pipelines.store import proof
 
         workers = recipe.resources.workers
@@ -96,16 +96,17 @@ class TrainingRun:
         resumed = self.trajectory.load_resume()
         moved = self._moved(resumed)
         with self.clock.phase("start"):
-            prepare = partial(assemble, self.trajectory, recipe, provenance, placement or Placement(Spot()))
             phase: Phase = lambda name: self.clock.phase(name)  # noqa: E731
+            runtime = Runtime(placement=placement or Placement(Spot()), phase=phase, ranks=ranks)
+            prepare = partial(assemble, self.trajectory, recipe, provenance, runtime)
             try:
-                made = prepare(phase, resumed[1] if resumed else None, ranks)
+                made = prepare(resumed[1] if resumed else None)
             except OtherInputs:
                 if self.trajectory.progressed():
                     raise
                 tell(aside.make_way(store, recipe.name, seed))
                 resumed, moved = None, False
-                made = prepare(phase, None, ranks)
+                made = prepare(None)
         self.trainer, self.task, self.fingerprint = made.trainer, made.task, made.fingerprint
         self.tables: dict[str, list[dict[str, Any]]] = {"training": [], "evaluation": [], "positions": [], "sync": []}
         self.parent: int | None = None
@@ -313,7 +314,7 @@ class TrainingRun:
             self._snapshot(step)
         final = self._evaluate()
         self._written()
-        self.tables["sync"] += self.trainer.syncing.taken()
+        self.tables["sync"] += self.trainer.syncing.take_rows()
         # The gate's one-sample reading of this step gives way to the full evaluation.
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final
         self.task.close()

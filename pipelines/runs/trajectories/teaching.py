@@ -6,7 +6,7 @@ A teacher is always served rounded to bf16, whatever the precision of the studen
 from typing import Any
 
 from opd_ops.models import assemble
-from opd_ops.recipe import Opd, Recipe, Task, opd_of
+from opd_ops.recipe import Objective, Recipe, Task
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.tasks.text import load_tokenizer
 from opd_ops.teacher.local import LocalTeacher
@@ -21,7 +21,7 @@ from pipelines.store.scores import CachedScorer, ScoreCache, setting
 LIMIT = 64 * 2**20  # bytes of scores of one step that are kept
 
 
-def source(store: Store, objective: Opd, start: Model, seed: int, task: Task) -> Model:
+def source(store: Store, objective: Objective, start: Model, seed: int, task: Task) -> Model:
     """The teacher's model; the student's start where the recipe names none.
 
     Errors: ValueError when its tokens are not the student's.
@@ -41,8 +41,6 @@ def build(
     The scorer is in actors or in this process, behind the cache of scores where the recipe keeps them. What is in this
     process is one model, whether it scores, draws or both.
     """
-    opd = opd_of(recipe.objective)
-    assert opd is not None
     compute, vocabulary = recipe.precision.compute, shared_vocabulary(student, teacher)
     device = "cuda" if recipe.resources.gpus else "cpu"
     drawing = recipe.rollout.source.kind == "teacher"
@@ -53,7 +51,7 @@ def build(
     if placement.teacher:
         spec = TeacherSpec(
             store=store,
-            start=opd.teacher or recipe.start,
+            start=recipe.objective.teacher or recipe.start,
             seed=seed,
             task=recipe.task,
             vocabulary=vocabulary,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
+from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf
 from pipelines.runs.cluster.attach import BEAT, actor, release
 from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, tell
 from pipelines.runs.identity import require_same_contents, stored_as
@@ -151,11 +151,11 @@ def _pause(seconds: float, beat: Callable[[], None]) -> None:
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """The runs, as (recipe, seed), that must be complete before this one."""
-    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    constraint = recipe.constraint
     needed: list[Any] = [
         recipe.start,
         recipe.rollout.source,
-        opd.teacher if opd else None,
+        recipe.objective.teacher,
         constraint.basis if constraint else None,
         recipe.horizon.until,
     ]

@@ -53,7 +53,7 @@ def limits(basis, **changes):
 
 
 def made(store, basis, seed=0, weights=None, **changes):
-    return bases.made(store, limits(basis, **changes), seed, randoms(0) if weights is None else weights)
+    return bases.make_bases(store, limits(basis, **changes), seed, randoms(0) if weights is None else weights)
 
 
 def same_span(one, other):

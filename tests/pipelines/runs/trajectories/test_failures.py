@@ -120,7 +120,7 @@ def test_flat_groups_end_a_run_that_can_be_continued(arm, seeded, monkeypatch):
         with pytest.raises(StepFailed, match="step 3: every group's rewards were equal for 3 steps"):
             TrainingRun(store, recipe, 0, {}).work(7)
     run = TrainingRun(store, recipe, 0, {})
-    assert run.trainer.step == 2 and run.trainer.flat_steps == 2
+    assert run.trainer.step == 2 and run.trainer.zero_variance_steps == 2
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])
