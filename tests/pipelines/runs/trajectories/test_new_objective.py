@@ -18,7 +18,7 @@ from pipelines.store.trajectory import Trajectory
 
 @dataclass(frozen=True, kw_only=True)
 class Filtered(Objective):
-    """Rejection fine-tuning: imitates the student's own right responses."""
+    """Imitates the student's own responses, right ones twice."""
 
     kind: str = "filtered"
 
@@ -27,14 +27,14 @@ class Filtered(Objective):
 
 
 class FilteredLoss(Loss):
-    """Per token -reward log s(y), over all response tokens of the step."""
+    """Per token -(1 + reward) log s(y), over all response tokens of the step."""
 
     name = "filtered"
 
     def loss(self, logits, begin, end):
         part, share = self.batch.rows(begin, end), weights(self.batch.mask, "token", 0)[begin:end]
         self.positions.add(part.mask)
-        return -(part.rewards.unsqueeze(1) * token_logprobs(logits, part.targets) * share).sum()
+        return -((1 + part.rewards.unsqueeze(1)) * token_logprobs(logits, part.targets) * share).sum()
 
 
 def test_a_new_objective_is_a_declaration_a_loss_and_a_name(arm, seeded, monkeypatch):
@@ -54,7 +54,7 @@ def test_a_new_objective_is_a_declaration_a_loss_and_a_name(arm, seeded, monkeyp
     trajectory = Trajectory(store, recipe.name, 0)
     before, after = ({name: ref.read() for name, ref in trajectory.refs(step).items()} for step in (0, 2))
     assert any(not torch.equal(w, before[name]) for name, w in after.items())
-    rows = lake.scan("training", store).collect().rows(named=True)
+    rows = lake.scan("training", store.uri).collect().rows(named=True)
     losses = [row["loss"] for row in rows if row["recipe"] == recipe.name]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
 
