@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from opd_ops.linalg import gram_factors, similarity, stable_rank
 from opd_ops.recipe.reaction import NOISES, Rail, Reaction, earlier, require_rails
 from opd_ops.roles import PROJECTIONS, role
-from opd_ops.training.subspace import leading
 
 RANK = 16  # of the similarity
 
@@ -109,21 +109,22 @@ class Reacting:
         """One reading of the guard; trips it where this and the one before are outside."""
         similar = self.reaction.guard.quantity == "similarity"
         updates = {name: self.update(name) for name in self.watched}
-        found = {name: leading(e, RANK if similar else 1) for name, e in updates.items()}
-        norms = [float(vector_norm(e)) / float(vector_norm(self.start[name].double())) for name, e in updates.items()]
-        if all(float(vector_norm(e)) > 0.0 for e in updates.values()):
-            squares = [float(vector_norm(e) / found[name][1][0]) ** 2 for name, e in updates.items()]
-            self.ranks[step] = sum(squares) / len(squares)
+        factors = {name: gram_factors(e, RANK if similar else 1) for name, e in updates.items()}
+        norms = {name: float(vector_norm(e)) for name, e in updates.items()}
+        relative = [norm / float(vector_norm(self.start[name].double())) for name, norm in norms.items()]
+        if all(norms.values()):
+            ranks = [stable_rank(norm, float(factors[name][1][0])) for name, norm in norms.items()]
+            self.ranks[step] = sum(ranks) / len(ranks)
             if similar:
-                self.inputs[step] = {name: v for name, (_, _, v) in found.items()}
+                self.inputs[step] = {name: v for name, (_, _, v) in factors.items()}
         value = self._value(step)
-        band = rail(self.rails, sum(norms) / len(norms))
+        band = rail(self.rails, sum(relative) / len(relative))
         outside = value is not None and band is not None and not band[0] <= value <= band[1]
         if outside and self.outside:
             self.tripped = step
             if self.reaction.action == "off-channel-noise":
-                each = {name: leading(updates[name], self.reaction.rank) for name in self.touched}
-                self.channel = {name: (u, v) for name, (u, _, v) in each.items()}
+                leading = {name: gram_factors(updates[name], self.reaction.rank) for name in self.touched}
+                self.channel = {name: (u, v) for name, (u, _, v) in leading.items()}
             self.ranks, self.inputs = {}, {}
             return
         self.outside = outside
@@ -142,7 +143,7 @@ class Reacting:
         if quantity == "stable_rank_ratio":
             return self.ranks[step] / self.ranks[previous]
         pairs = [(v, self.inputs[previous][name]) for name, v in self.inputs[step].items()]
-        return sum(float((v.T @ before).square().sum()) / v.shape[1] for v, before in pairs) / len(pairs)
+        return sum(float(similarity(v.T @ before)) for v, before in pairs) / len(pairs)
 
     def _disturb(self, step: int) -> float | None:
         """Add the noise; its norm over the step's, both over all matrices it was added to, as they came out in fp32."""

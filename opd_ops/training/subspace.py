@@ -56,16 +56,3 @@ class Leak:
     @property
     def fraction(self) -> float:
         return math.sqrt(self.outside / self.whole) if self.whole else 0.0
-
-
-def leading(e: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, k], all singular values descending and V [in, k] of E, float64; k = min(rank, out, in).
-
-    By the smaller Gram matrix, so sigma is good to about 1e-8 of the largest.
-    """
-    if e.shape[0] > e.shape[1]:
-        v, values, u = leading(e.T, rank)
-        return u, values, v
-    energy, u = torch.linalg.eigh(e @ e.T)
-    u = u.flip(1)[:, :rank]
-    return u, energy.flip(0).clamp(min=0.0).sqrt(), torch.linalg.qr(e.T @ u).Q

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opd_ops.linalg import gram_factors
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
-from opd_ops.training.subspace import Subspace, leading
+from opd_ops.training.subspace import Subspace
 from pipelines.store import proof
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, header
@@ -91,7 +92,7 @@ def _source(
 def _leading(matrix: Tensor, rank: int, what: str) -> dict[str, Tensor]:
     """Its leading singular vectors. Errors: ValueError where there are fewer than `rank`."""
     if min(matrix.shape) > DENSE:
-        u, values, v = leading(matrix, rank)
+        u, values, v = gram_factors(matrix, rank)
         if len(values) >= rank and values[rank - 1] > RESOLVED * values[0]:
             return {"left": _signed(u), "right": _signed(v)}
     u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
