@@ -3,7 +3,7 @@
 from pipelines.cli.layout import wrap
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
-from pipelines.runs.resources.sizes import known_config
+from pipelines.runs.resources.sizes import known_sizes
 from pipelines.statistics.numbers import aligned
 from pipelines.studies.study import Study
 
@@ -14,10 +14,10 @@ def plans(study: Study, gpu: Gpu) -> list[Plan]:
     """The plans of a study's arms whose models' configurations it knows."""
     found = []
     for recipe in study.every_arm():
-        config, named = known_config(study, recipe.start), recipe.objective.teacher
-        teacher = known_config(study, named) if named else None
-        if config is not None and not (named and teacher is None):
-            found.append(budget(recipe, config, teacher, gpu))
+        student, named = known_sizes(study, recipe.start), recipe.objective.teacher
+        teacher = known_sizes(study, named)
+        if student is not None and (teacher is not None or named is None):
+            found.append(budget(recipe, student, teacher, gpu))
     return found
 
 

@@ -32,15 +32,11 @@ writing. Sleeping actors are counted as if awake.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from opd_ops.recipe import Recipe, Teacher, Workers
 from opd_ops.roles import PROJECTIONS
 from pipelines.runs.resources.gpu_plan import GPUS, Actor, Gpu, Part, Plan
-from pipelines.runs.resources.sizes import Sizes, meta, require_logits, sizes
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from pipelines.runs.resources.sizes import Sizes
 
 PROMPT = 256  # tokens of a prompt
 FLOATS = 4  # float64 copies of a confined matrix while its step is projected and its leak is read
@@ -48,36 +44,30 @@ SHARE = 0.5  # mean length of a response, of the limit
 RATE, STREAM = 0.4, 0.6  # of a GPU's bf16 rate and of its bandwidth that are reached
 
 
-def budget(
-    recipe: Recipe, config: "PretrainedConfig", teacher: "PretrainedConfig | None" = None, gpu: Gpu = GPUS["h200"]
-) -> Plan:
-    """The plan of a run. config, teacher: of the student, and of the model that a recipe names as its teacher.
+def budget(recipe: Recipe, student: Sizes, teacher: Sizes | None = None, gpu: Gpu = GPUS["h200"]) -> Plan:
+    """The plan of a run. teacher: of the model that the recipe names as its teacher.
 
-    Errors: ValueError for a model that is no plain decoder, or a named teacher without its configuration.
+    Errors: ValueError for a named teacher without sizes.
     """
-    spec, objective = recipe.rollout, recipe.objective
-    model = meta(config)
-    student, rows, length = sizes(model), recipe.precision.micro_batch, PROMPT + spec.max_new_tokens
-    require_logits(model, rows, length, spec.max_new_tokens)
-    other = None
-    if objective.needs_teacher:
-        if objective.teacher is not None and teacher is None:
-            raise ValueError(f"{recipe.name} names a teacher, and a plan needs its configuration")
-        other = student if objective.teacher is None or teacher is None else sizes(meta(teacher))
-    width = _width(recipe)
+    objective, rows, width = recipe.objective, recipe.precision.micro_batch, _width(recipe)
+    length = PROMPT + recipe.rollout.max_new_tokens
+    if objective.teacher is not None and teacher is None:
+        raise ValueError(f"{recipe.name} names a teacher, and a plan needs its configuration")
+    if objective.reads_privileged:
+        teacher = student
     return Plan(
         recipe=recipe,
         gpu=gpu,
         student=student,
-        teacher=other,
+        teacher=teacher,
         rows=rows,
         length=length,
-        actors=actors(recipe, student, other),
+        actors=actors(recipe, student, teacher),
         activations=(
             student.activations(rows * length, width, checkpointed=True),
             student.activations(rows * length, width, checkpointed=False),
         ),
-        seconds=_seconds(recipe, student, other, gpu, width),
+        seconds=_seconds(recipe, student, teacher, gpu, width),
         snapshots=4 * student.parameters * len({0, *recipe.horizon.snapshot_steps()}),
         resume=resume(recipe, student),
     )

@@ -23,7 +23,7 @@ from typing import Any
 from opd_ops.recipe import FinalOf, Fresh, Recipe, SnapshotOf, Start
 from pipelines.runs.resources.budget import actors, resume
 from pipelines.runs.resources.gpu_plan import Actor
-from pipelines.runs.resources.sizes import Sizes, counted
+from pipelines.runs.resources.sizes import Sizes, count_sizes
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -93,7 +93,7 @@ def _beside(actor: Actor | None, weights: int) -> int:
 
 def _sizes(store: Store, start: Start, seed: int) -> Sizes | None:
     config = _configuration(store, start, seed)
-    return None if config is None else counted(config)
+    return None if config is None else count_sizes(config)
 
 
 def _configuration(store: Store, start: Start, seed: int) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from pipelines.runs.resources import memory as held
 from pipelines.runs.resources.budget import actors, budget, resume
 from pipelines.runs.resources.memory import PROCESS, Memory, memory
 from pipelines.runs.resources.placement import Placement, Spot, placed, require, roomier
-from pipelines.runs.resources.sizes import counted, meta, sizes
+from pipelines.runs.resources.sizes import count_sizes
 from pipelines.runs.trajectories import group, training
 from pipelines.studies import qwen3
 from tests.pipelines.runs import mini
@@ -27,7 +27,7 @@ GB = 10**9
 
 
 def mini_sizes():
-    found = counted(vars(mini.ARCHITECTURE))
+    found = count_sizes(vars(mini.ARCHITECTURE))
     assert found is not None
     return found
 
@@ -42,14 +42,14 @@ def parts(recipe):
 def test_sizes_are_counted_without_building_the_model(family, tied):
     config = models.configuration(replace(mini.ARCHITECTURE, family=family), pad=0, bos=1, eos=2)
     config.tie_word_embeddings = tied
-    found, whole = counted(config.to_dict()), sizes(meta(config))
-    assert found is not None
-    extra = whole.layers * 2 * whole.head_dim * (family == "qwen3")  # norms of queries and keys
-    assert replace(found, parameters=found.parameters + extra) == whole
-    assert counted({"hidden_size": 3}) is None
+    found, weights = count_sizes(config.to_dict()), models.initialise(config, 0)
+    assert found is not None and found.parameters == sum(w.numel() for w in weights.values())
+    norms = sum(w.numel() for w in weights.values() if w.ndim == 1)
+    assert found.products == found.parameters - norms - (0 if tied else weights["lm_head.weight"].numel())
+    assert count_sizes({"hidden_size": 3}) is None
     for part in ("q", "k", "v", "o", "gate", "up", "down"):
         name = f"model.layers.0.{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj.weight"
-        assert found.shape(part) == tuple(dict(meta(config).named_parameters())[name].shape)
+        assert found.shape(part) == tuple(weights[name].shape)
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
@@ -86,11 +86,11 @@ def test_a_constraint_counts_what_it_keeps(side, mode, arm):
 
 
 def test_the_plan_of_a_gpu_run_counts_its_constraint():
-    config = models.configuration_from(qwen3.QWEN3_8B)
+    student = count_sizes(qwen3.QWEN3_8B)
     free = replace(qwen3.sft(), constraint=None, resources=replace(qwen3.sft().resources, workers=1))
     confined = replace(free, constraint=Constraint(basis=Random(), rank=16, mode="update"))
-    projections = 36 * sum(a * b for a, b in (sizes(meta(config)).shape(part) for part in qwen_parts()))
-    more = budget(confined, config).actors[0].always - budget(free, config).actors[0].always
+    projections = 36 * sum(a * b for a, b in (student.shape(part) for part in qwen_parts()))
+    more = budget(confined, student).actors[0].always - budget(free, student).actors[0].always
     assert more > 12 * projections, "the start in fp32, and the weights in float64"
 
 
