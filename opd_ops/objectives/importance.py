@@ -51,21 +51,21 @@ class StepWeights:
     def add(self, log_s_y: Tensor, part: Batch) -> Tensor:
         """The weights [B, R] of a micro-batch."""
         assert part.behaviour is not None
-        found = weights(log_s_y, part.behaviour, self.cap)
-        self.parts.append((found, part.mask))
-        return found
+        ratios = weights(log_s_y, part.behaviour, self.cap)
+        self.parts.append((ratios, part.mask))
+        return ratios
 
     def summary(self) -> dict[str, float | None]:
         """Columns ess and clipped; nothing before the first micro-batch."""
         if not self.parts:
             return {}
-        found, mask = (torch.cat([part[i] for part in self.parts]) for i in range(2))
-        return {"ess": effective(found, mask), "clipped": cut(found, mask, self.cap)}
+        ratios, mask = (torch.cat([part[i] for part in self.parts]) for i in range(2))
+        return {"ess": effective(ratios, mask), "clipped": cut(ratios, mask, self.cap)}
 
     def measurements(self) -> list[tuple[Tensor, Tensor]]:
         """For `merge`, on the CPU."""
-        return [(found.cpu(), mask.cpu()) for found, mask in self.parts]
+        return [(ratios.cpu(), mask.cpu()) for ratios, mask in self.parts]
 
     def merge(self, measurements: list[tuple[Tensor, Tensor]], device: torch.device) -> None:
         """Add another process' `measurements`."""
-        self.parts += [(found.to(device), mask.to(device)) for found, mask in measurements]
+        self.parts += [(ratios.to(device), mask.to(device)) for ratios, mask in measurements]

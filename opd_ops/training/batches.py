@@ -26,15 +26,15 @@ def collate(
     groups: Sequence[int] | None = None,
 ) -> Batch:
     """Left-pad prompts and right-pad responses into one batch; the mask covers the tokens of `kept` responses only."""
-    left = max(len(p) for p in prompts)
-    right = max(len(r) for r in responses)
-    ids = torch.full((len(prompts), left + right), pad, dtype=torch.long)
+    prompt_width = max(len(p) for p in prompts)
+    response_width = max(len(r) for r in responses)
+    ids = torch.full((len(prompts), prompt_width + response_width), pad, dtype=torch.long)
     attention = torch.zeros_like(ids)
-    mask = torch.zeros(len(prompts), right)
-    drawn = None if behaviour is None else torch.zeros(len(prompts), right)
+    mask = torch.zeros(len(prompts), response_width)
+    drawn = None if behaviour is None else torch.zeros(len(prompts), response_width)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids[row, left - len(prompt) : left + len(response)] = torch.tensor([*prompt, *response])
-        attention[row, left - len(prompt) : left + len(response)] = 1
+        ids[row, prompt_width - len(prompt) : prompt_width + len(response)] = torch.tensor([*prompt, *response])
+        attention[row, prompt_width - len(prompt) : prompt_width + len(response)] = 1
         if kept is None or kept[row]:
             mask[row, : len(response)] = 1
             if drawn is not None and behaviour is not None:
@@ -43,7 +43,7 @@ def collate(
         ids=ids,
         attention=attention,
         positions=(attention.cumsum(1) - 1).clamp(min=0),
-        width=right,
+        width=response_width,
         mask=mask,
         behaviour=drawn,
         rewards=None if rewards is None else torch.tensor(rewards, dtype=torch.float32),

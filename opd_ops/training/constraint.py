@@ -57,19 +57,19 @@ class Confined:
 
         sqrt(1 - ||P g||^2 / ||g||^2) over all matrices together, 0 where the gradient is.
         """
-        kept = whole = 0.0
+        kept_square = square = 0.0
         for name, subspace in self.bases.items():
             gradient = masters[name].grad
             assert gradient is not None
             compressed = subspace.compress(gradient)
-            kept += float(compressed.square().sum())
-            whole += float(gradient.double().square().sum())
+            kept_square += float(compressed.square().sum())
+            square += float(gradient.double().square().sum())
             if self.mode == "compressed":
                 masters[name].grad = None
                 self.trained[name].grad = compressed.float()
             else:
                 gradient.copy_(subspace.expand(compressed))
-        return math.sqrt(max(0.0, 1.0 - kept / whole)) if whole else 0.0
+        return math.sqrt(max(0.0, 1.0 - kept_square / square)) if square else 0.0
 
     @torch.no_grad()
     def settle(self, masters: Mapping[str, Tensor], rate: float) -> dict[str, float]:
@@ -129,10 +129,10 @@ class Confined:
 
 def confined_names(constraint: Constraint, names: Iterable[str]) -> list[str]:
     """Which of a model's parameters are confined. Errors: ValueError where none is."""
-    found = [name for name in names if role(name)[1] in constraint.roles]
-    if not found:
+    confined = [name for name in names if role(name)[1] in constraint.roles]
+    if not confined:
         raise ValueError(f"the model has no matrix of the constraint's roles {', '.join(constraint.roles)}")
-    return found
+    return confined
 
 
 def stored_bases(tensors: Mapping[str, Tensor]) -> dict[str, Subspace]:
@@ -153,10 +153,10 @@ def _require_fit(name: str, constraint: Constraint, subspace: Subspace, weight: 
             continue
         shape = (size, constraint.rank)
         if tuple(basis.shape) != shape or basis.dtype != torch.float64:
-            found = f"{tuple(basis.shape)} {str(basis.dtype).removeprefix('torch.')}"
-            raise ValueError(f"the {side} basis of {name} is {found}, and {shape} float64 is wanted")
-        apart = float((basis.T @ basis - torch.eye(constraint.rank).to(basis)).abs().max())
-        if not apart <= ORTHONORMAL:
+            actual = f"{tuple(basis.shape)} {str(basis.dtype).removeprefix('torch.')}"
+            raise ValueError(f"the {side} basis of {name} is {actual}, and {shape} float64 is wanted")
+        error = float((basis.T @ basis - torch.eye(constraint.rank).to(basis)).abs().max())
+        if not error <= ORTHONORMAL:
             raise ValueError(
-                f"the {side} basis of {name} is not orthonormal: products of its columns err by {apart:.1e}"
+                f"the {side} basis of {name} is not orthonormal: products of its columns err by {error:.1e}"
             )

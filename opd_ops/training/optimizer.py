@@ -93,11 +93,11 @@ class Masters:
 
         Returns, where there are two terms, the norm of each before its coefficient, and their cosine (0 where one is).
         """
-        found: dict[str, float] = {}
+        columns: dict[str, float] = {}
         names = list(self.trained)
         lists = {term: [gathered[name] for name in names] for term, gathered in self.gradients.items()}
         if len(lists) == 2:
-            found = self._relation(lists)
+            columns = self._relation(lists)
         total: list[Tensor] | None = None
         for term, gradients in lists.items():
             if coefficients[term] != 1.0:
@@ -112,7 +112,7 @@ class Masters:
         for name, gradient in zip(names, total, strict=True):
             self.masters[name].grad = gradient
         self.gradients = {}
-        return found
+        return columns
 
     def confine(self) -> dict[str, float]:
         """Project the combined gradient; the share of its norm that is removed, or nothing without a constraint."""
@@ -162,13 +162,13 @@ class Masters:
         self.adamw.state.clear()
         self.steps = moments.steps
         for name, w in self.trained.items():
-            found = {moment: moments.tensors.get(f"{moment}/{name}") for moment in MOMENTS}
-            for moment, tensor in found.items():
+            tensors = {moment: moments.tensors.get(f"{moment}/{name}") for moment in MOMENTS}
+            for moment, tensor in tensors.items():
                 if tensor is None or tensor.shape != w.shape:
                     shape = "lacking" if tensor is None else f"of shape {tuple(tensor.shape)}"
                     raise ValueError(f"{moment} of {name} is {shape}, and {tuple(w.shape)} is wanted")
             self.adamw.state[w] = {"step": torch.tensor(float(moments.steps))} | {
-                moment: tensor.to(w.device, copy=True) for moment, tensor in found.items() if tensor is not None
+                moment: tensor.to(w.device, copy=True) for moment, tensor in tensors.items() if tensor is not None
             }
 
     def state(self) -> dict[str, Tensor]:

@@ -78,27 +78,27 @@ def actors(recipe: Recipe, student: Sizes, teacher: Sizes | None, prompt: int = 
     where, rows, width = recipe.resources, recipe.precision.micro_batch, _width(recipe)
     sampler = teacher if isinstance(recipe.rollout.source, Teacher) and teacher is not None else student
     trainer = _trainer(recipe, student, rows, prompt)
-    several, found = where.workers > 1, []
+    several, others = where.workers > 1, []
     if several:
-        found.append(Actor(name="worker", workers=Workers(actors=where.workers - 1, gpus=where.gpus), parts=trainer))
-    apart = (
+        others.append(Actor(name="worker", workers=Workers(actors=where.workers - 1, gpus=where.gpus), parts=trainer))
+    beside = (
         ("rollout", where.rollout, _rollout(recipe, sampler, width, prompt), sampler is student),
         ("teacher", where.teacher, _teacher(recipe, teacher, rows, width, prompt) if teacher else (), False),
     )
-    for name, workers, parts, shares in apart:
+    for name, workers, parts, shares in beside:
         if workers.actors and parts:
-            found.append(Actor(name=name, workers=workers, parts=parts))
+            others.append(Actor(name=name, workers=workers, parts=parts))
         else:  # in the trainer's process, where the student's weights are already
             trainer += parts[1:] if shares and not several else parts
-    return (Actor(name="trainer", workers=Workers(actors=1, gpus=where.gpus), parts=trainer), *found)
+    return (Actor(name="trainer", workers=Workers(actors=1, gpus=where.gpus), parts=trainer), *others)
 
 
 def resume(recipe: Recipe, student: Sizes) -> int:
     """Bytes of a resume state: masters and moments, and of a constraint its bases and what it keeps in float64."""
     confined, constraint = _Confined.of(recipe, student), recipe.constraint
     exact = {"gradient": 0, "update": confined.weights, "compressed": confined.coefficients}
-    kept = 0 if constraint is None else exact[constraint.mode]
-    return 4 * student.parameters + 8 * (_moved(recipe, student, confined) + confined.columns + kept)
+    float64 = 0 if constraint is None else exact[constraint.mode]
+    return 4 * student.parameters + 8 * (_moved(recipe, student, confined) + confined.columns + float64)
 
 
 def _width(recipe: Recipe) -> int:
@@ -138,10 +138,10 @@ def _differentiated(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
 
 def _moved(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
     """Numbers that AdamW moves."""
-    found = _differentiated(recipe, student, confined)
+    moved = _differentiated(recipe, student, confined)
     if recipe.constraint is not None and recipe.constraint.mode == "compressed":
-        return found - confined.weights + confined.coefficients
-    return found
+        return moved - confined.weights + confined.coefficients
+    return moved
 
 
 def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Part, ...]:
@@ -178,7 +178,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
     if recipe.objective.scores_vocabulary:
         parts.append(Part(name="teacher's log-softmax, fp32", bytes=4 * logits, phase="backward"))
     if constraint is not None:
-        kept = {
+        state = {
             "gradient": 4 * confined.weights,
             "update": 8 * confined.weights,
             "compressed": 12 * confined.coefficients,
@@ -186,7 +186,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
         parts += [
             Part(name="constraint's bases, float64", bytes=8 * confined.columns),
             Part(name="confined weights at the start, fp32", bytes=4 * confined.weights),
-            Part(name=f"what mode {constraint.mode} keeps", bytes=kept[constraint.mode]),
+            Part(name=f"what mode {constraint.mode} keeps", bytes=state[constraint.mode]),
             Part(name="a projected step, float64", bytes=8 * FLOATS * confined.largest, phase="confining"),
         ]
     if recipe.reaction is not None:
@@ -224,17 +224,17 @@ def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, wi
     rows, mean = spec.prompts * spec.samples, SHARE * spec.max_new_tokens
     rate, stream = RATE * gpu.flops, STREAM * gpu.bandwidth
     trainers, scorers = where.workers * max(1.0, where.gpus), max(1.0, where.teacher.actors * where.teacher.gpus)
-    found = {}
+    seconds = {}
     if recipe.draws:
         sampler = teacher if isinstance(spec.source, Teacher) and teacher is not None else student
-        found["rollout"] = _sampling(recipe, sampler, rate, stream, width)
+        seconds["rollout"] = _sampling(recipe, sampler, rate, stream, width)
     if teacher is not None:
-        found["teacher"] = teacher.forward(rows, PROMPT + mean) / rate / scorers
+        seconds["teacher"] = teacher.forward(rows, PROMPT + mean) / rate / scorers
     passes = 4 if where.checkpoint_activations else 3
-    found["train"] = passes * student.forward(rows, PROMPT + mean) / rate / trainers
+    seconds["train"] = passes * student.forward(rows, PROMPT + mean) / rate / trainers
     parts = math.ceil(rows / recipe.precision.micro_batch)
-    found["update"] = (28 + width + (8 + width) * parts) * student.parameters / stream / trainers
-    return found
+    seconds["update"] = (28 + width + (8 + width) * parts) * student.parameters / stream / trainers
+    return seconds
 
 
 def _sampling(recipe: Recipe, sampler: Sizes, rate: float, stream: float, width: int) -> float:

@@ -52,13 +52,13 @@ def memory(store: Store, recipe: Recipe, seed: int) -> Memory:
         teacher = _sizes(store, objective.teacher, seed) if objective.teacher else student
     if student is None or (objective.needs_teacher and teacher is None):
         return Memory()
-    held = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
-    several, width = "worker" in held, 2 if recipe.precision.compute == "bf16" else 4
+    by_name = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
+    parallel, width = "worker" in by_name, 2 if recipe.precision.compute == "bf16" else 4
     return Memory(
-        trainer=_trainer(held["trainer"], student.parameters, resume(recipe, student), gathered=several),
-        worker=_worker(held["worker"], width * student.parameters) if several else 0,
-        rollout=_beside(held.get("rollout"), student.parameters),
-        teacher=_beside(held.get("teacher"), teacher.parameters if teacher else 0),
+        trainer=_trainer(by_name["trainer"], student.parameters, resume(recipe, student), gathered=parallel),
+        worker=_worker(by_name["worker"], width * student.parameters) if parallel else 0,
+        rollout=_beside(by_name.get("rollout"), student.parameters),
+        teacher=_beside(by_name.get("teacher"), teacher.parameters if teacher else 0),
     )
 
 

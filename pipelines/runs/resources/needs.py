@@ -48,8 +48,8 @@ def _gpus(recipes: Sequence[Recipe]) -> list[str]:
     wanted = max(map(declared, recipes), default=0.0)
     if not wanted:
         return []
-    found = present()
-    reasons = [f"{wanted:g} GPUs are needed and {found:g} found"] if found < wanted else []
+    available = present()
+    reasons = [f"{wanted:g} GPUs are needed and {available:g} found"] if available < wanted else []
     if any(recipe.resources.gpus > 1 for recipe in recipes):
         reasons.append("a trainer's process works on one GPU, and resources.gpus is more: set gpus=1 and workers")
     return reasons
@@ -58,8 +58,8 @@ def _gpus(recipes: Sequence[Recipe]) -> list[str]:
 def _refs(recipes: Sequence[Recipe]) -> list[str]:
     """Weights from outside the store, each once."""
     starts = [*(recipe.start for recipe in recipes), *(recipe.objective.teacher for recipe in recipes)]
-    found = [start.ref for start in starts if isinstance(start, Weights) and not start.ref.startswith("models/")]
-    return list(dict.fromkeys(found))
+    refs = [start.ref for start in starts if isinstance(start, Weights) and not start.ref.startswith("models/")]
+    return list(dict.fromkeys(refs))
 
 
 def _there(ref: str) -> bool:

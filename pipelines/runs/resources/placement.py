@@ -109,13 +109,13 @@ def placed(
 
 def _await(group: Any, resources: Resources, memory: Memory, wait: float, beat: Callable[[], None]) -> None:
     """Errors: TimeoutError naming what was not free."""
-    begun, told = time.monotonic(), False
+    begun, announced = time.monotonic(), False
     while not group.wait(min(BEAT, wait)):
         waited = time.monotonic() - begun
         if waited >= wait:
             raise TimeoutError(_taken(resources, memory, wait))
-        if memory.trainer and not told and waited >= QUIET:
-            told = True
+        if memory.trainer and not announced and waited >= QUIET:
+            announced = True
             tell(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
         beat()
 
@@ -129,8 +129,8 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
         if workers.actors < 0:
             raise ValueError(f"Resources.{what}.actors is not negative, got {workers.actors}")
     gpus, memory = _bundles(resources), memory or Memory()
-    held = _memory(resources, memory)
-    if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
+    wanted_memory = _memory(resources, memory)
+    if sum(gpus) + sum(wanted_memory) == 0 and len(gpus) == 1:
         return
     there = nodes()
     remedy = REMEDY if resources.workers == 1 else REMEDY.replace("gpus", "workers")
@@ -147,11 +147,11 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
             )
     if not (has := room.sizes()):
         return
-    if sum(held) > sum(has):
+    if sum(wanted_memory) > sum(has):
         raise ValueError(f"the run needs {_sizes(resources, memory)} and the cluster has {gb(sum(has))}; {SMALLER}")
-    if max(held) > max(has):
+    if max(wanted_memory) > max(has):
         raise ValueError(
-            f"one process of the run needs {gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
+            f"one process of the run needs {gb(max(wanted_memory))} of memory ({_sizes(resources, memory)}) and the "
             f"largest node has {gb(max(has))}; {SMALLER}"
         )
 
@@ -194,8 +194,8 @@ def _times(needed: list[float]) -> str:
 
 
 def _needs(resources: Resources) -> str:
-    times = "" if resources.workers == 1 else f"{resources.workers} x "
-    parts = [f"trainer {times}{resources.gpus:g}"]
+    factor = "" if resources.workers == 1 else f"{resources.workers} x "
+    parts = [f"trainer {factor}{resources.gpus:g}"]
     for name, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
         if workers.actors:
             parts.append(f"{name} {workers.actors} x {workers.gpus:g}")
@@ -226,8 +226,8 @@ def _free() -> str:
 
     free: Mapping[str, float] = ray.available_resources()
     total: Mapping[str, float] = ray.cluster_resources()
-    held = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
-    return ", ".join([*held, f"{gb(free.get('memory', 0))} of {gb(total.get('memory', 0))} of memory free"])
+    free_of = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
+    return ", ".join([*free_of, f"{gb(free.get('memory', 0))} of {gb(total.get('memory', 0))} of memory free"])
 
 
 def _taken(resources: Resources, memory: Memory, wait: float) -> str:

@@ -54,11 +54,11 @@ def make_bases(
             )
     sides = [side for side in SIDES if constraint.side in (side, "both")]
     vectors, digests = _source(store, constraint, seed, weights, sides)
-    found = {}
+    subspaces = {}
     for name in names:
         columns = vectors(name)
-        found[name] = Subspace(**{side: columns[side].contiguous() for side in sides})
-    return found, digests
+        subspaces[name] = Subspace(**{side: columns[side].contiguous() for side in sides})
+    return subspaces, digests
 
 
 def _source(
@@ -79,8 +79,8 @@ def _source(
     def vectors(name: str) -> dict[str, Tensor]:
         where = f"step {basis.step} of {trajectory.prefix}"
         if name not in refs or refs[name].shape != weights[name].shape:
-            found = f"of shape {refs[name].shape}" if name in refs else "absent"
-            raise ValueError(f"{name} is {found} in {where}, and {tuple(weights[name].shape)} is wanted")
+            actual = f"of shape {refs[name].shape}" if name in refs else "absent"
+            raise ValueError(f"{name} is {actual} in {where}, and {tuple(weights[name].shape)} is wanted")
         matrix = refs[name].read().double()
         if begin:
             matrix -= begin[name].read().double()
@@ -109,11 +109,11 @@ def _signed(vectors: Tensor) -> Tensor:
 
 def _random(name: str, weight: Tensor, key: tuple[int, ...], rank: int, sides: list[str]) -> dict[str, Tensor]:
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")  # so that the order of names is nothing
-    found = {}
+    vectors = {}
     for side in sides:
         rng = np.random.default_rng((*key, number, SIDES[side]))
-        found[side] = _orthonormal(torch.from_numpy(rng.standard_normal((weight.shape[SIDES[side]], rank))))
-    return found
+        vectors[side] = _orthonormal(torch.from_numpy(rng.standard_normal((weight.shape[SIDES[side]], rank))))
+    return vectors
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
     refs = header(store, name)
 
     def vectors(matrix: str) -> dict[str, Tensor]:
-        found = {}
+        columns_by_side = {}
         for side in sides:
             key, size = f"{side}/{matrix}", weights[matrix].shape[SIDES[side]]
             if key not in refs:
@@ -142,7 +142,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
             apart = float((columns.T @ columns - torch.eye(rank, dtype=columns.dtype)).abs().max())
             if not apart <= ORTHONORMAL:
                 raise ValueError(f"the first {rank} columns of {key} of {path} are not orthonormal, by {apart:.1e}")
-            found[side] = _orthonormal(columns)
-        return found
+            columns_by_side[side] = _orthonormal(columns)
+        return columns_by_side
 
     return vectors, {"file": hashlib.sha256(store.read(name)).hexdigest()}

@@ -125,11 +125,11 @@ class RemoteEngine:
         wire = _wire(weights)
         self._version, self._weights, self._digest = -1, None, _digest(wire)  # the old ones leave the object store
         reference = ray.put(wire)
-        found = self.crew.each("sync", reference, version)
-        for synced in found:
+        answers = self.crew.each("sync", reference, version)
+        for synced in answers:
             self._require(synced)
         self._version, self._weights = version, reference
-        return found[0]
+        return answers[0]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, *, version: int) -> list[Sampled]:
         """The responses of an engine in this process with the same weights, bit for bit."""
@@ -206,8 +206,8 @@ def _wire(weights: Mapping[str, Tensor]) -> Wire:
 def _tensors(wire: Wire) -> dict[str, Tensor]:
     """Tensors on what `_wire` gave; they are read-only, as Ray's memory is."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch warns of arrays it must not write to
-        found = {name: torch.from_numpy(array) for name, array in wire.items()}
-    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in found.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in wire.items()}
+    return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in tensors.items()}
 
 
 def _digest(wire: Wire) -> str:

@@ -112,10 +112,10 @@ class Group:
             beat()
         if ended == [reference] and (error := _error(reference)) is None:
             return ray.get(reference)
-        told = self._told(calls)
-        for error in (*(e for e in told if isinstance(e, lost())), *(e for e in told if not came_apart(e))):
+        errors = self._told(calls)
+        for error in (*(e for e in errors if isinstance(e, lost())), *(e for e in errors if not came_apart(e))):
             raise error
-        first = str(told[0]).splitlines()[0][:200] if told else "one has left"
+        first = str(errors[0]).splitlines()[0][:200] if errors else "one has left"
         raise Apart(f"its workers lost one another: {first}")
 
     def _told(self, calls: list[Any]) -> list[Exception]:
@@ -125,9 +125,9 @@ class Group:
         until = time.monotonic() + GRACE
         while True:
             ended = ray.wait(calls, num_returns=len(calls), timeout=0)[0]
-            found = [error for call in ended if (error := _error(call)) is not None]
-            if any(not came_apart(error) for error in found) or time.monotonic() > until:
-                return found
+            errors = [error for call in ended if (error := _error(call)) is not None]
+            if any(not came_apart(error) for error in errors) or time.monotonic() > until:
+                return errors
             time.sleep(0.1)
 
 

@@ -152,8 +152,8 @@ class TrainingRun:
         if not self.trajectory.registered():
             return False
         step, workers = (resumed[0] if resumed else 0), self.recipe.resources.workers
-        told = resumed[2] if resumed else self.trajectory.run().get("provenance") or {}
-        before = told.get("workers", 1)
+        facts = resumed[2] if resumed else self.trajectory.run().get("provenance") or {}
+        before = facts.get("workers", 1)
         if before == workers:
             return False
         if self.trajectory.begun(step) or any(drawn > step for drawn in self.rollouts.steps()):
@@ -210,13 +210,14 @@ class TrainingRun:
                 raise
             last = self.trainer.step
             if self.trainer.broken:
-                kept = "the same command goes on from the newest resume state"
+                outcome = "the same command goes on from the newest resume state"
             else:
                 self._save(last)
-                kept = f"the state after step {last} is kept"
+                outcome = f"the state after step {last} is kept"
             anew = f"; {self._anew()}" if isinstance(error, FloatingPointError | ValueError) else ""
             raise StepFailed(
-                f"{line} ({self.recipe.name} seed {self.seed}: {kept}, its last snapshot is step {self.parent}{anew})"
+                f"{line} ({self.recipe.name} seed {self.seed}: {outcome}, its last snapshot is step "
+                f"{self.parent}{anew})"
             ) from error
 
     def _anew(self) -> str:
@@ -319,12 +320,12 @@ class TrainingRun:
         self.tables["evaluation"] = [row for row in self.tables["evaluation"] if row["step"] != step] + final
         self.task.close()
         recipe, store, prefix = self.recipe, self.trajectory.store, self.trajectory.prefix
-        keys, place = {"study": recipe.study}, {"recipe": recipe.name, "seed": self.seed}
+        study_key, place = {"study": recipe.study}, {"recipe": recipe.name, "seed": self.seed}
         partitions = [partition_key(table, **place) for table in (*self.tables, "timing")]
         with self._owned(f"{prefix}/end.json", *partitions) as written:
             written.append(self.rollouts.flush())
             for table, rows in self.tables.items():
-                lake.write(store, table, [keys | place | row for row in rows], **place)
+                lake.write(store, table, [study_key | place | row for row in rows], **place)
             write_timing(store, recipe.study, recipe.name, self.seed, step, self.clock)
             self.trajectory.finish(
                 {

@@ -144,9 +144,9 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 def _pause(seconds: float, beat: Callable[[], None]) -> None:
     """Give whatever took the memory time to end."""
     until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
+    while (remaining := until - time.monotonic()) > 0:
         beat()
-        time.sleep(min(BEAT, left))
+        time.sleep(min(BEAT, remaining))
 
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
@@ -159,13 +159,13 @@ def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
         constraint.basis if constraint else None,
         recipe.horizon.until,
     ]
-    found = [
+    runs = [
         (source.recipe, seed if source.seed is None else source.seed)
         for source in needed
         if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
     ]
-    found += references(recipe, seed)
-    return [run for run in dict.fromkeys(found) if run != (recipe.name, seed)]
+    runs += references(recipe, seed)
+    return [run for run in dict.fromkeys(runs) if run != (recipe.name, seed)]
 
 
 def references(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
