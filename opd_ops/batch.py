@@ -1,4 +1,4 @@
-"""Sequences of one optimizer step, as students and teachers read them.
+"""The sequences of one optimizer step.
 
 Shapes: B sequences, P prompt positions, R response positions. Token t of a response is predicted by the position before
 it, so logits [B, R, V] that predict `targets` start at the last prompt position.
@@ -35,11 +35,11 @@ class Batch:
 
     def rows(self, begin: int, end: int) -> "Batch":
         """The micro-batch of sequences begin..end."""
-        return self._each(lambda x: x[begin:end])
+        return self._map_tensors(lambda x: x[begin:end])
 
     def to(self, device: torch.device) -> "Batch":
-        return self._each(lambda x: x.to(device))
+        return self._map_tensors(lambda x: x.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: change(x) for name, x in tensors.items() if isinstance(x, Tensor)})

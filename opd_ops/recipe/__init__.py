@@ -1,7 +1,7 @@
-"""A recipe is a full, frozen description of one training arm; its fingerprint is what the run *is*.
+"""A recipe is a full, frozen description of one training arm; its fingerprint identifies the run.
 
-Plain dataclasses without a heavy import, so that the asset graph loads recipes in milliseconds. Where a run executes
-(devices, workers, paths) is `Resources`, and stays out of the fingerprint.
+Plain dataclasses without a heavy import, so that the asset graph loads recipes in milliseconds. `Resources` says where
+a run executes (devices, workers, paths), and is not part of the fingerprint.
 """
 
 import hashlib
@@ -102,8 +102,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe {self.name!r} cannot name a folder: {ALLOWED}")
-        reasons = [*self.objective.refusals(self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
-        reasons += _divides(self.resources.workers, self.constraint, self.reaction)
+        reasons = [
+            *self.objective.refusals(self.rollout),
+            *_reaction_refusals(self.name, self.reaction, self.constraint),
+        ]
+        reasons += _worker_refusals(self.resources.workers, self.constraint, self.reaction)
         for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")
 
@@ -145,7 +148,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], prefix: str = "
     return lines
 
 
-def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
+def _reaction_refusals(name: str, reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
     """Why a reaction does not fit the recipe, or its constraint."""
     if reaction is None:
         return []
@@ -158,13 +161,13 @@ def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None)
     return []
 
 
-def _divides(workers: int, constraint: Constraint | None, reaction: Reaction | None) -> list[str]:
-    """Why the weights cannot be split over so many workers."""
+def _worker_refusals(workers: int, constraint: Constraint | None, reaction: Reaction | None) -> list[str]:
+    """Why the weights cannot be split over several workers."""
     if workers == 1:
         return []
-    held = (("constraint projects", constraint), ("reaction watches", reaction))
+    watchers = (("constraint projects", constraint), ("reaction watches", reaction))
     return [
         f"a {what} whole matrices, and resources.workers={workers} splits their rows: set workers=1"
-        for what, given in held
-        if given is not None
+        for what, spec in watchers
+        if spec is not None
     ]

@@ -1,4 +1,4 @@
-"""How a step's sequences are drawn: top_p 1, top_k off, always."""
+"""How a step's responses are sampled, always with top_p 1 and without top_k."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,7 @@
-"""The training loop's one step, the same for every objective: draw, score, backward, confine, clip, update.
+"""One step of training, the same for every objective: draw, score, backward, confine, clip, update.
 
 A trainer owns the served model, its fp32 masters and moments. Every draw is keyed by the seed and the step, so a
-trainer restored after step t goes on exactly as the one that was never stopped.
+trainer restored after step t continues exactly as one that was never stopped.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from opd_ops.training.terms import Terms
 
 
 class Diverged(FloatingPointError):
-    """A loss or gradient that is not finite. Nothing has moved."""
+    """A loss or gradient that is not finite. The weights have not moved."""
 
 
 class ZeroAdvantage(ValueError):
@@ -175,7 +175,7 @@ class Trainer:
         return self.optimizer.moments()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that a resumed trainer needs: tensors, and facts as JSON types."""
+        """For a resume state: tensors, and facts as JSON types."""
         facts = {
             "optimizer_steps": self.optimizer.steps,
             "flat_steps": self.zero_variance_steps,
@@ -191,7 +191,7 @@ class Trainer:
         return tensors, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any], step: int) -> None:
-        """Continue after `step` steps from what `state` gave."""
+        """Continue after `step` steps from what `state` returned."""
         self._restore_state(tensors, facts.get("optimizer_steps", step))
         if self.reacting:
             self.reacting.restore(tensors, facts["reaction"])
@@ -217,7 +217,7 @@ class Trainer:
 
     @contextmanager
     def _engine_awake(self) -> Iterator[None]:
-        """The engine has its memory inside, and the trainer outside, where they share a GPU."""
+        """The engine has its memory inside the block, and the trainer outside, where they share a GPU."""
         if self.sleeps:
             self.engine.wake()
         yield
@@ -226,7 +226,7 @@ class Trainer:
 
     @contextmanager
     def _discard_on_error(self) -> Iterator[None]:
-        """Gradients of a step that fails inside would join those of the next one."""
+        """Drop the gradients of a step that fails inside, so that they do not join those of the next."""
         try:
             yield
         except BaseException:
@@ -250,7 +250,7 @@ class Trainer:
         return student.backward(self.model, self.optimizer, terms, self.recipe.precision.compute, self.phase)
 
     def _update(self, step: int, rate: float) -> dict[str, Any]:
-        """Update the masters: what leaked from a constraint, and what a reaction did, for the step's row."""
+        """Update the masters; the columns of a constraint's leaks and of a reaction, for the step's row."""
         if self.reacting is None:
             return self.optimizer.step(rate)
         reacting, columns = self.reacting, {}

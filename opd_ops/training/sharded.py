@@ -64,7 +64,7 @@ class ShardedMasters(Masters):
     def gather_each(self, shards: Mapping[str, Tensor], take: Callable[[str, Tensor], object]) -> None:
         """All-gather the tensors one after the other, and hand each to `take`."""
         for name, part in shards.items():
-            take(name, self.ranks.all_gather(self._here(part.detach()), self.shapes[_parameter(name)]))
+            take(name, self.ranks.all_gather(self._local(part.detach()), self.shapes[_parameter(name)]))
 
     def gather(self, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The whole tensors, in main memory, on rank 0; an empty dict elsewhere."""
@@ -109,10 +109,10 @@ class ShardedMasters(Masters):
     def _master(self, name: str, weights: dict[str, Tensor]) -> Tensor:
         return self.ranks.shard(weights.get(name), self.shapes[name])
 
-    def _here(self, tensor: Tensor) -> Tensor:
+    def _local(self, tensor: Tensor) -> Tensor:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
-    def _total(self, values: list[float]) -> list[float]:
+    def _all_reduce(self, values: list[float]) -> list[float]:
         return self.ranks.all_reduce(values)
 
 

@@ -1,4 +1,4 @@
-"""The model that trains: how it is built, the arithmetic of its forward, and the backward passes of one step."""
+"""The model that trains: its construction, the arithmetic of its forward pass, and the backward passes of a step."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "autocast": torch.float32, "bf16": torch.bfloat
 
 
 def build(recipe: Recipe, config: PretrainedConfig, weights: dict[str, Tensor] | None) -> Any:
-    """The model of `recipe` with these weights; with weights that mean nothing where there are none yet.
+    """The model of `recipe` with these weights; with random ones where `weights` is None.
 
     Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
@@ -72,7 +72,7 @@ def _logits(model: PreTrainedModel, part: Batch) -> Tensor:
 
 
 def _checkpoint(model: Any) -> None:
-    """Recompute activations in the backward pass. Transformers does so in training mode only, so dropout is put out."""
+    """Recompute activations in the backward pass. Transformers needs training mode for it, so dropout is set to 0."""
     for module in model.modules():
         for name in ("attention_dropout", "p"):
             if isinstance(getattr(module, name, None), float):

@@ -1,9 +1,9 @@
-"""A subspace of a matrix's rows, columns or both, and how much of an update lies outside.
+"""A subspace of a matrix's rows, columns or both, and the share of an update outside it.
 
     P(X) = X V V^T (right), U U^T X (left) or U U^T X V V^T (both), U and V with orthonormal columns
     leak of an update D: ||D - P(D)||_F / ||D||_F over all matrices together, in float64
 
-Not measured: what of an update lies in the subspace of another run.
+Not measured: the share of an update in the subspace of another run.
 """
 
 import math

@@ -11,8 +11,8 @@ from pipelines.runs.cluster.deaths import RETRIES, Died, lost, reason, starved, 
 from pipelines.runs.identity import require_same_contents, stored_as
 from pipelines.runs.provenance import provenance
 from pipelines.runs.resources.memory import memory
-from pipelines.runs.resources.placement import Placement, placed, roomier
-from pipelines.runs.trajectories.group import Apart, Member, grouped
+from pipelines.runs.resources.placement import Placement, enlarge_memory, reserve
+from pipelines.runs.trajectories.group import ConnectionLost, RankActor, start_ranks
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -21,8 +21,8 @@ from pipelines.studies.catalog import remedy, spell
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
 
-class Host(Member):
-    """The Ray actor of a run: at most one at a time. It leads where the trainer has several workers."""
+class Host(RankActor):
+    """The Ray actor of a run: at most one at a time. With several workers it is rank 0."""
 
     def __init__(self) -> None:
         import opd_ops.training.loop  # noqa: F401  # five seconds, which an actor made ahead of its run spends early
@@ -72,12 +72,11 @@ def train(
 ) -> dict[str, Any]:
     """Train the run to its end (or find it complete) and return end.json.
 
-    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for, and
-    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. Several
-    workers (`Resources.workers`) are as many actors, which only Ray has, and whose bytes are those of one but for the
-    order of fp32 sums: the same number of them repeats them, another number does not. `progress`
-    is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
-    does another actor where one dies, and with more memory reserved where memory was why.
+    On Ray the run is an actor with its recipe's GPUs, rollout actors and teacher actors, and their memory is reserved;
+    `serial` does everything in this process. Both give the same bytes. Data parallel workers (`Resources.workers`) are
+    one actor each, on Ray only; their number decides the order of fp32 sums, so only the same number repeats the bytes.
+    `progress` is called at least every second on Ray, and may stop the run by raising: the next call goes on from the
+    store. When an actor dies, another goes on, with more memory reserved where it died for memory.
 
     Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met, or workers without Ray;
     StepFailed for a step that could not be made, a diverged loss among them; Died where one actor after the other dies.
@@ -108,15 +107,15 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
     while not state.finished:
         try:
             with (
-                placed(recipe.resources, roomier(recipe.resources, needs, 2**short), beat=beat) as placement,
+                reserve(recipe.resources, enlarge_memory(recipe.resources, needs, 2**short), beat=beat) as placement,
                 actor(Host, placement.trainer.options()) as host,
-                grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
+                start_ranks(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
             ):
                 group.attend(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
                 while not state.finished:
                     state = group.attend(host.work.remote(CHUNK), beat)
                     beat()
-        except (*lost(), Apart) as death:
+        except (*lost(), ConnectionLost) as death:
             deaths = deaths + 1 if state.step <= furthest else 1
             furthest = max(furthest, state.step)
             line = f"{recipe.name} seed {seed}: its trainer"

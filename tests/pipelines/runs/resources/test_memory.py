@@ -17,7 +17,7 @@ from pipelines.runs.cluster.deaths import Died
 from pipelines.runs.resources import memory as held
 from pipelines.runs.resources.budget import actors, budget, resume
 from pipelines.runs.resources.memory import PROCESS, Memory, memory
-from pipelines.runs.resources.placement import Placement, Spot, placed, require, roomier
+from pipelines.runs.resources.placement import Placement, Spot, enlarge_memory, require, reserve
 from pipelines.runs.resources.sizes import count_sizes
 from pipelines.runs.trajectories import group, training
 from pipelines.studies import qwen3
@@ -167,7 +167,7 @@ def test_memory_that_the_cluster_does_not_have_is_named_before_any_wait(nodes):
         ValueError, match=r"^one process of the run needs 9\.0 GB of memory .* largest node has 8\.0 GB;"
     ):
         require(Resources(), Memory(trainer=9 * GB))
-    with pytest.raises(ValueError, match="needs 9"), placed(Resources(), Memory(trainer=9 * GB)):
+    with pytest.raises(ValueError, match="needs 9"), reserve(Resources(), Memory(trainer=9 * GB)):
         pytest.fail("no room")
 
 
@@ -181,9 +181,9 @@ def test_a_cluster_that_has_yet_to_grow_refuses_nothing(nodes):
 
 def test_a_run_that_was_short_of_memory_gets_as_much_more_as_there_is(nodes):
     nodes({"CPU": 4.0, "memory": 8.0 * GB})
-    sizes = [roomier(Resources(), Memory(trainer=2 * GB), times).trainer // GB for times in (1, 2, 4, 8)]
+    sizes = [enlarge_memory(Resources(), Memory(trainer=2 * GB), times).trainer // GB for times in (1, 2, 4, 8)]
     assert sizes == [2, 4, 8, 8]
-    assert roomier(Resources(), Memory(trainer=9 * GB), 4) == Memory(trainer=9 * GB), "which is then refused"
+    assert enlarge_memory(Resources(), Memory(trainer=9 * GB), 4) == Memory(trainer=9 * GB), "which is then refused"
 
 
 def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm, store, monkeypatch, caplog):
@@ -204,10 +204,10 @@ def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm,
         assert reference == "begun"
         raise OutOfMemoryError("Memory on the node (IP: x) was 22.40GB used / 23.54GB limit (0.95)\nand much more")
 
-    for name, fake in (("placed", reserved), ("actor", started), ("PAUSE", 0.0)):
+    for name, fake in (("reserve", reserved), ("actor", started), ("PAUSE", 0.0)):
         monkeypatch.setattr(training, name, fake)
     monkeypatch.setattr(group, "attend", killed)
-    monkeypatch.setattr(training, "roomier", lambda resources, memory, times: memory.times(times))
+    monkeypatch.setattr(training, "enlarge_memory", lambda resources, memory, times: memory.times(times))
     monkeypatch.setattr(training, "release", lambda: freed.append(1))
     with pytest.raises(Died) as caught:
         training.train(store, arm("pre"), 0)
@@ -227,12 +227,12 @@ def test_the_memory_of_a_run_is_held_while_it_lasts(workers):
     import ray
 
     free = ray.available_resources()["memory"]
-    with placed(Resources(), Memory(trainer=GB)) as place:
+    with reserve(Resources(), Memory(trainer=GB)) as place:
         assert place.trainer.options() == {}, "an actor that is there already can take it"
         assert ray.cluster_resources()["CPU"] == 2
         until_free(free - GB)
     until_free(free)
-    with placed(Resources(rollout=Workers(actors=1)), Memory(trainer=GB, rollout=GB)) as place:
+    with reserve(Resources(rollout=Workers(actors=1)), Memory(trainer=GB, rollout=GB)) as place:
         assert len(place.rollout) == 1
         until_free(free - 2 * GB)
     until_free(free)
