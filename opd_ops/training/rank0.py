@@ -97,13 +97,11 @@ class Rank0Trainer(Trainer):
 
     def weights(self) -> dict[str, Tensor]:
         """The fp32 masters by parameter name, whole, in main memory."""
-        with self._command("weights"):
-            return self.optimizer.gather(self.optimizer.masters)
+        return self._collective("gather_masters")
 
     def moments(self) -> Moments:
         """The optimizer's state, whole, in main memory."""
-        with self._command("moments"):
-            return self.optimizer.gather_moments()
+        return self._collective("gather_moments")
 
     def close(self) -> None:
         """End the worker ranks' loops."""
@@ -132,12 +130,10 @@ class Rank0Trainer(Trainer):
         if not self.syncing.due(self.step):
             return
         if not self.syncing.shared:
-            with self._command("served"):
-                served = self.optimizer.gather(self.optimizer.served)
-            self.syncing.push(served, self.step)
+            self.syncing.push(self._collective("gather_served"), self.step)
             return
         whole = dict(self.engine.model.named_parameters())  # type: ignore[attr-defined]
-        with self._command("served"), torch.no_grad():
+        with self._command("gather_served"), torch.no_grad():
             self.optimizer.gather_each(self.optimizer.served, lambda name, tensor: whole[name].copy_(tensor))
         self.syncing.push({}, self.step)
 
@@ -146,19 +142,16 @@ class Rank0Trainer(Trainer):
             return super()._score_batch(batch)
 
     def _collect_state(self) -> dict[str, Tensor]:
-        with self._command("state"):
-            return self.optimizer.gather_state()
+        return self._collective("gather_state")
 
     def _restore_state(self, tensors: dict[str, Tensor], steps: int) -> None:
         names = [f"master/{name}" for name in self.optimizer.shapes] + (self._moment_names() if steps else [])
         sharded.require_whole(tensors, self.optimizer.shapes, names)
-        with self._command("restore", steps):
-            self.optimizer.scatter_state(tensors, steps)
+        self._collective("scatter_state", steps, tensors=tensors)
 
     def _adopt_moments(self, moments: Moments) -> None:
         sharded.require_whole(moments.tensors, self.optimizer.shapes, self._moment_names())
-        with self._command("adopt", moments.steps):
-            self.optimizer.scatter_moments(moments)
+        self._collective("scatter_moments", moments.steps, tensors=moments.tensors)
 
     def _moment_names(self) -> list[str]:
         return [f"{moment}/{name}" for moment in MOMENTS for name in self.optimizer.shapes]
@@ -197,6 +190,11 @@ class Rank0Trainer(Trainer):
         with self._break_on_error():
             self.ranks.broadcast(rate)
             return super()._update(step, rate)
+
+    def _collective(self, name: str, *args: Any, **rank0: Any) -> Any:
+        """Call a method of the optimizer on all ranks; rank 0's result. rank0: arguments that only rank 0 passes."""
+        with self._command(name, *args):
+            return getattr(self.optimizer, name)(*args, **rank0)
 
     @contextmanager
     def _command(self, name: str, *args: Any, fails_everywhere: type[Exception] | tuple[()] = ()) -> Iterator[None]:

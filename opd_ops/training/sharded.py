@@ -84,23 +84,30 @@ class ShardedMasters(Masters):
             for name in names
         }
 
+    def gather_masters(self) -> dict[str, Tensor]:
+        """The whole masters, on rank 0."""
+        return self.gather(self.masters)
+
+    def gather_served(self) -> dict[str, Tensor]:
+        """The whole served weights, on rank 0."""
+        return self.gather(self.served)
+
     def gather_moments(self) -> Moments:
         """The whole `moments`, on rank 0."""
         mine = self.moments()
         return Moments(steps=mine.steps, tensors=self.gather(mine.tensors))
 
-    def scatter_moments(self, moments: Moments) -> None:
-        """`adopt` rank 0's whole tensors; the other ranks pass the count of steps alone."""
+    def scatter_moments(self, steps: int, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """`adopt` moments of so many steps. tensors: whole, on rank 0."""
         names = [f"{moment}/{name}" for name in self.trained for moment in MOMENTS]
-        tensors = self.scatter(moments.tensors if self.ranks.rank == 0 else None, names)
-        self.adopt(Moments(steps=moments.steps, tensors=tensors))
+        self.adopt(Moments(steps=steps, tensors=self.scatter(tensors, names)))
 
     def gather_state(self) -> dict[str, Tensor]:
         """The whole `state`, on rank 0."""
         return self.gather({f"master/{name}": w for name, w in self.masters.items()} | self.moments().tensors)
 
-    def scatter_state(self, tensors: Mapping[str, Tensor] | None, steps: int) -> None:
-        """`restore` rank 0's whole tensors."""
+    def scatter_state(self, steps: int, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """`restore` a state of so many steps. tensors: whole, on rank 0."""
         names = [f"master/{name}" for name in self.masters]
         if steps:
             names += [f"{moment}/{name}" for name in self.trained for moment in MOMENTS]

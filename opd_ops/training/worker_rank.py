@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 
 from opd_ops.training import sharded, student
-from opd_ops.training.optimizer import Moments
 from opd_ops.training.rank0 import Step, bind_terms, share_teacher
 from opd_ops.training.ranks import Ranks
 from opd_ops.training.shared_teacher import Abandoned
@@ -19,28 +18,21 @@ class WorkerRank:
         self.optimizer = sharded.ShardedMasters(self.model, None, self.recipe, ranks)
 
     def run(self) -> None:
-        """Until rank 0 sends `end`. Errors: what fails here; torch.distributed's where a rank is gone."""
+        """Until rank 0 sends `end`. Commands without a case are collectives of the optimizer.
+
+        Errors: what fails here; torch.distributed's where a rank is gone.
+        """
         while True:
             name, args = self.ranks.broadcast()
             match name:
                 case "step":
                     self._step(*args)
-                case "weights":
-                    self.optimizer.gather(self.optimizer.masters)
-                case "served":
-                    self.optimizer.gather(self.optimizer.served)
-                case "moments":
-                    self.optimizer.gather_moments()
-                case "state":
-                    self.optimizer.gather_state()
-                case "restore":
-                    self.optimizer.scatter_state(None, *args)
-                case "adopt":
-                    self.optimizer.scatter_moments(Moments(steps=args[0], tensors={}))
                 case "score":
                     student.score_batch(self.model, args[0].to(self.ranks.device), self.recipe.precision.compute)
                 case "end":
                     return
+                case _:
+                    getattr(self.optimizer, name)(*args)
 
     def _step(self, step: Step) -> None:
         """This rank's share of a step, which rank 0 then makes or drops."""

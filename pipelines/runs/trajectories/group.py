@@ -74,13 +74,13 @@ class WorkerActor(RankActor):
     def run(self, name: str) -> None:
         """Execute rank 0's commands. Errors: StepFailed in one line for a failure here that is the run's own."""
         from opd_ops.training.worker_rank import WorkerRank
-        from pipelines.runs.trajectories.run import StepFailed, reason
+        from pipelines.runs.trajectories.failures import StepFailed, explain
 
         assert self.ranks is not None
         try:
             WorkerRank(self.ranks).run()
         except Exception as error:
-            line = None if is_connection_error(error) else reason(error)
+            line = None if is_connection_error(error) else explain(error)
             if line is None:
                 raise
             raise StepFailed(

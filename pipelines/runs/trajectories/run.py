@@ -17,7 +17,7 @@ from pipelines.lake.lake import partition_key
 from pipelines.runs.clock import Clock, write_timing
 from pipelines.runs.cluster.deaths import tell
 from pipelines.runs.resources.placement import Placement, Spot
-from pipelines.runs.trajectories.crew import Died
+from pipelines.runs.trajectories.failures import LearningFailed, StepFailed, explain
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.snapshot import folder
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
 
 CHUNK = 5  # optimizer steps between two progress reports
 POSITIONS = 20  # steps of a run whose means by position are kept
-
-
-class LearningFailed(ValueError):
-    """A gate never opened, or was passed, or an update never reached the norm that ends its run."""
-
-
-class StepFailed(ValueError):
-    """A step or an evaluation failed; the state before it is saved."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +197,7 @@ class TrainingRun:
         try:
             yield
         except Exception as error:
-            line = reason(error)
+            line = explain(error)
             if line is None:
                 raise
             last = self.trainer.step
@@ -350,18 +342,3 @@ def _snapshot_steps(recipe: Recipe) -> set[int]:
             f"{', '.join(map(str, sorted(steps | ends)))} have one"
         )
     return steps
-
-
-def reason(error: Exception) -> str | None:
-    """A failure of the run in one line; None for a bug."""
-    import torch
-
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if memory:
-        return (
-            "out of memory: set resources.checkpoint_activations, or give the arm a new name with a smaller "
-            "precision.micro_batch or rollout.batch"
-        )
-    if isinstance(error, FloatingPointError | ValueError | OSError | Died):
-        return str(error).splitlines()[0]
-    return None

@@ -17,7 +17,8 @@ from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs.geometry.measuring import measure_run, measured
 from pipelines.runs.provenance import provenance
-from pipelines.runs.trajectories.run import StepFailed, TrainingRun
+from pipelines.runs.trajectories.failures import StepFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, train
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.trajectory import Trajectory
