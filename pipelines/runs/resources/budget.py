@@ -1,32 +1,32 @@
-"""What a run needs of GPUs, before any weights are there: memory of each actor, time, bytes kept. Good to a factor two.
+"""Estimates of a run on GPUs from its shapes alone: memory of each actor, time, stored bytes. Good to a factor of two.
 
 Memory, with P weights of w bytes in the forward (2 for bf16), and [rows, R] response tokens in a micro-batch:
 
     trainer   w P served, 4 P masters, 8 P moments, 4 P accumulated gradients (of each term of a mix), always; and in a
               backward pass w P of the micro-batch's gradients, activations (`sizes.Sizes`), logits 6 rows R V
               as they are and in fp32 (4 where they are fp32), 4 rows R V each for log-softmax and its gradient (and the
-              teacher's where its vocabulary is needed); or, in the update, 4 P that the foreach AdamW keeps besides
-    confined  besides, for n weights in matrices [out, in] held to K directions: bases of 8 K (out + in), 4 n of the
+              teacher's where it scores the vocabulary); or, in the update, 4 P of the foreach AdamW's temporaries
+    confined  besides, for n weights in matrices [out, in] confined to K directions: bases of 8 K (out + in), 4 n of the
               start, and 4 n (gradient), 8 n (update) or 12 c for c coefficients (compressed, whose moments are 8 c in
               place of 8 n); after the update FLOATS float64 copies of the largest. Where the others are frozen, only
               served weights and masters are of all P
     guarded   4 n of the projections at the start, for a reaction
-    worker    with N workers each has an N-th of all that is of P, and in a backward pass 2 w of embeddings and head and
-              3 w of a block, whole: two blocks' weights, one's gradients. The first also draws where no actor does,
-              with w P of its own
-    rollout   w P, and keys and values of a whole sampling call, every response as long as the limit
+    worker    with N data parallel workers each has an N-th of every multiple of P, and in a backward pass 2 w of
+              embeddings and head and 3 w of a block, whole: two blocks' weights, one's gradients. Rank 0 also samples
+              where no actor does, with w P of its own
+    rollout   w P, and the KV cache of a whole sampling call, every response as long as the limit
     teacher   w P of its own; in a forward one block's activations and the logits, in fp32 too, and their log-softmax
 
 Time of a step, one phase after the other, each split evenly over its actor's GPUs:
 
-    rollout   a call reads the weights once for every token of the limit, and each row's cache for each of its tokens;
-              or 2 P operations a token where that takes longer
+    rollout   a call reads the weights once for every token of the limit, and each row's KV cache for each of its
+              tokens; or 2 P operations a token where that takes longer
     teacher   one forward
     train     a forward and a backward, which is two forwards; one more where activations are recomputed
     update    (28 + w) P bytes, and (8 + w) P for each micro-batch's addition to the accumulated gradients
 
-Not counted: the CUDA context and what the engine keeps for itself (a few GiB a GPU), fragmentation, prefill, sending
-weights to the rollout actors, waiting for the slowest actor, verifiers, evaluation (but for its cache), reading and
+Not counted: the CUDA context and the engine's own memory (a few GiB a GPU), fragmentation, prefill, sending
+weights to the rollout actors, waiting for the slowest actor, verifiers, evaluation (except its KV cache), reading and
 writing. Sleeping actors are counted as if awake.
 """
 
@@ -74,7 +74,7 @@ def budget(recipe: Recipe, student: Sizes, teacher: Sizes | None = None, gpu: Gp
 
 
 def actors(recipe: Recipe, student: Sizes, teacher: Sizes | None, prompt: int = PROMPT) -> tuple[Actor, ...]:
-    """The trainer, its workers past the first and who works beside it, with what each holds. prompt: tokens of one."""
+    """The trainer, its other workers, rollout and teacher actors, with the memory of each. prompt: tokens of one."""
     where, rows, width = recipe.resources, recipe.precision.micro_batch, _width(recipe)
     sampler = teacher if isinstance(recipe.rollout.source, Teacher) and teacher is not None else student
     trainer = _trainer(recipe, student, rows, prompt)
@@ -94,8 +94,8 @@ def actors(recipe: Recipe, student: Sizes, teacher: Sizes | None, prompt: int = 
 
 
 def resume(recipe: Recipe, student: Sizes) -> int:
-    """Bytes of a resume state: masters and moments, and of a constraint its bases and what it keeps in float64."""
-    confined, constraint = _Confined.of(recipe, student), recipe.constraint
+    """Bytes of a resume state: masters and moments, and a constraint's bases and float64 tensors."""
+    confined, constraint = _Confined.count(recipe, student), recipe.constraint
     exact = {"gradient": 0, "update": confined.weights, "compressed": confined.coefficients}
     float64 = 0 if constraint is None else exact[constraint.mode]
     return 4 * student.parameters + 8 * (_moved(recipe, student, confined) + confined.columns + float64)
@@ -116,7 +116,7 @@ class _Confined:
     columns: int = 0
 
     @staticmethod
-    def of(recipe: Recipe, student: Sizes) -> "_Confined":
+    def count(recipe: Recipe, student: Sizes) -> "_Confined":
         if (constraint := recipe.constraint) is None:
             return _Confined()
         shapes = [student.shape(role) for role in constraint.roles] * student.layers
@@ -131,7 +131,7 @@ class _Confined:
 
 
 def _differentiated(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
-    """Weights that a backward pass gives gradients of."""
+    """Weights with a gradient."""
     frozen = recipe.constraint is not None and recipe.constraint.others == "frozen"
     return confined.weights if frozen else student.parameters
 
@@ -152,7 +152,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
     terms = len(recipe.objective.parts)
     activations = student.activations(rows * (prompt + limit), width, checkpointed=checkpointed)
     both = 4 if recipe.precision.compute == "fp32" else 6
-    confined = _Confined.of(recipe, student)
+    confined = _Confined.count(recipe, student)
     differentiated, moved = _differentiated(recipe, student, confined), _moved(recipe, student, confined)
     workers = recipe.resources.workers
 
@@ -196,7 +196,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
 
 
 def _rollout(recipe: Recipe, sampler: Sizes, width: int, prompt: int) -> tuple[Part, ...]:
-    """Weights first. The cache is that of the largest call, of training's rollouts or of the held-out evaluation."""
+    """Weights first. The KV cache is that of the largest call, of training's rollouts or of the held-out evaluation."""
     spec, held_out = recipe.rollout, recipe.evaluation
     rows = min(held_out.batch, held_out.problems * held_out.samples)
     if recipe.draws:
