@@ -6,13 +6,12 @@ on every rank.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from opd_ops.batch import Batch
+from opd_ops.batch import Batch, map_tensors
 from opd_ops.teacher.scores import Scorer, Scores, Support
 from opd_ops.training.ranks import Ranks
 
@@ -64,10 +63,10 @@ class SharedTeacher:
             scores = self.ranks.scatter()
             if scores is None:
                 raise Abandoned
-            return _map_tensors(scores, lambda x: x.to(part.mask.device))
+            return map_tensors(scores, lambda x: x.to(part.mask.device))
         with self._tell_failure(lambda: self.ranks.scatter([None] * self.ranks.count)):
             answers = self._score_all(self.teacher, support, ids)
-        self.ranks.scatter([None, *(_map_tensors(scores, torch.Tensor.cpu) for scores in answers[1:])])
+        self.ranks.scatter([None, *(map_tensors(scores, torch.Tensor.cpu) for scores in answers[1:])])
         return answers[0]
 
     @contextmanager
@@ -85,14 +84,9 @@ class SharedTeacher:
         for rank, spans in enumerate(self.spans):
             begin, end = spans[self._round % len(spans)]
             if begin == end:
-                answers.append(_map_tensors(answers[0], lambda x: x[:0]))
+                answers.append(map_tensors(answers[0], lambda x: x[:0]))
                 continue
             candidates = None if ids is None else ids[rank].to(self.teacher_batch.ids.device)
             answers.append(teacher.score(self.teacher_batch.rows(begin, end), support, candidates))
         self._round += 1
         return answers
-
-
-def _map_tensors(scores: Scores, change: Callable[[Tensor], Tensor]) -> Scores:
-    tensors = {f.name: getattr(scores, f.name) for f in fields(Scores)}
-    return replace(scores, **{name: change(x) for name, x in tensors.items() if isinstance(x, Tensor)})
