@@ -43,8 +43,9 @@ class StepInputs:
 
 
 class Loss:
-    """One part of the objective, `spec`, on one step. positions, mismatch: where it adds what it measures, if it does.
+    """The loss of `spec` on one step.
 
+    positions, mismatch: collect its measurements; None where another part of the objective measures the same tokens.
     name: prefix of its columns in the training table. zero_variance: share of the groups whose advantages are all 0;
     None for a loss without groups.
     """
@@ -54,7 +55,7 @@ class Loss:
 
     @staticmethod
     def select_rows(spec: Any, batch: Batch) -> Batch:
-        """The batch with a mask of 0 on the sequences that this objective leaves out, and out of its denominators."""
+        """The batch with a mask of 0 on the sequences that this objective leaves out."""
         return batch
 
     def __init__(self, spec: Any, step: StepInputs, positions: Positions | None, mismatch: Mismatch | None) -> None:

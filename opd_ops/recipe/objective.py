@@ -1,4 +1,4 @@
-"""What every objective says of itself: where its sequences come from, what they need, and what a step of it costs.
+"""What every objective declares: where its sequences come from, what they need, and what a step costs.
 
 An objective is a frozen dataclass whose fields are part of a recipe's identity. `Objective` holds the answers of one
 that trains on the rollouts of its recipe, without a teacher and without rewards; a subclass overrides what differs.
@@ -19,13 +19,15 @@ Normaliser = Literal["token", "sequence", "constant"]
 class Objective:
     """The base of every objective.
 
-    kind: its name, under which `opd_ops.objectives.losses.LOSSES` has its loss.
-    title: what an arm of it does, in words. cost: work of a training step over that of SFT on the same sequences.
-    demonstrations: the stream of the task that it trains on; None trains on rollouts.
-    needs_teacher: a model scores its responses: `teacher`, or, where that is None, the start model, which then reads
-    each problem's privileged prompt. scores_vocabulary: the teacher gives log-probabilities of every token.
-    needs_rewards: the advantage of a response is that of its reward in its group.
-    zero_variance_limit: consecutive steps without any advantage after which the run is stopped; None never stops it.
+    kind                 its name, by which `opd_ops.objectives.losses.LOSSES` finds its loss
+    title                what an arm with it does, in words
+    cost                 work of a training step, relative to SFT on the same sequences
+    demonstrations       the task's stream that it trains on; None trains on rollouts
+    needs_teacher        a model scores the responses: `teacher`, or, where that is None, the start model, which reads
+                         each problem's privileged prompt
+    scores_vocabulary    the teacher scores every token of the vocabulary
+    needs_rewards        a response's advantage is that of its reward in its group
+    zero_variance_limit  stop after so many consecutive steps without any advantage; None never stops
     """
 
     kind: str
