@@ -156,8 +156,8 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
         )
     if max(wanted_memory) > max(has):
         raise ValueError(
-            f"one process of the run needs {format_gb(max(wanted_memory))} of memory ({_memory_text(resources, memory)}) "
-            f"and the largest node has {format_gb(max(has))}; {SMALLER}"
+            f"one process of the run needs {format_gb(max(wanted_memory))} of memory "
+            f"({_memory_text(resources, memory)}) and the largest node has {format_gb(max(has))}; {SMALLER}"
         )
 
 
