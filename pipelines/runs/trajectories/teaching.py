@@ -35,7 +35,7 @@ def build(
 ) -> tuple[Scorer, HfEngine | None]:
     """The run's scorer, and the engine that draws its responses where the rollout source is the teacher.
 
-    The scorer is in actors or in this process. The model that is loaded in this process is one, for both uses.
+    The scorer runs in actors or in this process. In this process both uses share one loaded model.
     """
     compute, vocabulary = recipe.precision.compute, shared_vocabulary(student, teacher)
     device = "cuda" if recipe.resources.gpus else "cpu"
@@ -66,7 +66,7 @@ def build(
 
 
 def shared_vocabulary(student: Model, teacher: Model) -> int:
-    """Columns of the logits that both have and that stand for a token; what lies past them pads the embedding."""
+    """The number of logit columns that both models have and that are tokens; columns past it pad the embedding."""
     sizes = [student.config.vocab_size, teacher.config.vocab_size]
     if student.folder is not None:
         sizes.append(len(_tokens(student.folder)))
