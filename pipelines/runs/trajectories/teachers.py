@@ -140,7 +140,7 @@ class RemoteTeacher:
         self.pool.wait()
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
-        """Start scoring these micro-batches, in order; not for support `candidates`, whose tokens come with the call."""
+        """Start scoring these micro-batches, in order; support `candidates` has no tokens before the call."""
         for calls in self._ahead.values():
             for call in calls:
                 self.pool.discard(call)
