@@ -3,7 +3,7 @@
 from pipelines.cli.layout import wrap_text
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
-from pipelines.runs.resources.sizes import known_config
+from pipelines.runs.resources.sizes import known_sizes
 from pipelines.statistics.numbers import align_columns
 from pipelines.studies.study import Study
 
@@ -12,15 +12,12 @@ WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update
 
 def plan_arms(study: Study, gpu: Gpu) -> list[Plan]:
     """The plans of a study's arms whose models' configurations it knows."""
-    from opd_ops.recipe import opd_of
-
     found = []
     for recipe in study.every_arm():
-        opd = opd_of(recipe.objective)
-        config = known_config(study, recipe.start)
-        teacher = known_config(study, opd.teacher) if opd and opd.teacher else None
-        if config is not None and not (opd and opd.teacher and teacher is None):
-            found.append(budget(recipe, config, teacher, gpu))
+        student, named = known_sizes(study, recipe.start), recipe.objective.teacher
+        teacher = known_sizes(study, named)
+        if student is not None and (teacher is not None or named is None):
+            found.append(budget(recipe, student, teacher, gpu))
     return found
 
 

@@ -33,7 +33,7 @@ from opd_ops.recipe import (
     Teacher,
 )
 from opd_ops.recipe.constraint import Mode, Side
-from opd_ops.recipe.objective import FOLLOWS, NEVER, SAMPLED, TOP_K, Divergence, Estimator
+from opd_ops.recipe.opd import FOLLOWS, NEVER, SAMPLED, TOP_K, Divergence, Estimator
 
 TEACHER = FinalOf(recipe="tiny.teacher")
 REPLAY = Replay(recipe="tiny.opd")

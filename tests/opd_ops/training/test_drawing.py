@@ -31,7 +31,7 @@ def test_arms_of_a_seed_see_the_same_prompts(step, trainer):
     # One start, so the responses agree too.
     assert all(batch == drawn[0] for batch in drawn[1:])
     assert drawn[0] != tokens(trainer("opd", seed=1, rollout=SHAPE)._draw(step)[0])
-    arms[0].drawing.done()
+    arms[0].drawing.finish_step()
     assert drawn[0] != tokens(arms[0]._draw(step + 1)[0])
 
 

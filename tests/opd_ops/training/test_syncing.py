@@ -71,7 +71,7 @@ def test_a_probe_finds_an_engine_that_serves_other_weights(trainer, engine, monk
     run.optimizer._serve()
     run.syncing.changed = True
     run.syncing.push(run.optimizer.served, run.step)
-    assert run.syncing.taken()[-1]["maximum"] > 0.1
+    assert run.syncing.take_rows()[-1]["maximum"] > 0.1
 
 
 def test_evaluation_pushes_only_what_is_new(trainer, engine):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from opd_ops.models import configuration, initialise
-from opd_ops.recipe import Fresh, differences, opd_of
+from opd_ops.recipe import Fresh, differences
 from pipelines.runs.trajectories.training import parents
 from pipelines.studies import tiny
 from pipelines.studies.catalog import find_recipe
@@ -44,8 +44,8 @@ def test_post_training_is_the_cores_to_the_letter(size, arm):
     ours: Any = find_recipe(f"tiny.{size.name}-{arm}")
     assert changed(ours, ANCHORED[arm]) <= {"start.recipe", "objective.teacher.recipe"}
     assert ours.start.recipe == f"tiny.{size.name}-sft"
-    if distilled := opd_of(ours.objective):
-        assert vars(distilled.teacher)["recipe"] == f"tiny.{size.name}-teacher"
+    if ours.objective.needs_teacher:
+        assert ours.objective.teacher.recipe == f"tiny.{size.name}-teacher"
 
 
 @each

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from opd_ops.recipe import FinalOf, Opd, Weights, differences, opd_of
+from opd_ops.recipe import FinalOf, Opd, Weights, differences
 from opd_ops.tasks.registry import build
 from pipelines.runs.trajectories.training import parents
 from pipelines.studies import smollm, tiny
@@ -76,8 +76,8 @@ def test_weights_and_their_configurations_are_plain_data(study):
 
 
 def starts(recipe):
-    opd = opd_of(recipe.objective)
-    return [recipe.start, *([opd.teacher] if opd and opd.teacher else [])]
+    teacher = recipe.objective.teacher
+    return [recipe.start, *([teacher] if teacher else [])]
 
 
 @pytest.mark.parametrize("study", (tiny.study(), smollm.study()), ids=lambda study: study.name)

@@ -23,7 +23,8 @@ from opd_ops.recipe import (
 )
 from opd_ops.roles import PROJECTIONS, role
 from pipelines import lake
-from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
+from pipelines.runs.trajectories.failures import LearningFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import parents, train
 from pipelines.store import checksum
 from pipelines.store.objects import Store

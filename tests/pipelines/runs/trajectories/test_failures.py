@@ -17,7 +17,8 @@ from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.provenance import provenance
-from pipelines.runs.trajectories.run import StepFailed, TrainingRun
+from pipelines.runs.trajectories.failures import StepFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, train
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.trajectory import Trajectory
@@ -120,7 +121,7 @@ def test_flat_groups_end_a_run_that_can_be_continued(arm, seeded, monkeypatch):
         with pytest.raises(StepFailed, match="step 3: every group's rewards were equal for 3 steps"):
             TrainingRun(store, recipe, 0, {}).work(7)
     run = TrainingRun(store, recipe, 0, {})
-    assert run.trainer.step == 2 and run.trainer.flat_steps == 2
+    assert run.trainer.step == 2 and run.trainer.zero_variance_steps == 2
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])

@@ -131,7 +131,7 @@ def test_where_a_follower_is_killed_both_are_replaced_and_the_run_ends_the_same(
 
     def kill(state):
         if state.step == 5 and not killed:
-            killed.extend(one for one in list_family([os.getpid()]) if command_line(one).startswith("ray::Follower"))
+            killed.extend(one for one in list_family([os.getpid()]) if command_line(one).startswith("ray::WorkerActor"))
             for one in killed:
                 os.kill(one.pid, signal.SIGKILL)
 

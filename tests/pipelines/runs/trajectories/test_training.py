@@ -15,7 +15,8 @@ from pipelines import lake
 from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources.placement import Placement, Spot
 from pipelines.runs.trajectories import training
-from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
+from pipelines.runs.trajectories.failures import LearningFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
