@@ -26,14 +26,15 @@ MARKS = {
 }
 # What takes seconds, as the beginning of its id.
 SLOW = (
-    "adversary/", "assets/", "bench/", "chaos/", "deploy/", "e2e/", "fuzz/", "refusals/", "test_absent", "test_processes",
-    "opd_ops/geometry/test_before", "opd_ops/geometry/test_certified", "opd_ops/geometry/test_engine",
-    "opd_ops/geometry/test_support", "opd_ops/tasks/test_guard", "opd_ops/training/test_constrained",
-    "opd_ops/training/test_loop", "opd_ops/training/test_parted", "opd_ops/training/test_sharded",
-    "pipelines/cli/test_measure", "pipelines/cli/test_monitor", "pipelines/cli/test_new", "pipelines/cli/test_read_only",
-    "pipelines/cli/test_study_summary", "pipelines/lake/test_lake.py::test_row_groups", "pipelines/maintenance/test_audit",
-    "pipelines/paper/test_items", "pipelines/report/test_figures", "pipelines/report/test_page", "pipelines/runs/",
-    "pipelines/statistics/test_verdicts", "pipelines/store/test_races",
+    "adversary/", "assets/", "bench/", "chaos/", "deploy/", "e2e/", "fuzz/", "refusals/", "test_absent",
+    "test_processes", "opd_ops/geometry/test_before", "opd_ops/geometry/test_certified",
+    "opd_ops/geometry/test_engine", "opd_ops/geometry/test_support", "opd_ops/tasks/test_guard",
+    "opd_ops/training/test_constrained", "opd_ops/training/test_loop", "opd_ops/training/test_parted",
+    "opd_ops/training/test_sharded", "pipelines/cli/test_measure", "pipelines/cli/test_monitor",
+    "pipelines/cli/test_new", "pipelines/cli/test_read_only", "pipelines/cli/test_study_summary",
+    "pipelines/lake/test_lake.py::test_row_groups", "pipelines/maintenance/test_audit",
+    "pipelines/paper/test_items", "pipelines/report/test_figures", "pipelines/report/test_page",
+    "pipelines/runs/", "pipelines/statistics/test_verdicts", "pipelines/store/test_races",
 )  # fmt: skip
 
 
