@@ -179,10 +179,11 @@ def test_the_expected_gradient_over_all_sequences_of_unequal_length():
 
     def probability(policy, sequence):
         logp = torch.log_softmax(policy, -1)
-        return sum(logp[previous, token] for previous, token in zip((3, *sequence), sequence, strict=False)).exp()
+        steps = [logp[previous, token] for previous, token in zip((3, *sequence), sequence, strict=False)]
+        return torch.stack(steps).sum().exp()
 
     exact = table.double().requires_grad_()
-    sum(probability(exact, s) * reward[s] for s in sequences).backward()
+    torch.stack([probability(exact, s) * reward[s] for s in sequences]).sum().backward()
     total = torch.zeros(4, 3, dtype=torch.float64)
     for pair in product(sequences, repeat=2):
         targets = torch.tensor([[*s, 0][:2] for s in pair])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_kept_moments_continue_the_run_that_kept_them(trainer, monkeypatch):
             w.copy_(weights[key])
         run.optimizer._serve()
     rows = [through.advance().row for _ in range(2)]
-    drawn = batches.demonstrations
+    drawn: Any = batches.demonstrations
     monkeypatch.setattr(batches, "demonstrations", lambda *a: drawn(*a[:-1], a[-1] + 3))
     for row in rows:
         assert kept.advance().row == row | {"step": row["step"] - 3}
@@ -199,6 +200,7 @@ def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monke
     def fail(*_):
         raise KeyboardInterrupt
 
+    handle = None
     with monkeypatch.context() as patch:
         if where == "_bind_terms":
             patch.setattr(run, "_bind_terms", fail)
@@ -211,7 +213,7 @@ def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monke
             patch.setattr(run.optimizer, "combine", fail)
         with pytest.raises(KeyboardInterrupt):
             run.advance()
-        if where == "backward":
+        if handle is not None:
             handle.remove()
     assert run.optimizer.gradients == {}
     assert all(p.grad is None for p in run.model.parameters())

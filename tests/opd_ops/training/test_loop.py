@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,9 +70,11 @@ def reference_loss(trainer, model, teacher, step):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_equals_the_formula_taken_sequence_by_sequence(name, trainer, weights):
     run = trainer(name, optimizer=SMOOTH)
-    model = assemble(*weights(0), torch.float32)
-    teacher = assemble(*weights(0 if name == "opd-privileged" else 1), torch.float32)
+    build: Any = assemble
+    model = build(*weights(0), torch.float32)
+    teacher = build(*weights(0 if name == "opd-privileged" else 1), torch.float32)
     loss = reference_loss(run, model, teacher, 1)
+    assert isinstance(loss, torch.Tensor)
     loss.backward()
     loss = loss.detach()
     gradients = {key: p.grad.double() for key, p in model.named_parameters()}

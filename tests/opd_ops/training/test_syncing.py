@@ -34,7 +34,8 @@ class Spied(HfEngine):
 
 @pytest.fixture
 def engine(weights):
-    return Spied(assemble(*weights(1), torch.float32))  # other weights than the trainer's
+    config, tensors = weights(1)
+    return Spied(assemble(config, tensors, torch.float32))  # other weights than the trainer's
 
 
 @pytest.mark.parametrize("name", ["opd", "rlvr", "mix"])

@@ -167,8 +167,9 @@ def test_a_reader_that_leaves_early_is_no_error(unbuffered, here):
     (here / ".opd/store").mkdir(parents=True)
     command = [sys.executable, "-m", "pipelines.cli", "tables"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout and process.stderr
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0

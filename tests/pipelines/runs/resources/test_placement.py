@@ -4,6 +4,7 @@ import pickle
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_every_process_gets_its_bundle_and_loses_it_with_the_block(workers):
         assert [len(place.rollout), len(place.teacher)] == [2, 1]
         assert sorted(spot.bundle for spot in spots) == [0, 1, 2, 3]
         assert len(groups()) == 1 and groups()[0]["strategy"] == "PACK"
-        actors = [ray.remote(**spot.options())(Where).remote() for spot in pickle.loads(pickle.dumps(spots))]
+        actors: list[Any] = [ray.remote(**spot.options())(Where).remote() for spot in pickle.loads(pickle.dumps(spots))]
         found = ray.get([actor.bundle.remote() for actor in actors])
         assert {group for group, _ in found} == {place.trainer.group.id.hex()}
         assert all(sum(each.values()) < 1 for _, each in found), "fractions of a CPU"

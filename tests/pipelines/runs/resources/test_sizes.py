@@ -1,5 +1,7 @@
 """Sizes from shapes alone against counts by hand, and against what a real forward keeps."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -76,7 +78,7 @@ def test_the_cache_is_as_large_as_the_models():
 
     config = models.configuration_from(SMALL)
     model = models.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    cache = DynamicCache(config=config)
+    cache: Any = DynamicCache(config=config)
     with torch.no_grad():
         model(input_ids=torch.zeros((3, 7), dtype=torch.long), past_key_values=cache, use_cache=True)
     held = sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))

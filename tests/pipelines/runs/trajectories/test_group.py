@@ -103,7 +103,9 @@ def test_a_run_goes_on_with_two_and_then_with_one(arm, store, tmp_path, workers)
 
     with pytest.raises(Stop):
         train(store, arm("pre", horizon=horizon, resources=TWO), 0, progress=stop)
-    step, tensors, facts = Trajectory(store, "mini.pre", 0).load_resume()
+    resume = Trajectory(store, "mini.pre", 0).load_resume()
+    assert resume is not None
+    step, tensors, facts = resume
     assert (step, facts["workers"]) == (6, 2)
     shapes = {name: (w.dtype, tuple(w.shape)) for name, w in tensors.items()}
     train(store, alone, 0, serial=True)

@@ -64,7 +64,7 @@ def crashing(store, after):
     class Crashing(Store):
         def _count(self):
             self.__dict__["done"] = self.__dict__.get("done", -1) + 1
-            if self.done >= after:
+            if self.__dict__["done"] >= after:
                 raise Killed
 
         def write(self, key, data):
