@@ -43,11 +43,9 @@ def resolve_study(reference: str) -> Study:
 
 
 def resolve_recipe(name: str, known: Collection[str], first_words: str) -> str:
-    """Resolve a name to one of the `known` recipes: the full name, the arm alone, or an import's name without its
-    prefix.
+    """Resolve a full name, an arm alone, or an import's name without its prefix to one of the `known` recipes.
 
-    first_words: the first words of the error. Errors: ValueError for an unknown name, and for an arm that several studies
-    have.
+    first_words: of the error. Errors: ValueError for an unknown name, and for an arm of several studies.
     """
     for recipe in (name, f"{IMPORTED}{name}"):
         if recipe in known:
