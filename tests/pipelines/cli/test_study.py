@@ -117,13 +117,13 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
     calls = []
     monkeypatch.setattr(study, "count_progress", lambda store, study: (3, 12))
-    for name, page in (("compare", None), ("publish", "index")):
+    for name, page in (("compare_study", None), ("publish_report", "index")):
         answer = page and f"reports/tiny/{page}.html"
         told = lambda store, study, name=name, answer=answer: calls.append((name, study.name)) or answer
         monkeypatch.setattr(comparing, name, told)
     code, told, err = opd("report", "tiny")
     assert (code, err) == (0, "")
-    assert calls == [("compare", "tiny"), ("publish", "tiny")]
+    assert calls == [("compare_study", "tiny"), ("publish_report", "tiny")]
     assert told == "3 of 12 runs measured\npage: .opd/store/reports/tiny/index.html (open it in a browser)\n"
 
 
