@@ -44,7 +44,7 @@ fast-tests: setup
 test: check ## check, then all tests; those that need a browser are skipped where there is none
 	@$(PYTEST)
 
-# Apart from `make test`: tracing makes tests TRACED % slower (Python 3.11 has no sys.monitoring).
+# Apart from `make test`: tracing more than doubles the CPU time of tests (Python 3.11 has no sys.monitoring).
 coverage: setup ## the lines that the fast tests run, by package and file
 	@$(PYTEST) -m "$(FAST)" --cov=opd_ops --cov=pipelines --cov=assets --cov-report=term:skip-covered
 
