@@ -71,7 +71,7 @@ class Arrivals:
         try:
             step(*arguments)
         except Exception as error:
-            if (line := failures.foreseen(error)) is None:
+            if (line := failures.describe_foreseen(error)) is None:
                 raise
             self.problems.append(f"{name} is not shown: {line}")
 
@@ -83,7 +83,7 @@ class Arrivals:
             if recipe is not None:
                 self._report_trained(arm, study.name, recipe, 0)
             elif begun and (arm == "base" or is_taught(study)) and self._is_new(arm, study.name):
-                _, source = models.given(study, arm)
+                _, source = models.describe_given_model(study, arm)
                 self._tell(arm, study.name, {"source": source} | metadata.report(study.name))
         for recipe in study.anchors():
             for seed in study.seeds:

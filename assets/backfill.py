@@ -156,4 +156,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(failures.ended(lambda: main(sys.argv[1:])))
+    sys.exit(failures.run_command(lambda: main(sys.argv[1:])))

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets import conditions, metadata
 from assets.effort import Effort
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.partitions import STUDIES, drawn, every, study_of
 from assets.resources import StoreResource
 from pipelines.runs.verdicts import comparing

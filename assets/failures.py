@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from assets.instance import unrecorded
+from assets.instance import explain_database_error
 from assets.progress import Stopped
 from pipelines import refusal
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def fail_in_one_line() -> Iterator[None]:
     """Turn an error into a Failure whose description is its message in one line, led by its kind where unforeseen.
 
     A foreseen error, or one of ours, leaves no traceback but that of the Failure; the others keep theirs as its cause.
@@ -23,10 +23,12 @@ def explained() -> Iterator[None]:
     except (dg.Failure, Stopped):
         raise
     except Exception as error:
-        raise dg.Failure(description=foreseen(error) or unforeseen(error), allow_retries=False) from error
+        raise dg.Failure(
+            description=describe_foreseen(error) or describe_unforeseen(error), allow_retries=False
+        ) from error
 
 
-def ended(main: Callable[[], int]) -> int:
+def run_command(main: Callable[[], int]) -> int:
     """The exit code of `main`. An error that was foreseen is one line on stderr; a closed pipe is none, and code 0."""
     try:
         code = main()
@@ -36,19 +38,19 @@ def ended(main: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if (line := foreseen(error)) is None:
+        if (line := describe_foreseen(error)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         return refusal.code(error)
 
 
-def foreseen(error: BaseException) -> str | None:
+def describe_foreseen(error: BaseException) -> str | None:
     """What is wrong and what to do, in one line; None where nobody foresaw it."""
-    line = unrecorded(error) or refusal.line(error)
+    line = explain_database_error(error) or refusal.line(error)
     return None if line is None else " ".join(line.split())
 
 
-def unforeseen(error: BaseException) -> str:
+def describe_unforeseen(error: BaseException) -> str:
     """Kind and message in one line: of several the first that says something, as what follows is a traceback."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets import effort, metadata, monitor
 from assets.effort import Effort
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.models import STEPS
 from assets.partitions import POOL, STUDIES, run_of, runs
 from assets.progress import Tracker

@@ -54,11 +54,14 @@ def local_instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": silent}))
     except Exception as error:  # YAML and configuration errors alike
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        line = unrecorded(error) or f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml"
+        line = (
+            explain_database_error(error)
+            or f"DAGSTER_HOME {folder} cannot be opened ({reason}); repair its dagster.yaml"
+        )
         raise ValueError(line) from error
 
 
-def unrecorded(error: BaseException | None) -> str | None:
+def explain_database_error(error: BaseException | None) -> str | None:
     """The line, with its remedy, for an error of Dagster's database or for one that it led to; None for another."""
     from sqlalchemy.exc import DBAPIError
 

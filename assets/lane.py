@@ -130,12 +130,12 @@ def _execute_job(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str
 
 def _explain(error: BaseException) -> str:
     """An error in one line; of one that nobody foresaw the traceback is kept beside Dagster's record."""
-    if line := failures.foreseen(error):
+    if line := failures.describe_foreseen(error):
         return line
     log = home() / "unforeseen.log"
     with suppress(OSError), open(log, "a") as file:
         file.write("".join(traceback.format_exception(error)))
-    return f"{failures.unforeseen(error)}; its traceback is in {log}, and the same command goes on from here"
+    return f"{failures.describe_unforeseen(error)}; its traceback is in {log}, and the same command goes on from here"
 
 
 @cache

@@ -132,7 +132,7 @@ class Launch:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 item = running.pop(future)
-                if self._settled(item, future.result()):
+                if self._settle_item(item, future.result()):
                     finished.add(item.name)
 
     def _reusable(self, item: Item) -> bool:
@@ -143,7 +143,7 @@ class Launch:
             return False
         return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
 
-    def _settled(self, item: Item, outcome: lane.Outcome) -> bool:
+    def _settle_item(self, item: Item, outcome: lane.Outcome) -> bool:
         """Book what the item's wall seconds went to and say how it ended; True when it succeeded."""
         self.account.all += outcome.wall
         self.problems += outcome.problems
@@ -277,4 +277,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(failures.ended(lambda: main(sys.argv[1:])))
+    sys.exit(failures.run_command(lambda: main(sys.argv[1:])))

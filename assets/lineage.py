@@ -23,9 +23,9 @@ CORRELATED = ("correlation", "low", "high", "p_value", "runs", "seeds")  # of pr
 
 
 @cache
-def of(table: str) -> dict[str, dg.TableColumnLineage]:
+def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
     """The metadata that says it, of `verdicts`, `regime` or `predictions`."""
-    behind = {name: sorted(set(found)) for name, found in _behind(table).items()}
+    behind = {name: sorted(set(found)) for name, found in _source_columns(table).items()}
     deps = {
         name: [dg.TableColumnDep(asset_key=source, column_name=column) for source, column in found]
         for name, found in behind.items()
@@ -33,7 +33,7 @@ def of(table: str) -> dict[str, dg.TableColumnLineage]:
     return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}
 
 
-def _behind(table: str) -> dict[str, Iterable[Column]]:
+def _source_columns(table: str) -> dict[str, Iterable[Column]]:
     if table == "verdicts":
         claims = [claim for study in STUDIES.values() for claim in story_of(study).default_claims]
         metrics = {metric for claim in claims for metric in claim.metrics}

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets import effort, metadata
 from assets.effort import Effort
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.partitions import POOL, anchor_of, anchored, by_study, every, same, study_of, taught
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
@@ -42,7 +42,7 @@ def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clu
     return _train(context, store, cluster, recipe, seed)
 
 
-def given(study: Study, arm: str) -> tuple[Start, str]:
+def describe_given_model(study: Study, arm: str) -> tuple[Start, str]:
     """What the base or the teacher of a study that trains neither is, and that in words.
 
     Weights, or a run of another study, or random weights. A run of the study itself is neither.
@@ -69,7 +69,7 @@ def _origin(study: Study, start: Start) -> str:
     return "random weights"
 
 
-def trained(
+def train_if_incomplete(
     context: dg.AssetExecutionContext,
     store: Store,
     cluster: ClusterResource,
@@ -97,7 +97,7 @@ def _model(
             return _train(context, store, cluster, recipe, 0)
     from pipelines.runs.trajectories import starts
 
-    weights, source = given(study, arm)
+    weights, source = describe_given_model(study, arm)
     if not isinstance(weights, Weights):
         return dg.MaterializeResult(metadata={"source": source} | spent.alone() | metadata.report(study.name))
     with explained():
@@ -116,7 +116,7 @@ def _train(
     context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource, recipe: Recipe, seed: int
 ) -> dg.MaterializeResult:
     opened, spent = store.open(), Effort()
-    end = trained(context, opened, cluster, recipe, seed, spent)
+    end = train_if_incomplete(context, opened, cluster, recipe, seed, spent)
     return dg.MaterializeResult(
         metadata=losses(metadata.part(opened, "training", recipe=recipe.name, seed=seed))
         | run_facts(opened, recipe, seed, end)

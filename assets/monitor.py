@@ -24,11 +24,11 @@ GUARD = dg.AssetCheckSpec(
 
 def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.AssetCheckResult:
     """Judge a measured run from its tables. Passes, and says so, where there is no reference yet."""
-    found, _ = judged(store, [reference_of(study, recipe)], recipe.name, seed)
+    found, _ = judge_run(store, [reference_of(study, recipe)], recipe.name, seed)
     return found
 
 
-def judged(
+def judge_run(
     store: Store, references: Sequence[str], recipe: str, seed: int, asset: str = ASSET
 ) -> tuple[dg.AssetCheckResult, int]:
     """The check of a measured run against all complete runs of its references, and the rows that it decides from.
@@ -69,7 +69,7 @@ def reference_of(study: Study, recipe: Recipe) -> str:
     return recipe.name if core else f"{study.name}.opd"
 
 
-def untripped(losses: pl.DataFrame) -> dg.AssetCheckResult:
+def check_guard(losses: pl.DataFrame) -> dg.AssetCheckResult:
     """Whether the guard that a recipe carries stayed quiet in training; passes for a recipe without one."""
     steps = losses["tripped"].drop_nulls()
     return dg.AssetCheckResult(

@@ -51,7 +51,7 @@ def of_runs(study: Study, arms: Sequence[Recipe], seeds: Sequence[int]) -> Offer
 
 def of_jobs(study: Study, asked: Iterable[tuple[str, str]]) -> Offers:
     """The study, and the partitions of jobs that a launch asks for, which may be of other studies."""
-    return merged(of_study(study), *({BY_JOB[job]: [partition]} for job, partition in asked))
+    return merge_offers(of_study(study), *({BY_JOB[job]: [partition]} for job, partition in asked))
 
 
 def of_store(store: Store) -> Offers:
@@ -67,9 +67,9 @@ def of_store(store: Store) -> Offers:
             suites = ["core"]
         if suites:
             arms = [recipe for suite in suites for recipe in study.arms(suite)]
-            offers = merged(offers, of_runs(study, arms, study.seeds))
+            offers = merge_offers(offers, of_runs(study, arms, study.seeds))
             helpers = [recipe for recipe in study.helpers if recipe.name in names]
-            offers = merged(offers, {"runs": [run_key(recipe.name, 0) for recipe in helpers]})
+            offers = merge_offers(offers, {"runs": [run_key(recipe.name, 0) for recipe in helpers]})
     return offers
 
 
@@ -90,7 +90,7 @@ def begun_suites(store: Store, study: Study, names: set[str]) -> list[str]:
 def can_run(store: Store, study: Study) -> bool:
     """Whether the suite core can run here as far as can be said without Ray: it needs no GPU, and lacks no file."""
     recipes = [*study.models, *study.arms()]
-    if any(needs.declared(recipe) for recipe in recipes):
+    if any(needs.count_gpus(recipe) for recipe in recipes):
         return False
     if study.weights and not store.exists(f"{study.weights}/config.json"):
         return False
@@ -101,7 +101,7 @@ def can_run(store: Store, study: Study) -> bool:
     return True
 
 
-def merged(*several: Mapping[str, Iterable[str]]) -> Offers:
+def merge_offers(*several: Mapping[str, Iterable[str]]) -> Offers:
     """All of several, each key once and in order."""
     names = dict.fromkeys(name for offers in several for name in offers)
     return {name: list(dict.fromkeys(key for offers in several for key in offers.get(name, ()))) for name in names}

@@ -123,7 +123,7 @@ class SameOrigin:
         method, query = scope.get("method", "GET"), scope["query_string"].decode("latin-1")
         reason = refuse(method, query, values, (scope.get("server") or (None,))[0], self.allowed)
         if reason is None:
-            await self.app(scope, receive, _unframed(send))
+            await self.app(scope, receive, _forbid_framing(send))
             return
         kind = "http.response"
         if scope["type"] == "websocket":
@@ -137,7 +137,7 @@ class SameOrigin:
         await send({"type": f"{kind}.body", "body": f"error: {reason}\n".encode()})
 
 
-def _unframed(send: Any) -> Any:
+def _forbid_framing(send: Any) -> Any:
     """`send`, with the header that keeps other pages from framing this one and having its buttons clicked."""
 
     async def sending(message: Any) -> None:

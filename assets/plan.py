@@ -58,7 +58,7 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         item.trains = not is_planned and not complete(store, recipe, seed)
         if not (is_planned or item.trains):
             require_same_contents(store, recipe, seed)
-        item.measures = measure and not _measured(store, study, recipe, seed)
+        item.measures = measure and not _is_measured(store, study, recipe, seed)
         parts = item.trains, measure_share(recipe) * item.measures
         item.cost = 1 + cost(recipe) * sum(parts)
         item.split = item.trains / (sum(parts) or 1.0)
@@ -114,9 +114,9 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
 
 def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool:
     """Whether a run that an arm descends from is another study's, and there. read: and measured, for a guard."""
-    if Trajectory(store, name, seed).end() is None or name in {recipe.name for recipe in _own(study)}:
+    if Trajectory(store, name, seed).end() is None or name in {recipe.name for recipe in _own_models(study)}:
         return False
-    return not read or _measured(store, study, find_recipe(name), seed)
+    return not read or _is_measured(store, study, find_recipe(name), seed)
 
 
 def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
@@ -129,11 +129,11 @@ def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
         ) from None
 
 
-def _own(study: Study) -> tuple[Recipe, ...]:
+def _own_models(study: Study) -> tuple[Recipe, ...]:
     return study.recipes()
 
 
-def _measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:
+def _is_measured(store: Store, study: Study, recipe: Recipe, seed: int) -> bool:
     """Whether a run is measured as its study asks."""
     home = study if recipe.study == study.name else find_study(recipe.study)
     return is_measured(store, recipe, seed, home.measurement)

@@ -29,7 +29,7 @@ class Phase:
     part: int = -1
     said: float = -QUIET
 
-    def left(self, share: float, now: float) -> float | None:
+    def estimate_seconds_left(self, share: float, now: float) -> float | None:
         """Seconds left at the pace since the first event; None before there is one."""
         done = share - self.from_share
         return (now - self.begun) * (1 - share) / done if done > 0 else None
@@ -61,6 +61,6 @@ class Tracker:
         if part == known.part and now - known.said < QUIET:
             return
         known.part, known.said = part, now
-        left = known.left(share, now)
+        left = known.estimate_seconds_left(share, now)
         eta = f", {duration(left)} left" if left is not None and share < 1 else ""
         self.context.log.info(f"{self.recipe} seed {self.seed} {phase}: {words} ({100 * share:.0f} %){eta}")

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets import effort, metadata, monitor
 from assets.effort import Effort
-from assets.models import STEPS, anchor, base, losses, run_facts, teacher, trained
+from assets.models import STEPS, anchor, base, losses, run_facts, teacher, train_if_incomplete
 from assets.partitions import POOL, every, run_of, runs
 from assets.resources import ClusterResource, StoreResource
 from opd_ops.recipe import Recipe
@@ -56,7 +56,7 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
     """Train one recipe with one seed, or find the run complete in the store."""
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
-    end = trained(context, opened, cluster, recipe, seed, spent)
+    end = train_if_incomplete(context, opened, cluster, recipe, seed, spent)
     told = effort.read_seconds(opened, recipe.name, seed, without=effort.BESIDE) | spent.facts()
     yield dg.MaterializeResult(
         asset_key="trajectory",
@@ -70,7 +70,7 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
         asset_key="training",
         metadata=training_facts(made) | told,
         data_version=made.version,
-        check_results=[monitor.untripped(made.rows)],
+        check_results=[monitor.check_guard(made.rows)],
     )
     accuracy = table(opened, "evaluation", recipe, seed)
     yield dg.MaterializeResult(
@@ -78,7 +78,7 @@ def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: Cluste
         metadata=evaluation_facts(accuracy)
         | told
         | effort.read_seconds(opened, recipe.name, seed, phases=["evaluate"]),
-        check_results=[learning(accuracy.rows)],
+        check_results=[check_learning(accuracy.rows)],
         data_version=accuracy.version,
     )
 
@@ -132,7 +132,7 @@ def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg
     )
 
 
-def learning(rows: pl.DataFrame) -> dg.AssetCheckResult:
+def check_learning(rows: pl.DataFrame) -> dg.AssetCheckResult:
     """Sampled accuracy at the end against the start, in standard errors of the difference."""
     sampled = rows.filter(pl.col("temperature") == 1.0).sort("step")
     first, last = sampled.row(0, named=True), sampled.row(-1, named=True)

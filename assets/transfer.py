@@ -5,7 +5,7 @@ import polars as pl
 
 from assets import conditions, effort, lineage, metadata
 from assets.effort import Effort
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.partitions import by_study, every, run_of, same, study_of, transfers
 from assets.resources import ClusterResource, StoreResource
 from pipelines.lake import TABLES
@@ -60,7 +60,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
             "runs": len(told),
             "regimes": metadata.small_table(told),
         }
-        | lineage.of("regime")
+        | lineage.column_lineage("regime")
         | spent.alone()
         | metadata.report(study.name),
         data_version=metadata.version_of(told),
@@ -92,7 +92,7 @@ def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             "told": describe_prediction(rows) or "no run has both a similarity and an accuracy",
             "rank_correlation_with_accuracy": metadata.small_table(shown.select(columns).to_dicts()),
         }
-        | lineage.of("predictions")
+        | lineage.column_lineage("predictions")
         | spent.alone()
         | metadata.report(study.name),
         data_version=found.version,

@@ -149,4 +149,4 @@ def free_port(wanted: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(failures.ended(main))
+    sys.exit(failures.run_command(main))

@@ -5,7 +5,7 @@ import polars as pl
 
 from assets import conditions, lineage, metadata
 from assets.effort import Effort
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.partitions import STUDIES, by_study, every, study_of
 from assets.resources import StoreResource
 from assets.transfer import predictions, regime
@@ -65,13 +65,13 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
     found = metadata.part(opened, "verdicts", study=study.name)
     assert found is not None
     return dg.MaterializeResult(
-        metadata={"result": count_statements(rows), "verdicts": metadata.small_table(decided(rows))}
+        metadata={"result": count_statements(rows), "verdicts": metadata.small_table(verdict_rows(rows))}
         | found.facts()
         | {"missing": missing, "left_out": excluded}
-        | lineage.of("verdicts")
+        | lineage.column_lineage("verdicts")
         | spent.alone()
         | metadata.report(study.name),
-        check_results=[ordering(family, orderings(study).get(family, []), rows) for family in FAMILIES],
+        check_results=[check_claims(family, orderings(study).get(family, []), rows) for family in FAMILIES],
         data_version=found.version,
     )
 
@@ -103,7 +103,7 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     )
 
 
-def decided(rows: pl.DataFrame) -> list[dict[str, str]]:
+def verdict_rows(rows: pl.DataFrame) -> list[dict[str, str]]:
     """Statements in few columns, which a page of 1440 px holds, what fails first; the lake has all columns."""
     order = ("fails", "undecided", "holds")
     return [
@@ -117,7 +117,7 @@ def decided(rows: pl.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def ordering(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheckResult:
+def check_claims(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheckResult:
     """The claims `texts` on one table; a warning with the measured values when an interval contradicts one."""
     found = rows.filter(pl.col("claim").is_in(texts))
     against = found.filter(pl.col("holds") == False)  # noqa: E712

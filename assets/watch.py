@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets import metadata, monitor, switches
-from assets.failures import explained
+from assets.failures import fail_in_one_line
 from assets.partitions import WATCHED, external, same, watched
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
@@ -67,7 +67,7 @@ def monitored(
         tracker = Tracker(context, imported.recipe, 0)
         with cluster.session(needed=not imported.fresh):
             problems = imports.measure_import(imported, serial=cluster.serial, progress=tracker.measured)
-        check, rows = monitor.judged(opened, watch.against, imported.recipe, 0, asset="monitor")
+        check, rows = monitor.judge_run(opened, watch.against, imported.recipe, 0, asset="monitor")
         reporting.publish_import(opened, imported.recipe)
     made = metadata.part(opened, "monitor", recipe=imported.recipe, seed=0) if rows else None
     return dg.MaterializeResult(
@@ -106,7 +106,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
             state = before.get(name, {})
             if state.get("prefix") != watch.prefix:
                 state = {"prefix": watch.prefix, "told": [], "seen": {}}
-            after[name], ready = _looked(watch, state)
+            after[name], ready = _poll_watch(watch, state)
         except ValueError as error:  # of one prefix; the others are looked under all the same
             after |= {name: before[name]} if name in before else {}
             troubles.append(f"{name}: {error}")
@@ -143,7 +143,7 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
     )
 
 
-def _looked(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+def _poll_watch(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
     """The state after a look, and the steps from 1 up that became ready, which wait for a base. Errors: as `look`."""
     from pipelines.runs.external.watching import poll_folder
 

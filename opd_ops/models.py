@@ -113,7 +113,7 @@ def response_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, posi
     meaningless, but finite.
     """
     if packing.packs(model):
-        return model.lm_head(packing.hidden(model, ids[:, :-1], attention[:, :-1], positions[:, :-1], width))
+        return model.lm_head(packing.hidden_states(model, ids[:, :-1], attention[:, :-1], positions[:, :-1], width))
     return model(
         input_ids=ids[:, :-1],
         attention_mask=attention[:, :-1],

@@ -90,7 +90,7 @@ def append_reference(variable: str, reference: Reference, default: str) -> None:
         os.environ[variable] = ",".join(map(str, [*references, reference]))
 
 
-def exported() -> dict[str, str]:
+def exported_variables() -> dict[str, str]:
     """The environment variables that give a Ray worker the same studies and tasks."""
     return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
 

@@ -35,7 +35,7 @@ class Packing:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, attention: Tensor) -> "Packing":
+    def from_mask(cls, attention: Tensor) -> "Packing":
         """attention: [B, L], zero at the padding."""
         (rows, columns), seen = attention.shape, attention.bool()
         places, mask = seen.reshape(-1).nonzero().squeeze(1), None
@@ -46,13 +46,13 @@ class Packing:
         tokens = seen.reshape(-1).cumsum(0).sub_(1).clamp_(min=0).mul_(seen.reshape(-1))
         return cls(places, tokens, rows, columns, mask)
 
-    def padded(self, x: Tensor) -> Tensor:
+    def pad(self, x: Tensor) -> Tensor:
         """[N, ...] -> [B, L, ...]. Padding gets the first token, which the mask hides."""
         if self.mask is not None:
             x = _Moved.apply(x, self.tokens, self.places)  # type: ignore[assignment]
         return x.unflatten(0, (self.rows, self.columns))
 
-    def packed(self, x: Tensor) -> Tensor:
+    def pack(self, x: Tensor) -> Tensor:
         """[B, L, ...] -> [N, ...]."""
         x = x.flatten(0, 1)
         return x if self.mask is None else _Moved.apply(x, self.places, self.tokens)  # type: ignore[return-value]
@@ -66,23 +66,23 @@ def packs(model: Any) -> bool:
         and config._attn_implementation in ("sdpa", NAME)
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and getattr(config, "sliding_window", None) is None
-        and not any(map(_hooked, (model, model.model, model.model.layers[-1])))  # which `hidden` does not call
+        and not any(map(_has_hooks, (model, model.model, model.model.layers[-1])))  # which `hidden` does not call
     )
 
 
-def _hooked(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     before_and_after = module._forward_pre_hooks, module._forward_hooks
     return any((*before_and_after, module._backward_pre_hooks, module._backward_hooks))
 
 
-def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
+def hidden_states(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width: int) -> Tensor:
     """Final hidden states [B, width, hidden] of the last `width` positions of a model that `packs`.
 
     The last layer's MLP runs only on these positions. Values at padding are those of some token. ids, positions:
     [B, L]; attention: [B, L], zero at padding.
     """
     model.config._attn_implementation = NAME
-    body, packing = model.model, Packing.of(attention)
+    body, packing = model.model, Packing.from_mask(attention)
     places, first = packing.places, packing.columns - width
     x = body.embed_tokens(ids.reshape(-1)[places])[None]
     angles = body.rotary_emb(x, positions.reshape(-1)[places][None])
@@ -94,7 +94,7 @@ def hidden(model: Any, ids: Tensor, attention: Tensor, positions: Tensor, width:
     late = (places % packing.columns >= first).nonzero().squeeze(1)
     x = x[0, late]
     x = body.norm(x + last.mlp(last.post_attention_layernorm(x)))
-    ends = Packing.of(attention[:, first:])
+    ends = Packing.from_mask(attention[:, first:])
     return _Moved.apply(x, ends.tokens, ends.places).unflatten(0, (ends.rows, width))  # type: ignore[union-attr]
 
 
@@ -105,9 +105,9 @@ def _attend(
     packing: Packing | None = how.pop("packing", None)
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, mask, **how)
-    q, k, v = (packing.padded(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (packing.pad(x[0].transpose(0, 1)).transpose(1, 2) for x in (query, key, value))
     output, _ = sdpa_attention_forward(module, q, k, v, mask, **how)
-    return packing.packed(output)[None], None
+    return packing.pack(output)[None], None
 
 
 class _Moved(torch.autograd.Function):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding
+from opd_ops.geometry.gram import COLUMNS, Spectrum, gram, noise, rounding_bound
 from opd_ops.geometry.tridiagonal import Tridiagonal
 
 GUARD = 1  # rows of A per guard vector; 1 stores all singular vectors past Q
@@ -76,7 +76,7 @@ class BaseFactors:
     @cached_property
     def spectrum(self) -> Spectrum:
         shape = (len(self.u), len(self.v))
-        return Spectrum(self.s, noise(self.s, rounding(*shape, torch.float64)), "gram-f64")
+        return Spectrum(self.s, noise(self.s, rounding_bound(*shape, torch.float64)), "gram-f64")
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store; `from_tensors` is the inverse."""
@@ -109,7 +109,7 @@ def factorise_base(w0: Tensor, q: int) -> BaseFactors:
     s[: u.shape[1]] = (u * image).sum(0)
     top = s[: u.shape[1]]
     residual = torch.hypot(vector_norm(image - u * top), vector_norm(far_product(a, u) - v * top))
-    allowance = rounding(len(a), a.shape[1], torch.float64) * float(vector_norm(top))
+    allowance = rounding_bound(len(a), a.shape[1], torch.float64) * float(vector_norm(top))
     return BaseFactors(u, s, v, guard, float(residual) + allowance, turned)
 
 

@@ -134,13 +134,15 @@ def _outers(ritz: Ritz, base: BaseFactors, k: int, norm: float, spectrum: Spectr
     for j in range(k, max(k, solved) + 1):
         slack = _spectral(ritz, 0, j) + ritz.noise
         # The j Ritz values must be the j leading ones, so that what is left starts at sigma_{j+1}.
-        if float(ritz.values[j - 1]) > spectrum.after(j) + 2 * slack:
-            bounds.append(Outer(j, spectrum.after(j) + slack, "spectrum"))
+        if float(ritz.values[j - 1]) > spectrum.upper_bound_after(j) + 2 * slack:
+            bounds.append(Outer(j, spectrum.upper_bound_after(j) + slack, "spectrum"))
     return bounds
 
 
 def _weyl(ritz: Ritz, base: BaseFactors, j: int, norm: float) -> Outer:
-    return Outer(j, math.hypot(base.spectrum.after(j), _spill(ritz, base, j)) + norm + base.residual, "weyl")
+    return Outer(
+        j, math.hypot(base.spectrum.upper_bound_after(j), _spill(ritz, base, j)) + norm + base.residual, "weyl"
+    )
 
 
 def _bound(ritz: Ritz, base: BaseFactors, k: int, outer: Outer, sharp: bool) -> Certificate:

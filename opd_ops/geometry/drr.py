@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from opd_ops.geometry.base import EXTRA, BaseFactors, far_product, near_product
-from opd_ops.geometry.gram import rounding
+from opd_ops.geometry.gram import rounding_bound
 from opd_ops.geometry.scale import OutOfRange, frobenius
 
 TAIL_TOLERANCE = 0.1  # relative residual of the tail equation; the error of an angle is about its square
@@ -191,7 +191,7 @@ class Solver:
             coefficients = space.T @ residual
             inside += vector_norm(coefficients, dim=0)
             outside = torch.hypot(outside, vector_norm(residual - space @ coefficients, dim=0))
-        rounded = rounding(self.w.shape[0], self.w.shape[1], torch.float64) * float(values[0])
+        rounded = rounding_bound(self.w.shape[0], self.w.shape[1], torch.float64) * float(values[0])
         return float(vector_norm(inside)) + rounded, outside
 
     def outside(self, ritz: Ritz, j: int) -> Callable[[Tensor], Tensor]:

@@ -68,7 +68,7 @@ def unpack(stored: Tensor, unit: float) -> Tensor:
 def _of_width(subspaces: Subspaces, width: int) -> tuple[Subspaces, list[float]]:
     """The subspaces in `width` bytes per number, and the error that this adds at each cut."""
     sides = [_nearest(subspaces.side(name), width) for name in ("output", "input")]
-    added = [max(_added(basis, near, k) for basis, near in sides) for k in subspaces.cuts]
+    added = [max(_rounding_error(basis, near, k) for basis, near in sides) for k in subspaces.cuts]
     errors = tuple(
         min(max(k**0.5, error), error + more)
         for k, error, more in zip(subspaces.cuts, subspaces.errors, added, strict=True)
@@ -85,7 +85,7 @@ def _nearest(basis: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return basis, ((basis / unit).round() * unit).float()
 
 
-def _added(basis: Tensor, near: Tensor, k: int) -> float:
+def _rounding_error(basis: Tensor, near: Tensor, k: int) -> float:
     """2 d + 4 d^2: the error that rounding the first k columns adds to their subspace."""
     off = float(vector_norm(near[:, :k].double() - basis[:, :k]))
     return 2 * off + 4 * off**2

@@ -27,7 +27,7 @@ class Spectrum:
     noise: Tensor
     method: str
 
-    def after(self, k: int) -> float:
+    def upper_bound_after(self, k: int) -> float:
         """sigma_{k+1} with its noise added: an upper bound; 0 past the last value."""
         return float(self.values[k] + self.noise[k]) if k < len(self.values) else 0.0
 
@@ -55,7 +55,7 @@ def gram(a: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(sums.T)
 
 
-def rounding(rows: int, columns: int, dtype: torch.dtype) -> float:
+def rounding_bound(rows: int, columns: int, dtype: torch.dtype) -> float:
     """eta of the bound in the module's docstring."""
     return 4.0 * max(rows, columns) ** 0.5 * torch.finfo(dtype).eps
 
@@ -70,7 +70,7 @@ def from_squares(squares: Tensor, a: Tensor, dtype: torch.dtype) -> Spectrum:
     """The spectrum of A [m, n] from the eigenvalues of its Gram matrix, descending, which was formed in `dtype`."""
     values = squares.double().clamp(min=0.0).sqrt()
     method = f"gram-{'f64' if dtype == torch.float64 else 'f32'}"
-    return Spectrum(values, noise(values, rounding(len(a), a.shape[1], dtype)), method)
+    return Spectrum(values, noise(values, rounding_bound(len(a), a.shape[1], dtype)), method)
 
 
 def eigenvalues(formed: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from opd_ops.geometry.base import far_product, near_product
-from opd_ops.geometry.gram import Spectrum, rounding
+from opd_ops.geometry.gram import Spectrum, rounding_bound
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Refined:
     def _below(self, k: int, spectrum: Spectrum, size: float) -> float:
         """Upper bound on lambda_{k+1}."""
         width = len(self.squares)
-        bounds = [spectrum.after(k) ** 2]
+        bounds = [spectrum.upper_bound_after(k) ** 2]
         following = float(self.squares[k]) if k < width else 0.0
         rest = size**2 - float(self.squares.sum()) + self.allowance
         bounds.append(max(following, rest) + self._rho(width))
         for w in range(width, k, -1):
-            if float(self.squares[w - 1]) > spectrum.after(w) ** 2 + self._rho(w):
+            if float(self.squares[w - 1]) > spectrum.upper_bound_after(w) ** 2 + self._rho(w):
                 bounds.append(following + self._rho(w))
                 break
         return min(bounds)
@@ -75,5 +75,5 @@ def refine_basis(e: Tensor, approximate: Tensor) -> Refined:
     squares, rotation = squares.flip(0).clamp(min=0.0), rotation.flip(1)
     near, image = near @ rotation, image @ rotation
     residuals = vector_norm(image - near * squares, dim=0)
-    allowance = rounding(len(e), e.shape[1], torch.float64) * float(squares[0])
+    allowance = rounding_bound(len(e), e.shape[1], torch.float64) * float(squares[0])
     return Refined(near, torch.linalg.qr(far @ rotation).Q, squares, residuals, allowance)

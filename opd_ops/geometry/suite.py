@@ -171,7 +171,7 @@ class Matrix:
             changes = support.compare_weights(self.weight, weight, view)
             tables = self._support(view, changes)
             if self.projection and self.settings.wants(*FACTORED):
-                factored, why = (None, reason) if reason else self._factored(view, weight, changes, subspaces)
+                factored, why = (None, reason) if reason else self._factored_rows(view, weight, changes, subspaces)
                 if why is not None and reason is None:
                     problems[f"step {step}: {why}"] = None
                 tables |= self._missing(view, str(why), subspaces) if factored is None else factored
@@ -179,14 +179,14 @@ class Matrix:
                 rows[table] += [complete_row(step, row, stored, method) for method, row in columns]
         return Snapshot(step, stored, rows, subspaces, "; ".join(problems) or None)
 
-    def shuffled(self, step: int, weight: Tensor) -> NullRows:
+    def shuffled_null(self, step: int, weight: Tensor) -> NullRows:
         """The shuffled null of one step. `compare_nulls` adds the similarities to the final step."""
         rows: list[dict] = []
         subspaces: dict[str, Subspaces] = {}
         stored, broken, problem = dtype_name(weight.dtype), count_nonfinite(weight), None
         for view in views_of_dtype(weight.dtype):
             reason = self._unmeasurable(view, weight, broken)
-            route = partial(self._shuffled, view, weight)
+            route = partial(self._shuffled_null, view, weight)
             null, why = (None, reason) if reason else _nulls(route, _wide(view, weight))
             if why is not None and reason is None:
                 problem = f"step {step}: nulls: {why}"
@@ -212,7 +212,7 @@ class Matrix:
             null = null_rows.Null(support.METHOD, null_rows.missing(null_rows.FIXED, final_step, view, str(why)))
         return NullRows([complete_row(step, null.row, stored, null.method)], {}, problem)
 
-    def _shuffled(self, view: str, weight: Tensor, dense: bool) -> null_rows.Null:
+    def _shuffled_null(self, view: str, weight: Tensor, dense: bool) -> null_rows.Null:
         e = self._delta(view, weight, dense)[1]
         return null_rows.shuffled_null(e, view, self.settings, self._start(view, dense).dense)
 
@@ -226,7 +226,7 @@ class Matrix:
         scope = "projection" if self.projection else "other"
         return {"update_support": tag_method(support.METHOD, support.rows(changes, view, scope))}
 
-    def _factored(
+    def _factored_rows(
         self, view: str, weight: Tensor, changes: support.Changes, subspaces: dict[str, Subspaces]
     ) -> tuple[Tables | None, str | None]:
         """The rows of the FACTORED tables of one view, with float64 as the fallback; or None and the reason."""
@@ -406,7 +406,7 @@ def measure_matrix(
     if final is not None and projection and settings.wants("nulls"):
         for step, weight in snapshots:
             if step:
-                both = matrix.shuffled(step, weight), matrix.fixed_direction(step, weight, last, final)
+                both = matrix.shuffled_null(step, weight), matrix.fixed_direction(step, weight, last, final)
                 shuffled.append(both[0])
                 rows["nulls"] += both[1].rows
                 problems += list(dict.fromkeys(null.problem for null in both if null.problem))

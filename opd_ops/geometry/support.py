@@ -43,7 +43,7 @@ def compare_weights(base: Tensor, snapshot: Tensor, view: str, weights_only_coun
     """
     if base.shape != snapshot.shape:
         raise ValueError(f"shapes differ: {tuple(base.shape)} and {tuple(snapshot.shape)}")
-    shared = _shared(base.dtype, snapshot.dtype, view)
+    shared = _shared_dtype(base.dtype, snapshot.dtype, view)
     infinity = int(torch.tensor(float("inf"), dtype=shared).view(PATTERNS[shared.itemsize]))
     packer, count = Packer(), 0
     before, after = (w.detach().reshape(-1).split(CHUNK) for w in (base, snapshot))
@@ -60,7 +60,7 @@ def rows(changes: Changes, view: str, scope: str) -> list[dict]:
     return [{"view": view, "numel": changes.numel, "unchanged": changes.unchanged, "scope": scope}]
 
 
-def _shared(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
+def _shared_dtype(base: torch.dtype, snapshot: torch.dtype, view: str) -> torch.dtype:
     """The dtype that represents the view of both weights exactly."""
     for stored in (base, snapshot):
         dtype_name(stored)  # refuses what geometry does not read

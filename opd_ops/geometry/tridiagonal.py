@@ -49,12 +49,12 @@ class Tridiagonal:
 
     def vectors(self, k: int) -> Tensor:
         """The k leading eigenvectors [m, k], largest eigenvalue first, in A's dtype."""
-        return self._rotated(self._inner(k), self.prefix)
+        return self._apply_q(self._inner(k), self.prefix)
 
     def split(self, k: int, end: int) -> tuple[Tensor, Tensor]:
         """The k leading eigenvectors in A's dtype, and the following ones up to `end` in f32, at half the cost."""
         inner = self._inner(end)
-        return self._rotated(inner[:, :k], self.prefix), self._rotated(inner[:, k:], "s")
+        return self._apply_q(inner[:, :k], self.prefix), self._apply_q(inner[:, k:], "s")
 
     def _inner(self, k: int) -> np.ndarray:
         """The k leading eigenvectors of T, float64 [m, k]."""
@@ -81,7 +81,7 @@ class Tridiagonal:
             (np.abs(left) <= 1e2 * len(left) * np.finfo(np.float64).eps * size).all() and (lengths <= 1e-6).all()
         )
 
-    def _rotated(self, inner: np.ndarray, prefix: str) -> Tensor:
+    def _apply_q(self, inner: np.ndarray, prefix: str) -> Tensor:
         """Q times vectors of T, in one dtype."""
         number = np.float32 if prefix == "s" else np.float64
         vectors = np.array(inner, dtype=number, order="F")

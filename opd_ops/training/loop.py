@@ -115,7 +115,7 @@ class Trainer:
                 self.teacher.sleep()
             with self.phase("update"):
                 gradients = self.optimizer.combine(terms.coefficients)
-                if self.reacting is None or not self.reacting.released(step):
+                if self.reacting is None or not self.reacting.lifts_constraint(step):
                     gradients |= self.optimizer.confine()
                 norm = self.optimizer.clip()
                 self._require_finite(step, losses, norm)
@@ -254,8 +254,8 @@ class Trainer:
         if self.reacting is None:
             return self.optimizer.step(rate)
         reacting, columns = self.reacting, {}
-        reacting.before(step)
-        return self.optimizer.step(rate, lambda: columns.update(reacting.after(step))) | columns
+        reacting.prepare_step(step)
+        return self.optimizer.step(rate, lambda: columns.update(reacting.finish_step(step))) | columns
 
     def _build_model(self, start: InitialState) -> Any:
         """The model that trains."""

@@ -55,22 +55,22 @@ class Reacting:
         self.channel: dict[str, tuple[Tensor, Tensor]] = {}  # U [out, rank] and V [in, rank] at the trip
         self.masters_before: dict[str, Tensor] = {}
 
-    def acting(self, step: int) -> bool:
+    def acts_on(self, step: int) -> bool:
         """Whether the reaction acts on `step`."""
         last = math.inf if self.reaction.steps is None else self.reaction.steps
         return self.tripped is not None and 0 < step - self.tripped <= last
 
-    def released(self, step: int) -> bool:
+    def lifts_constraint(self, step: int) -> bool:
         """Whether the recipe's constraint is lifted for `step`."""
-        return self.reaction.action == "release" and self.acting(step)
+        return self.reaction.action == "release" and self.acts_on(step)
 
-    def before(self, step: int) -> None:
+    def prepare_step(self, step: int) -> None:
         """Call before the optimizer moves the masters in `step`."""
-        if self.reaction.action in NOISES and self.acting(step):
+        if self.reaction.action in NOISES and self.acts_on(step):
             self.masters_before = {name: self.watched[name].detach().clone() for name in self.touched}
 
     @torch.no_grad()
-    def after(self, step: int) -> dict[str, float | int | None]:
+    def finish_step(self, step: int) -> dict[str, float | int | None]:
         """Call after it, before the masters are served: adds noise, reads the guard; columns of the table training."""
         noise = self._disturb(step) if self.masters_before else None
         if self.tripped is None and step % self.reaction.guard.every == 0:

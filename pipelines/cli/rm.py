@@ -128,7 +128,7 @@ def describe_run(store: Store, recipe: str, seed: int) -> str:
         f"{recipe} seed {seed}: {len(listing):,} objects, {format_bytes(nbytes)}, last written "
         f"{duration(max(0.0, time.time() - written))} ago"
     )
-    if children := set_aside.children(store, recipe, seed):
+    if children := set_aside.list_children(store, recipe, seed):
         notes = (
             f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"

@@ -56,7 +56,7 @@ def audit(
     """
     moves = {(move.recipe, move.seed): move for move in set_aside.stopped_moves(store)}
     inventory = list_objects(store, None if runs is None else [run for run in runs if run not in moves])
-    findings = [_unexplained(item) for item in inventory.of("temporary", "foreign")]
+    findings = [_unexplained(item) for item in inventory.items_of_kind("temporary", "foreign")]
     findings += [_stopped(move) for run, move in moves.items() if runs is None or run in runs]
     examined = {
         run: Examined(Trajectory(store, *run), items) for run, items in inventory.runs().items() if run not in moves
@@ -142,7 +142,7 @@ def _stopped(move: set_aside.Aside) -> Finding:
 
 def _targets(inventory: Inventory, examined: Mapping[Run, Examined]) -> dict[str, list[str]]:
     """The objects that can be hashed: keys to read by target. The target of a snapshot's files is its manifest."""
-    targets = {item.key: [item.key] for item in inventory.of(*object_checks.KINDS)}
+    targets = {item.key: [item.key] for item in inventory.items_of_kind(*object_checks.KINDS)}
     for run in examined.values():
         files = {}
         for item in run.items:
@@ -181,7 +181,7 @@ def _weights(
 def _changed_models(store: Store, inventory: Inventory, runs: Iterable[Examined]) -> list[Finding]:
     """Findings about models in the store that differ from those that runs started from."""
     findings, digests = [], dict[str, str]()
-    models = {posixpath.dirname(item.key) for item in inventory.of("model")}
+    models = {posixpath.dirname(item.key) for item in inventory.items_of_kind("model")}
     for run in runs:
         start, recorded = recorded_start(run)
         ref = start.get("ref")

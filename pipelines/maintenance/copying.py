@@ -78,7 +78,7 @@ def copy_run(
             )
     source_run, target_run = Trajectory(source, recipe, seed), Trajectory(target, recipe, seed)
     _require_head(source_run, target_run, inventory)
-    manifests = {item.step or 0: item for item in inventory.of("manifest")}
+    manifests = {item.step or 0: item for item in inventory.items_of_kind("manifest")}
     reads = {step: snapshot_checks.read_manifest(source_run.snapshot(step), step) for step in manifests}
     _require_whole(source_run, reads)
     _require_same_weights(source_run, target_run, reads)
@@ -160,7 +160,7 @@ def _list_objects(
 ) -> list[Item]:
     """The objects to copy, in order. Objects that are not copied are added to `moved.left`."""
     complete, imported = f"{source_run.prefix}/end.json" in inventory.objects, import_key(inventory.items)
-    resume = {item.step for item in inventory.of("resume") if item.name == FACTS and not complete}
+    resume = {item.step for item in inventory.items_of_kind("resume") if item.name == FACTS and not complete}
     work = []
     for item in inventory.items:
         read = reads.get(item.step or 0)

@@ -86,7 +86,7 @@ class Inventory:
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(classify(key) for key in self.objects))
 
-    def of(self, *kinds: str) -> list[Item]:
+    def items_of_kind(self, *kinds: str) -> list[Item]:
         return [item for item in self.items if item.kind in kinds]
 
     def runs(self) -> dict[Run, list[Item]]:

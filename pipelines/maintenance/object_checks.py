@@ -75,11 +75,11 @@ def _table(store: Store, item: Item) -> str:
     for key, value in (part.split("=", 1) for part in keys):
         if key in frame.columns and (others := set(map(str, frame[key].unique())) - {value, "None"}):
             return f"holds rows of {key} {min(others)}"
-    record = _vouched(store, item).get(name)
+    record = _recorded_tables(store, item).get(name)
     return find_disagreement(name, data, record) if record else ""
 
 
-def _vouched(store: Store, item: Item) -> dict[str, Any]:
+def _recorded_tables(store: Store, item: Item) -> dict[str, Any]:
     """The entries of an import record by table; empty if there is no readable record."""
     if item.run is None:
         return {}

@@ -108,7 +108,7 @@ def check_contents(
     if not findings:
         findings = _header(snapshot, manifest)
     if deep and not findings:
-        findings = _decoded(snapshot, manifest)
+        findings = _check_decoding(snapshot, manifest)
     return findings
 
 
@@ -158,7 +158,7 @@ def _places(manifest: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Any, ...
     return places
 
 
-def _decoded(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
+def _check_decoding(snapshot: Snapshot, manifest: Mapping[str, Any]) -> list[Finding]:
     key = f"{snapshot.folder}/{WEIGHTS}"
     try:
         sha = tensors.sha256(tensors.read(snapshot.refs()))

@@ -66,7 +66,7 @@ def list_deletable(
     doomed = [
         _list_deletable(inventory, [item], reason, now, inventory.objects[item.key].modified)
         for kind, reason in UNUSED.items()
-        for item in inventory.of(kind)
+        for item in inventory.items_of_kind(kind)
     ]
     moves = {(move.recipe, move.seed) for move in set_aside.stopped_moves(store)}
     for (recipe, seed), items in inventory.runs().items():

@@ -85,13 +85,13 @@ def is_registered(store: Store, recipe: str, seed: int) -> bool:
 def run_prefixes(recipe: str, seed: int) -> list[str]:
     """Where all that is of a run lies: its folder and its tables, and of an import its page."""
     tables = [f"lake/{name}/recipe={recipe}/seed={seed}/" for name, table in TABLES.items() if "recipe" in table.by]
-    return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _imported(recipe) else [])]
+    return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _is_import(recipe) else [])]
 
 
 def list_run_objects(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
     """The objects of a run with their sizes, to be told of: of a run that is being trained some may be left out."""
     facts = {key: listed for place in run_prefixes(recipe, seed) for key, listed in store.list_objects(place).items()}
-    if _imported(recipe) and store.exists(watched := _watched(recipe)):
+    if _is_import(recipe) and store.exists(watched := _watch_key(recipe)):
         facts[watched] = store.stat(watched)
     return facts
 
@@ -100,7 +100,7 @@ def run_keys(store: Store, recipe: str, seed: int) -> list[str]:
     """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
     prefix = _prefix(recipe, seed)
     found = [key for place in run_prefixes(recipe, seed) for key in store.find(place)]
-    if _imported(recipe) and store.exists(watched := _watched(recipe)):
+    if _is_import(recipe) and store.exists(watched := _watch_key(recipe)):
         found.append(watched)
 
     def place(key: str) -> tuple[int, str]:
@@ -231,7 +231,7 @@ def make_way(store: Store, recipe: str, seed: int) -> str:
     return f"{recipe} seed {seed}: the stored run is another one and made no step: this one begins in its place"
 
 
-def children(store: Store, recipe: str, seed: int) -> list[str]:
+def list_children(store: Store, recipe: str, seed: int) -> list[str]:
     """Runs of the store that were made from this one: that start from it, or use it as teacher or otherwise."""
     found = []
     for name in store.list("runs"):
@@ -287,10 +287,10 @@ def _prefix(recipe: str, seed: int) -> str:
     return f"runs/{require_name(recipe, 'recipe')}/seed-{seed}"
 
 
-def _imported(recipe: str) -> bool:
+def _is_import(recipe: str) -> bool:
     return recipe.startswith("external.")
 
 
-def _watched(recipe: str) -> str:
+def _watch_key(recipe: str) -> str:
     """The key of what an import watches."""
     return f"watched/{recipe.partition('.')[2]}.json"

@@ -72,7 +72,7 @@ class BaseCache:
         return [time.perf_counter() - self.seconds[0], time.process_time() - self.seconds[1]]
 
     def _name(self, key: str) -> None:
-        marker = f"{ROOT}/by-source/{_hashed(self.source)}/{key}"
+        marker = f"{ROOT}/by-source/{_hash_tensors(self.source)}/{key}"
         if self.source and not self.store.exists(marker):
             self.store.write(marker, b"")
 
@@ -84,7 +84,7 @@ def find_cached(store: Store, name: str, sources: set[str]) -> set[str]:
     digests = {key.split("/")[1] for key in keys if key.endswith(end)}
     markers = (key.split("/") for key in keys if key.startswith(f"{ROOT}/by-source/"))
     marked = {parts[2] for parts in markers if parts[-1] in digests}
-    return {source for source in sources if _hashed(source) in marked}
+    return {source for source in sources if _hash_tensors(source) in marked}
 
 
 def count_cache_bytes(store: Store) -> int:
@@ -96,5 +96,5 @@ def _place(key: str, name: str) -> str:
     return f"{ROOT}/{key}/v{VERSION}/{name}"
 
 
-def _hashed(source: str) -> str:
+def _hash_tensors(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()

@@ -42,7 +42,7 @@ class MatrixRef:
 
         Errors: ValueError with file and tensor if bytes are missing.
         """
-        return self._normalised(self._ranges(), self.columns)
+        return self._normalise(self._ranges(), self.columns)
 
     def read_rows(self, begin: int, end: int) -> "Tensor":
         """Rows begin..end of the weight. Reads no other rows unless it is stored transposed. Errors: as `read`."""
@@ -51,8 +51,8 @@ class MatrixRef:
             raise ValueError(f"{self.name} has {count} rows, not {begin}..{end}; ask for rows it has")
         if self.transposed:
             first = self.columns[0] if self.columns else 0
-            return self._normalised(self._ranges(), (first + begin * self.stride, first + end * self.stride))
-        return self._normalised(_part(self._ranges(), begin, end), self.columns)
+            return self._normalise(self._ranges(), (first + begin * self.stride, first + end * self.stride))
+        return self._normalise(_part(self._ranges(), begin, end), self.columns)
 
     def read_first_rows(self, count: int) -> "MatrixRef":
         """A reference to the first `count` rows. Only for weights that are stored as [out, in]."""
@@ -65,7 +65,7 @@ class MatrixRef:
     def _ranges(self) -> Iterable[tuple[int, int]]:
         return ((0, self._stored[0]),) if self.rows is None and self._stored else self.rows or ()
 
-    def _normalised(self, ranges: Iterable[tuple[int, int]], columns: tuple[int, int] | None) -> "Tensor":
+    def _normalise(self, ranges: Iterable[tuple[int, int]], columns: tuple[int, int] | None) -> "Tensor":
         if not self._stored:
             return self.ref.read()
         import torch

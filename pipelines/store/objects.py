@@ -117,7 +117,7 @@ class Listed:
     modified: float
 
     @classmethod
-    def of(cls, info: dict[str, Any]) -> "Listed":
+    def from_info(cls, info: dict[str, Any]) -> "Listed":
         # Files and memory report seconds, S3 reports a datetime.
         time = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
         return cls(int(info["size"]), time.timestamp() if isinstance(time, datetime) else float(time))
@@ -226,7 +226,7 @@ class Store:
         """Size and modification time of an object. Errors: FileNotFoundError."""
         path = self.path(key)
         with self._name_object_in_errors(key):
-            return Listed.of(self._filesystem[0].info(path))
+            return Listed.from_info(self._filesystem[0].info(path))
 
     def version(self, key: str) -> str:
         """A string that changes when the object is written again: its ETag, or its modification time (files: ns)."""
@@ -259,7 +259,7 @@ class Store:
             fs.invalidate_cache()
             entries: Any = fs.find(path, detail=True)
         files = sorted((str(name), info) for name, info in entries.items() if info["type"] == "file")
-        return {name.removeprefix(root).lstrip("/"): Listed.of(info) for name, info in files}
+        return {name.removeprefix(root).lstrip("/"): Listed.from_info(info) for name, info in files}
 
     def list(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; empty if it does not exist."""

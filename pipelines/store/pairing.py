@@ -39,7 +39,7 @@ def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
         before, after = start[name], end[twin]
         if before.shape == after.shape:
             pairs[name] = (before, after)
-        elif _resized(before, after):
+        elif _differ_in_length(before, after):
             count = min(before.shape[0], after.shape[0])
             pairs[name] = (before.read_first_rows(count), after.read_first_rows(count))
             notes.append(f"{name}: {before.shape[0]} -> {after.shape[0]} rows; the {count} common rows are measured")
@@ -57,7 +57,7 @@ def pair(base: Checkpoint, other: Checkpoint) -> Pairing:
         )
     for checkpoint, only in ((base, start.keys() - names.keys()), (other, end.keys() - set(names.values()))):
         if only:
-            notes.append(f"only in {checkpoint.who}: {_listed(sorted(only))}")
+            notes.append(f"only in {checkpoint.who}: {_join_names(sorted(only))}")
     return Pairing(pairs, tuple(notes))
 
 
@@ -116,7 +116,7 @@ def _names(base: Checkpoint, start: Matrices, other: Checkpoint, end: Matrices, 
     return names
 
 
-def _resized(before: MatrixRef, after: MatrixRef) -> bool:
+def _differ_in_length(before: MatrixRef, after: MatrixRef) -> bool:
     """Whether both are vocabulary weights that differ only in their number of rows."""
     tokens = before.role == after.role and before.role in VOCABULARY
     return tokens and len(before.shape) == len(after.shape) == 2 and before.shape[1] == after.shape[1]
@@ -126,6 +126,6 @@ def _first(weights: Matrices) -> MatrixRef:
     return next((matrix for matrix in weights.values() if len(matrix.shape) == 2), next(iter(weights.values())))
 
 
-def _listed(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     rest = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" ... and {rest} more" if rest > 0 else "")

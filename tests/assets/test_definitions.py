@@ -82,13 +82,13 @@ def test_a_code_version_is_that_of_what_makes_the_asset():
 
 def test_columns_behind_verdicts_and_their_like_are_declared_columns():
     for name in ("verdicts", "regime", "predictions"):
-        (told,) = lineage.of(name).values()
+        (told,) = lineage.column_lineage(name).values()
         assert set(told.deps_by_column) <= set(TABLES[name].schema)
         for behind in told.deps_by_column.values():
             for one in behind:
                 assert one.column_name in TABLES[one.asset_key.to_user_string()].schema
                 assert one.asset_key in node(name).parent_keys
-    behind = lineage.of("verdicts")["dagster/column_lineage"].deps_by_column["effect"]
+    behind = lineage.column_lineage("verdicts")["dagster/column_lineage"].deps_by_column["effect"]
     assert {(one.asset_key.to_user_string(), one.column_name) for one in behind} >= {
         ("rotation", "mean_deg"),
         ("update_norm", "stable_rank"),

@@ -5,7 +5,7 @@ import os
 import dagster as dg
 import pytest
 
-from assets.failures import ended, explained
+from assets.failures import fail_in_one_line, run_command
 from assets.progress import Stopped
 from pipelines.runs.cluster.worker_failures import WorkerFailed
 
@@ -43,11 +43,11 @@ def test_a_failure_and_a_stop_pass_as_they_are(error):
     ],
 )
 def test_a_program_ends_with_one_line_for_what_was_foreseen(error, told, code, capsys):
-    assert ended(lambda: (_ for _ in ()).throw(error)) == code
+    assert run_command(lambda: (_ for _ in ()).throw(error)) == code
     assert capsys.readouterr().err == told
-    assert ended(lambda: 3) == 3
+    assert run_command(lambda: 3) == 3
     with pytest.raises(KeyError):
-        ended(lambda: {}["q"])
+        run_command(lambda: {}["q"])
 
 
 @pytest.mark.parametrize("flush", [True, False])
@@ -56,5 +56,5 @@ def test_a_program_whose_output_nobody_reads_any_more_ends_in_silence(flush, mon
     os.close(reader)
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        assert ended(lambda: print("a line", flush=flush) or 1) == 0
+        assert run_command(lambda: print("a line", flush=flush) or 1) == 0
     assert capsys.readouterr().err == ""

@@ -47,7 +47,7 @@ def test_a_damaged_record_names_its_folder_and_moving_it_away_is_the_remedy(begi
     database.write_bytes(data[:begin] + b"\xff" * (len(data) - begin))
     with pytest.raises(Exception) as caught, home_of.local_instance() as made:
         made.get_runs()
-    told = str(caught.value) if isinstance(caught.value, ValueError) else home_of.unrecorded(caught.value)
+    told = str(caught.value) if isinstance(caught.value, ValueError) else home_of.explain_database_error(caught.value)
     assert told is not None and "\n" not in told
     assert told.startswith(f"Dagster's record in DAGSTER_HOME {home} cannot be used (")
     assert "the store has all results, so delete that folder or move it away" in told
@@ -69,17 +69,17 @@ def test_a_locked_record_is_told_with_what_ends_that_and_other_errors_are_none_o
         except sqlalchemy.exc.OperationalError as error:
             raise RuntimeError("what it led to") from error
     holder.close()
-    assert home_of.unrecorded(caught.value) == (
+    assert home_of.explain_database_error(caught.value) == (
         f"Dagster's record in DAGSTER_HOME {tmp_path} cannot be used (database is locked); end the process that locks "
         "it, or set DAGSTER_HOME to another folder, since the store has all results, and the same command goes on"
     )
-    assert home_of.unrecorded(RuntimeError("no database")) is None
-    assert home_of.unrecorded(sqlite3.OperationalError("of somebody else's database")) is None
+    assert home_of.explain_database_error(RuntimeError("no database")) is None
+    assert home_of.explain_database_error(sqlite3.OperationalError("of somebody else's database")) is None
 
 
 def test_a_database_elsewhere_is_not_told_as_a_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     error = sqlalchemy.exc.OperationalError("SELECT 1", None, Exception("connection refused\nis the server running?"))
-    told = home_of.unrecorded(error)
+    told = home_of.explain_database_error(error)
     assert told is not None and "\n" not in told and "delete" not in told
     assert "names in its dagster.yaml cannot be used (connection refused is the server running?); start it" in told

@@ -121,7 +121,7 @@ def test_a_settled_run_is_booked_to_training_and_measuring(store, settle, instan
     item = Item("o", "runs", "p", "locking", run=(OPD, 0), trains=True, measures=True)
     made = Launch(store, TINY, [item], instance)
     made.trained["tiny.opd", 0] = 5.0
-    assert made._settled(item, lane.Outcome(None, 10.0, ["a weight"]))
+    assert made._settle_item(item, lane.Outcome(None, 10.0, ["a weight"]))
     account = made.account
     assert (account.training, account.measuring, account.all, account.orchestration) == (5.0, 2.0, 10.0, 3.0)
     assert made.problems == ["a weight"] and made.board.done == 1.0

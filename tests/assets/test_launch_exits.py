@@ -12,7 +12,7 @@ from assets import launch
 from assets.launch import Launch
 from assets.partitions import STUDIES
 from opd_ops.recipe import AdamW
-from pipelines.runs.resources.needs import declared
+from pipelines.runs.resources.needs import count_gpus
 
 TINY, SMOLLM, QWEN = STUDIES["tiny"], STUDIES["smollm"], STUDIES["qwen3-8b"]
 OPD = TINY.every_arm()[1]
@@ -77,7 +77,7 @@ def test_absent_weights_are_refused_with_the_command_that_makes_them(told):
 def test_a_study_that_this_machine_cannot_run_is_refused_before_any_work(told, monkeypatch):
     monkeypatch.setattr("pipelines.runs.resources.needs.present", lambda: 0.0)
     err = told("qwen3-8b")
-    most = max(map(declared, QWEN.every_arm()))
+    most = max(map(count_gpus, QWEN.every_arm()))
     assert f"qwen3-8b cannot run here: {most:g} GPUs are needed and 0 found" in err and "opd study show" in err
     # The anchor is trained first, so one arm alone needs its data too.
     assert "sft.jsonl" in told("qwen3-8b", "--recipe", "qwen3-8b.rlvr")

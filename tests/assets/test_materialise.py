@@ -17,7 +17,7 @@ from opd_ops.models import configuration
 from opd_ops.recipe import Fresh
 from pipelines import lake
 from pipelines.runs.geometry.measuring import TABLES, is_measured
-from pipelines.runs.resources.needs import declared
+from pipelines.runs.resources.needs import count_gpus
 from pipelines.runs.trajectories.starts import folder_digest
 from pipelines.statistics.markdown import escape_markdown
 from pipelines.studies import qwen3
@@ -281,7 +281,7 @@ def test_a_run_that_this_machine_cannot_make_fails_in_one_line(job, partition, s
     assert not result.success
     told = reason(result)
     assert told.startswith("qwen3-8b cannot run here: ") and "\n" not in told
-    assert f"{declared(qwen3.sft()):g} GPUs are needed and 0 found" in told and "sft.jsonl" in told
+    assert f"{count_gpus(qwen3.sft()):g} GPUs are needed and 0 found" in told and "sft.jsonl" in told
     assert store.find("") == []
 
 

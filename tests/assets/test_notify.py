@@ -194,8 +194,8 @@ def test_a_hook_that_is_none_is_named_in_one_line(name, monkeypatch):
 
 
 def test_a_guard_that_tripped_in_training_fails_its_check_and_is_a_guard_rail():
-    quiet = monitor.untripped(pl.DataFrame({"tripped": [None, None]}, schema={"tripped": pl.Int64}))
-    tripped = monitor.untripped(pl.DataFrame({"tripped": [None, 15, 15]}))
+    quiet = monitor.check_guard(pl.DataFrame({"tripped": [None, None]}, schema={"tripped": pl.Int64}))
+    tripped = monitor.check_guard(pl.DataFrame({"tripped": [None, 15, 15]}))
     assert quiet.passed and not tripped.passed
     assert tripped.severity == dg.AssetCheckSeverity.WARN
     assert tripped.metadata["verdict"].value == "tripped at step 15"

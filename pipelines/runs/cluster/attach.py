@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from opd_ops.outside import exported
+from opd_ops.outside import exported_variables
 from pipelines.runs.cluster import address, free_memory, token
 from pipelines.runs.cluster.worker_failures import WorkerFailed
 
@@ -91,7 +91,7 @@ def _init_ray(where: str, **options: Any) -> None:
         address=where,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": WORKER | exported()},
+        runtime_env={"env_vars": WORKER | exported_variables()},
         **options,
     )
 

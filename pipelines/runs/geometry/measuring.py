@@ -135,8 +135,10 @@ def list_tasks(
     refs = {step: trajectory.refs(step) for step in steps}
     work = []
     for source, ref in held.items():
-        start = _whole(ref)
-        pairs = (Pair(step, Source(base, start), Source(stamps[step], _whole(refs[step][source]))) for step in steps)
+        start = _whole_matrix(ref)
+        pairs = (
+            Pair(step, Source(base, start), Source(stamps[step], _whole_matrix(refs[step][source]))) for step in steps
+        )
         work.append(
             MatrixTask(
                 store=trajectory.store,
@@ -226,7 +228,7 @@ def delete_unused_parts(store: Store, keys: Iterable[str]) -> None:
         store.remove(key)
 
 
-def _whole(ref: TensorRef) -> MatrixRef:
+def _whole_matrix(ref: TensorRef) -> MatrixRef:
     """A stored tensor as it is: own runs store no fused weights."""
     layer, part = role(ref.name)
     name = ref.name.removesuffix(".weight")

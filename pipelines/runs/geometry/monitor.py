@@ -87,7 +87,7 @@ def watch_run(store: Store, recipe: str, seed: int = 0, *, projected: bool = Tru
     Errors: ValueError in one line for a run that is not there or has no snapshot, and a checkpoint that has changed.
     """
     if recipe.startswith(EXTERNAL):
-        return _imported(store, recipe, projected=projected, serial=serial)
+        return _watch_import(store, recipe, projected=projected, serial=serial)
     trajectory = Trajectory(store, recipe, seed)
     if not trajectory.is_registered():
         raise ValueError(f"there is no run {recipe} seed {seed}; runs lie under {store.uri}/runs")
@@ -187,7 +187,7 @@ def require_shapes(run: WatchedRun, shapes: Shapes, reference: str) -> None:
         ours, theirs = run.shapes.get(name), shapes.get(name)
         if ours != theirs:
             raise ValueError(
-                f"{run} has {name} {_sized(ours)} and {reference} {_sized(theirs)}: a band holds for one model size, "
+                f"{run} has {name} {_format_size(ours)} and {reference} {_format_size(theirs)}: a band holds for one model size, "
                 "so name references of the same"
             )
 
@@ -230,7 +230,7 @@ def resolve_guard(store: Store, guard: Guard, recipe: str, seed: int) -> tuple[R
     return guard_rails(known, quantity)
 
 
-def _imported(store: Store, recipe: str, *, projected: bool, serial: bool) -> WatchedRun:
+def _watch_import(store: Store, recipe: str, *, projected: bool, serial: bool) -> WatchedRun:
     record, held = records.read(store, recipe), _read_tables(store, recipe, 0)
     if record is None or held is None:
         raise ValueError(
@@ -280,5 +280,5 @@ def _read_tables(store: Store, recipe: str, seed: int) -> tuple[pl.DataFrame, ..
     return tuple(one for one in found if one is not None) if all(one is not None for one in found) else None
 
 
-def _sized(shape: tuple[int, ...] | None) -> str:
+def _format_size(shape: tuple[int, ...] | None) -> str:
     return "x".join(map(str, shape)) if shape else "not at all"

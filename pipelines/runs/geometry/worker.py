@@ -98,7 +98,7 @@ class _Work:
             for pair in pairs:
                 weight = final if pair is last and final is not None else _readable(pair.after, pair).weight.read()
                 if SHUFFLED in wanted[pair.step]:
-                    self._add_null(pair, SHUFFLED, weight, matrix.shuffled(pair.step, weight), None)
+                    self._add_null(pair, SHUFFLED, weight, matrix.shuffled_null(pair.step, weight), None)
                 if FIXED in wanted[pair.step] and final is not None:
                     null = matrix.fixed_direction(pair.step, weight, last.step, final)
                     self._add_null(pair, FIXED, weight, null, (last.step, last.after.identity))

@@ -98,7 +98,7 @@ def resume(recipe: Recipe, student: Sizes) -> int:
     confined, constraint = _Confined.count(recipe, student), recipe.constraint
     exact = {"gradient": 0, "update": confined.weights, "compressed": confined.coefficients}
     float64 = 0 if constraint is None else exact[constraint.mode]
-    return 4 * student.parameters + 8 * (_moved(recipe, student, confined) + confined.columns + float64)
+    return 4 * student.parameters + 8 * (_count_updated(recipe, student, confined) + confined.columns + float64)
 
 
 def _width(recipe: Recipe) -> int:
@@ -130,15 +130,15 @@ class _Confined:
         )
 
 
-def _differentiated(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
+def _count_trainable(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
     """Weights with a gradient."""
     frozen = recipe.constraint is not None and recipe.constraint.others == "frozen"
     return confined.weights if frozen else student.parameters
 
 
-def _moved(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
+def _count_updated(recipe: Recipe, student: Sizes, confined: _Confined) -> int:
     """Numbers that AdamW moves."""
-    moved = _differentiated(recipe, student, confined)
+    moved = _count_trainable(recipe, student, confined)
     if recipe.constraint is not None and recipe.constraint.mode == "compressed":
         return moved - confined.weights + confined.coefficients
     return moved
@@ -153,7 +153,7 @@ def _trainer(recipe: Recipe, student: Sizes, rows: int, prompt: int) -> tuple[Pa
     activations = student.activations(rows * (prompt + limit), width, checkpointed=checkpointed)
     both = 4 if recipe.precision.compute == "fp32" else 6
     confined = _Confined.count(recipe, student)
-    differentiated, moved = _differentiated(recipe, student, confined), _moved(recipe, student, confined)
+    differentiated, moved = _count_trainable(recipe, student, confined), _count_updated(recipe, student, confined)
     workers = recipe.resources.workers
 
     def share(size: int) -> int:
@@ -227,7 +227,7 @@ def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, wi
     seconds = {}
     if recipe.draws:
         sampler = teacher if isinstance(spec.source, Teacher) and teacher is not None else student
-        seconds["rollout"] = _sampling(recipe, sampler, rate, stream, width)
+        seconds["rollout"] = _sampling_seconds(recipe, sampler, rate, stream, width)
     if teacher is not None:
         seconds["teacher"] = teacher.forward(rows, PROMPT + mean) / rate / scorers
     passes = 4 if where.checkpoint_activations else 3
@@ -237,7 +237,7 @@ def _seconds(recipe: Recipe, student: Sizes, teacher: Sizes | None, gpu: Gpu, wi
     return seconds
 
 
-def _sampling(recipe: Recipe, sampler: Sizes, rate: float, stream: float, width: int) -> float:
+def _sampling_seconds(recipe: Recipe, sampler: Sizes, rate: float, stream: float, width: int) -> float:
     """Seconds of one actor for its share of the step's sampling calls, one after the other."""
     spec, workers = recipe.rollout, recipe.resources.rollout
     rows, mean = spec.prompts * spec.samples, SHARE * spec.max_new_tokens

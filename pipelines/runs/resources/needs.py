@@ -24,7 +24,7 @@ def require(recipes: Sequence[Recipe]) -> None:
         )
 
 
-def declared(recipe: Recipe) -> float:
+def count_gpus(recipe: Recipe) -> float:
     """GPUs of all of a run's actors."""
     where = recipe.resources
     return where.workers * where.gpus + sum(workers.actors * workers.gpus for workers in (where.rollout, where.teacher))
@@ -45,7 +45,7 @@ def present() -> float:
 
 
 def _gpus(recipes: Sequence[Recipe]) -> list[str]:
-    wanted = max(map(declared, recipes), default=0.0)
+    wanted = max(map(count_gpus, recipes), default=0.0)
     if not wanted:
         return []
     available = present()

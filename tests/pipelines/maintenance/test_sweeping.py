@@ -192,5 +192,5 @@ def test_whatever_lies_there_nothing_that_is_kept_goes(names, policy):
 
 def test_a_listing_of_s3_is_read_as_its_date():
     date = datetime(2026, 1, 2, tzinfo=UTC)
-    assert Listed.of({"size": 3, "LastModified": date}) == Listed(3, date.timestamp())
-    assert Listed.of({"size": 3, "mtime": 5}) == Listed(3, 5.0)
+    assert Listed.from_info({"size": 3, "LastModified": date}) == Listed(3, date.timestamp())
+    assert Listed.from_info({"size": 3, "mtime": 5}) == Listed(3, 5.0)

