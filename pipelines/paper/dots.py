@@ -37,7 +37,8 @@ def draw_beside(
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
     ours = alt.Chart(add_labels(rows, arms)).encode(y=y)
     words = [
-        {"label": _name(one.arm, keys), "value": one.low, "whose": THEIRS, "paper": in_words(one)} for one in published
+        {"label": _name(value.arm, keys), "value": value.low, "whose": THEIRS, "paper": in_words(value)}
+        for value in published
     ]
     theirs = alt.Chart(pl.DataFrame(words)).encode(y=y, tooltip="paper:N")
     legend = alt.Legend(symbolStrokeColor=QUIET, symbolStrokeWidth=2, symbolFillColor="transparent")

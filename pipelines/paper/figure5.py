@@ -44,10 +44,10 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
     )
     near = nearest_early(runs)
     shares = {row["arm"]: f"at {row['progress']:.0f} %" for row in near.iter_rows(named=True)}
-    told = "; ".join(f"{arm} {share}" for arm, share in shares.items())
+    nearest_shares = "; ".join(f"{arm} {share}" for arm, share in shares.items())
     return Drawing(
         chart=grid.arrange_grid([line]),
-        numbers=spread_numbers(near.drop("progress"), f"{SIMILARITY} early ({told})", "", FIGURE5),
+        numbers=spread_numbers(near.drop("progress"), f"{SIMILARITY} early ({nearest_shares})", "", FIGURE5),
     )
 
 

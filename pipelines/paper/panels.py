@@ -31,7 +31,7 @@ def shared_axis(
 
     Two seeds have intervals six times as wide as their spread (t = 12.7), which are cut off where they leave the axis.
     """
-    values = [end for one in reported for end in (one.low, one.high)]
+    values = [end for published in reported for end in (published.low, published.high)]
     for frame in frames:
         steady = frame.filter(pl.col("seeds") > 2)
         values += [*frame["value"], *steady["low"], *steady["high"]]

@@ -30,9 +30,9 @@ class Published:
         return self.words + hows[self.known]
 
 
-def in_words(one: Published) -> str:
+def in_words(value: Published) -> str:
     """What the page shows of a mark of the paper's."""
-    return f"{label(one.arm)}: {one.description}"
+    return f"{label(value.arm)}: {value.description}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"
@@ -146,4 +146,4 @@ FIGURE9 = (
 
 def find_published(published: Sequence[Published], quantity: str) -> list[Published]:
     """What is published of one quantity."""
-    return [one for one in published if one.quantity == quantity]
+    return [value for value in published if value.quantity == quantity]

@@ -55,24 +55,24 @@ def measure_variants(tables: Tables, quantity: str) -> pl.DataFrame:
     return over_seeds(align_progress(runs), "view", "progress")
 
 
-def started_groups(found: pl.DataFrame) -> list[Varied]:
+def started_groups(rows: pl.DataFrame) -> list[Varied]:
     """The groups of which at least one arm is there."""
-    return [group for group in GROUPS if set(group.arms) & set(found["arm"])]
+    return [group for group in GROUPS if set(group.arms) & set(rows["arm"])]
 
 
-def draw_row(group: Varied, found: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
+def draw_row(group: Varied, rows: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
     """The row of panels of a group, with those of its arms that are there."""
     from pipelines.paper.grid import Line
 
-    arms = tuple(arm for arm in group.all_arms if arm in set(found["arm"]))
-    runs = found.filter(pl.col("arm").is_in(arms))
+    arms = tuple(arm for arm in group.all_arms if arm in set(rows["arm"]))
+    runs = rows.filter(pl.col("arm").is_in(arms))
     return Line(title=title, arms=arms, runs=runs, reported=reported, head=group.name)
 
 
-def describe_absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
+def describe_absent(tables: Tables, rows: pl.DataFrame) -> tuple[str, ...]:
     """A sentence for the arms of each group that are not there."""
-    there = set(found["arm"])
-    lacking = {group.name: [arm for arm in group.arms if arm not in there] for group in GROUPS}
+    measured = set(rows["arm"])
+    lacking = {group.name: [arm for arm in group.arms if arm not in measured] for group in GROUPS}
     return tuple(
         f"{name}: {', '.join(arms)} {'is' if len(arms) == 1 else 'are'} not measured; "
         f"{to_run(tables, OBJECTIVES.name, arms)}."

@@ -121,13 +121,13 @@ class Band:
         for reach in np.unique(reached, axis=1).T:
             if (n := int(reach.sum())) < 2:
                 continue
-            here = tuple(curve for curve, reaches in zip(self.curves, reach, strict=True) if reaches)
+            reaching = tuple(curve for curve, reaches in zip(self.curves, reach, strict=True) if reaches)
             where = (reached == reach[:, None]).all(axis=0)
             near = x[where][:, None] + NEARBY
-            spreads = np.var([curve.at(near) for curve in here], axis=0, ddof=1)  # NaN where one does not reach
-            variance = np.maximum(np.nanmean(spreads, axis=1), _variance(here))
-            looks = float(np.median([len(curve.x) for curve in here]))
-            centre[where] = np.mean([curve.at(x[where]) for curve in here], axis=0)
+            spreads = np.var([curve.at(near) for curve in reaching], axis=0, ddof=1)  # NaN where one does not reach
+            variance = np.maximum(np.nanmean(spreads, axis=1), _variance(reaching))
+            looks = float(np.median([len(curve.x) for curve in reaching]))
+            centre[where] = np.mean([curve.at(x[where]) for curve in reaching], axis=0)
             half[where] = _critical(self.level, n, looks) * np.sqrt(variance * (1 + 1 / n))
             count[where] = n
         return centre, half, count
@@ -152,10 +152,10 @@ def calibrate_bands(references: pl.DataFrame, level: float = LEVEL, deciding: in
     return bands
 
 
-def judge_readings(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
+def judge_readings(readings: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
     """Readings with their interval, whether the value is inside it, and the reason where that is null."""
     rows = []
-    for key, part in found.partition_by("view", "quantity", as_dict=True).items():
+    for key, part in readings.partition_by("view", "quantity", as_dict=True).items():
         band, named = bands.get(key), list(part.iter_rows(named=True))
         abscissas = np.array([_abscissa(row) or np.nan for row in named])
         intervals = [None] * len(named) if band is None else band.along(abscissas)
@@ -177,15 +177,15 @@ def find_trips(judged: pl.DataFrame) -> list[Trip]:
 
     One alone may be a bad step that the next mends. A snapshot without a verdict between two breaks the pair.
     """
-    found = []
+    trips = []
     for rows in judged.partition_by("view", "quantity", maintain_order=True):
         before = None
         for row in rows.sort("step").iter_rows(named=True):
             if before is False and row["inside"] is False:
-                found.append(Trip(*(row[name] for name in Trip._fields)))
+                trips.append(Trip(*(row[name] for name in Trip._fields)))
                 break
             before = row["inside"]
-    return sorted(found)
+    return sorted(trips)
 
 
 def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | None = None) -> pl.DataFrame:
@@ -198,11 +198,11 @@ def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | Non
     for run in references.partition_by(RUN, maintain_order=True):
         recipe, seed = run.select(RUN).row(0)
         judged = judge_readings(run, calibrate_bands(references.filter(~_band_of(recipe, seed)), level, deciding))
-        gone = {(trip.view, trip.quantity) for trip in find_trips(judged)}
+        tripped_keys = {(trip.view, trip.quantity) for trip in find_trips(judged)}
         counts = judged.group_by(*RUN, "view", "quantity").agg(
             snapshots=pl.col("inside").count().cast(pl.Int64()), inside=pl.col("inside").sum().cast(pl.Int64())
         )
-        tripped = [key in gone for key in counts.select("view", "quantity").iter_rows()]
+        tripped = [key in tripped_keys for key in counts.select("view", "quantity").iter_rows()]
         parts.append(counts.with_columns(tripped=pl.Series(tripped, dtype=pl.Boolean())))
     return pl.concat(parts).sort(*RUN, "view", "quantity")
 

@@ -55,9 +55,9 @@ def as_readings(values: np.ndarray) -> pl.DataFrame:
 
 def simulate_moved_run(run: np.ndarray, size: float) -> np.ndarray:
     """A run [1, bands, SNAPSHOTS] with its first quantity moved in every view, from the middle on."""
-    there = [quantity == QUANTITIES[0] for _, quantity in _bands()]
+    moved = [quantity == QUANTITIES[0] for _, quantity in _bands()]
     values = run.copy()
-    values[0, there, SNAPSHOTS // 2 :] += size
+    values[0, moved, SNAPSHOTS // 2 :] += size
     return values
 
 
@@ -67,10 +67,10 @@ def trip_rates(references: int, correlation: float, runs: int, seed: int = 0) ->
     counts = dict.fromkeys(("tripped", *(f"found_{size:g}" for size in DEVIATIONS)), 0)
     for _ in range(runs):
         values = simulate_values(generator, references + 1, correlation)
-        known = bands.calibrate_bands(as_readings(values[1:]))
+        calibrated = bands.calibrate_bands(as_readings(values[1:]))
         new = {"tripped": values[:1]} | {f"found_{size:g}": simulate_moved_run(values[:1], size) for size in DEVIATIONS}
         for name, run in new.items():
-            counts[name] += bool(bands.find_trips(bands.judge_readings(as_readings(run), known)))
+            counts[name] += bool(bands.find_trips(bands.judge_readings(as_readings(run), calibrated)))
     return {name: count / runs for name, count in counts.items()}
 
 

@@ -72,8 +72,8 @@ def compare_run(
     lacking = [arm for arm in labels if sum(key == arm and seed != without for key, seed in others) < SEEDS]
     if lacking:
         besides = "" if without is None else f" besides seed {without}, which is the run's own"
-        told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
-        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
+        reason = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=reason)
     if budget == "end":
         return _judge_view(
             run, study, labels, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others
@@ -82,12 +82,12 @@ def compare_run(
     norm = min(float(run.norms[-1]), high)
     point = run.at(norm) if low <= norm else None
     if point is None:
-        told = (
+        reason = (
             f"its update has relative norms of {run.norms.min():.3g} to {run.norms.max():.3g}, and the references "
             f"share those of {low:.3g} to {high:.3g}: there is no budget to compare at"
         )
-        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
-    points = {key: found for key, other in others.items() if (found := other.at(norm)) is not None}
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=reason)
+    points = {key: point_of_other for key, other in others.items() if (point_of_other := other.at(norm)) is not None}
     return _judge_view(run, study, labels, budget, norm, point, points, others)
 
 
@@ -109,23 +109,23 @@ def _judge_view(
     left_out = _left_out(run, point, points, others)
     names = [d.name for d in DIAGNOSTICS if run.view in d.views and d.name not in left_out]
     if len(names) < LEAST:
-        told = f"only {len(names)} diagnostics are there for both it and the references"
+        why = f"only {len(names)} diagnostics are there for both it and the references"
         return Comparison(
             run=run,
             study=study,
             labels=labels,
             budget=budget,
             verdict=CANNOT_TELL,
-            reason=told,
+            reason=why,
             norm=norm,
             left_out=left_out,
         )
-    beside = choose_references(tuple(labels), points, names)
+    references = choose_references(tuple(labels), points, names)
     without = run.seed if run.study == study else None
-    centres = {arm: found for arm in labels if (found := beside.centre(arm, without)) is not None}
-    distances = {arm: beside.measure_distances(point.values, centre) for arm, centre in centres.items()}
-    trials = tuple(beside.trials())
-    verdict, reason = decide_regime(labels, distances, centres, beside, trials)
+    centres = {arm: arm_centre for arm in labels if (arm_centre := references.centre(arm, without)) is not None}
+    distances = {arm: references.measure_distances(point.values, centre) for arm, centre in centres.items()}
+    trials = tuple(references.trials())
+    verdict, reason = decide_regime(labels, distances, centres, references, trials)
     return Comparison(
         run=run,
         study=study,
@@ -135,7 +135,7 @@ def _judge_view(
         reason=reason,
         norm=norm,
         point=point,
-        beside=beside,
+        beside=references,
         centres=centres,
         distances=distances,
         left_out=left_out,
@@ -147,11 +147,11 @@ def decide_regime(
     labels: Mapping[str, str],
     distances: Mapping[str, Mapping[str, float]],
     centres: Mapping[str, Mapping[str, float]],
-    beside: References,
+    references: References,
     trials: Sequence[Trial],
 ) -> tuple[str, str]:
     """(verdict, reason) by the rules above."""
-    far = {arm: combine_distances(found) for arm, found in distances.items()}
+    far = {arm: combine_distances(by_diagnostic) for arm, by_diagnostic in distances.items()}
     first, second = sorted(far, key=lambda arm: far[arm])[:2]
     confusion = max(trial.own for trial in trials)
     if far[second] - far[first] <= confusion:
@@ -160,7 +160,7 @@ def decide_regime(
             f"{confusion:.2g} from its own arm"
         )
     nearest = min(
-        combine_distances(beside.measure_distances(centres[first], centres[arm])) for arm in labels if arm != first
+        combine_distances(references.measure_distances(centres[first], centres[arm])) for arm in labels if arm != first
     )
     if far[first] > nearest:
         return CANNOT_TELL, (
@@ -171,22 +171,22 @@ def decide_regime(
 
 def agree_views(comparisons: Sequence[Comparison]) -> str:
     """What the views agree on at matched norm."""
-    found = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
-    return found.pop() if len(found) == 1 else CANNOT_TELL
+    verdicts = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
+    return verdicts.pop() if len(verdicts) == 1 else CANNOT_TELL
 
 
 def _left_out(run: Profile, point: Point, points: Mapping[Key, Point], others: Mapping[Key, Profile]) -> dict[str, str]:
     shapes = {other.shapes for other in others.values()}
-    found = {}
+    reasons = {}
     for diagnostic in DIAGNOSTICS:
         if run.view not in diagnostic.views:
             continue
         name = diagnostic.name
         absent = sorted({arm for (arm, _), other in points.items() if not np.isfinite(other.values[name])})
         if diagnostic.sized and shapes != {run.shapes}:
-            found[name] = "the references' matrices have other shapes"
+            reasons[name] = "the references' matrices have other shapes"
         elif not np.isfinite(point.values[name]):
-            found[name] = "the run has no value there"
+            reasons[name] = "the run has no value there"
         elif absent:
-            found[name] = f"{', '.join(absent)} has no value there"
-    return found
+            reasons[name] = f"{', '.join(absent)} has no value there"
+    return reasons

@@ -48,13 +48,13 @@ def block_sums(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 def sum_masks(tables: Tables, store: Store, arms: Collection[str], alpha: float, seed: int) -> pl.DataFrame:
     """The maps of the representative matrix, for each of `arms` whose snapshots are in the store: columns of SCHEMA."""
-    matrix, found = representative_matrix(tables, arms), []
+    matrix, maps = representative_matrix(tables, arms), []
     runs = final_rows(tables, "localization", arms).filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
     for arm, recipe, step in runs.select("arm", "recipe", "step").unique().sort("arm").collect().iter_rows():
         trajectory = Trajectory(store, recipe, seed)
         if {0, step} <= set(trajectory.steps()):
-            found.append(_of_run(trajectory, f"{matrix}.weight", step, alpha, arm))
-    return pl.concat([pl.DataFrame(schema=SCHEMA), *found])
+            maps.append(_of_run(trajectory, f"{matrix}.weight", step, alpha, arm))
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *maps])
 
 
 def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str) -> pl.DataFrame:

@@ -101,10 +101,10 @@ def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
         keys = [name for name in rows.columns if name not in ("arm", "view", "value", "low", "high")]
         views = [view for view in ("bf16", "master") if view in set(rows["view"])]
         columns = [(arm, view) for arm in rows["arm"].unique(maintain_order=True) for view in views]
-        known = {(row["arm"], row["view"], row[keys[0]]): row for row in rows.iter_rows(named=True)}
+        by_place = {(row["arm"], row["view"], row[keys[0]]): row for row in rows.iter_rows(named=True)}
         lines = []
         for place in rows[keys[0]].unique(maintain_order=True) if keys[0] == "role" else rows[keys[0]].unique().sort():
-            cells = [known.get((*column, place)) for column in columns]
+            cells = [by_place.get((*column, place)) for column in columns]
             values = ["-" if cell is None else format_span(cell["value"], cell["low"], cell["high"]) for cell in cells]
             lines.append((place if isinstance(place, str) else f"{place:.4g}", *values))
         heading = (keys[0], *(f"{arm}, {view}" for arm, view in columns))
@@ -122,8 +122,8 @@ def list_statements(
         if claim.metric.table in names and claim.suite in suites:
             control = verdict_text.describe_control(claim, row)
             says = "" if control == "-" else f" Control: {control}."
-            told = f"{claim.text}: {verdict_text.describe_evidence(claim, row, story)}.{says}"
-            lines.append(f"<li>{markup.badge(verdict_text.status_word(row))} {escape(told)}</li>")
+            text = f"{claim.text}: {verdict_text.describe_evidence(claim, row, story)}.{says}"
+            lines.append(f"<li>{markup.badge(verdict_text.status_word(row))} {escape(text)}</li>")
     return f'<ul class="statements">{"".join(lines)}</ul>' if lines else ""
 
 

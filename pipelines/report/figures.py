@@ -46,14 +46,14 @@ def draw_lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[
     floor = floor.filter(pl.col("levels") == 1).drop("levels")  # arms of other shapes have another chance
     panels = []
     for view in views:
-        mine = rows.filter(pl.col("view") == view).drop("view", "floor")
+        view_rows = rows.filter(pl.col("view") == view).drop("view", "floor")
         panel = draw_curves(
-            mine.filter(~pl.col("null")).drop("null"),
+            view_rows.filter(~pl.col("null")).drop("null"),
             drawn,
             axis,
             title=VIEW_TITLES[view],
             x=quantity.x,
-            null=mine.filter("null").drop("null", "low", "high"),
+            null=view_rows.filter("null").drop("null", "low", "high"),
             floor=None if floor.is_empty() else (floor, "chance"),
             labels=view == views[0],
             where=filter_expression(quantity.axes),

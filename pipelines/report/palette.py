@@ -23,8 +23,8 @@ def arm_looks(story: Story, keys: Sequence[str]) -> list[Arm]:
     after them, and the ninth starts again with the first colour and another dash.
     """
     free = [key for key in dict.fromkeys((*story.all_arms, *keys)) if not story.arm(key).color]
-    taken = {story.arm(key).color.lower() for key in story.all_arms}
-    colors = [color for color in COLORS if color not in taken] or COLORS
+    used = {story.arm(key).color.lower() for key in story.all_arms}
+    colors = [color for color in COLORS if color not in used] or COLORS
     return [_look(story.arm(key), free.index(key) if key in free else None, colors) for key in keys]
 
 

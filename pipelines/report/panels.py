@@ -165,7 +165,7 @@ def mark_nearest(rows: pl.DataFrame) -> pl.DataFrame:
     """With a column `marked`: whether a row is the nearest of its line to one of `MARKED`."""
     keys = [name for name in rows.columns if name not in (PROGRESS, "value", "low", "high", "seeds")]
     away = [(pl.col(PROGRESS) - share).abs() for share in MARKED]
-    return rows.with_columns(marked=pl.any_horizontal(one == one.min().over(keys) for one in away))
+    return rows.with_columns(marked=pl.any_horizontal(mark == mark.min().over(keys) for mark in away))
 
 
 def add_title(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:

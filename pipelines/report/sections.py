@@ -300,12 +300,12 @@ def render_provenance(facts: Mapping[str, str]) -> str:
     return markup.details("Provenance", markup.facts(facts))
 
 
-def not_there(study: str, known: Sequence[str], tables: Tables, story: Story) -> str:
+def not_there(study: str, suites: Sequence[str], tables: Tables, story: Story) -> str:
     """One line with a command for the suites of a study of which nothing is measured."""
     absent = [
         suite.name
         for suite in story.suites
-        if suite.name in known and grids.grid_rows(study, suite, tables, story).is_empty()
+        if suite.name in suites and grids.grid_rows(study, suite, tables, story).is_empty()
     ]
     if not absent:
         return ""

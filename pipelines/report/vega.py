@@ -81,6 +81,6 @@ def render_svg_element(spec: dict[str, Any], key: str, alt: str) -> str:
     svg = TAG.sub(lambda tag: FINE.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0]), svg)
     # The renderer numbers ids through all that one process draws, so that they would differ from run to run.
     numbers = {name: f"{key}-{place}" for place, name in enumerate(dict.fromkeys(IDS.findall(svg)))}
-    svg = IDS.sub(lambda found: f'id="{numbers[found[1]]}"', svg)
-    svg = LINKS.sub(lambda found: f"{found[1]}#{numbers[found[2]]}", svg)
+    svg = IDS.sub(lambda match: f'id="{numbers[match[1]]}"', svg)
+    svg = LINKS.sub(lambda match: f"{match[1]}#{numbers[match[2]]}", svg)
     return svg.replace("<svg", f'<svg class="still" role="img" aria-label="{escape(alt)}"', 1)

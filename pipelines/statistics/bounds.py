@@ -44,8 +44,8 @@ def relative_bounds(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -
     rows: values that these are over; vacuous: values left out because their bound says nothing; zero: left out because
     nothing is relative to 0. Of `locking` the rows that compare with the last step.
     """
-    found = pl.concat(pl.collect_all([summarise_bounds(bound, tables, arms) for bound in BOUNDS]))
-    return found.filter(pl.sum_horizontal("rows", "vacuous", "zero") > 0)
+    bounds = pl.concat(pl.collect_all([summarise_bounds(bound, tables, arms) for bound in BOUNDS]))
+    return bounds.filter(pl.sum_horizontal("rows", "vacuous", "zero") > 0)
 
 
 def summarise_bounds(bound: Bound, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:

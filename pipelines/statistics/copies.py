@@ -20,16 +20,16 @@ Run = tuple[str, int]  # arm and seed
 def find_copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Run, int]:
     """Runs of `arms` that are a copy, with the smallest seed that holds the same."""
     prints = pl.collect_all([_plan_values(name, tables, arms) for name in FINGERPRINTS])
-    known: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
+    fingerprints: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
     for rows in prints:
         for arm, seed, places, values in rows.sort("arm", "seed").iter_rows():
             if any(values):
-                known.setdefault((arm, seed), (tuple(places), np.array(values)))
+                fingerprints.setdefault((arm, seed), (tuple(places), np.array(values)))
     originals: dict[Run, int] = {}
-    for (arm, seed), (places, values) in sorted(known.items()):
-        for (other, first), (where, there) in sorted(known.items()):
+    for (arm, seed), (places, values) in sorted(fingerprints.items()):
+        for (other, first), (where, other_values) in sorted(fingerprints.items()):
             earlier = other == arm and first < seed and (other, first) not in originals
-            if earlier and where == places and np.allclose(values, there, rtol=ROUNDING, atol=0.0):
+            if earlier and where == places and np.allclose(values, other_values, rtol=ROUNDING, atol=0.0):
                 originals[arm, seed] = first
                 break
     return originals

@@ -71,10 +71,10 @@ def measure_coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0)
         generator = np.random.default_rng(seed)
         moved = simulate_statistics(generator.normal(size=(draws, n)) + FOUND)
         power = {name: float((value > critical).mean()) for name, (value, critical) in moved.items()}
-        known = {family: simulate_statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
+        statistics = {family: simulate_statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
         for name in power:
-            for family, found in known.items():
-                value, critical = found[name]
+            for family, by_interval in statistics.items():
+                value, critical = by_interval[name]
                 high, low = float((value > critical).mean()), float((value < -critical).mean())
                 shares = {"covered": 1 - high - low, "too_high": high, "too_low": low, "power": power[name]}
                 yield {"seeds": n, "interval": name, "family": family} | shares

@@ -40,7 +40,7 @@ def find_exclusions(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -
     ):
         for arm, seed, seen, end in rows.iter_rows():
             short.append(Exclusion(arm, seed, name, f"has rows of {name} up to step {seen} of {end}"))
-    return sorted([*same, *short], key=lambda one: (one.arm, one.seed, one.table or ""))
+    return sorted([*same, *short], key=lambda exclusion: (exclusion.arm, exclusion.seed, exclusion.table or ""))
 
 
 def _incomplete_runs(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:

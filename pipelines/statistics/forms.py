@@ -34,9 +34,11 @@ class Forms:
 
         like: arms whose published values stand beside it, by default the same; paper: other words in their place.
         """
-        one, other = like or (left, right)
-        both = f"{self.story.reported_value(metric, one)} / {self.story.reported_value(metric, other)}"
-        reported = paper or (both if like is None else f"{both} ({self.story.label(one)}, {self.story.label(other)})")
+        left_source, right_source = like or (left, right)
+        both = f"{self.story.reported_value(metric, left_source)} / {self.story.reported_value(metric, right_source)}"
+        reported = paper or (
+            both if like is None else f"{both} ({self.story.label(left_source)}, {self.story.label(right_source)})"
+        )
         statement = f"{self.story.label(left)} {SIGNS[kind]} {self.story.label(right)}"
         return Claim(
             text=f"{metric.words}: {statement}",

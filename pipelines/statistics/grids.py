@@ -50,12 +50,12 @@ def grid_rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame], stor
     Empty where no arm of the suite is measured; what training writes does not count, it is there before.
     """
     metrics = CONTINUED if suite.continued else METRICS
-    found = headline_rows(study, tables, story, metrics, (*suite.references, *suite.arms))
+    rows = headline_rows(study, tables, story, metrics, (*suite.references, *suite.arms))
     trained = [metric.words for metric in metrics if metric.table in RUN_TABLES]
-    measured = set(found.filter(~pl.col("metric").is_in(trained))["arm"])
+    measured = set(rows.filter(~pl.col("metric").is_in(trained))["arm"])
     if not measured.intersection(suite.arms):
-        return found.clear()
-    return found.filter(pl.col("arm").is_in(list(measured)))
+        return rows.clear()
+    return rows.filter(pl.col("arm").is_in(list(measured)))
 
 
 def format_grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[str]]:
@@ -63,10 +63,13 @@ def format_grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[st
     metrics = table["metric"].unique(maintain_order=True).to_list()
     lines = [["arm", *metrics]]
     for key in (*suite.references, *suite.arms):
-        mine = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
-        if mine:
+        arm_rows = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
+        if arm_rows:
             lines.append(
-                [story.label(key), *(format_cell(mine[metric]) if metric in mine else ABSENT for metric in metrics)]
+                [
+                    story.label(key),
+                    *(format_cell(arm_rows[metric]) if metric in arm_rows else ABSENT for metric in metrics),
+                ]
             )
     return lines
 

@@ -74,24 +74,24 @@ def headline_rows(
     rows, arms = [], story.core if arms is None else arms
     for metric, frame in collect_samples(metrics, tables, arms).items():
         for arm in arms:
-            mine = frame.filter(pl.col("arm") == arm)
-            if mine.is_empty():
+            samples = frame.filter(pl.col("arm") == arm)
+            if samples.is_empty():
                 continue
-            found = student_interval(mine["value"].to_list())
-            low, high = found.low, found.high
+            interval = student_interval(samples["value"].to_list())
+            low, high = interval.low, interval.high
             if metric.unit == "percent" and low is not None and high is not None:
                 low, high = max(0.0, low), min(1.0, high)
-            cut = "" if metric.cut is None or mine["cut"][0] is None else f", {metric.cut} {mine['cut'][0]}"
+            cut = "" if metric.cut is None or samples["cut"][0] is None else f", {metric.cut} {samples['cut'][0]}"
             rows.append(
                 {
                     "study": study,
                     "metric": metric.words + cut,
                     "unit": metric.unit,
                     "arm": arm,
-                    "value": found.mean,
+                    "value": interval.mean,
                     "low": low,
                     "high": high,
-                    "seeds": found.n,
+                    "seeds": interval.n,
                     "paper": None
                     if metric.view == "master"
                     else story.reported.get(metric.family or metric.words, {}).get(arm),
@@ -107,15 +107,15 @@ def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     without an interval (one seed, or seeds that are equal) the mean alone.
     """
     arms = [arm for arm in story.core if arm in set(table["arm"])]
-    known = [arm for arm in arms if any(arm in values for values in story.reported.values())]
+    reported_arms = [arm for arm in arms if any(arm in values for values in story.reported.values())]
     lines = [["metric", *map(story.label, arms)]]
-    if known:
-        lines[0].append(f"{story.source}: {' / '.join(map(story.label, known))}")
+    if reported_arms:
+        lines[0].append(f"{story.source}: {' / '.join(map(story.label, reported_arms))}")
     for (metric,), group in table.group_by("metric", maintain_order=True):
         rows = {row["arm"]: row for row in group.iter_rows(named=True)}
         line = [str(metric), *(format_cell(rows[key]) if key in rows else ABSENT for key in arms)]
-        if known:
-            values = [rows.get(key, {}).get("paper") for key in known]
+        if reported_arms:
+            values = [rows.get(key, {}).get("paper") for key in reported_arms]
             line.append(" / ".join(text or ABSENT for text in values) if any(values) else ABSENT)
         lines.append(line)
     return lines

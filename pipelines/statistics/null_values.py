@@ -59,22 +59,22 @@ def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collec
 def describe_null(both: Beside, story: Story, early: int, late: int) -> str | None:
     """What the null shows at two shares of the run (%), arm by arm, against what was measured; None without a null."""
     pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
-    told = []
-    known = set(pairs["arm"])
-    for key in (*sorted(known - set(story.core)), *(arm for arm in story.core if arm in known)):
-        mine = pairs.filter(pl.col("arm") == key)
-        ends = [found for share in (early, late) if (found := compare_at(mine, share)) is not None]
+    phrases = []
+    arms = set(pairs["arm"])
+    for key in (*sorted(arms - set(story.core)), *(arm for arm in story.core if arm in arms)):
+        arm_values = pairs.filter(pl.col("arm") == key)
+        ends = [point for share in (early, late) if (point := compare_at(arm_values, share)) is not None]
         if len(ends) == 2:
             null, seen = (
                 " and ".join(format_quantity(value, "") for value in both_ends) for both_ends in zip(*ends, strict=True)
             )
-            told.append(f"{story.label(key)} {null} (measured {seen})")
-    if not told:
+            phrases.append(f"{story.label(key)} {null} (measured {seen})")
+    if not phrases:
         return None
     return (
-        "Thin dashed, in bf16: the final update, rescaled to the size it had at each step and rounded again, so a "
-        f"direction that never turns. At {early} % and {late} % of the run it shows {'; '.join(told)}. Where the two "
-        "agree, storage alone is enough to explain the bf16 curve."
+        "Thin dashed, in bf16: the final update, rescaled to its size at each step and rounded again, so its direction "
+        f"never turns. At {early} % and {late} % of the run it shows {'; '.join(phrases)}. "
+        "Where the two agree, rounding alone explains the bf16 curve."
     )
 
 

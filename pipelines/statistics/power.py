@@ -114,8 +114,8 @@ class Scored:
 
 def score_arm(accuracies: Sequence[float], stderrs: Sequence[float | None], problems: int, samples: int) -> Scored:
     """From one arm's evaluations, one a seed. Without a standard error all of p (1 - p) counts as between problems."""
-    known = [error for error in stderrs if error is not None]
-    parts = estimate_spread(accuracies, known, problems, samples if known else 1)
+    finite = [error for error in stderrs if error is not None]
+    parts = estimate_spread(accuracies, finite, problems, samples if finite else 1)
     return Scored(spread=parts, problems=problems, samples=samples)
 
 
@@ -184,21 +184,21 @@ def power_rows(
         pl.col("step") > 0,
         pl.col("stderr").is_not_null(),
     ).sort("arm", "seed")
-    found = drop_runs(frame.collect(), find_copies(tables, arms))
-    base = found.filter(pl.col("arm") == reference)
+    scores = drop_runs(frame.collect(), find_copies(tables, arms))
+    base = scores.filter(pl.col("arm") == reference)
     against = None if base.is_empty() else _score_final(base)
-    told = []
+    powers = []
     for arm in arms:
-        mine = found.filter(pl.col("arm") == arm)
-        if mine.is_empty():
+        arm_scores = scores.filter(pl.col("arm") == arm)
+        if arm_scores.is_empty():
             continue
-        side, seeds, detected = _score_final(mine), mine.height, None
+        side, seeds, detected = _score_final(arm_scores), arm_scores.height, None
         parts, problems, samples = side.spread, side.problems, side.samples
-        pairs = mine.join(base, on="seed", suffix="_reference")
+        pairs = arm_scores.join(base, on="seed", suffix="_reference")
         if arm != reference and against is not None:
             differences = (pairs["accuracy"] - pairs["accuracy_reference"]).to_list()
             detected = pooled_detectable(differences, [side, against])
-        told.append(
+        powers.append(
             {
                 "arm": arm,
                 "problems": problems,
@@ -207,19 +207,19 @@ def power_rows(
                 "within_sd": math.sqrt(parts.within),
                 "between_sd": math.sqrt(parts.between),
                 "seed_sd": None if parts.seeds is None else math.sqrt(parts.seeds),
-                "half_problems": float(ndtri((1 + LEVEL) / 2)) * fmean(mine["stderr"].to_list()),
+                "half_problems": float(ndtri((1 + LEVEL) / 2)) * fmean(arm_scores["stderr"].to_list()),
                 "half_seeds": parts.half_of_seeds(problems, samples, seeds),
                 "half": parts.half(problems, samples, seeds),
                 **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},
                 "detectable": detected,
             }
         )
-    return pl.DataFrame(told, schema=SCHEMA, orient="row")
+    return pl.DataFrame(powers, schema=SCHEMA, orient="row")
 
 
-def _score_final(mine: pl.DataFrame) -> Scored:
+def _score_final(rows: pl.DataFrame) -> Scored:
     """Of one arm's final evaluations."""
-    return score_arm(mine["accuracy"].to_list(), mine["stderr"].to_list(), mine["problems"][0], mine["samples"][0])
+    return score_arm(rows["accuracy"].to_list(), rows["stderr"].to_list(), rows["problems"][0], rows["samples"][0])
 
 
 def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:

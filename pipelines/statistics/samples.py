@@ -31,8 +31,8 @@ def arm_rows(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str
     """
     frame = tag_arms(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
     if "run_steps" not in TABLES[name].schema:
-        known = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
-        frame = frame.join(known.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
+        steps = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
+        frame = frame.join(steps.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
     return frame.filter(pl.col("role").is_in(PROJECTIONS)) if "role" in TABLES[name].schema else frame
 
 
@@ -91,8 +91,8 @@ def plan_samples(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Colle
     value = weighted_mean(metric.column, order, metric.weight)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
     more = [pl.col(name).first() for name in SAMPLED] if metric.table == "evaluation" else []
-    found = metric_rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
-    return found.filter(pl.col("value").is_finite())
+    rows = metric_rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
+    return rows.filter(pl.col("value").is_finite())
 
 
 def metric_rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
@@ -109,21 +109,21 @@ def metric_rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collec
     frame = frame.filter(pl.col(metric.column).is_not_null())
     if metric.weight is None or metric.weight in TABLES[metric.table].schema:
         return frame
-    known = arm_rows(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
-    return frame.join(known, on=("recipe", "matrix"))
+    weights = arm_rows(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
+    return frame.join(weights, on=("recipe", "matrix"))
 
 
 def collect_samples(
     metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]
 ) -> dict[Metric, pl.DataFrame]:
     """Each metric's values, columns as in `plan`, sorted by arm and seed; copies of another seed are absent."""
-    wanted = list(dict.fromkeys(metrics))
-    frames = pl.collect_all([plan_samples(metric, tables, arms).sort("arm", "seed") for metric in wanted])
+    metrics_once = list(dict.fromkeys(metrics))
+    frames = pl.collect_all([plan_samples(metric, tables, arms).sort("arm", "seed") for metric in metrics_once])
     same = find_copies(tables, arms)
-    return {metric: drop_runs(frame, same) for metric, frame in zip(wanted, frames, strict=True)}
+    return {metric: drop_runs(frame, same) for metric, frame in zip(metrics_once, frames, strict=True)}
 
 
 def drop_runs(frame: pl.DataFrame, runs: Collection[tuple[str, int]]) -> pl.DataFrame:
     """The rows of a frame with columns arm and seed but for those of `runs`, in their order."""
-    gone = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
-    return frame.join(gone, on=("arm", "seed"), how="anti", maintain_order="left")
+    dropped = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
+    return frame.join(dropped, on=("arm", "seed"), how="anti", maintain_order="left")

@@ -49,7 +49,7 @@ def align_progress(runs: pl.DataFrame) -> pl.DataFrame:
     Gated runs end at different steps. Shares are those of any seed, as far as every seed reaches; a seed that has none
     there is read off the straight line between its own.
     """
-    found = [runs.head(0)]
+    aligned = [runs.head(0)]
     for _, arm in runs.group_by("arm", "view", maintain_order=True):
         seeds = [seed.sort("progress") for seed in arm.partition_by("seed")]
         first = max(seed["progress"][0] for seed in seeds)
@@ -59,8 +59,8 @@ def align_progress(runs: pl.DataFrame) -> pl.DataFrame:
         for seed in seeds:
             values = np.interp(shares, seed["progress"], seed["value"])
             same = [pl.lit(seed[column][0], runs.schema[column]).alias(column) for column in ("arm", "seed", "view")]
-            found.append(pl.DataFrame({"progress": shares, "value": values}).select(*same, "progress", "value"))
-    return pl.concat(found)
+            aligned.append(pl.DataFrame({"progress": shares, "value": values}).select(*same, "progress", "value"))
+    return pl.concat(aligned)
 
 
 def pool_seeds(runs: pl.DataFrame) -> pl.DataFrame:

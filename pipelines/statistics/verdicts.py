@@ -64,7 +64,7 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
     if can_decide(pairs) and effect.low is not None and effect.high is not None:
         holds = claim.judge(effect.low, effect.high, right)
     few = FEW.get(effect.n, "") or ("" if can_decide(pairs) else EQUAL)
-    gone = left_out(claim, excluded)
+    exclusion_note = left_out(claim, excluded)
     weighted = reweighted_effect(claim, values)
     return {
         "study": study,
@@ -89,17 +89,17 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
         **control_columns(claim, values, effect, holds),
         "same_sign_weighted": None if weighted is None else (weighted > 0) == (effect.mean > 0),
         "paper": claim.paper,
-        "note": " ".join(filter(None, (few, gone, f"{claim.note}{seed_span(claim, pairs)}"))),
+        "note": " ".join(filter(None, (few, exclusion_note, f"{claim.note}{seed_span(claim, pairs)}"))),
     }
 
 
 def pair_sides(claim: Claim, values: Values) -> pl.DataFrame:
     """Columns seed, left, right, cut: one row per seed that has both sides; of accuracies `SAMPLED` of both too."""
-    found = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
+    left = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
     if isinstance(claim.right, float):
-        return found.with_columns(right=pl.lit(claim.right))
+        return left.with_columns(right=pl.lit(claim.right))
     other = values[claim.baseline or claim.metric].filter(pl.col("arm") == claim.right).drop("arm", "cut")
-    return found.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
+    return left.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
 
 
 def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
@@ -149,7 +149,7 @@ def can_decide(pairs: pl.DataFrame) -> bool:
 def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
     """Which runs of a claim's arms do not count and why, as a sentence; empty where all do."""
     arms, tables = (claim.left, claim.right), {None, *(metric.table for metric in claim.metrics)}
-    named = [str(one) for one in excluded if one.arm in arms and one.table in tables]
+    named = [str(exclusion) for exclusion in excluded if exclusion.arm in arms and exclusion.table in tables]
     return f"Left out: {'; '.join(named)}." if named else ""
 
 
@@ -178,16 +178,16 @@ def control_contrast(claim: Claim, values: Values) -> Beside | None:
 
 def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
     """The columns of the control; all null where there is none."""
-    found = control_contrast(claim, values)
-    if found is None:
+    contrast = control_contrast(claim, values)
+    if contrast is None:
         return {name: None for name in ("control", *CONTROL, "control_says")}
-    low, high, says = found.effect.low, found.effect.high, None
+    low, high, says = contrast.effect.low, contrast.effect.high, None
     own = None if effect.low is None or effect.high is None else (effect.low, effect.high)
-    if holds and own is not None and found.decides and low is not None and high is not None:
-        says = claim.read(found.control, own, (low, high), found.right)
+    if holds and own is not None and contrast.decides and low is not None and high is not None:
+        says = claim.read(contrast.control, own, (low, high), contrast.right)
     return {
-        "control": found.control.words,
-        "control_effect": found.effect.mean,
+        "control": contrast.control.words,
+        "control_effect": contrast.effect.mean,
         "control_low": low,
         "control_high": high,
         "control_says": says,

@@ -43,14 +43,14 @@ def read_catalog() -> Catalog:
     Errors: ValueError for a file or module of OPD_STUDIES that gives no study, and for two studies with one name.
     """
     references = outside.listed_references(outside.STUDIES, FUNCTION)
-    found, origins, broken = dict(_own_studies()), dict.fromkeys(_own_studies(), HERE), list[str]()
+    studies, origins, broken = dict(_own_studies()), dict.fromkeys(_own_studies(), HERE), list[str]()
 
     def add(study: Study, origin: str) -> None:
-        if study.name in found and origins[study.name] != origin:
+        if study.name in studies and origins[study.name] != origin:
             raise ValueError(
                 f"two studies are called {study.name!r}, of {origins[study.name]} and of {origin}: rename one"
             )
-        found[study.name], origins[study.name] = study, origin
+        studies[study.name], origins[study.name] = study, origin
 
     for reference in references:
         add(load_study(reference), shorten(reference))
@@ -59,7 +59,7 @@ def read_catalog() -> Catalog:
             add(load_study(Reference(entry.module, entry.attr)), f"{entry.value} (entry point {entry.name})")
         except ValueError as error:
             broken.append(f"entry point {entry.name} of {GROUP} gives no study: {error}")
-    return Catalog(studies=found, origins=origins, broken=tuple(broken))
+    return Catalog(studies=studies, origins=origins, broken=tuple(broken))
 
 
 def load_study(reference: Reference) -> Study:
@@ -105,8 +105,8 @@ def study_arg(name: str) -> str:
 def shorten(reference: Reference) -> str:
     """A reference as one would type it in the working directory."""
     source = reference.source
-    if source.endswith(".py") and (path := Path(source)).is_relative_to(here := Path.cwd()):
-        source = f"./{path.relative_to(here)}"
+    if source.endswith(".py") and (path := Path(source)).is_relative_to(folder := Path.cwd()):
+        source = f"./{path.relative_to(folder)}"
     return source if source.endswith(".py") and reference.name == FUNCTION else f"{source}:{reference.name}"
 
 
@@ -130,10 +130,10 @@ def find_recipe(name: str) -> Recipe:
     catalog, study = list_studies(), name.partition(".")[0]
     if study not in catalog:
         raise ValueError(f"no study is called {study!r}: name the file of its study, OPD_STUDIES=./FILE.py")
-    known = {recipe.name: recipe for recipe in catalog[study].recipes()}
-    if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(known)}")
-    return known[name]
+    names = {recipe.name: recipe for recipe in catalog[study].recipes()}
+    if name not in names:
+        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(names)}")
+    return names[name]
 
 
 @cache
@@ -171,14 +171,14 @@ def find_faults(study: Study) -> Iterator[str]:
     if isinstance(study.story, Story):
         every = dict.fromkeys(recipe.arm for recipe in study.every_arm())
         yield from study.story.find_faults([recipe.arm for recipe in study.suites.get("core", ())], list(every))
-    known: dict[str, Recipe] = {}
+    names: dict[str, Recipe] = {}
     for recipe in study.recipes():
         if recipe.study != study.name:
             yield (
                 f"the recipe {recipe.name} says study={recipe.study!r}, and the study is called {study.name!r}: give "
                 "both one name"
             )
-        if known.setdefault(recipe.name, recipe) != recipe:
+        if names.setdefault(recipe.name, recipe) != recipe:
             yield f"two different recipes are called {recipe.name}: give one of them another arm"
     if study.anchor is not None and not study.anchors():
         arms = ", ".join(dict.fromkeys(recipe.arm for recipe in study.every_arm()))

@@ -76,13 +76,13 @@ class Claim:
                  there), not seen (undecided there)
         placebo  the same (it holds there too and the intervals overlap; of "near", it holds there too), else differs
         """
-        there = self.judge(*other, right)
+        control_holds = self.judge(*other, right)
         overlap = own[0] <= other[1] and other[0] <= own[1]
         if control.kind == "placebo":
-            return "the same" if there and (overlap or self.kind == "near") else "differs"
-        if there is None:
+            return "the same" if control_holds and (overlap or self.kind == "near") else "differs"
+        if control_holds is None:
             return "not seen"
-        if not there:
+        if not control_holds:
             return "turns"
         nearer = not overlap and abs(sum(other)) < abs(sum(own)) and self.kind != "near"
         return "shrinks" if nearer else "remains"

@@ -11,12 +11,14 @@ SNAPSHOTS = 10  # of a run, equally spaced, and one at 5 % of it
 def continue_arm(parent: Recipe, begin: int, end: int) -> Recipe:
     """`parent` from the masters of its step `begin`, with a fresh optimizer, to its step `end`: `<arm>-at<begin>`."""
     steps = end - begin
-    kept = {round(steps / 20)} | {round(steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)}
+    snapshots = {round(steps / 20)} | {round(steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)}
     return replace(
         parent,
         arm=f"{parent.arm}-at{begin}",
         start=SnapshotOf(recipe=parent.name, step=begin),
-        horizon=Horizon(steps=steps, snapshots=tuple(sorted(kept - {0})), resume_every=parent.horizon.resume_every),
+        horizon=Horizon(
+            steps=steps, snapshots=tuple(sorted(snapshots - {0})), resume_every=parent.horizon.resume_every
+        ),
     )
 
 

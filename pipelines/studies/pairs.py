@@ -42,11 +42,11 @@ def nearest_step(steps: Iterable[int], end: int, share: float) -> int | None:
 def _choose_pairs(steps: tuple[int, ...], choice: str) -> frozenset[tuple[int, int]]:
     if choice == ALL or len(steps) <= WHOLE:
         return frozenset(combinations(steps, 2))
-    found = set(pairwise(steps)) | {(step, steps[-1]) for step in steps[:-1]}
+    pairs = set(pairwise(steps)) | {(step, steps[-1]) for step in steps[:-1]}
     for anchor in choose_steps(steps, FEW):
-        found |= {(anchor, step) for step in steps if step > anchor}
+        pairs |= {(anchor, step) for step in steps if step > anchor}
     for end in steps:
-        found |= {(step, end) for share in SHARES if (step := nearest_step(steps, end, share)) is not None}
+        pairs |= {(step, end) for share in SHARES if (step := nearest_step(steps, end, share)) is not None}
         if (before := earlier(steps, end)) is not None:
-            found.add((before, end))
-    return frozenset(found)
+            pairs.add((before, end))
+    return frozenset(pairs)

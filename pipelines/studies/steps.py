@@ -21,8 +21,8 @@ def require_known(option: str, choice: str, steps: Sequence[int]) -> None:
     if choice not in (ALL, FEW):
         for part in choice.split(","):
             if int(part) not in steps:
-                there = ", ".join(map(str, steps))
-                raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {there}")
+                available = ", ".join(map(str, steps))
+                raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {available}")
 
 
 def choose_steps(steps: Sequence[int], choice: str) -> tuple[int, ...]:

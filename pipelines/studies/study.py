@@ -51,11 +51,11 @@ class Measurement:
         lines = []
         for option, tables in (("--nulls-at", ("nulls",)), ("--spectra-at", SPECTRA)):
             for table in tables:
-                held = [step for step in steps if table in by_step[step]]
-                if table in self.tables and len(held) < len(steps):
-                    shown = ", ".join(map(str, held)) or "none"
+                steps_filled = [step for step in steps if table in by_step[step]]
+                if table in self.tables and len(steps_filled) < len(steps):
+                    shown = ", ".join(map(str, steps_filled)) or "none"
                     lines.append(
-                        f"{table} at {len(held)} of {len(steps)} steps ({shown}); {option} all takes every step"
+                        f"{table} at {len(steps_filled)} of {len(steps)} steps ({shown}); {option} all takes every step"
                     )
         return tuple(lines)
 
@@ -112,13 +112,13 @@ class Study:
         self, suites: Sequence[str], recipes: Sequence[str], seeds: Sequence[int]
     ) -> tuple[list[Recipe], list[int]]:
         """The arms and seeds asked for; all of the suites where none is. Errors: ValueError naming an unknown one."""
-        known = {arm.name: arm for suite in suites for arm in self.arms(suite)}
+        names = {arm.name: arm for suite in suites for arm in self.arms(suite)}
         for name in recipes:
-            if name not in known:
+            if name not in names:
                 raise ValueError(
-                    f"suite {', '.join(suites)} of study {self.name} has no recipe {name!r}; it has: {', '.join(known)}"
+                    f"suite {', '.join(suites)} of study {self.name} has no recipe {name!r}; it has: {', '.join(names)}"
                 )
         for seed in seeds:
             if seed not in self.seeds:
                 raise ValueError(f"study {self.name} has no seed {seed}; it has: {', '.join(map(str, self.seeds))}")
-        return [known[name] for name in recipes] or list(known.values()), sorted(set(seeds)) or list(self.seeds)
+        return [names[name] for name in recipes] or list(names.values()), sorted(set(seeds)) or list(self.seeds)

@@ -31,11 +31,11 @@ def bootstrap_interval(
     rng = np.random.default_rng(0)
     weight = _draw_counts(arms, rng) * _draw_counts(seeds, rng)
     weight = weight[weight.sum(1) > 0]
-    found = _correlation(x, y, weight, coefficient)
-    found = found[np.isfinite(found)]
-    if 2 * len(found) < DRAWS:
+    coefficients = _correlation(x, y, weight, coefficient)
+    coefficients = coefficients[np.isfinite(coefficients)]
+    if 2 * len(coefficients) < DRAWS:
         return None
-    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
+    low, high = np.percentile(coefficients, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
 
@@ -52,16 +52,16 @@ def permutation_p(
     units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells; where no two
     have (`arrangements` is 1), nothing is exchanged and p is 1.
     """
-    rng, one = np.random.default_rng(0), np.ones((1, len(x)))
+    rng, weights = np.random.default_rng(0), np.ones((1, len(x)))
     if coefficient == "spearman":
-        x, y = _ranks(x, one)[0], _ranks(y, one)[0]
+        x, y = _ranks(x, weights)[0], _ranks(y, weights)[0]
     shuffled = np.tile(y, (PERMUTATIONS, 1))
     for rows in _exchangeable(units, cells):  # [units, cells], places of runs
         order = rng.permuted(np.tile(np.arange(len(rows)), (PERMUTATIONS, 1)), axis=1)
         shuffled[:, rows.ravel()] = y[rows[order]].reshape(PERMUTATIONS, -1)
-    found, seen = _pearson(x, shuffled, one), _pearson(x, y, one)[0]
+    shuffled_coefficients, seen = _pearson(x, shuffled, weights), _pearson(x, y, weights)[0]
     # Equal arrangements may differ in the last bits.
-    return float((1 + np.sum(np.abs(found) >= abs(seen) - 1e-9)) / (1 + PERMUTATIONS))
+    return float((1 + np.sum(np.abs(shuffled_coefficients) >= abs(seen) - 1e-9)) / (1 + PERMUTATIONS))
 
 
 def _exchangeable(units: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:

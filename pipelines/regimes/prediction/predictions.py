@@ -79,8 +79,8 @@ def prediction_rows(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Co
         for outcome in outcomes:
             pairs = _pair_outcomes(values[metric], values[outcome.metric], values[outcome.error])
             for scope in SCOPES:
-                told = {"study": study, "view": view, "share": share, "outcome": outcome.name, "scope": scope}
-                rows += [told | {"family": outcome.family} | row for row in correlate_pairs(pairs, scope, siblings)]
+                keys = {"study": study, "view": view, "share": share, "outcome": outcome.name, "scope": scope}
+                rows += [keys | {"family": outcome.family} | row for row in correlate_pairs(pairs, scope, siblings)]
     return pl.DataFrame([row for row in rows if row["runs"]], schema=TABLES["predictions"].schema, orient="row")
 
 
@@ -97,7 +97,7 @@ def correlate_pairs(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) 
     units, cells = (seeds, arms) if scope == "within arms" else (arms, seeds)
     counts = {"runs": len(x), "seeds": len(set(seeds))}
     few = len(x) < LEAST_RUNS or counts["seeds"] < LEAST_SEEDS or len(set(units)) < LEAST_UNITS
-    made = []
+    results = []
     for name in COEFFICIENTS:
         row = {"coefficient": name, **counts, "correlation": None}
         if len(x) < LEAST:
@@ -112,8 +112,8 @@ def correlate_pairs(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) 
             notes = [] if interval else [f"{len(set(arms))} arms and {counts['seeds']} seeds: no interval"]
             notes += [f"p is at least 1/{ways}" if ways > 1 else "nothing to exchange: no p"] if ways < FEW else []
             notes += [NOISE] if pairs["y"].std() <= pairs["error"].mean() else []  # type: ignore[operator]
-        made.append(row | {"note": "; ".join(notes)})
-    return made
+        results.append(row | {"note": "; ".join(notes)})
+    return results
 
 
 def _pair_outcomes(early: pl.DataFrame, outcome: pl.DataFrame, error: pl.DataFrame) -> pl.DataFrame:
