@@ -1,4 +1,4 @@
-"""What figures 6 and 8 draw: accuracy of arms taken up again at an early step, free and confined, and of their parents.
+"""Numbers of figures 6 and 8: accuracy of arms continued from an early step, free and confined, and of their parents.
 
 A continued run counts its steps from 0: its first evaluation is where the projection starts, its last the end.
 """
@@ -15,13 +15,13 @@ from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, c
 from pipelines.statistics.copies import tag_arms
 from pipelines.studies.story import Tables
 
-# The words of a key that follow the step, by what a reader reads.
+# The part of a key after the step, by its label.
 KINDS = {"free": (), "16 own directions (the paper's K16)": ("own16",), "16 random directions": ("random16",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """An arm of core and what goes on from its step `begin`: `arms` by words of KINDS."""
+    """An arm of core and the arms continued from its step `begin`: `arms` by names of KINDS."""
 
     parent: str
     begin: int = BEGIN
@@ -63,13 +63,13 @@ def accuracy_rows(tables: Tables) -> pl.DataFrame:
 
 
 def started_families(rows: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
-    """The families of which a continued arm is there."""
+    """The families with a measured continued arm."""
     measured = set(rows["arm"])
     return [family for family in FAMILIES if family.parent in parents and measured & set(family.arms.values())]
 
 
 def describe_absent(tables: Tables, rows: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for the continued arms that are not there, of the steps at which some are, or else of BEGIN."""
+    """Sentences that name the missing continued arms, for the measured first steps, or else for BEGIN."""
     begun = {family.begin for family in started_families(rows, parents)} or {BEGIN}
     families = [family for family in FAMILIES if family.parent in parents and family.begin in begun]
     arms = [arm for family in families for arm in family.arms.values()]

@@ -1,4 +1,4 @@
-"""What the figures over training have in common: the paper's three runs, and their null."""
+"""Shared by the figures over training: the paper's three runs, and their null."""
 
 import polars as pl
 

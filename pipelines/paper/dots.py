@@ -23,7 +23,8 @@ def draw_beside(
     title: str,
     domain: tuple[float, float],
 ) -> Any:
-    """Ours filled with intervals, the paper's hollow; a line per arm, then per name of `others`, which we lack."""
+    """Our values filled with intervals, the paper's hollow; one line per arm, then one per name of `others` (paper
+    only)."""
     arms = arm_styles(keys)
     order = [*(arm.label for arm in arms), *others]
     # Apart from the panel, so that a mark at 0 does not touch its name.

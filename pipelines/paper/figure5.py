@@ -1,4 +1,4 @@
-"""Figure 5: when the leading subspace of the update is that of the end."""
+"""Figure 5: similarity of the leading subspace of the update to that of the end."""
 
 import polars as pl
 

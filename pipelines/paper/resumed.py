@@ -1,4 +1,4 @@
-"""Accuracy from where a run is taken up again to its end, a panel per parent: free and confined, beside the paper."""
+"""Draw accuracy from the first to the last step of continued runs, a panel per parent, with the paper's values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +35,8 @@ def draw_resumed(
     reported: Sequence[Published],
     ranges: Sequence[Published] = (),
 ) -> Any:
-    """rows: (columns of `confinement.measured`, axis title); ranges: of the paper's axes, in a row of their own."""
+    """rows: (columns of `confinement.accuracy_rows`, axis title); ranges: of the paper's axes, in a row of their
+    own."""
     panels, count = [], 0
     for place, (measured, title) in enumerate(rows):
         axis = Axis(title=title, domain=ACCURACY)

@@ -1,4 +1,4 @@
-"""From runs to what is drawn: the mean over seeds and its 95 % Student-t interval."""
+"""The mean over seeds and its 95 % Student-t interval."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFram
 
 
 def spread_numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequence[Published]) -> pl.DataFrame:
-    """`over_seeds`, with or without a column view, as rows of NUMBERS beside what is published of each arm.
+    """Rows of `over_seeds`, with or without a column view, as rows of NUMBERS with the published values.
 
     unit: in words, empty for a ratio.
     """

@@ -1,4 +1,4 @@
-"""What the paper reports, an arm a column, beside the panels of our runs.
+"""Draw published values, one column per arm, next to the panels of our runs.
 
 A pale bar is a range, with a triangle at the end where a run arrives in it; a hollow diamond is one number.
 """

@@ -1,15 +1,17 @@
 """The verdict on one trajectory in one view, at one budget.
 
-Two budgets. `norm`: where the update is as large as the run's at its end or, if no reference of some arm got so far, as
-large as all references got; the run and the references are read off their own trajectories there, since much of what
-sets the arms apart is how far they went. `end`: everything at its own end, which mixes regime and displacement.
+There are two budgets. `norm`: the norm of the run's update at its end or, if no reference of some arm got so far, the
+largest norm that all references reached. The run and the references are interpolated at this norm, since arms differ
+much in how far they move. `end`: every run at its own end, which mixes regime and displacement.
 
 A run of the references' own study is judged by the other seeds: runs of one seed share their start.
 
-`cannot tell`: no budget that all references and the run have (nothing is extrapolated), fewer than two seeds of a
-reference, or fewer than three diagnostics in common; the two nearest references closer to each other, seen from the
-run, than a reference run may be from its own arm (the largest own distance of the trials); or the run farther from the
-nearest reference than that is from the next.
+The verdict is `cannot tell` if
+
+- no budget is common to the run and all references (nothing is extrapolated),
+- a reference has fewer than two seeds, or fewer than three diagnostics are common,
+- the distances to the two nearest references differ by no more than the largest distance of a trial from its own arm,
+- the run is farther from the nearest reference than that reference is from the next.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,11 +31,11 @@ Budget = Literal["norm", "end"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A run beside the references of `study` in one view. reason: why it cannot be told, else empty.
+    """The comparison of a run with the references of `study` in one view. reason: why it is `cannot tell`, else empty.
 
     labels: the names of the reference arms, in order.
 
-    norm: the size of the update that was compared, null at the ends. distances: by arm and diagnostic. left_out: why,
+    norm: the norm at which runs were compared, None at the ends. distances: by arm and diagnostic. left_out: why,
     by diagnostic. trials: the references judged without their own seeds.
     """
 
@@ -60,7 +62,7 @@ class Comparison:
 
     @property
     def confusion(self) -> float | None:
-        """How far a reference run lies from its own arm, at most."""
+        """The largest distance of a reference run from its own arm."""
         return max((trial.own for trial in self.trials), default=None)
 
 
@@ -150,7 +152,7 @@ def decide_regime(
     references: References,
     trials: Sequence[Trial],
 ) -> tuple[str, str]:
-    """(verdict, reason) by the rules above."""
+    """(verdict, reason) by the rules of the module."""
     far = {arm: combine_distances(by_diagnostic) for arm, by_diagnostic in distances.items()}
     first, second = sorted(far, key=lambda arm: far[arm])[:2]
     confusion = max(trial.own for trial in trials)
@@ -170,7 +172,7 @@ def decide_regime(
 
 
 def agree_views(comparisons: Sequence[Comparison]) -> str:
-    """What the views agree on at matched norm."""
+    """The verdict on which the views agree at matched norm."""
     verdicts = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
     return verdicts.pop() if len(verdicts) == 1 else CANNOT_TELL
 

@@ -1,7 +1,7 @@
-"""A trajectory as curves over the size of its own update, so that runs can be compared where they moved equally far.
+"""A trajectory as curves over the norm of its update, so that runs can be compared at equal norm.
 
-Size is the mean over projections of ||W_t - W_0||_F / ||W_0||_F. Between two snapshots every curve is taken as straight
-over the logarithm of the norm, and nothing is extrapolated.
+Size is the mean over projections of ||W_t - W_0||_F / ||W_0||_F. Curves are interpolated linearly
+over the logarithm of the norm, and never extrapolated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,8 @@ Run = tuple[str, int]  # recipe, seed
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A trajectory at one size. step: where it first had that size. values, errors: by diagnostic, as compared."""
+    """A trajectory at one norm. step: the first step with that norm. values, errors: by diagnostic, on the compared
+    scale."""
 
     norm: float
     step: float
@@ -35,7 +36,7 @@ class Point:
 class Profile:
     """One run in one view. Arrays have one entry per snapshot with an update; NaN is not measured.
 
-    values, errors: by diagnostic, in logarithms where it is compared so. similar: value and error bound by diagnostic
+    values, errors: by diagnostic, logarithms if it is compared so. similar: value and error bound by diagnostic
     and pair of steps. shapes: (role, stable rank of noise of that shape) of its matrices.
     """
 
@@ -72,7 +73,8 @@ class Profile:
         return self._point(len(self.steps) - 1, len(self.steps) - 1, 0.0)
 
     def at(self, norm: float) -> Point | None:
-        """Where the update first is of this size; None where it never was, or was larger from the first snapshot on."""
+        """The point where the update first has this norm; None if it never has, or is larger from the first snapshot
+        on."""
         sizes, target = np.log(self.norms), np.log(norm)
         if target < sizes[0]:
             return None
@@ -144,10 +146,11 @@ def _rows(tables: Mapping[str, pl.LazyFrame], name: str, runs: set[Run]) -> pl.L
 
 
 def _add_shuffled_rank(spectrum: pl.LazyFrame, nulls: pl.LazyFrame, support: pl.LazyFrame) -> pl.LazyFrame:
-    """With the effective rank of the same update's shuffled entries beside each row.
+    """Add the effective rank of the same update with shuffled entries to each row.
 
     Nulls are measured at few steps; between them it is interpolated linearly in log(step), where at least DENSE of the
-    weights have changed. With fewer it is off by up to a sixth; there is then no value, as before the first null.
+    weights have changed. With fewer the interpolation is wrong by up to a sixth, so there is no value, as before the
+    first null.
     """
     keys = (*KEYS, "step", "matrix")
     null = nulls.filter(pl.col("null") == "shuffled").select(*keys, shuffled="effective_rank")

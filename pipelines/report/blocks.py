@@ -1,4 +1,4 @@
-"""D4 as maps: where in one matrix the changed weights are, and how many of them the masks of W0 catch, block by block.
+"""Block maps of one matrix: the share of changed weights, and the share of these inside the masks of W0 (D4).
 
     changed         #{changed in block} / #{weights in block}
     principal       #{changed and in the mask} / #{changed}, over the block; ties of the mask count by their share

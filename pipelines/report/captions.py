@@ -1,4 +1,4 @@
-"""What each figure means, how it is computed and what to be careful about."""
+"""The figures of every study: meaning, method and caveat of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Figure:
         return not any(arm_rows(tables, name, arms).head(1).collect().is_empty() for name in self.needs)
 
     def null_sentence(self, story: Story, tables: Tables, arms: Sequence[str]) -> str | None:
-        """What the null shows beside what was measured; None without one."""
+        """Describe the null and the measured values; None without a null."""
         if self.null is None:
             return None
         return null_values.describe_null(

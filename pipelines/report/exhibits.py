@@ -1,4 +1,4 @@
-"""The page's pictures: the figures of every study, and the exhibits that a story adds."""
+"""Render the figures of every study and the exhibits of a story."""
 
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
@@ -39,7 +39,7 @@ def draw_figures(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequ
 
 
 def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> Numbers:
-    """What a figure draws; nothing where there is none, as of runs of which no weight moved."""
+    """The numbers of a figure; empty if there are none, for example if no weight moved."""
     if not figure.is_measured(tables, arms):
         return {}
     numbers = figure.numbers(story, tables, arms)
@@ -47,7 +47,7 @@ def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[s
 
 
 def describe_missing_arms(numbers: Numbers, measured: Sequence[str], story: Story) -> str:
-    """A line for measured arms that a figure has no values of."""
+    """One line that names the measured arms without values in a figure."""
     drawn = {label for rows in numbers.values() for label in rows["arm"]}
     absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
     return f"Not drawn, since it has no values here: {join_words(absent)}." if absent else ""
@@ -62,7 +62,7 @@ def draw_figure(
     numbers: Numbers,
     measured: Sequence[str],
 ) -> str:
-    """One figure: its picture, one line of meaning, and what is behind a click."""
+    """One figure: picture, one line of meaning, and a folded explanation."""
     picture = vega.embed_chart(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
     more = explain_figure(figure, story, tables, decided, arms, numbers)
     absent = markup.paragraph(describe_missing_arms(numbers, measured, story), "quiet")
@@ -72,7 +72,7 @@ def draw_figure(
 def explain_figure(
     figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], numbers: Numbers
 ) -> str:
-    """What is behind a click under a figure."""
+    """The folded explanation under a figure."""
     how = " ".join([figure.how, *describe_tables([name for name in figure.needs if name != "nulls"], tables, arms)])
     notes = markup.notes(
         (
@@ -85,7 +85,7 @@ def explain_figure(
 
 
 def draw_lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
-    """The picture of the first screen; empty where its tables have no rows."""
+    """The chart of the first screen; empty if its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
     if figure is None or not (numbers := drawn_numbers(figure, story, tables, arms)):
         return ""
@@ -95,7 +95,7 @@ def draw_lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequenc
 
 
 def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
-    """What a figure draws, as a table per axis title: a line for each place along the other axis, or each role."""
+    """The numbers of a figure: one table per axis title, one line per place on the other axis, or per role."""
     tables = []
     for caption, rows in parts.items():
         keys = [name for name in rows.columns if name not in ("arm", "view", "value", "low", "high")]
@@ -115,7 +115,7 @@ def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
 def list_statements(
     decided: pl.DataFrame, story: Story, names: Collection[str], suites: Sequence[str] = ("core",)
 ) -> str:
-    """The statements that rest on the tables `names`, one line each with its verdict and what its control says."""
+    """The claims that use the tables `names`, one line each with verdict and control."""
     lines = []
     for row in decided.iter_rows(named=True):
         claim = story.claim_by_text[row["claim"]]
@@ -128,7 +128,7 @@ def list_statements(
 
 
 def draw_block_maps(story: Story, tables: Tables, store: Store | None) -> str:
-    """Block maps of one matrix, where the weights are at hand; a story with exhibits has its own."""
+    """Block maps of one matrix, if the weights are in the store and the story has no exhibits of its own."""
     if store is None or story.exhibits:
         return ""
     from pipelines.report.maps import draw_maps
@@ -165,7 +165,7 @@ def is_there(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
 
 
 def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, decided: pl.DataFrame) -> str:
-    """One exhibit: its picture, what it means, and behind a click what it does not show, its numbers and the source."""
+    """One exhibit: picture and meaning; folded: limits, numbers and source."""
     if drawing.chart is None:
         return ""
     key = f"exhibit-{exhibit.key}"
@@ -189,7 +189,7 @@ def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Table
 
 
 def tabulate_exhibit(numbers: pl.DataFrame, story: Story) -> str:
-    """The numbers that an exhibit ends in."""
+    """The numbers of an exhibit as a table."""
     if numbers.is_empty():
         return ""
     lines = [

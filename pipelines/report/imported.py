@@ -1,4 +1,4 @@
-"""One imported trajectory as a self-contained HTML page: its own numbers first, then its regime and its figures."""
+"""Render one imported trajectory as a self-contained HTML page: numbers, regime and figures."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,8 +43,8 @@ def render_import(
 ) -> str:
     """The page of the import `recipe` (external.NAME).
 
-    tables: lake tables with its rows and, where `judged` is not empty, those of the first study in it. judged: by study
-    of references, the run beside them (`runs.judging.judge`).
+    tables: lake tables with its rows and, if `judged` is not empty, the rows of the first study in it. judged: the
+    comparisons of the run by study of references.
     """
     name = recipe.removeprefix("external.")
     own_key = f"{name}{IMPORTED}"
@@ -69,7 +69,7 @@ def render_import(
 
 
 def _story(key: str, name: str, study: str | None) -> Story:
-    """The import before the reference arms of a study, which look as they do on its own page."""
+    """A story with the import first, then the reference arms of `study` in their own look."""
     own = None if study is None else story_of(find_study(study))
     references = [] if own is None else palette.arm_looks(own, tuple(own.references))
     arms = (Arm(key=key, label=name, meaning="imported", shape="cross"), *references)
@@ -77,14 +77,14 @@ def _story(key: str, name: str, study: str | None) -> Story:
 
 
 def _rename_import(rows: pl.LazyFrame, recipe: str, key: str) -> pl.LazyFrame:
-    """The import under a name that no arm of a study has."""
+    """Rename the import to a key that no arm of a study has."""
     if "recipe" not in rows.collect_schema():
         return rows
     return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{key}"}))
 
 
 def _render_hero(tables: Mapping[str, pl.LazyFrame], story: Story, own_key: str, nothing: pl.DataFrame) -> str:
-    """What was measured, its own numbers beside the references', and one picture."""
+    """The first screen: what was measured, the numbers of the import and the references, and one chart."""
     weights = [
         rows.filter(pl.col("recipe") == f"external.{own_key}").select("matrix", "step").unique()
         for name, rows in tables.items()
@@ -132,7 +132,7 @@ def _verdict(recipe: str, judged: Mapping[str, Sequence[Comparison]]) -> str:
 
 
 def _render_distances(study: str, comparisons: Sequence[Comparison]) -> str:
-    """A table per view at matched norm."""
+    """One table of distances per view at matched norm."""
     parts = []
     for comparison in comparisons:
         if comparison.budget != "norm" or comparison.beside is None or comparison.point is None:
@@ -157,7 +157,7 @@ def _render_distances(study: str, comparisons: Sequence[Comparison]) -> str:
 
 
 def _render_bands(rows: pl.DataFrame) -> str:
-    """The latest reading of every quantity that `opd monitor` holds against a band; nothing where none is kept."""
+    """The latest reading of every quantity that `opd monitor` compares with a band; empty without readings."""
     if rows.is_empty():
         return ""
     last = rows.filter(pl.col("step") == pl.col("step").max()).sort("view", "quantity")

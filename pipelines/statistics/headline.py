@@ -65,11 +65,11 @@ def headline_rows(
     metrics: Iterable[Metric] = METRICS,
     arms: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`; arms: core by default.
+    """One row per metric and arm with a value, with the columns of `SCHEMA`. arms: core by default.
 
     value: mean over seeds; low, high: 95 % Student-t interval over seeds, of fractions within [0, 1]; null for one
     seed, and for seeds that are equal. Fractions stay fractions (unit "percent" says how to show them); paper: what
-    the story's source reports of that arm, null for the view master, which published checkpoints do not have.
+    the story's source reports for that arm, null for the view master, which published checkpoints do not have.
     """
     rows, arms = [], story.core if arms is None else arms
     for metric, frame in collect_samples(metrics, tables, arms).items():
@@ -103,8 +103,8 @@ def headline_rows(
 def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     """`headline` as text: a heading row, then one row per metric; arms without any row have no column.
 
-    A cell is "mean +- half-width of the 95 % interval", of a share that would leave 0 to 100 % "mean [low, high]";
-    without an interval (one seed, or seeds that are equal) the mean alone.
+    A cell is "mean +- half-width of the 95 % interval". A share whose interval leaves 0 to 100 % is "mean [low, high]".
+    Without an interval (one seed, or equal seeds) the cell is the mean.
     """
     arms = [arm for arm in story.core if arm in set(table["arm"])]
     reported_arms = [arm for arm in arms if any(arm in values for values in story.reported.values())]

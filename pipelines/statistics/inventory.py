@@ -1,4 +1,4 @@
-"""What is in the tables: which runs, how they score before and after, and which values do not exist."""
+"""List what the tables contain: runs, accuracy before and after training, and missing values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from pipelines.statistics.copies import tag_arms
 from pipelines.statistics.intervals import student_interval
 from pipelines.statistics.samples import arm_rows, final_step
 
-# ||W0||_F is recovered as frobenius / relative_norm, which two runs from one start round alike to far below this.
+# ||W0||_F is computed as frobenius / relative_norm. Two runs from one start agree to far below this tolerance.
 SAME_START = 1e-6
 
 
@@ -97,7 +97,8 @@ MISSING = pl.Schema(
 
 
 def count_missing(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
-    """Rows that carry a reason, counted by table, view and reason; `of` is the table's rows in that view."""
+    """Rows with a reason for a missing value, counted by table, view and reason; `of` is the table's rows in that
+    view."""
     counts = []
     for name, declared in TABLES.items():
         if "reason" not in declared.schema or name not in tables:

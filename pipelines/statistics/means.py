@@ -1,4 +1,4 @@
-"""Each run's headline metrics by weighting, role and layer: the table `means`, and what of it the page shows."""
+"""Headline metrics of each run by weighting, role and layer: the table `means` and its text form."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pipelines.statistics.numbers import format_quantity
 from pipelines.statistics.samples import metric_rows, weighted_mean
 from pipelines.studies.story import Story
 
-# At the end of training; overlaps with the end are of earlier steps.
+# At the end of training, except overlaps with the end, which are read at earlier steps.
 METRICS: tuple[Metric, ...] = tuple(
     metric
     for metric in HEADLINE
@@ -72,7 +72,8 @@ def compare_weightings(table: pl.DataFrame, story: Story) -> list[list[str]]:
 
 
 def split_by_key(table: pl.DataFrame, metric: Metric, key: str, story: Story) -> list[list[str]]:
-    """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row each; only a heading without any."""
+    """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row per value; only a heading if there
+    are none."""
     metric_rows = table.filter(
         pl.col("metric") == metric.words, pl.col("weighting") == "unweighted", pl.col(key).is_not_null()
     )

@@ -1,6 +1,6 @@
-"""Series of the update beside their null: the final update, rescaled to each step's norm and rounded to bf16 again.
+"""Series of the update and of its null: the final update, rescaled to the norm at each step and rounded to bf16.
 
-The null never turns, so what it shows in bf16 is storage alone.
+The direction of the null never changes, so its changes in bf16 come from rounding alone.
 """
 
 from collections.abc import Collection
@@ -19,7 +19,8 @@ SIMILARITY_K = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """Both as `series.progress` gives them; the null has the bf16 view alone, and no rows where none is kept."""
+    """The measured series and its null, both as in `series.progress_rows`. The null has only the bf16 view and may be
+    empty."""
 
     measured: pl.DataFrame
     null: pl.DataFrame
@@ -47,7 +48,7 @@ def hill_beside_null(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[s
 
 
 def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
-    """Sim_16 of the input side to the last step, which is left out: there it is 1 by definition."""
+    """Sim_16 of the input side to the last step. The last step itself is left out: there Sim_16 is 1 by definition."""
     rows = locking.filter(pl.col("side") == "input", pl.col("k") == SIMILARITY_K)
     alike = unturned_null(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
     null = progress_rows("nulls", alike, "similarity_input", arms)
@@ -57,7 +58,7 @@ def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collec
 
 
 def describe_null(both: Beside, story: Story, early: int, late: int) -> str | None:
-    """What the null shows at two shares of the run (%), arm by arm, against what was measured; None without a null."""
+    """Null and measured value of each arm at two shares of the run (%), as a sentence; None without a null."""
     pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
     phrases = []
     arms = set(pairs["arm"])

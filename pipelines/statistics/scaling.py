@@ -1,11 +1,11 @@
-"""How the diagnostics move with the size of the model: exponents and ratios with intervals over seeds.
+"""How diagnostics change with model size: exponents and ratios with intervals over seeds.
 
     width    value = c N^b over `Sizes.widths`, N the weights of the decoder projections: b is the least-squares slope
              of log value on log N, fitted to each seed's sizes
     others   value at the size of `Sizes.ratios` / value of core
 
-Every estimate is one number per seed; the intervals are Student's over seeds (`intervals.interval`), of the logarithm
-for ratios. What the fit misses of a seed's three points is `misfit`, the largest |log value - fit|.
+Every estimate is one number per seed; the intervals are Student's over seeds (`intervals.student_interval`), of the
+logarithm for ratios. `misfit` is the largest |log value - fit| over the three points of a seed.
 
 Not measured: whether a power law holds. Three sizes within a factor of 16 of weights fit almost any smooth curve, the
 sizes pass their gates at different steps and accuracies, and their bases differ in learning rate: an exponent describes

@@ -1,4 +1,4 @@
-"""How a table was computed, in words made from its rows: precision, method, error bound and noise floor."""
+"""Describe how a table was computed, from its rows: precision, method, error bound and noise floor."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -25,7 +25,7 @@ FLOOR = "rounding_norm"
 
 
 def describe_tables(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[str]:
-    """A sentence or two on each of the tables `names` that has rows of `arms`."""
+    """One or two sentences per table of `names` that has rows of `arms`."""
     return [sentence for name in names if (sentence := _describe_table(name, arm_rows(tables, name, arms)))]
 
 

@@ -1,4 +1,4 @@
-"""Every claim decided on the tables of one study: the table `verdicts`."""
+"""Decide every claim on the tables of one study: the table `verdicts`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +31,15 @@ Values = Mapping[Metric, pl.DataFrame]
 
 
 def decide_all(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
-    """The claims of `story` on `tables` (name to rows of this study), with the schema of `verdicts`.
+    """Decide the claims of `story` on `tables` (name to rows of this study): rows with the schema of `verdicts`.
 
     effect = mean over seeds of left - right, paired by seed. low and high are its 95 % Student-t interval with n - 1
-    degrees of freedom, of an accuracy with the errors over samples and problems in it (`power.pooled`), within what is
-    possible; it decides. boot_low and boot_high are the percentile bootstrap over seeds, which does not
-    (`intervals.bootstrap` says why). Fewer than three seeds decide nothing, nor do differences that are equal up to
-    rounding; one seed leaves the interval null. Runs that do not count (`exclusions`) are left out, and named in the
-    note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the number of
-    claims.
+    degrees of freedom, cut to the possible range; this interval decides. For accuracies it includes the errors over
+    samples and problems (`power.pooled_half_width`). boot_low and boot_high are the percentile bootstrap over seeds,
+    which does not decide (see `intervals.bootstrap_interval`). Fewer than three seeds decide nothing, nor do
+    differences that are equal up to rounding; with one seed the interval is null. Excluded runs (`exclusions`) are
+    named in the note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the
+    number of claims.
     """
     metrics = [metric for claim in story.default_claims for metric in claim.metrics]
     others = [other for metric in metrics if (other := metric.with_other_weighting()) is not None]
@@ -94,7 +94,8 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
 
 
 def pair_sides(claim: Claim, values: Values) -> pl.DataFrame:
-    """Columns seed, left, right, cut: one row per seed that has both sides; of accuracies `SAMPLED` of both too."""
+    """Columns seed, left, right, cut: one row per seed that has both sides. Accuracies also have the columns
+    `SAMPLED`."""
     left = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
     if isinstance(claim.right, float):
         return left.with_columns(right=pl.lit(claim.right))
@@ -103,7 +104,7 @@ def pair_sides(claim: Claim, values: Values) -> pl.DataFrame:
 
 
 def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
-    """The mean difference with its interval over seeds; of accuracies over samples and problems too."""
+    """The mean difference with its interval over seeds; for accuracies also over samples and problems."""
     differences = (pairs["left"] - pairs["right"]).to_list()
     if not (sides := evaluation_set(pairs)):
         return student_interval(differences, scale=largest_value(pairs))
@@ -115,7 +116,7 @@ def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
 
 
 def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
-    """The smallest mean difference that these seeds find with 80 % power; None without a spread to tell it from."""
+    """The smallest mean difference that these seeds find with 80 % power; None if there is no spread."""
     differences = (pairs["left"] - pairs["right"]).to_list()
     if sides := evaluation_set(pairs):
         return pooled_detectable(differences, sides) or None
@@ -125,7 +126,8 @@ def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
 
 
 def evaluation_set(pairs: pl.DataFrame) -> list[Scored]:
-    """What both sides of a comparison of accuracies were scored on; a constant is no side. Empty for other metrics."""
+    """Variances and problems of both sides of a comparison of accuracies, without constants. Empty for other
+    metrics."""
     sides = []
     for side, end in (("left", ""), ("right", "_right")):
         if f"problems{end}" in pairs.columns:
@@ -135,19 +137,19 @@ def evaluation_set(pairs: pl.DataFrame) -> list[Scored]:
 
 
 def largest_value(pairs: pl.DataFrame) -> float:
-    """The largest value of either side, whose rounding the differences have."""
+    """The largest absolute value of both sides, the scale of the rounding of differences."""
     return max(map(abs, (*pairs["left"], *pairs["right"])))
 
 
 def can_decide(pairs: pl.DataFrame) -> bool:
-    """Whether seeds are enough and differ by more than rounding."""
+    """Whether there are enough seeds and their differences differ by more than rounding."""
     return len(pairs) >= DECIDING and not equal_to_rounding(
         (pairs["left"] - pairs["right"]).to_list(), largest_value(pairs)
     )
 
 
 def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
-    """Which runs of a claim's arms do not count and why, as a sentence; empty where all do."""
+    """The excluded runs of the arms of a claim, with reasons, as a sentence; empty if there are none."""
     arms, tables = (claim.left, claim.right), {None, *(metric.table for metric in claim.metrics)}
     named = [str(exclusion) for exclusion in excluded if exclusion.arm in arms and exclusion.table in tables]
     return f"Left out: {'; '.join(named)}." if named else ""
@@ -164,7 +166,7 @@ class Beside:
 
 
 def control_contrast(claim: Claim, values: Values) -> Beside | None:
-    """The first of the claim's controls whose arms there are, paired as the claim is."""
+    """The contrast of the first control of the claim whose arms are measured."""
     for control in claim.controls:
         other = replace(claim, left=control.left, right=control.right)
         pairs = pair_sides(other, values)
@@ -177,7 +179,7 @@ def control_contrast(claim: Claim, values: Values) -> Beside | None:
 
 
 def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
-    """The columns of the control; all null where there is none."""
+    """The columns of the control; all null without one."""
     contrast = control_contrast(claim, values)
     if contrast is None:
         return {name: None for name in ("control", *CONTROL, "control_says")}
@@ -195,7 +197,7 @@ def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool 
 
 
 def reweighted_effect(claim: Claim, values: Values) -> float | None:
-    """The effect by the other weighting of matrices; None where there are none, or no numbers of weights."""
+    """The effect with the other weighting of matrices; None for metrics without matrices or weight counts."""
     metric, baseline = claim.metric.with_other_weighting(), claim.baseline and claim.baseline.with_other_weighting()
     if metric is None:
         return None
@@ -204,7 +206,7 @@ def reweighted_effect(claim: Claim, values: Values) -> float | None:
 
 
 def seed_span(claim: Claim, pairs: pl.DataFrame) -> str:
-    """Of a claim about a band, the seeds' own spread, which the band is to be read beside."""
+    """For a claim about a band: the range of the right-hand seeds, to compare with the band."""
     if claim.kind not in ("near", "far") or isinstance(claim.right, float):
         return ""
     low, high = min(pairs["right"].to_list()), max(pairs["right"].to_list())

@@ -1,7 +1,7 @@
-"""The studies there are, by name: those of this package, of OPD_STUDIES, and of entry points `opd.studies`.
+"""The catalog of studies by name: of this package, of OPD_STUDIES, and of entry points `opd.studies`.
 
-A new study is a file of one's own with a function `study() -> Study`. A file that defines `task` besides brings a task
-of its own (`opd_ops.tasks.registry`).
+A new study is a file with a function `study() -> Study`. A file that also defines `task` adds a task
+(`opd_ops.tasks.registry`).
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ HERE = "this package"
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """Studies and where they come from, by name, and a line for each entry point that gives none."""
+    """Studies and their origins by name, and one line per entry point that failed to load."""
 
     studies: dict[str, Study]
     origins: dict[str, str]
@@ -95,7 +95,7 @@ def find_study(reference: str) -> Study:
 
 
 def study_arg(name: str) -> str:
-    """How a command names a study: by its file or module where OPD_STUDIES or a command did, else by its name."""
+    """The argument that names a study in a command: its file or module if it came from one, else its name."""
     for reference in outside.listed_references(outside.STUDIES, FUNCTION):
         if load_study(reference).name == name:
             return shorten(reference)
@@ -103,7 +103,7 @@ def study_arg(name: str) -> str:
 
 
 def shorten(reference: Reference) -> str:
-    """A reference as one would type it in the working directory."""
+    """A path or module name, relative to the working directory if shorter."""
     source = reference.source
     if source.endswith(".py") and (path := Path(source)).is_relative_to(folder := Path.cwd()):
         source = f"./{path.relative_to(folder)}"
@@ -111,7 +111,7 @@ def shorten(reference: Reference) -> str:
 
 
 def suggest_command(name: str, seed: int) -> str:
-    """How to make a run that is absent: the command that trains it, where a study of the catalog has it."""
+    """The command that trains a missing run, if a study of the catalog contains it."""
     for study in list_studies().values():
         for suite, arms in study.suites.items():
             if name in {recipe.name for recipe in arms}:
@@ -157,7 +157,7 @@ def _make_study(reference: Reference, function: Callable[[], Study]) -> Study:
 
 
 def find_faults(study: Study) -> Iterator[str]:
-    """What makes a study one that could not be run or told from others, a line each."""
+    """The faults that make a study impossible to run or ambiguous, one line each."""
     if not NAME.fullmatch(study.name) or "." in study.name:
         yield f"{study.name!r} cannot name a study: {ALLOWED}, without a dot"
     if (

@@ -1,4 +1,4 @@
-"""Arms that take another arm up again at an early step, free or confined to a few directions."""
+"""Recipes of arms that continue another arm from an early step, free or confined to a few directions."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,8 +25,8 @@ def continue_arm(parent: Recipe, begin: int, end: int) -> Recipe:
 def confine_arm(free: Recipe, basis: str, rank: int = 16) -> Recipe:
     """A continued arm confined to `rank` input directions, gradient only: `<arm>-<basis><rank>`.
 
-    basis: `own`, of its parent's update at the step where it begins; `random`; `start`, of the weights that its parent
-    began with; or the arm of the study whose update at that step it is of.
+    basis: `own`, the update of its parent at its first step; `random`; `start`, the first weights of its parent; or
+    another arm of the study, whose update at that step gives the basis.
     """
     start = free.start
     assert isinstance(start, SnapshotOf)

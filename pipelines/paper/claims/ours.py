@@ -1,4 +1,4 @@
-"""Our own statements: what a confined arm keeps and why, and the paper's orderings with one thing matched at a time."""
+"""Our own claims: accuracy of confined arms, and the paper's orderings with one setting matched at a time."""
 
 from pipelines.paper.claims.chance import FORMS
 from pipelines.paper.claims.published import MARGIN
@@ -32,7 +32,7 @@ VARIED: tuple[Claim, ...] = (
 
 
 def keeps(kind: Kind, left: str, right: str) -> Claim:
-    """left ends with more or less accuracy than right."""
+    """left ends with more (or less) accuracy than right."""
     return FORMS.ordering(ACCURACY, kind, left, right, section="ours", suite="interventions", paper=NO_CONTROL)
 
 
@@ -67,7 +67,7 @@ CONFINED: tuple[Claim, ...] = (
     *(keeps("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(continued_key(arm, "own16", mode), continued_key(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
-# Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other modes do not.
+# Adam's element-wise scaling leaks out of the subspace that its gradient is confined to; the other modes do not leak.
 LEAKS: tuple[Claim, ...] = tuple(
     FORMS.ordering(
         LEAKED,
@@ -81,7 +81,7 @@ LEAKS: tuple[Claim, ...] = tuple(
     for arm in SWEPT
     for mode in MODES
 )
-# What disturbing a run does to it, beside the sham whose guard trips too.
+# Disturbed runs against the sham run, whose guard trips without an action.
 DISTURBED: tuple[Claim, ...] = (
     FORMS.equivalence(
         ACCURACY, "rlvr-noise-sham", "rlvr", suite="steering", margin=MARGIN, note="Equal if watching does nothing."
@@ -92,7 +92,7 @@ DISTURBED: tuple[Claim, ...] = (
         for metric in (ACCURACY, STABLE_RANK["master"], SIMILARITY["master", 25])
     ),
 )
-# The paper's orderings, with one confound of its runs taken away at a time.
+# The paper's orderings, with one confound of its runs removed at a time.
 SHORT: dict[Metric, Kind] = {
     UNCHANGED: "less",
     NORM["bf16"]: "greater",

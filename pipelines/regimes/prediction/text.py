@@ -1,4 +1,4 @@
-"""Correlations in a plain sentence."""
+"""Describe correlations in one sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from pipelines.regimes.prediction.predictions import SCOPES
 
 
 def describe_prediction(rows: pl.DataFrame) -> str:
-    """What Sim_16 at 10 % in the masters says of the final accuracy, by Spearman's correlation; empty without it."""
+    """Spearman's correlation of Sim_16 at 10 % (masters) with final accuracy, as a sentence; empty without rows."""
     selected = rows.filter(view="master", share=0.10, outcome="accuracy", coefficient="spearman")
     result = {
         row["scope"]: format_correlation(row)
