@@ -3,7 +3,7 @@
 import polars as pl
 
 from pipelines.paper import published
-from pipelines.paper.curves import RUNS, null_of
+from pipelines.paper.curves import RUNS, pool_null
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE4, HILL, NORM, STABLE_RANK
 from pipelines.paper.spread import at_the_end, over_seeds, spread_numbers
@@ -31,7 +31,7 @@ def measure_figure(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame
     }
     logs = {name: log for name, _, _, log in QUANTITIES}
     return {
-        name: (over_seeds(align_progress(runs), "view", "progress", log=logs[name]), null_of(null, log=logs[name]))
+        name: (over_seeds(align_progress(runs), "view", "progress", log=logs[name]), pool_null(null, log=logs[name]))
         for name, (runs, null) in pairs.items()
     }
 

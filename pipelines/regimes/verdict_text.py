@@ -16,7 +16,7 @@ def describe_verdict(comparisons: Sequence[Comparison]) -> str:
             return f"{name}: {CANNOT_TELL}. In {'; in '.join(f'{c.run.view}, {c.reason}' for c in matched)}."
         sentence = "; in ".join(f"{c.run.view} {c.verdict}{f' ({c.reason})' if c.reason else ''}" for c in matched)
         return f"{name}: {CANNOT_TELL}, since the views disagree. In {sentence}."
-    parts = [f"{name} is {verdict}.", *[f"In {_far(comparison)}." for comparison in matched]]
+    parts = [f"{name} is {verdict}.", *[f"In {_describe_distances(comparison)}." for comparison in matched]]
     own = matched[0].labels.get(run.objective or "")
     if own and f"{own}-like" != verdict:
         parts.append(
@@ -26,14 +26,14 @@ def describe_verdict(comparisons: Sequence[Comparison]) -> str:
     return " ".join(parts)
 
 
-def _far(comparison: Comparison) -> str:
+def _describe_distances(comparison: Comparison) -> str:
     distances = ", ".join(
         f"{distance:.2g} from {comparison.labels[arm]}" for arm, distance in comparison.combined.items()
     )
-    return f"{comparison.run.view}, {_where(comparison)}: {distances}"
+    return f"{comparison.run.view}, {_describe_budget(comparison)}: {distances}"
 
 
-def _where(comparison: Comparison) -> str:
+def _describe_budget(comparison: Comparison) -> str:
     if comparison.norm is None or comparison.point is None:
         return "no common budget"
     last = int(comparison.run.steps[-1])

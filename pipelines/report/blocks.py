@@ -53,11 +53,11 @@ def sum_masks(tables: Tables, store: Store, arms: Collection[str], alpha: float,
     for arm, recipe, step in runs.select("arm", "recipe", "step").unique().sort("arm").collect().iter_rows():
         trajectory = Trajectory(store, recipe, seed)
         if {0, step} <= set(trajectory.steps()):
-            maps.append(_of_run(trajectory, f"{matrix}.weight", step, alpha, arm))
+            maps.append(_map_run(trajectory, f"{matrix}.weight", step, alpha, arm))
     return pl.concat([pl.DataFrame(schema=SCHEMA), *maps])
 
 
-def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str) -> pl.DataFrame:
+def _map_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str) -> pl.DataFrame:
     import torch
 
     from opd_ops.geometry.suite import Settings, Start

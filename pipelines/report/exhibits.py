@@ -21,10 +21,10 @@ MAPPED = (
     "low-magnitude mask of the start."
 )
 NOISY = (
-    "A block has a few dozen to a few thousand weights, so maps are noisy. How large the changes are is not shown. "
-    "bf16's grid is finer at small weights, which alone favours the low-magnitude mask."
+    "A block has a few dozen to a few thousand weights, so maps are noisy. They do not show the size of changes. "
+    "The bf16 grid is finer at small weights, which favours the low-magnitude mask."
 )
-FOLDED = "How it was computed, what controls say, numbers"
+FOLDED = "Method, controls, numbers"
 
 
 def draw_figures(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
@@ -50,7 +50,7 @@ def describe_missing_arms(numbers: Numbers, measured: Sequence[str], story: Stor
     """One line that names the measured arms without values in a figure."""
     drawn = {label for rows in numbers.values() for label in rows["arm"]}
     absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
-    return f"Not drawn, since it has no values here: {join_words(absent)}." if absent else ""
+    return f"Not drawn, no values: {join_words(absent)}." if absent else ""
 
 
 def draw_figure(
@@ -76,9 +76,9 @@ def explain_figure(
     how = " ".join([figure.how, *describe_tables([name for name in figure.needs if name != "nulls"], tables, arms)])
     notes = markup.notes(
         (
-            ("Beside a null.", figure.null_sentence(story, tables, arms) or ""),
-            ("How it was computed.", how),
-            ("Careful.", figure.caveat),
+            ("Null.", figure.null_sentence(story, tables, arms) or ""),
+            ("Method.", how),
+            ("Caveat.", figure.caveat),
         )
     )
     return markup.details(FOLDED, notes, list_statements(decided, story, figure.needs), tabulate_figure(numbers))
@@ -137,8 +137,8 @@ def draw_block_maps(story: Story, tables: Tables, store: Store | None) -> str:
     if drawing.chart is None:
         return ""
     picture = vega.embed_chart(drawing.chart, "block-maps", MAPPED, MAPPED)
-    notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Careful.", NOISY)))
-    more = markup.details("What is shown, and what is not", notes)
+    notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Caveat.", NOISY)))
+    more = markup.details("What the maps show", notes)
     return f'<div class="figures">{markup.figure("blocks", "One matrix in blocks", picture, MAPPED, more)}</div>'
 
 
@@ -147,12 +147,12 @@ def draw_exhibits(story: Story, tables: Tables, decided: pl.DataFrame, store: St
     parts = [
         draw_exhibit(exhibit, exhibit.draw(tables, store), story, tables, decided)
         for exhibit in story.exhibits
-        if is_there(exhibit, story, tables)
+        if has_measured_run(exhibit, story, tables)
     ]
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
 
 
-def is_there(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
+def has_measured_run(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
     """Whether a table that the exhibit needs has a run of one of its suites."""
     arms = {suite.name: suite.arms for suite in story.suites} | {"core": story.core}
     keys = [arm for suite in exhibit.suites for arm in arms.get(suite, ())]
@@ -173,10 +173,10 @@ def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Table
     how = describe_tables([name for name in exhibit.needs if name != "nulls"], tables, story.all_arms)
     notes = markup.notes(
         (
-            ("How it was computed.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
+            ("Method.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
             ("What it does not show.", exhibit.not_shown),
             (f"{story.source}.", exhibit.reported),
-            ("Left out.", " ".join(drawing.absent)),
+            ("Missing.", " ".join(drawing.absent)),
         )
     )
     more = markup.details(
@@ -205,7 +205,7 @@ def tabulate_exhibit(numbers: pl.DataFrame, story: Story) -> str:
         for row in numbers.iter_rows(named=True)
     ]
     heading = ("quantity", "arm", "view", "mean", "95 % interval", "seeds", story.source)
-    return markup.table("Its numbers", heading, lines)
+    return markup.table("Numbers", heading, lines)
 
 
 def _between(row: Mapping[str, float | None]) -> str:

@@ -128,11 +128,6 @@ def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "datasets": datasets}
 
 
-def render_svg(chart: Any) -> str:
-    """`chart` as one <svg> element."""
-    return vl_convert.vegalite_to_svg(at_first(chart.to_dict(validate=False)))
-
-
 def render_png(chart: Any, scale: float = 2.0) -> bytes:
     """`chart` on white as PNG bytes, `scale` device pixels per px."""
     spec = at_first(chart.to_dict(validate=False))

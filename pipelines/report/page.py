@@ -37,7 +37,7 @@ def render_page(
         "suites": (
             "Other suites",
             sections.render_suites(study.name, tables, story, decided)
-            + sections.not_there(study.name, tuple(study.suites), tables, story),
+            + sections.describe_unmeasured_suites(study.name, tuple(study.suites), tables, story),
         ),
         "details": ("Tables", _tables(study.name, tables, story, provenance)),
     }

@@ -271,8 +271,8 @@ def render_exactness(tables: Tables, story: Story) -> str:
     if table.is_empty():
         return ""
     meaning = (
-        "Each value counted here is stored with a bound on the error of the algorithm that computed it. Bounds say "
-        "nothing about the spread over seeds."
+        "Each of these values has a stored bound on the error of its algorithm. Bounds do not include the spread "
+        "over seeds."
     )
     lines = [
         (
@@ -284,7 +284,7 @@ def render_exactness(tables: Tables, story: Story) -> str:
         )
         for row in table.iter_rows(named=True)
     ]
-    heading = ("quantity", "values", "median bound / value", "largest", "left out: bound says nothing", "value is 0")
+    heading = ("quantity", "values", "median bound / value", "largest", "left out: vacuous bound", "value is 0")
     return markup.details(
         "How exact the numbers are", markup.paragraph(meaning), markup.table("At the end of training", heading, lines)
     )
@@ -293,7 +293,7 @@ def render_exactness(tables: Tables, story: Story) -> str:
 def render_limits(tables: Tables, story: Story) -> str:
     excluded = describe_exclusions(find_exclusions(tables, story.all_arms))
     return markup.details(
-        "How to read this, and limits", markup.items([*LIMITS, *story.limits, *([f"{excluded}."] if excluded else [])])
+        "Reading and limits", markup.items([*LIMITS, *story.limits, *([f"{excluded}."] if excluded else [])])
     )
 
 
@@ -301,7 +301,7 @@ def render_provenance(facts: Mapping[str, str]) -> str:
     return markup.details("Provenance", markup.facts(facts))
 
 
-def not_there(study: str, suites: Sequence[str], tables: Tables, story: Story) -> str:
+def describe_unmeasured_suites(study: str, suites: Sequence[str], tables: Tables, story: Story) -> str:
     """One line with the command that runs the unmeasured suites of a study."""
     absent = [
         suite.name

@@ -18,7 +18,7 @@ SIMILARITY_K = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class SeriesWithNull:
     """The measured series and its null, both as in `series.progress_rows`. The null has only the bf16 view and may be
     empty."""
 
@@ -30,34 +30,34 @@ def unturned_null(nulls: pl.LazyFrame) -> pl.LazyFrame:
     return nulls.filter(pl.col("null") == "fixed_direction", pl.col("view") == "bf16")
 
 
-def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
-    return Beside(
+def stable_rank(update_norm: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> SeriesWithNull:
+    return SeriesWithNull(
         measured=progress_rows("update_norm", update_norm, "stable_rank", arms),
         null=progress_rows("nulls", unturned_null(nulls), "stable_rank", arms),
     )
 
 
-def hill_beside_null(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+def hill_beside_null(hill: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> SeriesWithNull:
     """At the smallest k that all matrices of `arms` share."""
     cut = pl.lit(shared_cut("hill", hill, "k", arms), pl.Int64())
     null = unturned_null(nulls).explode("hill_k", "hill").filter(pl.col("hill_k") == cut)
-    return Beside(
+    return SeriesWithNull(
         measured=progress_rows("hill", hill.filter(pl.col("k") == cut), "hill", arms),
         null=progress_rows("nulls", null, "hill", arms),
     )
 
 
-def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> Beside:
+def locking_beside_null(locking: pl.LazyFrame, nulls: pl.LazyFrame, arms: Collection[str]) -> SeriesWithNull:
     """Sim_16 of the input side to the last step. The last step itself is left out: there Sim_16 is 1 by definition."""
     rows = locking.filter(pl.col("side") == "input", pl.col("k") == SIMILARITY_K)
     alike = unturned_null(nulls).filter(pl.col("similarity_k") == SIMILARITY_K)
     null = progress_rows("nulls", alike, "similarity_input", arms)
-    return Beside(
+    return SeriesWithNull(
         measured=progress_rows("locking", rows, "similarity", arms), null=null.filter(pl.col("progress") < 100)
     )
 
 
-def describe_null(both: Beside, story: Story, early: int, late: int) -> str | None:
+def describe_null(both: SeriesWithNull, story: Story, early: int, late: int) -> str | None:
     """Null and measured value of each arm at two shares of the run (%), as a sentence; None without a null."""
     pairs = both.null.join(both.measured, on=("arm", "seed", "view", "progress"), suffix="_measured")
     phrases = []

@@ -40,16 +40,16 @@ def _describe_table(name: str, rows: pl.LazyFrame) -> str:
     parts = []
     if "matrix" in values:
         parts.append(f"{len(values['matrix'])} matrices")
-    parts += [f"{_numbered('snapshot', runs)} a run", f"{_plural('seed', values['seed'])} {_and(values['seed'])}"]
+    parts += [f"{_count('snapshot', runs)} a run", f"{_plural('seed', values['seed'])} {_join_values(values['seed'])}"]
     if values.get("dtype"):
-        parts.append(f"weights stored in {_and(values['dtype'])}, read as {_and(values['view'])}")
+        parts.append(f"weights stored in {_join_values(values['dtype'])}, read as {_join_values(values['view'])}")
     if values.get("method"):
-        parts.append(f"{_plural('method', values['method'])} {_and(values['method'])}")
-    parts += [f"{cut} = {_and(values[cut])}" for cut in CUTS if values.get(cut)]
-    return f"{name}: {', '.join(parts)}.{_exact(name, rows)}"
+        parts.append(f"{_plural('method', values['method'])} {_join_values(values['method'])}")
+    parts += [f"{cut} = {_join_values(values[cut])}" for cut in CUTS if values.get(cut)]
+    return f"{name}: {', '.join(parts)}.{_describe_exactness(name, rows)}"
 
 
-def _exact(name: str, rows: pl.LazyFrame) -> str:
+def _describe_exactness(name: str, rows: pl.LazyFrame) -> str:
     if name in COUNTS:
         return " A count of equal bits, which has no error."
     if name == "evaluation":
@@ -81,7 +81,7 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
     return sentences
 
 
-def _and(values: list[Any]) -> str:
+def _join_values(values: list[Any]) -> str:
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return join_words(words) if len(words) < 7 else f"{words[0]} to {words[-1]}"
 
@@ -90,5 +90,5 @@ def _plural(word: str, values: list[Any]) -> str:
     return word if len(values) == 1 else f"{word}s"
 
 
-def _numbered(word: str, count: int) -> str:
+def _count(word: str, count: int) -> str:
     return f"{count} {word if count == 1 else f'{word}s'}"

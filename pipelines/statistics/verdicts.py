@@ -64,7 +64,7 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
     if can_decide(pairs) and effect.low is not None and effect.high is not None:
         holds = claim.judge(effect.low, effect.high, right)
     few = FEW.get(effect.n, "") or ("" if can_decide(pairs) else EQUAL)
-    exclusion_note = left_out(claim, excluded)
+    exclusion_note = describe_excluded_runs(claim, excluded)
     weighted = reweighted_effect(claim, values)
     return {
         "study": study,
@@ -82,7 +82,7 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
         "boot_low": None if ends is None else ends[0],
         "boot_high": None if ends is None else ends[1],
         "size": effect_size(differences, scale),
-        "detectable": found_with_power(claim, pairs),
+        "detectable": detectable_difference(claim, pairs),
         "holds": holds,
         "status": STATUS[holds],
         "seeds": effect.n,
@@ -115,7 +115,7 @@ def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
     return Interval(mean=mean, low=max(least, mean - half), high=min(most, mean + half), n=len(differences))
 
 
-def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
+def detectable_difference(claim: Claim, pairs: pl.DataFrame) -> float | None:
     """The smallest mean difference that these seeds find with 80 % power; None if there is no spread."""
     differences = (pairs["left"] - pairs["right"]).to_list()
     if sides := evaluation_set(pairs):
@@ -148,7 +148,7 @@ def can_decide(pairs: pl.DataFrame) -> bool:
     )
 
 
-def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
+def describe_excluded_runs(claim: Claim, excluded: Sequence[Exclusion]) -> str:
     """The excluded runs of the arms of a claim, with reasons, as a sentence; empty if there are none."""
     arms, tables = (claim.left, claim.right), {None, *(metric.table for metric in claim.metrics)}
     named = [str(exclusion) for exclusion in excluded if exclusion.arm in arms and exclusion.table in tables]
@@ -156,7 +156,7 @@ def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class ControlContrast:
     """A control's contrast: its effect over seeds, the mean of its right-hand side, and whether it decides."""
 
     control: Control
@@ -165,14 +165,14 @@ class Beside:
     decides: bool
 
 
-def control_contrast(claim: Claim, values: Values) -> Beside | None:
+def control_contrast(claim: Claim, values: Values) -> ControlContrast | None:
     """The contrast of the first control of the claim whose arms are measured."""
     for control in claim.controls:
         other = replace(claim, left=control.left, right=control.right)
         pairs = pair_sides(other, values)
         if not pairs.is_empty():
             right = student_interval(pairs["right"].to_list()).mean
-            return Beside(
+            return ControlContrast(
                 control=control, effect=estimate_difference(other, pairs), right=right, decides=can_decide(pairs)
             )
     return None

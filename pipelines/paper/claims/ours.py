@@ -31,7 +31,7 @@ VARIED: tuple[Claim, ...] = (
 )
 
 
-def keeps(kind: Kind, left: str, right: str) -> Claim:
+def order_accuracy(kind: Kind, left: str, right: str) -> Claim:
     """left ends with more (or less) accuracy than right."""
     return FORMS.ordering(ACCURACY, kind, left, right, section="ours", suite="interventions", paper=NO_CONTROL)
 
@@ -52,19 +52,22 @@ CONFINED: tuple[Claim, ...] = (
         for arm in ("sft-matched", "rlvr")
     ),
     *(
-        keeps("greater", continued_key(arm, "own16"), continued_key(arm, other))
+        order_accuracy("greater", continued_key(arm, "own16"), continued_key(arm, other))
         for arm, borrowed in PARENTS.items()
         for other in ("random16", "start16", f"{borrowed}16")
     ),
-    *(keeps("greater", *(continued_key(arm, basis, begin=SOON) for basis in ("own16", "random16"))) for arm in SWEPT),
-    *(keeps("less", continued_key(arm, "own4"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(
+        order_accuracy("greater", *(continued_key(arm, basis, begin=SOON) for basis in ("own16", "random16")))
+        for arm in SWEPT
+    ),
+    *(order_accuracy("less", continued_key(arm, "own4"), continued_key(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(continued_key(arm, "own64"), continued_key(arm, "own16")) for arm in SWEPT),
     *(
         same_accuracy(continued_key(arm, "own16", begin=begin), continued_key(arm, "own16"))
         for arm in SWEPT
         for begin in (5, 50)
     ),
-    *(keeps("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(order_accuracy("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(continued_key(arm, "own16", mode), continued_key(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
 # Adam's element-wise scaling leaks out of the subspace that its gradient is confined to; the other modes do not leak.
