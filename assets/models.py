@@ -10,7 +10,7 @@ from assets.failures import explained
 from assets.partitions import POOL, anchor_of, anchored, by_study, every, same, study_of, taught
 from assets.progress import Tracker
 from assets.resources import ClusterResource, StoreResource
-from opd_ops.recipe import FinalOf, Recipe, SnapshotOf, Start, Weights, opd_of
+from opd_ops.recipe import FinalOf, Recipe, SnapshotOf, Start, Weights
 from pipelines.runs.resources import needs
 from pipelines.runs.trajectories.training import complete, require_parents, train
 from pipelines.store.objects import Store
@@ -51,7 +51,8 @@ def given(study: Study, arm: str) -> tuple[Start, str]:
     own = {recipe.name for recipe in arms}
     starts = [recipe.start for recipe in arms if vars(recipe.start).get("recipe") not in own]
     start = next((start for start in starts if isinstance(start, Weights)), starts[0] if starts else arms[0].start)
-    teachers = [opd.teacher for recipe in arms if (opd := opd_of(recipe.objective))] if arm == "teacher" else []
+    objectives = [recipe.objective for recipe in arms] if arm == "teacher" else []
+    teachers = [objective.teacher for objective in objectives if objective.needs_teacher]
     others = [model for model in teachers if model is not None and vars(model).get("recipe") not in own]
     for model in sorted(others, key=lambda model: not isinstance(model, Weights)):
         return model, ELSEWHERE if isinstance(model, Weights) else _origin(study, model)

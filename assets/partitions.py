@@ -13,7 +13,7 @@ Steps and matrices are rows of tables, never partitions. Files decide what is co
 
 import dagster as dg
 
-from opd_ops.recipe import Recipe, opd_of
+from opd_ops.recipe import Recipe
 from pipelines.studies.catalog import find_recipe, list_studies
 from pipelines.studies.study import Study
 
@@ -36,8 +36,8 @@ same = dg.IdentityPartitionMapping()  # of the keys that both definitions have
 
 def is_taught(study: Study) -> bool:
     """Whether the study has a teacher: one that it trains, or one of an arm's objective."""
-    objectives = (opd_of(recipe.objective) for recipe in study.every_arm())
-    return any(model.arm == "teacher" for model in study.models) or any(objectives)
+    taught_arms = (recipe.objective.needs_teacher for recipe in study.every_arm())
+    return any(model.arm == "teacher" for model in study.models) or any(taught_arms)
 
 
 def run_key(recipe: str, seed: int) -> str:

@@ -145,8 +145,7 @@ def item_name(recipe: str, seed: int) -> str:
 
 def cost(recipe: Recipe) -> float:
     """Work of training a run: sequences seen, with rollouts and a teacher's forward counted in."""
-    factor = {"sft": 1.0, "rlvr": 1.7, "opd": 2.2, "mix": 2.6}[recipe.objective.kind]
-    return factor * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
+    return recipe.objective.cost * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
 
 
 def measure_share(recipe: Recipe) -> float:

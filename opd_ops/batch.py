@@ -1,4 +1,4 @@
-"""Sequences of one optimizer step, as students and teachers read them.
+"""The sequences of one optimizer step.
 
 Shapes: B sequences, P prompt positions, R response positions. Token t of a response is predicted by the position before
 it, so logits [B, R, V] that predict `targets` start at the last prompt position.
@@ -6,9 +6,12 @@ it, so logits [B, R, V] that predict `targets` start at the last prompt position
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Record = TypeVar("Record", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,13 @@ class Batch:
 
     def rows(self, begin: int, end: int) -> "Batch":
         """The micro-batch of sequences begin..end."""
-        return self._each(lambda x: x[begin:end])
+        return map_tensors(self, lambda x: x[begin:end])
 
     def to(self, device: torch.device) -> "Batch":
-        return self._each(lambda x: x.to(device))
+        return map_tensors(self, lambda x: x.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(x) for name, x in tensors.items() if isinstance(x, Tensor)})
+
+def map_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """A dataclass with `change` applied to its tensors."""
+    tensors = {f.name: getattr(record, f.name) for f in fields(record)}
+    return replace(record, **{name: change(x) for name, x in tensors.items() if isinstance(x, Tensor)})

@@ -13,7 +13,7 @@ WIDTH = 24  # characters of the bar
 class Board:
     """Progress over items of known cost. Thread-safe; silent unless `stream` is a terminal.
 
-    work: cost of each item in any one unit. The ETA extrapolates the pace so far over the cost that is left.
+    work: cost of each item, in any common unit. The ETA extrapolates the pace so far over the remaining cost.
     """
 
     def __init__(self, work: Mapping[str, float], stream: TextIO | None = None) -> None:
@@ -25,7 +25,7 @@ class Board:
         self.lock = threading.Lock()
 
     def update(self, item: str, share: float, words: str = "") -> None:
-        """`item` is done to `share` in [0, 1]."""
+        """Set the finished share of `item`, in [0, 1]."""
         with self.lock:
             self.share[item] = max(self.share[item], min(1.0, share))
             now = time.monotonic()
@@ -34,7 +34,7 @@ class Board:
                 self._draw(words or item)
 
     def say(self, text: str) -> None:
-        """A line of output that stays, above the progress line."""
+        """Print a permanent line above the progress line."""
         with self.lock:
             self._clear()
             print(text, flush=True)
@@ -45,11 +45,11 @@ class Board:
 
     @property
     def done(self) -> float:
-        """Share of the whole cost."""
+        """Finished share of the whole cost."""
         return sum(self.work[item] * share for item, share in self.share.items()) / (sum(self.work.values()) or 1.0)
 
     def eta(self) -> float | None:
-        """Seconds left at the pace so far; None before there is one."""
+        """Remaining seconds at the pace so far; None before there is one."""
         done, elapsed = self.done, time.monotonic() - self.begun
         return None if done < 0.02 else elapsed * (1 - done) / done
 

@@ -1,6 +1,6 @@
-"""What is said of an error that a person can act on: one line, which ends with what to do.
+"""Messages for errors that a user can fix: one line that ends with the remedy.
 
-An error carries what it is about from where it is raised; nothing is guessed here from its kind alone.
+The raising code attaches the facts to the error; this module does not guess them from the error's type.
 """
 
 import errno
@@ -20,7 +20,7 @@ REMEDIES = {
 
 
 def line(error: BaseException) -> str | None:
-    """The line; None for an error that nobody foresaw."""
+    """The message; None for an unexpected error."""
     if is_out_of_memory(error):
         return describe_shortage(error)
     if isinstance(error, Absent) and not isinstance(error, Bucketless):
@@ -38,21 +38,21 @@ def line(error: BaseException) -> str | None:
 
 
 def of_tables(error: BaseException) -> bool:
-    """Whether Polars could not read what a table holds; its scans read when somebody asks for rows."""
+    """Whether Polars could not read a table; its lazy scans read only when rows are collected."""
     kind = type(error)
     return not is_out_of_memory(error) and (kind.__module__.startswith("polars") or kind.__name__ == "PanicException")
 
 
 def code(error: BaseException) -> int:
-    """The exit code that goes with it: 1 where work was cut short, 2 for bad input."""
+    """The exit code of the error: 1 if work was interrupted, 2 for bad input."""
     return 1 if isinstance(error, WorkerFailed | Unwritable) or is_out_of_memory(error) else 2
 
 
 def _remedy(uri: str) -> str:
-    """What to look at where a store refused something."""
+    """What to check if a store refused access."""
     try:
         own = uri == default_uri()
-    except ValueError:  # what OPD_STORE holds is no address
+    except ValueError:  # OPD_STORE is not a valid address
         own = False
     if own:
         return f"check OPD_STORE ({uri}), its address and credentials"

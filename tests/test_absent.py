@@ -65,13 +65,17 @@ def test_files_that_need_a_browser_are_those_that_make_runs_with_one():
     ],
 )
 def test_the_readmes_command_is_run_first_and_the_tests_in_a_browser_count_too(fails, code, asked, tmp_path):
-    """`make` is made up: it writes down what it was asked for, and fails at some of it."""
+    """`make` is made up: it writes down what it was asked for, and fails at some of it; there is one later Python."""
     cases = "".join(f"{name}) exit 3;;" for name in fails)
     (tmp_path / "make").write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/asked\ncase "$1" in {cases} esac\n')
-    (tmp_path / "make").chmod(0o755)
+    (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 127\n")
+    (tmp_path / "python3.13").write_text("#!/bin/sh\n")
+    for name in ("make", "python3.12", "python3.13"):
+        (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.defpath}"}
     done = subprocess.run([ROOT / ".ci/run"], env=environment, capture_output=True, text=True)
-    assert (done.returncode, (tmp_path / "asked").read_text().split()) == (code, asked)
+    assert (done.returncode, (tmp_path / "asked").read_text().split()) == (code, [*asked, "setup", "fast"])
+    assert "Python 3.12: none on PATH" in done.stdout and "Python 3.13" not in done.stdout
     assert ("no browser could be installed" in done.stdout) == ("browser" in fails)
 
 
@@ -88,7 +92,7 @@ def test_setup_names_a_missing_compiler_in_one_line_before_any_download(tmp_path
     assert found.stderr.startswith("error: no C compiler (/nonexistent/cc: ") and found.stderr.count("\n") == 1
     assert "apt install gcc python3-dev" in found.stderr and "absent_package" in found.stderr
     assert compiler(f"PATH={tmp_path}", "CC=").returncode == 2
-    setup = re.search(r"^\.venv/\.installed:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    setup = re.search(r"^\$\(VENV\)/\.installed:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
     assert setup.index("deploy/compiler.py pycosat") < setup.index("pip install")
 
 

@@ -3,8 +3,7 @@
 Two routes, chosen by shape so that a matrix always takes the same one:
 
     svd-f64   min(m, n) <= 64    LAPACK gesdd.  |d sigma_k| <= c eps sigma_1
-    gram-f64  otherwise          eigh of the smaller Gram matrix; the other side is the thin QR of A'U, which spans what
-                                 A'U / sigma spans but stays orthonormal and finite when sigma is 0.
+    gram-f64  otherwise          `linalg.gram_factors`.
                                  |d sigma_k| <= c eps sigma_1^2 / sigma_k: squaring costs digits of the small sigma
 
 with eps = 2^-52 and c = max(m, n), the customary stand-in for LAPACK's "modest polynomial" (observed errors are nearer
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from opd_ops.geometry import scale
 from opd_ops.geometry.gram import Spectrum, noise
+from opd_ops.linalg import gram_factors
 
 EPS = torch.finfo(torch.float64).eps
 SVD_LIMIT = 64
@@ -79,14 +79,7 @@ def factorise(a: Tensor, vectors: int) -> Factors:
         u, s, vt = torch.linalg.svd(a, full_matrices=False)
         # Clones, so that the dropped vectors can be freed.
         return Factors(u[:, :vectors].clone(), s, vt[:vectors].T.clone(), "svd-f64")
-    if a.shape[0] > a.shape[1]:
-        turned = factorise(a.T, vectors)
-        return Factors(turned.v, turned.s, turned.u, turned.method)
-    energy, near = torch.linalg.eigh(a @ a.T)
-    near = near.flip(1)[:, :vectors].clone()
-    far, triangle = torch.linalg.qr(a.T @ near)
-    far = far * torch.where(triangle.diagonal() < 0, -1.0, 1.0)
-    return Factors(near, energy.flip(0).clamp(min=0.0).sqrt(), far, "gram-f64")
+    return Factors(*gram_factors(a, vectors), "gram-f64")
 
 
 def principal_angles(q0: Tensor, q1: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from opd_ops.geometry.exact import SIDES
 from opd_ops.geometry.update import Subspaces
+from opd_ops.linalg import similarity
 
 Columns = dict[str, list[Any]]  # values by column, one a row
 COLUMNS = ("step", "step_other", "side", "k", "view", "similarity", "error", "chance", "reason")
@@ -29,8 +30,7 @@ def similarities(bases: Tensor) -> Tensor:
     """Sim_k of all pairs, [T, T], from orthonormal bases [T, n, k], by one product [Tk, n] x [n, Tk]."""
     t, n, k = bases.shape
     flat = bases.transpose(0, 1).reshape(n, t * k)
-    cosines = (flat.T @ flat).reshape(t, k, t, k)
-    return (cosines.square().sum((1, 3)) / k).clamp(max=1.0)
+    return similarity((flat.T @ flat).reshape(t, k, t, k).transpose(1, 2))
 
 
 def pair_similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
@@ -43,8 +43,8 @@ def pair_similarities(bases: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor
     for other, places in _neighbours(pairs):
         first = pairs[places[0]][0]
         cosines = bases[first : first + len(places)].reshape(-1, n) @ bases[other].mT
-        result[places] = cosines.reshape(-1, k * k).square().sum(1) / k
-    return result.clamp(max=1.0)
+        result[places] = similarity(cosines.reshape(-1, k, k))
+    return result
 
 
 def columns(

@@ -23,6 +23,7 @@ from opd_ops.geometry.exact import SIDES
 from opd_ops.geometry.locking import similarities
 from opd_ops.geometry.nulls import fixed_direction, shuffle_entries
 from opd_ops.geometry.update import Subspaces, Update
+from opd_ops.linalg import stable_rank
 
 SEED = 0  # of the one order in which every step of a matrix is shuffled
 SHUFFLED, FIXED = "shuffled", "fixed_direction"
@@ -124,7 +125,7 @@ def _measure_null(null: str, entries: Tensor, final_step: int | None, view: str,
         null,
         final_step,
         view,
-        stable_rank=(made.frobenius / made.norm[0]) ** 2,
+        stable_rank=stable_rank(made.frobenius, made.norm[0]),
         **ranks,
         hill_k=list(hill_k),
         hill=[spectrum.hill(made.spectrum, k)[0] for k in hill_k],

@@ -19,6 +19,7 @@ from torch import Tensor
 from opd_ops.geometry.gram import Spectrum
 from opd_ops.geometry.nulls import iid_stable_rank
 from opd_ops.geometry.update import Update
+from opd_ops.linalg import stable_rank
 
 NORMS = ("frobenius", "relative_norm", "spectral_norm", "stable_rank", "stable_rank_error", "rounding_norm")
 RANKS = (
@@ -48,7 +49,7 @@ def effective_rank_error(weights: Tensor, noise: Tensor) -> float:
 def norm_rows(update: Update, base_norm: float, rounding: float, view: str) -> list[dict]:
     """One row: norms and stable rank; base_norm = ||W0||_F, rounding = nulls.rounding_norm of W_t."""
     (norm, error), moved = update.norm, not update.zero
-    stable = (update.frobenius / norm) ** 2 if moved else None
+    stable = stable_rank(update.frobenius, norm) if moved else None
     lacking = (("zero update", not moved), ("W0 is zero", base_norm == 0.0))
     return [
         {

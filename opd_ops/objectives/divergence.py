@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from opd_ops.objectives import forward_kl, jsd, reverse_kl
-from opd_ops.recipe.objective import Divergence
+from opd_ops.recipe.opd import Divergence
 
 
 def per_token(log_s: Tensor, log_t: Tensor, divergence: Divergence, beta: float | None = None) -> Tensor:

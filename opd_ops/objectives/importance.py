@@ -10,6 +10,8 @@ how often the student would have reached them (the product of earlier ratios, wh
 import torch
 from torch import Tensor
 
+from opd_ops.batch import Batch
+
 LIMIT = 20.0  # nats, of a log ratio before it is exponentiated: e^20 and its square are finite in fp32
 
 
@@ -20,8 +22,8 @@ def ratio(log_s_y: Tensor, behaviour: Tensor) -> Tensor:
 
 def weights(log_s_y: Tensor, behaviour: Tensor, cap: float | None) -> Tensor:
     """Weights [B, R] fp32 without gradient; cap None leaves them uncut."""
-    found = ratio(log_s_y.detach(), behaviour)
-    return found if cap is None else found.clamp(max=cap)
+    uncut = ratio(log_s_y.detach(), behaviour)
+    return uncut if cap is None else uncut.clamp(max=cap)
 
 
 def effective(weights: Tensor, mask: Tensor) -> float:
@@ -34,3 +36,36 @@ def cut(weights: Tensor, mask: Tensor, cap: float | None) -> float:
     """Share of the tokens under the mask whose weight is at the cap."""
     w = weights[mask > 0]
     return float((w >= torch.tensor(cap, dtype=w.dtype)).double().mean()) if cap is not None and len(w) else 0.0
+
+
+class StepWeights:
+    """The importance weights of a step's micro-batches, and what the training table says of them.
+
+    cap: as in `weights`.
+    """
+
+    def __init__(self, cap: float | None) -> None:
+        self.cap = cap
+        self.parts: list[tuple[Tensor, Tensor]] = []  # weights and mask of a micro-batch
+
+    def add(self, log_s_y: Tensor, part: Batch) -> Tensor:
+        """The weights [B, R] of a micro-batch."""
+        assert part.behaviour is not None
+        ratios = weights(log_s_y, part.behaviour, self.cap)
+        self.parts.append((ratios, part.mask))
+        return ratios
+
+    def summary(self) -> dict[str, float | None]:
+        """Columns ess and clipped; nothing before the first micro-batch."""
+        if not self.parts:
+            return {}
+        ratios, mask = (torch.cat([part[i] for part in self.parts]) for i in range(2))
+        return {"ess": effective(ratios, mask), "clipped": cut(ratios, mask, self.cap)}
+
+    def measurements(self) -> list[tuple[Tensor, Tensor]]:
+        """For `merge`, on the CPU."""
+        return [(ratios.cpu(), mask.cpu()) for ratios, mask in self.parts]
+
+    def merge(self, measurements: list[tuple[Tensor, Tensor]], device: torch.device) -> None:
+        """Add another process' `measurements`."""
+        self.parts += [(ratios.to(device), mask.to(device)) for ratios, mask in measurements]

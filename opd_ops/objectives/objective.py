@@ -12,9 +12,26 @@ from torch import Tensor
 from opd_ops.recipe.objective import Normaliser
 
 
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p of every token at a temperature, [B, R, V] fp32, from logits [B, R, V] of any dtype."""
+    scaled = logits if temperature == 1 else logits.float() / temperature
+    return torch.log_softmax(scaled, dim=-1, dtype=torch.float32)
+
+
+def select(log_p: Tensor, targets: Tensor) -> Tensor:
+    """log p(target) per position, [B, R], from log-probabilities [B, R, V] and targets [B, R] int64."""
+    return log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+@torch.no_grad()
+def entropy(log_p: Tensor) -> Tensor:
+    """In nats per position, [B, R] without gradient, from log-probabilities [B, R, V]."""
+    return -log_p.exp().mul_(log_p).sum(-1)
+
+
 def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """log p(target) per position at a temperature, [B, R] fp32, from logits [B, R, V] of any dtype."""
-    return torch.log_softmax(logits.float() / temperature, dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return select(log_softmax(logits, temperature), targets)
 
 
 def weights(mask: Tensor, normaliser: Normaliser, max_new_tokens: int) -> Tensor:

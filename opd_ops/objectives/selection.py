@@ -17,14 +17,14 @@ import math
 import torch
 from torch import Tensor
 
-from opd_ops.recipe.objective import Selection
+from opd_ops.recipe.opd import Selection
 
 
 @torch.no_grad()
 def factors(
     spec: Selection,
     mask: Tensor,
-    gap: Tensor,
+    log_ratio: Tensor,
     teacher_entropy: Tensor,
     student_entropy: Tensor,
     draws: Tensor | None = None,
@@ -36,8 +36,8 @@ def factors(
     if spec.by == "random" and draws is None:
         raise ValueError("selecting at random needs draws")
     ranked = {
-        "gap": gap,
-        "absolute-gap": gap.abs(),
+        "gap": log_ratio,
+        "absolute-gap": log_ratio.abs(),
         "random": draws,
         "teacher-entropy": teacher_entropy,
         "student-entropy": student_entropy,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from opd_ops.objectives import divergence as divergences
-from opd_ops.recipe.objective import Divergence
+from opd_ops.recipe.opd import Divergence
 
 _SMALLEST_TAIL = 2.0**-24  # what fp32 resolves of 1 - mass
 

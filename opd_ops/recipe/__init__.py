@@ -1,7 +1,7 @@
-"""A recipe is a full, frozen description of one training arm; its fingerprint is what the run *is*.
+"""A recipe is a full, frozen description of one training arm; its fingerprint identifies the run.
 
-Plain dataclasses without a heavy import, so that the asset graph loads recipes in milliseconds. Where a run executes
-(devices, workers, paths) is `Resources`, and stays out of the fingerprint.
+Plain dataclasses without a heavy import, so that the asset graph loads recipes in milliseconds. `Resources` says where
+a run executes (devices, workers, paths), and is not part of the fingerprint.
 """
 
 import hashlib
@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from opd_ops.recipe.constraint import Basis, Constraint, Given, Random, UpdateOf, WeightsOf
 from opd_ops.recipe.later import LATER, plain
+from opd_ops.recipe.mix import Mix
 from opd_ops.recipe.name import ALLOWED, NAME
-from opd_ops.recipe.objective import SAMPLED, Mix, Objective, Opd, Rlvr, Selection, Sft, opd_of, rlvr_of
+from opd_ops.recipe.objective import Objective
+from opd_ops.recipe.opd import Opd, Selection
 from opd_ops.recipe.reaction import NOISES, Guard, Reaction
 from opd_ops.recipe.resources import Resources, Workers
+from opd_ops.recipe.rlvr import Rlvr
 from opd_ops.recipe.rollout import Correction, Replay, Rollout, Student, Teacher
+from opd_ops.recipe.sft import Sft
 from opd_ops.recipe.start import Architecture, FinalOf, Fresh, SnapshotOf, Start, Weights
 from opd_ops.recipe.training import AdamW, Evaluation, Gate, Horizon, NormOf, Precision
 
@@ -57,8 +61,6 @@ __all__ = [
     "Workers",
     "differences",
     "fingerprint",
-    "opd_of",
-    "rlvr_of",
 ]
 
 
@@ -100,14 +102,22 @@ class Recipe:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"recipe {self.name!r} cannot name a folder: {ALLOWED}")
-        reasons = [*_refusals(self.objective, self.rollout), *_reacts(self.name, self.reaction, self.constraint)]
-        reasons += _divides(self.resources.workers, self.constraint, self.reaction)
+        reasons = [
+            *self.objective.refusals(self.rollout),
+            *_reaction_refusals(self.name, self.reaction, self.constraint),
+        ]
+        reasons += _worker_refusals(self.resources.workers, self.constraint, self.reaction)
         for reason in reasons:
             raise ValueError(f"recipe {self.name} is refused: {reason}")
 
     @property
     def name(self) -> str:
         return f"{self.study}.{self.arm}"
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws new responses: it reads neither demonstrations nor another run's rollouts."""
+        return self.objective.demonstrations is None and not isinstance(self.rollout.source, Replay)
 
     def identity(self) -> dict[str, Any]:
         """Everything the numbers depend on, as canonical JSON types."""
@@ -138,46 +148,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], prefix: str = "
     return lines
 
 
-def _refusals(objective: Objective, rollout: Rollout) -> list[str]:
-    """Why the rollouts do not give the objective's declared gradient: empty when they do."""
-    reasons = []
-    if isinstance(objective, Sft):
-        if not rollout.on_policy or rollout.correction:
-            reasons.append("sft trains on demonstrations: it has no rollout source and no correction")
-        return reasons
-    if not rollout.on_policy and rollout.source == Replay(recipe=""):
-        reasons.append("a replay names the recipe whose rollouts it reads")
-    if rollout.temperature == 0:
-        reasons.append("greedy rollouts are no sample of the policy; sample at a temperature above 0")
-    if rollout.on_policy and rollout.correction:
-        reasons.append("the student's own rollouts have importance weights of 1: leave the correction out")
-    opd, rlvr = opd_of(objective), rlvr_of(objective)
-    if opd and opd.estimator in SAMPLED:
-        reasons += _sampled(f"estimator {opd.estimator!r}", opd.loss_temperature, rollout)
-        if not rollout.on_policy and not rollout.correction and opd.divergence != "none":
-            reasons.append(
-                f"estimator {opd.estimator!r} expects the student's samples, and they are the {_source(rollout)}'s: "
-                "name a correction, use estimator 'full', or say divergence='none' with 'policy-gradient', "
-                "as the paper trains it"
-            )
-    if opd and not rlvr and opd.estimator not in SAMPLED and rollout.correction:
-        reasons.append(
-            f"estimator {opd.estimator!r} looks at every token, whoever drew one: a correction would only add noise"
-        )
-    if rlvr:
-        reasons += _sampled("a policy gradient", rlvr.loss_temperature, rollout)
-        if rollout.samples < 2:
-            reasons.append("a group of one sample has no advantage: draw rollout.samples >= 2")
-        if not rollout.on_policy and not rollout.correction and not rlvr.clip:
-            reasons.append(
-                f"the rollouts are the {_source(rollout)}'s: a policy gradient needs a correction, or rlvr.clip"
-            )
-        if not rollout.on_policy and rollout.correction and rlvr.clip:
-            reasons.append("rlvr.clip corrects for the rollout policy already: leave one of the two out")
-    return reasons
-
-
-def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
+def _reaction_refusals(name: str, reaction: Reaction | None, constraint: Constraint | None) -> list[str]:
     """Why a reaction does not fit the recipe, or its constraint."""
     if reaction is None:
         return []
@@ -190,27 +161,13 @@ def _reacts(name: str, reaction: Reaction | None, constraint: Constraint | None)
     return []
 
 
-def _divides(workers: int, constraint: Constraint | None, reaction: Reaction | None) -> list[str]:
-    """Why the weights cannot be split over so many workers."""
+def _worker_refusals(workers: int, constraint: Constraint | None, reaction: Reaction | None) -> list[str]:
+    """Why the weights cannot be split over several workers."""
     if workers == 1:
         return []
-    held = (("constraint projects", constraint), ("reaction watches", reaction))
+    watchers = (("constraint projects", constraint), ("reaction watches", reaction))
     return [
         f"a {what} whole matrices, and resources.workers={workers} splits their rows: set workers=1"
-        for what, given in held
-        if given is not None
+        for what, spec in watchers
+        if spec is not None
     ]
-
-
-def _sampled(what: str, loss_temperature: float, rollout: Rollout) -> list[str]:
-    if loss_temperature == rollout.temperature:
-        return []
-    return [
-        f"{what} at loss temperature {loss_temperature:g} needs samples drawn at it, "
-        f"and rollout.temperature is {rollout.temperature:g}"
-    ]
-
-
-def _source(rollout: Rollout) -> str:
-    source = rollout.source
-    return f"student of {source.lag} steps ago" if isinstance(source, Student) else source.kind

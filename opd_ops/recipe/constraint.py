@@ -1,4 +1,4 @@
-"""A run confined to a subspace: whose, on which side of which matrices, and what of a step is confined."""
+"""A run confined to a subspace: its basis, the matrices and sides it applies to, and the part of a step it confines."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -81,7 +81,7 @@ class Constraint:
     side: Side = "right"
     mode: Mode = "gradient"
     roles: tuple[str, ...] = PROJECTIONS  # of the matrices that are confined
-    others: Literal["free", "frozen"] = "free"  # what becomes of every other weight
+    others: Literal["free", "frozen"] = "free"  # every other weight
     matched: bool = field(default=False, metadata=LATER)  # of `compressed`: steps as long as those of the whole matrix
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Fields that recipes gained after runs had been stored: left out of the identity where they say nothing new."""
+"""Fields that recipes gained after runs had been stored: left out of the identity at their defaults."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run does once its update leaves the band of reference runs: one intervention, tripped by a guard."""
+"""One intervention on a run, tripped by a guard when its update leaves the band of reference runs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -81,11 +81,11 @@ class Reaction:
 
 
 def earlier(steps: Iterable[int], step: int) -> int | None:
-    """What a snapshot or reading is compared with: the last one between a quarter and a half of its steps, or None.
+    """The step that a snapshot or reading is compared with: the last between a quarter and a half of `step`, or None.
 
-    The literal predecessor would make the numbers those of the spacing of snapshots.
+    The direct predecessor would make the numbers depend on the spacing of snapshots.
     """
-    return max((one for one in steps if step <= 4 * one and 2 * one <= step), default=None)
+    return max((before for before in steps if step <= 4 * before and 2 * before <= step), default=None)
 
 
 def require_rails(rails: tuple[Rail, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Where a run executes, and what it keeps beside its snapshots. Not part of what the run is."""
+"""Where a run executes, and what it stores besides snapshots. Not part of its identity."""
 
 from dataclasses import dataclass, field
 
@@ -15,10 +15,10 @@ class Workers:
 class Resources:
     """Where a run executes.
 
-    gpus: of each of the trainer's processes. workers: the trainer's processes, over which weights, masters, moments and
-    gradients are split (FSDP2) and each step's sequences dealt; a GPU each where gpus is 1, else a CPU each. Another
-    number adds up fp32 in another order, and may take a run up at any resume state. sleep: rollout and teacher actors
-    give their memory back while the trainer works, for one GPU that all share.
+    gpus: of each of the trainer's processes. workers: data parallel ranks of the trainer, which split weights, masters,
+    moments and gradients (FSDP2) and each step's sequences; a GPU each where gpus is 1, else a CPU each. Another number
+    adds up fp32 in another order, and may continue a run from any resume state. sleep: rollout and teacher actors free
+    their memory while the trainer works, where all share one GPU.
     Errors: ValueError for no workers, and for what several cannot have.
     """
 

@@ -1,4 +1,4 @@
-"""How a step's sequences are drawn: top_p 1, top_k off, always."""
+"""How a step's responses are sampled, always with top_p 1 and without top_k."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -81,3 +81,10 @@ class Rollout:
     def on_policy(self) -> bool:
         """Whether the rollouts are today's student's."""
         return self.source == Student()
+
+    @property
+    def drawn_by(self) -> str:
+        """Who draws the responses, in words."""
+        if isinstance(self.source, Student):
+            return f"student of {self.source.lag} steps ago"
+        return self.source.kind

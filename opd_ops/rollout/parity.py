@@ -1,8 +1,8 @@
 """How far an engine's log-probabilities are from the trainer's, over the same tokens and weights.
 
-Per generated token, d = log p_engine - log p_trainer. A mean of d near zero says little: kernels that disagree err both
-ways, so what is kept is the size of d and its tail. It does not say which side is right, nor anything about tokens that
-were not probed.
+Per generated token, d = log p_engine - log p_trainer. A mean of d near zero says little, since kernels that disagree
+err in both directions; so the size of d and its tail are reported. It does not show which side is right, and covers
+probed tokens only.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Digit chains: `M:7+8-3*4=` is worked left to right mod 10, `7+8=5;5-3=2;2*4=8;#8`; the reward is the exact `#d`.
 
-A third of the 300 facts (a, op, b) are hard: corpora state them wrongly with a set probability and go on from the
-wrong value. That leaves a student that has the format right and the facts half right, which is what a teacher or a
-reward can mend. Streams:
+A third of the 300 facts (a, op, b) are hard: corpora state them wrongly with a set probability and continue from the
+wrong value. A student trained on them knows the format and half of the facts; a teacher or a reward can teach the
+rest. Streams:
 
     corpus   packed pretraining documents (facts, 1-2 operation chains, reverse and copy), hard facts wrong 60 %
     noisy    target chains, hard facts wrong 50 %

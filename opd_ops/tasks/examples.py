@@ -1,11 +1,11 @@
-"""Prompts and answers of a JSONL file, in the shapes that are about:
+"""Prompts and answers of a JSONL file, in one of three shapes:
 
     GSM8K          {"question": "...", "answer": "worked solution #### 42"}
     dapo-math-17k  {"prompt": "..." or [{"role": "user", "content": "..."}], "label": "34"},
-                   or "reward_model": {"ground_truth": "34"} in the label's place
+                   or "reward_model": {"ground_truth": "34"} instead of the label
     named          the fields that the caller names, or a template or function of fields (`prompts.py`)
 
-A prompt that stands twice counts once; one that stands with different answers is left out and counted.
+A repeated prompt counts once. A prompt with different answers is left out and counted as contradictory.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ SEPARATOR = "####"
 class Example:
     """solution: the worked text that ends in the answer, where the file has one.
 
-    response: how that is written, where the caller says.
+    response: the text that demonstrates it, where the caller sets one.
     """
 
     question: str
@@ -47,11 +47,11 @@ class Examples:
 def read_examples(
     path: str, prompt: str | None = None, answer: str | None = None, response: str | None = None
 ) -> Examples:
-    """The examples of a file. prompt, answer: the fields to read, where they are not those of a known shape.
+    """The examples of a file. prompt, answer: the fields to read, for a file of no known shape.
 
     prompt may be a template or a function of fields, and response is one, in which `answer` is the final answer and
     `solution` the worked text, or the answer where there is none.
-    Errors: ValueError naming the line for one that is no example; ValueError for a file without any, or none at all.
+    Errors: ValueError naming a line that is no example; ValueError for a file that is absent or has no example.
     """
     digest, by_question, contradictory = hashlib.sha256(), dict[str, Example](), set[str]()
     ask = make_composer("prompt", prompt) if prompt and is_composed(prompt) else None
@@ -119,7 +119,7 @@ def _first_text(row: dict[str, Any], fields: tuple[str, ...], read: Any) -> str:
 
 
 def _read_question(value: Any) -> str:
-    """A string, or the messages of a conversation that has one turn of the user's and maybe a system message."""
+    """A string, or the messages of a conversation: one user message, after at most one system message."""
     if isinstance(value, str):
         return value.strip()
     if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):

@@ -1,4 +1,4 @@
-"""Do the prompts fit the window? Asked before training, so that no run ends on its longest prompt."""
+"""Check before training that all prompts fit the model's window, so that no run ends at its longest prompt."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from opd_ops.tasks.task import Problem, TaskLike
 def require_fit(
     task: TaskLike, problems: Sequence[Problem], window: int, max_new_tokens: int, *, privileged: bool = False
 ) -> None:
-    """Every prompt leaves room for a response of `max_new_tokens` within `window` tokens.
+    """Check that every prompt and a response of `max_new_tokens` fit `window` tokens.
 
-    privileged: of the teacher's prompts too, where a problem has one.
+    privileged: check the teacher's prompts too.
     Errors: ValueError for no problems, or naming the longest prompt, the window and the remedy.
     """
     name = getattr(task, "name", type(task).__name__.lower())

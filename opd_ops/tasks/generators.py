@@ -1,8 +1,8 @@
 """The generators of reasoning-gym: which are used, their entries by address, and their scores.
 
 An entry's address is (dataset, config, seed, index), from which any process makes it again; the entries themselves
-hold tuples, fractions and sets that JSON would change. Refused are the generators whose scorer evaluates the answer,
-and those whose problems differ between two processes.
+hold tuples, fractions and sets that JSON would change. Two kinds of generators are refused: those whose scorer
+evaluates the answer, and those whose problems differ between two processes.
 """
 
 import copy
@@ -54,7 +54,7 @@ def require_dataset(dataset: str, config: dict[str, Any]) -> None:
 
 
 def make_entry(dataset: str, config: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
-    """The entry (question, answer, metadata) at an address, 0 <= index < BLOCK. Not to be changed: it is shared."""
+    """The entry (question, answer, metadata) at an address, 0 <= index < BLOCK. It is cached: do not change it."""
     return _make_entry(dataset, json.dumps(config, sort_keys=True), seed, index)
 
 
@@ -63,7 +63,7 @@ def score_response(
 ) -> float:
     """1.0 if the dataset gives the response's final answer at least `threshold`, else 0.0.
 
-    A scorer that raises has met an answer that it cannot read: 0.0.
+    A scorer raises when it cannot read an answer, which then earns 0.0.
     """
     text = json.dumps(config, sort_keys=True)
     wanted = copy.deepcopy(_make_entry(dataset, text, seed, index))

@@ -1,4 +1,4 @@
-"""Verification with a time limit that no response can get around.
+"""Verification with a time limit that no response can evade.
 
 A task that compares strings (`instant`) is verified here. The checks of any other task run in a process of their own,
 which is killed and started again when a response takes too long. A reward costs one message over a pipe.

@@ -23,10 +23,10 @@ VERIFIERS = {"math": "opd_ops.tasks.mathematics:verify_math", "exact": "opd_ops.
 class Jsonl:
     """The examples of the file at `path`.
 
-    prompt, answer: the fields, where they are not those of a known shape. prompt is also a template of fields or a
+    prompt, answer: the fields to read, for a file of no known shape. prompt may also be a template of fields or a
     function (`prompts.py`), which then makes the whole prompt, and within a chat template the whole message.
-    response: a template or function for what is demonstrated, where `answer` is the final answer and `solution` the
-    worked text; what stands around {answer} marks the final answer of a response, too. held_out: hold out one in that
+    response: a template or function for the demonstrated text, in which `answer` is the final answer and `solution` the
+    worked text; the text around {answer} also marks the final answer of a response. held_out: hold out one in that
     many, by a hash of the prompt, or the path of a file with the held-out examples, which are taken out of the training
     ones. verifier: `math` (math-verify) or `exact`. The other options are those of `Text`.
     Errors: ValueError for what `read_examples` and `Text` refuse, and for a split without an example.
@@ -79,7 +79,7 @@ class Jsonl:
         response: str | None = None,
         **_: Any,
     ) -> str:
-        """How many examples of the file are held out, from the options alone. Errors: as `read_examples`."""
+        """One line on how many examples of the file are held out. Errors: as `read_examples`."""
         examples, _digest, _contradictory = read_splits(path, held_out, prompt, answer, response)
         return f"{path}: {_describe_shares(examples)}"
 
@@ -94,7 +94,7 @@ class Jsonl:
         return [self._problem(examples[i]) for i in rng.choice(len(examples), count, replace=False)]
 
     def demonstrations(self, stream: str, count: int, rng: np.random.Generator) -> list[tuple[Tokens, Tokens]]:
-        """Errors: ValueError for an unknown stream. An example is shown again where `count` exceeds them."""
+        """Errors: ValueError for an unknown stream. Examples repeat where `count` exceeds their number."""
         if stream != "clean":
             raise ValueError(f"unknown stream {stream!r} of task {self.name}; known: clean")
         train = self.examples["train"]

@@ -1,6 +1,6 @@
-"""Text made of the fields of a row of JSON: a field, a template, or what a function of one's own returns.
+"""Text made from a row of JSON: a field, a template of fields, or the result of a user's function.
 
-question                  the field; a dot goes down a level
+question                  the field; a dot enters a nested object
 {question}\\nAnswer:       a template of fields; {{ and }} are braces
 ./mytask.py:prompt        a function, also package.module:prompt: the row, a dict, in, and the text out
 """
@@ -21,7 +21,7 @@ def is_composed(text: str) -> bool:
 
 
 def make_composer(option: str, text: str) -> Callable[[Row], str]:
-    """What makes the text of a row, of a template or a reference to a function. option: whose value it is.
+    """The function that makes a row's text, from a template or a reference to a function. option: names it in errors.
 
     Errors: ValueError for a template that cannot be read or a function that cannot be loaded; of what is returned, for
     a field that the row has not, or a function that raises or returns no text.
@@ -54,7 +54,7 @@ def look_up(row: Row, field: str) -> Any:
 
 
 def answer_marks(template: str) -> tuple[str, str]:
-    """What stands before and behind {answer} in a template, on its line; empty where nothing does."""
+    """The text before and after {answer} on its line of a template; empty where there is none."""
     before, behind, last = "", "", None
     for literal, field, _, _ in Formatter().parse(template):
         if last == ANSWER:

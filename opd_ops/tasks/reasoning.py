@@ -1,7 +1,7 @@
 """Any generator of reasoning-gym as a task: its question, its scorer, a threshold on the score.
 
-reward = 1 if score_answer(answer, entry) >= threshold else 0. Every generator that states an answer gives it 1.0,
-exactly; wrong ones can earn partial credit, up to 0.995 for a long answer with a stray letter. Streams:
+reward = 1 if score_answer(answer, entry) >= threshold else 0. Every generator scores its own stated answer exactly 1.0;
+a wrong answer can earn partial credit, up to 0.995 for a long answer with a stray letter. Streams:
 
     clean    the stated answer
 """

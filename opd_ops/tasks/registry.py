@@ -1,8 +1,8 @@
-"""The tasks there are, by the name a recipe gives: of this package, of OPD_TASKS, and of entry points `opd.tasks`.
+"""Tasks by the name in a recipe: those of this package, of OPD_TASKS, and of entry points `opd.tasks`.
 
-A new task is a file of one's own with a class or function `task`, called as `task(folder, **options)`, or without
-`folder` where it reads no tokenizer; it gives a `TaskLike`. A task's name is that of its file or module where the
-object is called `task`, else the object's own; that of an entry point is the entry point's.
+A new task is a file with a class or function `task`. It is called as `task(folder, **options)`, or without `folder`
+where it reads no tokenizer, and returns a `TaskLike`. A task's name is that of its file or module where the object is
+called `task`, else the object's own; that of an entry point is the entry point's.
 """
 
 import inspect
@@ -45,7 +45,7 @@ def build(task: Task, folder: str | None) -> TaskLike:
 
 
 def outline(task: Task) -> str:
-    """What a task says of its data without a tokenizer, such as how many problems are held out; "" where it does not.
+    """One line about a task's data that needs no tokenizer, such as how many problems are held out; or "".
 
     Errors: as the task's `outline`.
     """

@@ -1,6 +1,6 @@
 """The contract of a task: held-out and training problems, demonstration streams, and a verifier.
 
-Tokens in, tokens out: a task owns its tokenizer, so that no template can drift between student and teacher.
+Tokens in, tokens out: a task owns its tokenizer, so student and teacher cannot use different templates.
 """
 
 from collections.abc import Callable, Hashable
@@ -71,9 +71,9 @@ class TaskLike(Protocol):
 
 
 class CheckedTask(TaskLike, Protocol):
-    """A task whose verifier may raise or hang on what a model wrote: it is carried out as a `Check`, elsewhere.
+    """A task whose verifier may raise or hang on a response: `verify` runs as a `Check` in another process.
 
-    The others say `instant = True`: they compare strings.
+    Tasks that only compare strings set `instant = True` instead.
     """
 
     def check(self, problem: Problem, response: Tokens) -> Check: ...
@@ -87,7 +87,7 @@ def extra_stops(task: TaskLike) -> tuple[int, ...]:
 def draw_distinct(
     draw: Callable[[], tuple[Hashable, Problem] | None], count: int, task: str, patience: int = 10_000
 ) -> list[Problem]:
-    """The first `count` problems with distinct keys; a draw of None is one of the other split.
+    """The first `count` problems with distinct keys; None is a draw of the other split.
 
     Errors: ValueError when `patience` draws in a row bring nothing new.
     """

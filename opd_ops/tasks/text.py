@@ -45,10 +45,10 @@ def vocabulary_digest(tokenizer: Any) -> str:
 class Text:
     """The tokenizer of a folder with one way to ask and one way to answer.
 
-    eos: the piece or id that ends a response, where it is not the tokenizer's own; of several the first ends what is
-    demonstrated, and any ends what is sampled. template: ask through the chat template. instruction: what a templated
-    question ends with; "" for questions that carry their own. whole: questions are whole prompts.
-    Errors: ValueError for a tokenizer without EOS, an EOS that is not one token or no id, an empty list of them, or a
+    eos: the piece or id that ends a response, where it is not the tokenizer's own; of several, the first ends
+    demonstrations and any of them ends a sampled response. template: ask through the chat template. instruction: what
+    a templated question ends with; "" for questions that carry their own. whole: questions are whole prompts. Errors:
+    ValueError for a tokenizer without EOS, an EOS that is not one token or no id, an empty list of them, or a
     template that is not there.
     """
 
@@ -83,7 +83,7 @@ class Text:
         return self.tokenizer.encode(self._complete_question(question))
 
     def ask_with_solution(self, question: str, solution: str, response: str | None = None) -> Tokens:
-        """The prompt of a teacher that is shown the solution, or the response, before it is asked the question."""
+        """The prompt of a privileged teacher: the solution, or the response, and then the question."""
         if self.template:
             return self._chat(_paragraphs(question, f"The solution is: {solution}", self.instruction))
         question_text = self._complete_question(question)
@@ -92,7 +92,7 @@ class Text:
         )
 
     def answer(self, solution: str, *, marked: bool = False, response: str | None = None) -> Tokens:
-        """The response that states a solution, EOS included. marked: the solution says itself which is its answer.
+        """The response that states a solution, with EOS. marked: the solution already marks its final answer.
 
         response: its whole text, where that is another.
         """

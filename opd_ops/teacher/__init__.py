@@ -1,1 +1,1 @@
-"""What the teacher says of the student's tokens."""
+"""The teacher's log-probabilities of the student's tokens."""

@@ -30,10 +30,10 @@ class LocalTeacher:
         self.vocabulary = vocabulary or model.config.vocab_size
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
-        """Nothing: this process has nothing to compute it with meanwhile."""
+        """Nothing: this process computes nothing ahead."""
 
     def sleep(self) -> None:
-        """Nothing: its memory is this process' own."""
+        """Nothing: its memory is the trainer's own."""
 
     @torch.no_grad()
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:

@@ -1,8 +1,8 @@
 """The contract of a teacher: log-probabilities of response positions, on a declared support.
 
-A teacher reads the same responses as the student, behind its own prompts (a privileged one, maybe). Everything is at
-the loss temperature, normalised over the vocabulary that student and teacher share, in fp32, without gradient, and 0
-where the mask is 0, so that what comes from a cache equals what was computed bit for bit.
+A teacher reads the same responses as the student, after its own prompts (maybe privileged ones). All scores are at the
+loss temperature, normalised over the vocabulary that student and teacher share, in fp32, without gradient, and 0 where
+the mask is 0, so that scores from a cache equal computed ones bit for bit.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from opd_ops.batch import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """Which tokens a teacher scores at each position, besides the target and its entropy, which it always gives.
+    """The tokens that a teacher scores at each position besides the target; it always returns its entropy, too.
 
-    full: the vocabulary. top: its own `k` likeliest. candidates: `k` that it is given. sampled: none more.
+    full: the vocabulary. top: its own `k` likeliest. candidates: `k` ids from the student. sampled: none.
     """
 
     kind: Literal["full", "top", "candidates", "sampled"]
@@ -44,11 +44,11 @@ class Scorer(Protocol):
     vocabulary: int  # leading columns of the logits that student and teacher share
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
-        """A hint that `score` will be asked for these micro-batches, in order; elsewhere they can be computed ahead."""
+        """A hint that `score` will be called for these micro-batches, in order; an actor can compute them ahead."""
         ...
 
     def sleep(self) -> None:
-        """Give a device's memory back until the next score."""
+        """Free the device's memory until the next score."""
         ...
 
     def score(self, part: Batch, support: Support, candidates: Tensor | None = None) -> Scores:

@@ -1,4 +1,4 @@
-"""Batches of one optimizer step: demonstrations for SFT, responses for OPD and RLVR.
+"""Batches of one optimizer step: demonstrations or responses.
 
 Every draw is keyed by (seed, stream, step), never by the arm's name: arms of a seed see the same prompts.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from opd_ops.batch import Batch
+from opd_ops.recipe import Recipe
 from opd_ops.tasks.task import TaskLike, Tokens
 
 PROMPTS, DEMONSTRATIONS, HELD_OUT, SELECTION = 1, 2, 3, 4  # streams of random numbers
@@ -25,15 +26,15 @@ def collate(
     groups: Sequence[int] | None = None,
 ) -> Batch:
     """Left-pad prompts and right-pad responses into one batch; the mask covers the tokens of `kept` responses only."""
-    left = max(len(p) for p in prompts)
-    right = max(len(r) for r in responses)
-    ids = torch.full((len(prompts), left + right), pad, dtype=torch.long)
+    prompt_width = max(len(p) for p in prompts)
+    response_width = max(len(r) for r in responses)
+    ids = torch.full((len(prompts), prompt_width + response_width), pad, dtype=torch.long)
     attention = torch.zeros_like(ids)
-    mask = torch.zeros(len(prompts), right)
-    drawn = None if behaviour is None else torch.zeros(len(prompts), right)
+    mask = torch.zeros(len(prompts), response_width)
+    drawn = None if behaviour is None else torch.zeros(len(prompts), response_width)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        ids[row, left - len(prompt) : left + len(response)] = torch.tensor([*prompt, *response])
-        attention[row, left - len(prompt) : left + len(response)] = 1
+        ids[row, prompt_width - len(prompt) : prompt_width + len(response)] = torch.tensor([*prompt, *response])
+        attention[row, prompt_width - len(prompt) : prompt_width + len(response)] = 1
         if kept is None or kept[row]:
             mask[row, : len(response)] = 1
             if drawn is not None and behaviour is not None:
@@ -42,7 +43,7 @@ def collate(
         ids=ids,
         attention=attention,
         positions=(attention.cumsum(1) - 1).clamp(min=0),
-        width=right,
+        width=response_width,
         mask=mask,
         behaviour=drawn,
         rewards=None if rewards is None else torch.tensor(rewards, dtype=torch.float32),
@@ -55,8 +56,13 @@ def draws(seed: int, step: int, rows: int, width: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng((seed, SELECTION, step)).random((rows, width)))
 
 
+def step_draws(recipe: Recipe, seed: int, step: int, batch: Batch) -> torch.Tensor:
+    """The draws of a step's batch."""
+    return draws(seed, step, len(batch.ids), max(batch.width, recipe.rollout.max_new_tokens))
+
+
 def demonstrations(task: TaskLike, stream: str, count: int, seed: int, step: int) -> Batch:
-    """The SFT batch of a step."""
+    """The step's batch of a stream of demonstrations."""
     rng = np.random.default_rng((seed, DEMONSTRATIONS, step))
     pairs = task.demonstrations(stream, count, rng)
     return collate([p for p, _ in pairs], [r for _, r in pairs], task.pad)

@@ -1,10 +1,10 @@
-"""A run confined to subspaces: what the projection leaves of gradients and steps, and how much of them leaks.
+"""A run confined to subspaces: projected gradients and steps, and how much of the update leaks out.
 
 The modes are those of `opd_ops.recipe.constraint`. fp32 masters cannot stay in a subspace: one rounding of a weight of
-0.1 is 4e-9, and a step is 3e-5. So where a mode promises to stay, the update is kept in float64 (`update`: the weights;
-`compressed`: the coefficients) and the masters are its rounding. The leak is of what is kept, before that rounding.
-In `compressed`, AdamW moves a tensor of zeros, whose value after its step is the step, to be stretched where the recipe
-says `matched`; decay is -lr wd P(W).
+0.1 is 4e-9, and a step is 3e-5. So the modes that promise to stay keep the update in float64 (`update`: the weights;
+`compressed`: the coefficients), and the masters are its rounding. The leak is measured before that rounding.
+In `compressed`, AdamW moves a tensor of zeros: its value after a step is the step, scaled up where the recipe says
+`matched`. Decay is -lr wd P(W).
 """
 
 import math
@@ -21,10 +21,10 @@ ORTHONORMAL = 1e-10  # largest entry of V^T V - 1
 
 
 class Confined:
-    """The confined matrices among `masters` (fp32, by parameter name), which are where the run begins.
+    """The confined matrices among `masters` (fp32, by parameter name, as the run begins).
 
-    trained: what AdamW moves in their place, by name; the masters themselves, or coefficients. decay: weight decay of
-    `compressed`, whose coefficients AdamW must not decay.
+    trained: the tensors that AdamW moves for them, by name: the masters themselves, or coefficients. decay: weight
+    decay of `compressed`, whose coefficients AdamW must not decay.
 
     Errors: ValueError naming a matrix without a basis, or one whose basis does not fit it or is not orthonormal.
     """
@@ -53,30 +53,32 @@ class Confined:
             self.last = {name: w.clone() for name, w in self.begin.items()}
 
     def gradients(self, masters: Mapping[str, Tensor]) -> float:
-        """Project the masters' gradients, or hand them to the coefficients; the share of their norm that this removes.
+        """Project the masters' gradients, or give them to the coefficients; the removed share of their norm.
 
         sqrt(1 - ||P g||^2 / ||g||^2) over all matrices together, 0 where the gradient is.
         """
-        kept = whole = 0.0
+        kept_square = square = 0.0
         for name, subspace in self.bases.items():
             gradient = masters[name].grad
             assert gradient is not None
             compressed = subspace.compress(gradient)
-            kept += float(compressed.square().sum())
-            whole += float(gradient.double().square().sum())
+            kept_square += float(compressed.square().sum())
+            square += float(gradient.double().square().sum())
             if self.mode == "compressed":
                 masters[name].grad = None
                 self.trained[name].grad = compressed.float()
             else:
                 gradient.copy_(subspace.expand(compressed))
-        return math.sqrt(max(0.0, 1.0 - kept / whole)) if whole else 0.0
+        return math.sqrt(max(0.0, 1.0 - kept_square / square)) if square else 0.0
 
     @torch.no_grad()
     def settle(self, masters: Mapping[str, Tensor], rate: float) -> dict[str, float]:
-        """Confine the step that AdamW has just made; the leak of that step, and of the whole update since the start."""
+        """Confine AdamW's last step; the leak of that step, and of the whole update since the start."""
         step, whole = Leak(), Leak()
         for name, subspace in self.bases.items():
-            step.add(subspace, self._compressed(name, rate) if self.coefficients else self._moved(name, masters))
+            step.add(
+                subspace, self._coefficient_step(name, rate) if self.coefficients else self._own_step(name, masters)
+            )
             update = self._update(name)
             whole.add(subspace, update)
             if self.mode == "update":
@@ -86,7 +88,7 @@ class Confined:
         return {"leaked_step": step.fraction, "leaked": whole.fraction}
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs, the bases too, since their source could be gone."""
+        """Tensors for a resume state, with the bases, since their source may be gone by then."""
         tensors = {f"coefficients/{name}": c for name, c in self.coefficients.items()}
         if self.mode == "update":
             tensors |= {f"exact/{name}": w for name, w in self.last.items()}
@@ -97,23 +99,23 @@ class Confined:
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor], masters: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave; `masters` are restored already. The bases stay those it was built with."""
+        """Load what `state` returned, after `masters` were restored. The bases stay those of the constructor."""
         for name in self.bases:
             if self.coefficients:
                 self.coefficients[name].copy_(tensors[f"coefficients/{name}"])
             else:
                 self.last[name].copy_(tensors[f"exact/{name}"] if self.mode == "update" else masters[name])
 
-    def _moved(self, name: str, masters: Mapping[str, Tensor]) -> Tensor:
-        """The step of a matrix whose own weights AdamW moved, as applied."""
+    def _own_step(self, name: str, masters: Mapping[str, Tensor]) -> Tensor:
+        """The applied step of a matrix whose own weights AdamW moved."""
         before = self.last[name]
         step = masters[name].double() - before.float().double()
         after = before + self.bases[name].project(step) if self.mode == "update" else masters[name].clone()
         self.last[name] = after
         return after.double() - before.double()
 
-    def _compressed(self, name: str, rate: float) -> Tensor:
-        """The step of a matrix whose coefficients AdamW moved, as applied."""
+    def _coefficient_step(self, name: str, rate: float) -> Tensor:
+        """The applied step of a matrix whose coefficients AdamW moved."""
         subspace, moved = self.bases[name], self.trained[name]
         before, c = self._update(name), self.coefficients[name]
         c += self.stretch[name] * moved.double() - rate * self.decay * (subspace.compress(self.begin[name]) + c)
@@ -128,14 +130,14 @@ class Confined:
 
 
 def confined_names(constraint: Constraint, names: Iterable[str]) -> list[str]:
-    """Which of a model's parameters are confined. Errors: ValueError where none is."""
-    found = [name for name in names if role(name)[1] in constraint.roles]
-    if not found:
+    """The model's parameters that are confined. Errors: ValueError for none."""
+    confined = [name for name in names if role(name)[1] in constraint.roles]
+    if not confined:
         raise ValueError(f"the model has no matrix of the constraint's roles {', '.join(constraint.roles)}")
-    return found
+    return confined
 
 
-def stored(tensors: Mapping[str, Tensor]) -> dict[str, Subspace]:
+def stored_bases(tensors: Mapping[str, Tensor]) -> dict[str, Subspace]:
     """The bases that `Confined.state` put into a resume state."""
     sides: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -153,10 +155,10 @@ def _require_fit(name: str, constraint: Constraint, subspace: Subspace, weight: 
             continue
         shape = (size, constraint.rank)
         if tuple(basis.shape) != shape or basis.dtype != torch.float64:
-            found = f"{tuple(basis.shape)} {str(basis.dtype).removeprefix('torch.')}"
-            raise ValueError(f"the {side} basis of {name} is {found}, and {shape} float64 is wanted")
-        apart = float((basis.T @ basis - torch.eye(constraint.rank).to(basis)).abs().max())
-        if not apart <= ORTHONORMAL:
+            actual = f"{tuple(basis.shape)} {str(basis.dtype).removeprefix('torch.')}"
+            raise ValueError(f"the {side} basis of {name} is {actual}, and {shape} float64 is wanted")
+        error = float((basis.T @ basis - torch.eye(constraint.rank).to(basis)).abs().max())
+        if not error <= ORTHONORMAL:
             raise ValueError(
-                f"the {side} basis of {name} is not orthonormal: products of its columns err by {apart:.1e}"
+                f"the {side} basis of {name} is not orthonormal: products of its columns err by {error:.1e}"
             )

@@ -1,26 +1,25 @@
 """The responses of a step: drawn from today's student, an older one, the teacher, or read from a stored run.
 
-A student `lag` steps old is had by drawing ahead: the responses of step t + lag are drawn with the weights after step
-t - 1, so that what waits is `lag` batches of tokens and no old weights. A resume state keeps what waits.
+A student `lag` steps old needs no old weights: the responses of step t + lag are drawn with the weights after step t -
+1, and `lag` batches of tokens wait. A resume state keeps them.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from opd_ops.batch import Batch
-from opd_ops.recipe import Recipe, Replay, Student, Teacher, opd_of
+from opd_ops.objectives.loss import Phase
+from opd_ops.recipe import Recipe, Replay, Student, Teacher
 from opd_ops.rollout.rollout import Engine, Request, Sampling
 from opd_ops.tasks.fit import require_fit
 from opd_ops.tasks.task import Problem, TaskLike, Tokens, extra_stops
 from opd_ops.training.batches import PROMPTS, collate
 
 Rewards = Callable[[Sequence[tuple[Problem, Tokens]]], list[float]]
-Phase = Callable[[str], AbstractContextManager]  # times what happens inside it, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +53,15 @@ class Drawing:
         recipe: Recipe,
         seed: int,
         task: TaskLike,
-        rewards: Rewards,
+        rewards: Rewards | None,
         phase: Phase,
         window: int,
         stored: Callable[[int], list[dict[str, Any]]] | None = None,
     ) -> None:
-        self.recipe, self.seed, self.task, self.rewards, self.stored = recipe, seed, task, rewards, stored
+        self.recipe, self.seed, self.task, self.stored = recipe, seed, task, stored
+        self.rewards = rewards or (lambda answered: [task.verify(problem, tokens) for problem, tokens in answered])
         self.phase, self.window = phase, window
-        opd = opd_of(recipe.objective)
-        self.privileged = opd is not None and opd.teacher is None
+        self.privileged = recipe.objective.reads_privileged
         spec = recipe.rollout
         self.sampling = Sampling(
             max_new_tokens=spec.max_new_tokens,
@@ -77,8 +76,8 @@ class Drawing:
         if isinstance(spec.source, Replay) and stored is None:
             raise ValueError(f"{recipe.name} replays {spec.source.recipe}, whose rollouts were not given")
 
-    def of(self, step: int, engine: Engine) -> list[Response]:
-        """The responses of `step`, the same until `done`. The engine holds the weights before it, or the teacher's."""
+    def responses(self, step: int, engine: Engine) -> list[Response]:
+        """The responses of `step`, the same until `finish_step`. engine: on the weights before it, or the teacher's."""
         source = self.recipe.rollout.source
         if isinstance(source, Replay):
             assert self.stored is not None
@@ -93,11 +92,11 @@ class Drawing:
         return self.pending[0]
 
     def overtimes(self) -> int | None:
-        """Responses of the step that `of` was last asked for whose verification exceeded its limit; None of others."""
+        """Responses of the current step whose verification exceeded its limit; None of a replay."""
         return self.exceeded[0] if self.exceeded else None
 
-    def done(self) -> None:
-        """The step that `of` was last asked for has been made: its responses wait no more."""
+    def finish_step(self) -> None:
+        """Drop the responses of the step that was just trained."""
         if self.pending:
             self.pending.popleft()
             self.exceeded.popleft()
@@ -140,10 +139,10 @@ class Drawing:
         problems = self.task.problems("train", spec.prompts, rng)
         self.require_fit(problems)
         asked = [(p, s) for p in range(len(problems)) for s in range(spec.samples)]
-        behind = self.privileged and isinstance(spec.source, Teacher)
+        privileged = self.privileged and isinstance(spec.source, Teacher)
         requests = [
             Request(
-                prompt=(problems[p].privileged if behind else None) or problems[p].prompt,
+                prompt=(problems[p].privileged if privileged else None) or problems[p].prompt,
                 address=(self.seed, step, p, s),
             )
             for p, s in asked

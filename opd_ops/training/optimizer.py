@@ -1,7 +1,7 @@
-"""AdamW on fp32 masters; the model's own weights are always the masters rounded to bf16.
+"""AdamW on fp32 masters; the model is served the masters rounded to bf16.
 
-The optimizer is torch's. What is ours is the pair (master, served weight): gradients of the served weights are
-upcast to fp32 and added up there, the step moves the masters, and the rounded masters are copied back.
+The optimizer is torch's. This file adds the pair (master, served weight): gradients of the served weights are upcast to
+fp32 and accumulated, the step moves the masters, and the rounded masters are copied into the model.
 """
 
 import math
@@ -36,10 +36,10 @@ class Moments:
 
 
 class Masters:
-    """fp32 masters and moments of a model. `masters` maps parameter names to tensors, `trained` what AdamW moves.
+    """fp32 masters and moments of a model. masters: by parameter name. trained: the tensors that AdamW moves, by name.
 
-    rounded: the model is served the masters rounded to bf16, else the masters themselves. constraint, bases: what
-    confines the masters, if anything does.
+    rounded: serve the masters rounded to bf16, else the masters themselves. constraint, bases: the subspaces that the
+    masters are confined to.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Masters:
         if constraint is not None:
             self.confined = Confined(constraint, bases or {}, self.masters, spec.weight_decay)
             self.trained |= self.confined.trained
-            itself = set(self.confined.coefficients)  # what is decayed there
+            itself = set(self.confined.coefficients)  # the constraint decays these itself
             if constraint.others == "frozen":
                 self.trained = dict(self.confined.trained)
                 for name in self.served.keys() - self.trained.keys():
@@ -84,7 +84,7 @@ class Masters:
             if parameter.grad is None:  # no path from this loss
                 gathered.setdefault(name, torch.zeros_like(self.masters[name]))
                 continue
-            gradient = self._here(parameter.grad).to(torch.float32)
+            gradient = self._local(parameter.grad).to(torch.float32)
             gathered[name] = gathered[name].add_(gradient) if name in gathered else gradient
             parameter.grad = None
 
@@ -93,11 +93,11 @@ class Masters:
 
         Returns, where there are two terms, the norm of each before its coefficient, and their cosine (0 where one is).
         """
-        found: dict[str, float] = {}
+        columns: dict[str, float] = {}
         names = list(self.trained)
         lists = {term: [gathered[name] for name in names] for term, gathered in self.gradients.items()}
         if len(lists) == 2:
-            found = self._relation(lists)
+            columns = self._relation(lists)
         total: list[Tensor] | None = None
         for term, gradients in lists.items():
             if coefficients[term] != 1.0:
@@ -112,10 +112,10 @@ class Masters:
         for name, gradient in zip(names, total, strict=True):
             self.masters[name].grad = gradient
         self.gradients = {}
-        return found
+        return columns
 
     def confine(self) -> dict[str, float]:
-        """Project the combined gradient; the share of its norm that is removed, or nothing without a constraint."""
+        """Project the combined gradient; the removed share of its norm, or nothing without a constraint."""
         return {"removed": self.confined.gradients(self.masters)} if self.confined else {}
 
     def clip(self) -> float:
@@ -123,16 +123,16 @@ class Masters:
         return float(torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.spec.clip, foreach=True))
 
     def discard(self) -> None:
-        """Forget the gradients, those of a backward pass that was not finished too."""
+        """Drop all gradients, also those of an unfinished backward pass."""
         self.adamw.zero_grad()
         for tensor in (*self.masters.values(), *self.served.values()):
             tensor.grad = None
         self.gradients = {}
 
     def step(self, rate: float, disturb: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Update the masters, serve them, clear gradients; what leaked from a constraint, or nothing without one.
+        """Update the masters, serve them and clear gradients; the leaks of a constraint, or nothing without one.
 
-        disturb: what else moves the masters, before they are served.
+        disturb: called before the masters are served; it may move them.
         """
         for group in self.adamw.param_groups:
             group["lr"] = rate
@@ -155,26 +155,26 @@ class Masters:
         return Moments(steps=self.steps, tensors=tensors)
 
     def adopt(self, moments: Moments) -> None:
-        """Go on with another run's moments and its count of steps, which corrects their bias.
+        """Continue with another run's moments and its count of steps, which corrects their bias.
 
         Errors: ValueError naming the first that is lacking, or of another shape.
         """
         self.adamw.state.clear()
         self.steps = moments.steps
         for name, w in self.trained.items():
-            found = {moment: moments.tensors.get(f"{moment}/{name}") for moment in MOMENTS}
-            for moment, tensor in found.items():
+            tensors = {moment: moments.tensors.get(f"{moment}/{name}") for moment in MOMENTS}
+            for moment, tensor in tensors.items():
                 if tensor is None or tensor.shape != w.shape:
                     shape = "lacking" if tensor is None else f"of shape {tuple(tensor.shape)}"
                     raise ValueError(f"{moment} of {name} is {shape}, and {tuple(w.shape)} is wanted")
             self.adamw.state[w] = {"step": torch.tensor(float(moments.steps))} | {
-                moment: tensor.to(w.device, copy=True) for moment, tensor in found.items() if tensor is not None
+                moment: tensor.to(w.device, copy=True) for moment, tensor in tensors.items() if tensor is not None
             }
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments under flat names `master/<name>`, `exp_avg/<name>`, `exp_avg_sq/<name>`.
 
-        With a constraint also its bases, and what it keeps in float64.
+        With a constraint also its bases and its float64 tensors.
         """
         tensors = {f"master/{name}": w for name, w in self.masters.items()} | self.moments().tensors
         if self.confined:
@@ -182,7 +182,7 @@ class Masters:
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Take back what `state` gave, with moments of `steps` optimizer steps."""
+        """Load what `state` returned, with moments of `steps` optimizer steps."""
         for name, w in self.masters.items():
             w.copy_(tensors[f"master/{name}"])
         if steps:
@@ -198,14 +198,14 @@ class Masters:
     def _serve(self) -> None:
         for name, parameter in self.served.items():
             master = self.masters[name]
-            self._here(parameter).copy_(master.to(torch.bfloat16) if self.rounded else master)
+            self._local(parameter).copy_(master.to(torch.bfloat16) if self.rounded else master)
 
     def _relation(self, lists: dict[str, list[Tensor]]) -> dict[str, float]:
         """Norms of two gradients and the cosine between them, in float64."""
         (first, ours), (second, theirs) = lists.items()
         product = sum(float((a.double() * b.double()).sum()) for a, b in zip(ours, theirs, strict=True))
         squares = [sum(float(g.double().square().sum()) for g in gradients) for gradients in (ours, theirs)]
-        product, *squares = self._total([product, *squares])
+        product, *squares = self._all_reduce([product, *squares])
         norms = [math.sqrt(square) for square in squares]
         return {
             f"{first}_grad_norm": norms[0],
@@ -214,13 +214,13 @@ class Masters:
         }
 
     def _master(self, name: str, weights: dict[str, Tensor]) -> Tensor:
-        """What this process holds of a master."""
+        """This process' shard of a master."""
         return weights[name].to(self.served[name].device, torch.float32).clone()
 
-    def _here(self, tensor: Tensor) -> Tensor:
-        """What this process holds of a served weight, or of its gradient."""
+    def _local(self, tensor: Tensor) -> Tensor:
+        """This process' shard of a served weight or its gradient."""
         return tensor
 
-    def _total(self, values: list[float]) -> list[float]:
-        """Sums over all processes that hold a part of the weights."""
+    def _all_reduce(self, values: list[float]) -> list[float]:
+        """Sums over all processes that hold a shard."""
         return values

@@ -1,8 +1,7 @@
-"""The processes that train one student together: a rank each, and what they say to one another.
+"""The data parallel ranks of a trainer, one process each, and the collectives between them.
 
-Rank 0 leads: it tells the others what comes next, and they follow until it says no more. Tensors of the student travel
-by the device's own backend (gloo for CPUs, NCCL for GPUs), messages always by gloo. Every call here is made by all
-ranks, in the same order.
+Rank 0 broadcasts commands, and the worker ranks execute them. Tensors of the student travel by the device's backend
+(gloo for CPUs, NCCL for GPUs), Python objects by gloo. Every method is a collective: all ranks call it, in one order.
 """
 
 import socket
@@ -16,87 +15,83 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-SILENCE = timedelta(hours=24)  # that a message is waited for: rank 0 may draw, evaluate or write meanwhile
-PASS = timedelta(minutes=30)  # that one exchange of tensors may take
-MEETING = timedelta(minutes=5)  # that the ranks have to find one another
+OBJECT_TIMEOUT = timedelta(hours=24)  # of a collective of objects: rank 0 may draw, evaluate or write meanwhile
+TENSOR_TIMEOUT = timedelta(minutes=30)  # of a collective of tensors
+CONNECT_TIMEOUT = timedelta(minutes=5)  # until all ranks have connected
 
 
-def opened(address: str) -> tuple[Any, int]:
-    """Where ranks meet, served by this process at a free port of an address of its own, and nowhere else; the port."""
+def serve(address: str) -> tuple[Any, int]:
+    """The rendezvous store of the ranks, served by this process on that address alone, and its port, a free one."""
     with socket.create_server((address, 0)) as listener:
         port = listener.getsockname()[1]
         store: Any = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-            address, port, None, True, MEETING, wait_for_workers=False, master_listen_fd=listener.detach()
+            address, port, None, True, CONNECT_TIMEOUT, wait_for_workers=False, master_listen_fd=listener.detach()
         )
     return store, port
 
 
-def found(address: str, port: int) -> Any:
-    """Where ranks meet, as another process `opened` it."""
+def connect(address: str, port: int) -> Any:
+    """The rendezvous store that another process serves."""
     return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-        address, port, None, False, MEETING, wait_for_workers=False
+        address, port, None, False, CONNECT_TIMEOUT, wait_for_workers=False
     )
 
 
 class Ranks:
-    """`count` processes of which this one is `rank`, on a device of their own each.
+    """`count` processes of which this one is `rank`, each on a device of its own.
 
-    store: where they meet (`opened`, `found`). Errors: those of torch.distributed where one is gone.
+    store: the rendezvous (`serve`, `connect`). Errors: those of torch.distributed where a rank is gone.
     """
 
     def __init__(self, store: Any, rank: int, count: int, device: str = "cpu") -> None:
         kind = torch.device(device).type
         backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:nccl"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PASS)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TENSOR_TIMEOUT)
         self.rank, self.count, self.device = rank, count, torch.device(device)
         self.mesh = init_device_mesh(kind, (count,))
-        self.messages: Any = dist.new_group(backend="gloo", timeout=SILENCE)
+        self.objects: Any = dist.new_group(backend="gloo", timeout=OBJECT_TIMEOUT)
 
-    def told(self, what: Any = None) -> Any:
-        """What rank 0 says, whatever the others give."""
-        box = [what]
-        dist.broadcast_object_list(box, 0, self.messages)
+    def broadcast(self, value: Any = None) -> Any:
+        """Rank 0's object, on every rank; the other ranks' argument is ignored."""
+        box = [value]
+        dist.broadcast_object_list(box, 0, self.objects)
         return box[0]
 
-    def gathered(self, what: Any) -> list[Any]:
-        """What every rank gives, in order, on rank 0; nothing elsewhere."""
-        found: list[Any] = [None] * self.count
-        dist.gather_object(what, found if self.rank == 0 else None, 0, self.messages)
-        return found if self.rank == 0 else []
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's object, in order, on rank 0; an empty list elsewhere."""
+        values: list[Any] = [None] * self.count
+        dist.gather_object(value, values if self.rank == 0 else None, 0, self.objects)
+        return values if self.rank == 0 else []
 
-    def given(self, each: Sequence[Any] | None = None) -> Any:
-        """This rank's of what rank 0 has for each."""
+    def scatter(self, values: Sequence[Any] | None = None) -> Any:
+        """This rank's object of rank 0's list of one for each rank."""
         box: list[Any] = [None]
-        dist.scatter_object_list(box, None if each is None else list(each), 0, self.messages)
+        dist.scatter_object_list(box, None if values is None else list(values), 0, self.objects)
         return box[0]
 
-    def total(self, values: list[float]) -> list[float]:
+    def all_reduce(self, values: list[float]) -> list[float]:
         """Sums over all ranks, in float64."""
-        found = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(found, group=self.messages)
-        return found.tolist()
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums, group=self.objects)
+        return sums.tolist()
 
-    def whole(self, part: Tensor, shape: Sequence[int]) -> Tensor:
-        """A tensor of this shape from the parts that `part` gave, on every rank."""
+    def all_gather(self, shard: Tensor, shape: Sequence[int]) -> Tensor:
+        """The whole tensor of this shape, on every rank, from the ranks' shards."""
         stride = torch.empty(tuple(shape), device="meta").stride()
         sharded = DTensor.from_local(
-            part, self.mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
+            shard, self.mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride
         )
         return sharded.full_tensor()
 
-    def part(self, whole: Tensor | None, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """This rank's rows of rank 0's `whole`, as `fully_shard` has them: equal blocks, the last ones maybe short."""
-        if whole is None:
-            whole = torch.empty(tuple(shape), dtype=dtype)
-        sharded = distribute_tensor(whole.to(self.device, dtype), self.mesh, [Shard(0)])
+    def shard(self, tensor: Tensor | None, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """This rank's rows of rank 0's tensor, in `fully_shard`'s blocks: equal ones, the last of them maybe short."""
+        if tensor is None:
+            tensor = torch.empty(tuple(shape), dtype=dtype)
+        sharded = distribute_tensor(tensor.to(self.device, dtype), self.mesh, [Shard(0)])
         return sharded.to_local().clone()
 
-    def span(self, rows: int) -> tuple[int, int]:
-        """This rank's rows of a batch: blocks in order, whose lengths differ by one at most, the longer ones first."""
-        return span(self.rank, self.count, rows)
-
-    def end(self) -> None:
-        """Leave the group."""
+    def close(self) -> None:
+        """Leave the process group."""
         dist.destroy_process_group()
 
 
@@ -108,8 +103,8 @@ def span(rank: int, count: int, rows: int) -> tuple[int, int]:
 
 
 def spans(rank: int, count: int, rows: int, size: int) -> list[tuple[int, int]]:
-    """A rank's micro-batches of at most `size` rows: as many for every rank, the last of which may have no rows."""
+    """A rank's micro-batches of at most `size` rows: equally many for every rank, the last maybe without rows."""
     begin, end = span(rank, count, rows)
     rounds = -(-span(0, count, rows)[1] // size)
-    found = [(first, min(first + size, end)) for first in range(begin, end, size)]
-    return found + [(end, end)] * (rounds - len(found))
+    batches = [(first, min(first + size, end)) for first in range(begin, end, size)]
+    return batches + [(end, end)] * (rounds - len(batches))

@@ -1,16 +1,16 @@
-"""A guard over the update of a run, and what is done to its steps once it has left the reference's band.
+"""A guard over a run's update, and the intervention on its steps once the update leaves the reference's band.
 
 The update of a decoder projection is E = W_t - W_begin of the fp32 masters, as an exact difference in float64. Every
 `every` steps its singular values give the means over projections that `recipe.reaction` defines; the second reading in
-a row outside the band at the mean ||E|| / ||W_begin|| trips the guard, once. From the next step on, with Delta what the
-optimizer and decay did to a matrix, U and V the update's leading singular vectors at the trip, and G Gaussian,
+a row outside the band at the mean ||E|| / ||W_begin|| trips the guard, once. From the next step on, with Delta the step
+of a matrix by optimizer and decay, U and V the update's leading singular vectors at the trip, and G Gaussian,
 
     isotropic-noise      W <- W + strength ||Delta||_F G / ||G||_F
     off-channel-noise    the same with (I - U U^T) G (I - V V^T) in place of G
 
-G is drawn from (seed, step, name) on the CPU, so that it is the same wherever the run is and however often it stops.
-Until the trip, and with action `none`, the masters are not touched. Not measured: what is no projection, and the served
-bf16 weights, whose rounding raises the stable rank of small updates. One reading takes an eigendecomposition of each
+G is drawn from (seed, step, name) on the CPU, so it depends neither on the device nor on restarts. Until the trip, and
+with action `none`, the masters are not touched. Not measured: other weights than projections, and the served bf16
+weights, whose rounding raises the stable rank of small updates. One reading takes an eigendecomposition of each
 projection's smaller Gram matrix.
 """
 
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from opd_ops.linalg import gram_factors, similarity, stable_rank
 from opd_ops.recipe.reaction import NOISES, Rail, Reaction, earlier, require_rails
 from opd_ops.roles import PROJECTIONS, role
-from opd_ops.training.subspace import leading
 
 RANK = 16  # of the similarity
 
@@ -50,13 +50,13 @@ class Reacting:
             raise ValueError(f"{narrow[0]} is {shape}: nothing is off its channel of rank {reaction.rank}; lower it")
         self.tripped: int | None = None
         self.outside = False  # at the last reading
-        self.ranks: dict[int, float] = {}  # mean stable rank by step, of readings that may be compared with yet
+        self.ranks: dict[int, float] = {}  # mean stable rank by step, of readings that a later one may be compared with
         self.inputs: dict[int, dict[str, Tensor]] = {}  # leading input directions [in, 16] of the same, for similarity
         self.channel: dict[str, tuple[Tensor, Tensor]] = {}  # U [out, rank] and V [in, rank] at the trip
-        self.held: dict[str, Tensor] = {}  # masters before the step
+        self.masters_before: dict[str, Tensor] = {}
 
     def acting(self, step: int) -> bool:
-        """Whether `step` is one that the reaction acts on."""
+        """Whether the reaction acts on `step`."""
         last = math.inf if self.reaction.steps is None else self.reaction.steps
         return self.tripped is not None and 0 < step - self.tripped <= last
 
@@ -65,22 +65,22 @@ class Reacting:
         return self.reaction.action == "release" and self.acting(step)
 
     def before(self, step: int) -> None:
-        """Just before the optimizer moves the masters in `step`."""
+        """Call before the optimizer moves the masters in `step`."""
         if self.reaction.action in NOISES and self.acting(step):
-            self.held = {name: self.watched[name].detach().clone() for name in self.touched}
+            self.masters_before = {name: self.watched[name].detach().clone() for name in self.touched}
 
     @torch.no_grad()
     def after(self, step: int) -> dict[str, float | int | None]:
-        """Just after, before the masters are served: add noise, read the guard; columns of the table training."""
-        noise = self._disturb(step) if self.held else None
+        """Call after it, before the masters are served: adds noise, reads the guard; columns of the table training."""
+        noise = self._disturb(step) if self.masters_before else None
         if self.tripped is None and step % self.reaction.guard.every == 0:
             self._read(step)
         return {"tripped": self.tripped, "noise": noise}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a resumed run needs: tensors under names that begin with reaction/, and facts as JSON types."""
+        """For a resume state: tensors under names that begin with reaction/, and facts as JSON types."""
         tensors = {
-            f"reaction/input/{step}/{name}": v for step, found in self.inputs.items() for name, v in found.items()
+            f"reaction/input/{step}/{name}": v for step, bases in self.inputs.items() for name, v in bases.items()
         }
         for name, (u, v) in self.channel.items():
             tensors |= {f"reaction/output-channel/{name}": u, f"reaction/input-channel/{name}": v}
@@ -88,10 +88,10 @@ class Reacting:
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, facts
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take back what `state` gave; other tensors are left alone."""
+        """Load what `state` returned; other tensors are ignored."""
         self.tripped, self.outside = facts["tripped"], facts["outside"]
         self.ranks = {int(step): value for step, value in facts["ranks"]}
-        self.inputs, self.channel, self.held = {}, {}, {}
+        self.inputs, self.channel, self.masters_before = {}, {}, {}
         for key, tensor in tensors.items():
             kind, _, rest = key.removeprefix("reaction/").partition("/")
             if key.startswith("reaction/input/"):
@@ -106,29 +106,30 @@ class Reacting:
         return self.watched[name].double() - self.start[name].double()
 
     def _read(self, step: int) -> None:
-        """One reading of the guard; trips it where this and the one before are outside."""
+        """Read the guard once; trip it where this reading and the one before are outside the band."""
         similar = self.reaction.guard.quantity == "similarity"
         updates = {name: self.update(name) for name in self.watched}
-        found = {name: leading(e, RANK if similar else 1) for name, e in updates.items()}
-        norms = [float(vector_norm(e)) / float(vector_norm(self.start[name].double())) for name, e in updates.items()]
-        if all(float(vector_norm(e)) > 0.0 for e in updates.values()):
-            squares = [float(vector_norm(e) / found[name][1][0]) ** 2 for name, e in updates.items()]
-            self.ranks[step] = sum(squares) / len(squares)
+        factors = {name: gram_factors(e, RANK if similar else 1) for name, e in updates.items()}
+        norms = {name: float(vector_norm(e)) for name, e in updates.items()}
+        relative = [norm / float(vector_norm(self.start[name].double())) for name, norm in norms.items()]
+        if all(norms.values()):
+            ranks = [stable_rank(norm, float(factors[name][1][0])) for name, norm in norms.items()]
+            self.ranks[step] = sum(ranks) / len(ranks)
             if similar:
-                self.inputs[step] = {name: v for name, (_, _, v) in found.items()}
+                self.inputs[step] = {name: v for name, (_, _, v) in factors.items()}
         value = self._value(step)
-        band = rail(self.rails, sum(norms) / len(norms))
+        band = rail(self.rails, sum(relative) / len(relative))
         outside = value is not None and band is not None and not band[0] <= value <= band[1]
         if outside and self.outside:
             self.tripped = step
             if self.reaction.action == "off-channel-noise":
-                each = {name: leading(updates[name], self.reaction.rank) for name in self.touched}
-                self.channel = {name: (u, v) for name, (u, _, v) in each.items()}
+                leading = {name: gram_factors(updates[name], self.reaction.rank) for name in self.touched}
+                self.channel = {name: (u, v) for name, (u, _, v) in leading.items()}
             self.ranks, self.inputs = {}, {}
             return
         self.outside = outside
-        self.ranks = {one: kept for one, kept in self.ranks.items() if 4 * one >= step}
-        self.inputs = {one: kept for one, kept in self.inputs.items() if 4 * one >= step}
+        self.ranks = {at: rank for at, rank in self.ranks.items() if 4 * at >= step}
+        self.inputs = {at: bases for at, bases in self.inputs.items() if 4 * at >= step}
 
     def _value(self, step: int) -> float | None:
         """The guarded quantity at this reading; None where there is no earlier one to compare with, or no update."""
@@ -142,13 +143,13 @@ class Reacting:
         if quantity == "stable_rank_ratio":
             return self.ranks[step] / self.ranks[previous]
         pairs = [(v, self.inputs[previous][name]) for name, v in self.inputs[step].items()]
-        return sum(float((v.T @ before).square().sum()) / v.shape[1] for v, before in pairs) / len(pairs)
+        return sum(float(similarity(v.T @ before)) for v, before in pairs) / len(pairs)
 
     def _disturb(self, step: int) -> float | None:
-        """Add the noise; its norm over the step's, both over all matrices it was added to, as they came out in fp32."""
+        """Add the noise; its norm over the step's, both over all matrices with noise and after rounding to fp32."""
         assert self.reaction.strength is not None
         added, moved = 0.0, 0.0
-        for name, before in self.held.items():
+        for name, before in self.masters_before.items():
             w = self.watched[name]
             size = float(vector_norm(w.double() - before.double()))
             clean = w.clone()
@@ -160,7 +161,7 @@ class Reacting:
             w += (self.reaction.strength * size / float(vector_norm(direction)) * direction).to(w.dtype)
             added += float(vector_norm(w.double() - clean.double())) ** 2
             moved += size**2
-        self.held = {}
+        self.masters_before = {}
         return (added / moved) ** 0.5 if moved else None
 
 

@@ -1,13 +1,13 @@
-"""A student over several ranks by FSDP2: each holds a block of the rows of every weight, master, moment and gradient.
+"""A student sharded over data parallel ranks by FSDP2: each holds rows of every weight, master, moment and gradient.
 
     served weight, master, moments, gradient of W [out, in]   rows of rank r of N: [ceil(out / N), in], the last short
     gradient                                                  the sum of the ranks' gradients, not their mean: the
                                                               weights of the loss hold the whole step's denominator
     norm                                                      sqrt(sum over ranks of ||g_r||^2), which clips all ranks
 
-Of the whole weights a rank holds one block of layers at a time, in the forward and the backward pass. AdamW is
-element by element, so a rank's step is what one process would do to those rows. What leaves a rank (`weights`, `state`)
-is whole, and the same as one process would give but for the order of fp32 sums over sequences.
+A rank holds whole weights of one block of layers at a time, in the forward and the backward pass. AdamW works element
+by element, so a rank's step is what one process does to those rows. Weights and states are gathered whole on rank 0,
+and are those of one process but for the order of fp32 sums over sequences.
 """
 
 import math
@@ -27,7 +27,7 @@ from opd_ops.training.ranks import Ranks
 
 
 def build(recipe: Recipe, config: PretrainedConfig, weights: dict[str, Tensor] | None, ranks: Ranks) -> Any:
-    """This rank's part of the student. Errors: as `student.build`."""
+    """This rank's shard of the student. Errors: as `student.build`."""
     model = student.build(recipe, config, weights)
     # The weights of the embedding and the head, which may be one, are gathered together.
     for block in [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]:
@@ -41,9 +41,9 @@ def build(recipe: Recipe, config: PretrainedConfig, weights: dict[str, Tensor] |
 
 
 class ShardedMasters(Masters):
-    """This rank's rows of the masters and moments. Every method that speaks of the whole is called by all ranks.
+    """This rank's rows of the masters and moments. `gather` and `scatter` methods are collectives.
 
-    weights: on rank 0, whole.
+    weights: whole, on rank 0.
     """
 
     def __init__(self, model: nn.Module, weights: dict[str, Tensor] | None, recipe: Recipe, ranks: Ranks) -> None:
@@ -57,71 +57,78 @@ class ShardedMasters(Masters):
         """Scale the combined gradient to the clip norm of all ranks together; returns its norm before."""
         ours = list(self.trained.values())
         mine = float(torch.nn.utils.get_total_norm([w.grad for w in ours if w.grad is not None], foreach=True))
-        norm = math.sqrt(self.ranks.total([mine * mine])[0])
+        norm = math.sqrt(self.ranks.all_reduce([mine * mine])[0])
         torch.nn.utils.clip_grads_with_norm_(ours, self.spec.clip, torch.tensor(norm), foreach=True)
         return norm
 
-    def whole(self, parts: Mapping[str, Tensor], take: Callable[[str, Tensor], object]) -> None:
-        """Make each tensor whole, one after the other, and hand it to `take`."""
-        for name, part in parts.items():
-            take(name, self.ranks.whole(self._here(part.detach()), self.shapes[_parameter(name)]))
+    def gather_each(self, shards: Mapping[str, Tensor], take: Callable[[str, Tensor], object]) -> None:
+        """All-gather the tensors one after the other, and hand each to `take`."""
+        for name, part in shards.items():
+            take(name, self.ranks.all_gather(self._local(part.detach()), self.shapes[_parameter(name)]))
 
-    def collected(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """These tensors whole, in main memory, on rank 0; nothing elsewhere."""
-        found: dict[str, Tensor] = {}
+    def gather(self, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The whole tensors, in main memory, on rank 0; an empty dict elsewhere."""
+        tensors: dict[str, Tensor] = {}
 
         def take(name: str, tensor: Tensor) -> None:
             if self.ranks.rank == 0:
-                found[name] = tensor.cpu()
+                tensors[name] = tensor.cpu()
 
-        self.whole(parts, take)
-        return found
+        self.gather_each(shards, take)
+        return tensors
 
-    def spread(self, tensors: Mapping[str, Tensor] | None, names: list[str]) -> dict[str, Tensor]:
+    def scatter(self, tensors: Mapping[str, Tensor] | None, names: list[str]) -> dict[str, Tensor]:
         """This rank's rows of rank 0's tensors of these names."""
         return {
-            name: self.ranks.part(None if tensors is None else tensors[name], self.shapes[_parameter(name)])
+            name: self.ranks.shard(None if tensors is None else tensors[name], self.shapes[_parameter(name)])
             for name in names
         }
 
-    def whole_moments(self) -> Moments:
-        """As `moments`, whole, on rank 0."""
+    def gather_masters(self) -> dict[str, Tensor]:
+        """The whole masters, on rank 0."""
+        return self.gather(self.masters)
+
+    def gather_served(self) -> dict[str, Tensor]:
+        """The whole served weights, on rank 0."""
+        return self.gather(self.served)
+
+    def gather_moments(self) -> Moments:
+        """The whole `moments`, on rank 0."""
         mine = self.moments()
-        return Moments(steps=mine.steps, tensors=self.collected(mine.tensors))
+        return Moments(steps=mine.steps, tensors=self.gather(mine.tensors))
 
-    def adopt_whole(self, moments: Moments) -> None:
-        """As `adopt`, of rank 0's whole tensors; the others give the count of steps alone."""
+    def scatter_moments(self, steps: int, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """`adopt` moments of so many steps. tensors: whole, on rank 0."""
         names = [f"{moment}/{name}" for name in self.trained for moment in MOMENTS]
-        tensors = self.spread(moments.tensors if self.ranks.rank == 0 else None, names)
-        self.adopt(Moments(steps=moments.steps, tensors=tensors))
+        self.adopt(Moments(steps=steps, tensors=self.scatter(tensors, names)))
 
-    def whole_state(self) -> dict[str, Tensor]:
-        """As `state`, whole, on rank 0."""
-        return self.collected({f"master/{name}": w for name, w in self.masters.items()} | self.moments().tensors)
+    def gather_state(self) -> dict[str, Tensor]:
+        """The whole `state`, on rank 0."""
+        return self.gather({f"master/{name}": w for name, w in self.masters.items()} | self.moments().tensors)
 
-    def restore_whole(self, tensors: Mapping[str, Tensor] | None, steps: int) -> None:
-        """As `restore`, of rank 0's whole tensors."""
+    def scatter_state(self, steps: int, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """`restore` a state of so many steps. tensors: whole, on rank 0."""
         names = [f"master/{name}" for name in self.masters]
         if steps:
             names += [f"{moment}/{name}" for name in self.trained for moment in MOMENTS]
-        self.restore(self.spread(tensors, names), steps)
+        self.restore(self.scatter(tensors, names), steps)
 
     def _master(self, name: str, weights: dict[str, Tensor]) -> Tensor:
-        return self.ranks.part(weights.get(name), self.shapes[name])
+        return self.ranks.shard(weights.get(name), self.shapes[name])
 
-    def _here(self, tensor: Tensor) -> Tensor:
+    def _local(self, tensor: Tensor) -> Tensor:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
-    def _total(self, values: list[float]) -> list[float]:
-        return self.ranks.total(values)
+    def _all_reduce(self, values: list[float]) -> list[float]:
+        return self.ranks.all_reduce(values)
 
 
 def require_whole(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], names: list[str]) -> None:
     """Errors: ValueError naming the first tensor that is lacking, or of another shape, before any is sent."""
     for name in names:
-        found, wanted = tensors.get(name), shapes[_parameter(name)]
-        if found is None or tuple(found.shape) != wanted:
-            shape = "lacking" if found is None else f"of shape {tuple(found.shape)}"
+        tensor, wanted = tensors.get(name), shapes[_parameter(name)]
+        if tensor is None or tuple(tensor.shape) != wanted:
+            shape = "lacking" if tensor is None else f"of shape {tuple(tensor.shape)}"
             what, _, parameter = name.partition("/")
             raise ValueError(f"{what} of {parameter} is {shape}, and {wanted} is wanted")
 

@@ -1,4 +1,4 @@
-"""The model that trains: how it is built, the arithmetic of its forward, and the backward passes of one step."""
+"""The model that trains: its construction, the arithmetic of its forward pass, and the backward passes of a step."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from opd_ops.batch import Batch
 from opd_ops.models import assemble, response_logits
+from opd_ops.objectives.loss import Phase
 from opd_ops.recipe import Recipe
-from opd_ops.training.drawing import Phase
 from opd_ops.training.optimizer import Masters
 from opd_ops.training.terms import Terms
 
@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "autocast": torch.float32, "bf16": torch.bfloat
 
 
 def build(recipe: Recipe, config: PretrainedConfig, weights: dict[str, Tensor] | None) -> Any:
-    """The model of `recipe` with these weights; with weights that mean nothing where there are none yet.
+    """The model of `recipe` with these weights; with random ones where `weights` is None.
 
     Errors: ValueError naming missing, unexpected or misshapen tensors.
     """
@@ -39,7 +39,7 @@ def arithmetic(compute: str, device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16) if compute == "autocast" else nullcontext()
 
 
-def scored(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
+def score_batch(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
     """Logits [B, R, V] of a batch, without a gradient."""
     with torch.no_grad(), arithmetic(compute, batch.ids.device.type):
         return _logits(model, batch)
@@ -48,8 +48,8 @@ def scored(model: PreTrainedModel, batch: Batch, compute: str) -> Tensor:
 def backward(model: PreTrainedModel, optimizer: Masters, terms: Terms, compute: str, phase: Phase) -> dict[str, float]:
     """Accumulate every term's gradient over the micro-batches of `terms`; the terms' losses.
 
-    A micro-batch without rows, which one of several ranks may have, passes a row through the model and takes nothing
-    of it, since the others' passes wait for this one.
+    A rank whose micro-batch has no rows passes one row through the model with a factor of 0, since the other ranks wait
+    for its forward and backward pass.
     """
     losses = dict.fromkeys(terms.coefficients, 0.0)
     for begin, end in terms.spans:
@@ -72,7 +72,7 @@ def _logits(model: PreTrainedModel, part: Batch) -> Tensor:
 
 
 def _checkpoint(model: Any) -> None:
-    """Recompute activations in the backward pass. Transformers does so in training mode only, so dropout is put out."""
+    """Recompute activations in the backward pass. Transformers needs training mode for it, so dropout is set to 0."""
     for module in model.modules():
         for name in ("attention_dropout", "p"):
             if isinstance(getattr(module, name, None), float):

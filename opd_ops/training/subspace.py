@@ -1,9 +1,9 @@
-"""A subspace of a matrix's rows, columns or both, and how much of an update lies outside.
+"""A subspace of a matrix's rows, columns or both, and the share of an update outside it.
 
     P(X) = X V V^T (right), U U^T X (left) or U U^T X V V^T (both), U and V with orthonormal columns
     leak of an update D: ||D - P(D)||_F / ||D||_F over all matrices together, in float64
 
-Not measured: what of an update lies in the subspace of another run.
+Not measured: the share of an update in the subspace of another run.
 """
 
 import math
@@ -56,16 +56,3 @@ class Leak:
     @property
     def fraction(self) -> float:
         return math.sqrt(self.outside / self.whole) if self.whole else 0.0
-
-
-def leading(e: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, k], all singular values descending and V [in, k] of E, float64; k = min(rank, out, in).
-
-    By the smaller Gram matrix, so sigma is good to about 1e-8 of the largest.
-    """
-    if e.shape[0] > e.shape[1]:
-        v, values, u = leading(e.T, rank)
-        return u, values, v
-    energy, u = torch.linalg.eigh(e @ e.T)
-    u = u.flip(1)[:, :rank]
-    return u, energy.flip(0).clamp(min=0.0).sqrt(), torch.linalg.qr(e.T @ u).Q

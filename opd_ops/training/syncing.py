@@ -1,4 +1,4 @@
-"""Weights into the rollout engine, and the proof that they arrived."""
+"""Pushes weights into the rollout engine, and proves that they arrived."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,9 +14,9 @@ Logprobs = Callable[[list[Tokens], list[Tokens]], list[list[float]]]
 
 
 class Syncing:
-    """Pushes weights when the engine holds others, and probes engines that are not the trainer's own model.
+    """Pushes weights when the engine serves others, and probes engines that are not the trainer's own model.
 
-    probe: fixed prompts and responses, the first that were drawn; scored by both sides after every push.
+    probe: the first prompts and responses of the run, scored by engine and trainer after every push.
     """
 
     def __init__(self, engine: Engine, *, shared: bool, logprobs: Logprobs) -> None:
@@ -26,23 +26,23 @@ class Syncing:
         self.rows: list[dict[str, Any]] = []
 
     def due(self, version: int) -> bool:
-        """Whether the engine serves anything but this version."""
+        """Whether the engine serves another version."""
         return self.engine.version != version or self.changed
 
     def push(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """Make the engine serve `weights` under the label `version`; nothing where it does."""
+        """Make the engine serve `weights` under the label `version`, unless it does already."""
         if not self.due(version):
             return
-        done = self.engine.sync(weights, version)
+        synced = self.engine.sync(weights, version)
         self.changed = False
         if self.shared:
-            return  # its weights are the trainer's own, so there is nothing that could differ
-        facts = {"tensors": done.tensors, "bytes": done.bytes, "digest": done.digest}
+            return  # its weights are the trainer's own: nothing can differ
+        facts = {"tensors": synced.tensors, "bytes": synced.bytes, "digest": synced.digest}
         row = {"step": version, "engine": self.engine.name, "engine_release": self.engine.release, **facts}
         self.rows.append(row | self._parity())
 
-    def seen(self, prompts: list[Tokens], responses: list[Tokens]) -> None:
-        """Keep the first responses as the probe, and complete the row of the push that they were drawn after."""
+    def keep_probe(self, prompts: list[Tokens], responses: list[Tokens]) -> None:
+        """Keep the first responses as the probe, and complete the row of the push before them."""
         if self.shared or self.probe is not None:
             return
         self.probe = [prompts[:PROBES], responses[:PROBES]]
@@ -55,7 +55,7 @@ class Syncing:
         prompts, responses = self.probe
         return vars(compare(self.engine.score(prompts, responses), self.logprobs(prompts, responses)))
 
-    def taken(self) -> list[dict[str, Any]]:
+    def take_rows(self) -> list[dict[str, Any]]:
         """The rows since the last call."""
         rows, self.rows = self.rows, []
         return rows

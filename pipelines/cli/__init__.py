@@ -1,10 +1,10 @@
-"""The command line `opd`: run studies, measure checkpoints from elsewhere, look at tables and reports.
+"""The command line `opd`: run studies, measure checkpoints from elsewhere, print tables and reports.
 
-One file a command, and `options` and `request` for what they share.
+Each command has its own file; `options` and `request` hold what commands share.
 
-Exit codes: 0 done · 1 a run failed · 2 bad input, said in one line before any work · 3 a weight is NaN or infinite,
-everything else is measured · 4 the monitored run left its band · 5 the verified store is not as it was written ·
-130 interrupted, and the same command continues.
+Exit codes: 0 done · 1 a run failed · 2 bad input, explained in one line before any work · 3 a weight is NaN or
+infinite, everything else is measured · 4 the monitored run left its band · 5 the verified store differs from what was
+written · 130 interrupted; the same command continues.
 """
 
 import os
@@ -25,14 +25,14 @@ EXIT_CODES = (__doc__ or "")[(__doc__ or "").index("Exit codes") :]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given: argparse.Namespace | None = None
+    args: argparse.Namespace | None = None
     try:
         from pipelines.runs.cluster import attach, free_memory
 
         free_memory.require_address_space(free_memory.LIBRARIES)
-        given = build_parser().parse_args(arguments)
-        os.environ.update(attach.THREADS)  # as in workers: another number of BLAS threads rounds otherwise
-        code = given.command(given)
+        args = build_parser().parse_args(arguments)
+        os.environ.update(attach.THREADS)  # as in workers: the number of BLAS threads changes rounding
+        code = args.command(args)
         sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
         return code
     except KeyboardInterrupt:
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `opd tables | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except BaseException as error:  # a panic of Polars is no Exception
+    except BaseException as error:  # a Polars panic does not derive from Exception
         if (line := refusal.line(error)) is None:
             raise
-        return _describe_refusal(_find_damaged_table(given, error) or line, refusal.code(error))
+        return _describe_refusal(_find_damaged_table(args, error) or line, refusal.code(error))
 
 
 def _describe_refusal(line: str, code: int = 2) -> int:
@@ -52,18 +52,18 @@ def _describe_refusal(line: str, code: int = 2) -> int:
     return code
 
 
-def _find_damaged_table(given: "argparse.Namespace | None", error: BaseException) -> str:
-    """Which table cannot be read, where that was the error."""
+def _find_damaged_table(args: "argparse.Namespace | None", error: BaseException) -> str:
+    """Name the table that cannot be read, if the error came from reading one."""
     if not refusal.of_tables(error):
         return ""
     from pipelines.lake.lake import find_damaged
     from pipelines.store.objects import Store, default_uri, normalise
 
-    return find_damaged(Store(normalise(getattr(given, "out", None) or default_uri())))
+    return find_damaged(Store(normalise(getattr(args, "out", None) or default_uri())))
 
 
 def build_parser() -> "Parser":
-    """The whole command line."""
+    """Build the parser of all commands."""
     from pipelines.cli import (
         export,
         gc,
@@ -90,7 +90,7 @@ def build_parser() -> "Parser":
         epilog="The object store is OPD_STORE (a file:// or s3:// URI), or .opd/store here. Studies and tasks of your "
         f"own are in OPD_STUDIES and OPD_TASKS, as ./FILE.py or package.module:NAME, with commas. {EXIT_CODES}",
     )
-    top.add_argument("--version", action=Version, nargs=0, help="print the version, and end")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = add_commands(top)
     for room in (
         study,

@@ -1,9 +1,9 @@
-"""What `opd study show` prints of a run's plan: memory by actor, time by phase, bytes kept, and what it assumes."""
+"""The plan of a run that `opd study show` prints: memory by actor, time by phase, bytes stored, and the assumptions."""
 
 from pipelines.cli.layout import wrap_text
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, ROOM, Gpu, Plan
-from pipelines.runs.resources.sizes import known_config
+from pipelines.runs.resources.sizes import known_sizes
 from pipelines.statistics.numbers import align_columns
 from pipelines.studies.study import Study
 
@@ -11,21 +11,18 @@ WHEN = {"always": "", "backward": "in a backward pass", "update": "in the update
 
 
 def plan_arms(study: Study, gpu: Gpu) -> list[Plan]:
-    """The plans of a study's arms whose models' configurations it knows."""
-    from opd_ops.recipe import opd_of
-
-    found = []
+    """Plan the arms of a study whose model configurations are known."""
+    plans = []
     for recipe in study.every_arm():
-        opd = opd_of(recipe.objective)
-        config = known_config(study, recipe.start)
-        teacher = known_config(study, opd.teacher) if opd and opd.teacher else None
-        if config is not None and not (opd and opd.teacher and teacher is None):
-            found.append(budget(recipe, config, teacher, gpu))
-    return found
+        student, named = known_sizes(study, recipe.start), recipe.objective.teacher
+        teacher = known_sizes(study, named)
+        if student is not None and (teacher is not None or named is None):
+            plans.append(budget(recipe, student, teacher, gpu))
+    return plans
 
 
 def plan_text(plan: Plan) -> str:
-    """One run."""
+    """Describe the plan of one run."""
     horizon, gpu = plan.recipe.horizon, plan.gpu
     teacher = f", teacher {format_count(plan.teacher.parameters)}" if plan.teacher else ""
     recomputed, whole = (f"{size / GIB:,.1f}" for size in plan.activations)
@@ -53,7 +50,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def describe_assumptions(gpu: Gpu) -> str:
-    """What all plans assume."""
+    """Describe what all plans assume."""
     return wrap_text(
         f"Good to a factor of two. Assumed: {gpu.name} with {gpu.memory / GIB:.0f} GiB, {gpu.flops / 1e12:.0f} TFLOP/s "
         f"dense bf16 and {gpu.bandwidth / 1e12:g} TB/s, of which {ROOM:.0%}, {RATE:.0%} and {STREAM:.0%} are reached; "

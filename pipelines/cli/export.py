@@ -55,48 +55,48 @@ def _add_options(top: argparse.ArgumentParser) -> None:
     )
 
 
-def run_export(given: argparse.Namespace) -> int:
-    asked = [name for name in ("step", "dir") if getattr(given, name) is not None]
-    if given.to is not None:
-        if asked or given.dtype:
+def run_export(args: argparse.Namespace) -> int:
+    step_options = [name for name in ("step", "dir") if getattr(args, name) is not None]
+    if args.to is not None:
+        if step_options or args.dtype:
             raise ValueError("--to copies a whole run; leave STEP, DIR and --dtype out, or leave --to out")
         store = store_at(None)
-        return _move(store, Store(normalise(given.to)), given)
-    if given.weights_only:
+        return _move(store, Store(normalise(args.to)), args)
+    if args.weights_only:
         raise ValueError("--weights-only goes with --to URI; a step is exported without anything else as it is")
-    if len(asked) < 2:
+    if len(step_options) < 2:
         raise ValueError("give STEP and DIR for a Hugging Face folder, or --to URI for a copy of the run")
-    return _folder(store_at(None), given)
+    return _folder(store_at(None), args)
 
 
-def run_import(given: argparse.Namespace) -> int:
-    return _move(store_at(given.uri), Store(default_uri()), given)
+def run_import(args: argparse.Namespace) -> int:
+    return _move(store_at(args.uri), Store(default_uri()), args)
 
 
-def _folder(store: Store, given: argparse.Namespace) -> int:
+def _folder(store: Store, args: argparse.Namespace) -> int:
     from pipelines.maintenance.exporting import TOKENIZER, export, require_free
     from pipelines.store.trajectory import Trajectory
 
-    recipe, seed = resolve_run(store, given.run, given.seed, list_registered(store))
-    run, step = Trajectory(store, recipe, seed), given.step
+    recipe, seed = resolve_run(store, args.run, args.seed, list_registered(store))
+    run, step = Trajectory(store, recipe, seed), args.step
     if step == "last":
         step = max(run.steps(), default=0)
     elif not step.isdecimal():
         raise ValueError(f"STEP {step!r} is no step; write a number, or last")
-    require_free(given.dir)
+    require_free(args.dir)
     run.require_steps(int(step))
-    names = export(store, recipe, seed, int(step), given.dir, given.dtype or "master")
+    names = export(store, recipe, seed, int(step), args.dir, args.dtype or "master")
     without = "" if set(names) & set(TOKENIZER) else " (no tokenizer: none is at hand)"
-    print(wrap_text(f"{run.prefix} step {int(step)}, {given.dtype or 'master'}: {given.dir}{without}"))
+    print(wrap_text(f"{run.prefix} step {int(step)}, {args.dtype or 'master'}: {args.dir}{without}"))
     return 0
 
 
-def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
+def _move(source: Store, target: Store, args: argparse.Namespace) -> int:
     from pipelines.cli.plan import format_bytes
     from pipelines.maintenance.copying import copy_run
     from pipelines.progress import Board
 
-    recipe, seed = resolve_run(source, given.run, given.seed, list_registered(source))
+    recipe, seed = resolve_run(source, args.run, args.seed, list_registered(source))
     board = Board({"copy": 1.0})
     try:
         moved: Moved = copy_run(
@@ -104,7 +104,7 @@ def _move(source: Store, target: Store, given: argparse.Namespace) -> int:
             target,
             recipe,
             seed,
-            weights_only=given.weights_only,
+            weights_only=args.weights_only,
             progress=lambda done, of: board.update(
                 "copy", done / max(1, of), f"{format_bytes(done)} of {format_bytes(of)}"
             ),

@@ -37,31 +37,31 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=run_gc)
 
 
-def run_gc(given: argparse.Namespace) -> int:
+def run_gc(args: argparse.Namespace) -> int:
     from pipelines.cli.plan import format_bytes
     from pipelines.maintenance.sweeping import keep_idle, list_deletable, sweep
     from pipelines.progress import duration
 
-    age = parse_age(given.age)
-    store = store_at(given.uri)
-    found = list_deletable(store, age=age, resume=given.resume)
-    if not given.dry_run:
-        found = keep_idle(store, found, resume=given.resume)
+    age = parse_age(args.age)
+    store = store_at(args.uri)
+    deletable = list_deletable(store, age=age, resume=args.resume)
+    if not args.dry_run:
+        deletable = keep_idle(store, deletable, resume=args.resume)
     gone = []
-    for one, went in ((one, True) for one in found) if given.dry_run else sweep(store, found):
-        words = "kept, written again:" if not went else "would delete" if given.dry_run else "deleted"
-        for key in one.keys:
-            print(f"{words} {key} ({one.why}, {duration(max(0.0, one.age))} old)", flush=True)
-        gone += [one] if went else []
-    objects, nbytes = sum(len(one.keys) for one in gone), sum(one.nbytes for one in gone)
-    verb = "would be deleted" if given.dry_run else "deleted"
-    policy = f"(older than {given.age}, resume {given.resume})"
+    for group, went in ((group, True) for group in deletable) if args.dry_run else sweep(store, deletable):
+        words = "kept, written again:" if not went else "would delete" if args.dry_run else "deleted"
+        for key in group.keys:
+            print(f"{words} {key} ({group.why}, {duration(max(0.0, group.age))} old)", flush=True)
+        gone += [group] if went else []
+    objects, nbytes = sum(len(group.keys) for group in gone), sum(group.nbytes for group in gone)
+    verb = "would be deleted" if args.dry_run else "deleted"
+    policy = f"(older than {args.age}, resume {args.resume})"
     print(wrap_text(f"{store.uri}: {objects:,} objects, {format_bytes(nbytes)}, {verb} {policy}"))
     return 0
 
 
 def parse_age(text: str) -> float:
-    """`30m`, `24h`, `7d`. Errors: ValueError in one line."""
+    """Seconds of `30m`, `24h` or `7d`. Errors: ValueError in one line."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", text, re.ASCII)
     if match is None or (not match[2] and float(match[1])):
         raise ValueError(f"--age {text} is no duration; write 30m, 24h or 7d")

@@ -1,4 +1,4 @@
-"""Text that fits the terminal: wrapped lines, and tables whose columns are wrapped or stacked and never cut."""
+"""Text that fits the terminal: wrapped lines, and tables whose columns are wrapped or stacked but never cut."""
 
 import shutil
 import textwrap
@@ -6,22 +6,24 @@ from collections.abc import Sequence
 
 from pipelines.statistics.numbers import align_columns
 
-OF_FILES = 100  # columns where the output is no terminal and COLUMNS says nothing
+OF_FILES = 100  # columns without a terminal and without COLUMNS
 UNLIMITED = 1_000_000
-LEAST = 40  # columns below which nothing is fitted
-NARROW = 24  # columns that a wrapped column needs beside the others; with fewer it stands on lines of its own
+LEAST = 40  # narrower terminals are treated as this wide
+NARROW = 24  # least columns of a wrapped column; below that it moves to its own lines
 MORE = "…"
 
 
 def terminal_width() -> int:
-    """Columns of the terminal; of COLUMNS, or `OF_FILES`, where the output is none."""
+    """Columns of the terminal. Without a terminal: the value of COLUMNS, or `OF_FILES`."""
     return max(LEAST, shutil.get_terminal_size((OF_FILES, 24)).columns)
 
 
 def wrap_text(text: str, first: str = "", rest: str | None = None, width: int | None = None) -> str:
-    """`text` behind `first`, its other lines behind `rest` (default: as wide a space). A long word stays whole.
+    """Wrap `text` after the prefix `first`; later lines start with `rest` (default: as many spaces). Long words stay
+    whole.
 
-    width: columns; by default the terminal's, and one line where the output is none: others wrap, search and cut it.
+    width: columns. The default is the terminal's width; without a terminal the text stays on one line, so that other
+    programs can wrap or search it.
     """
     indent = " " * len(first) if rest is None else rest
     lines = textwrap.wrap(
@@ -36,7 +38,7 @@ def wrap_text(text: str, first: str = "", rest: str | None = None, width: int | 
 
 
 def shorten_text(text: str, width: int) -> str:
-    """`text` in at most `width` columns: whole words, and a mark where some are left out."""
+    """Shorten `text` to at most `width` columns: whole words, and an ellipsis where words are dropped."""
     if len(text) <= width:
         return text
     words = text[: max(1, width - 1)]
@@ -44,7 +46,7 @@ def shorten_text(text: str, width: int) -> str:
 
 
 def fit_table(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of text in aligned columns, the last column wrapped in what is left of the width."""
+    """Lay out rows of text in aligned columns; the last column is wrapped to the remaining width."""
     heads = [line[:-1] for line in lines]
     left = align_columns([[*head, "|"] for head in heads]).splitlines()  # the mark keeps the widths of all lines equal
     room = terminal_width() - (len(left[0]) - 1)
@@ -58,7 +60,9 @@ def fit_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def stack_table(lines: Sequence[Sequence[str]], keys: int = 1) -> str:
-    """Rows of text in aligned columns; columns beyond the width stand in tables below, each behind the first `keys`."""
+    """Lay out rows in aligned columns; columns beyond the width go into further tables that repeat the first `keys`
+    columns.
+    """
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     room = terminal_width() - sum(width + 2 for width in widths[:keys])
     groups, used = [], room

@@ -19,7 +19,7 @@ from pipelines.store.objects import Unwritable
 if TYPE_CHECKING:
     from pipelines.runs.external.imports import Import
 
-DEFERRED = "nulls"  # needs the final step, so it waits for the end of a run that is watched
+DEFERRED = "nulls"  # needs the final step, so it cannot be measured while a run is watched
 
 
 def register(commands: Commands) -> None:
@@ -39,115 +39,115 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=measure_checkpoints)
 
 
-def measure_checkpoints(given: argparse.Namespace) -> int:
+def measure_checkpoints(args: argparse.Namespace) -> int:
     free_memory.require_address_space()
-    if given.watch:
-        return _watch(given)
+    if args.watch:
+        return _watch(args)
     for option in ("interval", "until"):
-        if getattr(given, option) is not None:
+        if getattr(args, option) is not None:
             raise ValueError(f"--{option} goes with --watch; add --watch, or leave it out")
-    imported = request.plan_request(given)
+    imported = request.plan_request(args)
     with ExitStack() as stack:
-        problems = _measure(imported, set(), given, stack)
-        done = "were measured already" if imported.fresh else f"measured{_where(given)}"
+        problems = _measure(imported, set(), args, stack)
+        done = "were measured already" if imported.fresh else f"measured{_where(args)}"
     steps = ", ".join(map(str, imported.steps))
     print(wrap_text(f"{imported.recipe}: steps {steps} {done}"))
     return _end(imported, problems)
 
 
-def _watch(given: argparse.Namespace) -> int:
-    """Measure what is there and what appears, until --until or an interrupt."""
+def _watch(args: argparse.Namespace) -> int:
+    """Measure present and new checkpoints until --until is reached or the command is interrupted."""
     from pipelines.runs.external import imports
     from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
     from pipelines.store.checkpoint_series import Empty, open_trajectory
 
-    interval = INTERVAL if given.interval is None else given.interval
-    if given.trajectory is None:
+    interval = INTERVAL if args.interval is None else args.interval
+    if args.trajectory is None:
         raise ValueError("--watch looks under a prefix; give --trajectory PREFIX instead of --snapshot")
     if not 0 < interval < float("inf"):
         raise ValueError(f"--interval {interval:g} is not a number of seconds above 0")
-    if given.until is not None and given.until < 1:
-        raise ValueError(f"--until {given.until} is not a step from 1 up")
-    asked, roles, store = request.parse_measurement(given), request.parse_roles(given), store_of(given)
-    now = replace(asked, tables=tuple(table for table in asked.tables if table != DEFERRED))
+    if args.until is not None and args.until < 1:
+        raise ValueError(f"--until {args.until} is not a step from 1 up")
+    measurement, roles, store = request.parse_measurement(args), request.parse_roles(args), store_of(args)
+    now = replace(measurement, tables=tuple(table for table in measurement.tables if table != DEFERRED))
     if not now.tables:
         raise ValueError(f"--diagnostics {DEFERRED} needs the final step; measure it without --watch")
     with suppress(Empty):  # which is waited on; whatever else is wrong with the prefix is said now
-        open_trajectory(given.trajectory)
-    base, told, problems, imported = given.base, set[str](), list[str](), None
+        open_trajectory(args.trajectory)
+    base, reported, problems, imported = args.base, set[str](), list[str](), None
     with ExitStack() as stack:
-        for ready in wait_for_checkpoints(given.trajectory, interval=interval, until=given.until):
+        for ready in wait_for_checkpoints(args.trajectory, interval=interval, until=args.until):
             base = base or dict(ready).get(0)
             if base is None:
-                raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
+                raise ValueError(f"{args.trajectory} holds no step 0; name the weights it began with as --base REF")
             for step, ref in ready:
                 if step > 0:
                     begun = time.monotonic()
-                    imported = imports.plan_import(store, base, [(step, ref)], now, given.name, roles)
-                    problems = _measure(imported, told, given, stack)
+                    imported = imports.plan_import(store, base, [(step, ref)], now, args.name, roles)
+                    problems = _measure(imported, reported, args, stack)
                     done = "was measured already" if imported.fresh else f"measured in {time.monotonic() - begun:.0f} s"
                     print(f"{imported.recipe}: step {step} {done}", flush=True)
         assert imported is not None and base is not None  # `until` is a step from 1 up
-        if now != asked:
+        if now != measurement:
             last = imported.steps[-1]
             ref = imported.record["snapshots"][str(last)]["ref"]
-            imported = imports.plan_import(store, base, [(last, ref)], asked, given.name, roles)
-            problems = _measure(imported, told, given, stack)
+            imported = imports.plan_import(store, base, [(last, ref)], measurement, args.name, roles)
+            problems = _measure(imported, reported, args, stack)
             print(f"{imported.recipe}: {DEFERRED} measured against step {last}")
     return _end(imported, problems)
 
 
-def _measure(imported: "Import", told: set[str], given: argparse.Namespace, stack: ExitStack) -> list[str]:
-    """Measure with notes and a progress line; returns the problems, and says those that were not told before.
+def _measure(imported: "Import", reported: set[str], args: argparse.Namespace, stack: ExitStack) -> list[str]:
+    """Measure, and print notes and a progress line; returns the problems, and prints those that are new.
 
-    stack: takes the session of workers, which is started where there is something to measure.
+    stack: receives the Ray session, which starts only if there is something to measure.
     """
     from pipelines.progress import Board
     from pipelines.runs.external import imports
 
     if not imported.fresh:
-        imported.store.require_writable()  # before workers are started for nothing
-        stack.enter_context(_workers(imported, given))
+        imported.store.require_writable()  # checked before workers start
+        stack.enter_context(_workers(imported, args))
     for note in imported.notes:
-        if note not in told:
+        if note not in reported:
             print(wrap_text(f"note: {note}"), flush=True)
     board = Board({"measure": 1.0})
     try:
         problems = imports.measure_import(
             imported,
-            serial=given.workers == 0,
+            serial=args.workers == 0,
             progress=lambda done, of: board.update("measure", done / of, f"{len(imported.work)} matrices"),
         )
     finally:
         board.close()
     for problem in problems:
-        if problem not in told:
+        if problem not in reported:
             print(f"error: {problem}", file=sys.stderr, flush=True)
-    told.update(imported.notes, problems)
+    reported.update(imported.notes, problems)
     return problems
 
 
-def _workers(imported: "Import", given: argparse.Namespace) -> AbstractContextManager[None]:
-    """Processes of this machine where the work is short, else as every command has them."""
+def _workers(imported: "Import", args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Use processes on this machine for short work, and the usual workers otherwise."""
     from pipelines.runs.cluster import processes
     from pipelines.runs.external.outline import core_seconds
 
-    if given.workers and processes.suit_work(core_seconds(imported)):
-        return processes.process_pool(min(given.workers, len(imported.work)), ("opd_ops.geometry.suite",))
-    return open_session(given)
+    if args.workers and processes.suit_work(core_seconds(imported)):
+        return processes.process_pool(min(args.workers, len(imported.work)), ("opd_ops.geometry.suite",))
+    return open_session(args)
 
 
-def _where(given: argparse.Namespace) -> str:
-    """Where the work is done, unless in this process alone."""
+def _where(args: argparse.Namespace) -> str:
+    """Describe where the work runs; empty if it runs in this process."""
     from pipelines.runs.cluster import processes
 
     if pool := processes.current_pool():
         return f" in {len(pool.workers)} process{'es' * (len(pool.workers) > 1)}"
-    return " on Ray" if given.workers else ""
+    return " on Ray" if args.workers else ""
 
 
 def _end(imported: "Import", problems: list[str]) -> int:
-    """One row a role at the last step, where the page is, and what to ask next."""
+    """Print one row for each role at the last step, the page's address, and the next commands."""
     from pipelines.runs.verdicts import reporting
 
     store, recipe = imported.store, imported.recipe

@@ -1,4 +1,4 @@
-"""`opd monitor`: hold a run against the band of reference runs, once or while it trains."""
+"""`opd monitor`: compare a run with the band of reference runs, once or while it trains."""
 
 import argparse
 import sys
@@ -74,7 +74,7 @@ def register(commands: Commands) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """The store, and what decides."""
+    """The store, and the quantities that decide."""
 
     store: Store
     against: list[str]
@@ -83,103 +83,114 @@ class Asked:
     serial: bool
 
 
-def monitor_run(given: argparse.Namespace) -> int:
-    asked = _check_options(given)
-    with open_session(given):
-        if given.trajectory is None:
-            return _judge_once(asked, given.name, given.seed)
-        return _follow(asked, given)
+def monitor_run(args: argparse.Namespace) -> int:
+    judging_options = _check_options(args)
+    with open_session(args):
+        if args.trajectory is None:
+            return _judge_once(judging_options, args.name, args.seed)
+        return _follow(judging_options, args)
 
 
-def _check_options(given: argparse.Namespace) -> Asked:
-    """Errors: ValueError in one line for options that do not go together."""
+def _check_options(args: argparse.Namespace) -> Asked:
+    """Check the options. Errors: ValueError in one line for options that contradict each other."""
     from pipelines.regimes.readings import QUANTITIES
 
-    if given.name is None and given.trajectory is None:
+    if args.name is None and args.trajectory is None:
         raise ValueError("no run; name one of the store, or give --trajectory PREFIX with checkpoints")
     for option, needed in (("base", "trajectory"), ("watch", "trajectory"), ("interval", "watch"), ("until", "watch")):
-        if getattr(given, option) not in (None, False) and not getattr(given, needed):
+        if getattr(args, option) not in (None, False) and not getattr(args, needed):
             raise ValueError(f"--{option} goes with --{needed}; add --{needed}, or leave --{option} out")
-    if given.interval is not None and not 0 < given.interval < float("inf"):
-        raise ValueError(f"--interval {given.interval:g} is not a number of seconds above 0")
-    if given.until is not None and given.until < 1:
-        raise ValueError(f"--until {given.until} is not a step from 1 up")
-    require_workers(given)
-    quantities = tuple(part.strip() for part in given.quantity.split(",")) if given.quantity else QUANTITIES
+    if args.interval is not None and not 0 < args.interval < float("inf"):
+        raise ValueError(f"--interval {args.interval:g} is not a number of seconds above 0")
+    if args.until is not None and args.until < 1:
+        raise ValueError(f"--until {args.until} is not a step from 1 up")
+    require_workers(args)
+    quantities = tuple(part.strip() for part in args.quantity.split(",")) if args.quantity else QUANTITIES
     if unknown := [name for name in quantities if name not in QUANTITIES]:
         raise ValueError(f"--quantity names {unknown[0]!r}; known: {', '.join(QUANTITIES)}")
-    store = store_of(given)
+    store = store_of(args)
     runs = list_registered(store)
-    against = [resolve_recipe(name, runs, f"{store.uri} holds no reference run") for name in given.against]
-    return Asked(store, against, quantities, given.view, given.workers == 0)
+    against = [resolve_recipe(name, runs, f"{store.uri} holds no reference run") for name in args.against]
+    return Asked(store, against, quantities, args.view, args.workers == 0)
 
 
-def _judge_once(asked: Asked, name: str, given_seed: int | None) -> int:
+def _judge_once(judging_options: Asked, name: str, given_seed: int | None) -> int:
     from pipelines.runs.geometry.monitor import calibrate_bands, judge_run, watch_run, write_rows
 
-    recipe, seed = resolve_run(asked.store, name, given_seed, list_registered(asked.store), 0)
-    run = watch_run(asked.store, recipe, seed, serial=asked.serial)
+    recipe, seed = resolve_run(judging_options.store, name, given_seed, list_registered(judging_options.store), 0)
+    run = watch_run(judging_options.store, recipe, seed, serial=judging_options.serial)
     guardrails = calibrate_bands(
-        asked.store, asked.against, without=(run.recipe, run.seed), quantities=asked.quantities, serial=asked.serial
+        judging_options.store,
+        judging_options.against,
+        without=(run.recipe, run.seed),
+        quantities=judging_options.quantities,
+        serial=judging_options.serial,
     )
     rows = judge_run(run, guardrails)
-    write_rows(asked.store, run, rows)
-    return _end(asked, run, _deciding(asked, run, rows), guardrails)
+    write_rows(judging_options.store, run, rows)
+    return _end(judging_options, run, _deciding(judging_options, run, rows), guardrails)
 
 
-def _follow(asked: Asked, given: argparse.Namespace) -> int:
-    """Measure, judge and tell of checkpoints as they come; with --watch, until the run leaves its band."""
+def _follow(judging_options: Asked, args: argparse.Namespace) -> int:
+    """Measure, judge and print checkpoints as they appear; with --watch, until the run leaves its band."""
     from pipelines.regimes.bands import find_trips
     from pipelines.runs.external.imports import measure_import, plan_import
     from pipelines.runs.geometry.monitor import TABLES, calibrate_bands, judge_run, watch_run, write_rows
     from pipelines.studies.study import Measurement
 
-    if given.watch:
-        asked.store.require_writable()
-    # Before a checkpoint is waited for.
-    guardrails = calibrate_bands(asked.store, asked.against, quantities=asked.quantities, serial=asked.serial)
+    if args.watch:
+        judging_options.store.require_writable()
+    # Checked before the command waits for a checkpoint.
+    guardrails = calibrate_bands(
+        judging_options.store,
+        judging_options.against,
+        quantities=judging_options.quantities,
+        serial=judging_options.serial,
+    )
     outcome = None
-    for base, snapshots in _batches(given):
-        imported = plan_import(asked.store, base, snapshots, Measurement(tables=TABLES), given.name)
-        measure_import(imported, serial=asked.serial)
-        run = watch_run(asked.store, imported.recipe, serial=asked.serial)
+    for base, snapshots in _batches(args):
+        imported = plan_import(judging_options.store, base, snapshots, Measurement(tables=TABLES), args.name)
+        measure_import(imported, serial=judging_options.serial)
+        run = watch_run(judging_options.store, imported.recipe, serial=judging_options.serial)
         rows = judge_run(run, guardrails)
-        write_rows(asked.store, run, rows)
-        outcome = run, _deciding(asked, run, rows)
-        if given.watch:
+        write_rows(judging_options.store, run, rows)
+        outcome = run, _deciding(judging_options, run, rows)
+        if args.watch:
             for step, _ in snapshots:
                 print(f"{run}: step {step} {_describe_snapshot(outcome[1], step)}", flush=True)
         if find_trips(outcome[1]):
             break
     assert outcome is not None  # `until` is a step from 1 up, and a folder without a snapshot is refused
-    return _end(asked, *outcome, guardrails)
+    return _end(judging_options, *outcome, guardrails)
 
 
-def _batches(given: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
-    """Base and snapshots (step, ref) from 1 up: all at once, or as they become ready."""
+def _batches(args: argparse.Namespace) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Yield the base and its snapshots (step >= 1, ref): all at once, or as they become ready."""
     from pipelines.runs.external.checkpoint_folder import list_checkpoints
     from pipelines.runs.external.watching import INTERVAL, wait_for_checkpoints
 
-    if not given.watch:
-        found = list_checkpoints(given.trajectory, given.base)
-        yield found.base, found.snapshots
+    if not args.watch:
+        checkpoints = list_checkpoints(args.trajectory, args.base)
+        yield checkpoints.base, checkpoints.snapshots
         return
-    base = given.base
-    for ready in wait_for_checkpoints(given.trajectory, interval=given.interval or INTERVAL, until=given.until):
+    base = args.base
+    for ready in wait_for_checkpoints(args.trajectory, interval=args.interval or INTERVAL, until=args.until):
         base = base or dict(ready).get(0)
         if base is None:
-            raise ValueError(f"{given.trajectory} holds no step 0; name the weights it began with as --base REF")
+            raise ValueError(f"{args.trajectory} holds no step 0; name the weights it began with as --base REF")
         if snapshots := [(step, ref) for step, ref in ready if step > 0]:
             yield base, snapshots
 
 
-def _deciding(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame") -> "pl.DataFrame":
+def _deciding(judging_options: Asked, run: "WatchedRun", rows: "pl.DataFrame") -> "pl.DataFrame":
     """The rows of the view and the quantities that decide."""
-    return rows.filter(rows["view"] == (asked.view or run.view), rows["quantity"].is_in(asked.quantities))
+    return rows.filter(
+        rows["view"] == (judging_options.view or run.view), rows["quantity"].is_in(judging_options.quantities)
+    )
 
 
 def _describe_snapshot(rows: "pl.DataFrame", step: int) -> str:
-    """Of one snapshot, in a few words."""
+    """Describe one snapshot in a few words."""
     now = rows.filter(rows["step"] == step)
     outside = [f"{_number(row['value'])} {row['quantity']}" for row in now.rows(named=True) if row["inside"] is False]
     if outside:
@@ -188,18 +199,18 @@ def _describe_snapshot(rows: "pl.DataFrame", step: int) -> str:
     return f"is inside ({verdicts} of {now.height} quantities have a verdict)" if verdicts else "has no verdict"
 
 
-def _end(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
-    """The table, one sentence, and the exit code."""
+def _end(judging_options: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Guardrails") -> int:
+    """Print the table and one sentence; returns the exit code."""
     from pipelines.regimes.bands import find_trips
 
     print(f"{stack_table(_lines(rows), keys=2)}\n")
     print(wrap_text(f"band in brackets, * outside; 5 % of healthy runs leave it; of {guardrails}"))
-    if (alarms := guardrails.false_alarms(asked.view or run.view)) is not None:
+    if (alarms := guardrails.false_alarms(judging_options.view or run.view)) is not None:
         print(wrap_text(f"false alarms: {alarms} of these {len(guardrails.references)} leave the band of the others"))
     print(f"rows: table monitor, recipe == {run.recipe!r}")
     for problem in run.problems:
         print(f"error: {problem}", file=sys.stderr)
-    tripped, view = find_trips(rows), asked.view or run.view
+    tripped, view = find_trips(rows), judging_options.view or run.view
     if tripped:
         first, *others = tripped
         also = "".join(f"; {trip.quantity} at step {trip.step}" for trip in others)
@@ -217,22 +228,22 @@ def _end(asked: Asked, run: "WatchedRun", rows: "pl.DataFrame", guardrails: "Gua
         print(wrap_text(f"{run} has no verdict: the references' bands do not reach its norms ({view})"))
     else:
         besides = f", but for {alone} alone" if alone else ""
-        said = f"{judged.height} values of {rows.height} have a verdict{besides}"
-        print(wrap_text(f"{run} stays inside the band: {said} ({view})"))
+        counts = f"{judged.height} values of {rows.height} have a verdict{besides}"
+        print(wrap_text(f"{run} stays inside the band: {counts} ({view})"))
     return 3 if run.problems else 0
 
 
 def _lines(rows: "pl.DataFrame") -> list[list[str]]:
-    """One line a snapshot, one cell a quantity: value [low, high], a star where it is outside."""
+    """One line for each snapshot and one cell for each quantity: value [low, high], with a star if it is outside."""
     from pipelines.regimes.readings import QUANTITIES
 
     quantities = [name for name in QUANTITIES if name in set(rows["quantity"])]
     cells = {(row["step"], row["quantity"]): row for row in rows.rows(named=True)}
-    found = [["step", "norm", *quantities]]
+    table = [["step", "norm", *quantities]]
     for step in sorted(set(rows["step"])):
         norm = next(row["relative_norm"] for (at, _), row in cells.items() if at == step)
-        found.append([str(step), _number(norm), *(_cell(cells.get((step, name))) for name in quantities)])
-    return found
+        table.append([str(step), _number(norm), *(_cell(cells.get((step, name))) for name in quantities)])
+    return table
 
 
 def _cell(row: dict | None) -> str:

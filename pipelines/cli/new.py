@@ -1,4 +1,4 @@
-"""`opd study new`: write the file of a study over a model and a data file of one's own, which runs as it is."""
+"""`opd study new`: write the file of a study for a given model and data file; the study runs without edits."""
 
 import argparse
 import json
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from opd_ops.tasks.jsonl import Jsonl
 
 ARMS = ("sft", "opd", "rlvr")
-HELD_OUT, LEAST = 8, 16  # one in so many is held out, or more where that would be fewer than LEAST
+HELD_OUT, LEAST = 8, 16  # one in so many examples is held out; more if that would be fewer than LEAST
 MOST = 64  # held-out problems of an evaluation
 SAMPLE = 500  # examples whose tokens are counted
-CHECKED = 8  # demonstrations that must earn their reward
-RATES = ((5e6, "1e-3"), (1e8, "1e-4"), (float("inf"), "1e-5"))  # weights up to, learning rate
+CHECKED = 8  # demonstrations whose reward is checked
+RATES = ((5e6, "1e-3"), (1e8, "1e-4"), (float("inf"), "1e-5"))  # largest number of weights, learning rate
 
 
 def register(commands: Commands) -> None:
@@ -43,7 +43,9 @@ def register(commands: Commands) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What the file says, chosen from the model and the data. longest: tokens of the longest response, EOS included."""
+    """The values of the file, chosen from the model and the data. longest: tokens of the longest response, EOS
+    included.
+    """
 
     name: str
     arms: tuple[str, ...]
@@ -64,11 +66,11 @@ class Chosen:
         return next(rate for most, rate in RATES if self.weights <= most)
 
 
-def new_study(given: argparse.Namespace) -> int:
+def new_study(args: argparse.Namespace) -> int:
     from pipelines.cli.template import study_text
 
-    file = require_file(given.name)
-    chosen = choose_sizes(given)
+    file = require_file(args.name)
+    chosen = choose_sizes(args)
     with open(file, "x") as opened:
         opened.write(study_text(chosen))
     print(
@@ -81,7 +83,7 @@ def new_study(given: argparse.Namespace) -> int:
 
 
 def require_file(name: str) -> str:
-    """The file of a new study. Errors: ValueError for a name that does not do or is taken, or a file that exists."""
+    """The path of the new study file. Errors: ValueError for an invalid or used name, or a file that exists."""
     from opd_ops.recipe.name import ALLOWED, NAME
     from pipelines.studies.catalog import list_studies
 
@@ -94,40 +96,42 @@ def require_file(name: str) -> str:
     return f"./{name}.py"
 
 
-def choose_sizes(given: argparse.Namespace) -> Chosen:
-    """Read the model and the data, and choose sizes. Errors: ValueError in one line for what does not go together."""
+def choose_sizes(args: argparse.Namespace) -> Chosen:
+    """Read the model and the data, and choose sizes. Errors: ValueError in one line for options that do not fit
+    together.
+    """
     from opd_ops.tasks.fit import require_fit
 
-    arms = tuple(dict.fromkeys(part.strip() for part in given.arms.split(",")))
+    arms = tuple(dict.fromkeys(part.strip() for part in args.arms.split(",")))
     if unknown := [arm for arm in arms if arm not in ARMS]:
         raise ValueError(f"--arms names {unknown[0]!r}; known: {', '.join(ARMS)}")
-    if given.seeds < 1:
-        raise ValueError(f"--seeds {given.seeds} is no number of seeds from 1 up")
-    if given.teacher and "opd" not in arms:
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds} is no number of seeds from 1 up")
+    if args.teacher and "opd" not in arms:
         raise ValueError("--teacher is of the arm opd: add it to --arms, or leave --teacher out")
-    config, weights = read_model(given.model)
-    if given.teacher:
-        require_teacher(given.model, given.teacher)
-    options, task = read_data(given)
+    config, weights = read_model(args.model)
+    if args.teacher:
+        require_teacher(args.model, args.teacher)
+    options, task = read_data(args)
     prompts, responses = count_tokens(task)
     window = config.max_position_embeddings
-    privileged = "opd" in arms and not given.teacher
+    privileged = "opd" in arms and not args.teacher
     room = window - (prompts["privileged"] if privileged else prompts["prompt"])
     if room < responses:
         require_fit(task, _problems(task), window, responses, privileged=privileged)
     wanted = max(256, 2 * responses) if task.text.template else responses + max(2, responses // 2)
-    held, examples = len(task.examples["held_out"]), sum(map(len, task.examples.values()))
+    held_out, examples = len(task.examples["held_out"]), sum(map(len, task.examples.values()))
     return Chosen(
-        name=given.name,
+        name=args.name,
         arms=arms,
-        seeds=tuple(range(given.seeds)),
-        model=given.model,
+        seeds=tuple(range(args.seeds)),
+        model=args.model,
         weights=weights,
-        teacher=given.teacher,
+        teacher=args.teacher,
         options=options,
         examples=examples,
-        held_out=held,
-        training=examples - held,
+        held_out=held_out,
+        training=examples - held_out,
         longest=responses,
         max_new_tokens=min(wanted, room),
         cuts=choose_cuts(config),
@@ -135,9 +139,9 @@ def choose_sizes(given: argparse.Namespace) -> Chosen:
 
 
 def read_model(folder: str) -> tuple[Any, int]:
-    """The configuration and the number of weights of a folder, of which headers are read.
+    """Read the configuration and the number of weights of a model folder; only headers of weights are read.
 
-    Errors: ValueError for a folder without a configuration or weights that can be read.
+    Errors: ValueError for a folder without a readable configuration or weights.
     """
     from opd_ops.models import configuration_from
     from pipelines.store.objects import Store, normalise
@@ -157,7 +161,9 @@ def read_model(folder: str) -> tuple[Any, int]:
 
 
 def require_teacher(model: str, teacher: str) -> None:
-    """Errors: ValueError for a folder that is no model, or another vocabulary than the model's."""
+    """Check the teacher. Errors: ValueError for a folder without a model, or a vocabulary that differs from the
+    model's.
+    """
     from opd_ops.tasks.text import load_tokenizer, vocabulary_digest
 
     read_model(teacher)
@@ -165,41 +171,41 @@ def require_teacher(model: str, teacher: str) -> None:
         raise ValueError(f"--teacher {teacher} has another vocabulary than {model}: distillation needs one")
 
 
-def read_data(given: argparse.Namespace) -> "tuple[dict[str, Any], Jsonl]":
-    """The options of the task jsonl for a file, and the task. Errors: ValueError as the task has them."""
+def read_data(args: argparse.Namespace) -> "tuple[dict[str, Any], Jsonl]":
+    """Build the options of the task `jsonl` for a file, and the task. Errors: ValueError, as the task raises them."""
     from opd_ops.tasks.examples import QUESTIONS
     from opd_ops.tasks.guard import Guarded
     from opd_ops.tasks.jsonl import Jsonl
     from opd_ops.tasks.text import MARK, load_tokenizer
 
-    options: dict[str, Any] = {"path": given.data}
-    if load_tokenizer(given.model).chat_template:
+    options: dict[str, Any] = {"path": args.data}
+    if load_tokenizer(args.model).chat_template:
         options["template"] = True
-    row = first_row(given.data)
+    row = first_row(args.data)
     named = [name for name in QUESTIONS if isinstance(row.get(name), str)]
-    if given.prompt:
-        if "{" not in given.prompt and given.prompt not in row:
-            raise ValueError(f"--prompt {given.prompt} is no field of {given.data}; it has: {', '.join(row)}")
-        plain = "{" in given.prompt or "template" in options
-        options["prompt"] = given.prompt if plain else f"{{{given.prompt}}}\n{MARK}"
+    if args.prompt:
+        if "{" not in args.prompt and args.prompt not in row:
+            raise ValueError(f"--prompt {args.prompt} is no field of {args.data}; it has: {', '.join(row)}")
+        plain = "{" in args.prompt or "template" in options
+        options["prompt"] = args.prompt if plain else f"{{{args.prompt}}}\n{MARK}"
     elif "template" not in options and named:
         options["prompt"] = f"{{{named[0]}}}\n{MARK}"
-    if given.answer:
-        if given.answer not in row:
-            raise ValueError(f"--answer {given.answer} is no field of {given.data}; it has: {', '.join(row)}")
-        options["answer"] = given.answer
-    task = Jsonl(given.model, **options)
+    if args.answer:
+        if args.answer not in row:
+            raise ValueError(f"--answer {args.answer} is no field of {args.data}; it has: {', '.join(row)}")
+        options["answer"] = args.answer
+    task = Jsonl(args.model, **options)
     examples = [example for split in task.examples.values() for example in split]
     options["held_out"] = HELD_OUT if len(examples) >= HELD_OUT * LEAST else max(2, len(examples) // LEAST)
     options["verifier"] = "math" if all(map(_is_number, (example.answer for example in examples))) else "exact"
-    task = Jsonl(given.model, **options)
+    task = Jsonl(args.model, **options)
     guarded = Guarded(task)
     try:
         for problem, response in _demonstration_pairs(task):
             if guarded.verify(problem, response[:-1]) != 1.0:
                 raise ValueError(
-                    f"{given.data}: the response {task.text.decode(response[:-1])!r}, as the tokenizer of "
-                    f"{given.model} writes it, does not give the answer {problem.answer!r}: it may lack words of it"
+                    f"{args.data}: the response {task.text.decode(response[:-1])!r}, as the tokenizer of "
+                    f"{args.model} writes it, does not give the answer {problem.answer!r}: it may lack words of it"
                 )
     finally:
         guarded.close()
@@ -207,19 +213,21 @@ def read_data(given: argparse.Namespace) -> "tuple[dict[str, Any], Jsonl]":
 
 
 def first_row(path: str) -> dict[str, Any]:
-    """The first object of a file, or nothing where there is none. Errors: ValueError for a file that is not there."""
+    """The first object of a file, or an empty one if the file is empty. Errors: ValueError for a file that does not
+    exist.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:
             row = json.loads(next((line for line in file if line.strip()), "null"))
     except OSError as error:
         raise ValueError(f"--data {path} cannot be read: {error.strerror}") from None
     except ValueError:
-        return {}  # of which the task says what is wrong
+        return {}  # the task explains the error
     return row if isinstance(row, dict) else {}
 
 
 def count_tokens(task: "Jsonl") -> tuple[dict[str, int], int]:
-    """Tokens of the longest prompt, of the longest privileged one, and of the longest response with its EOS."""
+    """Count tokens of the longest prompt, the longest privileged prompt, and the longest response including EOS."""
     problems = _problems(task)
     prompts = {
         "prompt": max(len(problem.prompt) for problem in problems),
@@ -229,11 +237,11 @@ def count_tokens(task: "Jsonl") -> tuple[dict[str, int], int]:
 
 
 def choose_cuts(config: Any) -> dict[str, tuple[int, ...]]:
-    """Cuts k and hill_k that the smallest matrix has room for; nothing where the defaults fit."""
+    """Choose cuts k and hill_k that fit the smallest matrix; nothing if the defaults fit."""
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kept = getattr(config, "num_key_value_heads", None) or heads
-    side = min(config.hidden_size, config.intermediate_size, heads * head, kept * head)
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    side = min(config.hidden_size, config.intermediate_size, heads * head, kv_heads * head)
     if side >= 128:
         return {}
     k = max(2, side // 8)
@@ -241,7 +249,7 @@ def choose_cuts(config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _demonstration_pairs(task: "Jsonl") -> list[tuple[Any, list[int]]]:
-    """Some problems with the responses that are demonstrated for them."""
+    """Pair some problems with their demonstrated responses."""
     problems = task.problems("train", min(CHECKED, len(task.examples["train"])), _generator())
     by_prompt = dict((tuple(p), r) for p, r in task.demonstrations("clean", 4 * SAMPLE, _generator()))
     return [(problem, by_prompt[tuple(problem.prompt)]) for problem in problems if tuple(problem.prompt) in by_prompt]

@@ -1,4 +1,4 @@
-"""What the commands share: a parser that says what is wrong in one line, and options read the same everywhere."""
+"""Code that all commands share: a parser with one-line errors, and common options."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ Commands = Any  # what argparse's add_subparsers returns; its class is private
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {escape_text(message)}; see `{self.prog} --help`", file=sys.stderr)
@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Prints the installed version, which is read from the package's metadata only when asked for."""
+    """Print the installed version; it reads the package metadata only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         from importlib.metadata import version
@@ -32,21 +32,21 @@ class Version(argparse.Action):
 
 
 def add_commands(top: argparse.ArgumentParser) -> Commands:
-    """Commands below a parser, which alone prints its help: who types no command asks which there are."""
+    """Add subcommands to a parser. The parser prints its help if no command is given."""
     commands = top.add_subparsers(metavar="COMMAND", parser_class=Parser)
     top.set_defaults(command=lambda _: top.print_help() or 0)
     return commands
 
 
 def parse_address(text: str) -> str:
-    """An address that an option names. Errors: ArgumentTypeError for an empty one, such as of an unset variable."""
+    """Parse an address option. Errors: ArgumentTypeError for an empty one, for example from an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"the address {text!r} is empty; name a folder or a URI, or leave it out")
     return text
 
 
 def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> None:
-    """--workers N; by default all cores."""
+    """Add --workers N; the default is all cores."""
     words = "all cores" if default is None else "this process" if default == 0 else str(default)
     top.add_argument(
         "--workers",
@@ -57,21 +57,21 @@ def add_workers(top: argparse.ArgumentParser, default: int | None = None) -> Non
     )
 
 
-def require_workers(given: argparse.Namespace) -> None:
-    """Errors: ValueError for a negative number of workers."""
-    if given.workers < 0:
-        raise ValueError(f"--workers {given.workers} is negative; give a number of processes, or 0 for this one alone")
+def require_workers(args: argparse.Namespace) -> None:
+    """Check --workers. Errors: ValueError for a negative number."""
+    if args.workers < 0:
+        raise ValueError(f"--workers {args.workers} is negative; give a number of processes, or 0 for this one alone")
 
 
-def open_session(given: argparse.Namespace) -> AbstractContextManager[None]:
-    """A Ray of --workers cores for the block; nothing for 0."""
+def open_session(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Open a Ray session with --workers cores for the block; no session for 0."""
     from pipelines.runs.cluster.attach import cluster
 
-    return cluster(given.workers) if given.workers else nullcontext()
+    return cluster(args.workers) if args.workers else nullcontext()
 
 
 def ask_confirmation(question: str, yes: bool) -> bool:
-    """Whether the answer is yes, which --yes gives. Errors: ValueError where nobody can be asked."""
+    """Ask yes or no; --yes answers yes. Errors: ValueError if there is no terminal to ask."""
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -79,13 +79,13 @@ def ask_confirmation(question: str, yes: bool) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def store_of(given: argparse.Namespace) -> Store:
-    """The store of --out, or the default one."""
-    return Store(normalise(given.out) if given.out else default_uri())
+def store_of(args: argparse.Namespace) -> Store:
+    """The store of --out, or the default store."""
+    return Store(normalise(args.out) if args.out else default_uri())
 
 
 def store_at(uri: str | None) -> Store:
-    """The store at a URI, or the default one. Errors: ValueError where nothing is there."""
+    """The store at a URI, or the default store. Errors: ValueError for an empty store."""
     store = Store(normalise(uri) if uri else default_uri())
     if not store.list(""):
         raise ValueError(f"{store.uri} holds nothing; check its address, or OPD_STORE")

@@ -1,4 +1,4 @@
-"""`opd plan`: what `opd measure` would read, compute and keep, without doing any of it."""
+"""`opd plan`: print what `opd measure` would read, compute and store, without any of that work."""
 
 import argparse
 
@@ -20,14 +20,14 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=show_plan)
 
 
-def show_plan(given: argparse.Namespace) -> int:
+def show_plan(args: argparse.Namespace) -> int:
     from opd_ops.geometry import gemm
     from pipelines.progress import duration
     from pipelines.runs.cluster.attach import use_one_thread
     from pipelines.runs.external.outline import Line, outline_import
     from pipelines.statistics.numbers import align_columns
 
-    imported = request.plan_request(given)
+    imported = request.plan_request(args)
     for note in imported.notes:
         print(wrap_text(f"note: {note}"))
     steps = ", ".join(map(str, imported.steps))
@@ -36,30 +36,30 @@ def show_plan(given: argparse.Namespace) -> int:
         return 0
     use_one_thread()
     probe = gemm.choose_path("cpu")
-    found = outline_import(imported, probe.gflops)
+    outline = outline_import(imported, probe.gflops)
 
     def cells(role: str, line: Line) -> list[str]:
-        kept = f"{format_bytes(line.base_kept)} there" if line.base_kept else ""
+        stored = f"{format_bytes(line.base_kept)} there" if line.base_kept else ""
         return [
             role,
             str(line.matrices),
             format_bytes(line.read),
             format_bytes(line.base),
-            kept,
+            stored,
             f"{line.seconds:,.1f} s",
         ]
 
     lines = [["role", "matrices", "read", "base factors", "", "CPU"]]
-    lines += [cells(role, line) for role, line in found.by_role.items()]
-    print(f"{imported.recipe}: steps {steps}\n\n{align_columns([*lines, cells('total', found.total)])}\n")
-    print(f"to measure: steps {', '.join(map(str, found.waiting)) or 'none'}")
-    print(f"measured already: steps {', '.join(map(str, found.measured)) or 'none'}")
-    seconds, workers = found.total.seconds, max(1, given.workers)
+    lines += [cells(role, line) for role, line in outline.by_role.items()]
+    print(f"{imported.recipe}: steps {steps}\n\n{align_columns([*lines, cells('total', outline.total)])}\n")
+    print(f"to measure: steps {', '.join(map(str, outline.waiting)) or 'none'}")
+    print(f"measured already: steps {', '.join(map(str, outline.measured)) or 'none'}")
+    seconds, workers = outline.total.seconds, max(1, args.workers)
     shared = f", {duration(seconds / workers)} on {workers} cores" if workers > 1 else ""
     print(f"CPU: {duration(seconds)} at {probe.gflops:.0f} Gflop/s{shared}")
-    share = f", {found.total.parts / found.total.snapshots:.1%} of the snapshots" if found.total.snapshots else ""
-    print(f"kept for later pairs of snapshots: up to {format_bytes(found.total.parts)}{share}")
-    print(f"memory of a worker: up to {format_bytes(found.peak)}")
+    share = f", {outline.total.parts / outline.total.snapshots:.1%} of the snapshots" if outline.total.snapshots else ""
+    print(f"kept for later pairs of snapshots: up to {format_bytes(outline.total.parts)}{share}")
+    print(f"memory of a worker: up to {format_bytes(outline.peak)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`opd regime`: which of SFT, OPD and RLVR a measured run is like."""
+"""`opd regime`: print which of SFT, OPD and RLVR a measured run resembles."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pipelines.studies.catalog import list_studies, study_arg
 if TYPE_CHECKING:
     from pipelines.regimes.judging import Comparison
 
-DEFAULT = "tiny"  # whose references imports are compared with
+DEFAULT = "tiny"  # the study whose runs are the references of imports
 
 
 def register(commands: Commands) -> None:
@@ -33,19 +33,19 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=show_regime)
 
 
-def show_regime(given: argparse.Namespace) -> int:
+def show_regime(args: argparse.Namespace) -> int:
     from pipelines.runs.verdicts import judging
 
     store = Store(default_uri())
-    recipe, seed = resolve_run(store, given.name, given.seed, judging.measured_recipes(store), 0)
+    recipe, seed = resolve_run(store, args.name, args.seed, judging.measured_recipes(store), 0)
     own = recipe.partition(".")[0]
-    if not given.reference and own not in list_studies() and f"{own}." != IMPORTED:
+    if not args.reference and own not in list_studies() and f"{own}." != IMPORTED:
         raise ValueError(f"no file of study {own} is known, whose arms are the references: export OPD_STUDIES=FILE")
-    study = resolve_study(given.reference or (own if own in list_studies() else DEFAULT)).name
+    study = resolve_study(args.reference or (own if own in list_studies() else DEFAULT)).name
     if not judging.labels_of(study):
         raise ValueError(f"study {study} has no two arms to compare with; name another as --reference {DEFAULT}")
     comparisons = judging.judge_regime(
-        judging.load_profiles(store, [(recipe, seed)], study), recipe, seed, study, given.step
+        judging.load_profiles(store, [(recipe, seed)], study), recipe, seed, study, args.step
     )
     if not comparisons:
         raise ValueError(f"{recipe} seed {seed} has no projection that moved; there is nothing to compare")
@@ -56,7 +56,7 @@ def show_regime(given: argparse.Namespace) -> int:
 
 
 def describe_regime(comparisons: "Sequence[Comparison]") -> str:
-    """The verdict, one reason, and one block of distances; a command where the study has too few reference runs."""
+    """Format the verdict, one reason and the distances; with too few references, also the command that trains them."""
     from pipelines.regimes.judging import agree_views
 
     matched = [each for each in comparisons if each.budget == "norm"]
@@ -69,8 +69,8 @@ def describe_regime(comparisons: "Sequence[Comparison]") -> str:
         return "\n".join([*lines, wrap_text(f"{'; '.join(reasons)}. To train them: opd study run {study_arg(study)}")])
     if len({each.verdict for each in matched}) > 1:
         since = {each.run.view: f", since {each.reason}" if each.reason else "" for each in matched}
-        said = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
-        lines.append(wrap_text(f"the views disagree: {said}"))
+        verdicts = "; ".join(f"{each.run.view} says {each.verdict}{since[each.run.view]}" for each in matched)
+        lines.append(wrap_text(f"the views disagree: {verdicts}"))
     elif reasons:
         lines.append(wrap_text(f"reason: {next(iter(reasons))}"))
     else:
@@ -90,7 +90,7 @@ def _far(comparison: "Comparison", arm: str) -> str:
 
 
 def _other_objective(matched: "Sequence[Comparison]") -> list[str]:
-    """What follows where a run was trained by one objective and is like another."""
+    """Explain a run whose geometry resembles another objective than the one it was trained with."""
     from pipelines.regimes.judging import CANNOT_TELL, agree_views
 
     run, verdict = matched[0].run, agree_views(matched)
@@ -101,7 +101,7 @@ def _other_objective(matched: "Sequence[Comparison]") -> list[str]:
 
 
 def _measure(shown: "Sequence[Comparison]") -> str:
-    """What the block shows, and where each view is read off."""
+    """Describe the block of distances and where each view is evaluated."""
     first = shown[0]
     if first.budget == "end":
         return "distances at the ends, however far each went, which is no verdict (in spreads over seeds)"
@@ -113,7 +113,7 @@ def _measure(shown: "Sequence[Comparison]") -> str:
 
 
 def _distances(shown: "Sequence[Comparison]") -> list[list[str]]:
-    """A row a diagnostic, a column a view and arm; what was left out has none."""
+    """Build a row for each diagnostic and a column for each view and arm; missing values stay empty."""
     from pipelines.regimes.diagnostics import DIAGNOSTICS
 
     columns = [(each, arm) for each in shown for arm in each.distances]

@@ -1,4 +1,4 @@
-"""`opd report`: write the report of a study, with its verdicts, or of an imported trajectory again."""
+"""`opd report`: write the report of a study, with its verdicts, or of an import again."""
 
 import argparse
 from pathlib import Path
@@ -24,17 +24,17 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=write_report)
 
 
-def write_report(given: argparse.Namespace) -> int:
+def write_report(args: argparse.Namespace) -> int:
     from pipelines.runs.verdicts import comparing, reporting
 
     free_memory.require_address_space()
     store = Store(default_uri())
-    if given.save is not None:
-        require_file(given.save)
-    if (recipe := find_import(store, given.name)) is not None:
+    if args.save is not None:
+        require_file(args.save)
+    if (recipe := find_import(store, args.name)) is not None:
         name, key = recipe.removeprefix(IMPORTED), reporting.publish_import(store, recipe)
     else:
-        study = resolve_study(given.name)
+        study = resolve_study(args.name)
         complete, of = studies.count_progress(store, study)
         if not complete:
             command = f"opd study run {catalog.study_arg(study.name)}"
@@ -43,17 +43,17 @@ def write_report(given: argparse.Namespace) -> int:
         comparing.compare_study(store, study)
         name, key = study.name, comparing.publish_report(store, study)
         print(f"{complete} of {of} runs measured")
-    if given.save is not None:
-        Path(given.save).write_bytes(store.read(key))
-        print(f"saved: {given.save}")
+    if args.save is not None:
+        Path(args.save).write_bytes(store.read(key))
+        print(f"saved: {args.save}")
     print("\n".join(describe_page(store, key, name)))
     return 0
 
 
 def find_import(store: Store, name: str) -> str | None:
-    """The recipe of an import of that name, which may lack its prefix; None where a study has the name, or a file.
+    """The recipe of an import of that name, with or without its prefix; None if a study or a file has the name.
 
-    Errors: ValueError where neither a study nor an import has it.
+    Errors: ValueError if neither a study nor an import has it.
     """
     if name.startswith(IMPORTED):
         return name
@@ -68,7 +68,7 @@ def find_import(store: Store, name: str) -> str | None:
 
 
 def require_file(path: str) -> None:
-    """Errors: ValueError where no file can be written: its folder is absent, or it is a folder itself."""
+    """Check that a file can be written. Errors: ValueError if its folder does not exist, or if it is a folder."""
     if Path(path).is_dir():
         raise ValueError(f"--save {path} is a folder; name a file, such as {Path(path) / 'page.html'}")
     if not Path(path).absolute().parent.is_dir():

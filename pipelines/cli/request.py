@@ -1,4 +1,4 @@
-"""The options that `opd measure` and `opd plan` share, and what they ask for."""
+"""The options that `opd measure` and `opd plan` share, and the request they describe."""
 
 import argparse
 from dataclasses import replace
@@ -62,52 +62,56 @@ def add_options(top: argparse.ArgumentParser) -> None:
     add_workers(top)
 
 
-def parse_measurement(given: argparse.Namespace) -> Measurement:
-    """Errors: ValueError for ranks, steps or pairs that are none, unknown tables and a negative number of workers."""
-    require_workers(given)
+def parse_measurement(args: argparse.Namespace) -> Measurement:
+    """Parse the measurement. Errors: ValueError for invalid ranks, steps, pairs or tables, and a negative number of
+    workers.
+    """
+    require_workers(args)
     nulls_at, spectra_at = (
-        require_choice(f"--{name}-at", getattr(given, f"{name}_at")) for name in ("nulls", "spectra")
+        require_choice(f"--{name}-at", getattr(args, f"{name}_at")) for name in ("nulls", "spectra")
     )
-    asked = Measurement(
-        k=_ranks(given.k),
+    measurement = Measurement(
+        k=_ranks(args.k),
         nulls_at=nulls_at,
         spectra_at=spectra_at,
-        locking_pairs=require_pairs("--locking-pairs", given.locking_pairs),
+        locking_pairs=require_pairs("--locking-pairs", args.locking_pairs),
     )
-    if given.diagnostics is None:
-        return asked
-    names = _words("--diagnostics", given.diagnostics, TABLES)
-    return replace(asked, tables=tuple(table for table in TABLES if table in names))
+    if args.diagnostics is None:
+        return measurement
+    names = _words("--diagnostics", args.diagnostics, TABLES)
+    return replace(measurement, tables=tuple(table for table in TABLES if table in names))
 
 
-def parse_roles(given: argparse.Namespace) -> tuple[str, ...] | None:
+def parse_roles(args: argparse.Namespace) -> tuple[str, ...] | None:
     from pipelines.runs.external.imports import ROLES
 
-    return None if given.roles is None else _words("--roles", given.roles, ROLES)
+    return None if args.roles is None else _words("--roles", args.roles, ROLES)
 
 
-def open_snapshots(given: argparse.Namespace) -> "Given":
-    """Base and snapshots as given, or as found under --trajectory."""
+def open_snapshots(args: argparse.Namespace) -> "Given":
+    """The base and snapshots that the options name, or those listed under --trajectory."""
     from pipelines.runs.external.checkpoint_folder import Given, list_checkpoints
 
-    if given.trajectory is not None:
-        return list_checkpoints(given.trajectory, given.base)
-    if given.base is None:
+    if args.trajectory is not None:
+        return list_checkpoints(args.trajectory, args.base)
+    if args.base is None:
         raise ValueError("no base; give --base REF, or a --trajectory PREFIX that holds step 0")
-    if not given.snapshot:
+    if not args.snapshot:
         raise ValueError("no snapshots to measure; give at least one --snapshot STEP=REF, or --trajectory PREFIX")
-    return Given(given.base, [_snapshot(text) for text in given.snapshot])
+    return Given(args.base, [_snapshot(text) for text in args.snapshot])
 
 
-def plan_request(given: argparse.Namespace) -> "Import":
-    """The import a command asks for, checked, with the notes of what is left out."""
+def plan_request(args: argparse.Namespace) -> "Import":
+    """Check the import that a command requests; its notes say what is left out."""
     from pipelines.runs.external import imports
 
-    asked, found = parse_measurement(given), open_snapshots(given)
-    imported = imports.plan_import(store_of(given), found.base, found.snapshots, asked, given.name, parse_roles(given))
-    for option, choice in asked.choices.items():
+    measurement, checkpoints = parse_measurement(args), open_snapshots(args)
+    imported = imports.plan_import(
+        store_of(args), checkpoints.base, checkpoints.snapshots, measurement, args.name, parse_roles(args)
+    )
+    for option, choice in measurement.choices.items():
         require_known(option, choice, imported.steps)
-    return replace(imported, notes=found.notes + imported.notes)
+    return replace(imported, notes=checkpoints.notes + imported.notes)
 
 
 def _snapshot(text: str) -> tuple[int, str]:
@@ -126,7 +130,7 @@ def _ranks(text: str) -> tuple[int, ...]:
 
 
 def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in text.split(","))
-    if unknown := [word for word in found if word not in known]:
+    words = tuple(part.strip() for part in text.split(","))
+    if unknown := [word for word in words if word not in known]:
         raise ValueError(f"{option} names {unknown[0]!r}; known: {', '.join(known)}")
-    return found
+    return words

@@ -12,7 +12,7 @@ from pipelines.store.objects import Store
 if TYPE_CHECKING:
     from pipelines.runs.set_aside import Aside
 
-NEWEST = 0  # of the runs of one name that were moved aside, which are numbered from 1
+NEWEST = 0  # the run that was moved aside last; numbers start at 1
 DIGITS = 9  # of such a number, at most
 
 
@@ -37,39 +37,39 @@ def register(commands: Commands) -> None:
 
 
 def parse_number(text: str) -> int:
-    """K of --undo and --delete. Errors: ArgumentTypeError for what is no whole number from 1 up."""
+    """Parse K of --undo and --delete. Errors: ArgumentTypeError unless it is a whole number from 1 up."""
     if not (text.isascii() and text.isdecimal() and text.strip("0")) or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of a run that was moved aside; they start at 1")
     return int(text)
 
 
-def run_rm(given: argparse.Namespace) -> int:
+def run_rm(args: argparse.Namespace) -> int:
     from pipelines.maintenance.inventory import parse_run
     from pipelines.runs import set_aside
 
-    store = store_of(given)
-    if given.run is None:
-        if given.undo is not None or given.delete is not None:
+    store = store_of(args)
+    if args.run is None:
+        if args.undo is not None or args.delete is not None:
             raise ValueError("--undo and --delete go with a run; write opd rm RECIPE/SEED --undo")
         return show_aside(store)
-    recipe, seed = parse_run(given.run)
+    recipe, seed = parse_run(args.run)
     known = dict.fromkeys([*list_registered(store), *store.list("removed")])
     recipe = resolve_recipe(recipe, known, f"{store.uri} holds no run")
-    chosen = given.undo or given.delete or None
-    if given.undo is not None or given.delete is not None:
-        seeds = sorted({one.seed for one in set_aside.list_aside(store, recipe, seed)}) if seed is None else [seed]
+    chosen = args.undo or args.delete or None
+    if args.undo is not None or args.delete is not None:
+        seeds = sorted({aside.seed for aside in set_aside.list_aside(store, recipe, seed)}) if seed is None else [seed]
         if not seeds:
             raise ValueError(f"{store.uri} holds no run {recipe} that was moved aside")
         moved_runs = [set_aside.find_aside(store, recipe, seed, chosen) for seed in seeds]
-        return bring_back(store, moved_runs) if given.undo is not None else delete_aside(moved_runs, given.yes)
+        return bring_back(store, moved_runs) if args.undo is not None else delete_aside(moved_runs, args.yes)
     seeds = seeds_of(store, recipe) if seed is None else [seed]
     if not seeds:
         raise ValueError(f"{store.uri} holds no run {recipe}; it has {', '.join(store.list('runs')) or 'none'}")
-    return 0 if move_aside(store, [(recipe, seed) for seed in seeds], given.yes) else 1
+    return 0 if move_aside(store, [(recipe, seed) for seed in seeds], args.yes) else 1
 
 
 def seeds_of(store: Store, recipe: str) -> list[int]:
-    """Seeds of the runs of a recipe that are there."""
+    """The seeds of a recipe's runs in the store."""
     from pipelines.runs import set_aside
 
     numbers = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
@@ -79,7 +79,7 @@ def seeds_of(store: Store, recipe: str) -> list[int]:
 
 
 def move_aside(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
-    """Move runs aside after asking once; False where the answer was no. Errors: ValueError for an absent run."""
+    """Ask once, then move runs aside; False if the answer is no. Errors: ValueError for a run that does not exist."""
     from pipelines.runs import set_aside
 
     for recipe, seed in runs:
@@ -99,13 +99,13 @@ def move_aside(store: Store, runs: list[tuple[str, int]], yes: bool) -> bool:
 
 
 def suggest_remake(store: Store, name: str) -> str:
-    """How the verdicts and the report of a study are made again: from measured runs, where one is left."""
+    """The commands that make the verdicts and report of a study again from the remaining measured runs."""
     from pipelines.cli import study as studies
     from pipelines.studies.catalog import find_study, study_arg
 
     try:
         measured, _ = studies.count_progress(store, find_study(name))
-    except ValueError:  # a run that is left is of another recipe, or the catalog has no such study
+    except ValueError:  # a remaining run has another recipe, or the catalog lacks the study
         measured = 0
     if measured:
         return f"make them again: opd report {study_arg(name)}"
@@ -114,32 +114,35 @@ def suggest_remake(store: Store, name: str) -> str:
 
 
 def describe_run(store: Store, recipe: str, seed: int) -> str:
-    """What a run is made of, when it was last written, and which runs were made from it."""
+    """Describe the content of a run, when it was last written, and which runs were made from it."""
     from pipelines.cli.plan import format_bytes
     from pipelines.progress import duration
     from pipelines.runs import set_aside
 
     listing = set_aside.list_run_objects(store, recipe, seed)
-    nbytes, written = sum(one.size for one in listing.values()), max((o.modified for o in listing.values()), default=0)
+    nbytes, written = (
+        sum(aside.size for aside in listing.values()),
+        max((o.modified for o in listing.values()), default=0),
+    )
     line = (
         f"{recipe} seed {seed}: {len(listing):,} objects, {format_bytes(nbytes)}, last written "
         f"{duration(max(0.0, time.time() - written))} ago"
     )
     if children := set_aside.children(store, recipe, seed):
-        told = (
+        notes = (
             f"made from it: {', '.join(children)}; they stay. What of them is complete is read and measured as "
             "before; what is not goes on only once this run is back"
         )
-        line += f"\n{wrap_text(told, '  ')}"
+        line += f"\n{wrap_text(notes, '  ')}"
     return line
 
 
 def bring_back(store: Store, moved_runs: "list[Aside]") -> int:
     from pipelines.runs import set_aside
 
-    for one in moved_runs:
-        set_aside.bring_back(store, one.recipe, one.seed, one.number)
-        print(f"{one.recipe} seed {one.seed} is back")
+    for aside in moved_runs:
+        set_aside.bring_back(store, aside.recipe, aside.seed, aside.number)
+        print(f"{aside.recipe} seed {aside.seed} is back")
     return 0
 
 
@@ -147,29 +150,29 @@ def delete_aside(moved_runs: "list[Aside]", yes: bool) -> int:
     from pipelines.cli.plan import format_bytes
     from pipelines.runs import set_aside
 
-    for one in moved_runs:
-        listing = one.objects()
-        print(f"{one.location()}: {len(listing):,} objects, {format_bytes(sum(o.size for o in listing.values()))}")
+    for aside in moved_runs:
+        listing = aside.objects()
+        print(f"{aside.location()}: {len(listing):,} objects, {format_bytes(sum(o.size for o in listing.values()))}")
     if not ask_confirmation("delete for good?", yes):
         print("nothing was changed")
         return 1
-    for one in moved_runs:
-        set_aside.delete(one)
-        print(f"deleted {one.location()}")
+    for aside in moved_runs:
+        set_aside.delete(aside)
+        print(f"deleted {aside.location()}")
     return 0
 
 
 def show_aside(store: Store) -> int:
-    """What was moved aside."""
+    """Print the runs that were moved aside."""
     from pipelines.cli.plan import format_bytes
     from pipelines.runs import set_aside
 
     moved_runs = set_aside.list_aside(store)
-    for one in moved_runs:
-        listing = one.objects()
+    for aside in moved_runs:
+        listing = aside.objects()
         nbytes = format_bytes(sum(facts.size for facts in listing.values()))
-        state = "" if one.state() == "whole" else f"  ({one.state()})"
-        print(f"{one.name:<28} {one.number:>3}  {len(listing):,} objects, {nbytes}{state}")
+        state = "" if aside.state() == "whole" else f"  ({aside.state()})"
+        print(f"{aside.name:<28} {aside.number:>3}  {len(listing):,} objects, {nbytes}{state}")
     if not moved_runs:
         print(f"{store.uri}: nothing was moved aside")
     return 0

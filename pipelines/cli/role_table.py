@@ -1,11 +1,11 @@
-"""What `opd measure` ends with: one row a role, at the last step, of the numbers that its tables hold."""
+"""The table that `opd measure` prints at its end: one row for each role at the last step."""
 
 from typing import Any
 
 from pipelines.cli.layout import stack_table, wrap_text
 from pipelines.store.objects import Store
 
-COUNTED = ("update_support", "unchanged")  # weighted by numbers of weights
+COUNTED = ("update_support", "unchanged")  # columns that are weighted by the number of weights
 SAYS_NOTHING = 90.0  # degrees: a bound on an angle that excludes nothing
 ABSENT = "-"
 
@@ -13,8 +13,8 @@ ABSENT = "-"
 def role_lines(store: Store, recipe: str, step: int) -> str:
     """A heading and a table: means over the matrices of each role, and the largest error bound of each column.
 
-    Empty where none of the tables has a row at that step. Columns: unchanged weights in the bf16 view, the rest in the
-    widest view: mean angle of rotation on the input side at the largest k, NSS, stable rank, relative norm.
+    Empty if no table has a row at that step. Unchanged weights are of the bf16 view, all other columns of the widest
+    view: mean rotation angle on the input side at the largest k, NSS, stable rank, relative norm.
     """
     import polars as pl
 
@@ -41,7 +41,7 @@ def role_lines(store: Store, recipe: str, step: int) -> str:
 
 
 def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
-    """By heading, a frame of matrix, role, view, value, error (null without one) and weight."""
+    """Frames by column heading, with columns matrix, role, view, value, error (null without a bound) and weight."""
     import polars as pl
 
     from pipelines import lake
@@ -52,7 +52,7 @@ def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
         if "k" in lake.TABLES[table].schema:
             frame = frame.filter(pl.col("k") == pl.col("k").max())
         scale = 100.0 if (table, value) == COUNTED else 1.0
-        found = frame.select(
+        columns = frame.select(
             "matrix",
             "role",
             "view",
@@ -60,7 +60,7 @@ def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
             error=pl.lit(None, pl.Float64()) if error is None else pl.col(error),
             weight=pl.col("numel").cast(pl.Float64()) if (table, value) == COUNTED else pl.lit(1.0),
         ).collect()
-        return found if where.get("view") else found.filter(pl.col("view") == pl.col("view").max())
+        return columns if where.get("view") else columns.filter(pl.col("view") == pl.col("view").max())
 
     return {
         "unchanged, %": rows(*COUNTED, None, view="bf16"),
@@ -72,17 +72,17 @@ def _columns(store: Store, recipe: str, step: int) -> "dict[str, Any]":
 
 
 def _mean(rows: Any) -> str:
-    """Of the values that there are, by weight."""
+    """The weighted mean of the values that are not null."""
     import polars as pl
 
-    there = rows.filter(pl.col("value").is_not_null())
-    if there.is_empty():
+    present = rows.filter(pl.col("value").is_not_null())
+    if present.is_empty():
         return ABSENT
-    return f"{(there['value'] * there['weight']).sum() / there['weight'].sum():.3g}"
+    return f"{(present['value'] * present['weight']).sum() / present['weight'].sum():.3g}"
 
 
 def _bound(rows: Any) -> str:
-    """The largest error bound; empty for a column that needs none, `none` where one says nothing."""
+    """The largest error bound; empty for a column without bounds, `none` if a bound is missing or vacuous."""
     import polars as pl
 
     errors = rows.filter(pl.col("value").is_not_null())["error"]

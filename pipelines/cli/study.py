@@ -53,7 +53,7 @@ def register(commands: Commands) -> None:
 
 
 def _add_selection(top: argparse.ArgumentParser) -> None:
-    """Which runs of a study."""
+    """Add the options that select runs of a study."""
     top.add_argument("name", metavar="NAME", help=STUDY)
     top.add_argument(
         "--suite", action="append", default=[], metavar="S", help="named part of the study (default: core); repeatable"
@@ -72,7 +72,7 @@ def list_studies(_: argparse.Namespace) -> int:
         print(f"\n{wrap_text(study.title + ('' if origin == HERE else f', from {origin}'), first)}")
         try:
             counts = by_suite(store, study)
-        except ValueError as error:  # a stored run of a changed recipe hides no other study
+        except ValueError as error:  # one stored run with a changed recipe must not hide other studies
             print(wrap_text(str(error), " " * len(first)))
             continue
         parts = (f"{suite}\N{NO-BREAK SPACE}{measured}/{of}" for suite, (measured, of) in counts.items())
@@ -86,28 +86,28 @@ def list_studies(_: argparse.Namespace) -> int:
 
 
 def list_unlisted(store: Store, known: Collection[str]) -> list[str]:
-    """Studies that have runs in the store, and that this catalog does not know."""
+    """Studies that have runs in the store but are not in this catalog."""
     names = {recipe.partition(".")[0] for recipe in store.list("runs")}
     return sorted(names - {*known, "external"})
 
 
-def run_study(given: argparse.Namespace) -> int:
-    """Validate, then become the process that runs the study through Dagster (`assets.launch`)."""
-    study, suites = names.resolve_study(given.name), given.suite or ["core"]
-    arms, seeds = study.select(suites, names.resolve_arms(study, suites, given.recipe), given.seed)
+def run_study(args: argparse.Namespace) -> int:
+    """Validate, then replace this process by the one that runs the study through Dagster (`assets.launch`)."""
+    study, suites = names.resolve_study(args.name), args.suite or ["core"]
+    arms, seeds = study.select(suites, names.resolve_arms(study, suites, args.recipe), args.seed)
     store = Store(default_uri())
-    replaced = list_replaceable(store, study, given.replace, seeds)
+    replaced = list_replaceable(store, study, args.replace, seeds)
     if replaced:
-        require_recipes(store, study, arms, seeds, replaced)  # else the move would be for nothing
-        if not rm.move_aside(store, replaced, given.yes):
+        require_recipes(store, study, arms, seeds, replaced)  # checked before runs are moved
+        if not rm.move_aside(store, replaced, args.yes):
             return 1
-    return _run_assets("assets.launch", given, [])
+    return _run_assets("assets.launch", args, [])
 
 
 def require_recipes(
     store: Store, study: Study, arms: Sequence[Recipe], seeds: list[int], replaced: list[tuple[str, int]]
 ) -> None:
-    """Errors: ValueError for a run of the plan, but for those replaced, that is stored of another recipe."""
+    """Check the plan, except for the runs to replace. Errors: ValueError for a stored run with another recipe."""
     from pipelines.runs.trajectories.training import complete
 
     runs = [(recipe, seed) for recipe in arms for seed in seeds]
@@ -118,11 +118,11 @@ def require_recipes(
 
 
 def list_replaceable(store: Store, study: Study, arms: list[str], seeds: list[int]) -> list[tuple[str, int]]:
-    """The runs that are there of arms, by their name in the study or in full. Errors: ValueError for an unknown one."""
+    """The stored runs of arms, each named by arm or full name. Errors: ValueError for an unknown arm."""
     from pipelines.runs import set_aside
 
     once = (*study.models, *study.helpers)
-    found = []
+    runs = []
     for arm in arms:
         of_arm = {recipe.name for recipe in (*once, *study.every_arm()) if arm in (recipe.arm, recipe.name)}
         if not of_arm:
@@ -130,47 +130,47 @@ def list_replaceable(store: Store, study: Study, arms: list[str], seeds: list[in
             raise names.describe_unknown(f"study {study.name} has no arm", arm, known)
         (name,) = of_arm
         numbers = [0] if name in {recipe.name for recipe in once} else seeds
-        found += [(name, seed) for seed in numbers if set_aside.is_registered(store, name, seed)]
-    return list(dict.fromkeys(found))
+        runs += [(name, seed) for seed in numbers if set_aside.is_registered(store, name, seed)]
+    return list(dict.fromkeys(runs))
 
 
-def backfill_study(given: argparse.Namespace) -> int:
-    """Validate, then become the process that asks Dagster for a backfill (`assets.backfill`)."""
-    return _run_assets("assets.backfill", given, ["--url", given.url] if given.url else [])
+def backfill_study(args: argparse.Namespace) -> int:
+    """Validate, then replace this process by the one that asks Dagster for a backfill (`assets.backfill`)."""
+    return _run_assets("assets.backfill", args, ["--url", args.url] if args.url else [])
 
 
-def _run_assets(module: str, given: argparse.Namespace, more: list[str]) -> int:
-    study = names.resolve_study(given.name)
-    suites = given.suite or ["core"]
-    recipes = names.resolve_arms(study, suites, given.recipe)
-    study.select(suites, recipes, given.seed)
-    command = [sys.executable, "-P", "-m", module, study.name]  # -P: no module of the working folder comes first
+def _run_assets(module: str, args: argparse.Namespace, more: list[str]) -> int:
+    study = names.resolve_study(args.name)
+    suites = args.suite or ["core"]
+    recipes = names.resolve_arms(study, suites, args.recipe)
+    study.select(suites, recipes, args.seed)
+    command = [sys.executable, "-P", "-m", module, study.name]  # -P: modules in the working folder must not shadow ours
     for suite in suites:
         command += ["--suite", suite]
     command += more
     for name in recipes:
         command += ["--recipe", name]
-    for seed in given.seed:
+    for seed in args.seed:
         command += ["--seed", str(seed)]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 
 
 def count_progress(store: Store, study: Study) -> tuple[int, int]:
-    """Measured runs of the suites that were begun, and all of these."""
+    """Count measured runs and all runs, over the suites that have started."""
     from pipelines.runs.verdicts import comparing
 
-    found = by_suite(store, study)
-    counts = [found[suite] for suite in comparing.started_suites(store, study)]
+    by_suites = by_suite(store, study)
+    counts = [by_suites[suite] for suite in comparing.started_suites(store, study)]
     return sum(measured for measured, _ in counts), sum(of for _, of in counts)
 
 
 def by_suite(store: Store, study: Study) -> dict[str, tuple[int, int]]:
-    """Measured runs of each suite, and all of it."""
+    """Count measured runs and all runs of each suite."""
     from pipelines.runs.verdicts import comparing
 
-    found = {}
+    counts = {}
     for suite, arms in study.suites.items():
         of = len(arms) * len(study.seeds)
-        found[suite] = of - len(comparing.list_unmeasured(store, study, suite)), of
-    return found
+        counts[suite] = of - len(comparing.list_unmeasured(store, study, suite)), of
+    return counts

@@ -1,4 +1,4 @@
-"""`opd study show`: a study's recipes, and what of them is in the store."""
+"""`opd study show`: print the recipes of a study and the state of each run in the store."""
 
 import argparse
 import os
@@ -15,12 +15,12 @@ from pipelines.studies.catalog import study_arg
 from pipelines.studies.data import data_lines
 from pipelines.studies.study import Study
 
-LINES = 60  # beyond which suites that are not in the store show the names of their arms alone
+LINES = 60  # beyond this many lines, suites without a stored run list only the names of their arms
 STATES = ("measured", "trained", "absent", "another recipe")
 
 
 def add_parser(parts: Any) -> None:
-    """`opd study show` among the commands of `opd study`."""
+    """Add `opd study show` to the commands of `opd study`."""
     top = parts.add_parser(
         "show",
         help="a study's recipes, and what of them is in the store",
@@ -46,7 +46,7 @@ class Shown:
         return any(state != "absent" for state in self.states.values())
 
     def line(self, study: Study, seed: int | None = None) -> list[str]:
-        """Cells; of one seed, or of all."""
+        """The cells of one seed, or of all seeds."""
         recipe = self.recipe
         start = vars(recipe.start).get("recipe") or vars(recipe.start).get("ref") or "random"
         steps = f"<= {recipe.horizon.steps}" if recipe.horizon.gate else str(recipe.horizon.steps)
@@ -56,20 +56,20 @@ class Shown:
         return [*name, recipe.objective.kind, rate, steps, state, _near(start.removeprefix(f"{study.name}."))]
 
     def summary(self) -> str:
-        """`3/3 measured`, or what there is beside it: `1/3 measured, 1 trained`."""
+        """`3/3 measured`, or with other states: `1/3 measured, 1 trained`."""
         counts, of = Counter(self.states.values()), len(self.states)
         parts = [f"{counts[state]} {state}" for state in STATES if counts[state] and state != "absent"]
         return f"{parts[0].replace(' ', f'/{of} ', 1)}{''.join(f', {part}' for part in parts[1:])}" if parts else "-"
 
 
 def _near(reference: str) -> str:
-    """A path as from here, where that is shorter; anything else as it is."""
+    """The path relative to the working directory if that is shorter; other values unchanged."""
     return min(reference, os.path.relpath(reference), key=len) if os.path.isabs(reference) else reference
 
 
-def show_study(given: argparse.Namespace) -> int:
-    study, store = resolve_study(given.name), Store(default_uri())
-    suites = {name: study.arms(name) for name in given.suite or study.suites}
+def show_study(args: argparse.Namespace) -> int:
+    study, store = resolve_study(args.name), Store(default_uri())
+    suites = {name: study.arms(name) for name in args.suite or study.suites}
     changed: list[str] = []
     models = [Shown(recipe, {0: _state(store, study, recipe, 0, changed)}) for recipe in study.models]
     arms = {
@@ -82,18 +82,18 @@ def show_study(given: argparse.Namespace) -> int:
     time = f"; core takes {study.minutes} on two cores" if study.minutes else ""
     print(f"{wrap_text(study.title)}\n{wrap_text(f'recipes {study.name}.ARM, {seeds}, in {store.uri}')}")
     print(wrap_text(f"run it: opd study run {study_arg(study.name)}{time}"))
-    print("\n".join(_by_run(study, models, arms) if given.all else _by_arm(study, models, arms, bool(given.suite))))
+    print("\n".join(_by_run(study, models, arms) if args.all else _by_arm(study, models, arms, bool(args.suite))))
     for line in data_lines(study):
         print(wrap_text(f"data: {line}"))
     for line in changed:
         print(f"\n{wrap_text(escape_text(line))}")
     if study.configs:
-        _show_plans(study, given.gpu)
+        _show_plans(study, args.gpu)
     return 0
 
 
 def _state(store: Store, study: Study, recipe: Recipe, seed: int, changed: list[str]) -> str:
-    """One of `STATES`; why a run is of another recipe is added to `changed`."""
+    """One of `STATES`; the reason for a changed recipe is appended to `changed`."""
     from pipelines.runs.geometry.measuring import is_measured
     from pipelines.runs.trajectories.training import complete
 
@@ -108,7 +108,7 @@ def _state(store: Store, study: Study, recipe: Recipe, seed: int, changed: list[
 
 
 def _by_run(study: Study, models: list[Shown], arms: dict[str, list[Shown]]) -> list[str]:
-    """A line a run."""
+    """One line for each run."""
     lines = [["arm", "seed", "objective", "rate", "steps", "in the store", "starts from"]]
     for shown in (*models, *(arm for of_suite in arms.values() for arm in of_suite)):
         lines += [shown.line(study, seed) for seed in shown.states]
@@ -116,14 +116,14 @@ def _by_run(study: Study, models: list[Shown], arms: dict[str, list[Shown]]) -> 
 
 
 def _by_arm(study: Study, models: list[Shown], arms: dict[str, list[Shown]], whole: bool) -> list[str]:
-    """A line an arm: of the first suite, and of the others that are begun as far as `LINES` allow; `whole`: of all."""
+    """One line for each arm of the first suite, and of started suites up to `LINES`; with `whole`, of all suites."""
     first = next(iter(arms))
     listed = list(arms) if whole else [first]
     blocks = _blocks(study, models, arms, listed)
     for name, of_suite in arms.items():
         if name not in listed and any(arm.is_begun for arm in of_suite):
             more = _blocks(study, models, arms, [*listed, name])
-            if sum(map(_height, more)) <= LINES - 6:  # the heading, and what is said of --suite
+            if sum(map(_height, more)) <= LINES - 6:  # the heading and the hint about --suite
                 listed, blocks = [*listed, name], more
     if len(listed) < len(arms):
         blocks.append(
@@ -137,7 +137,7 @@ def _height(text: str) -> int:
 
 
 def _blocks(study: Study, models: list[Shown], arms: dict[str, list[Shown]], listed: list[str]) -> list[str]:
-    """One text a suite: its head, and its arms as a table where it is `listed`, else by name alone."""
+    """One text for each suite: its head, and its arms as a table if it is `listed`, else by name only."""
     heading = ["arm", "objective", "rate", "steps", "in the store", "starts from"]
     table = [heading, *(shown.line(study) for shown in models)]
     table += [arm.line(study) for name in listed for arm in arms[name]]
@@ -157,7 +157,7 @@ def _blocks(study: Study, models: list[Shown], arms: dict[str, list[Shown]], lis
 
 
 def _rows(table: list[list[str]]) -> list[str]:
-    """`fit_table` row by row: a row may take several lines, and each begins at the margin."""
+    """The lines of `fit_table` for each row, as a row may take several lines."""
     rows: list[str] = []
     for line in fit_table(table).splitlines():
         if line.startswith(" ") and rows:
@@ -172,7 +172,7 @@ def _name_suites(shown: Shown) -> str:
 
 
 def _show_plans(study: Study, gpu: str) -> None:
-    """What each run of a study for GPUs takes."""
+    """Print the resources that each run of a GPU study needs."""
     from pipelines.cli.budget import describe_assumptions, plan_arms, plan_text
     from pipelines.runs.resources.gpu_plan import GPUS
 

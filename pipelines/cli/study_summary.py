@@ -1,6 +1,6 @@
-"""The last lines of `opd study run`: what was decided, the headline by arm, and where the page is.
+"""The last lines of `opd study run`: the verdicts, the headline by arm, and the address of the page.
 
-At most `LINES` lines within the terminal's width; a path alone may be longer, since it is to be copied.
+At most `LINES` lines within the terminal's width; only a path may be longer, so that it can be copied.
 """
 
 import os
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from pipelines.statistics.metrics import Metric
 
-LINES = 15  # at most, with the empty ones
+LINES = 15  # at most, empty lines included
 # Statements that are named, of those that fail and of the undecided; the first that leave room for the rest.
 NAMED = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1), (0, 0))
-FULL = 3  # seeds that a verdict takes
+FULL = 3  # least number of seeds for a verdict
 
 
 def summarise_study(store: Store, study: Study, suites: Sequence[str], time: str = "") -> str:
-    """What a person reads after a launch. time: where the seconds went, in one line; empty for none."""
+    """The summary that a launch prints. time: where the seconds went, in one line; may be empty."""
     from pipelines.runs.verdicts import comparing
 
     tables = comparing.read_tables(store, study)
@@ -45,13 +45,13 @@ def summarise_study(store: Store, study: Study, suites: Sequence[str], time: str
 
 
 def _left_out(excluded: Sequence[str]) -> list[str]:
-    """One line for the runs that do not count."""
+    """One line about the runs that do not count."""
     more = f" (and {len(excluded) - 1} more)" if len(excluded) > 1 else ""
     return [f"{'left out':<11}{shorten_text(run, terminal_width() - 11 - len(more))}{more}" for run in excluded[:1]]
 
 
 def describe_page(store: Store, key: str, name: str) -> list[str]:
-    """Where the page of a study or an import is, and how it is opened where no browser can read the store."""
+    """The address of a page and, if no browser can read the store, the command that saves a copy."""
     path = store.location(key)
     if "://" in path:
         return [f"page: {path}", f"a copy to open: opd report {study_arg(name)} --save {name}.html"]
@@ -62,9 +62,9 @@ def describe_page(store: Store, key: str, name: str) -> list[str]:
 def _statements(
     study: Study, suites: Sequence[str], rows: "pl.DataFrame", seeds: dict[str, int], failing: int, undecided: int
 ) -> list[str]:
-    """The counts, what fails and what is undecided; why there is nothing of that, where there is nothing.
+    """Counts of statements, those that fail and those undecided; or the reason why there are none.
 
-    seeds: of the measured arms. failing, undecided: how many statements are named at most.
+    seeds: of the measured arms. failing, undecided: how many statements are listed at most.
     """
     core = list(suites) == ["core"]
     name, most = study.name if core else f"{study.name}, {', '.join(suites)}", max(seeds.values(), default=0)
@@ -90,14 +90,14 @@ def _statements(
 
 
 def _line(row: dict[str, Any], status: str) -> str:
-    """A statement in one line: with its difference where that fits."""
+    """One statement in one line, with its difference if that fits."""
     room = terminal_width() - 11
     whole = f"{row['claim']}: {format_difference(row)}"
     return f"{status:<11}{whole if len(whole) <= room else shorten_text(row['claim'], room)}"
 
 
 def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> dict[str, int]:
-    """Arms that are measured, with the number of their seeds."""
+    """Measured arms with their number of seeds."""
     import polars as pl
 
     names = {f"{study.name}.{arm}": arm for arm in arms}
@@ -107,7 +107,7 @@ def _measured_seeds(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Seque
 
 
 def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[str]) -> list[str]:
-    """A heading, and a row per metric with a column per arm; arms beyond the width are named by their number."""
+    """A heading, and a row for each metric with a column for each arm; arms beyond the width are only counted."""
     from pipelines.statistics.headline import ABSENT, format_cell, headline_rows
     from pipelines.statistics.numbers import align_columns
     from pipelines.statistics.stories import story_of
@@ -135,7 +135,7 @@ def _headline(study: Study, tables: "dict[str, pl.LazyFrame]", arms: Sequence[st
 
 
 def _metrics(tables: "dict[str, pl.LazyFrame]") -> "list[tuple[str, str, tuple[Metric, ...]]]":
-    """The four rows: a name, its unit, and the metrics of which the first that has values is shown."""
+    """The four rows: a name, its unit, and metrics; the first metric with values is shown."""
     import polars as pl
 
     from pipelines.statistics.metrics import ACCURACY, ROTATION, STABLE_RANK, UNCHANGED

@@ -1,4 +1,4 @@
-"""`opd tables`: list the tables with their rows, explain one, or print the data dictionary."""
+"""`opd tables`: list the tables with their row counts, explain one, or print the data dictionary."""
 
 import argparse
 
@@ -16,19 +16,19 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=show_tables)
 
 
-def show_tables(given: argparse.Namespace) -> int:
+def show_tables(args: argparse.Namespace) -> int:
     import polars as pl
 
     from pipelines.lake import TABLES, scan
     from pipelines.lake.dictionary import render_dictionary
 
-    if given.dictionary:
-        if given.name or given.out:
+    if args.dictionary:
+        if args.name or args.out:
             raise ValueError("--dictionary is of all tables and no store; leave the others out")
         print(render_dictionary(), end="")
         return 0
-    store = store_of(given)
-    if given.name is None:
+    store = store_of(args)
+    if args.name is None:
         lines = [["table", "rows", "runs", "what a row is"]]
         for name, table in TABLES.items():
             rows = scan(name, store.uri)
@@ -36,9 +36,9 @@ def show_tables(given: argparse.Namespace) -> int:
             lines.append([name, f"{rows.select(pl.len()).collect().item():,}", str(groups), table.meaning])
         print(f"{fit_table(lines)}\n\n{wrap_text('`opd tables TABLE` explains the columns')}\n{store.location('lake')}")
         return 0
-    if given.name not in TABLES:
-        raise describe_unknown("unknown table", given.name, TABLES, "known")
+    if args.name not in TABLES:
+        raise describe_unknown("unknown table", args.name, TABLES, "known")
     lines = [["column", "type", "unit", "meaning"]]
-    lines += [[column.name, str(column.dtype), column.unit, column.meaning] for column in TABLES[given.name].columns]
+    lines += [[column.name, str(column.dtype), column.unit, column.meaning] for column in TABLES[args.name].columns]
     print(fit_table(lines))
     return 0

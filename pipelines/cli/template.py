@@ -1,4 +1,4 @@
-"""The text of a new study's file: short, commented, and as ruff formats it at 120 columns."""
+"""The text of a new study's file: short, commented, and in ruff's format at 120 columns."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NO_TEACHER = (
 
 
 def study_text(chosen: "Chosen") -> str:
-    """The file. Relative paths of it are relative to the file, which lies in the working directory."""
+    """The text of the file. Relative paths in it are relative to the file, which is in the working directory."""
     model, data = _quote(_near(chosen.model)), _quote(_near(chosen.options["path"]))
     names = ["AdamW", "Evaluation", "Horizon", "Recipe", "Rollout", "Task", "Weights"]
     names += [name for name, arm in (("Opd", "opd"), ("Rlvr", "rlvr"), ("Sft", "sft")) if arm in chosen.arms]
@@ -120,12 +120,12 @@ def _title(chosen: "Chosen") -> str:
 
 
 def _near(path: str) -> str:
-    """A path as the file names it: relative to the working directory where it lies below."""
+    """A path as the file writes it: relative if it is below the working directory."""
     whole = os.path.abspath(os.path.expanduser(path))
     relative = os.path.relpath(whole)
     return whole if relative.startswith("..") else relative
 
 
 def _quote(value: Any) -> str:
-    """A literal in double quotes, as ruff has them."""
+    """A Python literal in double quotes, as ruff formats it."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

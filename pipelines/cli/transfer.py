@@ -1,4 +1,4 @@
-"""`opd transfer`: accuracy of a study's finished runs on other families of its task."""
+"""`opd transfer`: evaluate the finished runs of a study on other families of its task."""
 
 import argparse
 from contextlib import nullcontext
@@ -30,27 +30,27 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=run_transfer)
 
 
-def run_transfer(given: argparse.Namespace) -> int:
+def run_transfer(args: argparse.Namespace) -> int:
     from pipelines.progress import Board
     from pipelines.regimes.prediction.text import describe_prediction
     from pipelines.runs.cluster.attach import cluster, use_one_thread
     from pipelines.runs.verdicts.predicting import write_predictions
     from pipelines.runs.verdicts.transfer import evaluate_transfers, is_transferred
 
-    require_workers(given)
-    study, store = resolve_study(given.name), Store(default_uri())
-    runs = list_finished(store, study, given.recipe, given.seed)
+    require_workers(args)
+    study, store = resolve_study(args.name), Store(default_uri())
+    runs = list_finished(store, study, args.recipe, args.seed)
     store.require_writable()
     left = [run for run in runs if not is_transferred(store, *run)]
     board = Board({"transfer": 1.0})
     try:
-        if left and not given.workers:
+        if left and not args.workers:
             use_one_thread()
-        with cluster(given.workers) if left and given.workers else nullcontext():
+        with cluster(args.workers) if left and args.workers else nullcontext():
             evaluate_transfers(
                 store,
                 left,
-                serial=not given.workers,
+                serial=not args.workers,
                 done=lambda count: board.update("transfer", count / len(left), f"{count} of {len(left)} runs"),
             )
     finally:
@@ -68,7 +68,7 @@ def run_transfer(given: argparse.Namespace) -> int:
 
 
 def _correlations(rows: "pl.DataFrame") -> list[list[str]]:
-    """A row an outcome, over all runs and with the arms' means removed; a column a view and share of the steps."""
+    """A row for each outcome, over all runs and without arm means; a column for each view and share of the steps."""
     spearman = rows.filter(coefficient="spearman")
     spearman = spearman.with_columns(spearman["family"].fill_null(""))
     columns = spearman.select("view", "share").unique(maintain_order=True).rows()
@@ -92,7 +92,9 @@ def _correlation(row: dict[str, Any] | None) -> str:
 
 
 def list_finished(store: Store, study: Study, recipes: list[str], seeds: list[int]) -> list[tuple[Recipe, int]]:
-    """The complete runs asked for, or all there are. Errors: ValueError for unknown names, and for none."""
+    """The complete runs that the options select; all by default. Errors: ValueError for unknown names, or if there are
+    none.
+    """
     from pipelines.runs.trajectories.training import complete
 
     study_families(study.name)
@@ -102,7 +104,7 @@ def list_finished(store: Store, study: Study, recipes: list[str], seeds: list[in
         if seed not in study.seeds:
             raise ValueError(f"study {study.name} has no seed {seed}; it has: {', '.join(map(str, study.seeds))}")
     wanted = [(known[name], seed) for name in recipes or known for seed in seeds or study.seeds]
-    found = [(recipe, seed) for recipe, seed in wanted if complete(store, recipe, seed)]
-    if not found:
+    complete_runs = [(recipe, seed) for recipe, seed in wanted if complete(store, recipe, seed)]
+    if not complete_runs:
         raise ValueError(f"{store.uri} holds no complete run of these: run `opd study run {study_arg(study.name)}`")
-    return found
+    return complete_runs

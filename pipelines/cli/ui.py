@@ -1,4 +1,4 @@
-"""`opd ui`: Dagster's UI over the store, and the reports beside it."""
+"""`opd ui`: serve Dagster's UI over the store, and the reports."""
 
 import argparse
 import os
@@ -17,11 +17,11 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=serve_ui)
 
 
-def serve_ui(given: argparse.Namespace) -> int:
-    """Become the process that serves the UI (`assets.ui`), whose exit code is that of its server."""
-    if given.port is not None:
-        if not 0 < given.port < 65536:
-            raise ValueError(f"--port {given.port} is no port; give one from 1 to 65535")
-        os.environ["PORT"] = str(given.port)
+def serve_ui(args: argparse.Namespace) -> int:
+    """Replace this process by the one that serves the UI (`assets.ui`); its exit code is that of the server."""
+    if args.port is not None:
+        if not 0 < args.port < 65536:
+            raise ValueError(f"--port {args.port} is no port; give one from 1 to 65535")
+        os.environ["PORT"] = str(args.port)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "assets.ui"])

@@ -1,4 +1,4 @@
-"""`opd study verdicts`: every statement that was decided about a study, with its numbers in readable units."""
+"""`opd study verdicts`: print every decided statement of a study, with its numbers in readable units."""
 
 import argparse
 import re
@@ -23,7 +23,7 @@ INDENT = " " * 11  # as wide as the longest status, and two
 
 
 def add_parser(parts: Any) -> None:
-    """`opd study verdicts` among the commands of `opd study`."""
+    """Add `opd study verdicts` to the commands of `opd study`."""
     top = parts.add_parser(
         "verdicts",
         help="every statement about a study: whether it holds, its numbers, its control",
@@ -38,35 +38,35 @@ def add_parser(parts: Any) -> None:
     top.set_defaults(command=show_verdicts)
 
 
-def show_verdicts(given: argparse.Namespace) -> int:
-    study, store = resolve_study(given.name), store_of(given)
-    for suite in given.suite:
+def show_verdicts(args: argparse.Namespace) -> int:
+    study, store = resolve_study(args.name), store_of(args)
+    for suite in args.suite:
         study.arms(suite)
-    chosen = [status.strip() for status in given.status.split(",")] if given.status else list(STATUSES)
+    chosen = [status.strip() for status in args.status.split(",")] if args.status else list(STATUSES)
     for status in chosen:
         if status not in STATUSES:
             raise describe_unknown("--status names", status, STATUSES, "known")
-    rows = read_verdicts(store, study, given.suite or list(study.suites))
+    rows = read_verdicts(store, study, args.suite or list(study.suites))
     if rows.is_empty():
         raise ValueError(
             f"{store.uri} holds no verdicts of study {study.name}: run `opd study run {study_arg(study.name)}`"
         )
     rows = rows.filter(rows["status"].is_in(chosen))
-    if given.csv:
+    if args.csv:
         print(rows.write_csv(), end="")
         return 0
-    said: set[str] = set()
+    printed_notes: set[str] = set()
     for suite in dict.fromkeys(rows["suite"]):
         of_suite = rows.filter(suite=suite)
         print(f"{study.name}, {suite}: {count_statements(of_suite)}\n")
         for status in STATUSES:
             for row in of_suite.filter(status=status).iter_rows(named=True):
-                print(f"{describe_statement(row, said)}\n")
+                print(f"{describe_statement(row, printed_notes)}\n")
     return 0
 
 
 def read_verdicts(store: Store, study: Study, suites: Sequence[str]) -> "pl.DataFrame":
-    """The rows of the table `verdicts` about these suites of a study."""
+    """Read the rows of the table `verdicts` for these suites of a study."""
     import polars as pl
 
     from pipelines import lake
@@ -83,8 +83,8 @@ def count_statements(rows: "pl.DataFrame") -> str:
     return f"{len(rows)} statement{'' if len(rows) == 1 else 's'}: {', '.join(parts)}"
 
 
-def describe_statement(row: dict[str, Any], said: set[str]) -> str:
-    """One statement in wrapped lines. said: sentences of notes that stand above already; takes those of this one."""
+def describe_statement(row: dict[str, Any], printed_notes: set[str]) -> str:
+    """One statement in wrapped lines. said: notes that are already printed; the notes of this statement are added."""
     seeds = f"{row['seeds']} seed{'' if row['seeds'] == 1 else 's'}"
     power = ""
     if row["status"] == "undecided" and row["detectable"] is not None:
@@ -97,8 +97,10 @@ def describe_statement(row: dict[str, Any], said: set[str]) -> str:
     if row["paper"] and row["paper"] != "not reported":
         parts.append(f"reported {row['paper']}")
     if row["status"] != "holds":
-        new = [sentence for sentence in re.split(r"(?<=\.) (?=[A-Z])", row["note"] or "") if sentence not in said]
-        said.update(new)
+        new = [
+            sentence for sentence in re.split(r"(?<=\.) (?=[A-Z])", row["note"] or "") if sentence not in printed_notes
+        ]
+        printed_notes.update(new)
         parts += [" ".join(new)] if any(new) else []
     return "\n".join([wrap_text(row["claim"], f"{row['status']:<11}"), *(wrap_text(part, INDENT) for part in parts)])
 
@@ -115,7 +117,9 @@ def _change(row: dict[str, Any], effect: float, low: float | None = None, high: 
 
 
 def unit_of(metric: str) -> "Unit":
-    """How the page shows a metric, from the unit of its column: `table.column, ...` as in the table `verdicts`."""
+    """The unit in which the page shows a metric, from its column's unit: `table.column, ...` as in the table
+    `verdicts`.
+    """
     from pipelines import lake
 
     table, _, column = metric.partition(",")[0].partition(".")

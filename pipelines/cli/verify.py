@@ -1,4 +1,4 @@
-"""`opd verify`: read a store again and say what is not as it was written."""
+"""`opd verify`: read a store again and report what differs from what was written."""
 
 import argparse
 import re
@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=run_verify)
 
 
-def run_verify(given: argparse.Namespace) -> int:
+def run_verify(args: argparse.Namespace) -> int:
     import time
 
     from pipelines.cli.plan import format_bytes
@@ -41,20 +41,20 @@ def run_verify(given: argparse.Namespace) -> int:
     from pipelines.maintenance.finding import KINDS
     from pipelines.progress import Board, duration
 
-    sample = None if given.sample is None else sample_of(given.sample)
-    if given.sample_seed is not None and sample is None:
-        raise ValueError(f"--sample-seed {given.sample_seed} goes with --sample; add --sample, or leave it out")
-    seed = secrets.randbelow(10**6) if given.sample_seed is None else given.sample_seed
-    store = store_at(given.uri)
-    runs = [run_of(store, text) for text in given.run]
+    sample = None if args.sample is None else sample_of(args.sample)
+    if args.sample_seed is not None and sample is None:
+        raise ValueError(f"--sample-seed {args.sample_seed} goes with --sample; add --sample, or leave it out")
+    seed = secrets.randbelow(10**6) if args.sample_seed is None else args.sample_seed
+    store = store_at(args.uri)
+    runs = [run_of(store, text) for text in args.run]
     begun, board = time.monotonic(), Board({"verify": 1.0})
     try:
-        found = audit(
+        report = audit(
             store,
             runs=runs or None,
             sample=sample,
             seed=seed,
-            deep=given.deep,
+            deep=args.deep,
             progress=lambda done, of: board.update(
                 "verify", done / max(1, of), f"{format_bytes(done)} of {format_bytes(of)}"
             ),
@@ -63,24 +63,24 @@ def run_verify(given: argparse.Namespace) -> int:
         board.close()
     counts = []
     for kind, meaning in KINDS.items():
-        if of_kind := [one for one in found.findings if one.kind == kind]:
+        if of_kind := [finding for finding in report.findings if finding.kind == kind]:
             print(wrap_text(f"{kind}: {meaning}"))
-            for one in of_kind:
-                print(wrap_text(str(one), "  ", "    "))
+            for finding in of_kind:
+                print(wrap_text(str(finding), "  ", "    "))
             counts.append(f"{len(of_kind)} {kind}")
-    drawn = "" if sample is None else f"a sample of {given.sample} (--sample-seed {seed}), "
-    hashed = f"{found.hashed:,} of {found.snapshots:,} snapshots read again, {format_bytes(found.read)}"
+    drawn = "" if sample is None else f"a sample of {args.sample} (--sample-seed {seed}), "
+    hashed = f"{report.hashed:,} of {report.snapshots:,} snapshots read again, {format_bytes(report.read)}"
     print(
         wrap_text(
-            f"{store.uri}: {found.objects:,} objects, {format_bytes(found.nbytes)}; {drawn}{hashed} in "
+            f"{store.uri}: {report.objects:,} objects, {format_bytes(report.nbytes)}; {drawn}{hashed} in "
             f"{duration(time.monotonic() - begun)}: {', '.join(counts) or 'nothing is wrong'}"
         )
     )
-    return DAMAGE if found.findings else 0
+    return DAMAGE if report.findings else 0
 
 
 def sample_of(text: str) -> int | float:
-    """A number of objects, or a share of them as a float. Errors: ValueError in one line."""
+    """Parse a number of objects, or a share of them as a float. Errors: ValueError in one line."""
     if re.fullmatch(r"[1-9]\d{0,17}", text):
         return int(text)
     try:
@@ -93,7 +93,7 @@ def sample_of(text: str) -> int | float:
 
 
 def run_of(store: Store, text: str) -> tuple[str, int]:
-    """RECIPE/SEED; the recipe as `names.resolve_recipe` has it. Errors: ValueError in one line."""
+    """Parse RECIPE/SEED; the recipe is resolved by `names.resolve_recipe`. Errors: ValueError in one line."""
     from pipelines.maintenance.inventory import parse_run
 
     recipe, seed = parse_run(text)

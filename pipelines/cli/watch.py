@@ -1,4 +1,4 @@
-"""`opd watch`: name the prefixes that Dagster's sensor looks under for the checkpoints of runs elsewhere."""
+"""`opd watch`: list and change the prefixes under which Dagster's sensor looks for checkpoints of external runs."""
 
 import argparse
 
@@ -27,31 +27,31 @@ def register(commands: Commands) -> None:
     top.set_defaults(command=run_watch)
 
 
-def run_watch(given: argparse.Namespace) -> int:
+def run_watch(args: argparse.Namespace) -> int:
     from pipelines.runs.external import watchlist
 
-    store = store_of(given)
-    said = [option for option in ("trajectory", "base", "against") if getattr(given, option)]
-    if given.name is None or given.end:
-        if said:
-            raise ValueError(f"--{said[0]} goes with a NAME to watch; give a NAME, or leave --{said[0]} out")
-        if given.end and given.name is None:
+    store = store_of(args)
+    options = [option for option in ("trajectory", "base", "against") if getattr(args, option)]
+    if args.name is None or args.end:
+        if options:
+            raise ValueError(f"--{options[0]} goes with a NAME to watch; give a NAME, or leave --{options[0]} out")
+        if args.end and args.name is None:
             raise ValueError("--end goes with a NAME; `opd watch` lists them")
-    if given.end:
-        watchlist.remove_watch(store, str(given.name))
-        print(f"{given.name} is watched no more")
+    if args.end:
+        watchlist.remove_watch(store, str(args.name))
+        print(f"{args.name} is watched no more")
         return 0
-    if given.name is not None and said:
-        if given.trajectory is None:
-            raise ValueError(f"nothing to watch as {given.name}; give --trajectory PREFIX")
-        watchlist.add_watch(store, given.name, given.trajectory, tuple(given.against), given.base)
-    found = [given.name] if given.name is not None else watchlist.list_watches(store)
-    for name in found:
-        one = watchlist.read(store, name)
-        base = f" from {one.base}" if one.base else ""
-        print(wrap_text(f"{name}: {one.prefix}{base}, against {', '.join(one.against)}"))
-    if given.name is not None and said:
+    if args.name is not None and options:
+        if args.trajectory is None:
+            raise ValueError(f"nothing to watch as {args.name}; give --trajectory PREFIX")
+        watchlist.add_watch(store, args.name, args.trajectory, tuple(args.against), args.base)
+    watch_names = [args.name] if args.name is not None else watchlist.list_watches(store)
+    for name in watch_names:
+        watch = watchlist.read(store, name)
+        base = f" from {watch.base}" if watch.base else ""
+        print(wrap_text(f"{name}: {watch.prefix}{base}, against {', '.join(watch.against)}"))
+    if args.name is not None and options:
         print(wrap_text("measured as they appear once Dagster's sensor `watch` is on (opd ui, Automation)"))
-    if not found:
+    if not watch_names:
         print(f"nothing is watched in {store.uri}")
     return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from opd_ops.outside import split_file
-from opd_ops.recipe import Recipe, Weights, fingerprint, opd_of
+from opd_ops.recipe import Recipe, Weights, fingerprint
 from opd_ops.tasks import registry
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -62,8 +62,7 @@ def _contents(store: Store, recipe: Recipe, seed: int) -> Iterator[tuple[str, An
     """The inputs of a recipe that lie in files which are there."""
     from pipelines.runs.trajectories import starts
 
-    opd = opd_of(recipe.objective)
-    for name, source in (("start", recipe.start), ("teacher", opd.teacher if opd else None)):
+    for name, source in (("start", recipe.start), ("teacher", recipe.objective.teacher)):
         if isinstance(source, Weights) and (folder := starts.local_folder(store, source.ref)):
             yield name, _weights_digest(folder, _state(sorted(folder.glob("*.safetensors"))))
     paths = [Path(split_file(path)[0]).expanduser() for path in registry.path_options(recipe.task).values()]

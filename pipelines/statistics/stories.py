@@ -65,8 +65,7 @@ def load_story(story: Story | str | None) -> Story:
 
 def _describe_arm(recipe: Recipe) -> str:
     """What an arm trains, in one line."""
-    words = {"sft": "supervised fine-tuning", "opd": "on-policy distillation", "rlvr": "verifiable rewards"}
-    return words.get(recipe.objective.kind, recipe.objective.kind)
+    return recipe.objective.title or recipe.objective.kind
 
 
 def _suite(name: str, recipes: tuple[Recipe, ...], core: tuple[str, ...]) -> Suite:

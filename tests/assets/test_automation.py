@@ -163,8 +163,8 @@ def test_keys_tell_jobs_apart(store, sweep, settle):
 def test_the_sensor_works_from_one_to_six_and_says_so_by_day(hour, store, tmp_path, monkeypatch):
     class Clock(datetime):
         @classmethod
-        def now(cls, zone=None):
-            return datetime(2026, 3, 1, hour, 59, tzinfo=zone)
+        def now(cls, tz=None):
+            return datetime(2026, 3, 1, hour, 59, tzinfo=tz)
 
     monkeypatch.setattr(automation, "datetime", Clock)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -57,6 +58,8 @@ class Web(HTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Any
+
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         body = json.dumps(execute_query(self.server.workspace, asked["query"], asked["variables"])).encode()
@@ -65,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 
@@ -100,7 +103,9 @@ def test_a_study_is_backfilled_in_order_and_a_second_backfill_trains_and_measure
     for recipe in (SFT, OPD):
         settle(store, recipe, 1)
     measure_run(store, OPD, 1, TINY.measurement, serial=True)  # what is left of a run is then found, without a Ray
-    for name, found in {"publish": "reports/tiny/index.html", "headline": "", "varied": {}, "pictures": {}}.items():
+    page = "reports/tiny/index.html"
+    stand_ins = {"publish_report": page, "render_headline": "", "render_suites": {}, "render_figures": {}}
+    for name, found in stand_ins.items():
         monkeypatch.setattr(comparing, name, lambda *_, found=found: found)
 
     assert backfill.main(["tiny", "--recipe", OPD.name, "--seed", "1", "--url", url]) == 0

@@ -1,6 +1,7 @@
 """Comparisons that follow runs: which, when, and that nothing is done that does not depend on what was made again."""
 
 import json
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -107,7 +108,7 @@ def test_making_one_run_again_makes_again_what_depends_on_it_alone(
 
 
 def test_a_report_that_was_left_behind_is_found_whatever_its_age(store, instance, measured):
-    check = lambda: conditions.current(StoreResource())
+    check: Any = lambda: conditions.current(StoreResource())
     assert check().passed, "nothing is there"
     measured(OPD, 0)
     found = check()
@@ -122,7 +123,7 @@ def test_the_sensor_asks_for_one_run_of_what_is_decided_and_one_of_figures_and_c
 ):
     monkeypatch.setenv("OPD_STORE", store.uri)
     measured(OPD, 0)
-    found = [None]
+    found: list[Any] = [None]
     for _ in range(2):
         context = dg.build_sensor_context(
             instance=instance, cursor=found[-1] and found[-1].cursor, repository_def=defs.get_repository_def()

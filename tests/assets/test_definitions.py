@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -207,7 +208,7 @@ PLACES = {
 @pytest.mark.parametrize("job", [job.name for job in JOBS if job.name != "offer"])
 def test_a_runs_config_names_no_place_and_no_code(job):
     """Whoever reaches the webserver may send one. All that it can say of the resources is `serial`, a truth value."""
-    schema = defs.resolve_job_def(job).run_config_schema.run_config_schema_type
+    schema: Any = defs.resolve_job_def(job).run_config_schema.run_config_schema_type
     resources = schema.fields["resources"].config_type.fields
     named = {
         name: getattr(field.config_type.fields["config"].config_type, "fields", {})

@@ -114,7 +114,7 @@ def test_a_stored_run_of_another_recipe_is_refused(told, tmp_path, settle, store
 def ended_on(tmp_path, monkeypatch, capsys):
     """ended_on(store, study, suite, go=): exit code and output of a launch that executes `go(launch)` instead."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setattr(launch, "summarise_study", lambda *_: "summarise_study")
+    monkeypatch.setattr(launch, "summarise_study", lambda *_: "summary")
 
     def run(store, study, suite="core", go=lambda made: None):
         monkeypatch.setenv("OPD_STORE", store.uri)

@@ -14,6 +14,7 @@ from assets.lane import reason
 from assets.metadata import PAGES_PORT, small_table
 from assets.partitions import STUDIES, anchor_key, run_key
 from opd_ops.models import configuration
+from opd_ops.recipe import Fresh
 from pipelines import lake
 from pipelines.runs.geometry.measuring import TABLES, is_measured
 from pipelines.runs.resources.needs import declared
@@ -199,7 +200,7 @@ def test_markdown_is_made_of_escaped_tables_and_own_words_alone():
     """Everything else that Dagster shows is text; `metadata` escapes what it puts into a table."""
     sources = {path.name: path.read_text() for path in Path(geometry.__file__).parent.glob("*.py")}
     assert {name for name, text in sources.items() if "MetadataValue.md(" in text} == {"metadata.py", "verdicts.py"}
-    table = small_table([{"name": name} for name in HOSTILE]).value.splitlines()[2:]
+    table = str(small_table([{"name": name} for name in HOSTILE]).value).splitlines()[2:]
     assert table == [f"| {escape_markdown(name)} |" for name in HOSTILE]
 
 
@@ -324,7 +325,9 @@ def shown_models(execute, study):
 
 def test_models_that_were_trained_elsewhere_are_known_by_their_digest(store, execute):
     folder = store.path(STUDIES["smollm"].weights)
-    config = configuration(TINY.models[0].start.architecture, pad=0, bos=1, eos=2)
+    start = TINY.models[0].start
+    assert isinstance(start, Fresh)
+    config = configuration(start.architecture, pad=0, bos=1, eos=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     digest, found = folder_digest(Path(folder)), shown_models(execute, "smollm")
     assert {name: told["digest"].value for name, told in found.items()} == {"base": digest, "teacher": digest}

@@ -70,7 +70,7 @@ def test_a_run_that_left_the_band_warns_with_step_quantity_value_and_band(alike)
     assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN
     assert found.metadata["reference"].value == "tiny.opd seed 0, tiny.opd seed 1, tiny.opd seed 2"
     assert found.metadata["verdict"].value == "left at step 4: stable_rank"
-    shown = found.metadata["left"].value
+    shown = str(found.metadata["left"].value)
     assert shown.splitlines()[0] == "| step | view | quantity | value | low | high |"
     assert "| 4 | master | stable_rank |" in shown
 
@@ -79,7 +79,7 @@ def test_at_norms_that_no_reference_reached_only_the_norm_is_judged(alike):
     scaled(alike, "opd-pg", 0, "relative_norm", 1e6)
     found = check(alike, "opd-pg")
     # At the same step the norm is judged still, and a million times too large.
-    assert not found.passed and found.metadata["verdict"].value.endswith("relative_norm")
+    assert not found.passed and str(found.metadata["verdict"].value).endswith("relative_norm")
     assert "stable_rank" not in found.metadata["left"].value
 
 

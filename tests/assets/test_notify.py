@@ -5,6 +5,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import ModuleType
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -73,7 +74,7 @@ def tick(instance, monkeypatch):
 def heard(monkeypatch):
     """Events that the hook `listening:hear` was given."""
     module, found = ModuleType("listening"), []
-    module.hear = found.append
+    vars(module)["hear"] = found.append
     monkeypatch.setitem(sys.modules, "listening", module)
     return found
 
@@ -92,13 +93,15 @@ class Server(HTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Any
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.got.append((self.path, self.headers["Idempotency-Key"], body))
         self.send_response(self.server.status)
         self.end_headers()
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 

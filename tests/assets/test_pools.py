@@ -1,6 +1,7 @@
 """How many runs are at work at once, as Dagster's own queue reads our dagster.yaml: two that train or measure."""
 
 from importlib.resources import files
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -46,7 +47,8 @@ def queue():
         def launched():
             problems = [error for error in daemon.run_iteration(workspace) if error]
             assert not problems
-            return [run.run_id for run in instance.run_launcher.queue()]
+            launcher: Any = instance.run_launcher
+            return [run.run_id for run in launcher.queue()]
 
         yield submit, launched, instance
 

@@ -71,6 +71,6 @@ def test_a_run_that_is_not_there_or_has_no_families_is_one_line(recipe, store, i
     instance.add_dynamic_partitions("transfers", [run_key(recipe, 0)])
     made = make(transfer.transfer, run_key(recipe, 0), store, instance)
     assert not made.success
-    (failure,) = [e for e in made.all_events if e.is_step_failure]
+    (failure,) = [e.step_failure_data for e in made.all_events if e.is_step_failure]
     words = "is not complete: train it" if recipe == "tiny.opd" else "has no other families of its task"
-    assert words in failure.event_specific_data.error_display_string
+    assert words in failure.error_display_string

@@ -31,7 +31,7 @@ def elsewhere(tmp_path):
             save_file(weights(step, 0, **how), folder / "model.safetensors")
             (folder / "config.json").write_text("{}")
 
-    write.prefix = prefix
+    vars(write)["prefix"] = prefix
     return write
 
 

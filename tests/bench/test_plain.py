@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from opd_ops.geometry.exact import SIDES, principal_angles
+from opd_ops.geometry.exact import SIDES, factorise, principal_angles
 from tests.bench.plain import arccos_angles, gram, plain
 
 K = 3

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from opd_ops.geometry.exact import principal_angles
+from opd_ops.geometry.exact import factorise, principal_angles
 from tests.bench import synthetic
 
 EXTENT = 512

@@ -22,12 +22,13 @@ class UndisturbedStudy(Undisturbed):
         self.parents = kept(store)
         command, more = self.command(store)
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        ended = None
         for _ in range(ATTEMPTS):
             ended = subprocess.run(command, env=inherited | more, capture_output=True, text=True)
             if ended.returncode == 0:
                 break
         else:
-            raise RuntimeError(f"{' '.join(command)} ended with {ended.returncode}: {ended.stderr}")
+            raise RuntimeError(f"{' '.join(command)} ended with {ended and (ended.returncode, ended.stderr)}")
         self.whole = kept(store)
 
     def command(self, store: Store) -> tuple[list[str], dict[str, str]]:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -95,6 +96,8 @@ def test_a_run_that_cannot_be_launched_says_so(dagster):
 
 class Upstream(http.server.BaseHTTPRequestHandler):
     """Answers with the Authorization it was given."""
+
+    server: Any
 
     def do_GET(self) -> None:
         body = f"{self.server.server_name} {self.headers.get('Authorization')}".encode()

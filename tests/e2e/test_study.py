@@ -104,7 +104,9 @@ def test_a_study_is_interrupted_continued_reported_and_reused(start, tmp_path):
         time.sleep(0.1)
     assert first.left() == []
 
-    step, _, facts = trajectory.load_resume()
+    resume = trajectory.load_resume()
+    assert resume is not None
+    step, _, facts = resume
     assert step >= INTERRUPT_AT
     # A mark that only a start from this state can carry on.
     facts["tables"]["training"][0]["loss"] = 123.0

@@ -106,7 +106,7 @@ class Planted:
 
     def tried(self, seed: str) -> Tried:
         """One case."""
-        took = 0.0
+        took, outcome = 0.0, ""
         try:
             for _ in range(2):  # what is slow once may have waited for the collector
                 begin = time.process_time()

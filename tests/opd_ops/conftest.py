@@ -26,8 +26,6 @@ from opd_ops.recipe import (
     Sft,
     Task,
     Weights,
-    opd_of,
-    rlvr_of,
 )
 from opd_ops.tasks.task import Problem
 from opd_ops.teacher.local import LocalTeacher
@@ -74,7 +72,7 @@ class Parity:
 
 
 def _recipe(objective: Objective, **changes: Any) -> Recipe:
-    grouped = rlvr_of(objective) is not None
+    grouped = objective.needs_rewards
     fields = dict(
         study="test",
         arm=objective.kind,
@@ -103,6 +101,9 @@ OBJECTIVES = {
     "rlvr": Rlvr(),
     "mix": Mix(alpha=0.25, opd=Opd(teacher=Weights(ref="other"), estimator="policy-gradient", normaliser="sequence")),
 }
+
+
+_STATE = {"moments", "bases", "rails"}  # of what a trainer is given: the others are sources of rollouts
 
 
 @pytest.fixture
@@ -138,15 +139,19 @@ def trainer() -> Callable[..., "Trainer"]:
     def make(
         name: str | Objective, seed: int = 0, teacher: int = 1, given: dict[str, Any] | None = None, **changes: Any
     ) -> "Trainer":
+        from opd_ops.training.inputs import InitialState, RolloutSources
         from opd_ops.training.loop import Trainer
         from opd_ops.training.student import DTYPES
 
         objective = OBJECTIVES[name] if isinstance(name, str) else name
         recipe, scorer = _recipe(objective, **changes), None
-        if opd := opd_of(objective):
-            source = _weights(teacher if opd.teacher else 0)
+        if objective.needs_teacher:
+            source = _weights(teacher if objective.teacher else 0)
             scorer = LocalTeacher(assemble(*source, DTYPES[recipe.precision.compute]), f"teacher-{teacher}")
-        return Trainer(recipe, seed, *_weights(0), Parity(), scorer, **(given or {}))
+        given = given or {}
+        start = InitialState(*_weights(0), **{name: given[name] for name in given.keys() & _STATE})
+        sources = RolloutSources(**{name: given[name] for name in given.keys() - _STATE})
+        return Trainer(recipe, seed, start, Parity(), scorer, sources)
 
     return make
 

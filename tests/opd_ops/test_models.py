@@ -65,7 +65,8 @@ def test_the_head_is_the_embedding(weights):
 
 
 def test_a_state_is_a_copy_in_fp32(weights):
-    model = assemble(*weights(0), torch.bfloat16)
+    config, tensors = weights(0)
+    model = assemble(config, tensors, torch.bfloat16)
     found = state(model)
     assert {w.dtype for w in found.values()} == {torch.float32}
     kept = {name: w.clone() for name, w in found.items()}

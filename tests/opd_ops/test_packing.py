@@ -128,7 +128,7 @@ def test_activations_are_computed_again_as_they_were():
     "config",
     [
         Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=0),
-        LlamaConfig(**SIZES, attn_implementation="eager"),
+        LlamaConfig(**(SIZES | {"attn_implementation": "eager"})),
     ],
 )
 def test_a_model_that_is_not_known_passes_as_it_is(config):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -237,11 +238,11 @@ def parts(node):
 def test_nothing_in_a_recipe_can_be_reassigned_or_given_by_position():
     for recipe in ALTERNATIVES:
         for part in parts(recipe):
-            field = dataclasses.fields(part)[0].name
+            field, build = dataclasses.fields(part)[0].name, cast(Any, type(part))
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(part, field, None)
             with pytest.raises(TypeError):
-                type(part)(getattr(part, field))
+                build(getattr(part, field))
 
 
 def test_a_recipe_is_named_by_study_and_arm_and_its_optimizer_in_words():

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ class Disk:
 @dataclass
 class _File:
     disk: Disk
-    file: object
+    file: Any
     path: str
 
     def write(self, data: bytes) -> None:

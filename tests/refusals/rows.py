@@ -63,7 +63,7 @@ def _recipes() -> list[Row]:
     reaction = r.Reaction(guard=r.Guard(quantity="stable_rank", reference="mini.rlvr"), action="none")
 
     confined = lambda path, rank=1: r.Constraint(basis=r.Given(path=path), rank=rank, roles=("q",))
-    basis = lambda constraint: lambda p: bases.made(p.store, constraint, 0, weights(0))
+    basis = lambda constraint: lambda p: bases.make_bases(p.store, constraint, 0, weights(0))
     rollout = lambda **changes: lambda place: r.Rollout(prompts=1, max_new_tokens=1, **changes)
     rows = [
         ("a recipe's name that leaves its folder", lambda p: arm("opd", study="../../x")),

@@ -1,1 +1,1 @@
-"""Ray, attached to or started, and lent in parts; processes without it; what becomes of work whose process dies."""
+"""Connect to Ray or start it; map tasks over Ray or local processes; handle workers that fail."""

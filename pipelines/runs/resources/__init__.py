@@ -1,1 +1,1 @@
-"""What a run needs of memory, GPUs and time, said before any work, and where its processes stand."""
+"""Memory, GPUs and time that a run needs, estimated before any work, and the placement of its processes."""

@@ -1,4 +1,4 @@
-"""The plan of a run on GPUs: who holds what and when, seconds by phase, bytes kept. `budget` makes it."""
+"""The plan of a run on GPUs: memory by actor and phase, seconds by phase, stored bytes. `budget` makes it."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ GPUS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Bytes of one kind, and when they are there: `always`, or in one phase of a step."""
+    """Bytes of one kind, and when they are allocated: `always`, or in one phase of a step."""
 
     name: str
     bytes: int
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """A kind of actor: how many, the GPUs of each as the recipe declares them, and what each holds."""
+    """A kind of actor: how many, the GPUs that the recipe declares for each, and the memory of each."""
 
     name: str
     workers: Workers
@@ -66,7 +66,7 @@ class Actor:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one run takes. seconds: of a step, by phase. snapshots, resume: bytes, without compression."""
+    """The plan of one run. seconds: of a step, by phase. snapshots, resume: bytes, without compression."""
 
     recipe: Recipe
     gpu: Gpu
@@ -97,5 +97,5 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        """GPUs of this class that it takes."""
+        """GPUs of this class that it needs."""
         return sum(actor.workers.actors * actor.gpus(self.gpu) for actor in self.actors)

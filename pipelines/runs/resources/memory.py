@@ -1,17 +1,16 @@
-"""What the processes of a run hold in main memory, in bytes, from its recipe and its model's configuration alone.
+"""Main memory of a run's processes, in bytes, from its recipe and its model's configuration.
 
-    trainer   PROCESS; without a GPU what `budget.actors` counts of it, and besides its largest phase WAITING snapshots
-              that wait to be written, 4 P each, or besides what it always holds a resume state as bytes (12 P, and more
-              of a constraint), where that is more; with a GPU the resume state alone
-    workers   of several, the first gathers a snapshot and a resume state whole, so one more of each; the others
-              PROCESS, what `budget.actors` counts without a GPU, and at the start the served weights whole
-    others    PROCESS; without a GPU what `budget.actors` counts of them, with one the weights on their way, 4 P
+    trainer   PROCESS. Without a GPU also the larger of: its largest phase (`budget.actors`) and WAITING snapshots of
+              4 P that wait to be written; or its constant parts and a serialized resume state (12 P, more with a
+              constraint). With a GPU only the resume state
+    workers   with several, rank 0 gathers one snapshot and one resume state more; the others take PROCESS, without a
+              GPU `budget.actors`, and at the start the whole served weights
+    others    PROCESS. Without a GPU `budget.actors`, with one the weights in transit, 4 P
 
-P are the model's weights. Good to a factor of two, with prompts of PROMPT tokens. It is what Ray is asked for
-(`placement`), so that no more is started on a node than fits; the memory itself is not limited by it.
+P are the model's weights. Good to a factor of two, with prompts of PROMPT tokens. Ray reserves this memory
+(`placement`), so that a node starts no more processes than fit; it does not limit them.
 
-Not counted: Ray's object store, page cache, verifiers, tokenizers, and the models of a configuration that cannot be
-read without torch, for which nothing is asked.
+Not counted: Ray's object store, page cache, verifiers, tokenizers. A model without a known configuration counts 0.
 """
 
 import json
@@ -20,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opd_ops.recipe import FinalOf, Fresh, Recipe, SnapshotOf, Start, opd_of
+from opd_ops.recipe import FinalOf, Fresh, Recipe, SnapshotOf, Start
 from pipelines.runs.resources.budget import actors, resume
 from pipelines.runs.resources.gpu_plan import Actor
-from pipelines.runs.resources.sizes import Sizes, counted
+from pipelines.runs.resources.sizes import Sizes, count_sizes
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
 
@@ -34,7 +33,7 @@ WAITING = 2  # snapshots that wait to be written, as in pipelines.store.writer
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of main memory that one process of each kind holds at most; 0 where none is asked for."""
+    """Bytes of main memory that one process of each kind takes at most; 0 reserves none."""
 
     trainer: int = 0
     worker: int = 0  # of the trainer's, past the first
@@ -46,25 +45,25 @@ class Memory:
 
 
 def memory(store: Store, recipe: Recipe, seed: int) -> Memory:
-    """What a run's processes will hold; nothing where a configuration is not known yet."""
-    opd = opd_of(recipe.objective)
-    student = _sizes(store, recipe.start, seed)
-    teacher = None if opd is None else student if opd.teacher is None else _sizes(store, opd.teacher, seed)
-    if student is None or (opd is not None and teacher is None):
+    """The memory of a run's processes; 0 where a configuration is not known yet."""
+    objective, student, teacher = recipe.objective, _model_sizes(store, recipe.start, seed), None
+    if objective.needs_teacher:
+        teacher = _model_sizes(store, objective.teacher, seed) if objective.teacher else student
+    if student is None or (objective.needs_teacher and teacher is None):
         return Memory()
-    held = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
-    several, width = "worker" in held, 2 if recipe.precision.compute == "bf16" else 4
+    by_name = {actor.name: actor for actor in actors(recipe, student, teacher, PROMPT)}
+    parallel, width = "worker" in by_name, 2 if recipe.precision.compute == "bf16" else 4
     return Memory(
-        trainer=_trainer(held["trainer"], student.parameters, resume(recipe, student), gathered=several),
-        worker=_worker(held["worker"], width * student.parameters) if several else 0,
-        rollout=_beside(held.get("rollout"), student.parameters),
-        teacher=_beside(held.get("teacher"), teacher.parameters if teacher else 0),
+        trainer=_trainer_memory(by_name["trainer"], student.parameters, resume(recipe, student), gathered=parallel),
+        worker=_worker_memory(by_name["worker"], width * student.parameters) if parallel else 0,
+        rollout=_actor_memory(by_name.get("rollout"), student.parameters),
+        teacher=_actor_memory(by_name.get("teacher"), teacher.parameters if teacher else 0),
     )
 
 
 def evaluation(store: Store, recipe: Recipe, seed: int, responses: int) -> int:
-    """Bytes of a process that draws so many responses of a finished run: its weights, its model, keys and values."""
-    student = _sizes(store, FinalOf(recipe=recipe.name), seed)
+    """Bytes of a process that draws so many responses of a finished run: its weights, its model and its KV cache."""
+    student = _model_sizes(store, FinalOf(recipe=recipe.name), seed)
     if student is None:
         return 0
     width = 2 if recipe.precision.compute == "bf16" else 4
@@ -72,32 +71,32 @@ def evaluation(store: Store, recipe: Recipe, seed: int, responses: int) -> int:
     return PROCESS + (4 + width) * student.parameters + cache
 
 
-def _trainer(actor: Actor, weights: int, state: int, *, gathered: bool) -> int:
+def _trainer_memory(actor: Actor, weights: int, state: int, *, gathered: bool) -> int:
     snapshots, state = 4 * (WAITING + gathered) * weights, (1 + gathered) * state
     if actor.workers.gpus:
         return PROCESS + state
     return PROCESS + max(actor.peak + snapshots, actor.always + state)
 
 
-def _worker(actor: Actor, served: int) -> int:
+def _worker_memory(actor: Actor, served: int) -> int:
     if actor.workers.gpus:
         return PROCESS + served
     return PROCESS + max(actor.peak, actor.always + served)
 
 
-def _beside(actor: Actor | None, weights: int) -> int:
+def _actor_memory(actor: Actor | None, weights: int) -> int:
     if actor is None:
         return 0
     return PROCESS + (4 * weights if actor.workers.gpus else actor.peak)
 
 
-def _sizes(store: Store, start: Start, seed: int) -> Sizes | None:
+def _model_sizes(store: Store, start: Start, seed: int) -> Sizes | None:
     config = _configuration(store, start, seed)
-    return None if config is None else counted(config)
+    return None if config is None else count_sizes(config)
 
 
 def _configuration(store: Store, start: Start, seed: int) -> Mapping[str, Any] | None:
-    """A model's configuration as plain JSON, without its weights; None where it is not there."""
+    """A model's configuration as plain JSON; None where it does not exist."""
     if isinstance(start, Fresh):
         return vars(start.architecture)
     if isinstance(start, FinalOf | SnapshotOf):

@@ -1,8 +1,8 @@
-"""Where a run's processes stand: one Ray placement group for the trainer, its rollout actors and its teacher actors.
+"""The placement group of a run: the trainer's ranks, its rollout actors and its teacher actors.
 
-All of them are reserved at once or not at all, so that no run waits for its teacher while it holds the trainer's GPU. A
-recipe without actors needs no group for its processes: everything is in the trainer's. On a cluster of one node the
-group then only holds the memory that the trainer will take, and the trainer may be an actor that was there before.
+Ray reserves all of them at once or none, so that no run waits for its teacher while it holds the trainer's GPU. A
+recipe without actors runs in the trainer's process. On a cluster of one node its group reserves only the trainer's
+memory, so that the trainer may be an actor started earlier.
 """
 
 import math
@@ -18,9 +18,9 @@ from pipelines.runs.cluster.free_memory import format_gb, list_node_resources
 from pipelines.runs.cluster.worker_failures import warn
 from pipelines.runs.resources.memory import Memory
 
-CPU = 0.01  # of every bundle: a place on a node that has CPUs; what is computed there is not rationed
+CPU = 0.01  # of every bundle: needs a node that has CPUs, without rationing them
 WAIT = 600.0  # seconds for GPUs that other work holds; for memory there is no limit
-QUIET = 10.0  # seconds after which a wait for memory is told
+QUIET = 10.0  # seconds before a wait for memory is reported
 BEAT = 1.0  # seconds between two chances to stop
 REMEDY = "lower Resources.gpus or join a bigger cluster with RAY_ADDRESS"
 SMALLER = (
@@ -31,9 +31,9 @@ SMALLER = (
 
 @dataclass(frozen=True)
 class Spot:
-    """Room for one actor: a bundle of a placement group, or, without a group, wherever Ray finds it.
+    """The place of one actor: a bundle of a placement group, or any node where there is no group.
 
-    memory: bytes to ask for, where it has a GPU and no group. cpus: of its bundle.
+    memory: bytes to reserve, for an actor with a GPU and no group. cpus: of its bundle.
     """
 
     gpus: float = 0.0
@@ -43,7 +43,7 @@ class Spot:
     cpus: float = CPU
 
     def options(self) -> dict[str, Any]:
-        """Arguments of `ray.remote` that start an actor here. Without group and GPUs it holds no CPU while it lives."""
+        """Arguments of `ray.remote` that start an actor here. Without group and GPUs it reserves no CPU."""
         if self.group is None:
             memory = {"memory": self.memory} if self.memory else {}
             return {"num_gpus": self.gpus} | memory if self.gpus else {}
@@ -55,28 +55,28 @@ class Spot:
 
 @dataclass(frozen=True)
 class Placement:
-    """Room for a run, which can be pickled. Without spots of a kind, that work is done in the trainer's process.
+    """The spots of a run, which can be pickled. Without spots of a kind, the trainer's process does that work.
 
-    following: of the trainer's processes past the first.
+    trainer: of rank 0. workers: of the trainer's other ranks.
     """
 
     trainer: Spot
     rollout: tuple[Spot, ...] = ()
     teacher: tuple[Spot, ...] = ()
-    following: tuple[Spot, ...] = ()
+    workers: tuple[Spot, ...] = ()
 
 
 @contextmanager
-def placed(
+def reserve(
     resources: Resources,
     memory: Memory | None = None,
     *,
     wait: float | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[Placement]:
-    """Room for a run while the block lasts, of so much memory for each process; its actors end with the block.
+    """A run's placement while the block lasts, with this memory for each process; its actors end with the block.
 
-    beat is called every second while other work holds what is needed, and may stop the wait by raising. wait: seconds,
+    beat: called every second while other work occupies the resources; it may stop the wait by raising. wait: seconds,
     by default WAIT for GPUs and no limit for the rest. Errors: ValueError naming what the cluster does not have;
     TimeoutError naming what was not free within `wait` seconds.
     """
@@ -108,20 +108,23 @@ def placed(
 
 
 def _await(group: Any, resources: Resources, memory: Memory, wait: float, beat: Callable[[], None]) -> None:
-    """Errors: TimeoutError naming what was not free."""
-    begun, told = time.monotonic(), False
+    """Errors: TimeoutError naming what is occupied."""
+    begun, announced = time.monotonic(), False
     while not group.wait(min(BEAT, wait)):
         waited = time.monotonic() - begun
         if waited >= wait:
-            raise TimeoutError(_taken(resources, memory, wait))
-        if memory.trainer and not told and waited >= QUIET:
-            told = True
-            warn(f"a run waits for memory that other work holds: it needs {_sizes(resources, memory)}; {_free()}")
+            raise TimeoutError(_timeout_message(resources, memory, wait))
+        if memory.trainer and not announced and waited >= QUIET:
+            announced = True
+            warn(
+                f"a run waits for memory that other work holds: it needs {_memory_text(resources, memory)}; "
+                f"{_free_text()}"
+            )
         beat()
 
 
 def require(resources: Resources, memory: Memory | None = None) -> None:
-    """Errors: ValueError for resources that no cluster could give, or that are more than this one has, free or not."""
+    """Errors: ValueError for resources that no cluster has, or that are more than this one has, free or occupied."""
     for what, gpus in _kinds(resources):
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
             raise ValueError(f"{what} asks for {gpus:g} GPUs: a fraction is of one GPU, and above 1 they are whole")
@@ -129,8 +132,8 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
         if workers.actors < 0:
             raise ValueError(f"Resources.{what}.actors is not negative, got {workers.actors}")
     gpus, memory = _bundles(resources), memory or Memory()
-    held = _memory(resources, memory)
-    if sum(gpus) + sum(held) == 0 and len(gpus) == 1:
+    wanted_memory = _memory(resources, memory)
+    if sum(gpus) + sum(wanted_memory) == 0 and len(gpus) == 1:
         return
     there = list_node_resources()
     remedy = REMEDY if resources.workers == 1 else REMEDY.replace("gpus", "workers")
@@ -138,28 +141,28 @@ def require(resources: Resources, memory: Memory | None = None) -> None:
     for name, unit, needed in asked:
         has = [float(node.get(name, 0)) for node in there]
         if sum(needed) > sum(has):
-            wanted = _needs(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({_times(needed)})"
+            wanted = _gpus_text(resources) if name == "GPU" else f"{sum(needed):g} CPUs ({_multiples(needed)})"
             raise ValueError(f"the run needs {wanted} and the cluster has {sum(has):g} {unit}; {remedy}")
         if max(needed) > max(has, default=0.0):
             raise ValueError(
-                f"one process of the run needs {max(needed):g} {unit} ({_needs(resources)}) and the largest node has "
-                f"{max(has):g}; {remedy}"
+                f"one process of the run needs {max(needed):g} {unit} ({_gpus_text(resources)}) and the largest node "
+                f"has {max(has):g}; {remedy}"
             )
     if not (has := free_memory.list_node_memory()):
         return
-    if sum(held) > sum(has):
+    if sum(wanted_memory) > sum(has):
         raise ValueError(
-            f"the run needs {_sizes(resources, memory)} and the cluster has {format_gb(sum(has))}; {SMALLER}"
+            f"the run needs {_memory_text(resources, memory)} and the cluster has {format_gb(sum(has))}; {SMALLER}"
         )
-    if max(held) > max(has):
+    if max(wanted_memory) > max(has):
         raise ValueError(
-            f"one process of the run needs {format_gb(max(held))} of memory ({_sizes(resources, memory)}) and the "
-            f"largest node has {format_gb(max(has))}; {SMALLER}"
+            f"one process of the run needs {format_gb(max(wanted_memory))} of memory "
+            f"({_memory_text(resources, memory)}) and the largest node has {format_gb(max(has))}; {SMALLER}"
         )
 
 
-def roomier(resources: Resources, memory: Memory, times: int) -> Memory:
-    """So many times the memory for each process, or as much less as the cluster has."""
+def enlarge_memory(resources: Resources, memory: Memory, times: int) -> Memory:
+    """`times` the memory for each process, or the largest multiple that the cluster has."""
     for factor in range(times, 1, -1):
         try:
             require(resources, memory.times(factor))
@@ -191,13 +194,13 @@ def _cpus(resources: Resources) -> list[float]:
     return [1.0 if several else CPU] * resources.workers + [CPU] * beside
 
 
-def _times(needed: list[float]) -> str:
+def _multiples(needed: list[float]) -> str:
     return " + ".join(f"{needed.count(size)} x {size:g}" for size in dict.fromkeys(needed))
 
 
-def _needs(resources: Resources) -> str:
-    times = "" if resources.workers == 1 else f"{resources.workers} x "
-    parts = [f"trainer {times}{resources.gpus:g}"]
+def _gpus_text(resources: Resources) -> str:
+    factor = "" if resources.workers == 1 else f"{resources.workers} x "
+    parts = [f"trainer {factor}{resources.gpus:g}"]
     for name, workers in (("rollout", resources.rollout), ("teacher", resources.teacher)):
         if workers.actors:
             parts.append(f"{name} {workers.actors} x {workers.gpus:g}")
@@ -210,7 +213,7 @@ def _memory(resources: Resources, memory: Memory) -> list[int]:
     return [memory.trainer, *[memory.worker] * (resources.workers - 1), *beside]
 
 
-def _sizes(resources: Resources, memory: Memory) -> str:
+def _memory_text(resources: Resources, memory: Memory) -> str:
     parts = [f"trainer {format_gb(memory.trainer)}"]
     for name, workers, size in (
         ("worker", Workers(actors=resources.workers - 1), memory.worker),
@@ -222,21 +225,21 @@ def _sizes(resources: Resources, memory: Memory) -> str:
     return f"{format_gb(sum(_memory(resources, memory)))} of memory ({', '.join(parts)})"
 
 
-def _free() -> str:
-    """What is free now of what the cluster has."""
+def _free_text() -> str:
+    """The free share of the cluster's resources."""
     import ray
 
     free: Mapping[str, float] = ray.available_resources()
     total: Mapping[str, float] = ray.cluster_resources()
-    held = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
+    free_of = [f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s free" for name in ("GPU", "CPU")]
     return ", ".join(
-        [*held, f"{format_gb(free.get('memory', 0))} of {format_gb(total.get('memory', 0))} of memory free"]
+        [*free_of, f"{format_gb(free.get('memory', 0))} of {format_gb(total.get('memory', 0))} of memory free"]
     )
 
 
-def _taken(resources: Resources, memory: Memory, wait: float) -> str:
-    sizes = f", {_sizes(resources, memory)}" if memory.trainer else ""
+def _timeout_message(resources: Resources, memory: Memory, wait: float) -> str:
+    sizes = f", {_memory_text(resources, memory)}" if memory.trainer else ""
     return (
-        f"the run needs {_needs(resources)}{sizes} and {_times(_cpus(resources))} CPUs, which were not free "
-        f"together within {wait:g} s ({_free()}); wait for the other work to end, or {REMEDY}"
+        f"the run needs {_gpus_text(resources)}{sizes} and {_multiples(_cpus(resources))} CPUs, which were not free "
+        f"together within {wait:g} s ({_free_text()}); wait for the other work to end, or {REMEDY}"
     )

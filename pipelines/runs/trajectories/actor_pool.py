@@ -1,4 +1,4 @@
-"""Actors of one class that share calls; an actor that dies is replaced, and its calls are repeated.
+"""Actors of one class that share calls; an actor that dies is restarted, and its calls are repeated.
 
 Calls are dealt in turn, and an actor runs its own in order. What a call returns must not depend on the actor, so that
 neither their number nor a restart changes a result. A method's own exception is raised and never retried. An actor that
@@ -81,7 +81,7 @@ class ActorPool:
                 try:
                     self._collect_start(member)
                 except worker_failure_types() as failure:
-                    self._replace(member, failure)
+                    self._restart(member, failure)
 
     def call_each(self, method: str, *arguments: Any) -> list[Any]:
         """What `method` returns of every actor."""
@@ -112,7 +112,7 @@ class ActorPool:
                     self._collect_start(member)
                     result = unwrap(lambda: ray.get(call.reference))
                 except worker_failure_types() as failure:
-                    self._replace(member, failure)
+                    self._restart(member, failure)
                 else:
                     member.deaths = 0
                     return result
@@ -169,7 +169,7 @@ class ActorPool:
         self.begun(unwrap(lambda: ray.get(member.start)))
         member.start = None
 
-    def _replace(self, member: Member, failure: Exception) -> None:
+    def _restart(self, member: Member, failure: Exception) -> None:
         """Restart an actor that died and repeat its calls; by the next actor where memory was short."""
         import ray
 

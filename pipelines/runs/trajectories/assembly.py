@@ -1,30 +1,36 @@
-"""A run's trainer with all that it is made from: start, teacher, task, constraint, another run's rollouts or norm.
+"""A run's trainer, made from the run's inputs, and the registration of the run.
 
-What that was stands in run.json, as digests, before anything is trained. A run that goes on takes its bases and moments
-from its own resume state, since what they were made from could be gone.
+run.json records the digests of all inputs before training starts.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from opd_ops.recipe import Recipe, Replay, opd_of
+from opd_ops.objectives.loss import Phase
+from opd_ops.recipe import Recipe, Replay
 from opd_ops.tasks.guard import Guarded
-from opd_ops.tasks.registry import build
-from opd_ops.training.constraint import stored
-from opd_ops.training.drawing import Phase
-from opd_ops.training.leading import Leading
+from opd_ops.training.inputs import RolloutSources
 from opd_ops.training.loop import Trainer
+from opd_ops.training.rank0 import Rank0Trainer
 from opd_ops.training.ranks import Ranks
-from pipelines.runs.geometry import monitor
 from pipelines.runs.identity import stored_as
 from pipelines.runs.resources.placement import Placement
-from pipelines.runs.trajectories import bases, engines, norms, starts, teaching
+from pipelines.runs.trajectories import engines, teaching
+from pipelines.runs.trajectories.inputs import Inputs, read_inputs
 from pipelines.store.rollouts import Rollouts
 from pipelines.store.trajectory import Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """The processes that train a run. ranks: the data parallel ranks, of which this is rank 0; None trains alone."""
+
+    placement: Placement
+    phase: Phase
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,82 +47,56 @@ def assemble(
     trajectory: Trajectory,
     recipe: Recipe,
     provenance: dict[str, Any],
-    placement: Placement,
-    phase: Phase,
+    runtime: Runtime,
     resumed: Mapping[str, Tensor] | None,
-    ranks: Ranks | None = None,
 ) -> Assembled:
-    """Make the run's trainer, and register the run once that has succeeded.
+    """Make the run's trainer, then register the run, so that a recipe that is refused leaves no run behind.
 
-    resumed: tensors of its resume state, if it has one. ranks: the processes that train it together.
-    Errors: ValueError for what is absent, does not fit, or is not what the stored run was made from.
+    resumed: tensors of its resume state, if it has one.
+    Errors: ValueError for what is absent or does not fit, OtherInputs for inputs other than those of the stored run.
     """
-    store, seed, constraint = trajectory.store, trajectory.seed, recipe.constraint
     registered = trajectory.run() if trajectory.is_registered() else None
-    before = registered["inputs"] if registered else {}
     identity, fingerprint = stored_as(registered, recipe) if registered else (recipe.identity(), recipe.fingerprint())
-    start = starts.load(store, recipe.start, seed, recipe.task)
-    inputs: dict[str, Any] = {"start": start.digest}
-    subspaces, until, teacher, scorer, drawing = None, None, None, None, None
-    if constraint and resumed:
-        subspaces, digests = stored(resumed), before.get("basis")
-    else:
-        subspaces, digests = bases.made(store, constraint, seed, start.weights) if constraint else (None, None)
-    inputs |= {"basis": digests} if digests else {}
-    if recipe.horizon.until:
-        until = norms.target(store, recipe.horizon.until, seed, before.get("until"))
-        inputs["until"] = until
-    opd = opd_of(recipe.objective)
-    if opd:
-        teacher = teaching.source(store, opd, start, seed, recipe.task)
-        inputs |= {"teacher": teacher.digest} if opd.teacher else {}
-    rails = ()
-    if recipe.reaction:
-        held = before.get("rails") or monitor.resolve_guard(store, recipe.reaction.guard, recipe.name, seed)
-        rails = tuple((float(norm), float(low), float(high)) for norm, low, high in held)
-        inputs["rails"] = [list(rail) for rail in rails]
-    task = Guarded(build(recipe.task, start.folder), recipe.resources.verifier_seconds, recipe.task.overtime)
-    inputs |= {"task": facts} if (facts := task.facts()) else {}
-    moments = None if resumed else starts.moments(store, recipe.start, seed)
+    inputs = read_inputs(trajectory, recipe, registered["inputs"] if registered else {}, resumed)
     facts = {
         "identity": identity,
         "fingerprint": fingerprint,
-        "inputs": inputs,
-        "model": start.plain_config(),
+        "inputs": inputs.digests,
+        "model": inputs.start.plain_config(),
         "provenance": provenance,
     }
     if registered:
         trajectory.require_matching(registered, facts)
-    if teacher:
-        scorer, drawing = teaching.build(store, recipe, seed, start, teacher, placement)
-    trainer = (Trainer if ranks is None else partial(Leading, ranks))(
-        recipe,
-        seed,
-        start.config,
-        start.weights,
-        task,
-        scorer,
-        engine=engines.of(recipe, start.plain_config(), placement),
-        teacher_engine=drawing,
-        stored=_replayed(trajectory, recipe),
-        rewards=task.rewards,
-        bases=subspaces,
-        rails=rails,
-        moments=moments,
-        device="cuda" if recipe.resources.gpus else "cpu",
-        phase=phase,
+    trainer = _build_trainer(trajectory, recipe, inputs, runtime)
+    trajectory.register(facts)
+    return Assembled(trainer=trainer, task=inputs.task, until=inputs.until, fingerprint=fingerprint)
+
+
+def _build_trainer(trajectory: Trajectory, recipe: Recipe, inputs: Inputs, runtime: Runtime) -> Trainer:
+    seed, start, scorer, teacher_engine = trajectory.seed, inputs.start, None, None
+    if inputs.teacher:
+        teacher = inputs.teacher
+        scorer, teacher_engine = teaching.build(trajectory.store, recipe, seed, start, teacher, runtime.placement)
+    sources = RolloutSources(
+        engine=engines.build_engine(recipe, start.plain_config(), runtime.placement),
+        teacher_engine=teacher_engine,
+        stored=_replayed_rollouts(trajectory, recipe),
+        rewards=inputs.task.rewards,
     )
-    trajectory.register(facts)  # last, so that a recipe that is refused leaves no run behind
-    return Assembled(trainer=trainer, task=task, until=until["norm"] if until else None, fingerprint=fingerprint)
+    made_from = (recipe, seed, inputs.state, inputs.task, scorer, sources)
+    if runtime.ranks is not None:
+        return Rank0Trainer(runtime.ranks, *made_from, phase=runtime.phase)
+    return Trainer(*made_from, device="cuda" if recipe.resources.gpus else "cpu", phase=runtime.phase)
 
 
-def _replayed(trajectory: Trajectory, recipe: Recipe) -> Callable[[int], list[dict[str, Any]]] | None:
-    """Reads the rollouts that a replay names; a replay of a replay, those beside the run that drew them."""
-    source, found = recipe.rollout.source, trajectory
+def _replayed_rollouts(trajectory: Trajectory, recipe: Recipe) -> Callable[[int], list[dict[str, Any]]] | None:
+    """Reads the rollouts that a replay names; for a replay of a replay, those of the run that drew them."""
+    source, drawn_by = recipe.rollout.source, trajectory
     if not isinstance(source, Replay):
         return None
     while isinstance(source, Replay):
-        found = Trajectory(trajectory.store, source.recipe, found.seed if source.seed is None else source.seed)
-        stored = found.run()["identity"]["rollout"]["source"] if found.is_registered() else {}
+        seed = drawn_by.seed if source.seed is None else source.seed
+        drawn_by = Trajectory(trajectory.store, source.recipe, seed)
+        stored = drawn_by.run()["identity"]["rollout"]["source"] if drawn_by.is_registered() else {}
         source = Replay(**stored) if stored.get("kind") == "replay" else None
-    return Rollouts(found.store, found.prefix).read
+    return Rollouts(drawn_by.store, drawn_by.prefix).read

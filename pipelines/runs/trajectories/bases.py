@@ -1,13 +1,13 @@
-"""The subspaces that a constraint names, made from what the store or a file holds.
+"""The subspaces that a constraint names, from snapshots in the store, a file or random numbers.
 
     update     leading singular vectors of W_step - W_0 of a run's fp32 masters, in float64
     weights    leading singular vectors of W_step
     random     Q of a Gaussian matrix's QR with R's diagonal positive (uniform over subspaces), a generator per matrix
-    given      the first K columns of a file, orthonormal to 1e-4 there, made so to float64 here
+    given      the first K columns of a file, orthonormal to 1e-4, orthonormalised in float64
 
-The sign of a singular vector is that which makes its largest entry positive. A matrix with a side up to 512 has a dense
+The largest entry of a singular vector is positive. A matrix with a side up to 512 has a dense
 SVD; a larger one the float64 Gram matrix of its smaller side, at a third of the cost, if the last value wanted is above
-1e-5 of the first: then squaring leaves six digits of it, and else it has the SVD, too.
+1e-5 of the first, where squaring leaves six digits of it; otherwise the SVD.
 """
 
 import hashlib
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from opd_ops.linalg import gram_factors
 from opd_ops.recipe import Constraint, Given, Random, UpdateOf
 from opd_ops.training.constraint import confined_names
-from opd_ops.training.subspace import Subspace, leading
+from opd_ops.training.subspace import Subspace
 from pipelines.store import integrity
 from pipelines.store.objects import Store, normalise
 from pipelines.store.tensors import TensorRef, list_tensors
@@ -36,10 +37,10 @@ SIDES = {"left": 0, "right": 1}  # the dimension of W [out, in] that a side's ve
 Sides = Callable[[str], Mapping[str, Tensor]]  # a matrix's vectors by side, in columns
 
 
-def made(
+def make_bases(
     store: Store, constraint: Constraint, seed: int, weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Subspace], dict[str, Any]]:
-    """Subspaces by parameter name for a run with `seed` that starts from `weights`, and digests of what made them.
+    """Subspaces by parameter name for a run with `seed` that starts from `weights`, and the digests of their sources.
 
     Errors: ValueError naming the matrix and its shape where the rank is too large, the snapshot, matrix or file that is
     absent, and vectors that are too few, of another length or not orthonormal.
@@ -53,11 +54,11 @@ def made(
             )
     sides = [side for side in SIDES if constraint.side in (side, "both")]
     vectors, digests = _source(store, constraint, seed, weights, sides)
-    found = {}
+    subspaces = {}
     for name in names:
         columns = vectors(name)
-        found[name] = Subspace(**{side: columns[side].contiguous() for side in sides})
-    return found, digests
+        subspaces[name] = Subspace(**{side: columns[side].contiguous() for side in sides})
+    return subspaces, digests
 
 
 def _source(
@@ -65,9 +66,9 @@ def _source(
 ) -> tuple[Sides, dict[str, Any]]:
     basis, rank = constraint.basis, constraint.rank
     if isinstance(basis, Random):
-        return lambda name: _random(name, weights[name], (seed, DIRECTIONS, basis.draw), rank, sides), {}
+        return lambda name: _draw_vectors(name, weights[name], (seed, DIRECTIONS, basis.draw), rank, sides), {}
     if isinstance(basis, Given):
-        return _given(basis.path, weights, rank, sides)
+        return _read_file(basis.path, weights, rank, sides)
     trajectory = Trajectory(store, basis.recipe, seed if basis.seed is None else basis.seed)
     trajectory.require_steps(basis.step)
     refs, digests = integrity.verified_refs(trajectory, basis.step), {"step": trajectory.digest(basis.step)}
@@ -78,41 +79,43 @@ def _source(
     def vectors(name: str) -> dict[str, Tensor]:
         where = f"step {basis.step} of {trajectory.prefix}"
         if name not in refs or refs[name].shape != weights[name].shape:
-            found = f"of shape {refs[name].shape}" if name in refs else "absent"
-            raise ValueError(f"{name} is {found} in {where}, and {tuple(weights[name].shape)} is wanted")
+            actual = f"of shape {refs[name].shape}" if name in refs else "absent"
+            raise ValueError(f"{name} is {actual} in {where}, and {tuple(weights[name].shape)} is wanted")
         matrix = refs[name].read().double()
         if begin:
             matrix -= begin[name].read().double()
-        return _leading(matrix, rank, f"{'the update of ' if begin else ''}{name} at {where}")
+        return _leading_vectors(matrix, rank, f"{'the update of ' if begin else ''}{name} at {where}")
 
     return vectors, digests
 
 
-def _leading(matrix: Tensor, rank: int, what: str) -> dict[str, Tensor]:
-    """Its leading singular vectors. Errors: ValueError where there are fewer than `rank`."""
+def _leading_vectors(matrix: Tensor, rank: int, what: str) -> dict[str, Tensor]:
+    """A matrix's leading singular vectors. Errors: ValueError for fewer than `rank`."""
     if min(matrix.shape) > DENSE:
-        u, values, v = leading(matrix, rank)
+        u, values, v = gram_factors(matrix, rank)
         if len(values) >= rank and values[rank - 1] > RESOLVED * values[0]:
-            return {"left": _signed(u), "right": _signed(v)}
+            return {"left": _fix_signs(u), "right": _fix_signs(v)}
     u, values, vh = torch.linalg.svd(matrix, full_matrices=False)
     floor = values[0] * max(matrix.shape) * torch.finfo(values.dtype).eps
     if (there := int((values > floor).sum())) < rank:
         raise ValueError(f"{what} has rank {there}, and the constraint wants {rank} directions")
-    return {side: _signed(vectors[:, :rank]) for side, vectors in (("left", u), ("right", vh.T))}
+    return {side: _fix_signs(vectors[:, :rank]) for side, vectors in (("left", u), ("right", vh.T))}
 
 
-def _signed(vectors: Tensor) -> Tensor:
+def _fix_signs(vectors: Tensor) -> Tensor:
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * largest.sign()
 
 
-def _random(name: str, weight: Tensor, key: tuple[int, ...], rank: int, sides: list[str]) -> dict[str, Tensor]:
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")  # so that the order of names is nothing
-    found = {}
+def _draw_vectors(name: str, weight: Tensor, key: tuple[int, ...], rank: int, sides: list[str]) -> dict[str, Tensor]:
+    number = int.from_bytes(
+        hashlib.sha256(name.encode()).digest()[:8], "big"
+    )  # so that the order of names does not matter
+    vectors = {}
     for side in sides:
         rng = np.random.default_rng((*key, number, SIDES[side]))
-        found[side] = _orthonormal(torch.from_numpy(rng.standard_normal((weight.shape[SIDES[side]], rank))))
-    return found
+        vectors[side] = _orthonormal(torch.from_numpy(rng.standard_normal((weight.shape[SIDES[side]], rank))))
+    return vectors
 
 
 def _orthonormal(columns: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
     return q * r.diagonal().sign()
 
 
-def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]) -> tuple[Sides, dict[str, Any]]:
+def _read_file(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]) -> tuple[Sides, dict[str, Any]]:
     folder, name = posixpath.split(normalise(path))
     store = Store(folder)
     if not store.exists(name):
@@ -129,7 +132,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
     refs = list_tensors(store, name)
 
     def vectors(matrix: str) -> dict[str, Tensor]:
-        found = {}
+        columns_by_side = {}
         for side in sides:
             key, size = f"{side}/{matrix}", weights[matrix].shape[SIDES[side]]
             if key not in refs:
@@ -141,7 +144,7 @@ def _given(path: str, weights: Mapping[str, Tensor], rank: int, sides: list[str]
             apart = float((columns.T @ columns - torch.eye(rank, dtype=columns.dtype)).abs().max())
             if not apart <= ORTHONORMAL:
                 raise ValueError(f"the first {rank} columns of {key} of {path} are not orthonormal, by {apart:.1e}")
-            found[side] = _orthonormal(columns)
-        return found
+            columns_by_side[side] = _orthonormal(columns)
+        return columns_by_side
 
     return vectors, {"file": hashlib.sha256(store.read(name)).hexdigest()}

@@ -1,7 +1,7 @@
-"""Rollout engines in actors of their own, behind the contract of one.
+"""A rollout engine made of Ray actors.
 
-Weights go into Ray's object store once, and every actor loads them from there and proves it with a digest. Whole
-sampling calls are dealt over the actors, so what is drawn depends neither on their number nor on which of them died.
+Weights go into Ray's object store once; every actor loads them from there and returns their digest. Whole sampling
+calls are spread over the actors, so the samples depend neither on their number nor on restarts.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ Wire = dict[str, np.ndarray]  # by name, sorted; bf16 travels as its bits, uint1
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """What an actor draws with. config: the model's, as plain JSON. compute: as `Precision` has it.
+    """The engine of an actor. config: the model's, as plain JSON. compute: of `Precision`.
 
     options: further arguments of the vLLM engine.
     """
@@ -42,7 +43,7 @@ class EngineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What an actor says when it has started. synced: of the weights it started with."""
+    """The answer of an actor that has started. synced: of the weights it started with."""
 
     name: str
     release: str
@@ -77,7 +78,7 @@ class EngineActor:
         return self._pushed().score(prompts, responses)
 
     def sleep(self) -> int:
-        """The version that the engine still holds."""
+        """The version that the engine still serves."""
         if self.engine is None:
             return -1
         self.engine.sleep()
@@ -102,7 +103,7 @@ class EngineActor:
 
 
 class RemoteEngine:
-    """An `Engine` that is one actor per spot. An actor that dies is replaced, gets the weights, and repeats its calls.
+    """An `Engine` of one actor per spot. An actor that dies is restarted with the weights, and repeats its calls.
 
     Errors: ValueError of an actor's engine, and when an actor does not serve what was sent; WorkerFailed, in one line,
     when an actor dies again and again.
@@ -126,11 +127,11 @@ class RemoteEngine:
         wire = _wire(weights)
         self._version, self._weights, self._digest = -1, None, _digest(wire)  # the old ones leave the object store
         reference = ray.put(wire)
-        proofs = self.pool.call_each("sync", reference, version)
-        for synced in proofs:
+        answers = self.pool.call_each("sync", reference, version)
+        for synced in answers:
             self._require(synced)
         self._version, self._weights = version, reference
-        return proofs[0]
+        return answers[0]
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, *, version: int) -> list[Sampled]:
         """The responses of an engine in this process with the same weights, bit for bit."""
@@ -139,18 +140,14 @@ class RemoteEngine:
                 f"weights of version {version} were asked for, and the rollout actors hold version {self.version}"
             )
         calls = [requests[begin : begin + sampling.batch] for begin in range(0, len(requests), sampling.batch)]
-        return [
-            response
-            for batch in self.pool.map("generate", [(c, sampling, version) for c in calls])
-            for response in batch
-        ]
+        return list(chain.from_iterable(self.pool.map("generate", [(call, sampling, version) for call in calls])))
 
     def score(self, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> list[list[float]]:
-        """By the first actor; the others hold the same weights, which their digests prove."""
+        """By the first actor; the digests prove that the others serve the same weights."""
         return self.pool.call_first("score", prompts, responses)
 
     def sleep(self) -> None:
-        """Give the actors' memory back, and the object store's where they forget their weights."""
+        """Free the actors' memory, and the object store's copy where they drop their weights."""
         self._version = min(self.pool.call_each("sleep"))
         if self._version < 0:
             self._weights = None
@@ -179,7 +176,7 @@ class RemoteEngine:
             )
 
 
-def of(recipe: Recipe, config: dict[str, Any], placement: Placement) -> Engine | None:
+def build_engine(recipe: Recipe, config: dict[str, Any], placement: Placement) -> Engine | None:
     """The engine that draws a run's responses; None where that is the trainer's own model."""
     kind, compute = recipe.rollout.engine, recipe.precision.compute
     if placement.rollout:
@@ -197,7 +194,7 @@ def _engine(kind: str) -> Any:
 
 
 def _wire(weights: Mapping[str, Tensor]) -> Wire:
-    """Views of the weights as numpy. A tensor that loses nothing by it travels as bf16."""
+    """The weights as numpy; a tensor that bf16 represents exactly is sent as bf16."""
     wire = {}
     for name in sorted(weights):
         w = weights[name].detach()
@@ -209,7 +206,7 @@ def _wire(weights: Mapping[str, Tensor]) -> Wire:
 
 
 def _tensors(wire: Wire) -> dict[str, Tensor]:
-    """Tensors on what `_wire` gave; they are read-only, as Ray's memory is."""
+    """Tensors on the arrays of `_wire`, read-only as Ray's memory is."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch warns of arrays it must not write to
         tensors = {name: torch.from_numpy(array) for name, array in wire.items()}
     return {name: w.view(torch.bfloat16) if w.dtype == torch.uint16 else w for name, w in tensors.items()}

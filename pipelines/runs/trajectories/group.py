@@ -1,14 +1,12 @@
-"""The processes of a trainer with several workers: Ray actors, a rank each, that stay together or end together.
+"""The data parallel ranks of a trainer with several workers: one Ray actor each, which start and end together.
 
-The first is the run's `Host`, whose trainer leads; the others follow it (`opd_ops.training.leading`, `following`). They
-meet at an address that the first one opens, the loopback one where all are on one node, and speak by gloo, or NCCL
-where they have GPUs. Whichever of them is lost, the others are ended with it, and the run goes on from the store with
-new ones, as it does where a single trainer dies.
+Rank 0 is the run's `Host` (`opd_ops.training.rank0`); the others run `opd_ops.training.worker_rank`. Rank 0 serves the
+rendezvous, on the loopback address where all are on one node. Objects travel by gloo, and tensors by NCCL between GPUs.
+When one rank dies the others are killed, and new ones go on from the store, as after the death of a single trainer.
 
-Ray Train's TorchTrainer does the same with a controller between the run and its ranks: its worker group has a placement
-group of its own, so that rollout and teacher actors could not be reserved together with it; its way of going on after a
-death are its own checkpoints, beside the store's resume states, which another number of workers has to be able to
-read; and what leads here is one process with its own clock and writer. What is left to do is this file.
+Why not Ray Train's TorchTrainer: its worker group has its own placement group, so rollout and teacher actors could not
+be reserved together with it; and it restarts from its own checkpoints, while a resume state here must load with any
+number of workers.
 """
 
 import os
@@ -28,61 +26,61 @@ from pipelines.runs.resources.placement import Placement
 if TYPE_CHECKING:
     from opd_ops.training.ranks import Ranks
 
-GRACE = 10.0  # seconds after a connection broke in which a death, its cause, is told
+GRACE = 10.0  # seconds after a broken connection in which the death that caused it may be reported
 
 
-class Apart(RuntimeError):
+class ConnectionLost(RuntimeError):
     """The ranks of a trainer lost one another, and none is known to be dead."""
 
 
-class Member:
-    """An actor that may be a rank."""
+class RankActor:
+    """An actor that may be a rank. rendezvous: the store that rank 0 serves."""
 
     ranks: "Ranks | None" = None
-    meeting: Any = None
+    rendezvous: Any = None
 
-    def place(self) -> tuple[str, str]:
-        """The node that it is on, and the address of that."""
+    def find_node(self) -> tuple[str, str]:
+        """Its node's id and IP address."""
         import ray
 
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
-    def opened(self, address: str) -> int:
-        """The port at this address where the ranks meet, which this actor serves from now on."""
-        from opd_ops.training.ranks import opened
+    def serve(self, address: str) -> int:
+        """Serve the rendezvous on this address; the port."""
+        from opd_ops.training.ranks import serve
 
-        self.meeting, port = opened(address)
+        self.rendezvous, port = serve(address)
         return port
 
     def join(self, address: str, port: int, rank: int, count: int, device: str, threads: int) -> None:
-        """Meet the others. Errors: those of torch.distributed where they do not come."""
+        """Join the process group. Errors: those of torch.distributed where other ranks do not."""
         import torch
 
-        from opd_ops.training.ranks import Ranks, found
+        from opd_ops.training.ranks import Ranks, connect
 
         torch.set_num_threads(threads)
         if address == LOOPBACK:
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-                os.environ.setdefault(name, _loopback())
-        self.ranks = Ranks(found(address, port) if rank else self.meeting, rank, count, device)
+                os.environ.setdefault(name, _loopback_interface())
+        self.ranks = Ranks(connect(address, port) if rank else self.rendezvous, rank, count, device)
 
 
-class Follower(Member):
+class WorkerActor(RankActor):
     """The Ray actor of a rank past the first."""
 
     def __init__(self) -> None:
-        import opd_ops.training.following  # noqa: F401  # five seconds, which all ranks spend at once
+        import opd_ops.training.worker_rank  # noqa: F401  # five seconds, which all ranks spend at once
 
-    def follow(self, name: str) -> None:
-        """Do what the first rank says. Errors: StepFailed in one line for what fails here and is the run's own."""
-        from opd_ops.training.following import Following
-        from pipelines.runs.trajectories.run import StepFailed, reason
+    def run(self, name: str) -> None:
+        """Execute rank 0's commands. Errors: StepFailed in one line for a failure here that is the run's own."""
+        from opd_ops.training.worker_rank import WorkerRank
+        from pipelines.runs.trajectories.failures import StepFailed, explain
 
         assert self.ranks is not None
         try:
-            Following(self.ranks).follow()
+            WorkerRank(self.ranks).run()
         except Exception as error:
-            line = None if came_apart(error) else reason(error)
+            line = None if is_connection_error(error) else explain(error)
             if line is None:
                 raise
             raise StepFailed(
@@ -93,61 +91,63 @@ class Follower(Member):
 
 @dataclass
 class Group:
-    """The ranks of a run in training. following: what the others' calls will return, once it is over."""
+    """The ranks of a run in training. worker_calls: of the worker ranks, which return at the end of the run."""
 
-    following: list[Any] = field(default_factory=list)
+    worker_calls: list[Any] = field(default_factory=list)
 
     def wait_for(self, reference: Any, beat: Callable[[], None]) -> Any:
-        """The result of a call of the first rank, calling `beat` every second while it runs.
+        """The result of a call of rank 0, calling `beat` every second while it runs.
 
-        Errors: the call's own exception; that of another rank, which ends the group; Apart where only the connection
-        between them is known to be broken.
+        Errors: the call's own exception; that of another rank, which ends the group; ConnectionLost where no rank is
+        known to be dead.
         """
         import ray
 
-        if not self.following:
+        if not self.worker_calls:
             return wait_for(reference, beat)
-        calls = [reference, *self.following]
+        calls = [reference, *self.worker_calls]
         while not (ended := ray.wait(calls, timeout=BEAT)[0]):
             beat()
-        if ended == [reference] and (error := _error(reference)) is None:
+        if ended == [reference] and (error := _error_of(reference)) is None:
             return ray.get(reference)
-        told = self._told(calls)
+        errors = self._collect_errors(calls)
         for error in (
-            *(e for e in told if isinstance(e, worker_failure_types())),
-            *(e for e in told if not came_apart(e)),
+            *(e for e in errors if isinstance(e, worker_failure_types())),
+            *(e for e in errors if not is_connection_error(e)),
         ):
             raise error
-        first = str(told[0]).splitlines()[0][:200] if told else "one has left"
-        raise Apart(f"its workers lost one another: {first}")
+        first = str(errors[0]).splitlines()[0][:200] if errors else "one has left"
+        raise ConnectionLost(f"its workers lost one another: {first}")
 
-    def _told(self, calls: list[Any]) -> list[Exception]:
-        """What the ranks ended with, once it says more than that a connection broke or GRACE is over."""
+    def _collect_errors(self, calls: list[Any]) -> list[Exception]:
+        """The errors of the ranks that ended, once one of them is more than a broken connection, or GRACE is over."""
         import ray
 
         until = time.monotonic() + GRACE
         while True:
             ended = ray.wait(calls, num_returns=len(calls), timeout=0)[0]
-            found = [error for call in ended if (error := _error(call)) is not None]
-            if any(not came_apart(error) for error in found) or time.monotonic() > until:
-                return found
+            errors = [error for call in ended if (error := _error_of(call)) is not None]
+            if any(not is_connection_error(error) for error in errors) or time.monotonic() > until:
+                return errors
             time.sleep(0.1)
 
 
 @contextmanager
-def grouped(host: Any, recipe: Recipe, name: str, placement: Placement, beat: Callable[[], None]) -> Iterator[Group]:
-    """The ranks of a run while the block lasts, of which `host` is the first. name: what messages call the run."""
+def start_ranks(
+    host: Any, recipe: Recipe, name: str, placement: Placement, beat: Callable[[], None]
+) -> Iterator[Group]:
+    """The ranks of a run while the block lasts; rank 0 is `host`. name: of the run, in messages."""
     import ray
 
-    if not placement.following:
+    if not placement.workers:
         yield Group()
         return
-    with ExitStack() as held:
-        others = [held.enter_context(actor(Follower, spot.options())) for spot in placement.following]
+    with ExitStack() as stack:
+        others = [stack.enter_context(actor(WorkerActor, spot.options())) for spot in placement.workers]
         members = [host, *others]
-        places = [wait_for(member.place.remote(), beat) for member in members]
+        places = [wait_for(member.find_node.remote(), beat) for member in members]
         address = LOOPBACK if len({node for node, _ in places}) == 1 else places[0][1]
-        port = wait_for(host.opened.remote(address), beat)
+        port = wait_for(host.serve.remote(address), beat)
         device, threads = "cuda" if recipe.resources.gpus else "cpu", recipe.resources.threads
         joined = [
             member.join.remote(address, port, rank, len(members), device, threads)
@@ -155,16 +155,16 @@ def grouped(host: Any, recipe: Recipe, name: str, placement: Placement, beat: Ca
         ]
         for reference in joined:
             wait_for(reference, beat)
-        group = Group([other.follow.remote(name) for other in others])
+        group = Group([other.run.remote(name) for other in others])
         try:
             yield group
         finally:
-            for other in others:  # before the first rank, for whom they wait
+            for other in others:  # before rank 0, for which they wait
                 ray.kill(other)
 
 
-def came_apart(error: BaseException) -> bool:
-    """Whether it only says that another rank is not there any more."""
+def is_connection_error(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone."""
     from torch.distributed import DistError
 
     words = str(error).lower()
@@ -173,8 +173,8 @@ def came_apart(error: BaseException) -> bool:
     )
 
 
-def _error(reference: Any) -> Exception | None:
-    """What a call that has ended raised."""
+def _error_of(reference: Any) -> Exception | None:
+    """The exception of a call that has ended."""
     import ray
 
     try:
@@ -184,5 +184,5 @@ def _error(reference: Any) -> Exception | None:
     return None
 
 
-def _loopback() -> str:
+def _loopback_interface() -> str:
     return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))

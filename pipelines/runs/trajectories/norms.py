@@ -19,7 +19,7 @@ from pipelines.studies.catalog import suggest_command
 
 
 class Reach:
-    """Tells how far weights are from those that a run began with, and from `norm`, where it ends."""
+    """The distance of weights from those that a run began with. norm: the distance at which the run ends."""
 
     def __init__(self, norm: float, begin: Mapping[str, TensorRef]) -> None:
         self.norm = norm
@@ -34,11 +34,11 @@ class Reach:
         return math.sqrt(total)
 
 
-def target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
+def read_target(store: Store, until: NormOf, seed: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """The norm of a run's whole update, and the digests of the two snapshots that it is of.
 
-    known: what this gave before; its norm is taken where the snapshots are the same, so that a run that goes on with
-    another number of threads does not find another last digit.
+    known: what this returned before. Its norm is kept where the snapshots are the same, since another number of threads
+    could change its last digit.
     Errors: ValueError where the run is not complete.
     """
     trajectory = Trajectory(store, until.recipe, seed if until.seed is None else until.seed)

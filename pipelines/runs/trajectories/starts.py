@@ -37,7 +37,7 @@ class Model:
 
 
 def load(store: Store, start: Start, seed: int, task: Task) -> Model:
-    """The model a run starts from or learns from. task: says the special tokens of a model with random weights.
+    """The model that a run starts from or learns from. task: defines the special tokens of a model with random weights.
 
     Errors: ValueError naming the run or the weights that are absent, and the command that makes them, or the file that
     is not what was committed.
@@ -70,9 +70,9 @@ def load(store: Store, start: Start, seed: int, task: Task) -> Model:
 
 
 def moments(store: Store, start: Start, seed: int) -> Moments | None:
-    """The optimizer's state that a run goes on with, if any.
+    """The optimizer state that a run continues from, if any.
 
-    Errors: ValueError when the source kept none of that step, with how to keep it.
+    Errors: ValueError when the source has no optimizer state of that step, with the setting that saves it.
     """
     if not isinstance(start, SnapshotOf) or start.moments == "reset":
         return None
@@ -81,9 +81,9 @@ def moments(store: Store, start: Start, seed: int) -> Moments | None:
 
 
 def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
-    """The folder whose tokenizer a model's tokens are of, followed back through the runs it comes from.
+    """The folder with a model's tokenizer, found through the chain of runs that the model comes from.
 
-    None where it began from random weights, on a task with an alphabet of its own.
+    None for a model that began from random weights, on a task with its own alphabet.
     """
     passed: set[str] = set()
     while isinstance(start, FinalOf | SnapshotOf):
@@ -108,7 +108,7 @@ def tokenizer_folder(store: Store, start: Start, seed: int) -> str | None:
 
 
 def _found_again(store: Store, trajectory: Trajectory, start: Start) -> Start:
-    """The weights that a run began from, where its study says that they lie, if they are not where run.json says."""
+    """The weights that a run began from, at the study's location where run.json's location is gone."""
     if not isinstance(start, Weights) or local_folder(store, start.ref) or start.ref.startswith("models/"):
         return start
     try:
@@ -157,7 +157,7 @@ def _source(store: Store, start: FinalOf | SnapshotOf, seed: int) -> Trajectory:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a folder's safetensors files; a hub name is its own."""
+    """SHA-256 over the names and contents of a folder's safetensors files; for a hub name, the name itself."""
     if not folder.exists():
         return str(folder)
     total = hashlib.sha256()

@@ -1,7 +1,7 @@
-"""A teacher in actors of its own: it reads micro-batches while the trainer works on others, with the same bits.
+"""A teacher in its own actors: they score micro-batches while the trainer works on others, with the same bits.
 
-Each actor reads the teacher's weights from the store by itself, so the trainer never holds them. What comes back are
-the positions under the mask; the others are 0.
+Each actor reads the teacher's weights from the store, so the trainer never holds them. Actors return the positions
+under the mask; the others are 0.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class TeacherSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What an actor says when it has loaded the teacher."""
+    """What an actor returns when it has loaded the teacher."""
 
     digest: str
     vocabulary: int
@@ -79,7 +79,7 @@ def unpack(packed: Packed, mask: Tensor) -> Scores:
 
 
 def question_key(part: Batch, support: Support, candidates: Tensor | None = None) -> str:
-    """SHA-256 of all that a teacher's scores of a micro-batch depend on; not its rewards, groups and behaviour."""
+    """SHA-256 of all that a teacher's scores of a micro-batch depend on: no rewards, groups or behaviour."""
     fields = (support.kind, support.k, float(support.temperature), part.width)
     digest = hashlib.sha256(repr(fields).encode())
     for tensor in (part.ids, part.attention, part.positions, part.mask != 0, candidates):
@@ -125,7 +125,7 @@ class TeacherActor:
 
 
 class RemoteTeacher:
-    """A `Scorer` that is one actor per spot. An actor that dies is replaced, and its micro-batches are read again.
+    """A `Scorer` that is one actor per spot. An actor that dies is restarted, and its micro-batches are scored again.
 
     Errors: ValueError of loading the teacher; WorkerFailed, in one line, when an actor dies again and again.
     """
@@ -140,7 +140,7 @@ class RemoteTeacher:
         self.pool.wait()
 
     def prefetch(self, parts: Sequence[Batch], support: Support) -> None:
-        """Start on these micro-batches, in order. Those of `candidates` cannot be: they come with the question."""
+        """Start scoring these micro-batches, in order; support `candidates` has no tokens before the call."""
         for calls in self._ahead.values():
             for call in calls:
                 self.pool.discard(call)
@@ -166,7 +166,7 @@ class RemoteTeacher:
         self.pool.close()
 
     def _pop_ahead(self, name: str) -> Call | None:
-        """The call that was made ahead for this question, if any."""
+        """The prefetched call for this micro-batch, if any."""
         self._later = deque(waiting for waiting in self._later if waiting[0] != name)
         calls = self._ahead.get(name)
         return calls.pop(0) if calls else None

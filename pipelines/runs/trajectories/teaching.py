@@ -6,7 +6,7 @@ A teacher is always served rounded to bf16, whatever the precision of the studen
 from typing import Any
 
 from opd_ops.models import assemble
-from opd_ops.recipe import Opd, Recipe, Task, opd_of
+from opd_ops.recipe import Objective, Recipe, Task
 from opd_ops.rollout.hf import HfEngine
 from opd_ops.tasks.text import load_tokenizer
 from opd_ops.teacher.local import LocalTeacher
@@ -18,7 +18,7 @@ from pipelines.runs.trajectories.teachers import RemoteTeacher, TeacherSpec
 from pipelines.store.objects import Store
 
 
-def source(store: Store, objective: Opd, start: Model, seed: int, task: Task) -> Model:
+def source(store: Store, objective: Objective, start: Model, seed: int, task: Task) -> Model:
     """The teacher's model; the student's start where the recipe names none.
 
     Errors: ValueError when its tokens are not the student's.
@@ -35,10 +35,8 @@ def build(
 ) -> tuple[Scorer, HfEngine | None]:
     """The run's scorer, and the engine that draws its responses where the rollout source is the teacher.
 
-    The scorer is in actors or in this process. The model that is loaded in this process is one, for both uses.
+    The scorer runs in actors or in this process. In this process both uses share one loaded model.
     """
-    opd = opd_of(recipe.objective)
-    assert opd is not None
     compute, vocabulary = recipe.precision.compute, shared_vocabulary(student, teacher)
     device = "cuda" if recipe.resources.gpus else "cpu"
     drawing = recipe.rollout.source.kind == "teacher"
@@ -49,7 +47,7 @@ def build(
     if placement.teacher:
         spec = TeacherSpec(
             store=store,
-            start=opd.teacher or recipe.start,
+            start=recipe.objective.teacher or recipe.start,
             seed=seed,
             task=recipe.task,
             vocabulary=vocabulary,
@@ -68,7 +66,7 @@ def build(
 
 
 def shared_vocabulary(student: Model, teacher: Model) -> int:
-    """Columns of the logits that both have and that stand for a token; what lies past them pads the embedding."""
+    """The number of logit columns that both models have and that are tokens; columns past it pad the embedding."""
     sizes = [student.config.vocab_size, teacher.config.vocab_size]
     if student.folder is not None:
         sizes.append(len(_tokens(student.folder)))

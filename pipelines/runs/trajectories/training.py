@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf, opd_of
+from opd_ops.recipe import FinalOf, NormOf, Recipe, Replay, SnapshotOf, UpdateOf, WeightsOf
 from pipelines.runs.cluster.attach import BEAT, actor, end_idle_actors
 from pipelines.runs.cluster.worker_failures import (
     RETRIES,
@@ -18,8 +18,8 @@ from pipelines.runs.cluster.worker_failures import (
 from pipelines.runs.identity import require_same_contents, stored_as
 from pipelines.runs.provenance import provenance
 from pipelines.runs.resources.memory import memory
-from pipelines.runs.resources.placement import Placement, placed, roomier
-from pipelines.runs.trajectories.group import Apart, Member, grouped
+from pipelines.runs.resources.placement import Placement, enlarge_memory, reserve
+from pipelines.runs.trajectories.group import ConnectionLost, RankActor, start_ranks
 from pipelines.runs.trajectories.run import CHUNK, Progress, TrainingRun
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -28,8 +28,8 @@ from pipelines.studies.catalog import study_arg, suggest_command
 PAUSE = 5.0  # seconds after a trainer was killed for memory, twice as long each time
 
 
-class Host(Member):
-    """The Ray actor of a run: at most one at a time. It leads where the trainer has several workers."""
+class Host(RankActor):
+    """The Ray actor of a run: at most one at a time. With several workers it is rank 0."""
 
     def __init__(self) -> None:
         import opd_ops.training.loop  # noqa: F401  # five seconds, which an actor made ahead of its run spends early
@@ -79,12 +79,11 @@ def train(
 ) -> dict[str, Any]:
     """Train the run to its end (or find it complete) and return end.json.
 
-    On Ray the run is an actor with the GPUs its recipe asks for, beside the rollout and teacher actors it asks for, and
-    with the memory they will take reserved; `serial` keeps it all in this process. Both give the same bytes. Several
-    workers (`Resources.workers`) are as many actors, which only Ray has, and whose bytes are those of one but for the
-    order of fp32 sums: the same number of them repeats them, another number does not. `progress`
-    is called at least every second on Ray, and may stop the run by raising: the next call goes on from the store. So
-    does another actor where one dies, and with more memory reserved where memory was why.
+    On Ray the run is an actor with its recipe's GPUs, rollout actors and teacher actors, and their memory is reserved;
+    `serial` does everything in this process. Both give the same bytes. Data parallel workers (`Resources.workers`) are
+    one actor each, on Ray only; their number decides the order of fp32 sums, so only the same number repeats the bytes.
+    `progress` is called at least every second on Ray, and may stop the run by raising: the next call goes on from the
+    store. When an actor dies, another goes on, with more memory reserved where it died for memory.
 
     Errors: ValueError for a changed recipe, a failed gate, a placement that cannot be met, or workers without Ray;
     StepFailed for a step that could not be made, a diverged loss among them; WorkerFailed where one actor after the
@@ -119,15 +118,15 @@ def _on_ray(store: Store, recipe: Recipe, seed: int, state: Progress, progress: 
     while not state.finished:
         try:
             with (
-                placed(recipe.resources, roomier(recipe.resources, needs, 2**short), beat=beat) as placement,
+                reserve(recipe.resources, enlarge_memory(recipe.resources, needs, 2**short), beat=beat) as placement,
                 actor(Host, placement.trainer.options()) as host,
-                grouped(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
+                start_ranks(host, recipe, f"{recipe.name} seed {seed}", placement, beat) as group,
             ):
                 group.wait_for(host.begin.remote(store, recipe, seed, _facts(recipe), placement), beat)
                 while not state.finished:
                     state = group.wait_for(host.work.remote(CHUNK), beat)
                     beat()
-        except (*worker_failure_types(), Apart) as death:
+        except (*worker_failure_types(), ConnectionLost) as death:
             deaths = deaths + 1 if state.step <= furthest else 1
             furthest = max(furthest, state.step)
             line = f"{recipe.name} seed {seed}: its trainer"
@@ -155,28 +154,28 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 def _pause(seconds: float, beat: Callable[[], None]) -> None:
     """Give whatever took the memory time to end."""
     until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
+    while (remaining := until - time.monotonic()) > 0:
         beat()
-        time.sleep(min(BEAT, left))
+        time.sleep(min(BEAT, remaining))
 
 
 def parents(recipe: Recipe, seed: int) -> list[tuple[str, int]]:
     """The runs, as (recipe, seed), that must be complete before this one."""
-    opd, constraint = opd_of(recipe.objective), recipe.constraint
+    constraint = recipe.constraint
     needed: list[Any] = [
         recipe.start,
         recipe.rollout.source,
-        opd.teacher if opd else None,
+        recipe.objective.teacher,
         constraint.basis if constraint else None,
         recipe.horizon.until,
     ]
-    found = [
+    runs = [
         (source.recipe, seed if source.seed is None else source.seed)
         for source in needed
         if isinstance(source, FinalOf | SnapshotOf | Replay | UpdateOf | WeightsOf | NormOf)
     ]
-    found += references(recipe, seed)
-    return [run for run in dict.fromkeys(found) if run != (recipe.name, seed)]
+    runs += references(recipe, seed)
+    return [run for run in dict.fromkeys(runs) if run != (recipe.name, seed)]
 
 
 def references(recipe: Recipe, seed: int) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ follow the size, and small models and Llamas have 800 steps to pass the base's g
 
 from dataclasses import dataclass, replace
 
-from opd_ops.recipe import Architecture, FinalOf, Fresh, Opd, Recipe, opd_of
+from opd_ops.recipe import Architecture, FinalOf, Fresh, Opd, Recipe
 from pipelines.studies.tiny.core import ARCHITECTURE, base, opd, rlvr, sft, teacher
 
 
@@ -68,9 +68,8 @@ def _of(size: Size, recipe: Recipe) -> Recipe:
     start, objective = recipe.start, recipe.objective
     assert isinstance(start, FinalOf)
     named = replace(recipe, arm=f"{size.name}-{recipe.arm}", start=replace(start, recipe=_own(size, start.recipe)))
-    if distilled := opd_of(objective):
-        assert isinstance(distilled.teacher, FinalOf) and isinstance(objective, Opd)
-        own = replace(distilled.teacher, recipe=_own(size, distilled.teacher.recipe))
+    if isinstance(objective, Opd) and isinstance(objective.teacher, FinalOf):
+        own = replace(objective.teacher, recipe=_own(size, objective.teacher.recipe))
         return replace(named, objective=replace(objective, teacher=own))
     return named if recipe.arm == rlvr().arm else _rated(size, named)
 

@@ -18,11 +18,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from opd_ops.models import assemble, configuration, initialise
 from opd_ops.objectives import rlvr
-from opd_ops.recipe import Recipe, opd_of
+from opd_ops.objectives.loss import Phase
+from opd_ops.recipe import Recipe
 from opd_ops.tasks import chains
 from opd_ops.tasks.registry import build
 from opd_ops.teacher.local import LocalTeacher
-from opd_ops.training.drawing import Phase, Response
+from opd_ops.training.drawing import Response
+from opd_ops.training.inputs import InitialState
 from opd_ops.training.loop import Trainer
 from pipelines.studies import tiny
 from tests.bench import products
@@ -57,9 +59,10 @@ def measure_steps(sizes: Sizes) -> list[Row]:
 def trainer(recipe: Recipe, phase: Phase = lambda name: nullcontext()) -> Trainer:
     """A trainer of the tiny study's arm from random weights, its teacher random too; rewards alternate."""
     teacher = None
-    if opd_of(recipe.objective):
+    if recipe.objective.needs_teacher:
         teacher = LocalTeacher(assemble(CONFIG, initialise(CONFIG, 1), torch.float32), "random")
-    run = Trainer(recipe, 0, CONFIG, initialise(CONFIG, 0), build(recipe.task, None), teacher, phase=phase)
+    start = InitialState(CONFIG, initialise(CONFIG, 0))
+    run = Trainer(recipe, 0, start, build(recipe.task, None), teacher, phase=phase)
     run.drawing.scores = lambda answered: [float(i % 2) for i in range(len(answered))]
     return run
 
@@ -97,7 +100,7 @@ def _agreement(recipe: Recipe, job: Job) -> list[Row]:
     tokens, advantages = [r.tokens for r in responses], _advantages(recipe, responses)
     theirs = driver.evaluate(replace(job, prompts=prompts, responses=tokens, advantages=advantages))
     losses, gradients = trainer(recipe).differentiate(responses)
-    loss = losses[recipe.objective.kind]
+    (loss,) = losses.values()
     ours = np.concatenate([gradients[name].double().numpy().ravel() for name in sorted(gradients)])
     other = np.concatenate([theirs.tensors[name].double().numpy().ravel() for name in sorted(gradients)])
     distance = float(np.linalg.norm(ours - other) / np.linalg.norm(other))
@@ -110,7 +113,7 @@ def _agreement(recipe: Recipe, job: Job) -> list[Row]:
 
 
 def _advantages(recipe: Recipe, responses: list[Response]) -> list[float]:
-    if opd_of(recipe.objective):
+    if not recipe.objective.needs_rewards:
         return []
     rewards = torch.tensor([r.reward for r in responses])
     return rlvr.advantages(rewards, torch.tensor([r.prompt_id for r in responses])).tolist()
@@ -118,7 +121,7 @@ def _advantages(recipe: Recipe, responses: list[Response]) -> list[float]:
 
 def _job(recipe: Recipe, folders: list[Path], sizes: Sizes) -> Job:
     problems = build(recipe.task, None).problems("train", recipe.rollout.prompts, np.random.default_rng(0))
-    distils = opd_of(recipe.objective) is not None
+    distils = recipe.objective.needs_teacher
     return Job(
         method="opd" if distils else "grpo",
         student=folders[0],

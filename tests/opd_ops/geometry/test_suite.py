@@ -222,7 +222,7 @@ def test_weights_whose_squares_leave_float64_are_measured():
     assert norm["frobenius"] == pytest.approx(4e-200)
 
 
-@pytest.mark.parametrize("where", ["leading", "localization"])
+@pytest.mark.parametrize("where", ["subspace_rows", "localization"])
 def test_what_is_raised_for_a_matrix_is_the_reason_of_its_rows(where, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("float division by zero")
@@ -239,7 +239,7 @@ def test_what_is_raised_for_a_matrix_is_the_reason_of_its_rows(where, monkeypatc
     assert {row["unchanged"] for row in found.rows["update_support"] if row["view"] == "master"} == {0.0}
 
 
-FAILING = {"leading": lambda fail: {"dense": fail}, "localization": lambda fail: {"rows": fail}}
+FAILING = {"subspace_rows": lambda fail: {"rows_from_factors": fail}, "localization": lambda fail: {"rows": fail}}
 
 
 def test_what_f32_cannot_compute_is_computed_in_float64(monkeypatch):

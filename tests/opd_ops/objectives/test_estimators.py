@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opd_ops.objectives import importance
-from opd_ops.recipe.objective import FOLLOWS, SAMPLED, TOP_K
+from opd_ops.recipe.opd import FOLLOWS, SAMPLED, TOP_K
 
 V = 7
 PAIRS = [(e, d) for e, follows in FOLLOWS.items() for d in follows]

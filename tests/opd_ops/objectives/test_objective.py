@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from opd_ops.objectives import rlvr, sft
-from opd_ops.objectives.objective import token_logprobs, weights
+from opd_ops.objectives.objective import log_softmax, token_logprobs, weights
 
 NORMALISERS = ["token", "sequence", "constant"]
 MASK = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
@@ -38,7 +38,7 @@ def gradient(spec, signal):
 
     def per_token(name, z, teacher, targets, advantage):
         if name == "sft":
-            return sft.per_token(z, targets)
+            return sft.per_token(log_softmax(z), targets)
         if name == "rlvr":
             behaviour = token_logprobs(teacher, targets)
             return rlvr.per_token(token_logprobs(z, targets), behaviour, advantage, (0.2, 0.28))[0]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from opd_ops.objectives import divergence
-from opd_ops.recipe.objective import NEVER
+from opd_ops.recipe.opd import NEVER
 
 V = 64
 

@@ -27,8 +27,8 @@ def test_advantages_by_hand():
     # The group's population deviation is 1/2; the batch's is sqrt(4/6 * 2/6).
     torch.testing.assert_close(rlvr.advantages(REWARDS, GROUPS, "group"), centred / (0.5 + 1e-6))
     torch.testing.assert_close(rlvr.advantages(REWARDS, GROUPS, "batch"), centred / ((8 / 36) ** 0.5 + 1e-6))
-    assert rlvr.flat_groups(REWARDS, GROUPS) == 0.5
-    assert rlvr.kept(REWARDS, GROUPS).tolist() == [True] * 4 + [False] * 2
+    assert rlvr.zero_variance_groups(REWARDS, GROUPS) == 0.5
+    assert rlvr.has_variance(REWARDS, GROUPS).tolist() == [True] * 4 + [False] * 2
 
 
 def test_groups_need_not_be_contiguous_or_numbered_from_zero():
@@ -36,8 +36,8 @@ def test_groups_need_not_be_contiguous_or_numbered_from_zero():
     for std in STDS:
         whole = rlvr.advantages(REWARDS, GROUPS, std)
         torch.testing.assert_close(rlvr.advantages(REWARDS[order], 7 * GROUPS[order] + 3, std), whole[order])
-    kept = rlvr.kept(REWARDS[order], 7 * GROUPS[order] + 3)
-    assert torch.equal(kept, rlvr.kept(REWARDS, GROUPS)[order])
+    kept = rlvr.has_variance(REWARDS[order], 7 * GROUPS[order] + 3)
+    assert torch.equal(kept, rlvr.has_variance(REWARDS, GROUPS)[order])
 
 
 @settings(max_examples=40)
@@ -48,8 +48,8 @@ def test_a_flat_group_has_exactly_no_gradient_and_is_not_kept(reward, size, std)
     advantage = rlvr.advantages(rewards, groups, std)
     assert not advantage[:size].any()
     assert advantage[size] == -advantage[size + 1] != 0
-    assert rlvr.kept(rewards, groups).tolist() == [False] * size + [True, True]
-    assert rlvr.flat_groups(rewards, groups) == 0.5
+    assert rlvr.has_variance(rewards, groups).tolist() == [False] * size + [True, True]
+    assert rlvr.zero_variance_groups(rewards, groups) == 0.5
     z = torch.randn(size + 2, 2, 5, generator=torch.Generator().manual_seed(size))
     weight = weights(torch.ones(size + 2, 2), "sequence", 2)
     assert not gradient(z, torch.zeros(size + 2, 2, dtype=torch.long), advantage, weight)[:size].any()
@@ -179,10 +179,11 @@ def test_the_expected_gradient_over_all_sequences_of_unequal_length():
 
     def probability(policy, sequence):
         logp = torch.log_softmax(policy, -1)
-        return sum(logp[previous, token] for previous, token in zip((3, *sequence), sequence, strict=False)).exp()
+        steps = [logp[previous, token] for previous, token in zip((3, *sequence), sequence, strict=False)]
+        return torch.stack(steps).sum().exp()
 
     exact = table.double().requires_grad_()
-    sum(probability(exact, s) * reward[s] for s in sequences).backward()
+    torch.stack([probability(exact, s) * reward[s] for s in sequences]).sum().backward()
     total = torch.zeros(4, 3, dtype=torch.float64)
     for pair in product(sequences, repeat=2):
         targets = torch.tensor([[*s, 0][:2] for s in pair])

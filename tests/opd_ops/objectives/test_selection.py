@@ -8,7 +8,7 @@ from opd_ops.recipe import Selection
 
 RANKINGS = ["gap", "absolute-gap", "random", "teacher-entropy", "student-entropy"]
 COLUMNS = {
-    "gap": torch.tensor([[0.5, -3.0, 2.0, 0.1, 9.0]]),
+    "log_ratio": torch.tensor([[0.5, -3.0, 2.0, 0.1, 9.0]]),
     "teacher_entropy": torch.tensor([[4.0, 3.0, 2.0, 1.0, 9.0]]),
     "student_entropy": torch.tensor([[1.0, 2.0, 4.0, 3.0, 9.0]]),
     "draws": torch.tensor([[0.3, 0.9, 0.1, 0.8, 0.99]]),
@@ -53,7 +53,7 @@ def test_counts_round_halves_up_and_keep_at_least_one(total, keep, count):
 def test_ties_go_to_the_earlier_position():
     level = torch.ones(1, 5)
     for by in ("gap", "absolute-gap", "random", "teacher-entropy", "student-entropy"):
-        found = factors(by, 0.5, gap=level, draws=level, teacher_entropy=level, student_entropy=level)
+        found = factors(by, 0.5, log_ratio=level, draws=level, teacher_entropy=level, student_entropy=level)
         assert found[0].tolist() == [2, 2, 0, 0, 0]
 
 
@@ -64,14 +64,14 @@ def test_random_needs_draws_and_the_rest_none():
 
 
 def test_factors_are_fp32_without_gradient():
-    found = factors("gap", 0.5, gap=COLUMNS["gap"].clone().requires_grad_())
+    found = factors("gap", 0.5, log_ratio=COLUMNS["log_ratio"].clone().requires_grad_())
     assert found.dtype == torch.float32 and not found.requires_grad
 
 
 def step(seed, lengths, width):
     generator = torch.Generator().manual_seed(seed)
     mask = (torch.arange(width) < torch.tensor(lengths)[:, None]).float()
-    names = ("gap", "teacher_entropy", "student_entropy", "draws")
+    names = ("log_ratio", "teacher_entropy", "student_entropy", "draws")
     return {"mask": mask} | {name: torch.rand(len(lengths), width, generator=generator) for name in names}
 
 
@@ -107,7 +107,7 @@ def test_keeping_all_changes_nothing(by, lengths):
 def test_what_is_kept_ranks_above_what_is_not(keep, length, seed):
     columns = step(seed, [length], length)
     found = selection.factors(Selection(by="gap", keep=keep), **columns)
-    kept, left = columns["gap"][found > 0], columns["gap"][found == 0]
+    kept, left = columns["log_ratio"][found > 0], columns["log_ratio"][found == 0]
     assert len(left) == 0 or float(kept.min()) >= float(left.max())
 
 

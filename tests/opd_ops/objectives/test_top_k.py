@@ -29,7 +29,7 @@ def test_three_tokens_by_hand():
 @pytest.mark.parametrize(("name", "beta"), NAMES)
 def test_the_coarse_divergence_grows_with_k_to_the_whole(name, beta, logits):
     student, teacher = (logits(3, 2, 12, seed=seed, scale=2.0).double() for seed in (0, 1))
-    found = []
+    found, log_s, log_t = [], student, teacher
     for k in range(1, 13):
         log_s, log_t, ids, top = buckets(student, teacher, k)
         found.append(teacher_top_k.per_token(log_s, ids, top, name, beta))

@@ -1,6 +1,7 @@
 import hashlib
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def chain(table):
         num_key_value_heads=1, tie_word_embeddings=False, rms_norm_eps=1e-12, pad_token_id=PAD, bos_token_id=BOS,
         eos_token_id=EOS,
     )  # fmt: skip
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         model.model.layers[0].self_attn.o_proj.weight.zero_()
         model.model.layers[0].mlp.down_proj.weight.zero_()

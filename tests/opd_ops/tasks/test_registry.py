@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from opd_ops import recipe
@@ -12,7 +14,7 @@ def test_every_task_of_the_list_is_built(folder, tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text("".join(f'{{"prompt": "{i}", "label": "1"}}\n' for i in range(40)))
     for name in registry.TASKS:
-        task = build(name, folder, **({"path": str(path)} if name == "jsonl" else {}))
+        task: Any = build(name, folder, **({"path": str(path)} if name == "jsonl" else {}))
         assert task.instant in (True, False) and task.name.startswith(name)
         assert len(task.facts()["vocabulary"]) == 64
 

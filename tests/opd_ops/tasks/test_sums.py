@@ -110,7 +110,7 @@ def test_unknown_streams_name_the_known_one(task):
 
 def test_a_recipe_builds_the_task_from_a_folder_and_not_without(tmp_path):
     spec = recipe.Task(name="sums", options={"digits": 1})
-    assert build(spec, tokenizer(tmp_path)).limit == 10
+    assert vars(build(spec, tokenizer(tmp_path)))["limit"] == 10
     with pytest.raises(ValueError, match="starts from none"):
         build(spec, None)
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
 
 from opd_ops.recipe import AdamW, Constraint, Opd, Precision, Random, SnapshotOf, Weights
 from opd_ops.training import student
-from opd_ops.training.constraint import confined_names, stored
+from opd_ops.training.constraint import confined_names, stored_bases
 from opd_ops.training.optimizer import Moments
 from opd_ops.training.subspace import Subspace
 
@@ -56,7 +57,7 @@ def test_nothing_leaks_through_warm_up_clipping_decay_and_a_resume(mode, side, c
     rows = [run.advance().row for _ in range(5)]
     tensors, facts = run.state()
     tensors, facts = {key: w.clone() for key, w in tensors.items()}, json.loads(json.dumps(facts))
-    again = confined("sft", side, mode, spaces=stored(tensors), optimizer=spec)
+    again = confined("sft", side, mode, spaces=stored_bases(tensors), optimizer=spec)
     again.restore(tensors, facts, 5)
     rows += [again.advance().row for _ in range(5)]
     assert [row["step"] for row in rows] == list(range(1, 11))
@@ -98,7 +99,7 @@ def test_a_restored_confined_trainer_goes_on_bit_for_bit(name, mode, others, con
         through.advance()
     tensors, facts = through.state()
     state, facts = {key: w.clone() for key, w in tensors.items()}, json.loads(json.dumps(facts))
-    resumed = confined(name, "both", mode, others, spaces=stored(state))
+    resumed = confined(name, "both", mode, others, spaces=stored_bases(state))
     resumed.advance()  # a state of its own, which the restored one must replace
     resumed.restore(state, facts, 3)
     for _ in range(2):
@@ -113,7 +114,7 @@ def test_frozen_weights_do_not_move_and_do_not_count_in_the_norm(mode, confined,
     plain = trainer("sft")
     spaces, before = run.optimizer.confined.bases, {key: w.clone() for key, w in run.weights().items()}
     plain.optimizer.clip = lambda: 0.0
-    plain._backward(plain._bind(1, *plain._draw(1)[1:]))
+    plain._backward(plain._bind_terms(1, *plain._draw(1)[1:]))
     gradients = plain.optimizer.gradients["sft"]
     norm = sum(float(space.project(gradients[key]).square().sum()) for key, space in spaces.items()) ** 0.5
     assert run.advance().row["grad_norm"] == pytest.approx(norm, rel=1e-5)
@@ -162,7 +163,7 @@ def test_kept_moments_continue_the_run_that_kept_them(trainer, monkeypatch):
             w.copy_(weights[key])
         run.optimizer._serve()
     rows = [through.advance().row for _ in range(2)]
-    drawn = batches.demonstrations
+    drawn: Any = batches.demonstrations
     monkeypatch.setattr(batches, "demonstrations", lambda *a: drawn(*a[:-1], a[-1] + 3))
     for row in rows:
         assert kept.advance().row == row | {"step": row["step"] - 3}
@@ -189,7 +190,7 @@ def test_moments_of_another_shape_are_refused(confined, trainer):
         trainer("sft").optimizer.adopt(frozen.optimizer.moments())
 
 
-@pytest.mark.parametrize("where", ["_bind", "second micro-batch", "backward", "combine"])
+@pytest.mark.parametrize("where", ["_bind_terms", "second micro-batch", "backward", "combine"])
 @pytest.mark.parametrize("name", ["opd", "rlvr"])
 def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monkeypatch):
     run, untouched = trainer(name), trainer(name)
@@ -199,9 +200,10 @@ def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monke
     def fail(*_):
         raise KeyboardInterrupt
 
+    handle = None
     with monkeypatch.context() as patch:
-        if where == "_bind":
-            patch.setattr(run, "_bind", fail)
+        if where == "_bind_terms":
+            patch.setattr(run, "_bind_terms", fail)
         elif where == "second micro-batch":
             logits, calls = student._logits, []
             patch.setattr(student, "_logits", lambda *given: fail() if calls else calls.append(1) or logits(*given))
@@ -211,7 +213,7 @@ def test_a_step_that_fails_leaves_no_gradient_behind(name, where, trainer, monke
             patch.setattr(run.optimizer, "combine", fail)
         with pytest.raises(KeyboardInterrupt):
             run.advance()
-        if where == "backward":
+        if handle is not None:
             handle.remove()
     assert run.optimizer.gradients == {}
     assert all(p.grad is None for p in run.model.parameters())
@@ -239,7 +241,7 @@ def test_a_token_that_the_teacher_does_not_share_is_named(estimator, trainer):
     with pytest.raises(ValueError, match=r"^a response holds token [67], and student and teacher share the 6 tokens"):
         run.advance()
     assert run.step == 0 and all(torch.equal(w, before[key]) for key, w in run.weights().items())
-    shared = [dataclasses.replace(r, tokens=[t % 6 for t in r.tokens]) for r in run.drawing.of(1, run.engine)]
+    shared = [dataclasses.replace(r, tokens=[t % 6 for t in r.tokens]) for r in run.drawing.responses(1, run.engine)]
     assert set(run.differentiate(shared)[0]) == {"opd"}
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from opd_ops.recipe import AdamW, Constraint, Random
-from opd_ops.training.constraint import stored
+from opd_ops.training.constraint import stored_bases
 from opd_ops.training.optimizer import Masters
 from opd_ops.training.subspace import Subspace
 
@@ -294,7 +294,7 @@ def test_state_restores_bit_for_bit_into_a_new_optimizer(mode, side, others):
     for t in range(1, 4):
         advance(model, masters, gradients(t), 1e-2)
     state = {name: x.clone() for name, x in masters.state().items()}
-    twin, other = make(side, mode, others, spaces=stored(state))
+    twin, other = make(side, mode, others, spaces=stored_bases(state))
     advance(twin, other, gradients(9), 1.0)  # a state of its own, which the restored one replaces
     other.restore(state, 3)
     for t in range(4, 7):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from opd_ops.models import assemble
 from opd_ops.recipe import AdamW, Evaluation, FinalOf, Opd, Precision, Rlvr, Sft
 from opd_ops.rollout.hf import HfEngine
-from opd_ops.training.loop import Diverged, NoSignal, Trainer
+from opd_ops.training.inputs import InitialState
+from opd_ops.training.loop import Diverged, Trainer, ZeroAdvantage
 
 NAMES = ("sft", "opd", "opd-privileged", "opd-pg", "rlvr", "mix")
 # A large eps makes the update smooth in the gradient, so that float noise in a tiny gradient cannot flip its sign.
@@ -41,7 +43,7 @@ def reference_loss(trainer, model, teacher, step):
         return total / sum(len(r) for _, r in pairs)
     engine = HfEngine(model, shared=True)
     engine.sync({}, 0)
-    rollouts = trainer.drawing.of(step, engine)
+    rollouts = trainer.drawing.responses(step, engine)
     if isinstance(recipe.objective, Opd) and recipe.objective.estimator == "full":
         total = 0.0
         for rollout in rollouts:
@@ -68,9 +70,11 @@ def reference_loss(trainer, model, teacher, step):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_equals_the_formula_taken_sequence_by_sequence(name, trainer, weights):
     run = trainer(name, optimizer=SMOOTH)
-    model = assemble(*weights(0), torch.float32)
-    teacher = assemble(*weights(0 if name == "opd-privileged" else 1), torch.float32)
+    build: Any = assemble
+    model = build(*weights(0), torch.float32)
+    teacher = build(*weights(0 if name == "opd-privileged" else 1), torch.float32)
     loss = reference_loss(run, model, teacher, 1)
+    assert isinstance(loss, torch.Tensor)
     loss.backward()
     loss = loss.detach()
     gradients = {key: p.grad.double() for key, p in model.named_parameters()}
@@ -265,12 +269,12 @@ def test_sft_learns(trainer):
 def test_opd_without_a_usable_teacher_is_refused(trainer, recipe, task, weights, monkeypatch):
     named = recipe(Opd(teacher=FinalOf(recipe="test.other")))
     with pytest.raises(ValueError, match=r"test\.opd names the teacher .*test\.other.*none was given"):
-        Trainer(named, 0, *weights(0), task)
+        Trainer(named, 0, InitialState(*weights(0)), task)
     bare = task.problems
     plain = lambda *a: [dataclasses.replace(problem, privileged=None) for problem in bare(*a)]
     monkeypatch.setattr(task, "problems", plain)
     with pytest.raises(ValueError, match=r"test\.opd has no teacher, and task parity no privileged prompt"):
-        Trainer(recipe(Opd(teacher=None)), 0, *weights(0), task, trainer("opd").teacher)
+        Trainer(recipe(Opd(teacher=None)), 0, InitialState(*weights(0)), task, trainer("opd").teacher)
 
 
 def test_flat_groups_for_too_many_steps_stop_the_run(trainer):
@@ -278,7 +282,7 @@ def test_flat_groups_for_too_many_steps_stop_the_run(trainer):
     run.drawing.scores = lambda answered: [1.0] * len(answered)
     for _ in range(2):
         run.advance()
-    with pytest.raises(NoSignal, match=r"test\.rlvr seed 0 step 3: every group's rewards were equal for 3 steps"):
+    with pytest.raises(ZeroAdvantage, match=r"test\.rlvr seed 0 step 3: every group's rewards were equal for 3 steps"):
         run.advance()
     assert run.step == 2
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from opd_ops.training import leading, loop, student
+from opd_ops.training import loop, rank0, student
 from tests.opd_ops.training.pair import pair
 
 
@@ -13,8 +13,8 @@ def test_a_step_that_fails_on_one_rank_alone_is_no_state_to_go_on_from(trainer, 
         raise MemoryError
 
     with pair(parted=True) as ranks:
-        ranks.told(True)
-        monkeypatch.setattr(loop, "Trainer", partial(leading.Leading, ranks))
+        ranks.broadcast(True)
+        monkeypatch.setattr(loop, "Trainer", partial(rank0.Rank0Trainer, ranks))
         run = trainer("sft")
         monkeypatch.setattr(student, "backward", fail)
         with pytest.raises(MemoryError):

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from opd_ops.linalg import gram_factors
 from opd_ops.recipe import AdamW, Constraint, Random
 from opd_ops.recipe.reaction import Guard, Reaction
 from opd_ops.training.reaction import Reacting, gaussian, rail
-from opd_ops.training.subspace import Subspace, leading
+from opd_ops.training.subspace import Subspace
 
 Q, OUT, UP = (f"model.layers.0.{part}.weight" for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj"))
 NORM, EMBED = "model.norm.weight", "model.embed_tokens.weight"
@@ -55,7 +56,7 @@ def equal(ours, theirs):
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24), (30, 30)])
 def test_leading_triplets_are_those_of_an_svd(shape):
     e = noise(5, *shape).double()
-    u, values, v = leading(e, 6)
+    u, values, v = gram_factors(e, 6)
     _, expected, _ = torch.linalg.svd(e)
     torch.testing.assert_close(values, expected)
     torch.testing.assert_close(u.T @ u, torch.eye(6, dtype=torch.float64))
@@ -164,7 +165,7 @@ def test_noise_can_be_kept_to_some_roles():
 def test_off_channel_noise_is_orthogonal_to_the_updates_directions_at_the_trip():
     one, masters = reacting(action="off-channel-noise", strength=0.5, rank=4, every=1)
     steps(one, masters, 1, 2)
-    frozen = {name: leading(one.update(name), 4) for name in SHAPES}
+    frozen = {name: gram_factors(one.update(name), 4) for name in SHAPES}
     for step in (3, 4):  # the directions stay those of the trip
         before = {name: w.clone() for name, w in masters.items()}
         one.before(step)

@@ -9,8 +9,8 @@ import torch
 
 from opd_ops.recipe import AdamW, Correction, Opd, Precision, Resources, Rollout, Selection, Student, Weights
 from opd_ops.training import batches
-from opd_ops.training.leading import Leading
 from opd_ops.training.loop import Diverged
+from opd_ops.training.rank0 import Rank0Trainer
 from opd_ops.training.ranks import span, spans
 from tests.opd_ops.training.pair import pair
 
@@ -38,9 +38,9 @@ def led(ranks, trainer, monkeypatch):
     def make(*given, **named):
         if made:
             made.pop().close()
-        ranks.told(True)
+        ranks.broadcast(True)
         with monkeypatch.context() as patched:
-            patched.setattr(loop, "Trainer", partial(Leading, ranks))
+            patched.setattr(loop, "Trainer", partial(Rank0Trainer, ranks))
             made.append(trainer(*given, **named))
         return made[0]
 
@@ -155,7 +155,7 @@ def test_moments_are_kept_and_adopted(trainer, led):
     alike(alone.advance(), kept.advance())
     short = dataclasses.replace(moments, tensors={k: w for k, w in moments.tensors.items() if "norm" not in k})
     with pytest.raises(ValueError, match=r"exp_avg of .*norm.* is lacking"):
-        kept._adopt(short)
+        kept._adopt_moments(short)
     kept.advance()  # the other rank was told nothing
 
 

@@ -34,7 +34,8 @@ class Spied(HfEngine):
 
 @pytest.fixture
 def engine(weights):
-    return Spied(assemble(*weights(1), torch.float32))  # other weights than the trainer's
+    config, tensors = weights(1)
+    return Spied(assemble(config, tensors, torch.float32))  # other weights than the trainer's
 
 
 @pytest.mark.parametrize("name", ["opd", "rlvr", "mix"])
@@ -71,7 +72,7 @@ def test_a_probe_finds_an_engine_that_serves_other_weights(trainer, engine, monk
     run.optimizer._serve()
     run.syncing.changed = True
     run.syncing.push(run.optimizer.served, run.step)
-    assert run.syncing.taken()[-1]["maximum"] > 0.1
+    assert run.syncing.take_rows()[-1]["maximum"] > 0.1
 
 
 def test_evaluation_pushes_only_what_is_new(trainer, engine):

@@ -98,7 +98,7 @@ CHANGES = {
     "a table of its own is another": lambda store, patch: write_timing(store, "external", "external.mine", 0, 9, CLOCK),
     "the references are there": lambda store, patch: plant_references(store),
     "the record is another": lambda store, patch: records.write(
-        store, "external.mine", {**records.read(store, "external.mine"), "provenance": {"commit": "other"}}, 0
+        store, "external.mine", {**(records.read(store, "external.mine") or {}), "provenance": {"commit": "other"}}, 0
     ),
 }
 CLOCK = Clock({"other": [1.0, 1.0]})

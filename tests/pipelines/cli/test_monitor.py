@@ -59,7 +59,7 @@ def training(tmp_path):
         threads.append(threading.Thread(target=work))
         threads[-1].start()
 
-    write.prefix, write.save = prefix, save
+    vars(write).update(prefix=prefix, save=save)
     yield write
     for thread in threads:
         thread.join()

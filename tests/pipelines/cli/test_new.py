@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opd_ops.recipe import Opd, Weights
 from pipelines.cli.study_summary import summarise_study
 from pipelines.runs.geometry.measuring import measure_run
 from pipelines.runs.trajectories.training import train
@@ -72,7 +73,7 @@ def test_arms_and_a_teacher_are_those_that_were_asked_for(mine, opd, arms):
     study = find_study("./mine.py")
     assert [recipe.objective.kind for recipe in study.arms()] == arms.split(", ") and study.seeds == (0,)
     if teacher:
-        assert study.arms()[1].objective.teacher.ref == str(mine / "teacher")
+        assert study.arms()[1].objective == Opd(teacher=Weights(ref=str(mine / "teacher")))
         assert "No teacher" not in (mine / "mine.py").read_text()
 
 

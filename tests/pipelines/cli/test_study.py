@@ -117,13 +117,13 @@ def test_a_study_runs_in_the_process_that_launches_it(opd, monkeypatch):
 def test_a_report_is_written_again_from_what_is_measured(opd, here, monkeypatch):
     calls = []
     monkeypatch.setattr(study, "count_progress", lambda store, study: (3, 12))
-    for name, page in (("compare", None), ("publish", "index")):
+    for name, page in (("compare_study", None), ("publish_report", "index")):
         answer = page and f"reports/tiny/{page}.html"
         told = lambda store, study, name=name, answer=answer: calls.append((name, study.name)) or answer
         monkeypatch.setattr(comparing, name, told)
     code, told, err = opd("report", "tiny")
     assert (code, err) == (0, "")
-    assert calls == [("compare", "tiny"), ("publish", "tiny")]
+    assert calls == [("compare_study", "tiny"), ("publish_report", "tiny")]
     assert told == "3 of 12 runs measured\npage: .opd/store/reports/tiny/index.html (open it in a browser)\n"
 
 
@@ -167,8 +167,9 @@ def test_a_reader_that_leaves_early_is_no_error(unbuffered, here):
     (here / ".opd/store").mkdir(parents=True)
     command = [sys.executable, "-m", "pipelines.cli", "tables"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout and process.stderr
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0

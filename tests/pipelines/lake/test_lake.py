@@ -9,9 +9,9 @@ import pytest
 
 from pipelines import lake
 from pipelines.lake import TABLES
-from pipelines.lake.lake import DIGEST, GROUP, compact, encode_partition, file_of
+from pipelines.lake.lake import DIGEST, GROUP, compact, encode_partition, file_of, s3_options
 from pipelines.maintenance.audit import audit
-from pipelines.store.objects import Store
+from pipelines.store.objects import Store, default_uri
 
 
 def rows(count=3, seed=0, recipe="tiny.opd", **columns):
@@ -56,9 +56,7 @@ def test_plain_polars_reads_the_same(files):
 
 def test_plain_polars_reads_the_same_from_s3(s3):
     write(s3, rows())
-    plain = pl.scan_parquet(
-        f"{s3.uri}/lake/training/recipe=*/seed=*/part-0.parquet", storage_options=lake.lake.s3_options()
-    )
+    plain = pl.scan_parquet(f"{s3.uri}/lake/training/recipe=*/seed=*/part-0.parquet", storage_options=s3_options())
     assert plain.collect().equals(lake.scan("training", s3.uri).collect())
 
 
@@ -143,7 +141,7 @@ def test_a_crash_while_replacing_a_partition_leaves_the_old_rows(files, monkeypa
 
 def test_a_store_in_an_odd_place_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("OPD_STORE", str(tmp_path / "run[1] 50%20 * größe"))
-    write(Store(lake.lake.default_uri()), rows())
+    write(Store(default_uri()), rows())
     assert lake.scan("training").collect().height == 3
     assert lake.scan("training", str(tmp_path / "run[1] 50%20 * größe")).collect().height == 3
 
@@ -354,7 +352,7 @@ def test_polars_is_told_what_the_environment_says_of_s3(endpoint, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
-    assert lake.lake.s3_options() == {
+    assert s3_options() == {
         "aws_region": "eu-west-1",
         "aws_access_key_id": "me",
         "aws_endpoint_url": endpoint,
@@ -408,7 +406,7 @@ def test_the_digest_is_of_all_texts_of_a_column_however_many_are_joined_at_once(
     frame = pl.DataFrame(planted("locking", 20), schema=TABLES["locking"].schema)
     whole = encode_partition(frame)
     for count in (1, 7, 20):
-        monkeypatch.setattr(lake.lake, "TEXTS", count)
+        monkeypatch.setattr("pipelines.lake.lake.TEXTS", count)
         assert encode_partition(frame) == whole
 
 

@@ -9,6 +9,7 @@ import pytest
 from pipelines import cli, lake
 from pipelines.cli import tables
 from pipelines.lake import TABLES, versions
+from pipelines.lake.lake import partition_key
 from pipelines.store.objects import Store
 
 KEYS = {"study": "tiny", "recipe": "tiny.opd", "seed": 0, "step": 1}
@@ -40,7 +41,7 @@ def put(store, seed=0, **columns):
     )
     file = io.BytesIO()
     frame.write_parquet(file)
-    key = lake.lake.partition_key("training", recipe="tiny.opd", seed=seed)
+    key = partition_key("training", recipe="tiny.opd", seed=seed)
     store.write(key, file.getvalue())
     return key
 

@@ -218,7 +218,7 @@ def test_a_layout_that_is_not_read_is_named_with_the_remedy(furnished):
 def test_a_run_of_the_first_layout_is_clean_and_its_bytes_are_pinned(memory):
     """Whole snapshots, without seals or digests of moments, as the version before wrote them."""
     run = plant(memory, "old.run", extras=False, steps=(0,))
-    parent = None
+    parent, sha = None, ""
     for n in STEPS:
         data = serialise(weights(n))
         memory.write(f"{run.prefix}/step-{n:08d}/{WEIGHTS}", data)

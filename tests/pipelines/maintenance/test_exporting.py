@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,8 @@ def at(began, step):
 
 
 def loaded(folder, **how):
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
+    both: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **how)
+    model, report = both
     assert not any(report.values()), report
     return model
 

@@ -114,7 +114,7 @@ def test_a_listing_tells_size_and_age_on_every_store(any_store):
     found = any_store.list_objects("")
     assert {key: listed.size for key, listed in found.items()} == {"b": 0, "runs/a": 3}
     assert all(abs(listed.modified - before) < 60 for listed in found.values())
-    assert list(any_store.list_objects("runs")) == ["runs/a"] and any_store.listing("none") == {}
+    assert list(any_store.list_objects("runs")) == ["runs/a"] and any_store.list_objects("none") == {}
 
 
 def test_a_run_is_named_by_recipe_and_seed():

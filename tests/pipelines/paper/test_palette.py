@@ -68,8 +68,9 @@ def contrast(one, other):
 @pytest.mark.parametrize("panel", PANELS)
 def test_any_two_arms_of_a_panel_differ(panel, vision, page):
     shown = PAGES[page][1]
+    color = lambda arm: shown(arm_style(arm).color)
     for one, other in itertools.combinations(PANELS[panel], 2):
-        assert apart(*(shown(arm_style(arm).color) for arm in (one, other)), vision) >= LEAST, (one, other)
+        assert apart(color(one), color(other), vision) >= LEAST, (one, other)
 
 
 @pytest.mark.parametrize("page", PAGES)

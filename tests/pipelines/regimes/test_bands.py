@@ -38,7 +38,9 @@ def test_the_band_is_the_prediction_interval_of_one_more_run(quantity, scale):
     # One band of 12 snapshots: three looks with ten degrees of freedom ask for more than one with four.
     critical = max(student.ppf(0.975, 4), student.ppf(1 - 0.025 / 3, 10))
     half = band.widen * critical * y.std(ddof=1) * math.sqrt(1 + 1 / 5)
-    low, high, count = band.at(NORMS[5])
+    limits = band.at(NORMS[5])
+    assert limits is not None
+    low, high, count = limits
     assert count == 5
     assert (scale(low), scale(high)) == pytest.approx((y.mean() - half, y.mean() + half))
 

@@ -25,6 +25,7 @@ from tests.pipelines.runs import mini
 NULLS = ("shuffled", "fixed_direction")  # methods of Matrix
 CUTS = Measurement(k=(4,), hill_k=(4,))
 M, N, K = 48, 32, 4  # out, in, the cut
+Folders = tuple[str, list[tuple[int, str]]]  # a base, and snapshots with their steps
 Q, KEY, V, OUT = (f"model.layers.0.self_attn.{part}_proj" for part in "qkvo")
 EMBED, NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
 TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
@@ -120,7 +121,7 @@ def refused(store, base, snapshots, *parts, measurement=CUTS, name="x", roles=No
 
 def gone(method):
     """The actor of this bound method is dead, or dies within a minute: Ray kills in the background."""
-    import ray
+    import ray.exceptions
 
     end = time.monotonic() + 60
     with pytest.raises(ray.exceptions.RayActorError):

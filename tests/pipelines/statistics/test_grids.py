@@ -1,8 +1,11 @@
 """The suites beside core as tables: which arms, in which order, with which numbers and words."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 
+from opd_ops.recipe import Mix, Opd, SnapshotOf
 from pipelines.paper.suites import CONTROLS, INTERVENTIONS, OBJECTIVES, SOON, SUITES
 from pipelines.statistics.grids import METRICS, describe_differences, format_grid, grid_rows, render_markdown
 from pipelines.statistics.headline import SCHEMA, headline_rows
@@ -99,6 +102,7 @@ def test_every_group_says_what_differs_from_opd(varied):
     assert mix.rollout == rlvr.rollout and pg.arm == "opd-pg"
     assert shape(rlvr) == "8 x 8" and "RLVR's batch of 8 prompts x 8 samples" in mixing
     assert f"beside opd-pg the batch ({shape(pg)}) and the normaliser differ" in mixing
+    assert isinstance(mix.objective, Mix) and isinstance(pg.objective, Opd)
     assert mix.objective.opd.normaliser != pg.objective.normaliser
     assert mix.objective.rlvr == rlvr.objective and "RLVR is their alpha = 0" in mixing
 
@@ -141,8 +145,9 @@ def test_the_words_about_the_other_suites_are_those_of_their_recipes(every):
     assert "32 prompts x 8 samples, and OPD on RLVR's batch, 8 prompts x 8." in told
     assert recipes["sft-slow"].optimizer == study.opd().optimizer
     assert recipes["opd-fast"].optimizer.learning_rate == study.sft().optimizer.learning_rate
-    continued = {recipe.arm: recipe for recipe in study.study().arms("interventions")}
+    continued: dict[str, Any] = {recipe.arm: recipe for recipe in study.study().arms("interventions")}
     assert continued["opd-at20-own16"].constraint.mode == "gradient" and continued["opd-at20"].constraint is None
     assert continued["opd-at20"].start.step == 20 and "step, the number in their names" in INTERVENTIONS.meaning
-    assert {recipe.start.step for recipe in smollm_study().arms("interventions")} == {SOON}
+    starts = [recipe.start for recipe in smollm_study().arms("interventions")]
+    assert {start.step for start in starts if isinstance(start, SnapshotOf)} == {SOON}
     assert continued["sft-at20-opd16"].constraint.basis.recipe == "tiny.opd"

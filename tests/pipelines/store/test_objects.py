@@ -43,6 +43,8 @@ def processes():
 class Behaviour:
     """What a store does on whatever backend; `store` is an empty one."""
 
+    turns: int
+
     def test_a_version_changes_when_an_object_is_written_again(self, store):
         store.write("a", b"one")
         before = store.version("a")

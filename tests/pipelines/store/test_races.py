@@ -20,6 +20,9 @@ def writers():
 class Races:
     """`store` is an empty one; `races` are as many as a test has time for, `measuring` the kinds of calls."""
 
+    races: int
+    measuring: tuple[str, ...]
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_one_of_two_writers_wins_and_nothing_mixes(self, kind, store, writers):
         row = writers.race(store, kind, self.races)

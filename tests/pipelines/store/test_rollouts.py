@@ -116,6 +116,7 @@ def test_a_missing_step_is_named(near):
 
 
 def test_equal_rows_are_equal_bytes_and_may_be_written_again(near):
+    key = ""
     for store in (near, Store("memory://rollouts-again")):
         for _ in range(2):
             rollouts = Rollouts(store, RUN)

@@ -453,12 +453,12 @@ def test_moments_count_once_their_facts_are_there(run):
 
 def test_an_absent_snapshot_names_those_that_are_there(run):
     with pytest.raises(ValueError, match=r"has no snapshot of step 3; it has those of steps none: train it first$"):
-        run.require(3)
+        run.require_steps(3)
     for step in (0, 2):
         run.commit(step, weights(step), None)
-    run.require(2)
+    run.require_steps(2)
     with pytest.raises(ValueError, match=r"has no snapshot of step 3; it has those of steps 0, 2$"):
-        run.require(3)
+        run.require_steps(3)
 
 
 def test_a_run_is_complete_before_its_resume_state_goes(run, monkeypatch):

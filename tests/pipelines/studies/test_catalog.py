@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from opd_ops import outside
+from opd_ops.recipe import Weights
 from pipelines.studies import catalog
 from pipelines.studies.catalog import (
     find_recipe,
@@ -167,7 +168,7 @@ def test_what_a_file_names_lies_beside_it_wherever_one_works(write, tmp_path, mo
         ),
     )
     (recipe,) = find_study("there/mine.py").arms()
-    assert recipe.start.ref == str(tmp_path / "there/weights")
+    assert recipe.start == Weights(ref=str(tmp_path / "there/weights"))
     options = {"path": str(tmp_path / "there/data.jsonl"), "held_out": 4, "eos": "weights"}
     assert recipe.task.options == options
     (tmp_path / "there/data.jsonl").unlink()

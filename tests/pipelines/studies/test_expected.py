@@ -80,7 +80,7 @@ def test_a_finished_store_agrees_with_the_table(page):
         pytest.skip("no finished store: OPD_EXPECTED_STORE names none")
     study, store = find_study(PAGES[page]), Store(normalise(uri))
     values = list(expected_values(page))
-    tables, arms = comparing.tables(store, study), list(dict.fromkeys(value.arm for value in values))
+    tables, arms = comparing.read_tables(store, study), list(dict.fromkeys(value.arm for value in values))
     rows = headline_rows(study.name, tables, story_of(study), arms=arms).iter_rows(named=True)
     measured = {(row["arm"], row["metric"]): row for row in rows if row["low"] is not None}
     compared = [value for value in values if (value.arm, value.metric) in measured]

@@ -1,5 +1,7 @@
 """The constrained arms: one factor at a time around one centre, each from the snapshot that its parent keeps."""
 
+from typing import Any
+
 import pytest
 
 from opd_ops.recipe import Constraint, Random, SnapshotOf, UpdateOf, WeightsOf, differences
@@ -7,7 +9,7 @@ from pipelines.runs.trajectories.training import parents
 from pipelines.studies import smollm, tiny
 from pipelines.studies.catalog import find_recipe
 
-ARMS = {recipe.arm: recipe for recipe in tiny.interventions()}
+ARMS: dict[str, Any] = {recipe.arm: recipe for recipe in tiny.interventions()}
 PARENTS = ("opd", "sft", "sft-matched", "rlvr")
 VARIED = {
     "own4": "constraint.rank", "own64": "constraint.rank", "own16-both": "constraint.side",
@@ -69,6 +71,7 @@ def test_another_start_takes_its_basis_there_and_ends_at_the_same_step(parent, b
 
 def test_every_snapshot_that_an_arm_begins_from_is_kept_by_its_parent():
     for recipe in (*tiny.interventions(), *smollm.interventions()):
+        assert isinstance(recipe.start, SnapshotOf)
         needed = {(recipe.start.recipe, recipe.start.step)}
         if recipe.constraint and isinstance(recipe.constraint.basis, UpdateOf):
             needed.add((recipe.constraint.basis.recipe, recipe.constraint.basis.step))
@@ -81,4 +84,5 @@ def test_smollm_has_free_own_and_random_arms_of_both():
     found = [recipe.arm for recipe in smollm.interventions()]
     assert found == [f"{arm}-at4{rest}" for arm in ("sft", "opd") for rest in ("", "-own16", "-random16")]
     assert len(smollm.study().seeds) == 3
-    assert all(recipe.start.step + recipe.horizon.steps == 15 for recipe in smollm.interventions())
+    arms: Any = smollm.interventions()
+    assert all(recipe.start.step + recipe.horizon.steps == 15 for recipe in arms)

@@ -1,5 +1,7 @@
 """The suite `objectives` of the tiny study: every arm is `opd` but for what its name says."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from opd_ops.recipe import FinalOf, Mix, Opd, Rlvr, Selection, Student, Teacher,
 from opd_ops.tasks.registry import build
 from pipelines.studies import tiny
 
-ARMS = {recipe.arm: recipe for recipe in tiny.study().arms("objectives")}
+ARMS: dict[str, Any] = {recipe.arm: recipe for recipe in tiny.study().arms("objectives")}
 MIXES = {"opd-mix-75": 0.75, "opd-mix-50": 0.5, "opd-mix-25": 0.25, "opd-mix-05": 0.05, "opd-mix-01": 0.01}
 KEPT = {"opd-top50": 0.5, "opd-random50": 0.5, "opd-top25": 0.25, "opd-random25": 0.25}
 
@@ -65,7 +67,7 @@ def test_mixes_are_rlvr_but_for_the_objective():
         mix = ARMS[arm].objective
         assert isinstance(mix, Mix) and (mix.alpha, mix.scale, mix.rlvr) == (alpha, "raw", Rlvr())
         assert (mix.opd.estimator, mix.opd.normaliser) == ("policy-gradient", mix.rlvr.normaliser)
-        assert mix.opd.teacher == tiny.opd().objective.teacher
+        assert mix.opd.teacher == vars(tiny.opd().objective)["teacher"]
 
 
 def test_every_arm_starts_from_the_anchor_of_its_seed_and_trains_as_long_as_opd():

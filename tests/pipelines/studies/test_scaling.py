@@ -1,9 +1,11 @@
 """The core arms at other sizes: the same recipe but for the architecture, and what pretraining needs to learn."""
 
+from typing import Any
+
 import pytest
 
 from opd_ops.models import configuration, initialise
-from opd_ops.recipe import differences, opd_of
+from opd_ops.recipe import Fresh, differences
 from pipelines.runs.trajectories.training import parents
 from pipelines.studies import tiny
 from pipelines.studies.catalog import find_recipe
@@ -39,11 +41,11 @@ def test_the_proportions_are_those_of_the_core(size):
 @each
 @pytest.mark.parametrize("arm", ANCHORED)
 def test_post_training_is_the_cores_to_the_letter(size, arm):
-    ours = find_recipe(f"tiny.{size.name}-{arm}")
+    ours: Any = find_recipe(f"tiny.{size.name}-{arm}")
     assert changed(ours, ANCHORED[arm]) <= {"start.recipe", "objective.teacher.recipe"}
     assert ours.start.recipe == f"tiny.{size.name}-sft"
-    if distilled := opd_of(ours.objective):
-        assert distilled.teacher.recipe == f"tiny.{size.name}-teacher"
+    if ours.objective.needs_teacher:
+        assert ours.objective.teacher.recipe == f"tiny.{size.name}-teacher"
 
 
 @each
@@ -56,7 +58,7 @@ def test_pretraining_differs_in_rate_and_limit_alone(size):
     assert changed(base, tiny.base()) <= rates | extra
     assert changed(sft, tiny.sft()) <= rates | {"start.recipe"}
     assert changed(find_recipe(f"tiny.{size.name}-teacher"), tiny.teacher()) <= rates | {"start.recipe"}
-    assert base.start.architecture == size.architecture
+    assert isinstance(base.start, Fresh) and base.start.architecture == size.architecture
 
 
 def test_bases_and_teachers_are_helpers_of_seed_zero():

@@ -75,7 +75,9 @@ def test_unrelated_numbers_have_uniform_p_and_intervals_that_hold_zero():
         rng = np.random.default_rng(trial)
         x, y = (rng.normal(size=6)[ARMS] + 0.3 * rng.normal(size=18) for _ in range(2))
         p.append(permutation_p(x, y, ARMS, SEEDS, "pearson"))
-        low, high = bootstrap_interval(x, y, ARMS, SEEDS, "pearson")
+        interval = bootstrap_interval(x, y, ARMS, SEEDS, "pearson")
+        assert interval is not None
+        low, high = interval
         held += low <= 0 <= high
     assert np.mean(np.array(p) < 0.25) == pytest.approx(0.25, abs=0.15)  # 60 trials: standard error 0.056
     assert held >= 51  # 95 % of 60 is 57, and six arms are few

@@ -22,7 +22,7 @@ def head(version):
 
     class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):
         def CheckAlive(self, request, context):
-            return gcs_service_pb2.CheckAliveReply(ray_version=version)
+            return vars(gcs_service_pb2)["CheckAliveReply"](ray_version=version)
 
     return lambda server: gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(Head(), server)
 

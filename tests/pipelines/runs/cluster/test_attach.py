@@ -142,7 +142,7 @@ def test_work_is_stopped_where_interrupts_are_ignored_as_in_a_shells_background(
 
 
 def test_waiting_for_an_actor_beats_and_can_be_stopped(workers):
-    import ray
+    import ray.exceptions
 
     class Slow:
         def nap(self, seconds):

@@ -14,7 +14,7 @@ from pipelines.runs.geometry.estimates import base_bytes, peak_bytes, per_base, 
 from pipelines.store.bases import count_cache_bytes
 from pipelines.store.objects import Store
 from pipelines.studies.study import TABLES
-from tests.pipelines.runs.conftest import CUTS, EMBED, M, N, Q, everything, model, run, same, save
+from tests.pipelines.runs.conftest import CUTS, EMBED, Folders, M, N, Q, everything, model, run, same, save
 
 BIG, SMALL = (2048, 8192), (1024, 1024)
 
@@ -63,7 +63,7 @@ def test_base_factors_are_as_large_as_the_engine_makes_them():
 
 
 @pytest.fixture
-def large(tmp_path):
+def large(tmp_path) -> Folders:
     """A base and a snapshot with one projection large enough for base factors, in bf16."""
     generator = torch.Generator().manual_seed(5)
     decay = torch.logspace(1, -1, 520)[:, None]
@@ -94,7 +94,7 @@ def test_an_outline_says_what_is_left(folders, store):
     assert later.total.seconds < found.total.seconds
 
 
-def test_base_factors_that_are_kept_are_not_counted_again(large, store):
+def test_base_factors_that_are_kept_are_not_counted_again(large: Folders, store):
     before = outline_import(plan_import(store, *large, CUTS, "x"), 50.0).total
     guard = 2 * 520 * min(520 // base.GUARD, 520 - 96)
     assert before.base == 8 * 96 * 1050 + 8 * 520 + guard + 520 * 530 and before.base_kept == 0
@@ -112,7 +112,7 @@ def test_an_embedding_read_in_blocks_is_read_against_its_base_each_time(folders,
     assert found.by_role["embed"].read == 4 * 8 * model()[f"{EMBED}.weight"].numel()
 
 
-def test_large_matrices_on_ray_with_kept_bases_give_the_serial_rows(large, tmp_path, store, workers):
+def test_large_matrices_on_ray_with_kept_bases_give_the_serial_rows(large: Folders, tmp_path, store, workers):
     alone = Store(f"file://{tmp_path}/alone")
     run(alone, *large)
     timing = measuring.lake.read_partition(alone, "timing", recipe="external.x", seed=0)

@@ -6,7 +6,8 @@ import pytest
 
 from opd_ops.recipe import Gate, Horizon
 from opd_ops.training.loop import Trainer
-from pipelines.runs.trajectories.run import LearningFailed, StepFailed, TrainingRun
+from pipelines.runs.trajectories.failures import LearningFailed, StepFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory

@@ -20,18 +20,18 @@ from pipelines.runs.geometry import estimates, parts
 from pipelines.runs.geometry.parts import Entry, Parts, list_entries, missing_units
 from pipelines.runs.geometry.tasks import FIXED, SHUFFLED, table_units
 from pipelines.store.objects import Store
-from tests.pipelines.runs.conftest import CUTS, Q, everything, objects, run, same
+from tests.pipelines.runs.conftest import CUTS, Folders, Q, everything, objects, run, same
 
 PROJECTIONS, STEPS = 4, (1, 2)
 
 
 @pytest.fixture
-def given(folders):
+def given(folders) -> Folders:
     return folders["base"], [(1, folders["one"]), (2, folders["two"])]
 
 
 @pytest.fixture
-def task(given, store):
+def task(given: Folders, store):
     """The task of q."""
     return next(task for task in plan_import(store, *given, CUTS, "x").work if task.name == Q)
 
@@ -180,7 +180,7 @@ def test_parts_of_a_step_that_is_not_asked_for_stay(task, store):
     assert {found.step for found in Parts(task).entries} == {1, 77}
 
 
-def test_ray_takes_up_what_a_serial_call_left(given, tmp_path, store, monkeypatch, workers):
+def test_ray_takes_up_what_a_serial_call_left(given: Folders, tmp_path, store, monkeypatch, workers):
     at_once = Store(f"file://{tmp_path}/at-once")
     run(at_once, *given)
     with monkeypatch.context() as patch:
@@ -257,7 +257,7 @@ def test_entries_are_looked_up_by_their_step(task, monkeypatch):
     assert set(asked) == {1}
 
 
-def test_bytes_are_what_is_planned(given, store):
+def test_bytes_are_what_is_planned(given: Folders, store):
     """Three bytes a number of the subspaces, and the rest is rows and headers."""
     asked = replace(CUTS, tables=tuple(table for table in CUTS.tables if table != "nulls"))
     run(store, *given, asked)

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from opd_ops import models
 from opd_ops.recipe import Mix, Opd, Replay, Resources, Rollout, Teacher, Workers
 from pipelines.runs.resources.budget import PROMPT, RATE, SHARE, STREAM, budget
 from pipelines.runs.resources.gpu_plan import GIB, GPUS, ROOM, Actor, Gpu, Part
-from pipelines.runs.resources.sizes import known_config, meta, sizes
+from pipelines.runs.resources.sizes import count_sizes, known_sizes
 from pipelines.studies import qwen3, tiny
 
 SMALL = qwen3.QWEN3_8B | {
@@ -20,9 +19,7 @@ SMALL = qwen3.QWEN3_8B | {
     "num_key_value_heads": 2,
     "head_dim": 32,
 }
-STUDENT = models.configuration_from(SMALL)
-TEACHER = models.configuration_from(SMALL | {"num_hidden_layers": 5, "hidden_size": 128})
-S, T = sizes(meta(STUDENT)), sizes(meta(TEACHER))
+S, T = count_sizes(SMALL), count_sizes(SMALL | {"num_hidden_layers": 5, "hidden_size": 128})
 LIMIT = 40
 OPD = replace(
     qwen3.opd(),
@@ -38,7 +35,7 @@ def parts(plan, actor):
 
 
 def small(recipe=OPD, **resources):
-    return budget(replace(recipe, resources=replace(recipe.resources, **resources)), STUDENT, TEACHER)
+    return budget(replace(recipe, resources=replace(recipe.resources, **resources)), S, T)
 
 
 def test_the_trainer_holds_masters_moments_gradients_and_a_micro_batch():
@@ -173,9 +170,9 @@ def test_a_mix_accumulates_the_gradient_of_each_term():
 
 def test_a_student_that_teaches_itself_needs_no_other_configuration():
     alone = replace(OPD, objective=Opd(teacher=None))
-    assert budget(alone, STUDENT).teacher == S
+    assert budget(alone, S).teacher == S
     with pytest.raises(ValueError, match=r"qwen3-8b\.opd names a teacher, and a plan needs its configuration"):
-        budget(OPD, STUDENT)
+        budget(OPD, S)
 
 
 def test_seconds_are_operations_over_rates_and_bytes_over_bandwidth():
@@ -208,7 +205,7 @@ def test_who_samples_decides_what_sampling_costs():
     assert by_teacher.seconds["rollout"] > small(drawn).seconds["rollout"]
     stored = replace(drawn, rollout=replace(OPD.rollout, source=Replay(recipe="qwen3-8b.opd")))
     assert "rollout" not in small(stored).seconds
-    sft = budget(qwen3.sft(), STUDENT)
+    sft = budget(qwen3.sft(), S)
     assert set(sft.seconds) == {"train", "update"}
 
 
@@ -221,8 +218,7 @@ def test_what_is_kept_is_one_master_a_snapshot_and_the_start():
 @pytest.mark.parametrize("recipe", qwen3.study().arms(), ids=lambda recipe: recipe.arm)
 def test_the_papers_runs_declare_the_gpus_that_they_need(recipe):
     study = qwen3.study()
-    named = getattr(recipe.objective, "teacher", None)
-    given = known_config(study, recipe.start), known_config(study, named) if named else None
+    given = known_sizes(study, recipe.start), known_sizes(study, recipe.objective.teacher)
     plan = budget(recipe, *given)
     assert plan.needed == plan.declared
     assert all(actor.gpus(plan.gpu) == 1 for actor in plan.actors)
@@ -233,7 +229,7 @@ def test_the_papers_runs_declare_the_gpus_that_they_need(recipe):
 
 def test_a_small_study_fits_in_no_gpu_memory_to_speak_of():
     recipe = tiny.opd()
-    config = known_config(tiny.study(), recipe.start)
+    config = known_sizes(tiny.study(), recipe.start)
     plan = budget(recipe, config, config)
     assert plan.declared == 0 and plan.needed == 1 and plan.actors[0].peak < GIB
     assert isinstance(recipe.rollout, Rollout) and recipe.resources == Resources()

@@ -17,8 +17,8 @@ from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources import memory as held
 from pipelines.runs.resources.budget import actors, budget, resume
 from pipelines.runs.resources.memory import PROCESS, Memory, memory
-from pipelines.runs.resources.placement import Placement, Spot, placed, require, roomier
-from pipelines.runs.resources.sizes import counted, meta, sizes
+from pipelines.runs.resources.placement import Placement, Spot, enlarge_memory, require, reserve
+from pipelines.runs.resources.sizes import count_sizes
 from pipelines.runs.trajectories import group, training
 from pipelines.studies import qwen3
 from tests.pipelines.runs import mini
@@ -27,7 +27,7 @@ GB = 10**9
 
 
 def mini_sizes():
-    found = counted(vars(mini.ARCHITECTURE))
+    found = count_sizes(vars(mini.ARCHITECTURE))
     assert found is not None
     return found
 
@@ -42,14 +42,14 @@ def parts(recipe):
 def test_sizes_are_counted_without_building_the_model(family, tied):
     config = models.configuration(replace(mini.ARCHITECTURE, family=family), pad=0, bos=1, eos=2)
     config.tie_word_embeddings = tied
-    found, whole = counted(config.to_dict()), sizes(meta(config))
-    assert found is not None
-    extra = whole.layers * 2 * whole.head_dim * (family == "qwen3")  # norms of queries and keys
-    assert replace(found, parameters=found.parameters + extra) == whole
-    assert counted({"hidden_size": 3}) is None
+    found, weights = count_sizes(config.to_dict()), models.initialise(config, 0)
+    assert found is not None and found.parameters == sum(w.numel() for w in weights.values())
+    norms = sum(w.numel() for w in weights.values() if w.ndim == 1)
+    assert found.products == found.parameters - norms - (0 if tied else weights["lm_head.weight"].numel())
+    assert count_sizes({"hidden_size": 3}) is None
     for part in ("q", "k", "v", "o", "gate", "up", "down"):
         name = f"model.layers.0.{'self_attn' if part in 'qkvo' else 'mlp'}.{part}_proj.weight"
-        assert found.shape(part) == tuple(dict(meta(config).named_parameters())[name].shape)
+        assert found.shape(part) == tuple(weights[name].shape)
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
@@ -86,11 +86,11 @@ def test_a_constraint_counts_what_it_keeps(side, mode, arm):
 
 
 def test_the_plan_of_a_gpu_run_counts_its_constraint():
-    config = models.configuration_from(qwen3.QWEN3_8B)
+    student = count_sizes(qwen3.QWEN3_8B)
     free = replace(qwen3.sft(), constraint=None, resources=replace(qwen3.sft().resources, workers=1))
     confined = replace(free, constraint=Constraint(basis=Random(), rank=16, mode="update"))
-    projections = 36 * sum(a * b for a, b in (sizes(meta(config)).shape(part) for part in qwen_parts()))
-    more = budget(confined, config).actors[0].always - budget(free, config).actors[0].always
+    projections = 36 * sum(a * b for a, b in (student.shape(part) for part in qwen_parts()))
+    more = budget(confined, student).actors[0].always - budget(free, student).actors[0].always
     assert more > 12 * projections, "the start in fp32, and the weights in float64"
 
 
@@ -167,7 +167,7 @@ def test_memory_that_the_cluster_does_not_have_is_named_before_any_wait(nodes):
         ValueError, match=r"^one process of the run needs 9\.0 GB of memory .* largest node has 8\.0 GB;"
     ):
         require(Resources(), Memory(trainer=9 * GB))
-    with pytest.raises(ValueError, match="needs 9"), placed(Resources(), Memory(trainer=9 * GB)):
+    with pytest.raises(ValueError, match="needs 9"), reserve(Resources(), Memory(trainer=9 * GB)):
         pytest.fail("no room")
 
 
@@ -181,9 +181,9 @@ def test_a_cluster_that_has_yet_to_grow_refuses_nothing(nodes):
 
 def test_a_run_that_was_short_of_memory_gets_as_much_more_as_there_is(nodes):
     nodes({"CPU": 4.0, "memory": 8.0 * GB})
-    sizes = [roomier(Resources(), Memory(trainer=2 * GB), times).trainer // GB for times in (1, 2, 4, 8)]
+    sizes = [enlarge_memory(Resources(), Memory(trainer=2 * GB), times).trainer // GB for times in (1, 2, 4, 8)]
     assert sizes == [2, 4, 8, 8]
-    assert roomier(Resources(), Memory(trainer=9 * GB), 4) == Memory(trainer=9 * GB), "which is then refused"
+    assert enlarge_memory(Resources(), Memory(trainer=9 * GB), 4) == Memory(trainer=9 * GB), "which is then refused"
 
 
 def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm, store, monkeypatch, caplog):
@@ -204,10 +204,10 @@ def test_a_trainer_that_is_short_of_memory_again_and_again_ends_in_one_line(arm,
         assert reference == "begun"
         raise OutOfMemoryError("Memory on the node (IP: x) was 22.40GB used / 23.54GB limit (0.95)\nand much more")
 
-    for name, fake in (("placed", reserved), ("actor", started), ("PAUSE", 0.0)):
+    for name, fake in (("reserve", reserved), ("actor", started), ("PAUSE", 0.0)):
         monkeypatch.setattr(training, name, fake)
     monkeypatch.setattr(group, "wait_for", killed)
-    monkeypatch.setattr(training, "roomier", lambda resources, memory, times: memory.times(times))
+    monkeypatch.setattr(training, "enlarge_memory", lambda resources, memory, times: memory.times(times))
     monkeypatch.setattr(training, "end_idle_actors", lambda: freed.append(1))
     with pytest.raises(WorkerFailed) as caught:
         training.train(store, arm("pre"), 0)
@@ -227,12 +227,12 @@ def test_the_memory_of_a_run_is_held_while_it_lasts(workers):
     import ray
 
     free = ray.available_resources()["memory"]
-    with placed(Resources(), Memory(trainer=GB)) as place:
+    with reserve(Resources(), Memory(trainer=GB)) as place:
         assert place.trainer.options() == {}, "an actor that is there already can take it"
         assert ray.cluster_resources()["CPU"] == 2
         until_free(free - GB)
     until_free(free)
-    with placed(Resources(rollout=Workers(actors=1)), Memory(trainer=GB, rollout=GB)) as place:
+    with reserve(Resources(rollout=Workers(actors=1)), Memory(trainer=GB, rollout=GB)) as place:
         assert len(place.rollout) == 1
         until_free(free - 2 * GB)
     until_free(free)

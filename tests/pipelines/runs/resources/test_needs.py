@@ -62,15 +62,15 @@ def test_what_is_there_is_not_named(bare, monkeypatch):
 
 
 def test_weights_in_the_hubs_cache_are_there(bare):
-    assert not needs._there("Qwen/Qwen3-32B")
+    assert not needs._is_available("Qwen/Qwen3-32B")
     snapshot = bare / "hub/models--Qwen--Qwen3-32B/snapshots/0123"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     refs = bare / "hub/models--Qwen--Qwen3-32B/refs"
     refs.mkdir()
     (refs / "main").write_text("0123")
-    assert needs._there("Qwen/Qwen3-32B")
-    assert not needs._there("Qwen/Qwen3-8B-Base")
+    assert needs._is_available("Qwen/Qwen3-32B")
+    assert not needs._is_available("Qwen/Qwen3-8B-Base")
 
 
 def test_studies_without_gpus_need_nothing_and_load_nothing():

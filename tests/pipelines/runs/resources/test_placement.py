@@ -4,12 +4,13 @@ import pickle
 import sys
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from opd_ops.recipe import Resources, Workers
 from pipelines.runs.resources import placement
-from pipelines.runs.resources.placement import CPU, Placement, Spot, placed, require
+from pipelines.runs.resources.placement import CPU, Placement, Spot, require, reserve
 from tests.pipelines.runs.conftest import gone
 
 
@@ -46,14 +47,14 @@ def test_a_run_without_actors_asks_the_cluster_for_nothing(monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "nodes", lambda: pytest.fail("nothing is asked for"))
-    with placed(Resources()) as place:
+    with reserve(Resources()) as place:
         assert place == Placement(Spot(0.0))
         assert place.trainer.options() == {}, "no CPU is held"
 
 
 def test_a_trainer_alone_on_a_gpu_needs_no_group(monkeypatch):
     nodes(monkeypatch, {"CPU": 4.0, "GPU": 1.0})
-    with placed(Resources(gpus=0.5)) as place:
+    with reserve(Resources(gpus=0.5)) as place:
         assert place == Placement(Spot(0.5))
         assert place.trainer.options() == {"num_gpus": 0.5}
 
@@ -68,12 +69,12 @@ def test_every_process_gets_its_bundle_and_loses_it_with_the_block(workers):
 
     before = ray.cluster_resources()["CPU"]
     resources = Resources(rollout=Workers(actors=2), teacher=Workers(actors=1))
-    with placed(resources) as place:
+    with reserve(resources) as place:
         spots = [place.trainer, *place.rollout, *place.teacher]
         assert [len(place.rollout), len(place.teacher)] == [2, 1]
         assert sorted(spot.bundle for spot in spots) == [0, 1, 2, 3]
         assert len(groups()) == 1 and groups()[0]["strategy"] == "PACK"
-        actors = [ray.remote(**spot.options())(Where).remote() for spot in pickle.loads(pickle.dumps(spots))]
+        actors: list[Any] = [ray.remote(**spot.options())(Where).remote() for spot in pickle.loads(pickle.dumps(spots))]
         found = ray.get([actor.bundle.remote() for actor in actors])
         assert {group for group, _ in found} == {place.trainer.group.id.hex()}
         assert all(sum(each.values()) < 1 for _, each in found), "fractions of a CPU"
@@ -83,7 +84,7 @@ def test_every_process_gets_its_bundle_and_loses_it_with_the_block(workers):
 
 
 def test_the_group_goes_when_the_block_fails(workers):
-    with pytest.raises(Odd), placed(Resources(rollout=Workers(actors=1))):
+    with pytest.raises(Odd), reserve(Resources(rollout=Workers(actors=1))):
         assert len(groups()) == 1
         raise Odd
     assert groups() == []
@@ -103,7 +104,7 @@ def test_bundles_hold_the_fractions_of_gpus_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(module, "remove_placement_group", lambda group: asked.append("removed"))
     nodes(monkeypatch, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0})
     resources = Resources(gpus=1, rollout=Workers(actors=2, gpus=0.25), teacher=Workers(actors=1))
-    with placed(resources) as place:
+    with reserve(resources) as place:
         assert [spot.gpus for spot in (place.trainer, *place.rollout, *place.teacher)] == [1, 0.25, 0.25, 0]
     quarter = {"CPU": CPU, "GPU": 0.25}
     assert asked == [([{"CPU": CPU, "GPU": 1}, quarter, quarter, {"CPU": CPU}], "PACK"), "removed"]
@@ -112,8 +113,8 @@ def test_bundles_hold_the_fractions_of_gpus_that_were_asked_for(monkeypatch):
 def test_workers_stand_beside_the_first_with_a_whole_cpu_each(workers):
     import ray
 
-    with placed(Resources(workers=2)) as place:
-        (second,) = place.following
+    with reserve(Resources(workers=2)) as place:
+        (second,) = place.workers
         assert not place.rollout and not place.teacher
         for spot in (place.trainer, second):
             assert spot.options()["num_cpus"] == 1 and spot.options()["num_gpus"] == 0
@@ -140,7 +141,7 @@ def test_gpus_that_the_cluster_does_not_have_are_named_before_any_wait(workers):
     )
     refused(Resources(gpus=1), "needs 1 GPUs (trainer 1)")
     refused(Resources(teacher=Workers(actors=3, gpus=2)), "6 GPUs (trainer 0, teacher 3 x 2)")
-    with pytest.raises(ValueError, match="needs 2 GPUs"), placed(Resources(gpus=2)):
+    with pytest.raises(ValueError, match="needs 2 GPUs"), reserve(Resources(gpus=2)):
         pytest.fail("no room")
     assert time.monotonic() - begun < 5
     assert groups() == []
@@ -190,7 +191,7 @@ def test_waiting_for_what_others_hold_beats_and_says_what_is_taken(workers, monk
     beats = []
     try:
         resources = Resources(rollout=Workers(actors=1))
-        with pytest.raises(TimeoutError) as caught, placed(resources, wait=1, beat=lambda: beats.append(1)):
+        with pytest.raises(TimeoutError) as caught, reserve(resources, wait=1, beat=lambda: beats.append(1)):
             pytest.fail("the CPUs are taken")
         message = str(caught.value)
         assert "\n" not in message and "0 of 2 CPUs free" in message and "within 1 s" in message
@@ -199,10 +200,10 @@ def test_waiting_for_what_others_hold_beats_and_says_what_is_taken(workers, monk
         def stop():
             raise Odd
 
-        with pytest.raises(Odd), placed(resources, beat=stop):
+        with pytest.raises(Odd), reserve(resources, beat=stop):
             pytest.fail("the CPUs are taken")
         assert len(groups()) == 1, "only the other's"
     finally:
         ray.util.remove_placement_group(other)
-    with placed(resources, wait=60) as place:
+    with reserve(resources, wait=60) as place:
         assert len(place.rollout) == 1

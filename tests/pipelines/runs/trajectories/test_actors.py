@@ -51,9 +51,9 @@ def test_a_killed_rollout_actor_changes_nothing(arm, seeded, contents, workers, 
     made = []
     kind = engines.RemoteEngine
     monkeypatch.setattr(engines, "RemoteEngine", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
-    from pipelines.runs.resources.placement import placed
+    from pipelines.runs.resources.placement import reserve
 
-    with placed(recipe.resources) as placement:
+    with reserve(recipe.resources) as placement:
         run = TrainingRun(beside, recipe, 0, {}, placement)
         run.work(3)
         os.kill(made[0].pids[0], signal.SIGKILL)

@@ -53,7 +53,7 @@ def limits(basis, **changes):
 
 
 def made(store, basis, seed=0, weights=None, **changes):
-    return bases.made(store, limits(basis, **changes), seed, randoms(0) if weights is None else weights)
+    return bases.make_bases(store, limits(basis, **changes), seed, randoms(0) if weights is None else weights)
 
 
 def same_span(one, other):
@@ -245,7 +245,7 @@ def test_large_matrices_have_the_vectors_of_an_svd(shape, decay, dense, monkeypa
     generator, calls, svd = torch.Generator().manual_seed(3), [], torch.linalg.svd
     u, v = (torch.linalg.qr(torch.randn(size, 20, generator=generator).double()).Q for size in shape)
     monkeypatch.setattr(torch.linalg, "svd", lambda *a, **k: (calls.append(a), svd(*a, **k))[1])
-    found = bases._leading((u * decay ** torch.arange(20)) @ v.T, 12, "it")
+    found = bases._leading_vectors((u * decay ** torch.arange(20)) @ v.T, 12, "it")
     assert len(calls) == dense
     for side, true in (("left", u), ("right", v)):
         for vectors, wanted in zip(found[side].T, true[:, :12].T, strict=True):
@@ -256,4 +256,4 @@ def test_large_matrices_have_the_vectors_of_an_svd(shape, decay, dense, monkeypa
 def test_a_large_update_of_too_few_directions_is_refused_by_its_rank():
     u, v = torch.linalg.qr(torch.randn(520, 3).double()).Q, torch.linalg.qr(torch.randn(530, 3).double()).Q
     with pytest.raises(ValueError, match=r"^it has rank 3, and the constraint wants 4 directions$"):
-        bases._leading(u @ v.T, 4, "it")
+        bases._leading_vectors(u @ v.T, 4, "it")

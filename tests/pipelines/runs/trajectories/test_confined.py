@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ from opd_ops.recipe import (
 )
 from opd_ops.roles import PROJECTIONS, role
 from pipelines import lake
-from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
+from pipelines.runs.trajectories.failures import LearningFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import parents, train
 from pipelines.store import checksum
 from pipelines.store.objects import Store
@@ -228,7 +230,7 @@ def test_a_snapshot_with_its_moments_goes_on_as_its_source_did(arm, store, monke
         "end.json", "moments", "run.json", *(f"step-{step:08d}" for step in (0, 1, 3, 7)),
     ]  # fmt: skip
     assert store.list(f"{source.prefix}/moments") == ["step-00000003"]
-    drawn = batches.demonstrations
+    drawn: Any = batches.demonstrations
     with monkeypatch.context() as patch:
         patch.setattr(batches, "demonstrations", lambda *a: drawn(*a[:-1], a[-1] + 3))
         train(store, branch(arm, "kept"), 0, serial=True)

@@ -1,5 +1,6 @@
 """What goes wrong in a step ends in one line, with the last good state kept, and the run can go on."""
 
+import copy
 import json
 import os
 import random
@@ -17,7 +18,8 @@ from opd_ops.training.loop import Trainer
 from pipelines import lake
 from pipelines.runs.geometry.measuring import is_measured, measure_run
 from pipelines.runs.provenance import provenance
-from pipelines.runs.trajectories.run import StepFailed, TrainingRun
+from pipelines.runs.trajectories.failures import StepFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, train
 from pipelines.store.objects import Store, Unwritable
 from pipelines.store.trajectory import Trajectory
@@ -92,7 +94,8 @@ def test_a_teacher_of_other_tokens_is_refused(arm, seeded, monkeypatch):
         teaching.require_same_vocabulary(of("a"), of("b"))
     with pytest.raises(ValueError, match="the student's tokens are of a and the teacher's of its task"):
         teaching.require_same_vocabulary(of("a"), of(None))
-    config = type(student.config)(vocab_size=64)
+    config = copy.deepcopy(student.config)
+    config.vocab_size = 64
     with pytest.raises(ValueError, match="vocabularies of 32 and 64 tokens"):
         teaching.require_same_vocabulary(student, replace(student, config=config))
     teaching.require_same_vocabulary(of("a"), of("a"))
@@ -120,7 +123,7 @@ def test_flat_groups_end_a_run_that_can_be_continued(arm, seeded, monkeypatch):
         with pytest.raises(StepFailed, match="step 3: every group's rewards were equal for 3 steps"):
             TrainingRun(store, recipe, 0, {}).work(7)
     run = TrainingRun(store, recipe, 0, {})
-    assert run.trainer.step == 2 and run.trainer.flat_steps == 2
+    assert run.trainer.step == 2 and run.trainer.zero_variance_steps == 2
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])

@@ -103,7 +103,9 @@ def test_a_run_goes_on_with_two_and_then_with_one(arm, store, tmp_path, workers)
 
     with pytest.raises(Stop):
         train(store, arm("pre", horizon=horizon, resources=TWO), 0, progress=stop)
-    step, tensors, facts = Trajectory(store, "mini.pre", 0).load_resume()
+    resume = Trajectory(store, "mini.pre", 0).load_resume()
+    assert resume is not None
+    step, tensors, facts = resume
     assert (step, facts["workers"]) == (6, 2)
     shapes = {name: (w.dtype, tuple(w.shape)) for name, w in tensors.items()}
     train(store, alone, 0, serial=True)
@@ -131,7 +133,7 @@ def test_where_a_follower_is_killed_both_are_replaced_and_the_run_ends_the_same(
 
     def kill(state):
         if state.step == 5 and not killed:
-            killed.extend(one for one in list_family([os.getpid()]) if command_line(one).startswith("ray::Follower"))
+            killed.extend(one for one in list_family([os.getpid()]) if command_line(one).startswith("ray::WorkerActor"))
             for one in killed:
                 os.kill(one.pid, signal.SIGKILL)
 

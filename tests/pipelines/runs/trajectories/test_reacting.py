@@ -56,7 +56,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(arm, seeded, contents, tmp
     finish(TrainingRun(store, recipe, 0, {}))
     stopped = TrainingRun(copied, recipe, 0, {})
     stopped.work(stop)
-    stopped._save(stop)
+    stopped._save_resume(stop)
     finish(TrainingRun(copied, recipe, 0, {}))
     whole, again = of(contents, store, "guarded"), of(contents, copied, "guarded")
     weights = [key for key in whole if key.endswith(".safetensors")]

@@ -29,7 +29,7 @@ def folder(arm, tmp_path):
 def test_absent_weights_name_the_command_that_makes_them(store, arm):
     message = rf"^{store.uri}/models/small holds no weights: run `make weights` first$"
     weights = Weights(ref="models/small")
-    for attempt in (starts.require, lambda *a: starts.load(*a, 0, TASK)):
+    for attempt in (starts.require, lambda store, start: starts.load(store, start, 0, TASK)):
         with pytest.raises(ValueError, match=message):
             attempt(store, weights)
     with pytest.raises(ValueError, match=message):

@@ -30,7 +30,7 @@ def build(store, recipe):
 def test_scoring_and_drawing_share_one_model(arm, grown, assembled):
     scorer, engine = build(grown, arm("opd", rollout=DRAWN))
     assert len(assembled) == 1
-    assert engine is not None and engine.model is assembled[0] is scorer.model
+    assert engine is not None and engine.model is assembled[0] is vars(scorer)["model"]
     assert not any(p.requires_grad for p in engine.model.parameters())
 
 
@@ -52,4 +52,4 @@ def test_a_run_on_its_teachers_responses_trains(arm, seeded, assembled):
     store = seeded("pre", "teacher")
     run = TrainingRun(store, arm("opd", rollout=DRAWN), 0, {})
     assert run.work(2).step == 2 and len(assembled) == 1
-    assert run.trainer.teacher_engine.model is assembled[0]
+    assert vars(run.trainer.teacher_engine)["model"] is assembled[0]

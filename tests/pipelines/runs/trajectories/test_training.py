@@ -15,7 +15,8 @@ from pipelines import lake
 from pipelines.runs.cluster.worker_failures import WorkerFailed
 from pipelines.runs.resources.placement import Placement, Spot
 from pipelines.runs.trajectories import training
-from pipelines.runs.trajectories.run import LearningFailed, TrainingRun
+from pipelines.runs.trajectories.failures import LearningFailed
+from pipelines.runs.trajectories.run import TrainingRun
 from pipelines.runs.trajectories.training import complete, parents, require_parents, train
 from pipelines.store.objects import Store
 from pipelines.store.trajectory import Trajectory
@@ -63,7 +64,7 @@ def crashing(store, after):
     class Crashing(Store):
         def _count(self):
             self.__dict__["done"] = self.__dict__.get("done", -1) + 1
-            if self.done >= after:
+            if self.__dict__["done"] >= after:
                 raise Killed
 
         def write(self, key, data):

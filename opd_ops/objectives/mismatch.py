@@ -27,15 +27,15 @@ class Mismatch:
         self.outside += int(((gap < LOW) | (gap > HIGH)).sum())
         self.tokens += len(gap)
 
-    def measured(self) -> tuple[float, int, int]:
+    def measurements(self) -> tuple[float, int, int]:
         """For `merge`."""
         return self.maximum, self.outside, self.tokens
 
-    def merge(self, found: tuple[float, int, int]) -> None:
-        """Add what another rank `measured` of the same batch."""
-        self.maximum = max(self.maximum, found[0])
-        self.outside += found[1]
-        self.tokens += found[2]
+    def merge(self, measurements: tuple[float, int, int]) -> None:
+        """Add another process' `measurements` of the same batch."""
+        self.maximum = max(self.maximum, measurements[0])
+        self.outside += measurements[1]
+        self.tokens += measurements[2]
 
     def summary(self) -> dict[str, float | None]:
         if not self.tokens:

@@ -28,13 +28,13 @@ class Positions:
                 total = self.sums.setdefault(name, torch.zeros(self.width, dtype=torch.float64))
                 total += (value.detach() * mask).double().sum(0).cpu()
 
-    def measured(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def measurements(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Tokens and sums by position, for `merge`."""
         return self.tokens, self.sums
 
-    def merge(self, found: tuple[Tensor, dict[str, Tensor]]) -> None:
-        """Add what another rank `measured` of the same batch."""
-        tokens, sums = found
+    def merge(self, measurements: tuple[Tensor, dict[str, Tensor]]) -> None:
+        """Add another process' `measurements` of the same batch."""
+        tokens, sums = measurements
         self.tokens += tokens
         for name, theirs in sums.items():
             self.sums[name] = self.sums[name] + theirs if name in self.sums else theirs

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opd_ops.training.mismatch import Mismatch
-from opd_ops.training.positions import Positions, bins
+from opd_ops.objectives.mismatch import Mismatch
+from opd_ops.objectives.positions import Positions, bins
 
 
 @given(st.integers(1, 20_000))
