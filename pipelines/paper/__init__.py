@@ -2,12 +2,13 @@
 
 In reading order:
 
-- `story.py`         all of it as the `Story` of the studies tiny, smollm and qwen3
-- `arms.py`          the arms with their looks, and what the paper reports of them in words; `suites.py`: the other arms
+- `story.py`         the `Story` of the studies tiny, smollm and qwen3
+- `arms.py`          the arms with their looks, and what the paper reports for them, as text; `suites.py`: the other
+  arms
 - `claims/`          the statements that are tested, with their controls
-- `items.py`         its tables and figures; `item.py`: what one is; `published.py`: what it reports, as numbers
-- `table1.py` to `figure9.py`  one item each: which numbers, and what they do not show
-- `trajectories.py`, `variants.py`, `confinement.py`  the numbers that items draw
+- `items.py`         the tables and figures; `item.py`: their type; `published.py`: the published numbers
+- `table1.py` to `figure9.py`  one item each: its numbers and its limits
+- `variants.py`, `confinement.py`  the numbers that items draw
 - `spread.py`        the mean and the interval over seeds
 - `palette.py`       the look of every arm, the same in all items
 - `panels.py`, `strip.py`, `grid.py`, `mosaic.py`, `maps.py`, `dots.py`, `resumed.py`  the drawing

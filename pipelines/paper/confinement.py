@@ -1,4 +1,4 @@
-"""What figures 6 and 8 draw: accuracy of arms taken up again at an early step, free and confined, and of their parents.
+"""Numbers of figures 6 and 8: accuracy of arms continued from an early step, free and confined, and of their parents.
 
 A continued run counts its steps from 0: its first evaluation is where the projection starts, its last the end.
 """
@@ -15,13 +15,13 @@ from pipelines.paper.suites import BEGIN, INTERVENTIONS, PARENTS, SOON, SWEPT, c
 from pipelines.statistics.copies import tag_arms
 from pipelines.studies.story import Tables
 
-# The words of a key that follow the step, by what a reader reads.
+# The part of a key after the step, by its label.
 KINDS = {"free": (), "16 own directions (the paper's K16)": ("own16",), "16 random directions": ("random16",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """An arm of core and what goes on from its step `begin`: `arms` by words of KINDS."""
+    """An arm of core and the arms continued from its step `begin`: `arms` by names of KINDS."""
 
     parent: str
     begin: int = BEGIN
@@ -36,7 +36,7 @@ class Family:
             continued_key(self.parent, *key): continued_key(self.parent, *key, begin=self.begin)
             for key in KINDS.values()
         }
-        return [replace(one, arm=keys[one.arm]) for one in reported if one.arm in keys]
+        return [replace(value, arm=keys[value.arm]) for value in reported if value.arm in keys]
 
 
 FAMILIES = (*(Family(parent=parent) for parent in PARENTS), *(Family(parent=parent, begin=SOON) for parent in SWEPT))
@@ -55,25 +55,25 @@ def accuracy_rows(tables: Tables) -> pl.DataFrame:
     parts = [
         rows.filter(pl.col("step") == end.over(run)).with_columns(point=pl.lit(point)) for point, end in ends.items()
     ]
-    known = pl.concat(parts).select(*run, "point", "step", value=100 * pl.col("accuracy")).collect()
+    runs = pl.concat(parts).select(*run, "point", "step", value=100 * pl.col("accuracy")).collect()
     begins = pl.col("arm").replace_strict(BEGUN, default=0, return_dtype=pl.Int64())
-    steps = known.group_by("arm", "temperature", "point").agg(pl.col("step").mean() + begins.first())
-    found = over_seeds(known, "temperature", "point").join(steps, on=("arm", "temperature", "point"))
-    return found.sort("arm", "temperature", "step")
+    steps = runs.group_by("arm", "temperature", "point").agg(pl.col("step").mean() + begins.first())
+    pooled = over_seeds(runs, "temperature", "point").join(steps, on=("arm", "temperature", "point"))
+    return pooled.sort("arm", "temperature", "step")
 
 
-def started_families(found: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
-    """The families of which a continued arm is there."""
-    there = set(found["arm"])
-    return [family for family in FAMILIES if family.parent in parents and there & set(family.arms.values())]
+def started_families(rows: pl.DataFrame, parents: tuple[str, ...]) -> list[Family]:
+    """The families with a measured continued arm."""
+    measured = set(rows["arm"])
+    return [family for family in FAMILIES if family.parent in parents and measured & set(family.arms.values())]
 
 
-def describe_absent(tables: Tables, found: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
-    """A sentence for the continued arms that are not there, of the steps at which some are, or else of BEGIN."""
-    begun = {family.begin for family in started_families(found, parents)} or {BEGIN}
+def describe_absent(tables: Tables, rows: pl.DataFrame, parents: tuple[str, ...]) -> tuple[str, ...]:
+    """Sentences that name the missing continued arms, for the measured first steps, or else for BEGIN."""
+    begun = {family.begin for family in started_families(rows, parents)} or {BEGIN}
     families = [family for family in FAMILIES if family.parent in parents and family.begin in begun]
     arms = [arm for family in families for arm in family.arms.values()]
-    lacking = [arm for arm in arms if arm not in set(found["arm"])]
+    lacking = [arm for arm in arms if arm not in set(rows["arm"])]
     if not lacking:
         return ()
     return (f"Not measured: {', '.join(lacking)}; {to_run(tables, INTERVENTIONS.name, lacking)}.",)

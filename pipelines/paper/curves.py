@@ -1,4 +1,4 @@
-"""What the figures over training have in common: the paper's three runs, and their null."""
+"""Shared by the figures over training: the paper's three runs, and their null."""
 
 import polars as pl
 
@@ -8,6 +8,6 @@ from pipelines.statistics.series import align_progress
 RUNS = ("sft", "opd", "rlvr")
 
 
-def null_of(runs: pl.DataFrame, *, log: bool) -> pl.DataFrame:
+def pool_null(runs: pl.DataFrame, *, log: bool) -> pl.DataFrame:
     """The null over seeds, as its runs are: columns arm, view, progress, value and the rest."""
     return over_seeds(align_progress(runs), "view", "progress", log=log)

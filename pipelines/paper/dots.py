@@ -23,7 +23,8 @@ def draw_beside(
     title: str,
     domain: tuple[float, float],
 ) -> Any:
-    """Ours filled with intervals, the paper's hollow; a line per arm, then per name of `others`, which we lack."""
+    """Our values filled with intervals, the paper's hollow; one line per arm, then one per name of `others` (paper
+    only)."""
     arms = arm_styles(keys)
     order = [*(arm.label for arm in arms), *others]
     # Apart from the panel, so that a mark at 0 does not touch its name.
@@ -37,7 +38,8 @@ def draw_beside(
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
     ours = alt.Chart(add_labels(rows, arms)).encode(y=y)
     words = [
-        {"label": _name(one.arm, keys), "value": one.low, "whose": THEIRS, "paper": in_words(one)} for one in published
+        {"label": _name(value.arm, keys), "value": value.low, "whose": THEIRS, "paper": in_words(value)}
+        for value in published
     ]
     theirs = alt.Chart(pl.DataFrame(words)).encode(y=y, tooltip="paper:N")
     legend = alt.Legend(symbolStrokeColor=QUIET, symbolStrokeWidth=2, symbolFillColor="transparent")

@@ -18,12 +18,12 @@ def measure_figure(tables: Tables) -> dict[str, pl.DataFrame]:
 
     Angles and drift as on their log axes: means and intervals of logarithms.
     """
-    one = pl.col("matrix") == pl.lit(matrices.representative_matrix(tables, RUNS), pl.String())
+    matrix = pl.col("matrix") == pl.lit(matrices.representative_matrix(tables, RUNS), pl.String())
     turned, shifted = matrices.final_rows(tables, "rotation", RUNS), matrices.final_rows(tables, "singular_shift", RUNS)
     drifted = matrices.final_rows(tables, "spectral_drift", RUNS)
     runs = {
-        ANGLE: _explode_angles(turned.filter(one), "angles_deg", "side"),
-        SHIFT: _explode_angles(shifted.filter(one), "shifts"),
+        ANGLE: _explode_angles(turned.filter(matrix), "angles_deg", "side"),
+        SHIFT: _explode_angles(shifted.filter(matrix), "shifts"),
         LARGEST_ANGLE: matrices.order_matrices(turned).select("arm", "seed", "side", index="place", value="max_deg"),
         NSS: matrices.order_matrices(drifted).select("arm", "seed", index="place", value="nss"),
     }
@@ -42,41 +42,41 @@ def _explode_angles(rows: pl.LazyFrame, column: str, *keys: str) -> pl.LazyFrame
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measure_figure(tables)
-    if all(rows.is_empty() for rows in found.values()):
+    parts = measure_figure(tables)
+    if all(rows.is_empty() for rows in parts.values()):
         return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import mosaic
 
-    arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
+    arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in parts.values())]
     columns = [
         mosaic.Column(
-            found[ANGLE],
+            parts[ANGLE],
             "angles of one matrix (deg)",
             "index of the angle",
             reported=find_published(FIGURE2, ANGLE),
             log=True,
             sides=True,
         ),
-        mosaic.Column(found[SHIFT], "shift (weight units)", "index of the value", reported=[]),
+        mosaic.Column(parts[SHIFT], "shift (weight units)", "index of the value", reported=[]),
         mosaic.Column(
-            found[LARGEST_ANGLE],
+            parts[LARGEST_ANGLE],
             "largest angle (deg)",
             "matrix",
             reported=find_published(FIGURE2, LARGEST_ANGLE),
             log=True,
             sides=True,
         ),
-        mosaic.Column(found[NSS], "NSS (no unit)", "matrix", reported=find_published(FIGURE2, NSS), log=True),
+        mosaic.Column(parts[NSS], "NSS (no unit)", "matrix", reported=find_published(FIGURE2, NSS), log=True),
     ]
-    return Drawing(chart=mosaic.draw_mosaic(columns, arms), numbers=_numbers(found))
+    return Drawing(chart=mosaic.draw_mosaic(columns, arms), numbers=_numbers(parts))
 
 
-def _numbers(found: dict[str, pl.DataFrame]) -> pl.DataFrame:
+def _numbers(rows: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Largest angle of the one matrix, largest angle of any, and the mean drift: the seeds' means of what is drawn."""
     inner = pl.col("side") == "input"
-    last = found[ANGLE].filter(inner).filter(pl.col("value") == pl.col("value").max().over("arm"))
-    most = found[LARGEST_ANGLE].filter(inner).filter(pl.col("value") == pl.col("value").max().over("arm"))
-    drift = found[NSS].filter(pl.col("value") == pl.col("value").max().over("arm"))
+    last = rows[ANGLE].filter(inner).filter(pl.col("value") == pl.col("value").max().over("arm"))
+    most = rows[LARGEST_ANGLE].filter(inner).filter(pl.col("value") == pl.col("value").max().over("arm"))
+    drift = rows[NSS].filter(pl.col("value") == pl.col("value").max().over("arm"))
     parts = (
         (last, "largest angle of one matrix, input side", "deg", ANGLE),
         (most, "largest angle of the matrix that turned most, input side", "deg", LARGEST_ANGLE),

@@ -19,8 +19,8 @@ OVERLAPS = {PRINCIPAL: "principal", LOW_MAGNITUDE: "low_magnitude"}
 
 def nearest_weight(tables: Tables) -> float | None:
     """Of the masks that were measured, the weight nearest to the paper's."""
-    known = tables["localization"].select(pl.col("alpha").unique()).collect()["alpha"].drop_nulls().to_list()
-    return min(known, key=lambda alpha: abs(alpha - ALPHA), default=None)
+    alphas = tables["localization"].select(pl.col("alpha").unique()).collect()["alpha"].drop_nulls().to_list()
+    return min(alphas, key=lambda alpha: abs(alpha - ALPHA), default=None)
 
 
 def measure_figure(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
@@ -36,21 +36,21 @@ def measure_figure(tables: Tables, alpha: float) -> dict[str, pl.DataFrame]:
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
     alpha = nearest_weight(tables)
-    found = {} if alpha is None else measure_figure(tables, alpha)
-    if alpha is None or all(rows.is_empty() for rows in found.values()):
+    parts = {} if alpha is None else measure_figure(tables, alpha)
+    if alpha is None or all(rows.is_empty() for rows in parts.values()):
         return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import maps
 
     shown = pl.DataFrame(schema=blocks.SCHEMA) if store is None else blocks.sum_masks(tables, store, RUNS, alpha, SEED)
-    arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in found.values())]
+    arms = [arm for arm in RUNS if any(arm in set(rows["arm"]) for rows in parts.values())]
     absent = "The maps need the runs' weights, which are not in this store." if store else "The maps need a store."
-    told = [
+    numbers = [
         spread_numbers(rows, f"{name}, mean over matrices", "%", find_published(FIGURE3, name))
-        for name, rows in found.items()
+        for name, rows in parts.items()
     ]
     return Drawing(
-        chart=maps.draw_maps(shown, found, arms, FIGURE3, 100 * alpha),
-        numbers=pl.concat(told),
+        chart=maps.draw_maps(shown, parts, arms, FIGURE3, 100 * alpha),
+        numbers=pl.concat(numbers),
         absent=(absent,) if shown.is_empty() else (),
     )
 

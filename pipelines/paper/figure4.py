@@ -3,7 +3,7 @@
 import polars as pl
 
 from pipelines.paper import published
-from pipelines.paper.curves import RUNS, null_of
+from pipelines.paper.curves import RUNS, pool_null
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE4, HILL, NORM, STABLE_RANK
 from pipelines.paper.spread import at_the_end, over_seeds, spread_numbers
@@ -31,27 +31,27 @@ def measure_figure(tables: Tables) -> dict[str, tuple[pl.DataFrame, pl.DataFrame
     }
     logs = {name: log for name, _, _, log in QUANTITIES}
     return {
-        name: (over_seeds(align_progress(runs), "view", "progress", log=logs[name]), null_of(null, log=logs[name]))
+        name: (over_seeds(align_progress(runs), "view", "progress", log=logs[name]), pool_null(null, log=logs[name]))
         for name, (runs, null) in pairs.items()
     }
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measure_figure(tables)
-    if all(runs.is_empty() for runs, _ in found.values()):
+    rows = measure_figure(tables)
+    if all(runs.is_empty() for runs, _ in rows.values()):
         return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import grid
 
-    arms = tuple(arm for arm in RUNS if any(arm in set(runs["arm"]) for runs, _ in found.values()))
+    arms = tuple(arm for arm in RUNS if any(arm in set(runs["arm"]) for runs, _ in rows.values()))
     lines = [
         grid.Line(
             title=title, arms=arms, runs=runs, null=null, reported=published.find_published(FIGURE4, name), log=log
         )
         for name, title, _, log in QUANTITIES
-        for runs, null in [found[name]]
+        for runs, null in [rows[name]]
     ]
     ends = [
-        spread_numbers(at_the_end(found[name][0]), name, unit, published.find_published(FIGURE4, name))
+        spread_numbers(at_the_end(rows[name][0]), name, unit, published.find_published(FIGURE4, name))
         for name, _, unit, _ in QUANTITIES
     ]
     return Drawing(chart=grid.arrange_grid(lines), numbers=pl.concat(ends))

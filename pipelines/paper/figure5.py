@@ -1,8 +1,8 @@
-"""Figure 5: when the leading subspace of the update is that of the end."""
+"""Figure 5: similarity of the leading subspace of the update to that of the end."""
 
 import polars as pl
 
-from pipelines.paper.curves import RUNS, null_of
+from pipelines.paper.curves import RUNS, pool_null
 from pipelines.paper.item import Item, draw_nothing
 from pipelines.paper.published import FIGURE5, SIMILARITY
 from pipelines.paper.spread import over_seeds, spread_numbers
@@ -19,7 +19,7 @@ def measure_figure(tables: Tables) -> tuple[pl.DataFrame, pl.DataFrame, float]:
     both = null_values.locking_beside_null(tables["locking"], tables["nulls"], RUNS)
     rows = tables["locking"].filter(pl.col("side") == "input", pl.col("k") == null_values.SIMILARITY_K)
     chance = rows.select(pl.col("chance").mean()).collect().item()
-    return over_seeds(align_progress(both.measured), "view", "progress"), null_of(both.null, log=False), chance
+    return over_seeds(align_progress(both.measured), "view", "progress"), pool_null(both.null, log=False), chance
 
 
 def nearest_early(pooled: pl.DataFrame) -> pl.DataFrame:
@@ -44,10 +44,10 @@ def draw(tables: Tables, store: Store | None = None) -> Drawing:
     )
     near = nearest_early(runs)
     shares = {row["arm"]: f"at {row['progress']:.0f} %" for row in near.iter_rows(named=True)}
-    told = "; ".join(f"{arm} {share}" for arm, share in shares.items())
+    nearest_shares = "; ".join(f"{arm} {share}" for arm, share in shares.items())
     return Drawing(
         chart=grid.arrange_grid([line]),
-        numbers=spread_numbers(near.drop("progress"), f"{SIMILARITY} early ({told})", "", FIGURE5),
+        numbers=spread_numbers(near.drop("progress"), f"{SIMILARITY} early ({nearest_shares})", "", FIGURE5),
     )
 
 

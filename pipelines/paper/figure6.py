@@ -14,17 +14,17 @@ TEMPERATURE = 1.0
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = confinement.accuracy_rows(tables).filter(pl.col("temperature") == TEMPERATURE)
-    families, absent = confinement.started_families(found, PARENTS), confinement.describe_absent(tables, found, PARENTS)
+    rows = confinement.accuracy_rows(tables).filter(pl.col("temperature") == TEMPERATURE)
+    families, absent = confinement.started_families(rows, PARENTS), confinement.describe_absent(tables, rows, PARENTS)
     if not families:
         return draw_nothing(*absent)
     from pipelines.paper import resumed
 
     arms = [arm for family in families for arm in family.arms.values()]
-    ends = found.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
-    reported = [one for family in families for one in family.among(FIGURE6)]
+    ends = rows.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
+    reported = [value for family in families for value in family.among(FIGURE6)]
     return Drawing(
-        chart=resumed.draw_resumed([(found, f"accuracy at T={TEMPERATURE:g} (%)")], families, FIGURE6),
+        chart=resumed.draw_resumed([(rows, f"accuracy at T={TEMPERATURE:g} (%)")], families, FIGURE6),
         numbers=spread_numbers(ends, f"final {ACCURACY} at T={TEMPERATURE:g}", "%", reported),
         absent=absent,
     )

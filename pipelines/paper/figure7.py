@@ -9,16 +9,16 @@ from pipelines.studies.story import Drawing, Tables
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = variants.measure_variants(tables, STABLE_RANK)
-    groups, absent = variants.started_groups(found), variants.describe_absent(tables, found)
+    rows = variants.measure_variants(tables, STABLE_RANK)
+    groups, absent = variants.started_groups(rows), variants.describe_absent(tables, rows)
     if not groups:
         return draw_nothing(*absent)
     from pipelines.paper import grid
 
-    lines = [variants.draw_row(group, found, "stable rank (no unit)", FIGURE7) for group in groups]
+    lines = [variants.draw_row(group, rows, "stable rank (no unit)", FIGURE7) for group in groups]
     return Drawing(
         chart=grid.stack_rows(lines),
-        numbers=spread_numbers(at_the_end(found), STABLE_RANK, "", FIGURE7),
+        numbers=spread_numbers(at_the_end(rows), STABLE_RANK, "", FIGURE7),
         absent=absent,
     )
 

@@ -16,21 +16,26 @@ def describe_sampling(temperature: float) -> str:
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found, parents = confinement.accuracy_rows(tables), tuple(PARENTS)
-    families, absent = confinement.started_families(found, parents), confinement.describe_absent(tables, found, parents)
+    accuracies, parents = confinement.accuracy_rows(tables), tuple(PARENTS)
+    families, absent = (
+        confinement.started_families(accuracies, parents),
+        confinement.describe_absent(tables, accuracies, parents),
+    )
     if not families:
         return draw_nothing(*absent)
     from pipelines.paper import resumed
 
     arms = [arm for family in families for arm in family.arms.values()]
-    ends = found.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
-    rows, told = [], []
-    for temperature in sorted(found["temperature"].unique(), reverse=True):
-        mine = pl.col("temperature") == temperature
-        rows.append((found.filter(mine), f"{ACCURACY}, {describe_sampling(temperature)} (%)"))
-        told.append(spread_numbers(ends.filter(mine), f"final {ACCURACY}, {describe_sampling(temperature)}", "%", ()))
+    ends = accuracies.filter(pl.col("point") == "end", pl.col("arm").is_in(arms))
+    panels, numbers = [], []
+    for temperature in sorted(accuracies["temperature"].unique(), reverse=True):
+        at_temperature = pl.col("temperature") == temperature
+        panels.append((accuracies.filter(at_temperature), f"{ACCURACY}, {describe_sampling(temperature)} (%)"))
+        numbers.append(
+            spread_numbers(ends.filter(at_temperature), f"final {ACCURACY}, {describe_sampling(temperature)}", "%", ())
+        )
     return Drawing(
-        chart=resumed.draw_resumed(rows, families, (), ranges=FIGURE8), numbers=pl.concat(told), absent=absent
+        chart=resumed.draw_resumed(panels, families, (), ranges=FIGURE8), numbers=pl.concat(numbers), absent=absent
     )
 
 

@@ -13,20 +13,20 @@ QUANTITIES = ((NORM, "norm (weight units)", "weight units"), (HILL, "Hill index 
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = {name: variants.measure_variants(tables, name) for name, _, _ in QUANTITIES}
-    absent = variants.describe_absent(tables, found[NORM])
-    groups = variants.started_groups(found[NORM])
+    rows = {name: variants.measure_variants(tables, name) for name, _, _ in QUANTITIES}
+    absent = variants.describe_absent(tables, rows[NORM])
+    groups = variants.started_groups(rows[NORM])
     if not groups:
         return draw_nothing(*absent)
     from pipelines.paper import grid
 
     lines = [
-        variants.draw_row(group, found[name], title, find_published(FIGURE9, name))
+        variants.draw_row(group, rows[name], title, find_published(FIGURE9, name))
         for group in groups
         for name, title, _ in QUANTITIES
     ]
     ends = [
-        spread_numbers(at_the_end(found[name]), name, unit, find_published(FIGURE9, name))
+        spread_numbers(at_the_end(rows[name]), name, unit, find_published(FIGURE9, name))
         for name, _, unit in QUANTITIES
     ]
     return Drawing(chart=grid.stack_rows(lines), numbers=pl.concat(ends), absent=absent)

@@ -33,8 +33,8 @@ def arrange_grid(lines: Sequence[Line]) -> Any:
     views, panels = present_views(lines), []
     reported = any(line.reported for line in lines)
     for line in lines:
-        known = [line.runs] if line.null is None else [line.runs, line.null]
-        axis = shared_axis(line.title, known, line.reported, log=line.log)
+        curves = [line.runs] if line.null is None else [line.runs, line.null]
+        axis = shared_axis(line.title, curves, line.reported, log=line.log)
         if line.domain is not None:
             axis = Axis(title=line.title, log=line.log, domain=line.domain)
         for view in views:
@@ -51,16 +51,16 @@ def stack_rows(lines: Sequence[Line]) -> Any:
     """
     views, blocks = present_views(lines), []
     for arms in dict.fromkeys(line.arms for line in lines):
-        mine, panels = [line for line in lines if line.arms == arms], []
-        reported = any(line.reported for line in mine)
-        for line in mine:
+        block_lines, panels = [line for line in lines if line.arms == arms], []
+        reported = any(line.reported for line in block_lines)
+        for line in block_lines:
             for view in views:
                 axis = shared_axis(line.title, [line.runs.filter(pl.col("view") == view)], zero=False)
-                panels.append(_panel(line, view, axis, labels=True, below=line is mine[-1]))
+                panels.append(_panel(line, view, axis, labels=True, below=line is block_lines[-1]))
             if reported:
                 axis = shared_axis(line.title, [], line.reported, zero=False)
                 panels.append(draw_strip(line.reported, arms, axis, labels=True))
-        title = alt.TitleParams(mine[0].head, anchor="start", fontWeight="bold")
+        title = alt.TitleParams(block_lines[0].head, anchor="start", fontWeight="bold")
         blocks.append(arrange_columns(panels, len(views) + reported, title=title))
     looks = alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
     return apply_style(alt.vconcat(*blocks, spacing=22, resolve=alt.Resolve(scale=looks)), room=ROOM)
@@ -75,14 +75,14 @@ def present_views(lines: Sequence[Line]) -> list[str]:
 
 
 def _panel(line: Line, view: str, axis: Axis, *, labels: bool, below: bool) -> Any:
-    mine = pl.col("view") == view
+    in_view = pl.col("view") == view
     return draw_curves(
-        line.runs.filter(mine).drop("view", "seeds"),
+        line.runs.filter(in_view).drop("view", "seeds"),
         arm_styles(line.arms),
         axis,
         title=VIEW_TITLES[view],
         ends=ENDS,
-        null=None if line.null is None else line.null.filter(mine).drop("view", "low", "high", "seeds"),
+        null=None if line.null is None else line.null.filter(in_view).drop("view", "low", "high", "seeds"),
         floor=None if line.floor is None else (pl.DataFrame({"value": [line.floor[0]]}), line.floor[1]),
         labels=labels,
         below=below,

@@ -1,6 +1,6 @@
 """One table or figure of the paper, drawn from our own runs.
 
-Items import the drawing library where they draw, so that what only lists them (the asset graph) starts fast.
+Items import the drawing library inside `draw`, so that listing them (in the asset graph) starts fast.
 """
 
 from collections.abc import Callable, Sequence

@@ -55,7 +55,7 @@ def _dots(
     look = arm_encodings(arms)
     quiet = {"color": look["color"].legend(None), "shape": look["shape"].legend(None)}
     ours = alt.Chart(add_labels(rows, arms)).encode(x=x)
-    theirs = pl.DataFrame([{"arm": one.arm, "value": one.low, "paper": in_words(one)} for one in reported])
+    theirs = pl.DataFrame([{"arm": value.arm, "value": value.low, "paper": in_words(value)} for value in reported])
     theirs = alt.Chart(add_labels(theirs.filter(pl.col("arm").is_in(list(keys))), arms)).encode(x=x, tooltip="paper:N")
     hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "stroke": QUIET, "strokeWidth": 2}
     layers = []

@@ -50,7 +50,7 @@ def draw_panel(column: Column, arm: str, *, last: bool) -> Any:
     ends = (1, max(2, int(column.data["index"].max() or 2)))  # type: ignore[arg-type]
     scale = alt.Scale(domain=ends, nice=False)
     x = alt.X("index:Q", scale=scale, title=column.along, axis=written_axis(last, tickCount=4, format="d"))
-    layers = [layer for one in column.reported if one.arm == arm for layer in _reported(one, axis)]
+    layers = [layer for value in column.reported if value.arm == arm for layer in _reported(value, axis)]
     base = alt.Chart(rows).encode(x=x)
     banded = base.mark_area(opacity=0.2, clip=True, color=look.color)
     layers.append(banded.encode(y=axis.y("low"), y2="high:Q", detail="side:N"))
@@ -66,18 +66,18 @@ def draw_panel(column: Column, arm: str, *, last: bool) -> Any:
     return add_title(f"{look.label}: {column.title}", *layers, width=WIDTH, height=HEIGHT)
 
 
-def _reported(one: Published, axis: Axis) -> list[Any]:
+def _reported(value: Published, axis: Axis) -> list[Any]:
     """The paper's level, or its range as a band, with a word on it."""
-    spot = alt.Chart(pl.DataFrame({"low": [one.low], "high": [one.high]}))
+    spot = alt.Chart(pl.DataFrame({"low": [value.low], "high": [value.high]}))
     word = spot.mark_text(text="paper", x=3, align="left", dy=-7, fontSize=TEXT - 3, color=QUIET)
     word = word.encode(y=axis.y("high"))
-    if one.low == one.high:
+    if value.low == value.high:
         rule = {"stroke": QUIET, "strokeDash": [5, 3], "strokeWidth": 1.6}
         return [spot.mark_rule(**rule).encode(y=axis.y("low")), word]
     return [spot.mark_rect(color=QUIET, opacity=0.3).encode(y=axis.y("low"), y2="high:Q"), word]
 
 
-def draw_mosaic(wanted: Sequence[Column], arms: Sequence[str]) -> Any:
+def draw_mosaic(columns: Sequence[Column], arms: Sequence[str]) -> Any:
     """Every panel says its arm and its quantity, so that none needs its row or column to be read."""
-    panels = [draw_panel(column, arm, last=arm == arms[-1]) for arm in arms for column in wanted]
-    return apply_style(arrange_columns(panels, len(wanted), spacing=10))
+    panels = [draw_panel(column, arm, last=arm == arms[-1]) for arm in arms for column in columns]
+    return apply_style(arrange_columns(panels, len(columns), spacing=10))

@@ -1,4 +1,4 @@
-"""One fixed look for every arm: colour, dash and point shape follow from its key, whichever figure it stands in.
+"""One fixed look for every arm: its key decides colour, dash and point shape in every figure.
 
 Core arms keep theirs (`arms.ARMS`). An arm of a group of `suites.SUITES` takes its place in the ramp of the group, dark
 to light; an arm continued from another takes the other's colour, darkened by what confines it. These are the colours on

@@ -1,4 +1,4 @@
-"""What the paper's pictures add to `report.panels`: axes that hold what is published, and arms by their keys.
+"""Additions to `report.panels` for the paper's figures: axes that include published values, and arms by key.
 
 Solid marks are our runs; the paper's are pale bars and hollow diamonds (`strip.py`). Bands are 95 % intervals.
 """
@@ -27,11 +27,11 @@ def shared_axis(
     log: bool = False,
     zero: bool = True,
 ) -> Axis:
-    """An axis that holds our means, the intervals of three seeds or more, and what the paper shows; 0 where `zero`.
+    """An axis that includes our means, intervals of three or more seeds, and the paper's values; 0 if `zero`.
 
     Two seeds have intervals six times as wide as their spread (t = 12.7), which are cut off where they leave the axis.
     """
-    values = [end for one in reported for end in (one.low, one.high)]
+    values = [end for published in reported for end in (published.low, published.high)]
     for frame in frames:
         steady = frame.filter(pl.col("seeds") > 2)
         values += [*frame["value"], *steady["low"], *steady["high"]]

@@ -1,4 +1,4 @@
-"""What arXiv 2606.07082 reports for its runs of 4B to 14B parameters, item by item, as ranges in the units of our axes.
+"""Numbers that arXiv 2606.07082 reports for its runs of 4B to 14B parameters, by item, in the units of our axes.
 
 How each number is known: `stated` in its text, tables or figures; `source`, a comment in its public LaTeX that the
 compiled paper does not show; `axis`, read off the ticks of a figure, which bounds a value and does not give it.
@@ -25,14 +25,14 @@ class Published:
 
     @property
     def description(self) -> str:
-        """The words with how they are known, unless the paper states them."""
+        """The value as text, with its origin unless the paper states it."""
         hows = {"stated": "", "source": " (LaTeX source)", "axis": " (axis ticks)"}
         return self.words + hows[self.known]
 
 
-def in_words(one: Published) -> str:
-    """What the page shows of a mark of the paper's."""
-    return f"{label(one.arm)}: {one.description}"
+def in_words(value: Published) -> str:
+    """The tooltip of a published value."""
+    return f"{label(value.arm)}: {value.description}"
 
 
 UNCHANGED, ANGLE, LARGEST_ANGLE, NSS = "unchanged weights", "principal angle", "largest angle", "spectral drift (NSS)"
@@ -145,5 +145,5 @@ FIGURE9 = (
 
 
 def find_published(published: Sequence[Published], quantity: str) -> list[Published]:
-    """What is published of one quantity."""
-    return [one for one in published if one.quantity == quantity]
+    """The published values of one quantity."""
+    return [value for value in published if value.quantity == quantity]

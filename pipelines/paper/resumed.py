@@ -1,4 +1,4 @@
-"""Accuracy from where a run is taken up again to its end, a panel per parent: free and confined, beside the paper."""
+"""Draw accuracy from the first to the last step of continued runs, a panel per parent, with the paper's values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,19 +35,20 @@ def draw_resumed(
     reported: Sequence[Published],
     ranges: Sequence[Published] = (),
 ) -> Any:
-    """rows: (columns of `confinement.measured`, axis title); ranges: of the paper's axes, in a row of their own."""
+    """rows: (columns of `confinement.accuracy_rows`, axis title); ranges: of the paper's axes, in a row of their
+    own."""
     panels, count = [], 0
     for place, (measured, title) in enumerate(rows):
         axis = Axis(title=title, domain=ACCURACY)
         for family in families:
             last, labels = place == len(rows) - 1, family is families[0]
             panels.append(_panel(measured, family, axis, last=last, labels=labels))
-            if mine := family.among(reported):
-                panels.append(draw_strip(mine, list(family.arms.values()), axis))
+            if published := family.among(reported):
+                panels.append(draw_strip(published, list(family.arms.values()), axis))
         count = count or len(panels)
     chart = arrange_columns(panels, count, spacing=12)
     if ranges:
-        bars = [_ranges(ranges, arm) for arm in dict.fromkeys(one.arm for one in ranges)]
+        bars = [_ranges(ranges, arm) for arm in dict.fromkeys(published_range.arm for published_range in ranges)]
         chart = alt.vconcat(chart, arrange_columns(bars, len(bars)), spacing=14)
     return apply_style(chart, legends=1)
 
@@ -93,7 +94,7 @@ def _panel(measured: pl.DataFrame, family: Family, axis: Axis, *, last: bool, la
 
 def _ranges(ranges: Sequence[Published], arm: str) -> Any:
     """The paper's axis ranges of one arm, a benchmark a column."""
-    rows = [{"benchmark": one.quantity, "low": one.low, "high": one.high} for one in ranges if one.arm == arm]
+    rows = [{"benchmark": value.quantity, "low": value.low, "high": value.high} for value in ranges if value.arm == arm]
     axis = Axis(title="paper's axis (%)", domain=ACCURACY)
     ticks = alt.Axis(labelAngle=-40, labelLimit=0)
     x = alt.X("benchmark:N", sort=list(BENCHMARKS), title=None, axis=ticks)

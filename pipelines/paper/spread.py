@@ -1,4 +1,4 @@
-"""From runs to what is drawn: the mean over seeds and its 95 % Student-t interval."""
+"""The mean over seeds and its 95 % Student-t interval."""
 
 import math
 from collections.abc import Sequence
@@ -20,25 +20,27 @@ def over_seeds(runs: pl.DataFrame, *keys: str, log: bool = False) -> pl.DataFram
     runs = runs.drop_nulls("value").sort("arm", *keys, "seed")
     if log:
         runs = runs.filter(pl.col("value") > 0).with_columns(pl.col("value").log())
-    found = []
+    pooled_rows = []
     for group, rows in runs.group_by("arm", *keys, maintain_order=True):
-        one = student_interval(rows["value"].to_list())
-        ends = (one.mean, one.low, one.high)
+        interval = student_interval(rows["value"].to_list())
+        ends = (interval.mean, interval.low, interval.high)
         shown = tuple(None if end is None else math.exp(end) if log else end for end in ends)
-        found.append((*group, *shown, one.n))
+        pooled_rows.append((*group, *shown, interval.n))
     kinds = {name: runs.schema[name] for name in ("arm", *keys)}
     numbers = {"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(), "seeds": pl.Int64()}
-    return pl.DataFrame(found, schema=kinds | numbers, orient="row")
+    return pl.DataFrame(pooled_rows, schema=kinds | numbers, orient="row")
 
 
 def spread_numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequence[Published]) -> pl.DataFrame:
-    """`over_seeds`, with or without a column view, as rows of NUMBERS beside what is published of each arm.
+    """Rows of `over_seeds`, with or without a column view, as rows of NUMBERS with the published values.
 
     unit: in words, empty for a ratio.
     """
     arms = pooled["arm"].unique().to_list()
     labels = {arm: arm_style(arm).label for arm in arms}
-    told = {arm: "; ".join(one.description for one in reported if one.arm == arm) for arm in arms}
+    published_words = {
+        arm: "; ".join(published.description for published in reported if published.arm == arm) for arm in arms
+    }
     return pooled.select(
         quantity=pl.lit(f"{words} ({unit})" if unit else words),
         arm=pl.col("arm").replace_strict(labels, return_dtype=pl.String()),
@@ -47,7 +49,7 @@ def spread_numbers(pooled: pl.DataFrame, words: str, unit: str, reported: Sequen
         low="low",
         high="high",
         seeds="seeds",
-        paper=pl.col("arm").replace_strict(told, return_dtype=pl.String()),
+        paper=pl.col("arm").replace_strict(published_words, return_dtype=pl.String()),
     ).cast(NUMBERS)  # type: ignore[arg-type]
 
 

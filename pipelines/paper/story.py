@@ -1,4 +1,4 @@
-"""The paper's story: what a report of the studies tiny, smollm and qwen3 says."""
+"""The story of the studies tiny, smollm and qwen3."""
 
 import polars as pl
 
@@ -28,7 +28,7 @@ LIMITS = (
 
 
 def result_sentence(decided: pl.DataFrame, headline: pl.DataFrame) -> list[str]:
-    """The result in one sentence: how many times as far SFT turns as OPD and RLVR, and what the offline twin says."""
+    """The result in one sentence: the ratios of rotation of SFT to OPD and RLVR, and the offline control."""
     rotation = ROTATION["bf16"].words
     turned = {
         row["arm"]: row["value"]

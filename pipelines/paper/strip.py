@@ -1,4 +1,4 @@
-"""What the paper reports, an arm a column, beside the panels of our runs.
+"""Draw published values, one column per arm, next to the panels of our runs.
 
 A pale bar is a range, with a triangle at the end where a run arrives in it; a hollow diamond is one number.
 """
@@ -31,19 +31,19 @@ def draw_strip(
     """On `axis`, which the panels to the left share; labels: written out, for an axis of its own."""
     rows = pl.DataFrame(
         [
-            (one.arm, one.low, one.high, getattr(one, one.ends), SHAPES[one.ends], in_words(one))
-            if one.ends
-            else (one.arm, one.low, one.high, None, None, in_words(one))
-            for one in reported
-            if one.arm in keys
+            (value.arm, value.low, value.high, getattr(value, value.ends), SHAPES[value.ends], in_words(value))
+            if value.ends
+            else (value.arm, value.low, value.high, None, None, in_words(value))
+            for value in reported
+            if value.arm in keys
         ],
         schema=SCHEMA,
         orient="row",
     )
     arms = arm_styles(keys)
     shown, color = add_labels(rows, arms), arm_encodings(arms)["color"]
-    there = [arm.label for arm in arms if arm.key in set(rows["arm"])]
-    x = alt.X("label:N", sort=there, axis=None)
+    labels_shown = [arm.label for arm in arms if arm.key in set(rows["arm"])]
+    x = alt.X("label:N", sort=labels_shown, axis=None)
     ranged, single = pl.col("low") < pl.col("high"), pl.col("low") == pl.col("high")
 
     def drawn(part: pl.DataFrame, column: str) -> Any:
@@ -56,4 +56,4 @@ def draw_strip(
     # Filled with paper, so that grid lines do not run through it.
     hollow = {"shape": "diamond", "size": 90, "filled": False, "fill": PAPER, "strokeWidth": 2.2, "opacity": 1}
     layers.append(drawn(shown.filter(single), "low").mark_point(**hollow))
-    return add_title(title, *layers, width=SLOT * max(2, len(there)))
+    return add_title(title, *layers, width=SLOT * max(2, len(labels_shown)))

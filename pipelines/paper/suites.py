@@ -1,4 +1,4 @@
-"""The suites beside core: which arms, beside which of core, and what differs, in words."""
+"""The suites other than core: arms, reference arms of core, and their differences as text."""
 
 from pipelines.studies.story import Group, Suite
 
@@ -48,12 +48,12 @@ MODES = ("update", "compressed", "matched")  # what is confined, in place of the
 
 
 def continued_key(parent: str, *words: str, begin: int = BEGIN) -> str:
-    """The key of a continued arm: at("opd", "own16") is opd-at20-own16."""
+    """The key of a continued arm: continued_key("opd", "own16") is opd-at20-own16."""
     return "-".join((f"{parent}-at{begin}", *words))
 
 
 def _both(*words: str) -> tuple[str, ...]:
-    """The arms of both studies that are taken up again."""
+    """The continued arms of both studies."""
     return (
         *(continued_key(parent, *words) for parent in PARENTS),
         *(continued_key(parent, *words, begin=SOON) for parent in SWEPT),

@@ -22,15 +22,15 @@ def measure_figure(tables: Tables) -> pl.DataFrame:
 
 
 def draw(tables: Tables, store: Store | None = None) -> Drawing:
-    found = measure_figure(tables)
-    if found.is_empty():
+    rows = measure_figure(tables)
+    if rows.is_empty():
         return draw_nothing("No run of the suite core is measured.")
     from pipelines.paper import dots
 
-    arms = [arm.key for arm in ARMS if arm.key in set(found["arm"])]
+    arms = [arm.key for arm in ARMS if arm.key in set(rows["arm"])]
     return Drawing(
-        chart=dots.draw_beside(found, arms, TABLE1, PAIRS, "unchanged weights (%)", (0, 100)),
-        numbers=spread_numbers(found, QUANTITY, "%", TABLE1),
+        chart=dots.draw_beside(rows, arms, TABLE1, PAIRS, "unchanged weights (%)", (0, 100)),
+        numbers=spread_numbers(rows, QUANTITY, "%", TABLE1),
     )
 
 

@@ -1,4 +1,4 @@
-"""What figures 7 and 9 draw: the arms of the suite objectives that the paper varies, group by group, beside OPD."""
+"""Numbers of figures 7 and 9: the arms of the suite objectives that the paper also has, by group, with OPD."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """One row of panels."""
+    """One row of panels: a group and its reference arms."""
 
     name: str  # of the group in `suites.OBJECTIVES`
     references: tuple[str, ...]  # arms that its arms are put beside
@@ -46,7 +46,7 @@ ARMS = tuple(dict.fromkeys(arm for group in GROUPS for arm in group.all_arms))
 
 
 def measure_variants(tables: Tables, quantity: str) -> pl.DataFrame:
-    """A quantity of published's names over training: arm, view, progress, value, low, high, seeds."""
+    """A quantity, by its name in `published`, over training: arm, view, progress, value, low, high, seeds."""
     if quantity == HILL:
         runs = null_values.hill_beside_null(tables["hill"], tables["nulls"], ARMS).measured
     else:
@@ -55,24 +55,24 @@ def measure_variants(tables: Tables, quantity: str) -> pl.DataFrame:
     return over_seeds(align_progress(runs), "view", "progress")
 
 
-def started_groups(found: pl.DataFrame) -> list[Varied]:
-    """The groups of which at least one arm is there."""
-    return [group for group in GROUPS if set(group.arms) & set(found["arm"])]
+def started_groups(rows: pl.DataFrame) -> list[Varied]:
+    """The groups with at least one measured arm."""
+    return [group for group in GROUPS if set(group.arms) & set(rows["arm"])]
 
 
-def draw_row(group: Varied, found: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
-    """The row of panels of a group, with those of its arms that are there."""
+def draw_row(group: Varied, rows: pl.DataFrame, title: str, reported: Sequence[Published]) -> "Line":
+    """The row of panels of a group, with its measured arms."""
     from pipelines.paper.grid import Line
 
-    arms = tuple(arm for arm in group.all_arms if arm in set(found["arm"]))
-    runs = found.filter(pl.col("arm").is_in(arms))
+    arms = tuple(arm for arm in group.all_arms if arm in set(rows["arm"]))
+    runs = rows.filter(pl.col("arm").is_in(arms))
     return Line(title=title, arms=arms, runs=runs, reported=reported, head=group.name)
 
 
-def describe_absent(tables: Tables, found: pl.DataFrame) -> tuple[str, ...]:
-    """A sentence for the arms of each group that are not there."""
-    there = set(found["arm"])
-    lacking = {group.name: [arm for arm in group.arms if arm not in there] for group in GROUPS}
+def describe_absent(tables: Tables, rows: pl.DataFrame) -> tuple[str, ...]:
+    """One sentence per group that names its missing arms."""
+    measured = set(rows["arm"])
+    lacking = {group.name: [arm for arm in group.arms if arm not in measured] for group in GROUPS}
     return tuple(
         f"{name}: {', '.join(arms)} {'is' if len(arms) == 1 else 'are'} not measured; "
         f"{to_run(tables, OBJECTIVES.name, arms)}."

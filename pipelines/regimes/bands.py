@@ -1,4 +1,4 @@
-"""Guard-rails of an update: where reference runs' readings lay at the same norm, and which runs leave them.
+"""Bands (guard-rails) of an update: the interval of reference runs at the same norm, and the runs that leave it.
 
 At each relative norm (for the quantity relative_norm: at each step) the n references that reach it, interpolated in its
 logarithm on their way up, give the interval in which one more run stays,
@@ -6,26 +6,25 @@ logarithm on their way up, give the interval in which one more run stays,
     mean +- w c s sqrt(1 + 1/n)
 
 of logarithms where a quantity is positive, and within [0, 1] where it is a similarity. s^2 is the variance over the
-references, the larger of its mean over norms within a factor of two and its mean over the whole curve: few curves cross
-somewhere by accident, which is no evidence of a narrow band. Where fewer than two references reach there is no band,
-and no verdict.
+references, the larger of its mean over norms within a factor of two and its mean over the whole curve: a few
+curves can cross by chance, which is no evidence of a narrow band. With fewer than two references there is no band and
+no verdict.
 
-The level holds for a whole run: of healthy runs, at most 1 - level trip (`trips`) anywhere, in any of the B bands that
-decide together. With a = (1 - level) / B and S snapshots a curve,
+The level holds for a whole run: at most 1 - level of healthy runs trip (`find_trips`) anywhere, in any of the B bands
+that decide together. With a = (1 - level) / B and S snapshots a curve,
 
     c = max(t_{1 - a/2, n-1}, t_{1 - 2a/S, 2n})
 
 the first term for curves that keep their distance (one look a band), the second for curves that wander (about S / 4
 looks, with more values behind s). w >= 1 is the `level` quantile, over references left out, of how far they leave a
-band of the others (`departure`): references that differ by more than normal values do widen the band.
+band of the others (`measure_departure`): references that differ by more than normal values do widen the band.
 `python -m pipelines.regimes.calibration` simulates healthy runs and runs that deviate, 20 snapshots in ten bands, and
-prints both. By how much snapshots are correlated, 0 to 5 % of healthy runs trip, of bands of 2, 3, 5 or 10 references.
-The band is as wide as so few references ask for. Of three c = 14.1 and it reaches 16 s to either side, where the band
-of one snapshot reached 5 s: a quantity that moves by 5 standard deviations over runs is found in 0 to 22 % of runs, by
-10 in 0 to 57 %, by 20 in 93 % or more. Of five references 5 are found in 41 to 66 %, 10 in 99 %; of ten references 5
-in 93 %. Two find next to nothing. Fewer quantities that decide narrow it (c = 9.9 for five, 4.3 for one); more
-references do so far more.
-Not measured: that the references are good runs.
+prints both. Depending on the correlation of snapshots, 0 to 5 % of healthy runs trip, of bands of 2, 3, 5 or 10
+references. Few references give a wide band. With three, c = 14.1 and the band reaches 16 s to either side (the band of
+one snapshot alone would reach 5 s): a quantity that moves by 5 standard deviations over runs is found in 0 to 22 % of
+runs, by 10 in 0 to 57 %, by 20 in 93 % or more. With five references 5 are found in 41 to 66 %, 10 in 99 %; with ten
+references 5 in 93 %. Two references find almost nothing. Fewer deciding quantities narrow the band (c = 9.9 for five,
+4.3 for one); more references narrow it far more. Not measured: that the references are good runs.
 """
 
 from collections.abc import Mapping
@@ -50,7 +49,7 @@ Key = tuple[str, str]  # view and quantity
 
 
 class Interval(NamedTuple):
-    """Where one more run is expected at some norm, from so many references."""
+    """The interval in which one more run is expected at a norm, and the number of references."""
 
     low: float
     high: float
@@ -70,13 +69,13 @@ class Trip(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One reference: y along ascending x, the logarithm of the norm (or of the step)."""
+    """One reference run: y over ascending x, the logarithm of the norm (or of the step)."""
 
     x: np.ndarray
     y: np.ndarray
 
     def at(self, x: np.ndarray) -> np.ndarray:
-        """Linear in between; NaN outside."""
+        """Interpolate linearly; NaN outside the curve."""
         if not len(self.x):
             return np.full(x.shape, np.nan)
         slack = 1e-9  # of a logarithm: the ends belong to the curve
@@ -98,7 +97,7 @@ class Band:
         return self.along(np.array([abscissa]))[0]
 
     def along(self, abscissas: np.ndarray) -> list[Interval | None]:
-        """The interval at each of them."""
+        """The interval at each abscissa."""
         intervals: list[Interval | None] = []
         for centre, half, count in zip(*self.expected(np.log(abscissas)), strict=True):
             low, high = centre - self.widen * half, centre + self.widen * half
@@ -121,13 +120,13 @@ class Band:
         for reach in np.unique(reached, axis=1).T:
             if (n := int(reach.sum())) < 2:
                 continue
-            here = tuple(curve for curve, reaches in zip(self.curves, reach, strict=True) if reaches)
+            reaching = tuple(curve for curve, reaches in zip(self.curves, reach, strict=True) if reaches)
             where = (reached == reach[:, None]).all(axis=0)
             near = x[where][:, None] + NEARBY
-            spreads = np.var([curve.at(near) for curve in here], axis=0, ddof=1)  # NaN where one does not reach
-            variance = np.maximum(np.nanmean(spreads, axis=1), _variance(here))
-            looks = float(np.median([len(curve.x) for curve in here]))
-            centre[where] = np.mean([curve.at(x[where]) for curve in here], axis=0)
+            spreads = np.var([curve.at(near) for curve in reaching], axis=0, ddof=1)  # NaN where a curve does not reach
+            variance = np.maximum(np.nanmean(spreads, axis=1), _variance(reaching))
+            looks = float(np.median([len(curve.x) for curve in reaching]))
+            centre[where] = np.mean([curve.at(x[where]) for curve in reaching], axis=0)
             half[where] = _critical(self.level, n, looks) * np.sqrt(variance * (1 + 1 / n))
             count[where] = n
         return centre, half, count
@@ -136,7 +135,7 @@ class Band:
 def calibrate_bands(references: pl.DataFrame, level: float = LEVEL, deciding: int | None = None) -> dict[Key, Band]:
     """Bands by view and quantity from readings of reference runs.
 
-    level: of a whole run, in all bands that decide whether it trips; deciding: how many these are, by default all.
+    level: of a whole run, over all deciding bands; deciding: number of deciding bands, by default all.
     Errors: ValueError for fewer than two runs.
     """
     if (count := references.select(RUN).n_unique()) < 2:
@@ -152,10 +151,10 @@ def calibrate_bands(references: pl.DataFrame, level: float = LEVEL, deciding: in
     return bands
 
 
-def judge_readings(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
-    """Readings with their interval, whether the value is inside it, and the reason where that is null."""
+def judge_readings(readings: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFrame:
+    """Add to readings the interval, whether the value is inside, and the reason if that is null."""
     rows = []
-    for key, part in found.partition_by("view", "quantity", as_dict=True).items():
+    for key, part in readings.partition_by("view", "quantity", as_dict=True).items():
         band, named = bands.get(key), list(part.iter_rows(named=True))
         abscissas = np.array([_abscissa(row) or np.nan for row in named])
         intervals = [None] * len(named) if band is None else band.along(abscissas)
@@ -173,36 +172,37 @@ def judge_readings(found: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.DataFra
 
 
 def find_trips(judged: pl.DataFrame) -> list[Trip]:
-    """Where quantities of one run left their bands, the first first: two consecutive snapshots outside.
+    """The trips of one run by step: two consecutive snapshots outside a band.
 
-    One alone may be a bad step that the next mends. A snapshot without a verdict between two breaks the pair.
+    A single snapshot outside does not trip, since the next step may correct it. A snapshot without a verdict between
+    two outside breaks the pair.
     """
-    found = []
+    trips = []
     for rows in judged.partition_by("view", "quantity", maintain_order=True):
         before = None
         for row in rows.sort("step").iter_rows(named=True):
             if before is False and row["inside"] is False:
-                found.append(Trip(*(row[name] for name in Trip._fields)))
+                trips.append(Trip(*(row[name] for name in Trip._fields)))
                 break
             before = row["inside"]
-    return sorted(found)
+    return sorted(trips)
 
 
 def left_out(references: pl.DataFrame, level: float = LEVEL, deciding: int | None = None) -> pl.DataFrame:
     """Each reference judged by bands of the others: recipe, seed, view, quantity, snapshots, inside, tripped.
 
     snapshots: with a verdict; inside: how many of them. With three references the others are two, whose band has
-    c = 127 where ten bands decide, 64 where five do: that none leaves it says little of the band of three.
+    c = 127 where ten bands decide, 64 where five do: if no reference trips, this says little about the band of three.
     """
     parts = []
     for run in references.partition_by(RUN, maintain_order=True):
         recipe, seed = run.select(RUN).row(0)
         judged = judge_readings(run, calibrate_bands(references.filter(~_band_of(recipe, seed)), level, deciding))
-        gone = {(trip.view, trip.quantity) for trip in find_trips(judged)}
+        tripped_keys = {(trip.view, trip.quantity) for trip in find_trips(judged)}
         counts = judged.group_by(*RUN, "view", "quantity").agg(
             snapshots=pl.col("inside").count().cast(pl.Int64()), inside=pl.col("inside").sum().cast(pl.Int64())
         )
-        tripped = [key in gone for key in counts.select("view", "quantity").iter_rows()]
+        tripped = [key in tripped_keys for key in counts.select("view", "quantity").iter_rows()]
         parts.append(counts.with_columns(tripped=pl.Series(tripped, dtype=pl.Boolean())))
     return pl.concat(parts).sort(*RUN, "view", "quantity")
 
@@ -238,7 +238,7 @@ def _abscissa(row: Mapping[str, float | None]) -> float | None:
 
 
 def _curve(quantity: str, run: pl.DataFrame) -> Curve:
-    """Of one run. Where its norm turns back only the way up counts, so that a norm has one value."""
+    """The curve of one run. Only snapshots with a new largest norm count, so that each norm has one value."""
     at = "step" if quantity == "relative_norm" else "relative_norm"
     run = run.sort("step").filter(pl.col("value").is_not_null(), pl.col(at) > 0)
     if quantity in POSITIVE:
@@ -249,12 +249,12 @@ def _curve(quantity: str, run: pl.DataFrame) -> Curve:
 
 
 def measure_departure(quantity: str, curves: tuple[Curve, ...], index: int, level: float) -> float:
-    """How far one curve leaves a band of the others, in half-widths: what w would have to be so that it does not trip.
+    """How far one curve leaves a band of the others, in half-widths: the w at which it does not trip.
 
     The largest, over two consecutive snapshots, of the smaller |value - mean| / half-width; 0 without such a pair.
     """
     own, others = curves[index], curves[:index] + curves[index + 1 :]
     centre, half, _ = Band(quantity=quantity, curves=others, level=level).expected(own.x)
-    ratio = np.abs(own.y - centre) / np.where(half > 0.0, half, np.nan)  # others that are equal say nothing of a spread
+    ratio = np.abs(own.y - centre) / np.where(half > 0.0, half, np.nan)  # equal others have no spread
     pairs = np.minimum(ratio[1:], ratio[:-1])  # NaN where one of the two has no band
     return float(np.max(pairs[~np.isnan(pairs)], initial=0.0))

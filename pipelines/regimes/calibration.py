@@ -1,10 +1,10 @@
-"""How often healthy runs trip the bands of `bands`, and which deviations trip them: simulated, `python -m` prints it.
+"""Simulate how often healthy and deviating runs trip the bands of `bands`. `python -m` prints the table.
 
 A run is `SNAPSHOTS` snapshots of every quantity in two views. Each is a level plus `SPREAD` times a standard normal
-process along the snapshots, z_i = r z_{i-1} + sqrt(1 - r^2) e_i, independent between quantities and views: r = 0 has
-snapshots that know nothing of each other, r = 1 runs that keep their distance. A deviating run has one quantity moved
-by so many standard deviations from the middle of the run on.
-Not simulated: spreads that grow along a run, quantities that depend on each other (fewer trips), other distributions.
+process along the snapshots, z_i = r z_{i-1} + sqrt(1 - r^2) e_i, independent between quantities and views: at r = 0
+snapshots are independent, at r = 1 runs keep a constant distance. A deviating run has one quantity shifted by a number
+of standard deviations from the middle of the run on. Not simulated: spreads that grow along a run, quantities that
+depend on each other (fewer trips), other distributions.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def simulate_values(generator: np.random.Generator, runs: int, correlation: floa
 
 
 def as_readings(values: np.ndarray) -> pl.DataFrame:
-    """`simulated` values as readings of runs of one recipe, seeds from 0 up."""
+    """Values of `simulate_values` as readings of runs of one recipe, with seeds from 0."""
     parts = []
     for seed, run in enumerate(values):
         for (view, quantity), curve in zip(_bands(), run, strict=True):
@@ -55,9 +55,9 @@ def as_readings(values: np.ndarray) -> pl.DataFrame:
 
 def simulate_moved_run(run: np.ndarray, size: float) -> np.ndarray:
     """A run [1, bands, SNAPSHOTS] with its first quantity moved in every view, from the middle on."""
-    there = [quantity == QUANTITIES[0] for _, quantity in _bands()]
+    moved = [quantity == QUANTITIES[0] for _, quantity in _bands()]
     values = run.copy()
-    values[0, there, SNAPSHOTS // 2 :] += size
+    values[0, moved, SNAPSHOTS // 2 :] += size
     return values
 
 
@@ -67,17 +67,17 @@ def trip_rates(references: int, correlation: float, runs: int, seed: int = 0) ->
     counts = dict.fromkeys(("tripped", *(f"found_{size:g}" for size in DEVIATIONS)), 0)
     for _ in range(runs):
         values = simulate_values(generator, references + 1, correlation)
-        known = bands.calibrate_bands(as_readings(values[1:]))
+        calibrated = bands.calibrate_bands(as_readings(values[1:]))
         new = {"tripped": values[:1]} | {f"found_{size:g}": simulate_moved_run(values[:1], size) for size in DEVIATIONS}
         for name, run in new.items():
-            counts[name] += bool(bands.find_trips(bands.judge_readings(as_readings(run), known)))
+            counts[name] += bool(bands.find_trips(bands.judge_readings(as_readings(run), calibrated)))
     return {name: count / runs for name, count in counts.items()}
 
 
 def calibration_rows(
     runs: int, references: Sequence[int] = REFERENCES, correlations: Sequence[float] = CORRELATIONS
 ) -> Iterator[dict[str, float]]:
-    """Rows of SCHEMA, one a number of references and a correlation."""
+    """Rows of SCHEMA, one per number of references and correlation."""
     for count in references:
         for correlation in correlations:
             rates = trip_rates(count, correlation, runs)

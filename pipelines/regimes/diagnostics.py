@@ -1,9 +1,10 @@
-"""What a regime is told by: one number per run, view and step, each the mean over the decoder's projections.
+"""Diagnostics that decide the regime: one number per run, view and step, the mean over the decoder's projections.
 
 A positive quantity whose level follows the size of the update is compared by its logarithm, so that the spread over
 seeds means the same for an arm with a large value as for one with a small value. A diagnostic is `sized` where its
-level follows the shapes of the matrices (16 directions of 128 are not 16 of 4096): it tells nothing beside a reference
-of other shapes. Stable and effective rank are taken relative to noise of the same shape instead, NSS to ||W_0||.
+level follows the shapes of the matrices (16 directions of 128 are not 16 of 4096): it cannot be compared with a
+reference of other shapes. Stable and effective rank are taken relative to noise of the same shape instead, NSS to
+||W_0||.
 """
 
 from dataclasses import dataclass

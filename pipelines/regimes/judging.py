@@ -1,15 +1,17 @@
 """The verdict on one trajectory in one view, at one budget.
 
-Two budgets. `norm`: where the update is as large as the run's at its end or, if no reference of some arm got so far, as
-large as all references got; the run and the references are read off their own trajectories there, since much of what
-sets the arms apart is how far they went. `end`: everything at its own end, which mixes regime and displacement.
+There are two budgets. `norm`: the norm of the run's update at its end or, if no reference of some arm got so far, the
+largest norm that all references reached. The run and the references are interpolated at this norm, since arms differ
+much in how far they move. `end`: every run at its own end, which mixes regime and displacement.
 
 A run of the references' own study is judged by the other seeds: runs of one seed share their start.
 
-`cannot tell`: no budget that all references and the run have (nothing is extrapolated), fewer than two seeds of a
-reference, or fewer than three diagnostics in common; the two nearest references closer to each other, seen from the
-run, than a reference run may be from its own arm (the largest own distance of the trials); or the run farther from the
-nearest reference than that is from the next.
+The verdict is `cannot tell` if
+
+- no budget is common to the run and all references (nothing is extrapolated),
+- a reference has fewer than two seeds, or fewer than three diagnostics are common,
+- the distances to the two nearest references differ by no more than the largest distance of a trial from its own arm,
+- the run is farther from the nearest reference than that reference is from the next.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,11 +31,11 @@ Budget = Literal["norm", "end"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A run beside the references of `study` in one view. reason: why it cannot be told, else empty.
+    """The comparison of a run with the references of `study` in one view. reason: why it is `cannot tell`, else empty.
 
     labels: the names of the reference arms, in order.
 
-    norm: the size of the update that was compared, null at the ends. distances: by arm and diagnostic. left_out: why,
+    norm: the norm at which runs were compared, None at the ends. distances: by arm and diagnostic. left_out: why,
     by diagnostic. trials: the references judged without their own seeds.
     """
 
@@ -60,7 +62,7 @@ class Comparison:
 
     @property
     def confusion(self) -> float | None:
-        """How far a reference run lies from its own arm, at most."""
+        """The largest distance of a reference run from its own arm."""
         return max((trial.own for trial in self.trials), default=None)
 
 
@@ -72,8 +74,8 @@ def compare_run(
     lacking = [arm for arm in labels if sum(key == arm and seed != without for key, seed in others) < SEEDS]
     if lacking:
         besides = "" if without is None else f" besides seed {without}, which is the run's own"
-        told = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
-        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
+        reason = f"study {study} has fewer than {SEEDS} measured seeds of {', '.join(lacking)} that moved{besides}"
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=reason)
     if budget == "end":
         return _judge_view(
             run, study, labels, budget, None, run.end(), {key: other.end() for key, other in others.items()}, others
@@ -82,12 +84,12 @@ def compare_run(
     norm = min(float(run.norms[-1]), high)
     point = run.at(norm) if low <= norm else None
     if point is None:
-        told = (
+        reason = (
             f"its update has relative norms of {run.norms.min():.3g} to {run.norms.max():.3g}, and the references "
             f"share those of {low:.3g} to {high:.3g}: there is no budget to compare at"
         )
-        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=told)
-    points = {key: found for key, other in others.items() if (found := other.at(norm)) is not None}
+        return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=reason)
+    points = {key: point_of_other for key, other in others.items() if (point_of_other := other.at(norm)) is not None}
     return _judge_view(run, study, labels, budget, norm, point, points, others)
 
 
@@ -109,23 +111,23 @@ def _judge_view(
     left_out = _left_out(run, point, points, others)
     names = [d.name for d in DIAGNOSTICS if run.view in d.views and d.name not in left_out]
     if len(names) < LEAST:
-        told = f"only {len(names)} diagnostics are there for both it and the references"
+        why = f"only {len(names)} diagnostics are there for both it and the references"
         return Comparison(
             run=run,
             study=study,
             labels=labels,
             budget=budget,
             verdict=CANNOT_TELL,
-            reason=told,
+            reason=why,
             norm=norm,
             left_out=left_out,
         )
-    beside = choose_references(tuple(labels), points, names)
+    references = choose_references(tuple(labels), points, names)
     without = run.seed if run.study == study else None
-    centres = {arm: found for arm in labels if (found := beside.centre(arm, without)) is not None}
-    distances = {arm: beside.measure_distances(point.values, centre) for arm, centre in centres.items()}
-    trials = tuple(beside.trials())
-    verdict, reason = decide_regime(labels, distances, centres, beside, trials)
+    centres = {arm: arm_centre for arm in labels if (arm_centre := references.centre(arm, without)) is not None}
+    distances = {arm: references.measure_distances(point.values, centre) for arm, centre in centres.items()}
+    trials = tuple(references.trials())
+    verdict, reason = decide_regime(labels, distances, centres, references, trials)
     return Comparison(
         run=run,
         study=study,
@@ -135,7 +137,7 @@ def _judge_view(
         reason=reason,
         norm=norm,
         point=point,
-        beside=beside,
+        beside=references,
         centres=centres,
         distances=distances,
         left_out=left_out,
@@ -147,11 +149,11 @@ def decide_regime(
     labels: Mapping[str, str],
     distances: Mapping[str, Mapping[str, float]],
     centres: Mapping[str, Mapping[str, float]],
-    beside: References,
+    references: References,
     trials: Sequence[Trial],
 ) -> tuple[str, str]:
-    """(verdict, reason) by the rules above."""
-    far = {arm: combine_distances(found) for arm, found in distances.items()}
+    """(verdict, reason) by the rules of the module."""
+    far = {arm: combine_distances(by_diagnostic) for arm, by_diagnostic in distances.items()}
     first, second = sorted(far, key=lambda arm: far[arm])[:2]
     confusion = max(trial.own for trial in trials)
     if far[second] - far[first] <= confusion:
@@ -160,7 +162,7 @@ def decide_regime(
             f"{confusion:.2g} from its own arm"
         )
     nearest = min(
-        combine_distances(beside.measure_distances(centres[first], centres[arm])) for arm in labels if arm != first
+        combine_distances(references.measure_distances(centres[first], centres[arm])) for arm in labels if arm != first
     )
     if far[first] > nearest:
         return CANNOT_TELL, (
@@ -170,23 +172,23 @@ def decide_regime(
 
 
 def agree_views(comparisons: Sequence[Comparison]) -> str:
-    """What the views agree on at matched norm."""
-    found = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
-    return found.pop() if len(found) == 1 else CANNOT_TELL
+    """The verdict on which the views agree at matched norm."""
+    verdicts = {comparison.verdict for comparison in comparisons if comparison.budget == "norm"}
+    return verdicts.pop() if len(verdicts) == 1 else CANNOT_TELL
 
 
 def _left_out(run: Profile, point: Point, points: Mapping[Key, Point], others: Mapping[Key, Profile]) -> dict[str, str]:
     shapes = {other.shapes for other in others.values()}
-    found = {}
+    reasons = {}
     for diagnostic in DIAGNOSTICS:
         if run.view not in diagnostic.views:
             continue
         name = diagnostic.name
         absent = sorted({arm for (arm, _), other in points.items() if not np.isfinite(other.values[name])})
         if diagnostic.sized and shapes != {run.shapes}:
-            found[name] = "the references' matrices have other shapes"
+            reasons[name] = "the references' matrices have other shapes"
         elif not np.isfinite(point.values[name]):
-            found[name] = "the run has no value there"
+            reasons[name] = "the run has no value there"
         elif absent:
-            found[name] = f"{', '.join(absent)} has no value there"
-    return found
+            reasons[name] = f"{', '.join(absent)} has no value there"
+    return reasons

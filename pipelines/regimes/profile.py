@@ -1,7 +1,7 @@
-"""A trajectory as curves over the size of its own update, so that runs can be compared where they moved equally far.
+"""A trajectory as curves over the norm of its update, so that runs can be compared at equal norm.
 
-Size is the mean over projections of ||W_t - W_0||_F / ||W_0||_F. Between two snapshots every curve is taken as straight
-over the logarithm of the norm, and nothing is extrapolated.
+Size is the mean over projections of ||W_t - W_0||_F / ||W_0||_F. Curves are interpolated linearly
+over the logarithm of the norm, and never extrapolated.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,8 @@ Run = tuple[str, int]  # recipe, seed
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A trajectory at one size. step: where it first had that size. values, errors: by diagnostic, as compared."""
+    """A trajectory at one norm. step: the first step with that norm. values, errors: by diagnostic, on the compared
+    scale."""
 
     norm: float
     step: float
@@ -35,7 +36,7 @@ class Point:
 class Profile:
     """One run in one view. Arrays have one entry per snapshot with an update; NaN is not measured.
 
-    values, errors: by diagnostic, in logarithms where it is compared so. similar: value and error bound by diagnostic
+    values, errors: by diagnostic, logarithms if it is compared so. similar: value and error bound by diagnostic
     and pair of steps. shapes: (role, stable rank of noise of that shape) of its matrices.
     """
 
@@ -54,16 +55,16 @@ class Profile:
     def until(self, step: int) -> "Profile":
         """The same trajectory, ended at a snapshot. Errors: ValueError for a step that was not measured."""
         if step not in self.steps:
-            known = ", ".join(map(str, self.steps))
-            raise ValueError(f"{self.recipe} seed {self.seed} has no measured step {step}; it has: {known}")
-        kept = self.steps <= step
+            sizes = ", ".join(map(str, self.steps))
+            raise ValueError(f"{self.recipe} seed {self.seed} has no measured step {step}; it has: {sizes}")
+        mask = self.steps <= step
         return Profile(
             **vars(self)
             | {
-                "steps": self.steps[kept],
-                "norms": self.norms[kept],
-                "values": {name: value[kept] for name, value in self.values.items()},
-                "errors": {name: error[kept] for name, error in self.errors.items()},
+                "steps": self.steps[mask],
+                "norms": self.norms[mask],
+                "values": {name: value[mask] for name, value in self.values.items()},
+                "errors": {name: error[mask] for name, error in self.errors.items()},
             }
         )
 
@@ -72,27 +73,28 @@ class Profile:
         return self._point(len(self.steps) - 1, len(self.steps) - 1, 0.0)
 
     def at(self, norm: float) -> Point | None:
-        """Where the update first is of this size; None where it never was, or was larger from the first snapshot on."""
-        sizes, wanted = np.log(self.norms), np.log(norm)
-        if wanted < sizes[0]:
+        """The point where the update first has this norm; None if it never has, or is larger from the first snapshot
+        on."""
+        sizes, target = np.log(self.norms), np.log(norm)
+        if target < sizes[0]:
             return None
-        after = np.flatnonzero(sizes >= wanted)
+        after = np.flatnonzero(sizes >= target)
         if not len(after):
             return None
         last = int(after[0])
-        if sizes[last] == wanted:
+        if sizes[last] == target:
             return self._point(last, last, 0.0)
-        return self._point(last - 1, last, float((wanted - sizes[last - 1]) / (sizes[last] - sizes[last - 1])))
+        return self._point(last - 1, last, float((target - sizes[last - 1]) / (sizes[last] - sizes[last - 1])))
 
-    def _point(self, one: int, other: int, weight: float) -> Point:
+    def _point(self, before: int, after: int, weight: float) -> Point:
         """Between two snapshots; similarities are those of the nearer one."""
 
         def between(curve: np.ndarray) -> float:
-            return float((1 - weight) * curve[one] + weight * curve[other]) if weight else float(curve[one])
+            return float((1 - weight) * curve[before] + weight * curve[after]) if weight else float(curve[before])
 
         values = {name: between(value) for name, value in self.values.items()}
         errors = {name: between(error) for name, error in self.errors.items()}
-        step = int(self.steps[other if weight > 0.5 else one])
+        step = int(self.steps[after if weight > 0.5 else before])
         for diagnostic in DIAGNOSTICS:
             if diagnostic.share is not None:
                 values[diagnostic.name], errors[diagnostic.name] = self._similarity(diagnostic, step)
@@ -111,9 +113,9 @@ class Profile:
 
 def read_profiles(tables: Mapping[str, pl.LazyFrame], runs: Iterable[Run]) -> dict[tuple[str, int, str], Profile]:
     """The profiles of these runs by (recipe, seed, view); runs and views without an update norm are absent."""
-    wanted = set(runs)
-    frames = {name: _rows(tables, name, wanted) for name in {"update_norm", *(d.table for d in DIAGNOSTICS)}}
-    nulls = _rows(tables, "nulls", wanted)
+    run_keys = set(runs)
+    frames = {name: _rows(tables, name, run_keys) for name in {"update_norm", *(d.table for d in DIAGNOSTICS)}}
+    nulls = _rows(tables, "nulls", run_keys)
     frames["update_spectrum"] = _add_shuffled_rank(frames["update_spectrum"], nulls, frames["update_support"])
     sizes = (
         frames["update_norm"]
@@ -126,14 +128,14 @@ def read_profiles(tables: Mapping[str, pl.LazyFrame], runs: Iterable[Run]) -> di
     )
     counts = frames["update_support"].group_by(*KEYS, "step").agg(numel=pl.col("numel").sum())
     curves = {d.name: _average_matrices(d, frames[d.table]) for d in DIAGNOSTICS}
-    whole, weights, *found = pl.collect_all([sizes, counts, *curves.values()])
-    means = dict(zip(curves, found, strict=True))
+    whole, weights, *parts = pl.collect_all([sizes, counts, *curves.values()])
+    means = dict(zip(curves, parts, strict=True))
     return {
         (recipe, seed, view): _profile((study, recipe, seed, view), part, weights, means)
         for (study, recipe, seed, view), part in sorted(
             whole.filter(pl.col("norm") > 0).partition_by(*KEYS, as_dict=True).items()
         )
-        if (recipe, seed) in wanted
+        if (recipe, seed) in run_keys
     }
 
 
@@ -144,10 +146,11 @@ def _rows(tables: Mapping[str, pl.LazyFrame], name: str, runs: set[Run]) -> pl.L
 
 
 def _add_shuffled_rank(spectrum: pl.LazyFrame, nulls: pl.LazyFrame, support: pl.LazyFrame) -> pl.LazyFrame:
-    """With the effective rank of the same update's shuffled entries beside each row.
+    """Add the effective rank of the same update with shuffled entries to each row.
 
     Nulls are measured at few steps; between them it is interpolated linearly in log(step), where at least DENSE of the
-    weights have changed. With fewer it is off by up to a sixth; there is then no value, as before the first null.
+    weights have changed. With fewer the interpolation is wrong by up to a sixth, so there is no value, as before the
+    first null.
     """
     keys = (*KEYS, "step", "matrix")
     null = nulls.filter(pl.col("null") == "shuffled").select(*keys, shuffled="effective_rank")
@@ -166,11 +169,11 @@ def _average_matrices(diagnostic: Diagnostic, frame: pl.LazyFrame) -> pl.LazyFra
     """Columns of the run, step (step_other), value and error; not in logarithms yet."""
     over = 1.0 if diagnostic.over is None else pl.col(diagnostic.over)
     error = pl.lit(None, pl.Float64()) if diagnostic.error is None else pl.col(diagnostic.error)
-    found = frame.filter(*(pl.col(key) == value for key, value in diagnostic.where))
-    found = found.with_columns(value=pl.col(diagnostic.column) / over, bound=error / over)
+    rows = frame.filter(*(pl.col(key) == value for key, value in diagnostic.where))
+    rows = rows.with_columns(value=pl.col(diagnostic.column) / over, bound=error / over)
     steps = ("step",) if diagnostic.share is None else ("step", "step_other")
     return (
-        found.filter(pl.col("value").is_not_null())
+        rows.filter(pl.col("value").is_not_null())
         .group_by(*KEYS, *steps)
         .agg(value=weighted_mean("value", "matrix", diagnostic.weight), error=weighted_mean("bound", "matrix"))
     )
@@ -180,11 +183,11 @@ def _profile(
     key: tuple[str, str, int, str], sizes: pl.DataFrame, weights: pl.DataFrame, means: Mapping[str, pl.DataFrame]
 ) -> Profile:
     study, recipe, seed, view = key
-    mine = dict(zip(KEYS, key, strict=True))
-    sizes = sizes.sort("step").join(weights.filter(**mine).select("step", "numel"), on="step", how="left")
+    run_keys = dict(zip(KEYS, key, strict=True))
+    sizes = sizes.sort("step").join(weights.filter(**run_keys).select("step", "numel"), on="step", how="left")
     values, errors, similar = {}, {}, {}
     for diagnostic in DIAGNOSTICS:
-        rows = means[diagnostic.name].filter(**mine)
+        rows = means[diagnostic.name].filter(**run_keys)
         if diagnostic.share is not None:
             for row in rows.iter_rows(named=True):
                 similar[diagnostic.name, row["step"], row["step_other"]] = (row["value"], row["error"] or 0.0)

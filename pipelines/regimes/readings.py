@@ -37,25 +37,25 @@ READINGS = pl.Schema(
 def read_quantities(norms: pl.DataFrame, locking: pl.DataFrame) -> pl.DataFrame:
     """The MEASURED quantities of runs, schema READINGS, from their rows of `update_norm` and `locking`."""
     rows = norms.filter(pl.col("role").is_in(PROJECTIONS), pl.col("step") > 0)
-    found = rows.group_by(*RUN, "step", "view").agg(
+    readings = rows.group_by(*RUN, "step", "view").agg(
         relative_norm=_complete_means("relative_norm"), stable_rank=_complete_means("stable_rank")
     )
-    found = found.join(_earlier_steps(found), on=(*RUN, "step"))
-    before = found.select(*RUN, "view", pl.col("step").alias("earlier"), pl.col("stable_rank").alias("before"))
+    readings = readings.join(_earlier_steps(readings), on=(*RUN, "step"))
+    before = readings.select(*RUN, "view", pl.col("step").alias("earlier"), pl.col("stable_rank").alias("before"))
     pairs = locking.filter(pl.col("role").is_in(PROJECTIONS), pl.col("side") == "input", pl.col("k") == RANK)
     similar = pairs.group_by(*RUN, "view", "step", "step_other").agg(similarity_previous=_complete_means("similarity"))
     similar = similar.rename({"step": "earlier", "step_other": "step"})
-    found = found.join(before, on=(*RUN, "view", "earlier"), how="left")
-    found = found.join(similar, on=(*RUN, "view", "earlier", "step"), how="left")
-    found = found.with_columns(stable_rank_ratio=pl.col("stable_rank") / pl.col("before"))
+    readings = readings.join(before, on=(*RUN, "view", "earlier"), how="left")
+    readings = readings.join(similar, on=(*RUN, "view", "earlier", "step"), how="left")
+    readings = readings.with_columns(stable_rank_ratio=pl.col("stable_rank") / pl.col("before"))
     keys = (*RUN, "step", "view", "relative_norm")
-    each = [found.select(*keys, quantity=pl.lit(name), value=pl.col(name)) for name in MEASURED]
+    each = [readings.select(*keys, quantity=pl.lit(name), value=pl.col(name)) for name in MEASURED]
     return order_readings(pl.concat(each))
 
 
-def order_readings(found: pl.DataFrame) -> pl.DataFrame:
+def order_readings(readings: pl.DataFrame) -> pl.DataFrame:
     """By run, view, quantity and step."""
-    return found.sort(*RUN, "view", "quantity", "step")
+    return readings.sort(*RUN, "view", "quantity", "step")
 
 
 def _complete_means(column: str) -> pl.Expr:
@@ -63,10 +63,10 @@ def _complete_means(column: str) -> pl.Expr:
     return pl.when(pl.col(column).is_not_null().all()).then(weighted_mean(column, "matrix"))
 
 
-def _earlier_steps(found: pl.DataFrame) -> pl.DataFrame:
+def _earlier_steps(readings: pl.DataFrame) -> pl.DataFrame:
     """recipe, seed, step, earlier; null where there is none."""
     rows = []
-    for (recipe, seed), run in found.partition_by(RUN, as_dict=True).items():
+    for (recipe, seed), run in readings.partition_by(RUN, as_dict=True).items():
         steps = sorted(run["step"].unique())
         rows += [(recipe, seed, step, earlier(steps, step)) for step in steps]
     kinds = {"recipe": pl.String(), "seed": pl.Int64(), "step": pl.Int64(), "earlier": pl.Int64()}

@@ -58,13 +58,13 @@ class References:
         """Mean step of an arm's runs at the budget."""
         return float(np.mean([point.step for (key, _), point in self.points.items() if key == arm]))
 
-    def measure_distances(self, one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    def measure_distances(self, values: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
         """|difference| in spreads, by diagnostic."""
-        return {name: abs(one[name] - other[name]) / self.spread[name] for name in self.names}
+        return {name: abs(values[name] - other[name]) / self.spread[name] for name in self.names}
 
     def trials(self) -> list[Trial]:
         """Every reference run judged by the other seeds of all arms, where every arm has another seed."""
-        found = []
+        trials = []
         for (arm, seed), point in sorted(self.points.items()):
             centres = {other: self.centre(other, without=seed) for other in self.arms}
             if all(centre is not None for centre in centres.values()):
@@ -73,8 +73,8 @@ class References:
                     for o, c in centres.items()
                     if c is not None
                 }
-                found.append(Trial(arm=arm, seed=seed, distances=distances))
-        return found
+                trials.append(Trial(arm=arm, seed=seed, distances=distances))
+        return trials
 
 
 def choose_references(arms: Sequence[str], points: "Mapping[Key, Point]", names: Sequence[str]) -> References:

@@ -20,41 +20,41 @@ def regime_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [row | {"regime": regime} for comparison in comparisons for row in _rows(comparison)]
 
 
-def _rows(found: Comparison) -> list[dict[str, Any]]:
-    run = found.run
+def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+    run = comparison.run
     shared = {
         "study": run.study,
         "recipe": run.recipe,
         "seed": run.seed,
         "step": int(run.steps[-1]),
         "view": run.view,
-        "budget": found.budget,
-        "relative_norm": found.norm,
-        "budget_step": None if found.point is None else found.point.step,
-        "verdict": found.verdict,
+        "budget": comparison.budget,
+        "relative_norm": comparison.norm,
+        "budget_step": None if comparison.point is None else comparison.point.step,
+        "verdict": comparison.verdict,
     }
-    made = []
-    for arm in found.labels:
-        reference = {"reference": f"{found.study}.{arm}"}
-        for name in found.beside.names if found.beside else ():
-            assert found.point is not None and found.beside is not None
-            made.append(
+    rows = []
+    for arm in comparison.labels:
+        reference = {"reference": f"{comparison.study}.{arm}"}
+        for name in comparison.beside.names if comparison.beside else ():
+            assert comparison.point is not None and comparison.beside is not None
+            rows.append(
                 shared
                 | reference
                 | {
                     "diagnostic": name,
                     "scale": "log" if BY_NAME[name].log else "linear",
-                    "value": to_measured_scale(name, found.point.values[name]),
-                    "reference_value": to_measured_scale(name, found.centres[arm][name]),
-                    "spread": found.beside.spread[name],
-                    "distance": found.distances[arm][name],
+                    "value": to_measured_scale(name, comparison.point.values[name]),
+                    "reference_value": to_measured_scale(name, comparison.centres[arm][name]),
+                    "spread": comparison.beside.spread[name],
+                    "distance": comparison.distances[arm][name],
                 }
             )
-        for name, why in found.left_out.items():
-            made.append(shared | reference | {"diagnostic": name, "reason": why})
-        own = {"diagnostic": COMBINED, "confusion": found.confusion, "distance": found.combined.get(arm)}
-        made.append(shared | reference | own | {"reason": found.reason or None})
-    return made
+        for name, why in comparison.left_out.items():
+            rows.append(shared | reference | {"diagnostic": name, "reason": why})
+        own = {"diagnostic": COMBINED, "confusion": comparison.confusion, "distance": comparison.combined.get(arm)}
+        rows.append(shared | reference | own | {"reason": comparison.reason or None})
+    return rows
 
 
 def to_measured_scale(name: str, value: float) -> float:

@@ -14,9 +14,9 @@ def describe_verdict(comparisons: Sequence[Comparison]) -> str:
         views = {comparison.verdict for comparison in matched}
         if len(views) == 1:
             return f"{name}: {CANNOT_TELL}. In {'; in '.join(f'{c.run.view}, {c.reason}' for c in matched)}."
-        said = "; in ".join(f"{c.run.view} {c.verdict}{f' ({c.reason})' if c.reason else ''}" for c in matched)
-        return f"{name}: {CANNOT_TELL}, since the views disagree. In {said}."
-    parts = [f"{name} is {verdict}.", *[f"In {_far(comparison)}." for comparison in matched]]
+        sentence = "; in ".join(f"{c.run.view} {c.verdict}{f' ({c.reason})' if c.reason else ''}" for c in matched)
+        return f"{name}: {CANNOT_TELL}, since the views disagree. In {sentence}."
+    parts = [f"{name} is {verdict}.", *[f"In {_describe_distances(comparison)}." for comparison in matched]]
     own = matched[0].labels.get(run.objective or "")
     if own and f"{own}-like" != verdict:
         parts.append(
@@ -26,18 +26,20 @@ def describe_verdict(comparisons: Sequence[Comparison]) -> str:
     return " ".join(parts)
 
 
-def _far(found: Comparison) -> str:
-    distances = ", ".join(f"{distance:.2g} from {found.labels[arm]}" for arm, distance in found.combined.items())
-    return f"{found.run.view}, {_where(found)}: {distances}"
+def _describe_distances(comparison: Comparison) -> str:
+    distances = ", ".join(
+        f"{distance:.2g} from {comparison.labels[arm]}" for arm, distance in comparison.combined.items()
+    )
+    return f"{comparison.run.view}, {_describe_budget(comparison)}: {distances}"
 
 
-def _where(found: Comparison) -> str:
-    if found.norm is None or found.point is None:
+def _describe_budget(comparison: Comparison) -> str:
+    if comparison.norm is None or comparison.point is None:
         return "no common budget"
-    last = int(found.run.steps[-1])
-    less = "" if found.point.step == last else ", the farthest that every reference went"
-    return f"relative norm {found.norm:.3g} (step {found.point.step:.3g} of {last}{less})"
+    last = int(comparison.run.steps[-1])
+    less = "" if comparison.point.step == last else ", the farthest that every reference went"
+    return f"relative norm {comparison.norm:.3g} (step {comparison.point.step:.3g} of {last}{less})"
 
 
-def _label(found: Comparison) -> str:
-    return found.labels[next(iter(found.combined))]
+def _label(comparison: Comparison) -> str:
+    return comparison.labels[next(iter(comparison.combined))]

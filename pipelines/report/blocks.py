@@ -1,4 +1,4 @@
-"""D4 as maps: where in one matrix the changed weights are, and how many of them the masks of W0 catch, block by block.
+"""Block maps of one matrix: the share of changed weights, and the share of these inside the masks of W0 (D4).
 
     changed         #{changed in block} / #{weights in block}
     principal       #{changed and in the mask} / #{changed}, over the block; ties of the mask count by their share
@@ -48,16 +48,16 @@ def block_sums(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 def sum_masks(tables: Tables, store: Store, arms: Collection[str], alpha: float, seed: int) -> pl.DataFrame:
     """The maps of the representative matrix, for each of `arms` whose snapshots are in the store: columns of SCHEMA."""
-    matrix, found = representative_matrix(tables, arms), []
+    matrix, maps = representative_matrix(tables, arms), []
     runs = final_rows(tables, "localization", arms).filter(pl.col("seed") == seed, pl.col("matrix") == matrix)
     for arm, recipe, step in runs.select("arm", "recipe", "step").unique().sort("arm").collect().iter_rows():
         trajectory = Trajectory(store, recipe, seed)
         if {0, step} <= set(trajectory.steps()):
-            found.append(_of_run(trajectory, f"{matrix}.weight", step, alpha, arm))
-    return pl.concat([pl.DataFrame(schema=SCHEMA), *found])
+            maps.append(_map_run(trajectory, f"{matrix}.weight", step, alpha, arm))
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *maps])
 
 
-def _of_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str) -> pl.DataFrame:
+def _map_run(trajectory: Trajectory, name: str, step: int, alpha: float, arm: str) -> pl.DataFrame:
     import torch
 
     from opd_ops.geometry.suite import Settings, Start

@@ -1,4 +1,4 @@
-"""What each figure means, how it is computed and what to be careful about."""
+"""The figures of every study: meaning, method and caveat of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import polars as pl
 from pipelines.report import choices, figures
 from pipelines.report.choices import Quantity, Tables
 from pipelines.statistics import null_values
-from pipelines.statistics.null_values import Beside
+from pipelines.statistics.null_values import SeriesWithNull
 from pipelines.statistics.samples import arm_rows
 from pipelines.studies.story import Story
 
@@ -27,7 +27,9 @@ class Figure:
     needs: tuple[str, ...]  # tables
     draw: Draw
     numbers: Numbers  # by title of an axis: columns arm (label), view, place, value, low, high
-    null: Callable[..., Beside] | None = None  # the series beside its null, from `needs`, the table nulls and arms
+    null: Callable[..., SeriesWithNull] | None = (
+        None  # the series beside its null, from `needs`, the table nulls and arms
+    )
     shares: tuple[int, int] = (5, 100)  # of the run (%), at which the null is put in words
     alt: str  # what the picture shows, for readers who do not see it
     meaning: str  # one line
@@ -39,7 +41,7 @@ class Figure:
         return not any(arm_rows(tables, name, arms).head(1).collect().is_empty() for name in self.needs)
 
     def null_sentence(self, story: Story, tables: Tables, arms: Sequence[str]) -> str | None:
-        """What the null shows beside what was measured; None without one."""
+        """Describe the null and the measured values; None without a null."""
         if self.null is None:
             return None
         return null_values.describe_null(
@@ -69,13 +71,12 @@ FIGURES = (
     _over_training(
         choices.UNCHANGED,
         key="unchanged",
-        title="Weights that stay as they were",
+        title="Unchanged weights",
         alt="Share of unchanged projection weights against training progress, one line per arm, bf16 and master.",
-        meaning="How sparse the update looks where it is stored: the share of weights that are bitwise those of the "
-        "start.",
+        meaning="How sparse the stored update is: the share of weights bitwise equal to the start.",
         how=f"Weights equal to W0, over all projection weights. {COUNTED}",
-        caveat="In bf16 a weight stays until it has moved by half a step of its grid, so the share says how small the "
-        "steps are. Masters nearly all move.",
+        caveat="In bf16 a weight changes only after it has moved by half a grid step, so the share measures how small "
+        "the moves are. Nearly all masters move.",
     ),
     Figure(
         key="roles",
@@ -84,7 +85,7 @@ FIGURES = (
         draw=figures.draw_roles,
         numbers=figures.role_numbers,
         alt="Bars by role of the matrix: share of unchanged weights, and mean rotation in degrees, one colour per arm.",
-        meaning="Whether attention and MLP matrices tell the same story.",
+        meaning="Whether attention and MLP matrices agree.",
         how="Final step, bf16 view. Unchanged: weights bitwise equal to W0, weighted by parameter count. Rotation: "
         "mean principal angle, input side. Whiskers run from the lowest to the highest seed.",
         caveat="Matrices of different shapes have different ceilings; compare arms within a role.",
@@ -94,10 +95,10 @@ FIGURES = (
         key="angles",
         title="Rotation of the leading subspace",
         alt="Principal angles in degrees against their index on a log axis at the final step, one line per arm.",
-        meaning="How far training has turned the weights' own leading input directions.",
+        meaning="How far training has rotated the leading input directions of the weights.",
         how=f"Principal angles between the top-k right singular subspaces of W0 and the final weights, ascending. "
         f"{SPREAD}",
-        caveat="The last angles depend on the gap at the cut, and a small gap turns easily.",
+        caveat="The last angles depend on the spectral gap at the cut: a small gap rotates easily.",
     ),
     _over_training(
         choices.DRIFT,
@@ -115,8 +116,8 @@ FIGURES = (
         alt="Share of the changed weights inside the low-magnitude mask against training progress, one line per arm.",
         meaning="Whether the weights that change are the small ones of the start, more often than chance (dotted).",
         how=f"|mask and changed| / |changed|; the mask holds the half of W0 that is smallest in magnitude. {SPREAD}",
-        caveat="bf16's grid is finer at small weights, so a small weight shows changes that a large one hides: that "
-        "alone favours this mask.",
+        caveat="The bf16 grid is finer at small weights, so a small weight shows changes that a large one hides. This "
+        "favours the mask.",
     ),
     _over_training(
         choices.STABLE_RANK,
@@ -158,7 +159,7 @@ FIGURES = (
         shares=(10, 25),
         alt="Sim_16 between the update now and at the end against training progress, one line per arm, both views. "
         f"{THIN}",
-        meaning="How much of the final update's leading input subspace is already there.",
+        meaning="How much of the final update's leading input subspace exists already.",
         how="Sim_16 = ||V_16(t)' V_16(end)||_F^2 / 16 with V_16 the top right singular vectors of dW. The dotted rule "
         f"is the mean chance level 16/n. {SPREAD}",
         caveat=ROUNDED,

@@ -1,7 +1,7 @@
-"""The quantities that figures draw, and what a reader can choose of them: the role, the layers and the cuts.
+"""The quantities that figures draw, and the choices that a reader has: role, layers and cuts.
 
-`Quantity.rows` has every choice beforehand, over seeds; a chart filters by what is chosen (`bound`), and shows its
-first choice until then.
+`Quantity.rows` contains the rows of every choice, over seeds. A chart filters them by the selection (`bind_field`) and
+shows the first choice at the start.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -51,7 +51,7 @@ class Quantity:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """What can be chosen."""
+        """The columns that a reader can select by."""
         return ("role", "layer", *self.cuts)
 
     @property
@@ -134,7 +134,7 @@ def bind_field(name: str, values: Iterable[str], first: str) -> alt.Parameter:
 
 
 def filter_expression(names: Iterable[str]) -> str:
-    """The filter, in Vega's language, of the rows that are chosen."""
+    """The Vega expression that filters the selected rows."""
     return " && ".join(f"datum.{name} === pick_{name}" for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The page's pictures: the figures of every study, and the exhibits that a story adds."""
+"""Render the figures of every study and the exhibits of a story."""
 
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
@@ -21,10 +21,10 @@ MAPPED = (
     "low-magnitude mask of the start."
 )
 NOISY = (
-    "A block has a few dozen to a few thousand weights, so maps are noisy. How large the changes are is not shown. "
-    "bf16's grid is finer at small weights, which alone favours the low-magnitude mask."
+    "A block has a few dozen to a few thousand weights, so maps are noisy. They do not show the size of changes. "
+    "The bf16 grid is finer at small weights, which favours the low-magnitude mask."
 )
-FOLDED = "How it was computed, what controls say, numbers"
+FOLDED = "Method, controls, numbers"
 
 
 def draw_figures(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], leave_out: str = "") -> str:
@@ -39,7 +39,7 @@ def draw_figures(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequ
 
 
 def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[str]) -> Numbers:
-    """What a figure draws; nothing where there is none, as of runs of which no weight moved."""
+    """The numbers of a figure; empty if there are none, for example if no weight moved."""
     if not figure.is_measured(tables, arms):
         return {}
     numbers = figure.numbers(story, tables, arms)
@@ -47,10 +47,10 @@ def drawn_numbers(figure: Figure, story: Story, tables: Tables, arms: Sequence[s
 
 
 def describe_missing_arms(numbers: Numbers, measured: Sequence[str], story: Story) -> str:
-    """A line for measured arms that a figure has no values of."""
+    """One line that names the measured arms without values in a figure."""
     drawn = {label for rows in numbers.values() for label in rows["arm"]}
     absent = [story.label(arm) for arm in measured if story.label(arm) not in drawn]
-    return f"Not drawn, since it has no values here: {join_words(absent)}." if absent else ""
+    return f"Not drawn, no values: {join_words(absent)}." if absent else ""
 
 
 def draw_figure(
@@ -62,7 +62,7 @@ def draw_figure(
     numbers: Numbers,
     measured: Sequence[str],
 ) -> str:
-    """One figure: its picture, one line of meaning, and what is behind a click."""
+    """One figure: picture, one line of meaning, and a folded explanation."""
     picture = vega.embed_chart(figure.draw(story, tables, arms), figure.key, figure.title, figure.alt)
     more = explain_figure(figure, story, tables, decided, arms, numbers)
     absent = markup.paragraph(describe_missing_arms(numbers, measured, story), "quiet")
@@ -72,20 +72,20 @@ def draw_figure(
 def explain_figure(
     figure: Figure, story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str], numbers: Numbers
 ) -> str:
-    """What is behind a click under a figure."""
+    """The folded explanation under a figure."""
     how = " ".join([figure.how, *describe_tables([name for name in figure.needs if name != "nulls"], tables, arms)])
     notes = markup.notes(
         (
-            ("Beside a null.", figure.null_sentence(story, tables, arms) or ""),
-            ("How it was computed.", how),
-            ("Careful.", figure.caveat),
+            ("Null.", figure.null_sentence(story, tables, arms) or ""),
+            ("Method.", how),
+            ("Caveat.", figure.caveat),
         )
     )
     return markup.details(FOLDED, notes, list_statements(decided, story, figure.needs), tabulate_figure(numbers))
 
 
 def draw_lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequence[str]) -> str:
-    """The picture of the first screen; empty where its tables have no rows."""
+    """The chart of the first screen; empty if its tables have no rows."""
     figure = next((figure for figure in FIGURES if figure.key == story.lead), None)
     if figure is None or not (numbers := drawn_numbers(figure, story, tables, arms)):
         return ""
@@ -95,16 +95,16 @@ def draw_lead(story: Story, tables: Tables, decided: pl.DataFrame, arms: Sequenc
 
 
 def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
-    """What a figure draws, as a table per axis title: a line for each place along the other axis, or each role."""
+    """The numbers of a figure: one table per axis title, one line per place on the other axis, or per role."""
     tables = []
     for caption, rows in parts.items():
         keys = [name for name in rows.columns if name not in ("arm", "view", "value", "low", "high")]
         views = [view for view in ("bf16", "master") if view in set(rows["view"])]
         columns = [(arm, view) for arm in rows["arm"].unique(maintain_order=True) for view in views]
-        known = {(row["arm"], row["view"], row[keys[0]]): row for row in rows.iter_rows(named=True)}
+        by_place = {(row["arm"], row["view"], row[keys[0]]): row for row in rows.iter_rows(named=True)}
         lines = []
         for place in rows[keys[0]].unique(maintain_order=True) if keys[0] == "role" else rows[keys[0]].unique().sort():
-            cells = [known.get((*column, place)) for column in columns]
+            cells = [by_place.get((*column, place)) for column in columns]
             values = ["-" if cell is None else format_span(cell["value"], cell["low"], cell["high"]) for cell in cells]
             lines.append((place if isinstance(place, str) else f"{place:.4g}", *values))
         heading = (keys[0], *(f"{arm}, {view}" for arm, view in columns))
@@ -115,20 +115,20 @@ def tabulate_figure(parts: Mapping[str, pl.DataFrame]) -> str:
 def list_statements(
     decided: pl.DataFrame, story: Story, names: Collection[str], suites: Sequence[str] = ("core",)
 ) -> str:
-    """The statements that rest on the tables `names`, one line each with its verdict and what its control says."""
+    """The claims that use the tables `names`, one line each with verdict and control."""
     lines = []
     for row in decided.iter_rows(named=True):
         claim = story.claim_by_text[row["claim"]]
         if claim.metric.table in names and claim.suite in suites:
             control = verdict_text.describe_control(claim, row)
             says = "" if control == "-" else f" Control: {control}."
-            told = f"{claim.text}: {verdict_text.describe_evidence(claim, row, story)}.{says}"
-            lines.append(f"<li>{markup.badge(verdict_text.status_word(row))} {escape(told)}</li>")
+            text = f"{claim.text}: {verdict_text.describe_evidence(claim, row, story)}.{says}"
+            lines.append(f"<li>{markup.badge(verdict_text.status_word(row))} {escape(text)}</li>")
     return f'<ul class="statements">{"".join(lines)}</ul>' if lines else ""
 
 
 def draw_block_maps(story: Story, tables: Tables, store: Store | None) -> str:
-    """Block maps of one matrix, where the weights are at hand; a story with exhibits has its own."""
+    """Block maps of one matrix, if the weights are in the store and the story has no exhibits of its own."""
     if store is None or story.exhibits:
         return ""
     from pipelines.report.maps import draw_maps
@@ -137,8 +137,8 @@ def draw_block_maps(story: Story, tables: Tables, store: Store | None) -> str:
     if drawing.chart is None:
         return ""
     picture = vega.embed_chart(drawing.chart, "block-maps", MAPPED, MAPPED)
-    notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Careful.", NOISY)))
-    more = markup.details("What is shown, and what is not", notes)
+    notes = markup.notes((("Shown.", " ".join(drawing.absent)), ("Caveat.", NOISY)))
+    more = markup.details("What the maps show", notes)
     return f'<div class="figures">{markup.figure("blocks", "One matrix in blocks", picture, MAPPED, more)}</div>'
 
 
@@ -147,12 +147,12 @@ def draw_exhibits(story: Story, tables: Tables, decided: pl.DataFrame, store: St
     parts = [
         draw_exhibit(exhibit, exhibit.draw(tables, store), story, tables, decided)
         for exhibit in story.exhibits
-        if is_there(exhibit, story, tables)
+        if has_measured_run(exhibit, story, tables)
     ]
     return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
 
 
-def is_there(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
+def has_measured_run(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
     """Whether a table that the exhibit needs has a run of one of its suites."""
     arms = {suite.name: suite.arms for suite in story.suites} | {"core": story.core}
     keys = [arm for suite in exhibit.suites for arm in arms.get(suite, ())]
@@ -165,7 +165,7 @@ def is_there(exhibit: Exhibit, story: Story, tables: Tables) -> bool:
 
 
 def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Tables, decided: pl.DataFrame) -> str:
-    """One exhibit: its picture, what it means, and behind a click what it does not show, its numbers and the source."""
+    """One exhibit: picture and meaning; folded: limits, numbers and source."""
     if drawing.chart is None:
         return ""
     key = f"exhibit-{exhibit.key}"
@@ -173,10 +173,10 @@ def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Table
     how = describe_tables([name for name in exhibit.needs if name != "nulls"], tables, story.all_arms)
     notes = markup.notes(
         (
-            ("How it was computed.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
+            ("Method.", " ".join([*how, "Means over seeds with 95 % Student-t intervals."])),
             ("What it does not show.", exhibit.not_shown),
             (f"{story.source}.", exhibit.reported),
-            ("Left out.", " ".join(drawing.absent)),
+            ("Missing.", " ".join(drawing.absent)),
         )
     )
     more = markup.details(
@@ -189,7 +189,7 @@ def draw_exhibit(exhibit: Exhibit, drawing: Drawing, story: Story, tables: Table
 
 
 def tabulate_exhibit(numbers: pl.DataFrame, story: Story) -> str:
-    """The numbers that an exhibit ends in."""
+    """The numbers of an exhibit as a table."""
     if numbers.is_empty():
         return ""
     lines = [
@@ -205,7 +205,7 @@ def tabulate_exhibit(numbers: pl.DataFrame, story: Story) -> str:
         for row in numbers.iter_rows(named=True)
     ]
     heading = ("quantity", "arm", "view", "mean", "95 % interval", "seeds", story.source)
-    return markup.table("Its numbers", heading, lines)
+    return markup.table("Numbers", heading, lines)
 
 
 def _between(row: Mapping[str, float | None]) -> str:

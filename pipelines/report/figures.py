@@ -1,7 +1,7 @@
-"""The charts of a study's story, drawn from its tables, and their rendering to SVG and PNG without a browser.
+"""Draw the charts of a study from its tables, and render them to PNG without a browser.
 
 Lines are means over seeds of the mean over projection matrices; bands and whiskers span the lowest and highest seed.
-The look of an arm is the same in every chart (`palette.looks`).
+The look of an arm is the same in every chart (`palette.arm_looks`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,14 +46,14 @@ def draw_lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[
     floor = floor.filter(pl.col("levels") == 1).drop("levels")  # arms of other shapes have another chance
     panels = []
     for view in views:
-        mine = rows.filter(pl.col("view") == view).drop("view", "floor")
+        view_rows = rows.filter(pl.col("view") == view).drop("view", "floor")
         panel = draw_curves(
-            mine.filter(~pl.col("null")).drop("null"),
+            view_rows.filter(~pl.col("null")).drop("null"),
             drawn,
             axis,
             title=VIEW_TITLES[view],
             x=quantity.x,
-            null=mine.filter("null").drop("null", "low", "high"),
+            null=view_rows.filter("null").drop("null", "low", "high"),
             floor=None if floor.is_empty() else (floor, "chance"),
             labels=view == views[0],
             where=filter_expression(quantity.axes),
@@ -66,7 +66,8 @@ def draw_lines(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[
 
 
 def line_numbers(quantity: Quantity, story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """What `lines` shows first, by the title of its axis: arm (label), view, place, value, low, high."""
+    """The numbers that `draw_lines` shows first, by the title of its axis: arm (label), view, place, value, low,
+    high."""
     rows = quantity.numbers(quantity.rows(tables, arms, every=False), quantity.starts(tables, arms))
     return {quantity.title: _add_labels(rows, story)}
 
@@ -79,7 +80,7 @@ def draw_roles(story: Story, tables: Tables, arms: Sequence[str]) -> Any:
 
 
 def role_numbers(story: Story, tables: Tables, arms: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """What `roles` draws, by title: columns arm (label), view, role, value, low, high."""
+    """The numbers of `draw_roles`, by title: columns arm (label), view, role, value, low, high."""
     return {title: _add_labels(rows, story) for title, rows in _by_role(tables, arms).items()}
 
 
@@ -109,15 +110,14 @@ def _add_labels(rows: pl.DataFrame, story: Story) -> pl.DataFrame:
 
 
 def format_span(value: float, low: float | None, high: float | None) -> str:
-    """ "4.21 [4.10 to 4.30]", and the value alone where the ends are not apart."""
+    """ "4.21 [4.10 to 4.30]", or only the value if both ends are equal."""
     if low is None or high is None or low == high:
         return format_short(value)
     return f"{format_short(value)} [{format_short(low)} to {format_short(high)}]"
 
 
 def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """`spec` with the rows alone that are shown until a reader chooses others: a still picture is drawn three times
-    as fast."""
+    """`spec` with only the rows of the first choice, which makes rendering three times as fast."""
     picked = {
         param["name"].removeprefix("pick_"): param["value"] for param in spec.get("params", ()) if "bind" in param
     }
@@ -126,11 +126,6 @@ def at_first(spec: Mapping[str, Any]) -> dict[str, Any]:
         for name, rows in spec.get("datasets", {}).items()
     }
     return {**spec, "datasets": datasets}
-
-
-def render_svg(chart: Any) -> str:
-    """`chart` as one <svg> element."""
-    return vl_convert.vegalite_to_svg(at_first(chart.to_dict(validate=False)))
 
 
 def render_png(chart: Any, scale: float = 2.0) -> bytes:

@@ -1,4 +1,4 @@
-"""The first screen: the result in one sentence, one table, one picture, and the counts of verdicts as links."""
+"""The first screen: result sentence, headline table, lead chart, and counts of verdicts as links."""
 
 from collections.abc import Mapping
 from html import escape
@@ -19,7 +19,7 @@ BESIDE = 4  # arms of a table that has room for a picture beside it
 def render_hero(
     study: str, tables: Tables, story: Story, decided: pl.DataFrame, picture: str, provenance: Mapping[str, str]
 ) -> str:
-    """picture: the story's lead figure, already drawn; empty where it cannot be."""
+    """picture: HTML of the story's lead figure; may be empty."""
     numbers = headline_rows(study, tables, story, story.headline[:ROWS])
     try:
         sentences = story.lines(decided, numbers) if story.lines is not None else []
@@ -36,7 +36,7 @@ def render_hero(
 
 
 def describe_run(study: str, tables: Tables, story: Story, provenance: Mapping[str, str]) -> str:
-    """What was run, in one line: "study tiny: 4 arms, seeds 0, 1 and 2, commit 1234"."""
+    """Describe the runs in one line: "study tiny: 4 arms, seeds 0, 1 and 2, commit 1234"."""
     runs = inventory.describe_arms(tables, story.core)
     if runs.is_empty():
         return f"Study {study}: no run of the suite core is measured yet. opd study run {study_arg(study)}"
@@ -47,7 +47,7 @@ def describe_run(study: str, tables: Tables, story: Story, provenance: Mapping[s
 
 
 def render_table(numbers: pl.DataFrame, story: Story) -> str:
-    """At most `ROWS` metrics by arms, with intervals, and under each what the source reports of the arm."""
+    """At most `ROWS` metrics by arms, with intervals, and below each the value that the source reports."""
     arms = [arm for arm in story.core if arm in set(numbers["arm"])]
     if not arms:
         return ""
@@ -63,7 +63,7 @@ def render_table(numbers: pl.DataFrame, story: Story) -> str:
 
 
 def headline_cell(row: Mapping[str, object] | None, most: object = None) -> str:
-    """A value with its interval and, below, what the source reports, as HTML. most: seeds that others rest on."""
+    """HTML of a value with its interval and the value of the source below. most: number of seeds of the other cells."""
     if row is None:
         return ABSENT
     value, interval = split_cell(row)

@@ -1,4 +1,4 @@
-"""One imported trajectory as a self-contained HTML page: its own numbers first, then its regime and its figures."""
+"""Render one imported trajectory as a self-contained HTML page: numbers, regime and figures."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -43,13 +43,13 @@ def render_import(
 ) -> str:
     """The page of the import `recipe` (external.NAME).
 
-    tables: lake tables with its rows and, where `judged` is not empty, those of the first study in it. judged: by study
-    of references, the run beside them (`runs.judging.judge`).
+    tables: lake tables with its rows and, if `judged` is not empty, the rows of the first study in it. judged: the
+    comparisons of the run by study of references.
     """
     name = recipe.removeprefix("external.")
-    mine = f"{name}{IMPORTED}"
-    shown = {table: _rename_import(rows, recipe, mine) for table, rows in fill_tables(tables).items()}
-    story = _story(mine, name, next(iter(judged), None))
+    own_key = f"{name}{IMPORTED}"
+    shown = {table: _rename_import(rows, recipe, own_key) for table, rows in fill_tables(tables).items()}
+    story = _story(own_key, name, next(iter(judged), None))
     nothing = decide_all("external", {}, story)
     bodies = {
         "regime": ("Which regime it is in", _verdict(recipe, judged)),
@@ -57,40 +57,40 @@ def render_import(
         "details": (
             "Tables",
             "".join(_render_distances(study, comparisons) for study, comparisons in judged.items())
-            + _render_bands(shown["monitor"].filter(pl.col("recipe") == f"external.{mine}").collect())
+            + _render_bands(shown["monitor"].filter(pl.col("recipe") == f"external.{own_key}").collect())
             + sections.render_exactness(shown, story)
             + sections.render_limits(shown, story)
             + sections.render_provenance(provenance),
         ),
     }
-    there = {key: pair for key, pair in bodies.items() if pair[1]}
-    main = "\n".join(markup.section(key, title, body) for key, (title, body) in there.items())
-    return render_document(story.title, _render_hero(shown, story, mine, nothing), main)
+    measured = {key: pair for key, pair in bodies.items() if pair[1]}
+    main = "\n".join(markup.section(key, title, body) for key, (title, body) in measured.items())
+    return render_document(story.title, _render_hero(shown, story, own_key, nothing), main)
 
 
-def _story(mine: str, name: str, study: str | None) -> Story:
-    """The import before the reference arms of a study, which look as they do on its own page."""
+def _story(key: str, name: str, study: str | None) -> Story:
+    """A story with the import first, then the reference arms of `study` in their own look."""
     own = None if study is None else story_of(find_study(study))
     references = [] if own is None else palette.arm_looks(own, tuple(own.references))
-    arms = (Arm(key=mine, label=name, meaning="imported", shape="cross"), *references)
+    arms = (Arm(key=key, label=name, meaning="imported", shape="cross"), *references)
     return Story(title=f"Weight geometry of {name}", arms=arms, core=tuple(arm.key for arm in arms), claims=())
 
 
-def _rename_import(rows: pl.LazyFrame, recipe: str, mine: str) -> pl.LazyFrame:
-    """The import under a name that no arm of a study has."""
+def _rename_import(rows: pl.LazyFrame, recipe: str, key: str) -> pl.LazyFrame:
+    """Rename the import to a key that no arm of a study has."""
     if "recipe" not in rows.collect_schema():
         return rows
-    return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{mine}"}))
+    return rows.with_columns(pl.col("recipe").replace({recipe: f"external.{key}"}))
 
 
-def _render_hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, nothing: pl.DataFrame) -> str:
-    """What was measured, its own numbers beside the references', and one picture."""
-    known = [
-        rows.filter(pl.col("recipe") == f"external.{mine}").select("matrix", "step").unique()
+def _render_hero(tables: Mapping[str, pl.LazyFrame], story: Story, own_key: str, nothing: pl.DataFrame) -> str:
+    """The first screen: what was measured, the numbers of the import and the references, and one chart."""
+    weights = [
+        rows.filter(pl.col("recipe") == f"external.{own_key}").select("matrix", "step").unique()
         for name, rows in tables.items()
         if name in ("update_norm", "update_support", "rotation", "hill", "spectral_drift")
     ]
-    rows = pl.concat(known).collect()
+    rows = pl.concat(weights).collect()
     steps = sorted(set(rows["step"]) - {0})
     ends = "" if not steps else f" ({steps[0]})" if len(steps) == 1 else f" ({steps[0]} to {steps[-1]})"
     counted = f"{rows['matrix'].n_unique()} weight matrices at {len(steps)} step{'' if len(steps) == 1 else 's'}{ends}"
@@ -99,14 +99,14 @@ def _render_hero(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str, no
     return (
         f"<h1>{escape(story.title)}</h1>"
         f"{markup.paragraph(f'{counted}, each compared with the weights it began with.', 'lead')}"
-        f'<div class="hero"><div>{_numbers(tables, story, mine)}</div>{side}</div>'
+        f'<div class="hero"><div>{_numbers(tables, story, own_key)}</div>{side}</div>'
     )
 
 
-def _numbers(tables: Mapping[str, pl.LazyFrame], story: Story, mine: str) -> str:
+def _numbers(tables: Mapping[str, pl.LazyFrame], story: Story, own_key: str) -> str:
     numbers = headline_rows("external", tables, story, HEADLINE)
     arms = [arm for arm in story.core if arm in set(numbers["arm"])]
-    if mine not in arms:
+    if own_key not in arms:
         return ""
     lines = []
     for (metric,), group in numbers.group_by("metric", maintain_order=True):
@@ -132,7 +132,7 @@ def _verdict(recipe: str, judged: Mapping[str, Sequence[Comparison]]) -> str:
 
 
 def _render_distances(study: str, comparisons: Sequence[Comparison]) -> str:
-    """A table per view at matched norm."""
+    """One table of distances per view at matched norm."""
     parts = []
     for comparison in comparisons:
         if comparison.budget != "norm" or comparison.beside is None or comparison.point is None:
@@ -157,7 +157,7 @@ def _render_distances(study: str, comparisons: Sequence[Comparison]) -> str:
 
 
 def _render_bands(rows: pl.DataFrame) -> str:
-    """The latest reading of every quantity that `opd monitor` holds against a band; nothing where none is kept."""
+    """The latest reading of every quantity that `opd monitor` compares with a band; empty without readings."""
     if rows.is_empty():
         return ""
     last = rows.filter(pl.col("step") == pl.col("step").max()).sort("view", "quantity")

@@ -1,4 +1,4 @@
-"""Block maps of one matrix, an arm a row and a mask a column, read from the weights of a run."""
+"""Draw block maps of one matrix: a row per arm, a column per mask."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ ALPHA = 0.5  # share of the weights that a mask holds
 
 
 def draw_maps(story: Story, tables: Tables, store: Store) -> Drawing:
-    """The maps of the representative matrix for every core arm whose snapshots are in the store, of its first seed."""
+    """The maps of the representative matrix for the first seed of every core arm whose snapshots are in the store."""
     seeds = tables["localization"].select(pl.col("seed").min()).collect().item()
     shown = sum_masks(tables, store, story.core, ALPHA, seeds) if seeds is not None else pl.DataFrame()
     if shown.is_empty():

@@ -1,4 +1,4 @@
-"""Small pieces of HTML: escaped text, tables that stack on a narrow page, folded parts, verdicts as marks."""
+"""HTML elements of the page: escaped text, tables, folded parts, verdict badges."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,7 +19,7 @@ def section(key: str, title: str, *parts: str) -> str:
 
 
 def details(summary: str, *parts: str, key: str = "", open: bool = False) -> str:
-    """Parts that the reader unfolds, or folds where they begin open."""
+    """A foldable element."""
     body = "\n".join(parts)
     anchor = f'<span id="{key}"></span>' if key else ""  # inside, so that a link to it unfolds the part
     return f"<details{' open' if open else ''}><summary>{escape(summary)}</summary>\n{anchor}{body}\n</details>"
@@ -38,7 +38,7 @@ def contents(sections: Iterable[tuple[str, str]]) -> str:
 
 
 def badge(word: str, target: str = "") -> str:
-    """A verdict as a word on its colour, linked where there is a target; the word carries the meaning."""
+    """A verdict as a coloured word, with a link if there is a target."""
     kind = word.split(" ", 1)[-1] if word[:1].isdigit() else word
     name = {"hold": "holds", "fail": "fails"}.get(kind, kind).replace(" ", "-")
     tag, link = ("a", f' href="#{target}"') if target else ("span", "")
@@ -54,9 +54,9 @@ def table(
     kind: str = "",
     columns: int = 0,
 ) -> str:
-    """A table whose first cell heads its row; on a narrow page each row becomes a block, heads beside its cells.
+    """A table with row headings in the first cell. On a narrow page each row becomes a block.
 
-    Columns `raw` are not escaped. columns: of a table that keeps them on a narrow page, at most four in a row.
+    Columns `raw` are not escaped. columns: keep the columns on a narrow page, at most four in a row.
     """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heading)
     lines = []
@@ -75,11 +75,11 @@ def table(
 
 
 def figure(key: str, title: str, picture: str, meaning: str, *more: str, level: int = 3) -> str:
-    """A picture with its title, one line of meaning, and folded parts. picture: what `vega.embed` gives."""
+    """A picture with its title, one line of meaning, and folded parts. picture: HTML of `vega.embed_chart`."""
     words = f"<h{level}>{escape(title)}</h{level}>{paragraph(meaning)}"
     return f'<figure id="{key}"><figcaption>{words}</figcaption>{picture}{"".join(more)}</figure>'
 
 
 def notes(pairs: Iterable[tuple[str, str]]) -> str:
-    """Paragraphs with a lead; empty ones are left out."""
+    """Paragraphs with a bold lead; empty paragraphs are left out."""
     return "".join(f"<p><b>{escape(lead)}</b> {escape(text)}</p>" for lead, text in pairs if text)

@@ -1,4 +1,4 @@
-"""One study as a self-contained HTML page: no request, whole without its script, on paper, a phone or a wide screen."""
+"""Render a study as one self-contained HTML page, which loads nothing and is complete without its script."""
 
 from collections.abc import Mapping
 from html import escape
@@ -20,8 +20,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 def render_page(
     study: Study, tables: Mapping[str, pl.LazyFrame], *, provenance: Mapping[str, str], store: Store | None = None
 ) -> str:
-    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: what to state, as label to text;
-    `store`: where the weights are that block maps read.
+    """The page of `study`. `tables`: lake tables filtered to the study; `provenance`: label to text;
+    `store`: the store with the weights for block maps.
 
     Every conclusion is generated from the verdict rows of the same tables.
     """
@@ -37,7 +37,7 @@ def render_page(
         "suites": (
             "Other suites",
             sections.render_suites(study.name, tables, story, decided)
-            + sections.not_there(study.name, tuple(study.suites), tables, story),
+            + sections.describe_unmeasured_suites(study.name, tuple(study.suites), tables, story),
         ),
         "details": ("Tables", _tables(study.name, tables, story, provenance)),
     }
@@ -64,7 +64,7 @@ def _tables(study: str, tables: Mapping[str, pl.LazyFrame], story: Story, proven
 
 
 def render_document(title: str, header: str, main: str) -> str:
-    """A self-contained HTML document: it may run what it brings, and ask for nothing."""
+    """A self-contained HTML document; its policy allows inline scripts and no requests."""
     css = files("pipelines.report").joinpath("page.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">

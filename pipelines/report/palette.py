@@ -1,8 +1,8 @@
-"""The look of every arm of a story: what it declares, or else colour, dash and shape by its position.
+"""The look of every arm of a story: as declared, or colour, dash and shape by position.
 
 Colours are those on white; on a dark page `page.css` turns their lightness over and keeps the hue. On both, any two of
 `COLORS` differ by at least 12 in CIE Lab, also as a person without red, green or blue cones sees them, and each has a
-contrast of at least 3 with the page. Dash and shape repeat what the colour says.
+contrast of at least 3 with the page. Dash and shape repeat the colour.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ DASHES = ((1, 0), (6, 2), (2, 2), (9, 3, 2, 3), (5, 5), (12, 3), (4, 2), (1, 3))
 
 
 def arm_looks(story: Story, keys: Sequence[str]) -> list[Arm]:
-    """The arms `keys` as they are drawn, each with a label and a colour.
+    """The arms `keys` with label, colour, dash and shape filled in.
 
-    A position counts the arms without a colour of their own, in the order of the story; arms that it does not have come
-    after them, and the ninth starts again with the first colour and another dash.
+    The position counts arms without a declared colour, in the order of the story; other arms follow. The ninth arm
+    repeats the first colour with another dash.
     """
     free = [key for key in dict.fromkeys((*story.all_arms, *keys)) if not story.arm(key).color]
-    taken = {story.arm(key).color.lower() for key in story.all_arms}
-    colors = [color for color in COLORS if color not in taken] or COLORS
+    used = {story.arm(key).color.lower() for key in story.all_arms}
+    colors = [color for color in COLORS if color not in used] or COLORS
     return [_look(story.arm(key), free.index(key) if key in free else None, colors) for key in keys]
 
 

@@ -1,6 +1,6 @@
-"""The pieces that pictures are put together from: axes, the looks of arms, lines over training, the house style.
+"""Parts of charts: axes, looks of arms, lines over training, and the house style.
 
-A picture is a concatenation of panels in columns, one legend above them. The page's script puts them one above the
+A chart is a concatenation of panels in columns with one legend above. The page's script puts them one above the
 other on a narrow screen, and writes out the axes that a panel leaves to its neighbour (`labels=False`).
 """
 
@@ -43,7 +43,7 @@ class Axis:
     zero: bool = False
 
     def y(self, column: str = "value", *, labels: bool = True) -> alt.Y:
-        """The encoding of a column; labels: whether the axis is written out."""
+        """The encoding of a column; labels: whether the axis has labels."""
         ticks: dict[str, Any] = {"tickCount": 4, "format": "~r"}
         if self.log and (ends := self.domain or self.about):
             ticks = {"values": decade_ticks(*ends), "format": "~e" if ends[1] < 0.1 else "~g"}
@@ -54,7 +54,7 @@ class Axis:
 
 
 def written_axis(labels: bool, **options: Any) -> alt.Axis:
-    """An axis, or the bare line of one whose labels and title a neighbour has."""
+    """An axis; without labels and title if a neighbour shows them."""
     return alt.Axis(**options) if labels else alt.Axis(labels=False, ticks=False, title=None, **options)
 
 
@@ -79,7 +79,7 @@ def progress_axis(column: str, *, labels: bool = True, last: int = 100) -> alt.X
 
 
 def add_labels(rows: pl.DataFrame, arms: Sequence[Arm]) -> pl.DataFrame:
-    """With the label that the legend shows in the place of the key, the first of `arms` last, on top of the others."""
+    """Replace the key by the label of the legend. The first of `arms` comes last and is drawn on top."""
     labels = {arm.key: arm.label for arm in arms}
     places = {arm.key: -place for place, arm in enumerate(arms)}
     label = pl.col("arm").replace_strict(labels, default=pl.col("arm"), return_dtype=pl.String())
@@ -102,8 +102,8 @@ def arm_encodings(arms: Sequence[Arm]) -> dict[str, Any]:
 
 
 def add_tooltips(chart: alt.Chart, *keys: str, ends: str = "seeds") -> alt.Chart:
-    """`chart` (columns label, value, low, high and `keys`) with its values under the pointer. ends: what low and high
-    are."""
+    """`chart` (columns label, value, low, high and `keys`) with its values as a tooltip. ends: names of low and
+    high."""
     low, high = (f"format(datum.{end}, '{NUMBER}')" for end in ("low", "high"))
     between = f"isValid(datum.low) && datum.low < datum.high ? {low} + ' to ' + {high} : '-'"
     fields = [alt.Tooltip("label:N", title="arm")]
@@ -130,11 +130,10 @@ def draw_curves(
     below: bool = True,
     where: str = "",
 ) -> Any:
-    """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values under the pointer.
+    """One panel: lines along `x` with a band (columns arm, x, value, low, high), and the values as a tooltip.
 
-    ends: what the band is. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value) and its
-    name. labels, below: whether the axes are written out, which one panel of a row and of a column does. where: what
-    filters all rows, in Vega's language.
+    ends: names of the band's ends. null: columns arm, x, value, drawn thin and dashed; floor: a level (column value)
+    and its name. labels, below: whether the axes have labels. where: a Vega expression that filters all rows.
     """
 
     def chart(part: pl.DataFrame) -> alt.Chart:
@@ -144,7 +143,7 @@ def draw_curves(
     across = progress_axis(x, labels=below, last=int(rows[x].max() or 2))  # type: ignore[arg-type]
     whole = add_labels(rows if x == INDEX else mark_nearest(rows), arms)
     base = chart(whole).encode(x=across)
-    # A wide invisible rim, so that the pointer need not hit a mark exactly.
+    # A wide invisible rim makes marks easier to hit with the pointer.
     point = base.mark_point(filled=True, size=42, opacity=1, stroke="transparent", strokeWidth=12)
     shown = alt.condition(alt.datum.marked, alt.value(1), alt.value(0))
     layers = [
@@ -162,14 +161,14 @@ def draw_curves(
 
 
 def mark_nearest(rows: pl.DataFrame) -> pl.DataFrame:
-    """With a column `marked`: whether a row is the nearest of its line to one of `MARKED`."""
+    """Add the column `marked`: whether a row is the nearest of its line to one of `MARKED`."""
     keys = [name for name in rows.columns if name not in (PROGRESS, "value", "low", "high", "seeds")]
     away = [(pl.col(PROGRESS) - share).abs() for share in MARKED]
-    return rows.with_columns(marked=pl.any_horizontal(one == one.min().over(keys) for one in away))
+    return rows.with_columns(marked=pl.any_horizontal(mark == mark.min().over(keys) for mark in away))
 
 
 def add_title(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
-    """Layers as one panel with a title, as text at its left end: Vega's own stands higher where an axis is written."""
+    """Layers as one panel with a title. The title is a text mark: Vega's own title moves up if an axis has labels."""
     words = alt.Chart(alt.Data(values=[{"at": 0}])).mark_text(
         text=title, x=0, y=-8, align="left", baseline="bottom", fontSize=TEXT, color=INK
     )
@@ -177,14 +176,14 @@ def add_title(title: str, *layers: Any, width: int = WIDTH, height: int = HEIGHT
 
 
 def draw_level(chart: alt.Chart, word: str, axis: Axis, *, labels: bool = True, below: int = 9) -> list[Any]:
-    """A horizontal dotted rule at the `value` of `chart`'s row with its name so many px under it."""
+    """A horizontal dotted rule at the `value` of the row of `chart`, with its name below."""
     spot = chart.encode(y=axis.y(labels=labels))
     name = spot.mark_text(text=word, x="width", align="right", dx=-2, dy=below, fontSize=TEXT - 2, color=QUIET)
     return [spot.mark_rule(stroke=QUIET, strokeDash=[1, 3]), name]
 
 
 def explain_null() -> alt.Opacity:
-    """Full opacity for the null, for the sake of a legend entry below the panels that says what it is."""
+    """Full opacity for the null, with a legend entry below the panels."""
     symbol: Mapping[str, Any] = {"symbolType": "stroke", "symbolSize": 900, "symbolDash": THIN_DASH}
     legend = alt.Legend(
         orient="bottom", offset=4, labelLimit=0, symbolStrokeColor=INK, symbolStrokeWidth=THIN, **symbol
@@ -193,13 +192,13 @@ def explain_null() -> alt.Opacity:
 
 
 def arrange_columns(panels: Sequence[Any], count: int, *, spacing: int = 14, **more: Any) -> Any:
-    """Panels in rows of `count`. more: of the concatenation, here, since every later change copies all panels."""
+    """Panels in rows of `count`. more: options of the concatenation; setting them later would copy all panels."""
     return alt.ConcatChart(concat=list(panels), columns=count, spacing=spacing, **more)
 
 
 def apply_style(chart: Any, *, legends: int = 4, room: int | None = None) -> Any:
-    """`chart` itself in the house look. legends: entries beside each other; room: px for the labels of every vertical
-    axis, which keeps panels below each other."""
+    """Set the house style in place. legends: entries per row of the legend; room: px for the labels of every vertical
+    axis, which aligns panels."""
     text: dict[str, Any] = {"titleFontSize": TEXT, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK}
     legend: dict[str, Any] = {"orient": "top", "columns": legends, "labelLimit": 220, "symbolSize": 100}
     # Set at once: every call of configure_* copies the whole chart, panel by panel.

@@ -1,4 +1,5 @@
-"""The page's tables, folded: suites, verdicts, regimes, predictions, sizes, accuracy, means, missing values, bounds."""
+"""The folded tables of the page: suites, verdicts, regimes, predictions, sizes, accuracy, means, missing values,
+bounds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,7 +44,7 @@ REGIMES = (
 
 
 def render_arms(tables: Tables, story: Story) -> str:
-    """What each core arm is and how it was trained."""
+    """Meaning and training settings of each core arm."""
     runs = inventory.describe_arms(tables, story.core)
     if runs.is_empty():
         return ""
@@ -150,7 +151,7 @@ def _describe_bootstrap(decided: pl.DataFrame, story: Story) -> str:
 
 
 def render_regimes(rows: pl.LazyFrame, story: Story) -> str:
-    """The verdict on each arm's runs and its distances, from the table `regime`; nothing where none was judged."""
+    """The verdict on each arm's runs and its distances, from the table `regime`; empty without rows."""
     combined = rows.filter(pl.col("diagnostic") == COMBINED, pl.col("budget") == "norm")
     last = pl.col("step") == pl.col("step").max().over("recipe", "seed")
     judged = combined.filter(last).sort("recipe", "seed", "view").collect()
@@ -180,7 +181,7 @@ def _distances(runs: pl.DataFrame, view: str, arm: str) -> str:
 
 
 def render_predictions(rows: pl.DataFrame) -> str:
-    """Spearman's correlations of early locking with what was learnt; nothing where there is none."""
+    """Spearman's correlations of early locking with the outcome; empty without rows."""
     if not (summary := describe_prediction(rows)):
         return ""
     lines = []
@@ -196,7 +197,7 @@ def render_predictions(rows: pl.DataFrame) -> str:
 
 
 def render_sizes(study: str, tables: Tables, story: Story) -> str:
-    """Exponents and ratios over the sizes of a story; nothing where no two are measured."""
+    """Exponents and ratios over the sizes of a story; empty if fewer than two sizes are measured."""
     if story.sizes is None or (rows := scaling.scaling_rows(study, tables, story.sizes)).is_empty():
         return ""
     heading, *lines = scaling.format_grid(rows, story.sizes, story)
@@ -205,7 +206,7 @@ def render_sizes(study: str, tables: Tables, story: Story) -> str:
 
 
 def render_accuracy(tables: Tables, story: Story) -> str:
-    """Scores before and after, and how small a difference they could show."""
+    """Accuracy before and after training, and its power."""
     scores = inventory.accuracy_rows(tables, story.core)
     if scores.is_empty():
         return ""
@@ -270,8 +271,8 @@ def render_exactness(tables: Tables, story: Story) -> str:
     if table.is_empty():
         return ""
     meaning = (
-        "Each value counted here is stored with a bound on the error of the algorithm that computed it. Bounds say "
-        "nothing about the spread over seeds."
+        "Each of these values has a stored bound on the error of its algorithm. Bounds do not include the spread "
+        "over seeds."
     )
     lines = [
         (
@@ -283,7 +284,7 @@ def render_exactness(tables: Tables, story: Story) -> str:
         )
         for row in table.iter_rows(named=True)
     ]
-    heading = ("quantity", "values", "median bound / value", "largest", "left out: bound says nothing", "value is 0")
+    heading = ("quantity", "values", "median bound / value", "largest", "left out: vacuous bound", "value is 0")
     return markup.details(
         "How exact the numbers are", markup.paragraph(meaning), markup.table("At the end of training", heading, lines)
     )
@@ -292,7 +293,7 @@ def render_exactness(tables: Tables, story: Story) -> str:
 def render_limits(tables: Tables, story: Story) -> str:
     excluded = describe_exclusions(find_exclusions(tables, story.all_arms))
     return markup.details(
-        "How to read this, and limits", markup.items([*LIMITS, *story.limits, *([f"{excluded}."] if excluded else [])])
+        "Reading and limits", markup.items([*LIMITS, *story.limits, *([f"{excluded}."] if excluded else [])])
     )
 
 
@@ -300,12 +301,12 @@ def render_provenance(facts: Mapping[str, str]) -> str:
     return markup.details("Provenance", markup.facts(facts))
 
 
-def not_there(study: str, known: Sequence[str], tables: Tables, story: Story) -> str:
-    """One line with a command for the suites of a study of which nothing is measured."""
+def describe_unmeasured_suites(study: str, suites: Sequence[str], tables: Tables, story: Story) -> str:
+    """One line with the command that runs the unmeasured suites of a study."""
     absent = [
         suite.name
         for suite in story.suites
-        if suite.name in known and grids.grid_rows(study, suite, tables, story).is_empty()
+        if suite.name in suites and grids.grid_rows(study, suite, tables, story).is_empty()
     ]
     if not absent:
         return ""

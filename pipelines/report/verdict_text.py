@@ -1,4 +1,4 @@
-"""Words made from verdict rows: the words follow the numbers, none is written in advance."""
+"""Sentences made from verdict rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ FEW = {1: "one seed", 2: "two seeds"}
 STATUSES = ("holds", "fails", "undecided", *FEW.values())
 MOST_PAIRS = 3  # of arms that the first sentence names
 PLURAL = {"holds": "hold", "fails": "fail"}
-# What a control says of a claim that holds, inside a sentence that ends with its difference.
+# The reading of a control for a claim that holds, followed by the difference of the control.
 READINGS = {
     "the same": "its control shows the same",
     "not seen": "not seen once matched",
@@ -27,12 +27,12 @@ READINGS = {
 
 
 def status_word(row: Row) -> str:
-    """holds, fails or undecided; "one seed" or "two seeds" where these are too few to decide."""
+    """holds, fails or undecided; "one seed" or "two seeds" if there are too few to decide."""
     return FEW.get(row["seeds"]) or row["status"]
 
 
 def count_statuses(decided: pl.DataFrame) -> dict[str, int]:
-    """How many statements have each status, of those that occur, in order."""
+    """Count the claims by status, in the order of `STATUSES`, without zeros."""
     counts = dict.fromkeys(STATUSES, 0)
     for row in decided.iter_rows(named=True):
         counts[status_word(row)] += 1
@@ -60,7 +60,7 @@ def describe_effect(claim: Claim, row: Row) -> str:
 
 
 def describe_control(claim: Claim, row: Row) -> str:
-    """What the control says, its difference and what it is; "-" without one."""
+    """The reading, difference and name of the control; "-" without one."""
     if row["control"] is None:
         return "-"
     difference = format_change(row["control_effect"], row["control_low"], row["control_high"], claim.metric.unit)
@@ -69,7 +69,7 @@ def describe_control(claim: Claim, row: Row) -> str:
 
 
 def describe_result(decided: pl.DataFrame, story: Story) -> str:
-    """The result of a study without a sentence of its own: which arms differ in how much, and what controls say."""
+    """The result of a study whose story has no result sentence: in how many measures each pair of arms differs."""
     pairs = [(story.claim_by_text[row["claim"]], row) for row in decided.iter_rows(named=True)]
     if not story.default_claims:
         return "The story of this study makes no statements."

@@ -1,4 +1,4 @@
-"""How exact the tables are: stored error bounds relative to the values they bound, at the end of training."""
+"""Stored error bounds relative to the values that they bound, at the end of training."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipelines.statistics.samples import arm_rows, final_step, rows_at_share
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """One column with its error bound; a bound of `limit` or more says nothing about it."""
+    """One column with the column of its error bound. A bound of `limit` or more is vacuous."""
 
     words: str
     table: str
@@ -41,11 +41,11 @@ SCHEMA = pl.Schema(
 def relative_bounds(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.DataFrame:
     """One row per quantity that has values: the median and the largest of error / value over decoder projections.
 
-    rows: values that these are over; vacuous: values left out because their bound says nothing; zero: left out because
-    nothing is relative to 0. Of `locking` the rows that compare with the last step.
+    rows: number of values used; vacuous: values left out because their bound is vacuous; zero: values left out because
+    they are 0. The table `locking` contributes the rows that compare with the last step.
     """
-    found = pl.concat(pl.collect_all([summarise_bounds(bound, tables, arms) for bound in BOUNDS]))
-    return found.filter(pl.sum_horizontal("rows", "vacuous", "zero") > 0)
+    bounds = pl.concat(pl.collect_all([summarise_bounds(bound, tables, arms) for bound in BOUNDS]))
+    return bounds.filter(pl.sum_horizontal("rows", "vacuous", "zero") > 0)
 
 
 def summarise_bounds(bound: Bound, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:

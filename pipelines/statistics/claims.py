@@ -1,4 +1,4 @@
-"""The claims of a study that brings none: every pair of its core arms in every metric, beside the declared control."""
+"""Default claims of a study without claims: every pair of core arms differs in every metric."""
 
 from itertools import combinations
 
@@ -33,8 +33,8 @@ COMPARED: tuple[Metric, ...] = (
 def default_claims(story: Story) -> tuple[Claim, ...]:
     """ "left differs from right: metric" for every pair of core arms and every metric of `COMPARED` and accuracy.
 
-    An arm beside its own declared control stands in the section `control`. Of the other pairs, the control of either
-    arm takes its place in the contrast that is read beside the claim.
+    A pair of an arm and its declared control is in the section `control`. Every other claim has controls: the same
+    contrast with an arm replaced by its declared control.
     """
     return tuple(
         _difference_claims(story, metric, left, right)
@@ -51,7 +51,7 @@ def _difference_claims(story: Story, metric: Metric, left: str, right: str) -> C
 
 
 def _matched_controls(story: Story, left: str, right: str) -> list[Control]:
-    """The contrast with an arm's matched control in its place, for either arm that declares one."""
+    """The contrasts in which one arm is replaced by its matched control."""
     contrasts = []
     for arm, other, first in ((left, right, True), (right, left, False)):
         control = story.arm(arm).control

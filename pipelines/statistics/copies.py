@@ -1,8 +1,8 @@
-"""Copies: runs under several seeds that hold the same weights, told from their rows, which no two seeds share.
+"""Find copies: runs of one arm with different seeds and the same weights.
 
 A run's fingerprint is one column over all matrices at its last step, of the first table of `FINGERPRINTS` that has it.
-Two runs of one arm are copies where theirs are equal up to rounding and not all zero, so that the same weights measured
-on another machine are found too. Snapshots with equal digests give equal rows; runs of two arms may be equal rightly.
+Two runs of one arm are copies if their fingerprints are equal up to rounding and not all zero. The tolerance also finds
+the same weights measured on another machine. Runs of two different arms may be equal and are not compared.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,18 +18,18 @@ Run = tuple[str, int]  # arm and seed
 
 
 def find_copies(tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> dict[Run, int]:
-    """Runs of `arms` that are a copy, with the smallest seed that holds the same."""
+    """Map each copy (arm, seed) to the smallest seed with the same weights."""
     prints = pl.collect_all([_plan_values(name, tables, arms) for name in FINGERPRINTS])
-    known: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
+    fingerprints: dict[Run, tuple[tuple[str, ...], np.ndarray]] = {}
     for rows in prints:
         for arm, seed, places, values in rows.sort("arm", "seed").iter_rows():
             if any(values):
-                known.setdefault((arm, seed), (tuple(places), np.array(values)))
+                fingerprints.setdefault((arm, seed), (tuple(places), np.array(values)))
     originals: dict[Run, int] = {}
-    for (arm, seed), (places, values) in sorted(known.items()):
-        for (other, first), (where, there) in sorted(known.items()):
+    for (arm, seed), (places, values) in sorted(fingerprints.items()):
+        for (other, first), (where, other_values) in sorted(fingerprints.items()):
             earlier = other == arm and first < seed and (other, first) not in originals
-            if earlier and where == places and np.allclose(values, there, rtol=ROUNDING, atol=0.0):
+            if earlier and where == places and np.allclose(values, other_values, rtol=ROUNDING, atol=0.0):
                 originals[arm, seed] = first
                 break
     return originals
@@ -42,7 +42,7 @@ def tag_arms(frame: pl.LazyFrame, keys: Collection[str]) -> pl.LazyFrame:
 
 
 def _plan_values(name: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
-    """arm, seed, where values are, and the values."""
+    """Columns arm, seed, place (list of matrix and view, or steps) and value (list)."""
     schema, value = TABLES[name].schema, pl.col(FINGERPRINTS[name])
     place = pl.format("{} {}", "matrix", "view") if "matrix" in schema else pl.col("step").cast(pl.String())
     rows = tag_arms(tables.get(name, pl.LazyFrame(schema=schema)), arms).filter(value.is_finite())

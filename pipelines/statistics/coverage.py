@@ -1,11 +1,11 @@
-"""What intervals do at a few seeds: covered means, true nulls that are decided, and power; `python -m` prints it.
+"""Simulate intervals over a few seeds: coverage, false decisions and power. `python -m` prints the table.
 
 Differences between arms are drawn n at a time from families whose mean is 0: normal; binomial (two accuracies of 96
 problems, p = 1/2); discrete (-1, 0 or 1 of 96 problems, equally likely); skewed (1 - Exp(1)). Equal draws have no
-interval and decide nothing, as in `intervals.interval`; they count as covered. Candidates beside Student's t:
+interval and decide nothing, as in `intervals.student_interval`; they count as covered. Compared with Student's t:
 
     johnson   t of mean + m3 / (6 n s^2) + m3 mean^2 / (3 s^4) in the mean's place (Johnson 1978)
-    hall      t of the monotone cubic in mean / s that takes the skewness away (Hall 1992)
+    hall      t of the monotone cubic in mean / s that removes the skewness (Hall 1992)
     t99       Student's t interval of 99 %
 """
 
@@ -44,7 +44,7 @@ SCHEMA = pl.Schema(
 
 
 def simulate_statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float]]:
-    """[N, n] draws: by interval, the statistic that it holds against its critical value at 0, NaN for equal draws."""
+    """The statistic and the critical value of each interval for draws [N, n]; NaN for equal draws."""
     n = values.shape[1]
     mean, sd = values.mean(axis=1), values.std(axis=1, ddof=1)
     spread = values.max(axis=1) - values.min(axis=1)
@@ -66,15 +66,15 @@ def simulate_statistics(values: np.ndarray) -> dict[str, tuple[np.ndarray, float
 
 
 def measure_coverage(draws: int, seeds: tuple[int, ...] = (3, 5), seed: int = 0) -> Iterator[dict[str, str | float]]:
-    """Rows of SCHEMA, shares of `draws`; power is that over normal differences of mean FOUND."""
+    """Rows of SCHEMA, as shares of `draws`. power: for normal differences with mean FOUND."""
     for n in seeds:
         generator = np.random.default_rng(seed)
         moved = simulate_statistics(generator.normal(size=(draws, n)) + FOUND)
         power = {name: float((value > critical).mean()) for name, (value, critical) in moved.items()}
-        known = {family: simulate_statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
+        statistics = {family: simulate_statistics(draw(generator, (draws, n))) for family, draw in FAMILIES.items()}
         for name in power:
-            for family, found in known.items():
-                value, critical = found[name]
+            for family, by_interval in statistics.items():
+                value, critical = by_interval[name]
                 high, low = float((value > critical).mean()), float((value < -critical).mean())
                 shares = {"covered": 1 - high - low, "too_high": high, "too_low": low, "power": power[name]}
                 yield {"seeds": n, "interval": name, "family": family} | shares

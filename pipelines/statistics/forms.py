@@ -1,4 +1,4 @@
-"""The forms that statements recur in, worded with the labels, published values and remarks of a story."""
+"""Make claims of each form, with the labels, published values and remarks of a story."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ NO_CONTROL = "no such control"
 
 @dataclass(frozen=True)
 class Forms:
-    """Makes claims. story: needs its arms, reported values and remarks, and not its claims."""
+    """Makes claims for a story. The story needs arms, reported values and remarks, but no claims."""
 
     story: Story
 
@@ -32,11 +32,13 @@ class Forms:
     ) -> Claim:
         """left < right, or left > right.
 
-        like: arms whose published values stand beside it, by default the same; paper: other words in their place.
+        like: arms whose published values are quoted, by default left and right. paper: text instead of those values.
         """
-        one, other = like or (left, right)
-        both = f"{self.story.reported_value(metric, one)} / {self.story.reported_value(metric, other)}"
-        reported = paper or (both if like is None else f"{both} ({self.story.label(one)}, {self.story.label(other)})")
+        left_source, right_source = like or (left, right)
+        both = f"{self.story.reported_value(metric, left_source)} / {self.story.reported_value(metric, right_source)}"
+        reported = paper or (
+            both if like is None else f"{both} ({self.story.label(left_source)}, {self.story.label(right_source)})"
+        )
         statement = f"{self.story.label(left)} {SIGNS[kind]} {self.story.label(right)}"
         return Claim(
             text=f"{metric.words}: {statement}",
@@ -53,7 +55,7 @@ class Forms:
         )
 
     def trend(self, view: str, arm: str, kind: Kind, verb: str, control: Control) -> Claim:
-        """The stable rank at the end beside that at 5 % of the run."""
+        """The stable rank at the end against the stable rank at 5 % of the run."""
         flat = (
             f"Flat: the 95 % interval lies within {100 * FLAT_BAND:g} % of the value at 5 %. " if kind == "near" else ""
         )
@@ -113,7 +115,7 @@ class Forms:
         paper: str = NO_CONTROL,
         note: str = "",
     ) -> Claim:
-        """left is within a declared band about right or, if it `departs`, beyond it."""
+        """left is within a declared band around right or, if it `departs`, outside it."""
         wide = f"{100 * margin:g} points" if margin else f"{100 * band:g} %"
         statement = f"{self.story.label(left)} {'departs from' if departs else 'follows'} {self.story.label(right)}"
         where = "beyond" if departs else "within"
@@ -144,5 +146,5 @@ class Forms:
 
 
 def random_basis(left: str, right: str) -> Control:
-    """Beside a claim that a confined arm keeps up with `right`: `left`, confined to random directions, does not."""
+    """The placebo control of a confined arm: `left`, confined to random directions, against `right`."""
     return Control(words="a random basis in place of its own", kind="placebo", left=left, right=right)

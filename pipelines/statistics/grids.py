@@ -1,4 +1,4 @@
-"""The suites beside core as tables: one row per arm, after the arms of core that it is read beside."""
+"""Tables of the suites other than core: first the reference arms of core, then one row per arm."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ from pipelines.statistics.metrics import (
 )
 from pipelines.studies.story import Story, Suite
 
-# The weights' own geometry as it would be served; of the update's, the masters, since rounding imitates concentration.
+# Geometry of the weights in bf16, as served; of the update in fp32 masters, since bf16 rounding looks concentrated.
 METRICS: tuple[Metric, ...] = (
     ACCURACY,
     UNCHANGED,
@@ -32,7 +32,7 @@ METRICS: tuple[Metric, ...] = (
     STABLE_RANK["master"],
     SIMILARITY["master", 25],
 )
-# Continued arms count from the weights they were taken up with, in the masters' precision.
+# Updates of continued arms count from the fp32 masters that they continue from.
 CONTINUED: tuple[Metric, ...] = (
     ACCURACY_START,
     ACCURACY,
@@ -45,17 +45,17 @@ CONTINUED: tuple[Metric, ...] = (
 
 
 def grid_rows(study: str, suite: Suite, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
-    """Rows as those of `headline`, of the arms that are measured, in the suite's order after its references.
+    """Rows as in `headline.headline_rows` for the measured arms: references first, then the suite's order.
 
-    Empty where no arm of the suite is measured; what training writes does not count, it is there before.
+    Empty if no arm of the suite is measured. Tables that training writes do not count as measured.
     """
     metrics = CONTINUED if suite.continued else METRICS
-    found = headline_rows(study, tables, story, metrics, (*suite.references, *suite.arms))
+    rows = headline_rows(study, tables, story, metrics, (*suite.references, *suite.arms))
     trained = [metric.words for metric in metrics if metric.table in RUN_TABLES]
-    measured = set(found.filter(~pl.col("metric").is_in(trained))["arm"])
+    measured = set(rows.filter(~pl.col("metric").is_in(trained))["arm"])
     if not measured.intersection(suite.arms):
-        return found.clear()
-    return found.filter(pl.col("arm").is_in(list(measured)))
+        return rows.clear()
+    return rows.filter(pl.col("arm").is_in(list(measured)))
 
 
 def format_grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[str]]:
@@ -63,10 +63,13 @@ def format_grid(suite: Suite, table: pl.DataFrame, story: Story) -> list[list[st
     metrics = table["metric"].unique(maintain_order=True).to_list()
     lines = [["arm", *metrics]]
     for key in (*suite.references, *suite.arms):
-        mine = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
-        if mine:
+        arm_rows = {row["metric"]: row for row in table.filter(pl.col("arm") == key).iter_rows(named=True)}
+        if arm_rows:
             lines.append(
-                [story.label(key), *(format_cell(mine[metric]) if metric in mine else ABSENT for metric in metrics)]
+                [
+                    story.label(key),
+                    *(format_cell(arm_rows[metric]) if metric in arm_rows else ABSENT for metric in metrics),
+                ]
             )
     return lines
 

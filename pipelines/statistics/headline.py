@@ -65,33 +65,33 @@ def headline_rows(
     metrics: Iterable[Metric] = METRICS,
     arms: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """One row per metric and arm that has one, in reading order, with the columns of `SCHEMA`; arms: core by default.
+    """One row per metric and arm with a value, with the columns of `SCHEMA`. arms: core by default.
 
     value: mean over seeds; low, high: 95 % Student-t interval over seeds, of fractions within [0, 1]; null for one
     seed, and for seeds that are equal. Fractions stay fractions (unit "percent" says how to show them); paper: what
-    the story's source reports of that arm, null for the view master, which published checkpoints do not have.
+    the story's source reports for that arm, null for the view master, which published checkpoints do not have.
     """
     rows, arms = [], story.core if arms is None else arms
     for metric, frame in collect_samples(metrics, tables, arms).items():
         for arm in arms:
-            mine = frame.filter(pl.col("arm") == arm)
-            if mine.is_empty():
+            samples = frame.filter(pl.col("arm") == arm)
+            if samples.is_empty():
                 continue
-            found = student_interval(mine["value"].to_list())
-            low, high = found.low, found.high
+            interval = student_interval(samples["value"].to_list())
+            low, high = interval.low, interval.high
             if metric.unit == "percent" and low is not None and high is not None:
                 low, high = max(0.0, low), min(1.0, high)
-            cut = "" if metric.cut is None or mine["cut"][0] is None else f", {metric.cut} {mine['cut'][0]}"
+            cut = "" if metric.cut is None or samples["cut"][0] is None else f", {metric.cut} {samples['cut'][0]}"
             rows.append(
                 {
                     "study": study,
                     "metric": metric.words + cut,
                     "unit": metric.unit,
                     "arm": arm,
-                    "value": found.mean,
+                    "value": interval.mean,
                     "low": low,
                     "high": high,
-                    "seeds": found.n,
+                    "seeds": interval.n,
                     "paper": None
                     if metric.view == "master"
                     else story.reported.get(metric.family or metric.words, {}).get(arm),
@@ -103,19 +103,19 @@ def headline_rows(
 def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:
     """`headline` as text: a heading row, then one row per metric; arms without any row have no column.
 
-    A cell is "mean +- half-width of the 95 % interval", of a share that would leave 0 to 100 % "mean [low, high]";
-    without an interval (one seed, or seeds that are equal) the mean alone.
+    A cell is "mean +- half-width of the 95 % interval". A share whose interval leaves 0 to 100 % is "mean [low, high]".
+    Without an interval (one seed, or equal seeds) the cell is the mean.
     """
     arms = [arm for arm in story.core if arm in set(table["arm"])]
-    known = [arm for arm in arms if any(arm in values for values in story.reported.values())]
+    reported_arms = [arm for arm in arms if any(arm in values for values in story.reported.values())]
     lines = [["metric", *map(story.label, arms)]]
-    if known:
-        lines[0].append(f"{story.source}: {' / '.join(map(story.label, known))}")
+    if reported_arms:
+        lines[0].append(f"{story.source}: {' / '.join(map(story.label, reported_arms))}")
     for (metric,), group in table.group_by("metric", maintain_order=True):
         rows = {row["arm"]: row for row in group.iter_rows(named=True)}
         line = [str(metric), *(format_cell(rows[key]) if key in rows else ABSENT for key in arms)]
-        if known:
-            values = [rows.get(key, {}).get("paper") for key in known]
+        if reported_arms:
+            values = [rows.get(key, {}).get("paper") for key in reported_arms]
             line.append(" / ".join(text or ABSENT for text in values) if any(values) else ABSENT)
         lines.append(line)
     return lines

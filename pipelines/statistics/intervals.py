@@ -1,4 +1,4 @@
-"""The intervals over seeds: Student-t, by which every verdict is decided, and the bootstrap that stands beside it.
+"""Intervals over seeds: Student-t, which decides every verdict, and the bootstrap, which is shown with it.
 
 What Student's t does at three seeds, in percent of 400,000 draws each whose true mean is 0, where 95, 2.5 and 2.5 are
 nominal (`python -m pipelines.statistics.coverage` prints this, its candidates, and five seeds):
@@ -9,11 +9,11 @@ nominal (`python -m pipelines.statistics.coverage` prints this, its candidates, 
     -1, 0 or 1 of 96 problems                          100.0                0.0       0.0
     1 - Exp(1), skewed                                  88.5               10.9       0.6
 
-The third line is 7.4 % too high or too low where equal draws decide, which they do not here. Nothing tried mends the
-fourth and still finds normal differences. Of a mean of 3.26 sd, which t finds in 80 % of cases, Hall's transformation
+If equal draws decided, the third line would be 7.4 % too high and too low. No candidate corrects the fourth line
+and keeps the power for normal differences. Of a mean of 3.26 sd, which t finds in 80 % of cases, Hall's transformation
 finds 61 % and decides 8.2 % of the skewed nulls too high, Johnson's corrected t finds 51 % and decides 7.5 % (and 4.0 %
 too low), a t interval of 99 % finds 28 % and decides 3.5 %. Three values do not show their skewness, and five do little
-better (t 11.4 %, Hall 7.3 %). So Student's t is kept, and its level is that of differences without a long tail.
+better (t 11.4 %, Hall 7.3 %). So Student's t decides, and its level holds for differences without a long tail.
 """
 
 import math
@@ -49,8 +49,8 @@ def student_interval(values: Sequence[float], level: float = 0.95, scale: float 
     """Student-t interval mean +- t_{(1+level)/2, n-1} s / sqrt(n) of n independent values.
 
     It covers the mean of normal values in 95 % of cases at any n >= 2 (of others: see the module). It is wide for three
-    seeds (t = 4.30), which is the honest width. One value has no interval, nor have values that are equal up to the
-    rounding of `scale` (`equal`), nor values of which one is not finite, whose mean is NaN.
+    seeds (t = 4.30). One value has no interval, nor have values that are equal up to the
+    rounding of `scale` (`equal_to_rounding`), nor values of which one is not finite, whose mean is NaN.
 
     Raises ValueError if `values` is empty.
     """
@@ -71,7 +71,7 @@ def student_interval(values: Sequence[float], level: float = 0.95, scale: float 
 def equal_to_rounding(values: Sequence[float], scale: float | None = None) -> bool:
     """Whether finite values spread by no more than rounding; scale: of what they are differences of, by default theirs.
 
-    Such a spread is no evidence of a small one: independent runs have one, copies of a run have not.
+    Equal values are no evidence of a small spread: they may be copies of one run.
     """
     largest = max(map(abs, values)) if scale is None else scale
     return max(values) - min(values) <= ROUNDING * largest
@@ -92,7 +92,7 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
     n = len(values)
     if n == 1 or not all(map(math.isfinite, values)):
         return None
-    # Sorted, so that the order of the seeds changes no bit.
+    # Sorted, so that the result does not depend on the order of the seeds.
     means = np.sort(np.array(values))[resamples(n)].mean(axis=1)
     low, high = (float(np.quantile(side, (1 - level) / 2, method="inverted_cdf")) for side in (means, -means))
     return low, -high

@@ -1,4 +1,4 @@
-"""What is in the tables: which runs, how they score before and after, and which values do not exist."""
+"""List what the tables contain: runs, accuracy before and after training, and missing values."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,22 +9,22 @@ from pipelines.statistics.copies import tag_arms
 from pipelines.statistics.intervals import student_interval
 from pipelines.statistics.samples import arm_rows, final_step
 
-# ||W0||_F is recovered as frobenius / relative_norm, which two runs from one start round alike to far below this.
+# ||W0||_F is computed as frobenius / relative_norm. Two runs from one start agree to far below this tolerance.
 SAME_START = 1e-6
 
 
 def describe_arms(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
     """One row per arm: seeds, steps, objective, optimizer, learning_rate, weight_decay (distinct values as text)."""
-    told = ("objective", "optimizer", "learning_rate", "weight_decay", "run_steps")
-    frame = arm_rows(tables, "update_support", arms).select("arm", "seed", *told).unique().collect()
+    recipes = ("objective", "optimizer", "learning_rate", "weight_decay", "run_steps")
+    frame = arm_rows(tables, "update_support", arms).select("arm", "seed", *recipes).unique().collect()
     rows = []
     for arm in arms:
-        mine = frame.filter(pl.col("arm") == arm)
-        if mine.is_empty():
+        rows_of_arm = frame.filter(pl.col("arm") == arm)
+        if rows_of_arm.is_empty():
             continue
-        seeds = ", ".join(str(seed) for seed in sorted(set(mine["seed"])))
-        rows.append({"arm": arm, "seeds": seeds, **{name: distinct_values(mine[name]) for name in told}})
-    return pl.DataFrame(rows, schema={name: pl.String() for name in ("arm", "seeds", *told)}, orient="row")
+        seeds = ", ".join(str(seed) for seed in sorted(set(rows_of_arm["seed"])))
+        rows.append({"arm": arm, "seeds": seeds, **{name: distinct_values(rows_of_arm[name]) for name in recipes}})
+    return pl.DataFrame(rows, schema={name: pl.String() for name in ("arm", "seeds", *recipes)}, orient="row")
 
 
 def distinct_values(values: pl.Series) -> str:
@@ -52,9 +52,9 @@ def accuracy_rows(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl
     """
     frame = arm_rows(tables, "evaluation", arms).with_columns(final=final_step("evaluation")).collect()
     rows = []
-    for (key, temperature), mine in frame.group_by("arm", "temperature"):
-        first = mine.filter(pl.col("step") == 0)["accuracy"].drop_nulls().to_list()
-        last = mine.filter(pl.col("step") == pl.col("final"), pl.col("step") > 0).drop_nulls("accuracy")
+    for (key, temperature), scores in frame.group_by("arm", "temperature"):
+        first = scores.filter(pl.col("step") == 0)["accuracy"].drop_nulls().to_list()
+        last = scores.filter(pl.col("step") == pl.col("final"), pl.col("step") > 0).drop_nulls("accuracy")
         if last.is_empty():
             continue
         after = student_interval(last["accuracy"].to_list())
@@ -97,12 +97,13 @@ MISSING = pl.Schema(
 
 
 def count_missing(tables: Mapping[str, pl.LazyFrame], arms: Sequence[str]) -> pl.DataFrame:
-    """Rows that carry a reason, counted by table, view and reason; `of` is the table's rows in that view."""
-    found = []
+    """Rows with a reason for a missing value, counted by table, view and reason; `of` is the table's rows in that
+    view."""
+    counts = []
     for name, declared in TABLES.items():
         if "reason" not in declared.schema or name not in tables:
             continue
         counted = tag_arms(tables[name], arms).group_by("view", "reason").agg(rows=pl.len().cast(pl.Int64()))
         total = counted.with_columns(of=pl.col("rows").sum().over("view"), table=pl.lit(name))
-        found.append(total.filter(pl.col("reason").is_not_null()).select(*MISSING).sort("view", "reason"))
-    return pl.concat(pl.collect_all(found)) if found else pl.DataFrame(schema=MISSING)
+        counts.append(total.filter(pl.col("reason").is_not_null()).select(*MISSING).sort("view", "reason"))
+    return pl.concat(pl.collect_all(counts)) if counts else pl.DataFrame(schema=MISSING)

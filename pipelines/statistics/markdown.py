@@ -1,4 +1,4 @@
-"""Markdown of texts that others wrote: names, labels, units. Dagster's UI shows it, with links and remote images."""
+"""Escape names, labels and units for Markdown. Dagster's UI renders Markdown with links and remote images."""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ SPECIAL = re.compile(r"[\\`*\[\]&|~]|<(?=[A-Za-z/!?])|(?<![A-Za-z0-9])_|_(?![A-Z
 
 
 def escape_markdown(text: str) -> str:
-    """One line that Markdown shows as it is written: no tag, link, image, emphasis, code, entity or table cell.
+    """Escape text into one line of Markdown without tags, links, images, emphasis, code, entities or table cells.
 
-    An address stays text; the UI may link it to itself.
+    A URL stays text; the UI may turn it into a link.
     """
     return SPECIAL.sub(r"\\\g<0>", escape_text(text))
 

@@ -1,4 +1,4 @@
-"""One study's matrices in order, and the one that stands for them."""
+"""The matrices of a study in order, and the representative matrix."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""Each run's headline metrics by weighting, role and layer: the table `means`, and what of it the page shows."""
+"""Headline metrics of each run by weighting, role and layer: the table `means` and its text form."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pipelines.statistics.numbers import format_quantity
 from pipelines.statistics.samples import metric_rows, weighted_mean
 from pipelines.studies.story import Story
 
-# At the end of training; overlaps with the end are of earlier steps.
+# At the end of training, except overlaps with the end, which are read at earlier steps.
 METRICS: tuple[Metric, ...] = tuple(
     metric
     for metric in HEADLINE
@@ -31,9 +31,9 @@ def mean_rows(study: str, tables: Mapping[str, pl.LazyFrame], arms: Collection[s
     unweighted: sum of values / number of matrices that have one; parameters: sum of n value / sum of n over the same
     matrices, n their number of weights. Matrices of one role have one size, so the two agree per role.
     """
-    found = pl.collect_all([plan_metric(metric, tables, arms) for metric in METRICS])
+    rows = pl.collect_all([plan_metric(metric, tables, arms) for metric in METRICS])
     schema = TABLES["means"].schema
-    return pl.concat(found).with_columns(study=pl.lit(study)).select(schema.names()).cast(dict(schema))
+    return pl.concat(rows).with_columns(study=pl.lit(study)).select(schema.names()).cast(dict(schema))
 
 
 def plan_metric(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
@@ -43,9 +43,9 @@ def plan_metric(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collec
     parts = []
     for keys in GROUPINGS:
         values = {name: weighted_mean(metric.column, "matrix", weight) for name, weight in WEIGHTINGS.items()}
-        made = frame.group_by("arm", "seed", *keys).agg(matrices=pl.len().cast(pl.Int64()), cut=cut, **values)
+        means = frame.group_by("arm", "seed", *keys).agg(matrices=pl.len().cast(pl.Int64()), cut=cut, **values)
         absent = {"role": pl.lit(None, pl.String()), "layer": pl.lit(None, pl.Int64())}
-        parts.append(made.with_columns(**{name: null for name, null in absent.items() if name not in keys}))
+        parts.append(means.with_columns(**{name: null for name, null in absent.items() if name not in keys}))
     whole = pl.concat(parts, how="diagonal").unpivot(
         list(WEIGHTINGS),
         index=["arm", "seed", "role", "layer", "matrices", "cut"],
@@ -65,23 +65,27 @@ def compare_weightings(table: pl.DataFrame, story: Story) -> list[list[str]]:
     lines = [["metric", "weighting", *map(story.label, arms)]]
     for metric in METRICS:
         for weighting in WEIGHTINGS:
-            mine = whole.filter(pl.col("metric") == metric.words, pl.col("weighting") == weighting)
-            if not mine.is_empty():
-                lines.append([metric.words, weighting, *format_cells(mine, arms, metric.unit)])
+            metric_rows = whole.filter(pl.col("metric") == metric.words, pl.col("weighting") == weighting)
+            if not metric_rows.is_empty():
+                lines.append([metric.words, weighting, *format_cells(metric_rows, arms, metric.unit)])
     return lines
 
 
 def split_by_key(table: pl.DataFrame, metric: Metric, key: str, story: Story) -> list[list[str]]:
-    """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row each; only a heading without any."""
-    mine = table.filter(
+    """One metric by `key` ("role" or "layer"), unweighted: a heading, then one row per value; only a heading if there
+    are none."""
+    metric_rows = table.filter(
         pl.col("metric") == metric.words, pl.col("weighting") == "unweighted", pl.col(key).is_not_null()
     )
-    arms = present_metrics(mine, story)
-    values = list(PROJECTIONS) if key == "role" else sorted(set(mine[key]))
-    here = [value for value in values if value in set(mine[key])]
+    arms = present_metrics(metric_rows, story)
+    values = list(PROJECTIONS) if key == "role" else sorted(set(metric_rows[key]))
+    key_rows = [value for value in values if value in set(metric_rows[key])]
     return [
         [key, *map(story.label, arms)],
-        *([str(value), *format_cells(mine.filter(pl.col(key) == value), arms, metric.unit)] for value in here),
+        *(
+            [str(value), *format_cells(metric_rows.filter(pl.col(key) == value), arms, metric.unit)]
+            for value in key_rows
+        ),
     ]
 
 
@@ -89,11 +93,11 @@ def present_metrics(table: pl.DataFrame, story: Story) -> list[str]:
     return [arm for arm in story.core if arm in set(table["arm"])]
 
 
-def format_cells(mine: pl.DataFrame, arms: Sequence[str], unit: Unit) -> list[str]:
+def format_cells(rows: pl.DataFrame, arms: Sequence[str], unit: Unit) -> list[str]:
     """Mean and half-width over seeds of each arm."""
-    told = []
+    cells = []
     for arm in arms:
-        values = mine.filter(pl.col("arm") == arm)["value"].to_list()
-        found = student_interval(values) if values else None
-        told.append(ABSENT if found is None else format_quantity(found.mean, unit, found.half))
-    return told
+        values = rows.filter(pl.col("arm") == arm)["value"].to_list()
+        interval = student_interval(values) if values else None
+        cells.append(ABSENT if interval is None else format_quantity(interval.mean, unit, interval.half))
+    return cells

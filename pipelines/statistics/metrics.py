@@ -1,8 +1,8 @@
 """The scalars that summarise a run.
 
 Every metric is one number per run: the unweighted mean over the decoder's projection matrices (q k v o gate up down) at
-one step. The share of unchanged weights is weighted by parameter count. Accuracy and what a constraint lets leak have
-no matrix.
+one step. The share of unchanged weights is weighted by parameter count. Accuracy and the leak of a constraint are not
+per matrix.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Numbers as text: as many digits as the interval supports, the unit after the number."""
+"""Format numbers as text with the digits that the interval supports, and the unit after the number."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def format_change(effect: float, low: float | None, high: float | None, unit: Un
 
 
 def format_signed(value: float, places: int) -> str:
-    """With its sign, unless it rounds to zero."""
+    """A number with its sign; no sign if it rounds to zero."""
     text = f"{value:+.{places}f}"
     return text if float(text) else text[1:]
 

@@ -1,12 +1,12 @@
-"""How small a difference this many seeds, problems and samples can show.
+"""Power: the smallest difference in accuracy that a number of seeds, problems and samples can show.
 
 A run's accuracy is a mean over P problems of m samples each. With p_i the chance of solving problem i, its variance is
 (between + within / m) / P, where between = Var(p_i) and within = E[p_i (1 - p_i)], which sum to p (1 - p) for mean p.
 The stored standard error and accuracy give both, if m > 1. All runs of a study answer the same problems, so the spread
 over seeds holds no variance between problems: s^2 = seeds + within / (P m).
 
-Verdicts on accuracies rest on all three (`pooled`): a spread over seeds that is small by accident, as equal differences
-of few samples are, is no smaller than what sampling alone makes.
+Verdicts on accuracies use all three variances (`pooled_half_width`). The spread over seeds counts as at least the
+spread that sampling alone causes, so a spread that is small by chance does not decide.
 """
 
 import math
@@ -51,7 +51,7 @@ def detectable_mean(sd: float, n: int, power: float = POWER, level: float = LEVE
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Variances of an accuracy (fractions squared), from runs that differ in their seed alone."""
+    """Variances of an accuracy (fractions squared), from runs that differ only in their seed."""
 
     within: float  # of a sample about its problem's chance, E[p_i (1 - p_i)]
     between: float  # of the problems' chances, Var(p_i)
@@ -61,14 +61,15 @@ class Spread:
         """Half-width for the mean of `seeds` runs on `problems` x `samples`, as an estimate for the whole task.
 
         sqrt(t^2 (seeds + within / (P m)) / S + z^2 between / P), t with S - 1 degrees of freedom: more seeds do not
-        shrink the part of the problems, which they share. None for one seed.
+        shrink the part of the problems, which all seeds share. None for one seed.
         """
         runs = self.half_of_seeds(problems, samples, seeds, level)
         z = float(ndtri((1 + level) / 2))
         return None if runs is None else math.hypot(runs, z * math.sqrt(self.between / problems))
 
     def half_of_seeds(self, problems: int, samples: int, seeds: int, level: float = LEVEL) -> float | None:
-        """The same on these very problems: the part that an interval over seeds has. None for one seed."""
+        """The half-width for exactly these problems: the part that an interval over seeds contains. None for one
+        seed."""
         if self.seeds is None or seeds < 2:
             return None
         t = float(stdtrit(seeds - 1, (1 + level) / 2))
@@ -78,8 +79,8 @@ class Spread:
 def estimate_spread(accuracies: Sequence[float], stderrs: Sequence[float], problems: int, samples: int) -> Spread:
     """The variances behind runs with these accuracies and standard errors over problems, one a seed.
 
-    One sample a problem cannot tell within from between; then all of p (1 - p) counts as between, which is the larger
-    of the two in `Spread.half`. Estimates below zero are set to zero.
+    With one sample per problem, within and between cannot be separated; then all of p (1 - p) counts as between, which
+    is the larger of the two in `Spread.half`. Estimates below zero are set to zero.
     """
     total = fmean(p * (1 - p) for p in accuracies)
     between = total
@@ -95,7 +96,7 @@ def estimate_spread(accuracies: Sequence[float], stderrs: Sequence[float], probl
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What one side of a comparison was scored on: its variances, and the size of one evaluation."""
+    """The evaluations of one side of a comparison: variances, problems and samples."""
 
     spread: Spread
     problems: int
@@ -114,8 +115,8 @@ class Scored:
 
 def score_arm(accuracies: Sequence[float], stderrs: Sequence[float | None], problems: int, samples: int) -> Scored:
     """From one arm's evaluations, one a seed. Without a standard error all of p (1 - p) counts as between problems."""
-    known = [error for error in stderrs if error is not None]
-    parts = estimate_spread(accuracies, known, problems, samples if known else 1)
+    finite = [error for error in stderrs if error is not None]
+    parts = estimate_spread(accuracies, finite, problems, samples if finite else 1)
     return Scored(spread=parts, problems=problems, samples=samples)
 
 
@@ -124,9 +125,9 @@ def pooled_half_width(differences: Sequence[float], sides: Sequence[Scored], lev
 
         sqrt(max(t s, z sqrt(within / (P m)))^2 / n + z^2 between / P)
 
-    s: over the n seeds, which holds sampling too, and is at least what sampling alone makes; within and between are
-    summed over the sides. The sides' problems are taken as independent, which is wide where both find the same ones
-    hard. None for one seed.
+    s: the spread over the n seeds, at least the spread of sampling alone; within and between are
+    summed over the sides. The problems of the sides count as independent, which gives a wide interval where both sides
+    find the same problems hard. None for one seed.
     """
     n = len(differences)
     if n < 2:
@@ -137,10 +138,11 @@ def pooled_half_width(differences: Sequence[float], sides: Sequence[Scored], lev
 
 
 def pooled_detectable(differences: Sequence[float], sides: Sequence[Scored]) -> float | None:
-    """The smallest mean difference of accuracies that `pooled` finds with about 80 % power; None for one seed.
+    """The smallest mean difference of accuracies that `pooled_half_width` finds with about 80 % power; None for one
+    seed.
 
-    `detectable` of the spread over seeds, at least that of sampling, and the normal one of the problems, at right
-    angles.
+    The root of the sum of squares of two parts: `detectable_mean` of the spread over seeds (at least that of sampling),
+    and the normal detectable difference of the problems.
     """
     n = len(differences)
     if n < 2:
@@ -171,11 +173,11 @@ SCHEMA = pl.Schema(
 def power_rows(
     tables: Mapping[str, pl.LazyFrame], arms: Sequence[str], reference: str | None, temperature: float = 1.0
 ) -> pl.DataFrame:
-    """One row per arm with a final accuracy at `temperature`, all as fractions; null where one seed says nothing.
+    """One row per arm with a final accuracy at `temperature`, all as fractions; null where one seed gives no value.
 
     within_sd, between_sd, seed_sd: square roots of `Spread`; half_problems: of one run, over problems (z); half_seeds:
     over seeds on these problems; half: both (`Spread.half`), and half_5, half_10 with as many seeds; detectable: the
-    smallest difference from `reference` that a verdict on the seeds in common finds with 80 % power (`pooled`).
+    smallest difference from `reference` that a verdict on the common seeds finds with 80 % power.
     """
     rows = arm_rows(tables, "evaluation", arms).with_columns(final=final_step("evaluation"))
     frame = rows.filter(
@@ -184,21 +186,21 @@ def power_rows(
         pl.col("step") > 0,
         pl.col("stderr").is_not_null(),
     ).sort("arm", "seed")
-    found = drop_runs(frame.collect(), find_copies(tables, arms))
-    base = found.filter(pl.col("arm") == reference)
+    scores = drop_runs(frame.collect(), find_copies(tables, arms))
+    base = scores.filter(pl.col("arm") == reference)
     against = None if base.is_empty() else _score_final(base)
-    told = []
+    powers = []
     for arm in arms:
-        mine = found.filter(pl.col("arm") == arm)
-        if mine.is_empty():
+        arm_scores = scores.filter(pl.col("arm") == arm)
+        if arm_scores.is_empty():
             continue
-        side, seeds, detected = _score_final(mine), mine.height, None
+        side, seeds, detected = _score_final(arm_scores), arm_scores.height, None
         parts, problems, samples = side.spread, side.problems, side.samples
-        pairs = mine.join(base, on="seed", suffix="_reference")
+        pairs = arm_scores.join(base, on="seed", suffix="_reference")
         if arm != reference and against is not None:
             differences = (pairs["accuracy"] - pairs["accuracy_reference"]).to_list()
             detected = pooled_detectable(differences, [side, against])
-        told.append(
+        powers.append(
             {
                 "arm": arm,
                 "problems": problems,
@@ -207,19 +209,19 @@ def power_rows(
                 "within_sd": math.sqrt(parts.within),
                 "between_sd": math.sqrt(parts.between),
                 "seed_sd": None if parts.seeds is None else math.sqrt(parts.seeds),
-                "half_problems": float(ndtri((1 + LEVEL) / 2)) * fmean(mine["stderr"].to_list()),
+                "half_problems": float(ndtri((1 + LEVEL) / 2)) * fmean(arm_scores["stderr"].to_list()),
                 "half_seeds": parts.half_of_seeds(problems, samples, seeds),
                 "half": parts.half(problems, samples, seeds),
                 **{f"half_{n}": parts.half(problems, samples, n) for n in PLANNED},
                 "detectable": detected,
             }
         )
-    return pl.DataFrame(told, schema=SCHEMA, orient="row")
+    return pl.DataFrame(powers, schema=SCHEMA, orient="row")
 
 
-def _score_final(mine: pl.DataFrame) -> Scored:
-    """Of one arm's final evaluations."""
-    return score_arm(mine["accuracy"].to_list(), mine["stderr"].to_list(), mine["problems"][0], mine["samples"][0])
+def _score_final(rows: pl.DataFrame) -> Scored:
+    """Score the final evaluations of one arm."""
+    return score_arm(rows["accuracy"].to_list(), rows["stderr"].to_list(), rows["problems"][0], rows["samples"][0])
 
 
 def format_grid(table: pl.DataFrame, story: Story) -> list[list[str]]:

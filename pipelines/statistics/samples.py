@@ -1,7 +1,6 @@
-"""One number per run: a metric read from the tables. Every plan of a report is collected in one pass.
+"""Read a metric from the tables: one number per run. All plans of a report are collected in one pass.
 
-Runs that do not count (`exclusions`) have none: copies of another seed, and in a table whose rows end before the run
-does, the run at its end.
+Excluded runs (`exclusions`) have no number: copies of another seed, and runs whose rows of a table end before the run.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -20,7 +19,7 @@ SAMPLED = ("stderr", "problems", "samples")  # columns of an evaluation beside i
 
 
 def fill_tables(tables: Mapping[str, pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
-    """`tables` with an empty one in the place of each that is absent."""
+    """`tables` with an empty table for each absent one."""
     return {name: pl.LazyFrame(schema=table.schema) for name, table in TABLES.items()} | dict(tables)
 
 
@@ -31,18 +30,18 @@ def arm_rows(tables: Mapping[str, pl.LazyFrame], name: str, arms: Collection[str
     """
     frame = tag_arms(tables.get(name, pl.LazyFrame(schema=TABLES[name].schema)), arms)
     if "run_steps" not in TABLES[name].schema:
-        known = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
-        frame = frame.join(known.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
+        steps = tables.get("update_support", pl.LazyFrame(schema=TABLES["update_support"].schema))
+        frame = frame.join(steps.group_by(RUN).agg(pl.col("run_steps").max()), on=RUN, how="left")
     return frame.filter(pl.col("role").is_in(PROJECTIONS)) if "role" in TABLES[name].schema else frame
 
 
 def final_step(name: str) -> pl.Expr:
-    """The last step of each run in rows of `table(name)`: what the run says of itself, else the last that was seen."""
+    """The last step of each run in rows of table `name`: `run_steps` of the run, else the last step in the rows."""
     return pl.coalesce(pl.col("run_steps").max(), last_seen(name)).over(RUN)
 
 
 def last_seen(name: str) -> pl.Expr:
-    """The last step of a run that rows of table `name` are about."""
+    """The last step of a run that rows of table `name` describe."""
     return pl.col("step_other" if "step_other" in TABLES[name].schema else "step").max()
 
 
@@ -67,9 +66,9 @@ def rows_at_largest_cut(frame: pl.LazyFrame, cut: str, column: str) -> pl.LazyFr
 
 
 def weighted_mean(column: str, order: str, weight: str | None = None) -> pl.Expr:
-    """The (weighted) mean of what `column` has in a group, summed in the order of `order`: equal rows, equal bits.
+    """The (weighted) mean of `column` in a group, summed in the order of `order`, so that equal rows give equal bits.
 
-    A running sum, because Polars drops a sort that stands before `mean` or `sum`. `weight` needs rows without nulls.
+    It is a running sum, because Polars drops a sort before `mean` or `sum`. `weight` needs rows without nulls.
     """
     value = pl.col(column).sort_by(order)
     if weight is not None:
@@ -78,9 +77,10 @@ def weighted_mean(column: str, order: str, weight: str | None = None) -> pl.Expr
 
 
 def plan_samples(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
-    """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut, of an accuracy `SAMPLED` too.
+    """`metric` of every run of `arms`, lazily: columns arm, seed, value, cut; accuracies also have the columns
+    `SAMPLED`.
 
-    Runs without a finite value are absent.
+    Runs without a finite value are left out.
     """
     if metric.since is not None:
         end = plan_samples(replace(metric, since=None), tables, arms)
@@ -91,12 +91,12 @@ def plan_samples(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Colle
     value = weighted_mean(metric.column, order, metric.weight)
     cut = pl.lit(None, pl.Int64()) if metric.cut is None else pl.col(metric.cut).first()
     more = [pl.col(name).first() for name in SAMPLED] if metric.table == "evaluation" else []
-    found = metric_rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
-    return found.filter(pl.col("value").is_finite())
+    rows = metric_rows(metric, tables, arms).group_by("arm", "seed").agg(*more, value=value, cut=cut)
+    return rows.filter(pl.col("value").is_finite())
 
 
 def metric_rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> pl.LazyFrame:
-    """The rows of `metric.table` that `metric` is the mean of, for every run; of `since` the later ones alone.
+    """The rows of `metric.table` that `metric` averages, for every run. With `since`, only the rows of later steps.
 
     With a weight each row has it: a table without the column takes it from update_support, by recipe and matrix.
     """
@@ -109,21 +109,21 @@ def metric_rows(metric: Metric, tables: Mapping[str, pl.LazyFrame], arms: Collec
     frame = frame.filter(pl.col(metric.column).is_not_null())
     if metric.weight is None or metric.weight in TABLES[metric.table].schema:
         return frame
-    known = arm_rows(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
-    return frame.join(known, on=("recipe", "matrix"))
+    weights = arm_rows(tables, "update_support", arms).group_by("recipe", "matrix").agg(pl.col(metric.weight).first())
+    return frame.join(weights, on=("recipe", "matrix"))
 
 
 def collect_samples(
     metrics: Iterable[Metric], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]
 ) -> dict[Metric, pl.DataFrame]:
-    """Each metric's values, columns as in `plan`, sorted by arm and seed; copies of another seed are absent."""
-    wanted = list(dict.fromkeys(metrics))
-    frames = pl.collect_all([plan_samples(metric, tables, arms).sort("arm", "seed") for metric in wanted])
+    """Values of each metric, columns as in `plan_samples`, sorted by arm and seed, without copies of another seed."""
+    metrics_once = list(dict.fromkeys(metrics))
+    frames = pl.collect_all([plan_samples(metric, tables, arms).sort("arm", "seed") for metric in metrics_once])
     same = find_copies(tables, arms)
-    return {metric: drop_runs(frame, same) for metric, frame in zip(wanted, frames, strict=True)}
+    return {metric: drop_runs(frame, same) for metric, frame in zip(metrics_once, frames, strict=True)}
 
 
 def drop_runs(frame: pl.DataFrame, runs: Collection[tuple[str, int]]) -> pl.DataFrame:
-    """The rows of a frame with columns arm and seed but for those of `runs`, in their order."""
-    gone = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
-    return frame.join(gone, on=("arm", "seed"), how="anti", maintain_order="left")
+    """The rows of a frame (columns arm, seed, ...) without those of `runs`, in their order."""
+    dropped = pl.DataFrame(list(runs), schema={"arm": pl.String(), "seed": pl.Int64()}, orient="row")
+    return frame.join(dropped, on=("arm", "seed"), how="anti", maintain_order="left")

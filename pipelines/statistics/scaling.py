@@ -1,11 +1,11 @@
-"""How the diagnostics move with the size of the model: exponents and ratios with intervals over seeds.
+"""How diagnostics change with model size: exponents and ratios with intervals over seeds.
 
     width    value = c N^b over `Sizes.widths`, N the weights of the decoder projections: b is the least-squares slope
              of log value on log N, fitted to each seed's sizes
     others   value at the size of `Sizes.ratios` / value of core
 
-Every estimate is one number per seed; the intervals are Student's over seeds (`intervals.interval`), of the logarithm
-for ratios. What the fit misses of a seed's three points is `misfit`, the largest |log value - fit|.
+Every estimate is one number per seed; the intervals are Student's over seeds (`intervals.student_interval`), of the
+logarithm for ratios. `misfit` is the largest |log value - fit| over the three points of a seed.
 
 Not measured: whether a power law holds. Three sizes within a factor of 16 of weights fit almost any smooth curve, the
 sizes pass their gates at different steps and accuracies, and their bases differ in learning rate: an exponent describes
@@ -81,8 +81,8 @@ def scaling_rows(study: str, tables: Mapping[str, pl.LazyFrame], sizes: Sizes) -
     weights = _weights(tables, arms)
     plans = [_plan_sizes(quantity, tables, arms) for quantity in QUANTITIES]
     rows = []
-    for quantity, found in zip(QUANTITIES, pl.collect_all(plans), strict=True):
-        values = {(row["arm"], row["seed"]): row["value"] for row in found.iter_rows(named=True)}
+    for quantity, frame in zip(QUANTITIES, pl.collect_all(plans), strict=True):
+        values = {(row["arm"], row["seed"]): row["value"] for row in frame.iter_rows(named=True)}
         for arm in sizes.arms:
             estimates = {"width": _slopes(values, weights, [arm_of(size, arm) for size in sizes.widths])}
             estimates |= {factor: _ratios(values, size, arm) for factor, size in sizes.ratios.items()}
@@ -117,28 +117,28 @@ def _slopes(
     values: dict[tuple[str, int], float], weights: dict[str, int], names: list[str]
 ) -> dict[int, tuple[float, float]]:
     """Seed to (slope, largest residual) of log value on log N."""
-    found = {}
+    slopes = {}
     for seed in sorted({seed for _, seed in values}):
-        here = [values.get((name, seed)) for name in names]
-        if any(value is None or value <= 0 for value in here):
+        seed_values = [values.get((name, seed)) for name in names]
+        if any(value is None or value <= 0 for value in seed_values):
             continue
         x = [math.log(weights[name]) for name in names]
-        y = [math.log(value) for value in here if value is not None]
+        y = [math.log(value) for value in seed_values if value is not None]
         centre, height = sum(x) / len(x), sum(y) / len(y)
         slope = sum((a - centre) * (b - height) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
         left = max(abs(b - height - slope * (a - centre)) for a, b in zip(x, y, strict=True))
-        found[seed] = slope, left
-    return found
+        slopes[seed] = slope, left
+    return slopes
 
 
 def _ratios(values: dict[tuple[str, int], float], size: str, arm: str) -> dict[int, tuple[float, float]]:
     """Seed to (log ratio, 0)."""
-    found = {}
+    ratios = {}
     for seed in sorted({seed for _, seed in values}):
-        there, here = values.get((arm_of(size, arm), seed)), values.get((arm, seed))
-        if there and here and there > 0 and here > 0:
-            found[seed] = math.log(there / here), 0.0
-    return found
+        numerator, denominator = values.get((arm_of(size, arm), seed)), values.get((arm, seed))
+        if numerator and denominator and numerator > 0 and denominator > 0:
+            ratios[seed] = math.log(numerator / denominator), 0.0
+    return ratios
 
 
 def _row(factor: str, by_seed: dict[int, tuple[float, float]]) -> dict[str, object]:
@@ -156,14 +156,12 @@ def _row(factor: str, by_seed: dict[int, tuple[float, float]]) -> dict[str, obje
     }
 
 
-def format_grid(found: pl.DataFrame, sizes: Sizes, story: Story) -> list[list[str]]:
+def format_grid(rows: pl.DataFrame, sizes: Sizes, story: Story) -> list[list[str]]:
     """`scaling` as text: a heading row, then a row per factor, metric and view: `estimate [interval]` by arm."""
-    cells = {(r["factor"], r["metric"], r["view"], r["arm"]): r for r in found.iter_rows(named=True)}
+    cells = {(r["factor"], r["metric"], r["view"], r["arm"]): r for r in rows.iter_rows(named=True)}
     lines = [["factor", "metric", *map(story.label, sizes.arms)]]
-    for factor in (name for name in sizes.titles if name in set(found["factor"])):
-        for metric, view in (
-            found.filter(factor=factor).select("metric", "view").unique(maintain_order=True).iter_rows()
-        ):
+    for factor in (name for name in sizes.titles if name in set(rows["factor"])):
+        for metric, view in rows.filter(factor=factor).select("metric", "view").unique(maintain_order=True).iter_rows():
             keys = [(factor, metric, view, arm) for arm in sizes.arms]
             estimates = [_cell(cells[key]) if key in cells else "-" for key in keys]
             lines.append([sizes.titles[factor], f"{metric}, {view}", *estimates])

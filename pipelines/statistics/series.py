@@ -19,7 +19,8 @@ def over_seeds(runs: pl.LazyFrame, *keys: str) -> pl.DataFrame:
 
 
 def shared_cut(name: str, frame: pl.LazyFrame, cut: str, arms: Collection[str]) -> int | None:
-    """The smallest value of `cut` that the most projection matrices have; a cut that follows the shape covers some."""
+    """The smallest value of `cut` that the most projection matrices have; a cut that depends on the shape covers only
+    some matrices."""
     counted = arm_rows({name: frame}, name, arms).group_by(cut).agg(matrices=pl.col("matrix").n_unique())
     best = counted.drop_nulls().sort("matrices", cut, descending=[True, False]).select(cut).head(1).collect()
     return None if best.is_empty() else best.item()
@@ -30,8 +31,8 @@ def progress_rows(
 ) -> pl.DataFrame:
     """`column` of every run of `arms` against the share of it: columns arm, seed, view, progress in %, value.
 
-    Step 0 is left out. The mean over projection matrices, by `weight` if given. Where a table compares two steps, the
-    later is the last.
+    Step 0 is left out. Values are means over projection matrices, weighted by `weight` if set. In a table that compares
+    two steps, the later step is the last.
     """
     rows = arm_rows({name: frame}, name, arms).with_columns(final=final_step(name))
     if "step_other" in TABLES[name].schema:
@@ -44,12 +45,12 @@ def progress_rows(
 
 
 def align_progress(runs: pl.DataFrame) -> pl.DataFrame:
-    """`progress` with all seeds of an arm at the same shares of the run, so that a mean is one over all of them.
+    """Interpolate `progress_rows` so that all seeds of an arm have values at the same shares of the run.
 
-    Gated runs end at different steps. Shares are those of any seed, as far as every seed reaches; a seed that has none
-    there is read off the straight line between its own.
+    Gated runs end at different steps. The shares are the union over seeds, up to the share that every seed reaches.
+    Missing values are interpolated linearly.
     """
-    found = [runs.head(0)]
+    aligned = [runs.head(0)]
     for _, arm in runs.group_by("arm", "view", maintain_order=True):
         seeds = [seed.sort("progress") for seed in arm.partition_by("seed")]
         first = max(seed["progress"][0] for seed in seeds)
@@ -59,12 +60,12 @@ def align_progress(runs: pl.DataFrame) -> pl.DataFrame:
         for seed in seeds:
             values = np.interp(shares, seed["progress"], seed["value"])
             same = [pl.lit(seed[column][0], runs.schema[column]).alias(column) for column in ("arm", "seed", "view")]
-            found.append(pl.DataFrame({"progress": shares, "value": values}).select(*same, "progress", "value"))
-    return pl.concat(found)
+            aligned.append(pl.DataFrame({"progress": shares, "value": values}).select(*same, "progress", "value"))
+    return pl.concat(aligned)
 
 
 def pool_seeds(runs: pl.DataFrame) -> pl.DataFrame:
-    """`progress` over seeds (columns arm, view, progress, value, low, high)."""
+    """`progress_rows` over seeds (columns arm, view, progress, value, low, high)."""
     return over_seeds(align_progress(runs).lazy(), "view", "progress")
 
 

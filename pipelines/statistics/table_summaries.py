@@ -1,4 +1,4 @@
-"""How a table was computed, in words made from its rows: precision, method, error bound and noise floor."""
+"""Describe how a table was computed, from its rows: precision, method, error bound and noise floor."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -25,31 +25,31 @@ FLOOR = "rounding_norm"
 
 
 def describe_tables(names: Collection[str], tables: Mapping[str, pl.LazyFrame], arms: Collection[str]) -> list[str]:
-    """A sentence or two on each of the tables `names` that has rows of `arms`."""
-    return [told for name in names if (told := _describe_table(name, arm_rows(tables, name, arms)))]
+    """One or two sentences per table of `names` that has rows of `arms`."""
+    return [sentence for name in names if (sentence := _describe_table(name, arm_rows(tables, name, arms)))]
 
 
 def _describe_table(name: str, rows: pl.LazyFrame) -> str:
     columns = TABLES[name].schema
     facts = [column for column in ("matrix", "seed", "dtype", "view", "method", *CUTS) if column in columns]
-    found = rows.select(pl.col(column).unique().drop_nulls().sort().implode() for column in facts).collect()
+    distinct = rows.select(pl.col(column).unique().drop_nulls().sort().implode() for column in facts).collect()
     runs = rows.group_by("recipe", "seed").agg(pl.col("step").n_unique()).select(pl.col("step").max()).collect().item()
-    if found.is_empty() or not found["seed"][0].len():
+    if distinct.is_empty() or not distinct["seed"][0].len():
         return ""
-    known: dict[str, list[Any]] = {column: found[column][0].to_list() for column in facts}
+    values: dict[str, list[Any]] = {column: distinct[column][0].to_list() for column in facts}
     parts = []
-    if "matrix" in known:
-        parts.append(f"{len(known['matrix'])} matrices")
-    parts += [f"{_numbered('snapshot', runs)} a run", f"{_plural('seed', known['seed'])} {_and(known['seed'])}"]
-    if known.get("dtype"):
-        parts.append(f"weights stored in {_and(known['dtype'])}, read as {_and(known['view'])}")
-    if known.get("method"):
-        parts.append(f"{_plural('method', known['method'])} {_and(known['method'])}")
-    parts += [f"{cut} = {_and(known[cut])}" for cut in CUTS if known.get(cut)]
-    return f"{name}: {', '.join(parts)}.{_exact(name, rows)}"
+    if "matrix" in values:
+        parts.append(f"{len(values['matrix'])} matrices")
+    parts += [f"{_count('snapshot', runs)} a run", f"{_plural('seed', values['seed'])} {_join_values(values['seed'])}"]
+    if values.get("dtype"):
+        parts.append(f"weights stored in {_join_values(values['dtype'])}, read as {_join_values(values['view'])}")
+    if values.get("method"):
+        parts.append(f"{_plural('method', values['method'])} {_join_values(values['method'])}")
+    parts += [f"{cut} = {_join_values(values[cut])}" for cut in CUTS if values.get(cut)]
+    return f"{name}: {', '.join(parts)}.{_describe_exactness(name, rows)}"
 
 
-def _exact(name: str, rows: pl.LazyFrame) -> str:
+def _describe_exactness(name: str, rows: pl.LazyFrame) -> str:
     if name in COUNTS:
         return " A count of equal bits, which has no error."
     if name == "evaluation":
@@ -63,23 +63,25 @@ def _exact(name: str, rows: pl.LazyFrame) -> str:
         return ""
     value, error, limit = ERRORS[name]
     ratio = (pl.col(error) / pl.col(value).abs()).filter(pl.col(value) != 0, pl.col(error) < limit)
-    wanted = {"median": ratio.median(), "largest": ratio.max()}
+    columns = {"median": ratio.median(), "largest": ratio.max()}
     if FLOOR in TABLES[name].schema:
         view, floor = pl.col("view") == "bf16", pl.col(FLOOR) / pl.col("frobenius")
-        wanted["floor"] = floor.filter(view & (pl.col("frobenius") > 0)).median()
-    found = rows_at_share(name, rows, END) if name != "locking" else rows
-    ends = found.select(**wanted).collect().row(0, named=True)
-    told = ""
+        columns["floor"] = floor.filter(view & (pl.col("frobenius") > 0)).median()
+    end_rows = rows_at_share(name, rows, END) if name != "locking" else rows
+    ends = end_rows.select(**columns).collect().row(0, named=True)
+    sentences = ""
     if ends["median"] is not None:
-        told += f" Error bound of {value} over its value: median {ends['median']:.1e}, largest {ends['largest']:.1e}."
+        sentences += (
+            f" Error bound of {value} over its value: median {ends['median']:.1e}, largest {ends['largest']:.1e}."
+        )
     if ends.get("floor") is not None:
-        told += (
+        sentences += (
             f" Noise floor: bf16's rounding is {100 * ends['floor']:.2g} % of the update's norm at the end (median)."
         )
-    return told
+    return sentences
 
 
-def _and(values: list[Any]) -> str:
+def _join_values(values: list[Any]) -> str:
     words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return join_words(words) if len(words) < 7 else f"{words[0]} to {words[-1]}"
 
@@ -88,5 +90,5 @@ def _plural(word: str, values: list[Any]) -> str:
     return word if len(values) == 1 else f"{word}s"
 
 
-def _numbered(word: str, count: int) -> str:
+def _count(word: str, count: int) -> str:
     return f"{count} {word if count == 1 else f'{word}s'}"

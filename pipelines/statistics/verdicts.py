@@ -1,4 +1,4 @@
-"""Every claim decided on the tables of one study: the table `verdicts`."""
+"""Decide every claim on the tables of one study: the table `verdicts`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +31,15 @@ Values = Mapping[Metric, pl.DataFrame]
 
 
 def decide_all(study: str, tables: Mapping[str, pl.LazyFrame], story: Story) -> pl.DataFrame:
-    """The claims of `story` on `tables` (name to rows of this study), with the schema of `verdicts`.
+    """Decide the claims of `story` on `tables` (name to rows of this study): rows with the schema of `verdicts`.
 
     effect = mean over seeds of left - right, paired by seed. low and high are its 95 % Student-t interval with n - 1
-    degrees of freedom, of an accuracy with the errors over samples and problems in it (`power.pooled`), within what is
-    possible; it decides. boot_low and boot_high are the percentile bootstrap over seeds, which does not
-    (`intervals.bootstrap` says why). Fewer than three seeds decide nothing, nor do differences that are equal up to
-    rounding; one seed leaves the interval null. Runs that do not count (`exclusions`) are left out, and named in the
-    note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the number of
-    claims.
+    degrees of freedom, cut to the possible range; this interval decides. For accuracies it includes the errors over
+    samples and problems (`power.pooled_half_width`). boot_low and boot_high are the percentile bootstrap over seeds,
+    which does not decide (see `intervals.bootstrap_interval`). Fewer than three seeds decide nothing, nor do
+    differences that are equal up to rounding; with one seed the interval is null. Excluded runs (`exclusions`) are
+    named in the note. A claim whose arms, view or snapshot are absent is left out. Intervals are not corrected for the
+    number of claims.
     """
     metrics = [metric for claim in story.default_claims for metric in claim.metrics]
     others = [other for metric in metrics if (other := metric.with_other_weighting()) is not None]
@@ -64,7 +64,7 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
     if can_decide(pairs) and effect.low is not None and effect.high is not None:
         holds = claim.judge(effect.low, effect.high, right)
     few = FEW.get(effect.n, "") or ("" if can_decide(pairs) else EQUAL)
-    gone = left_out(claim, excluded)
+    exclusion_note = describe_excluded_runs(claim, excluded)
     weighted = reweighted_effect(claim, values)
     return {
         "study": study,
@@ -82,28 +82,29 @@ def decide_claim(study: str, claim: Claim, values: Values, excluded: Sequence[Ex
         "boot_low": None if ends is None else ends[0],
         "boot_high": None if ends is None else ends[1],
         "size": effect_size(differences, scale),
-        "detectable": found_with_power(claim, pairs),
+        "detectable": detectable_difference(claim, pairs),
         "holds": holds,
         "status": STATUS[holds],
         "seeds": effect.n,
         **control_columns(claim, values, effect, holds),
         "same_sign_weighted": None if weighted is None else (weighted > 0) == (effect.mean > 0),
         "paper": claim.paper,
-        "note": " ".join(filter(None, (few, gone, f"{claim.note}{seed_span(claim, pairs)}"))),
+        "note": " ".join(filter(None, (few, exclusion_note, f"{claim.note}{seed_span(claim, pairs)}"))),
     }
 
 
 def pair_sides(claim: Claim, values: Values) -> pl.DataFrame:
-    """Columns seed, left, right, cut: one row per seed that has both sides; of accuracies `SAMPLED` of both too."""
-    found = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
+    """Columns seed, left, right, cut: one row per seed that has both sides. Accuracies also have the columns
+    `SAMPLED`."""
+    left = values[claim.metric].filter(pl.col("arm") == claim.left).drop("arm").rename({"value": "left"})
     if isinstance(claim.right, float):
-        return found.with_columns(right=pl.lit(claim.right))
+        return left.with_columns(right=pl.lit(claim.right))
     other = values[claim.baseline or claim.metric].filter(pl.col("arm") == claim.right).drop("arm", "cut")
-    return found.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
+    return left.join(other.rename({"value": "right"}), on="seed", suffix="_right").sort("seed")
 
 
 def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
-    """The mean difference with its interval over seeds; of accuracies over samples and problems too."""
+    """The mean difference with its interval over seeds; for accuracies also over samples and problems."""
     differences = (pairs["left"] - pairs["right"]).to_list()
     if not (sides := evaluation_set(pairs)):
         return student_interval(differences, scale=largest_value(pairs))
@@ -114,8 +115,8 @@ def estimate_difference(claim: Claim, pairs: pl.DataFrame) -> Interval:
     return Interval(mean=mean, low=max(least, mean - half), high=min(most, mean + half), n=len(differences))
 
 
-def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
-    """The smallest mean difference that these seeds find with 80 % power; None without a spread to tell it from."""
+def detectable_difference(claim: Claim, pairs: pl.DataFrame) -> float | None:
+    """The smallest mean difference that these seeds find with 80 % power; None if there is no spread."""
     differences = (pairs["left"] - pairs["right"]).to_list()
     if sides := evaluation_set(pairs):
         return pooled_detectable(differences, sides) or None
@@ -125,7 +126,8 @@ def found_with_power(claim: Claim, pairs: pl.DataFrame) -> float | None:
 
 
 def evaluation_set(pairs: pl.DataFrame) -> list[Scored]:
-    """What both sides of a comparison of accuracies were scored on; a constant is no side. Empty for other metrics."""
+    """Variances and problems of both sides of a comparison of accuracies, without constants. Empty for other
+    metrics."""
     sides = []
     for side, end in (("left", ""), ("right", "_right")):
         if f"problems{end}" in pairs.columns:
@@ -135,26 +137,26 @@ def evaluation_set(pairs: pl.DataFrame) -> list[Scored]:
 
 
 def largest_value(pairs: pl.DataFrame) -> float:
-    """The largest value of either side, whose rounding the differences have."""
+    """The largest absolute value of both sides, the scale of the rounding of differences."""
     return max(map(abs, (*pairs["left"], *pairs["right"])))
 
 
 def can_decide(pairs: pl.DataFrame) -> bool:
-    """Whether seeds are enough and differ by more than rounding."""
+    """Whether there are enough seeds and their differences differ by more than rounding."""
     return len(pairs) >= DECIDING and not equal_to_rounding(
         (pairs["left"] - pairs["right"]).to_list(), largest_value(pairs)
     )
 
 
-def left_out(claim: Claim, excluded: Sequence[Exclusion]) -> str:
-    """Which runs of a claim's arms do not count and why, as a sentence; empty where all do."""
+def describe_excluded_runs(claim: Claim, excluded: Sequence[Exclusion]) -> str:
+    """The excluded runs of the arms of a claim, with reasons, as a sentence; empty if there are none."""
     arms, tables = (claim.left, claim.right), {None, *(metric.table for metric in claim.metrics)}
-    named = [str(one) for one in excluded if one.arm in arms and one.table in tables]
+    named = [str(exclusion) for exclusion in excluded if exclusion.arm in arms and exclusion.table in tables]
     return f"Left out: {'; '.join(named)}." if named else ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class ControlContrast:
     """A control's contrast: its effect over seeds, the mean of its right-hand side, and whether it decides."""
 
     control: Control
@@ -163,31 +165,31 @@ class Beside:
     decides: bool
 
 
-def control_contrast(claim: Claim, values: Values) -> Beside | None:
-    """The first of the claim's controls whose arms there are, paired as the claim is."""
+def control_contrast(claim: Claim, values: Values) -> ControlContrast | None:
+    """The contrast of the first control of the claim whose arms are measured."""
     for control in claim.controls:
         other = replace(claim, left=control.left, right=control.right)
         pairs = pair_sides(other, values)
         if not pairs.is_empty():
             right = student_interval(pairs["right"].to_list()).mean
-            return Beside(
+            return ControlContrast(
                 control=control, effect=estimate_difference(other, pairs), right=right, decides=can_decide(pairs)
             )
     return None
 
 
 def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool | None) -> dict[str, object]:
-    """The columns of the control; all null where there is none."""
-    found = control_contrast(claim, values)
-    if found is None:
+    """The columns of the control; all null without one."""
+    contrast = control_contrast(claim, values)
+    if contrast is None:
         return {name: None for name in ("control", *CONTROL, "control_says")}
-    low, high, says = found.effect.low, found.effect.high, None
+    low, high, says = contrast.effect.low, contrast.effect.high, None
     own = None if effect.low is None or effect.high is None else (effect.low, effect.high)
-    if holds and own is not None and found.decides and low is not None and high is not None:
-        says = claim.read(found.control, own, (low, high), found.right)
+    if holds and own is not None and contrast.decides and low is not None and high is not None:
+        says = claim.read(contrast.control, own, (low, high), contrast.right)
     return {
-        "control": found.control.words,
-        "control_effect": found.effect.mean,
+        "control": contrast.control.words,
+        "control_effect": contrast.effect.mean,
         "control_low": low,
         "control_high": high,
         "control_says": says,
@@ -195,7 +197,7 @@ def control_columns(claim: Claim, values: Values, effect: Interval, holds: bool 
 
 
 def reweighted_effect(claim: Claim, values: Values) -> float | None:
-    """The effect by the other weighting of matrices; None where there are none, or no numbers of weights."""
+    """The effect with the other weighting of matrices; None for metrics without matrices or weight counts."""
     metric, baseline = claim.metric.with_other_weighting(), claim.baseline and claim.baseline.with_other_weighting()
     if metric is None:
         return None
@@ -204,7 +206,7 @@ def reweighted_effect(claim: Claim, values: Values) -> float | None:
 
 
 def seed_span(claim: Claim, pairs: pl.DataFrame) -> str:
-    """Of a claim about a band, the seeds' own spread, which the band is to be read beside."""
+    """For a claim about a band: the range of the right-hand seeds, to compare with the band."""
     if claim.kind not in ("near", "far") or isinstance(claim.right, float):
         return ""
     low, high = min(pairs["right"].to_list()), max(pairs["right"].to_list())

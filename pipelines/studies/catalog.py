@@ -1,7 +1,7 @@
-"""The studies there are, by name: those of this package, of OPD_STUDIES, and of entry points `opd.studies`.
+"""The catalog of studies by name: of this package, of OPD_STUDIES, and of entry points `opd.studies`.
 
-A new study is a file of one's own with a function `study() -> Study`. A file that defines `task` besides brings a task
-of its own (`opd_ops.tasks.registry`).
+A new study is a file with a function `study() -> Study`. A file that also defines `task` adds a task
+(`opd_ops.tasks.registry`).
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ HERE = "this package"
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """Studies and where they come from, by name, and a line for each entry point that gives none."""
+    """Studies and their origins by name, and one line per entry point that failed to load."""
 
     studies: dict[str, Study]
     origins: dict[str, str]
@@ -43,14 +43,14 @@ def read_catalog() -> Catalog:
     Errors: ValueError for a file or module of OPD_STUDIES that gives no study, and for two studies with one name.
     """
     references = outside.listed_references(outside.STUDIES, FUNCTION)
-    found, origins, broken = dict(_own_studies()), dict.fromkeys(_own_studies(), HERE), list[str]()
+    studies, origins, broken = dict(_own_studies()), dict.fromkeys(_own_studies(), HERE), list[str]()
 
     def add(study: Study, origin: str) -> None:
-        if study.name in found and origins[study.name] != origin:
+        if study.name in studies and origins[study.name] != origin:
             raise ValueError(
                 f"two studies are called {study.name!r}, of {origins[study.name]} and of {origin}: rename one"
             )
-        found[study.name], origins[study.name] = study, origin
+        studies[study.name], origins[study.name] = study, origin
 
     for reference in references:
         add(load_study(reference), shorten(reference))
@@ -59,7 +59,7 @@ def read_catalog() -> Catalog:
             add(load_study(Reference(entry.module, entry.attr)), f"{entry.value} (entry point {entry.name})")
         except ValueError as error:
             broken.append(f"entry point {entry.name} of {GROUP} gives no study: {error}")
-    return Catalog(studies=found, origins=origins, broken=tuple(broken))
+    return Catalog(studies=studies, origins=origins, broken=tuple(broken))
 
 
 def load_study(reference: Reference) -> Study:
@@ -95,7 +95,7 @@ def find_study(reference: str) -> Study:
 
 
 def study_arg(name: str) -> str:
-    """How a command names a study: by its file or module where OPD_STUDIES or a command did, else by its name."""
+    """The argument that names a study in a command: its file or module if it came from one, else its name."""
     for reference in outside.listed_references(outside.STUDIES, FUNCTION):
         if load_study(reference).name == name:
             return shorten(reference)
@@ -103,15 +103,15 @@ def study_arg(name: str) -> str:
 
 
 def shorten(reference: Reference) -> str:
-    """A reference as one would type it in the working directory."""
+    """A path or module name, relative to the working directory if shorter."""
     source = reference.source
-    if source.endswith(".py") and (path := Path(source)).is_relative_to(here := Path.cwd()):
-        source = f"./{path.relative_to(here)}"
+    if source.endswith(".py") and (path := Path(source)).is_relative_to(folder := Path.cwd()):
+        source = f"./{path.relative_to(folder)}"
     return source if source.endswith(".py") and reference.name == FUNCTION else f"{source}:{reference.name}"
 
 
 def suggest_command(name: str, seed: int) -> str:
-    """How to make a run that is absent: the command that trains it, where a study of the catalog has it."""
+    """The command that trains a missing run, if a study of the catalog contains it."""
     for study in list_studies().values():
         for suite, arms in study.suites.items():
             if name in {recipe.name for recipe in arms}:
@@ -130,10 +130,10 @@ def find_recipe(name: str) -> Recipe:
     catalog, study = list_studies(), name.partition(".")[0]
     if study not in catalog:
         raise ValueError(f"no study is called {study!r}: name the file of its study, OPD_STUDIES=./FILE.py")
-    known = {recipe.name: recipe for recipe in catalog[study].recipes()}
-    if name not in known:
-        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(known)}")
-    return known[name]
+    names = {recipe.name: recipe for recipe in catalog[study].recipes()}
+    if name not in names:
+        raise ValueError(f"unknown recipe {name!r}; study {study} has: {', '.join(names)}")
+    return names[name]
 
 
 @cache
@@ -157,7 +157,7 @@ def _make_study(reference: Reference, function: Callable[[], Study]) -> Study:
 
 
 def find_faults(study: Study) -> Iterator[str]:
-    """What makes a study one that could not be run or told from others, a line each."""
+    """The faults that make a study impossible to run or ambiguous, one line each."""
     if not NAME.fullmatch(study.name) or "." in study.name:
         yield f"{study.name!r} cannot name a study: {ALLOWED}, without a dot"
     if (
@@ -171,14 +171,14 @@ def find_faults(study: Study) -> Iterator[str]:
     if isinstance(study.story, Story):
         every = dict.fromkeys(recipe.arm for recipe in study.every_arm())
         yield from study.story.find_faults([recipe.arm for recipe in study.suites.get("core", ())], list(every))
-    known: dict[str, Recipe] = {}
+    names: dict[str, Recipe] = {}
     for recipe in study.recipes():
         if recipe.study != study.name:
             yield (
                 f"the recipe {recipe.name} says study={recipe.study!r}, and the study is called {study.name!r}: give "
                 "both one name"
             )
-        if known.setdefault(recipe.name, recipe) != recipe:
+        if names.setdefault(recipe.name, recipe) != recipe:
             yield f"two different recipes are called {recipe.name}: give one of them another arm"
     if study.anchor is not None and not study.anchors():
         arms = ", ".join(dict.fromkeys(recipe.arm for recipe in study.every_arm()))

@@ -1,4 +1,4 @@
-"""One statement about two arms, how an interval decides it, and the control that stands beside it."""
+"""A claim about two arms, the rule by which an interval decides it, and its controls."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,10 +14,10 @@ Ends = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """Another contrast in the same metric, read beside a claim that holds.
+    """Another contrast in the same metric, to interpret a claim that holds.
 
-    matched: the claim's contrast with a confound taken away; what is left of it speaks for the claim.
-    placebo: a contrast without the claimed cause; if the statement is true there too, the cause is not shown.
+    matched: the claim's contrast with a confound removed; a remaining effect supports the claim.
+    placebo: a contrast without the claimed cause; if the claim holds there too, the cause is not shown.
     """
 
     words: str  # what the contrast is
@@ -51,7 +51,7 @@ class Claim:
         return (self.metric,) if self.baseline is None else (self.metric, self.baseline)
 
     def judge(self, low: float, high: float, right: float) -> bool | None:
-        """True if [low, high] of left - right lies wholly on the claimed side, False if wholly off it, else None.
+        """True if [low, high] of left - right lies entirely on the claimed side, False if entirely outside, else None.
 
         "differs" is never False: an interval that contains 0 decides nothing.
         """
@@ -68,21 +68,22 @@ class Claim:
         return False if low > -self.margin else None
 
     def read(self, control: Control, own: Ends, other: Ends, right: float) -> Reading:
-        """What the interval `other` of `control` says of this claim, which holds with the interval `own`.
+        """The reading of a control with interval `other` for this claim, which holds with interval `own`.
 
         right: the mean of the control's right-hand side.
 
-        matched  remains (it holds there too), shrinks (it does, with an interval wholly nearer to 0), turns (it fails
+        matched  remains (it holds there too), shrinks (it holds, with an interval entirely nearer to 0), turns (it
+        fails
                  there), not seen (undecided there)
         placebo  the same (it holds there too and the intervals overlap; of "near", it holds there too), else differs
         """
-        there = self.judge(*other, right)
+        control_holds = self.judge(*other, right)
         overlap = own[0] <= other[1] and other[0] <= own[1]
         if control.kind == "placebo":
-            return "the same" if there and (overlap or self.kind == "near") else "differs"
-        if there is None:
+            return "the same" if control_holds and (overlap or self.kind == "near") else "differs"
+        if control_holds is None:
             return "not seen"
-        if not there:
+        if not control_holds:
             return "turns"
         nearer = not overlap and abs(sum(other)) < abs(sum(own)) and self.kind != "near"
         return "shrinks" if nearer else "remains"

@@ -1,4 +1,4 @@
-"""Arms that take another arm up again at an early step, free or confined to a few directions."""
+"""Recipes of arms that continue another arm from an early step, free or confined to a few directions."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,20 +11,22 @@ SNAPSHOTS = 10  # of a run, equally spaced, and one at 5 % of it
 def continue_arm(parent: Recipe, begin: int, end: int) -> Recipe:
     """`parent` from the masters of its step `begin`, with a fresh optimizer, to its step `end`: `<arm>-at<begin>`."""
     steps = end - begin
-    kept = {round(steps / 20)} | {round(steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)}
+    snapshots = {round(steps / 20)} | {round(steps * i / SNAPSHOTS) for i in range(1, SNAPSHOTS + 1)}
     return replace(
         parent,
         arm=f"{parent.arm}-at{begin}",
         start=SnapshotOf(recipe=parent.name, step=begin),
-        horizon=Horizon(steps=steps, snapshots=tuple(sorted(kept - {0})), resume_every=parent.horizon.resume_every),
+        horizon=Horizon(
+            steps=steps, snapshots=tuple(sorted(snapshots - {0})), resume_every=parent.horizon.resume_every
+        ),
     )
 
 
 def confine_arm(free: Recipe, basis: str, rank: int = 16) -> Recipe:
     """A continued arm confined to `rank` input directions, gradient only: `<arm>-<basis><rank>`.
 
-    basis: `own`, of its parent's update at the step where it begins; `random`; `start`, of the weights that its parent
-    began with; or the arm of the study whose update at that step it is of.
+    basis: `own`, the update of its parent at its first step; `random`; `start`, the first weights of its parent; or
+    another arm of the study, whose update at that step gives the basis.
     """
     start = free.start
     assert isinstance(start, SnapshotOf)

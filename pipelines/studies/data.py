@@ -1,4 +1,4 @@
-"""The weights and data that a study names: where they lie, and what the data holds."""
+"""Resolve the paths of weights and data that a study names, and describe the data."""
 
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
@@ -12,9 +12,9 @@ from pipelines.studies.study import Study
 
 
 def resolve_paths(study: Study, folder: Path) -> Study:
-    """The study with absolute paths for the weights, data and bases that lie relative to `folder`.
+    """The study with absolute paths for the weights, data and bases that are relative to `folder`.
 
-    A path with nothing behind it there stays as it is: relative to the working directory, a name of the store
+    A path that does not exist there is kept: relative to the working directory, a name of the store
     (`models/<name>`), or of the hub.
     """
     return replace(
@@ -26,7 +26,7 @@ def resolve_paths(study: Study, folder: Path) -> Study:
 
 
 def data_lines(study: Study) -> list[str]:
-    """What the tasks of a study say of data that is there, such as how many problems are held out."""
+    """Lines that describe the existing data of a study, such as the number of held-out problems."""
     lines = []
     for task in (recipe.task for recipe in study.recipes()):
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Other families of a study's task, on which finished runs are evaluated and none was trained.
+"""Other problem families of a study's task: finished runs are evaluated on them, none is trained on them.
 
 A family changes the task's options, never a recipe. Held-out problems of another family may still share facts with
 what was trained on: of chains, all single facts, and the corpus form is that of pretraining, whose documents were not
@@ -12,7 +12,7 @@ from opd_ops.recipe import Evaluation, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A task and the longest response that it is given room for, in tokens."""
+    """A task and the longest response in tokens."""
 
     task: Task
     max_new_tokens: int

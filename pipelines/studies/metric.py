@@ -31,13 +31,13 @@ class Metric:
         return value if isinstance(value, str) else None
 
     def with_other_weighting(self) -> "Metric | None":
-        """The same by the other weighting, parameters for matrices or back; None where there are no matrices."""
+        """The same metric with the other weighting, by parameters or by matrices; None for metrics without matrices."""
         if self.table in RUN_TABLES:
             return None
         return replace(self, weight=None if self.weight else PARAMETERS)
 
     def address(self, cut: int | None = None) -> str:
-        """`table.column` and everything else that fixes the number, for the verdicts table."""
+        """`table.column` and all other settings of the metric, for the table `verdicts`."""
         fixed = [str(value) if key == "view" else f"{key}={value}" for key, value in self.where]
         if self.cut is not None and cut is not None:
             fixed.append(f"{self.cut}={cut}")

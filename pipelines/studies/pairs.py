@@ -1,13 +1,13 @@
 """Which pairs of a trajectory's snapshots are compared (the table locking): all, or few for each snapshot.
 
-Few are all of up to WHOLE snapshots, which cost no more (15 ms of a 128-wide matrix at 27, where those below cost 20).
-Of more they are, for every snapshot t, those with
+Up to WHOLE snapshots, few means all pairs, which cost no more (at 27 snapshots 15 ms of a 128-wide matrix against 20
+ms). Above that, few means for every snapshot t the pairs with
     the last one                                     when the final subspace is in place
     the one before                                   how fast it turns
     `earlier`, between a quarter and half of t       what a guard-rail reads (similarity_previous)
     the one nearest to each of SHARES of t           what regimes compare, whichever snapshot they end at
     anchors: those that `steps.choose` calls few     how far it has turned from fixed steps
-so at most 5 + steps.MOST a snapshot. Any other pair is made from kept subspaces when all are asked for.
+so at most 5 + steps.MOST a snapshot. Any other pair is computed from stored subspaces when all are requested.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ SHARES = (0.10, 0.25)  # of the steps so far
 
 
 def require_pairs(option: str, text: str) -> str:
-    """The choice itself. Errors: ValueError for what is neither all nor few."""
+    """Return the choice. Errors: ValueError if it is neither all nor few."""
     if text not in (ALL, FEW):
         raise ValueError(f"{option} {text!r} is neither all nor few; choose one of them")
     return text
@@ -42,11 +42,11 @@ def nearest_step(steps: Iterable[int], end: int, share: float) -> int | None:
 def _choose_pairs(steps: tuple[int, ...], choice: str) -> frozenset[tuple[int, int]]:
     if choice == ALL or len(steps) <= WHOLE:
         return frozenset(combinations(steps, 2))
-    found = set(pairwise(steps)) | {(step, steps[-1]) for step in steps[:-1]}
+    pairs = set(pairwise(steps)) | {(step, steps[-1]) for step in steps[:-1]}
     for anchor in choose_steps(steps, FEW):
-        found |= {(anchor, step) for step in steps if step > anchor}
+        pairs |= {(anchor, step) for step in steps if step > anchor}
     for end in steps:
-        found |= {(step, end) for share in SHARES if (step := nearest_step(steps, end, share)) is not None}
+        pairs |= {(step, end) for share in SHARES if (step := nearest_step(steps, end, share)) is not None}
         if (before := earlier(steps, end)) is not None:
-            found.add((before, end))
-    return frozenset(found)
+            pairs.add((before, end))
+    return frozenset(pairs)

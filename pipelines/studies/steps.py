@@ -1,4 +1,4 @@
-"""Which steps of a trajectory a table is made for: all, at most MOST of them, or those named."""
+"""Choose the steps of a trajectory that a table covers: all, at most MOST, or named steps."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ MOST = 4  # steps of "few"
 
 
 def require_choice(option: str, text: str) -> str:
-    """The choice, with ascending steps named once. Errors: ValueError for neither all, few nor steps from 1 up."""
+    """Return the choice, with named steps ascending and unique. Errors: ValueError unless all, few or steps from 1
+    up."""
     parts = [part.strip() for part in text.split(",")]
     named = all(part.isascii() and part.isdecimal() and 0 < int(part) < 2**63 for part in parts)
     if text.strip() not in (ALL, FEW) and not named:
@@ -17,19 +18,19 @@ def require_choice(option: str, text: str) -> str:
 
 
 def require_known(option: str, choice: str, steps: Sequence[int]) -> None:
-    """Errors: ValueError for a named step that is none of these."""
+    """Errors: ValueError if a named step is not one of these."""
     if choice not in (ALL, FEW):
         for part in choice.split(","):
             if int(part) not in steps:
-                there = ", ".join(map(str, steps))
-                raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {there}")
+                available = ", ".join(map(str, steps))
+                raise ValueError(f"{option} names step {part}, which is no snapshot; there are: {available}")
 
 
 def choose_steps(steps: Sequence[int], choice: str) -> tuple[int, ...]:
     """Those of the ascending `steps`, from 1 up, that a choice takes.
 
     all: every step. few: MOST steps at most, the nearest to equal distances in log(step), with the first and the last.
-    Otherwise the named ones that are there.
+    Otherwise the named steps that exist.
     """
     if choice == ALL or (choice == FEW and len(steps) <= MOST):
         return tuple(steps)

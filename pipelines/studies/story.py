@@ -1,4 +1,4 @@
-"""What a study says about itself in its report: its arms, controls, claims, published values and extra exhibits.
+"""The story of a study for its report: arms, controls, claims, published values and extra exhibits.
 
 Claims are made of metrics: `pipelines.statistics.metrics` has the ready ones, `pipelines.statistics.forms` their forms.
 A study without a story gets the defaults of `pipelines.statistics.stories`: arms under their own names in declared
@@ -20,9 +20,9 @@ Tables = Mapping[str, "pl.LazyFrame"]  # lake tables of one study, by name
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How an arm is named and drawn. Colour never carries the meaning alone: `dash` and `shape` repeat it.
+    """Label and look of an arm. `dash` and `shape` repeat the colour.
 
-    Without a colour the arm takes the palette's, by its position.
+    An arm without a colour takes one from the palette by its position.
     """
 
     key: str  # the part of the recipe after "<study>."
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """The table of a suite beside core: its arms in groups, after the arms of core that it is read beside."""
+    """The table of a suite other than core: its arms in groups, after the reference arms of core."""
 
     name: str  # of the suite in the study, and the section's anchor on the page
     title: str
@@ -82,7 +82,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A chart (an altair chart), the numbers it ends in, and what it leaves out."""
+    """An altair chart, its final numbers, and sentences about missing runs."""
 
     chart: Any | None  # None: nothing can be drawn, and `absent` says why
     numbers: "pl.DataFrame"  # columns quantity, arm, view, value, low, high, seeds, paper
@@ -115,7 +115,7 @@ LEADS = ("unchanged", "roles", "angles", "drift", "overlap", "stable-rank", "nor
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """Everything a report says that its tables do not. Every field has a default.
+    """The content of a report that does not come from tables. Every field has a default.
 
     claims: None takes the defaults. reported, remarks: by metric family, what a source reports of an arm, and what to
     know before reading the number. headline: rows of the first screen, five at most. lead: the figure beside them, one
@@ -141,7 +141,8 @@ class Story:
     core: tuple[str, ...] = ()  # keys of the arms of the suite core, in order; `stories.story_of` fills it
 
     def find_faults(self, core: Collection[str], every: Collection[str]) -> Iterator[str]:
-        """What does not fit a study with these arms, a line each. core: of the suite core; every: of all suites."""
+        """The faults of the story for a study with these arms, one line each. core: of the suite core; every: of all
+        suites."""
         for arm in self.arms:
             if arm.key not in every:
                 yield f"Arm(key={arm.key!r}) is no arm of the study; it has: {', '.join(every)}"
@@ -171,7 +172,7 @@ class Story:
 
     @property
     def default_claims(self) -> tuple[Claim, ...]:
-        """The claims, none where no default is filled in yet."""
+        """The claims; empty if the defaults are not filled in yet."""
         return self.claims or ()
 
     @property
@@ -194,5 +195,5 @@ class Story:
         return f"{value} (bf16)" if metric.view == "master" else value
 
     def describe_metric(self, metric: Metric) -> str:
-        """What to know before reading a number: the metric's own words and the story's."""
+        """Remarks on a number: those of the metric and of the story."""
         return " ".join(filter(None, (metric.remark, self.remarks.get(metric.family or metric.words, ""))))

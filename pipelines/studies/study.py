@@ -31,31 +31,31 @@ class Measurement:
 
     @property
     def cuts(self) -> dict[str, Any]:
-        """What decides the values of a row."""
+        """The settings that decide the values of a row."""
         return {"k": self.k, "hill_k": self.hill_k}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides which rows there are of a table, and their values; as JSON types."""
+        """The settings that decide the rows and values of a table, as JSON types."""
         cuts = {name: list(values) for name, values in self.cuts.items()}
         return cuts | {"nulls_at": self.nulls_at, "spectra_at": self.spectra_at, "locking_pairs": self.locking_pairs}
 
     @property
     def choices(self) -> dict[str, str]:
-        """Which steps, by the option that says so."""
+        """The choice of steps by option."""
         return {"--nulls-at": self.nulls_at, "--spectra-at": self.spectra_at}
 
     def left_out(self, steps: Sequence[int]) -> tuple[str, ...]:
-        """A line for each table that not all of the ascending steps have."""
+        """One line for each table that does not cover all of the ascending steps."""
         by_step = self.tables_by_step(steps)
         lines = []
         for option, tables in (("--nulls-at", ("nulls",)), ("--spectra-at", SPECTRA)):
             for table in tables:
-                held = [step for step in steps if table in by_step[step]]
-                if table in self.tables and len(held) < len(steps):
-                    shown = ", ".join(map(str, held)) or "none"
+                steps_filled = [step for step in steps if table in by_step[step]]
+                if table in self.tables and len(steps_filled) < len(steps):
+                    shown = ", ".join(map(str, steps_filled)) or "none"
                     lines.append(
-                        f"{table} at {len(held)} of {len(steps)} steps ({shown}); {option} all takes every step"
+                        f"{table} at {len(steps_filled)} of {len(steps)} steps ({shown}); {option} all takes every step"
                     )
         return tuple(lines)
 
@@ -71,7 +71,7 @@ class Measurement:
 class Study:
     """Recipes in dependency order. `models` are trained once (seed 0), the arms once per seed.
 
-    `helpers` are further runs of seed 0 that arms of some suites descend from; they are not measured.
+    `helpers` are further runs of seed 0, parents of arms of some suites; they are not measured.
 
     `anchor` names the arm whose end the other arms start from, where there is one. `configs` are the Hugging Face
     configurations of weights that recipes name, for a plan before the weights are there.
@@ -105,20 +105,20 @@ class Study:
         return (*self.models, *self.helpers, *self.every_arm())
 
     def anchors(self) -> tuple[Recipe, ...]:
-        """The anchor, or nothing. Whatever suite is run, it is trained first."""
+        """The anchor recipe, or nothing. It is trained first for every suite."""
         return tuple(recipe for recipe in self.every_arm() if recipe.arm == self.anchor)
 
     def select(
         self, suites: Sequence[str], recipes: Sequence[str], seeds: Sequence[int]
     ) -> tuple[list[Recipe], list[int]]:
-        """The arms and seeds asked for; all of the suites where none is. Errors: ValueError naming an unknown one."""
-        known = {arm.name: arm for suite in suites for arm in self.arms(suite)}
+        """Select arms and seeds; all arms of the suites if none is named. Errors: ValueError naming an unknown one."""
+        names = {arm.name: arm for suite in suites for arm in self.arms(suite)}
         for name in recipes:
-            if name not in known:
+            if name not in names:
                 raise ValueError(
-                    f"suite {', '.join(suites)} of study {self.name} has no recipe {name!r}; it has: {', '.join(known)}"
+                    f"suite {', '.join(suites)} of study {self.name} has no recipe {name!r}; it has: {', '.join(names)}"
                 )
         for seed in seeds:
             if seed not in self.seeds:
                 raise ValueError(f"study {self.name} has no seed {seed}; it has: {', '.join(map(str, self.seeds))}")
-        return [known[name] for name in recipes] or list(known.values()), sorted(set(seeds)) or list(self.seeds)
+        return [names[name] for name in recipes] or list(names.values()), sorted(set(seeds)) or list(self.seeds)

@@ -1,4 +1,4 @@
-"""The form of a statement about the level of chance, and the words all of the paper's claims are made with."""
+"""The form of claims about the level of chance, and the `Forms` of the paper's claims."""
 
 from pipelines.paper.arms import ARMS, REMARKS, REPORTED, label
 from pipelines.statistics.forms import Forms

@@ -1,4 +1,4 @@
-"""Our own statements: what a confined arm keeps and why, and the paper's orderings with one thing matched at a time."""
+"""Our own claims: accuracy of confined arms, and the paper's orderings with one setting matched at a time."""
 
 from pipelines.paper.claims.chance import FORMS
 from pipelines.paper.claims.published import MARGIN
@@ -31,8 +31,8 @@ VARIED: tuple[Claim, ...] = (
 )
 
 
-def keeps(kind: Kind, left: str, right: str) -> Claim:
-    """left ends with more or less accuracy than right."""
+def order_accuracy(kind: Kind, left: str, right: str) -> Claim:
+    """left ends with more (or less) accuracy than right."""
     return FORMS.ordering(ACCURACY, kind, left, right, section="ours", suite="interventions", paper=NO_CONTROL)
 
 
@@ -52,22 +52,25 @@ CONFINED: tuple[Claim, ...] = (
         for arm in ("sft-matched", "rlvr")
     ),
     *(
-        keeps("greater", continued_key(arm, "own16"), continued_key(arm, other))
+        order_accuracy("greater", continued_key(arm, "own16"), continued_key(arm, other))
         for arm, borrowed in PARENTS.items()
         for other in ("random16", "start16", f"{borrowed}16")
     ),
-    *(keeps("greater", *(continued_key(arm, basis, begin=SOON) for basis in ("own16", "random16"))) for arm in SWEPT),
-    *(keeps("less", continued_key(arm, "own4"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(
+        order_accuracy("greater", *(continued_key(arm, basis, begin=SOON) for basis in ("own16", "random16")))
+        for arm in SWEPT
+    ),
+    *(order_accuracy("less", continued_key(arm, "own4"), continued_key(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(continued_key(arm, "own64"), continued_key(arm, "own16")) for arm in SWEPT),
     *(
         same_accuracy(continued_key(arm, "own16", begin=begin), continued_key(arm, "own16"))
         for arm in SWEPT
         for begin in (5, 50)
     ),
-    *(keeps("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
+    *(order_accuracy("less", continued_key(arm, "own16", "both"), continued_key(arm, "own16")) for arm in SWEPT),
     *(same_accuracy(continued_key(arm, "own16", mode), continued_key(arm, "own16")) for arm in SWEPT for mode in MODES),
 )
-# Adam's element-wise scaling leaves the subspace that its gradient is confined to; the other modes do not.
+# Adam's element-wise scaling leaks out of the subspace that its gradient is confined to; the other modes do not leak.
 LEAKS: tuple[Claim, ...] = tuple(
     FORMS.ordering(
         LEAKED,
@@ -81,7 +84,7 @@ LEAKS: tuple[Claim, ...] = tuple(
     for arm in SWEPT
     for mode in MODES
 )
-# What disturbing a run does to it, beside the sham whose guard trips too.
+# Disturbed runs against the sham run, whose guard trips without an action.
 DISTURBED: tuple[Claim, ...] = (
     FORMS.equivalence(
         ACCURACY, "rlvr-noise-sham", "rlvr", suite="steering", margin=MARGIN, note="Equal if watching does nothing."
@@ -92,7 +95,7 @@ DISTURBED: tuple[Claim, ...] = (
         for metric in (ACCURACY, STABLE_RANK["master"], SIMILARITY["master", 25])
     ),
 )
-# The paper's orderings, with one confound of its runs taken away at a time.
+# The paper's orderings, with one confound of its runs removed at a time.
 SHORT: dict[Metric, Kind] = {
     UNCHANGED: "less",
     NORM["bf16"]: "greater",

@@ -1,4 +1,4 @@
-"""The paper's statements: what SFT, OPD and RLVR are like, and what varies them."""
+"""The paper's claims about SFT, OPD and RLVR and their variants."""
 
 from pipelines.paper.claims.chance import CHANCE, CHANCE_BAND, FORMS, against_chance
 from pipelines.paper.suites import BEGIN, SOON, continued_key
@@ -21,7 +21,7 @@ from pipelines.studies.claim import Claim, Control, Kind
 _OFFLINE = "sft-matched in SFT's place: OPD's start, learning rate, steps and batch"
 _BATCH = "opd-8x8 in OPD's place: RLVR's batch"
 _NOISE = "rlvr-32x8 in RLVR's place: four times its batch"
-# Left and right as in the statement, so that the control's effect has the same sign where it shows the same.
+# Left and right as in the claim, so that the effect of the control has the same sign if it shows the same.
 CONTROLS: dict[tuple[str, str], tuple[Control, ...]] = {
     ("sft", "opd"): (Control(words=_OFFLINE, kind="matched", left="sft-matched", right="opd"),),
     ("opd", "sft"): (Control(words=_OFFLINE, kind="matched", left="opd", right="sft-matched"),),

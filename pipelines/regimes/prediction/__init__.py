@@ -1,4 +1,4 @@
-"""Does early locking go with what a run learns?
+"""Correlate early locking with the outcome of runs.
 
-`correlation.py` (coefficients, interval, p-value), `predictions.py` (the table `predictions`), `words.py` (terminal).
+`correlation.py` (coefficients, interval, p-value), `predictions.py` (the table `predictions`), `text.py` (terminal).
 """

@@ -1,9 +1,9 @@
 """Correlation of two numbers over runs, each an arm with a seed, with a bootstrap interval and a permutation p-value.
 
-Runs are no independent samples: an arm is much the same run under every seed, and the runs of a seed share their start.
-So the bootstrap draws arms and seeds, both with replacement, and a run counts as often as both were drawn together
-(Owen's pigeonhole bootstrap, which is rather too wide than too narrow for crossed clusters); and the permutation moves
-the outcomes of a whole arm to another arm (of a whole seed to another seed), never of single runs.
+Runs are not independent samples: seeds of an arm are similar, and the runs of a seed share their start. So the
+bootstrap draws arms and seeds, both with replacement, and a run counts as often as both were drawn together (Owen's
+pigeonhole bootstrap, conservative for crossed clusters). The permutation moves the outcomes of a whole arm to another
+arm (or of a whole seed to another seed), never of single runs.
 
 A resample is a weight per run. Pearson's coefficient is that of the weighted moments, Spearman's is Pearson's of the
 ranks in the resample, equal values sharing theirs.
@@ -20,48 +20,48 @@ DRAWS, PERMUTATIONS = 2000, 9999
 
 
 def spearman_and_pearson(x: np.ndarray, y: np.ndarray, coefficient: Coefficient) -> float:
-    """Of x and y [runs]; NaN where a side does not vary."""
+    """The correlation of x and y [runs]; NaN if one does not vary."""
     return float(_correlation(x, y, np.ones((1, len(x))), coefficient)[0])
 
 
 def bootstrap_interval(
     x: np.ndarray, y: np.ndarray, arms: np.ndarray, seeds: np.ndarray, coefficient: Coefficient, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Percentile interval over arms and seeds [runs]; None where most resamples have a side that does not vary."""
+    """Percentile interval over arms and seeds [runs]; None if x or y is constant in most resamples."""
     rng = np.random.default_rng(0)
     weight = _draw_counts(arms, rng) * _draw_counts(seeds, rng)
     weight = weight[weight.sum(1) > 0]
-    found = _correlation(x, y, weight, coefficient)
-    found = found[np.isfinite(found)]
-    if 2 * len(found) < DRAWS:
+    coefficients = _correlation(x, y, weight, coefficient)
+    coefficients = coefficients[np.isfinite(coefficients)]
+    if 2 * len(coefficients) < DRAWS:
         return None
-    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
+    low, high = np.percentile(coefficients, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
 
 def count_arrangements(units: np.ndarray, cells: np.ndarray) -> int:
-    """In how many ways whole units can be exchanged; p is never below one in so many."""
+    """The number n of ways to exchange whole units; p is at least 1/n."""
     return math.prod(math.factorial(len(rows)) for rows in _exchangeable(units, cells))
 
 
 def permutation_p(
     x: np.ndarray, y: np.ndarray, units: np.ndarray, cells: np.ndarray, coefficient: Coefficient
 ) -> float:
-    """Two-sided p: how often y correlates as strongly once whole units have been exchanged; the data counts once.
+    """Two-sided p: the share of exchanges of whole units with at least the same |correlation|; the data counts once.
 
-    units, cells: of every run; one run per pair. Units are exchanged among those that have the same cells; where no two
-    have (`arrangements` is 1), nothing is exchanged and p is 1.
+    units, cells: of every run; one run per pair. Units with the same cells are exchanged; if no two units have the
+    same cells (`count_arrangements` is 1), p is 1.
     """
-    rng, one = np.random.default_rng(0), np.ones((1, len(x)))
+    rng, weights = np.random.default_rng(0), np.ones((1, len(x)))
     if coefficient == "spearman":
-        x, y = _ranks(x, one)[0], _ranks(y, one)[0]
+        x, y = _ranks(x, weights)[0], _ranks(y, weights)[0]
     shuffled = np.tile(y, (PERMUTATIONS, 1))
     for rows in _exchangeable(units, cells):  # [units, cells], places of runs
         order = rng.permuted(np.tile(np.arange(len(rows)), (PERMUTATIONS, 1)), axis=1)
         shuffled[:, rows.ravel()] = y[rows[order]].reshape(PERMUTATIONS, -1)
-    found, seen = _pearson(x, shuffled, one), _pearson(x, y, one)[0]
+    shuffled_coefficients, seen = _pearson(x, shuffled, weights), _pearson(x, y, weights)[0]
     # Equal arrangements may differ in the last bits.
-    return float((1 + np.sum(np.abs(found) >= abs(seen) - 1e-9)) / (1 + PERMUTATIONS))
+    return float((1 + np.sum(np.abs(shuffled_coefficients) >= abs(seen) - 1e-9)) / (1 + PERMUTATIONS))
 
 
 def _exchangeable(units: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
@@ -91,7 +91,7 @@ def _pearson(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     x = x - (weight * x).sum(-1, keepdims=True) / total
     y = y - (weight * y).sum(-1, keepdims=True) / total
     own = (weight * x * x).sum(-1), (weight * y * y).sum(-1)
-    # Squares of what should be zero are rounding's.
+    # Squares that should be zero are rounding errors.
     flat = np.minimum(*own) <= 1e-24 * total[..., 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(flat, np.nan, (weight * x * y).sum(-1) / np.sqrt(own[0] * own[1]))

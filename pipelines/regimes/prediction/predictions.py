@@ -1,4 +1,4 @@
-"""Sim_16 of the update at a share of a run to its end, against what the run learnt: the table `predictions`.
+"""Sim_16 of the update at a share of a run to its end, against the outcome of the run: the table `predictions`.
 
 Per run: Sim_16 (input side, mean over projections) at 5, 10 and 20 % of its steps, in each view; and its accuracy at
 T=1, the gain over its start, and its accuracy on every other family of held-out problems that was evaluated. Pearson's
@@ -6,11 +6,11 @@ and Spearman's correlation over the runs of a study, in three scopes:
 
     pooled        all runs, so that arms differ in everything else too
     one start     the arms that start from the anchor's end
-    within arms   arm means subtracted on both sides, arms of one run left out: what is left when arms cannot confound
+    within arms   arm means subtracted on both sides, arms of one run left out, so that arms cannot confound
 
-Interval and p-value are those of `correlation.py`: whole arms are exchanged, and within arms whole seeds, so that what
-counts there is the number of seeds. Nothing is corrected for the number of rows, and a correlation over arms is no
-effect of locking.
+Interval and p-value are those of `correlation.py`: whole arms are exchanged, and within arms whole seeds, so that
+the number of seeds counts there. Nothing is corrected for the number of rows. A correlation over arms is not an effect
+of locking.
 """
 
 from collections.abc import Collection, Mapping
@@ -45,7 +45,7 @@ _TRANSFER = Metric(words="held-out-family accuracy at T=1", table="transfer", co
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is predicted. family: of held-out problems, None for the task trained on."""
+    """The outcome to predict. family: of held-out problems, None for the task trained on."""
 
     name: str
     metric: Metric
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def prediction_rows(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Collection[str]) -> pl.DataFrame:
-    """Every correlation of one study's runs, with the schema of `predictions`; without rows where no run has both.
+    """Every correlation of one study's runs, with the schema of `predictions`; empty if no run has both numbers.
 
     tables: name to rows of this study. siblings: the arms of the scope `one start`.
     """
@@ -79,8 +79,8 @@ def prediction_rows(study: str, tables: Mapping[str, pl.LazyFrame], siblings: Co
         for outcome in outcomes:
             pairs = _pair_outcomes(values[metric], values[outcome.metric], values[outcome.error])
             for scope in SCOPES:
-                told = {"study": study, "view": view, "share": share, "outcome": outcome.name, "scope": scope}
-                rows += [told | {"family": outcome.family} | row for row in correlate_pairs(pairs, scope, siblings)]
+                keys = {"study": study, "view": view, "share": share, "outcome": outcome.name, "scope": scope}
+                rows += [keys | {"family": outcome.family} | row for row in correlate_pairs(pairs, scope, siblings)]
     return pl.DataFrame([row for row in rows if row["runs"]], schema=TABLES["predictions"].schema, orient="row")
 
 
@@ -90,14 +90,14 @@ def correlate_pairs(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) 
         pairs = pairs.filter(pl.col("arm").is_in(list(siblings)))
     if scope == "within arms":
         pairs = pairs.filter(pl.len().over("arm") > 1)
-        # Rounded, since what is left of equal differences differs in the last bits, which ranks would see.
+        # Rounded, since ranks would distinguish equal differences by their last bits.
         pairs = pairs.with_columns((pl.col("x", "y") - pl.col("x", "y").mean().over("arm")).round(12))
     pairs = pairs.sort("arm", "seed")
     x, y, arms, seeds = (pairs[name].to_numpy() for name in ("x", "y", "arm", "seed"))
     units, cells = (seeds, arms) if scope == "within arms" else (arms, seeds)
     counts = {"runs": len(x), "seeds": len(set(seeds))}
     few = len(x) < LEAST_RUNS or counts["seeds"] < LEAST_SEEDS or len(set(units)) < LEAST_UNITS
-    made = []
+    results = []
     for name in COEFFICIENTS:
         row = {"coefficient": name, **counts, "correlation": None}
         if len(x) < LEAST:
@@ -112,8 +112,8 @@ def correlate_pairs(pairs: pl.DataFrame, scope: str, siblings: Collection[str]) 
             notes = [] if interval else [f"{len(set(arms))} arms and {counts['seeds']} seeds: no interval"]
             notes += [f"p is at least 1/{ways}" if ways > 1 else "nothing to exchange: no p"] if ways < FEW else []
             notes += [NOISE] if pairs["y"].std() <= pairs["error"].mean() else []  # type: ignore[operator]
-        made.append(row | {"note": "; ".join(notes)})
-    return made
+        results.append(row | {"note": "; ".join(notes)})
+    return results
 
 
 def _pair_outcomes(early: pl.DataFrame, outcome: pl.DataFrame, error: pl.DataFrame) -> pl.DataFrame:

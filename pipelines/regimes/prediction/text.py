@@ -1,4 +1,4 @@
-"""Correlations in a plain sentence."""
+"""Describe correlations in one sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,18 +9,20 @@ from pipelines.regimes.prediction.predictions import SCOPES
 
 
 def describe_prediction(rows: pl.DataFrame) -> str:
-    """What Sim_16 at 10 % in the masters says of the final accuracy, by Spearman's correlation; empty without it."""
-    found = rows.filter(view="master", share=0.10, outcome="accuracy", coefficient="spearman")
-    told = {
-        row["scope"]: format_correlation(row) for row in found.iter_rows(named=True) if row["correlation"] is not None
+    """Spearman's correlation of Sim_16 at 10 % (masters) with final accuracy, as a sentence; empty without rows."""
+    selected = rows.filter(view="master", share=0.10, outcome="accuracy", coefficient="spearman")
+    result = {
+        row["scope"]: format_correlation(row)
+        for row in selected.iter_rows(named=True)
+        if row["correlation"] is not None
     }
-    if "pooled" not in told:
+    if "pooled" not in result:
         return ""
-    pooled = found.row(by_predicate=pl.col("scope") == "pooled", named=True)
-    others = "".join(f"; {scope} {told[scope]}" for scope in SCOPES[1:] if scope in told)
+    pooled = selected.row(by_predicate=pl.col("scope") == "pooled", named=True)
+    others = "".join(f"; {scope} {result[scope]}" for scope in SCOPES[1:] if scope in result)
     return (
         f"Over {pooled['runs']} runs of {pooled['seeds']} seeds, Sim_16 at 10 % of training (masters) and final "
-        f"accuracy have a rank correlation of {told['pooled']}{others}. Arms differ in more than locking: only the "
+        f"accuracy have a rank correlation of {result['pooled']}{others}. Arms differ in more than locking: only the "
         "correlation within arms is free of that."
     )
 

@@ -1,7 +1,7 @@
 """The tiny study: a 398,080-parameter Qwen3 on digit chains, trained for real in minutes on two cores.
 
-`core` has the arms that are put beside the paper, `objectives`, `interventions` and `controls` what is varied about
-them, `steering` what is done to a run that leaves a band, and `scaling` the same arms at other sizes.
+`core` has the arms of the paper; `objectives`, `interventions` and `controls` their variants; `steering` runs that are
+disturbed when they leave a band; `scaling` the core arms at other sizes.
 """
 
 from pipelines.studies.study import Study
