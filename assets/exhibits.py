@@ -38,7 +38,7 @@ def make_asset(item: Exhibit) -> dg.AssetsDefinition:
         from pipelines.report.figures import render_png
 
         study, opened, spent = study_of(context.partition_key), store.open(), Effort()
-        with explained():
+        with fail_in_one_line():
             drawing = item.draw(fill_tables(comparing.read_tables(opened, study)), opened)
             png = None if drawing.chart is None else render_png(drawing.chart, scale=1.0)
         for sentence in drawing.absent:

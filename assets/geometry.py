@@ -42,7 +42,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     tracker = Tracker(context, recipe.name, seed)
     settings = STUDIES[recipe.study].measurement
     needed = not is_measured(opened, recipe, seed, settings)
-    with explained(), spent.session(cluster, effort.MATRICES, needed=needed):
+    with fail_in_one_line(), spent.session(cluster, effort.MATRICES, needed=needed):
         problems = measure_run(
             opened,
             recipe,
@@ -57,7 +57,7 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
         passed=not problems,
         metadata={"problems": metadata.problems(problems)},
     )
-    with explained():
+    with fail_in_one_line():
         checks = {
             "update_support": finite,
             monitor.ASSET: monitor.within_band(opened, STUDIES[recipe.study], recipe, seed),

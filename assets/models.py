@@ -79,7 +79,7 @@ def train_if_incomplete(
 ) -> dict[str, Any]:
     """end.json of a run, which is trained if it is not complete. Errors: Failure in one line."""
     tracker = Tracker(context, recipe.name, seed)
-    with explained():
+    with fail_in_one_line():
         needed = not complete(store, recipe, seed)
         if needed:
             require_parents(store, recipe, seed)
@@ -100,7 +100,7 @@ def _model(
     weights, source = describe_given_model(study, arm)
     if not isinstance(weights, Weights):
         return dg.MaterializeResult(metadata={"source": source} | spent.alone() | metadata.report(study.name))
-    with explained():
+    with fail_in_one_line():
         place, digest = starts.fetch(store.open(), weights.ref)
     if digest == weights.ref:
         source += "; a name of the hub, looked for when a run needs it"

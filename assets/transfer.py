@@ -27,7 +27,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
     """Evaluate one complete run on its study's other families, or find its rows made from these weights."""
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
-    with explained(), spent.session(cluster, effort.RUNS, needed=not is_transferred(opened, recipe, seed)):
+    with fail_in_one_line(), spent.session(cluster, effort.RUNS, needed=not is_transferred(opened, recipe, seed)):
         evaluate_transfers(opened, [(recipe, seed)], serial=cluster.serial)
     found = metadata.part(opened, "transfer", recipe=recipe.name, seed=seed)
     assert found is not None
@@ -52,7 +52,7 @@ def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
 def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Judge every measured run of a study beside its own references."""
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
-    with explained():
+    with fail_in_one_line():
         told = judging.judge_study(opened, study.name)
     return dg.MaterializeResult(
         metadata={
@@ -80,7 +80,7 @@ def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
     from pipelines.regimes.prediction.text import describe_prediction
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
-    with explained():
+    with fail_in_one_line():
         rows = write_predictions(opened, study)
     found = metadata.part(opened, "predictions", study=study.name)
     assert found is not None

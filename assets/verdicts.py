@@ -53,7 +53,7 @@ FAMILIES = tuple(dict.fromkeys(table for study in STUDIES.values() for table in 
 def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Every claim with its effect, the 95 % interval over seeds, and what the story's source reports."""
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
-    with explained():
+    with fail_in_one_line():
         missing = comparing.list_missing(opened, study)
         if missing:
             named = ", ".join(missing[:NAMED]) + (" and so on" if len(missing) > NAMED else "")
@@ -86,7 +86,7 @@ def verdicts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mate
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """One self-contained page: headline table, figures, suites, verdicts in words, power, limits, provenance."""
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()
-    with explained():
+    with fail_in_one_line():
         key = comparing.publish_report(opened, study)
         story = story_of(study)
         rows = headline.headline_rows(study.name, comparing.read_tables(opened, study), story, story.headline or FIRST)

@@ -59,7 +59,7 @@ def monitored(
     from pipelines.studies.study import Measurement
 
     opened = store.open()
-    with explained():
+    with fail_in_one_line():
         watch = watchlist.read(opened, context.partition_key)
         found = checkpoint_folder.list_checkpoints(watch.prefix, watch.base)
         snapshots = [(step, ref) for step, ref in found.snapshots if not config.steps or step in config.steps]

@@ -38,7 +38,7 @@ def arm_style(key: str) -> Arm:
     if key in BY_KEY:
         return BY_KEY[key]
     if continued := CONTINUED.fullmatch(key):
-        return _continued(key, **continued.groupdict())
+        return _continued_arm(key, **continued.groupdict())
     if key.endswith(IMPORTED):
         return Arm(key=key, label=key, color=OTHER[0], dash=(1, 0), shape="cross", meaning="")
     for group in (group for suite in SUITES for group in suite.groups):
@@ -49,7 +49,7 @@ def arm_style(key: str) -> Arm:
     return _arm(key, OTHER[place % len(OTHER)], place)
 
 
-def _continued(key: str, parent: str, basis: str | None) -> Arm:
+def _continued_arm(key: str, parent: str, basis: str | None) -> Arm:
     color = arm_style(parent).color
     if basis is None:
         return _arm(key, color, 0)

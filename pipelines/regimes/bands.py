@@ -74,7 +74,7 @@ class Curve:
     x: np.ndarray
     y: np.ndarray
 
-    def at(self, x: np.ndarray) -> np.ndarray:
+    def interpolate(self, x: np.ndarray) -> np.ndarray:
         """Interpolate linearly; NaN outside the curve."""
         if not len(self.x):
             return np.full(x.shape, np.nan)
@@ -92,14 +92,14 @@ class Band:
     level: float
     widen: float = 1.0
 
-    def at(self, abscissa: float) -> Interval | None:
+    def interval_at(self, abscissa: float) -> Interval | None:
         """The interval at a relative norm (of the quantity relative_norm: at a step); None where there is no band."""
-        return self.along(np.array([abscissa]))[0]
+        return self.intervals_at(np.array([abscissa]))[0]
 
-    def along(self, abscissas: np.ndarray) -> list[Interval | None]:
+    def intervals_at(self, abscissas: np.ndarray) -> list[Interval | None]:
         """The interval at each abscissa."""
         intervals: list[Interval | None] = []
-        for centre, half, count in zip(*self.expected(np.log(abscissas)), strict=True):
+        for centre, half, count in zip(*self.expected_interval(np.log(abscissas)), strict=True):
             low, high = centre - self.widen * half, centre + self.widen * half
             if not count:
                 intervals.append(None)
@@ -109,24 +109,26 @@ class Band:
                 intervals.append(Interval(max(0.0, float(low)), min(1.0, float(high)), int(count)))
         return intervals
 
-    def expected(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def expected_interval(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """[X] centre and half-width before widening, in the band's own scale, and the references behind them.
 
         NaN, NaN and 0 where there is no band.
         """
         centre, half = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
         count = np.zeros(x.shape, dtype=np.int64)
-        reached = np.array([~np.isnan(curve.at(x)) for curve in self.curves])
+        reached = np.array([~np.isnan(curve.interpolate(x)) for curve in self.curves])
         for reach in np.unique(reached, axis=1).T:
             if (n := int(reach.sum())) < 2:
                 continue
             reaching = tuple(curve for curve, reaches in zip(self.curves, reach, strict=True) if reaches)
             where = (reached == reach[:, None]).all(axis=0)
             near = x[where][:, None] + NEARBY
-            spreads = np.var([curve.at(near) for curve in reaching], axis=0, ddof=1)  # NaN where a curve does not reach
+            spreads = np.var(
+                [curve.interpolate(near) for curve in reaching], axis=0, ddof=1
+            )  # NaN where a curve does not reach
             variance = np.maximum(np.nanmean(spreads, axis=1), _variance(reaching))
             looks = float(np.median([len(curve.x) for curve in reaching]))
-            centre[where] = np.mean([curve.at(x[where]) for curve in reaching], axis=0)
+            centre[where] = np.mean([curve.interpolate(x[where]) for curve in reaching], axis=0)
             half[where] = _critical(self.level, n, looks) * np.sqrt(variance * (1 + 1 / n))
             count[where] = n
         return centre, half, count
@@ -157,7 +159,7 @@ def judge_readings(readings: pl.DataFrame, bands: Mapping[Key, Band]) -> pl.Data
     for key, part in readings.partition_by("view", "quantity", as_dict=True).items():
         band, named = bands.get(key), list(part.iter_rows(named=True))
         abscissas = np.array([_abscissa(row) or np.nan for row in named])
-        intervals = [None] * len(named) if band is None else band.along(abscissas)
+        intervals = [None] * len(named) if band is None else band.intervals_at(abscissas)
         for row, interval in zip(named, intervals, strict=True):
             low, high, count = interval or (None, None, None)
             inside, reason = None, None
@@ -254,7 +256,7 @@ def measure_departure(quantity: str, curves: tuple[Curve, ...], index: int, leve
     The largest, over two consecutive snapshots, of the smaller |value - mean| / half-width; 0 without such a pair.
     """
     own, others = curves[index], curves[:index] + curves[index + 1 :]
-    centre, half, _ = Band(quantity=quantity, curves=others, level=level).expected(own.x)
+    centre, half, _ = Band(quantity=quantity, curves=others, level=level).expected_interval(own.x)
     ratio = np.abs(own.y - centre) / np.where(half > 0.0, half, np.nan)  # equal others have no spread
     pairs = np.minimum(ratio[1:], ratio[:-1])  # NaN where one of the two has no band
     return float(np.max(pairs[~np.isnan(pairs)], initial=0.0))

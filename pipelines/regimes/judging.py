@@ -82,14 +82,18 @@ def compare_run(
         )
     low, high = common_sizes(others.values())
     norm = min(float(run.norms[-1]), high)
-    point = run.at(norm) if low <= norm else None
+    point = run.point_at_norm(norm) if low <= norm else None
     if point is None:
         reason = (
             f"its update has relative norms of {run.norms.min():.3g} to {run.norms.max():.3g}, and the references "
             f"share those of {low:.3g} to {high:.3g}: there is no budget to compare at"
         )
         return Comparison(run=run, study=study, labels=labels, budget=budget, verdict=CANNOT_TELL, reason=reason)
-    points = {key: point_of_other for key, other in others.items() if (point_of_other := other.at(norm)) is not None}
+    points = {
+        key: point_of_other
+        for key, other in others.items()
+        if (point_of_other := other.point_at_norm(norm)) is not None
+    }
     return _judge_view(run, study, labels, budget, norm, point, points, others)
 
 

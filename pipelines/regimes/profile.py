@@ -52,7 +52,7 @@ class Profile:
     similar: dict[tuple[str, int, int], tuple[float, float]]
     shapes: frozenset[tuple[str, float | None]]
 
-    def until(self, step: int) -> "Profile":
+    def end_at(self, step: int) -> "Profile":
         """The same trajectory, ended at a snapshot. Errors: ValueError for a step that was not measured."""
         if step not in self.steps:
             sizes = ", ".join(map(str, self.steps))
@@ -72,7 +72,7 @@ class Profile:
         """The last snapshot."""
         return self._point(len(self.steps) - 1, len(self.steps) - 1, 0.0)
 
-    def at(self, norm: float) -> Point | None:
+    def point_at_norm(self, norm: float) -> Point | None:
         """The point where the update first has this norm; None if it never has, or is larger from the first snapshot
         on."""
         sizes, target = np.log(self.norms), np.log(norm)

@@ -22,7 +22,7 @@ from pipelines.runs.cluster.worker_failures import WorkerFailed
     ],
 )
 def test_an_error_becomes_a_failure_of_one_line_with_its_cause(error, told):
-    with pytest.raises(dg.Failure) as caught, explained():
+    with pytest.raises(dg.Failure) as caught, fail_in_one_line():
         raise error
     assert caught.value.description == told
     assert caught.value.__cause__ is error and caught.value.allow_retries is False
@@ -30,7 +30,7 @@ def test_an_error_becomes_a_failure_of_one_line_with_its_cause(error, told):
 
 @pytest.mark.parametrize("error", [dg.Failure("as it is"), Stopped(), KeyboardInterrupt()])
 def test_a_failure_and_a_stop_pass_as_they_are(error):
-    with pytest.raises(type(error)) as caught, explained():
+    with pytest.raises(type(error)) as caught, fail_in_one_line():
         raise error
     assert caught.value is error
 

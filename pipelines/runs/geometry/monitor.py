@@ -187,8 +187,8 @@ def require_shapes(run: WatchedRun, shapes: Shapes, reference: str) -> None:
         ours, theirs = run.shapes.get(name), shapes.get(name)
         if ours != theirs:
             raise ValueError(
-                f"{run} has {name} {_format_size(ours)} and {reference} {_format_size(theirs)}: a band holds for one model size, "
-                "so name references of the same"
+                f"{run} has {name} {_format_size(ours)} and {reference} {_format_size(theirs)}: a band holds for one "
+                "model size, so name references of the same"
             )
 
 
@@ -204,7 +204,7 @@ def guard_rails(guardrails: Guardrails, quantity: str, view: str = "master", poi
         # A band needs two references, so it reaches from the second to begin to the second last to end.
         begin, end = sorted(float(x[0]) for x in curves)[1], sorted(float(x[-1]) for x in curves)[-2]
         for x in np.linspace(begin, end, points):
-            if (interval := band.at(float(np.exp(x)))) is not None:
+            if (interval := band.interval_at(float(np.exp(x)))) is not None:
                 found.append((float(np.exp(x)), interval.low, interval.high))
     if not found:
         raise ValueError(f"{guardrails} have no band of {quantity} in the view {view}")

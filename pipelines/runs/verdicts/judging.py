@@ -50,7 +50,7 @@ def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int 
         if (recipe, seed, view) not in found:
             continue
         run = found[recipe, seed, view]
-        run = run if step is None else run.until(step)
+        run = run if step is None else run.end_at(step)
         others = {
             (arm, number): profile
             for (name, number, seen), profile in found.items()

@@ -51,11 +51,11 @@ SIZES = (
 
 def helpers() -> tuple[Recipe, ...]:
     """Base and teacher of each size."""
-    return tuple(recipe for size in SIZES for recipe in (_base(size), _of(size, teacher())))
+    return tuple(recipe for size in SIZES for recipe in (_base(size), _model_of_size(size, teacher())))
 
 
 def scaling() -> tuple[Recipe, ...]:
-    return tuple(_of(size, recipe) for size in SIZES for recipe in (sft(), opd(), rlvr()))
+    return tuple(_model_of_size(size, recipe) for size in SIZES for recipe in (sft(), opd(), rlvr()))
 
 
 def _base(size: Size) -> Recipe:
@@ -63,7 +63,7 @@ def _base(size: Size) -> Recipe:
     return _rated(size, replace(named, horizon=replace(named.horizon, steps=size.steps)))
 
 
-def _of(size: Size, recipe: Recipe) -> Recipe:
+def _model_of_size(size: Size, recipe: Recipe) -> Recipe:
     """`recipe` among the models of a size."""
     start, objective = recipe.start, recipe.objective
     assert isinstance(start, FinalOf)

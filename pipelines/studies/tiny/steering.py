@@ -19,14 +19,14 @@ GUARD = Guard(quantity="similarity", reference="tiny.opd")
 
 def steering() -> tuple[Recipe, ...]:
     return (
-        _steered("sham", "none", None),
-        _steered("iso", "isotropic-noise", 1.0),
-        _steered("iso3", "isotropic-noise", 3.0),
-        _steered("off", "off-channel-noise", 1.0),
-        _steered("off3", "off-channel-noise", 3.0),
+        _steered_arm("sham", "none", None),
+        _steered_arm("iso", "isotropic-noise", 1.0),
+        _steered_arm("iso3", "isotropic-noise", 3.0),
+        _steered_arm("off", "off-channel-noise", 1.0),
+        _steered_arm("off3", "off-channel-noise", 3.0),
     )
 
 
-def _steered(word: str, action: Action, strength: float | None) -> Recipe:
+def _steered_arm(word: str, action: Action, strength: float | None) -> Recipe:
     reaction = Reaction(guard=GUARD, action=action, strength=strength)
     return replace(rlvr(), arm=f"rlvr-noise-{word}", reaction=reaction)

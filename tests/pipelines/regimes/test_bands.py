@@ -38,7 +38,7 @@ def test_the_band_is_the_prediction_interval_of_one_more_run(quantity, scale):
     # One band of 12 snapshots: three looks with ten degrees of freedom ask for more than one with four.
     critical = max(student.ppf(0.975, 4), student.ppf(1 - 0.025 / 3, 10))
     half = band.widen * critical * y.std(ddof=1) * math.sqrt(1 + 1 / 5)
-    limits = band.at(NORMS[5])
+    limits = band.interval_at(NORMS[5])
     assert limits is not None
     low, high, count = limits
     assert count == 5
@@ -49,18 +49,22 @@ def test_references_are_interpolated_in_the_logarithm_of_the_norm():
     level = lambda norm: math.exp(math.log(norm / 0.001))
     band = bands.calibrate_bands(references(level, level))["master", "stable_rank"]
     between = math.sqrt(NORMS[3] * NORMS[4])
-    assert band.at(between)[:2] == pytest.approx((level(between), level(between)))
+    assert band.interval_at(between)[:2] == pytest.approx((level(between), level(between)))
 
 
 def test_a_similarity_stays_within_zero_and_one():
     band = bands.calibrate_bands(references(0.99, 0.9, quantity="similarity_previous"))["master", "similarity_previous"]
-    assert band.at(NORMS[0]) == (0.0, 1.0, 2)
+    assert band.interval_at(NORMS[0]) == (0.0, 1.0, 2)
 
 
 def test_the_norm_is_compared_at_the_same_step():
     growing = [lambda n, c=c: c * n for c in (1.0, 1.1, 1.2)]
     found = bands.calibrate_bands(references(*growing, quantity="relative_norm"))
-    assert found["master", "relative_norm"].at(1.0).low < 0.0011 < found["master", "relative_norm"].at(1.0).high
+    assert (
+        found["master", "relative_norm"].interval_at(1.0).low
+        < 0.0011
+        < found["master", "relative_norm"].interval_at(1.0).high
+    )
     slow = run(lambda n: n / 2, recipe="s.slow", quantity="relative_norm", norms=tuple(n / 2 for n in NORMS))
     assert verdicts(bands.judge_readings(slow, found), STORY) == [False] * 12
 
@@ -87,7 +91,9 @@ def test_only_the_way_up_counts_where_a_norm_turns_back():
     values = (1.0, 2.0, 3.0, 99.0, 99.0, 4.0)
     back = [run(3.0, seed=seed, norms=norms).with_columns(value=pl.Series(values)) for seed in (0, 1)]
     band = bands.calibrate_bands(pl.concat(back))["master", "stable_rank"]
-    assert band.at(0.004)[:2] == pytest.approx((3.0, 3.0)) and band.at(0.008)[:2] == pytest.approx((4.0, 4.0))
+    assert band.interval_at(0.004)[:2] == pytest.approx((3.0, 3.0)) and band.interval_at(0.008)[:2] == pytest.approx(
+        (4.0, 4.0)
+    )
 
 
 def test_a_crossing_of_two_references_is_no_narrow_band():
@@ -95,7 +101,7 @@ def test_a_crossing_of_two_references_is_no_narrow_band():
     up = lambda n: 3 * (n / NORMS[6]) ** tilt
     down = lambda n: 3 * (n / NORMS[6]) ** -tilt
     band = bands.calibrate_bands(references(up, down))["master", "stable_rank"]
-    at = band.at(NORMS[6])  # where both are 3
+    at = band.interval_at(NORMS[6])  # where both are 3
     # Variance of two values +-d of a logarithm is 2 d^2, meaned over the curves, which is more than about the crossing.
     away = (np.log(NORMS) - np.log(NORMS[6])) * tilt
     expected = student.ppf(0.975, 1) * math.sqrt(np.mean(2 * away**2) * 1.5)
@@ -103,7 +109,7 @@ def test_a_crossing_of_two_references_is_no_narrow_band():
     # Where they are farther apart than on the whole, what is near counts: at the last norm, from half of it on.
     near = np.log(2) * np.linspace(-1, 0, 5) + np.log(NORMS[11] / NORMS[6])
     expected = student.ppf(0.975, 1) * math.sqrt(np.mean(2 * (near * tilt) ** 2) * 1.5)
-    assert math.log(band.at(NORMS[11]).high / 3) == pytest.approx(expected)
+    assert math.log(band.interval_at(NORMS[11]).high / 3) == pytest.approx(expected)
 
 
 def test_references_whose_seeds_disagree_beyond_students_t_widen_the_band():
@@ -113,7 +119,7 @@ def test_references_whose_seeds_disagree_beyond_students_t_widen_the_band():
     calm = bands.calibrate_bands(references(*steady))["master", "stable_rank"]
     wild = bands.calibrate_bands(references(*steady, 4.0))["master", "stable_rank"]
     assert calm.widen < 3 and wild.widen > 10
-    assert wild.at(NORMS[3]).low < 4.0 < wild.at(NORMS[3]).high
+    assert wild.interval_at(NORMS[3]).low < 4.0 < wild.interval_at(NORMS[3]).high
 
 
 def simulated(generator, seeds, spread=0.1):
@@ -155,7 +161,9 @@ def test_a_level_is_shared_by_the_bands_that_decide():
     three = calibration.as_readings(calibration.simulate_values(np.random.default_rng(8), 3, 0.9))
     every, few = bands.calibrate_bands(three), bands.calibrate_bands(three, deciding=5)
     assert {band.level for band in every.values()} == {1 - 0.05 / 10} and {b.level for b in few.values()} == {0.99}
-    one, other = (found["master", "stable_rank"].expected(np.log(calibration.NORMS))[1] for found in (every, few))
+    one, other = (
+        found["master", "stable_rank"].expected_interval(np.log(calibration.NORMS))[1] for found in (every, few)
+    )
     assert one / other == pytest.approx(student.ppf(1 - 0.0025, 2) / student.ppf(1 - 0.005, 2))
 
 

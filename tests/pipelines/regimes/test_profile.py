@@ -56,7 +56,7 @@ def test_a_size_is_where_it_was_first_reached(planted, plant):
         row["relative_norm"] *= 0.2 if row["step"] == 64 else 1.0
     frame = type(tables["update_norm"].collect())(fallen, schema=tables["update_norm"].collect_schema()).lazy()
     run = read_profiles(tables | {"update_norm": frame}, [("tiny.opd", 0)])["tiny.opd", 0, "master"]
-    assert run.at(1.28e-3).step < 16 and run.at(3.3e-3) is None
+    assert run.point_at_norm(1.28e-3).step < 16 and run.point_at_norm(3.3e-3) is None
 
 
 def test_nulls_of_few_steps_give_what_those_of_all_give_where_they_are_straight(planted, plant, run):

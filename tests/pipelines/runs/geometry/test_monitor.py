@@ -247,7 +247,9 @@ def test_rails_are_points_of_the_band(references):
     rails = monitor.calibrate_bands(references, ["s.ref"])
     points = monitor.guard_rails(rails, "stable_rank")
     band = rails.bands["master", "stable_rank"]
-    assert len(points) > 20 and all(band.at(norm)[:2] == pytest.approx((low, high)) for norm, low, high in points)
+    assert len(points) > 20 and all(
+        band.interval_at(norm)[:2] == pytest.approx((low, high)) for norm, low, high in points
+    )
     assert [norm for norm, _, _ in points] == sorted(norm for norm, _, _ in points)
     with pytest.raises(ValueError, match="no band of loss"):
         monitor.guard_rails(rails, "loss")
