@@ -26,7 +26,7 @@ def test_a_profile_has_the_run_its_norms_and_every_diagnostic(run):
 
 
 def test_between_snapshots_a_straight_line_over_the_log_of_the_norm_is_met_exactly(run):
-    point = run.at(1.1e-3)
+    point = run.point_at_norm(1.1e-3)
     growth = math.log(1.1)
     assert point.norm == pytest.approx(1.1e-3)
     assert point.values["rotation"] == pytest.approx(math.log(0.11) + 0.1)
@@ -40,12 +40,12 @@ def test_between_snapshots_a_straight_line_over_the_log_of_the_norm_is_met_exact
 
 
 def test_at_a_snapshot_the_values_are_its_own(run):
-    assert run.at(float(run.norms[3])).step == 8
-    assert run.at(float(run.norms[-1])) == run.end()
+    assert run.point_at_norm(float(run.norms[3])).step == 8
+    assert run.point_at_norm(float(run.norms[-1])) == run.end()
 
 
 def test_nothing_is_extrapolated(run):
-    assert run.at(0.99e-4) is None and run.at(6.41e-3) is None
+    assert run.point_at_norm(0.99e-4) is None and run.point_at_norm(6.41e-3) is None
 
 
 def test_a_size_is_where_it_was_first_reached(planted, plant):
@@ -74,17 +74,19 @@ def test_nulls_of_few_steps_give_what_those_of_all_give_where_they_are_straight(
 
 
 def test_similarities_are_to_the_budget_and_need_a_snapshot_near_the_share(run):
-    assert run.at(float(run.norms[-1])).values["sim16_10"] == pytest.approx(0.5)  # step 8 of 64 is 2.5 points off
-    assert math.isnan(run.at(4e-4).values["sim16_10"])  # step 1 of 4 is 15 points off
-    assert run.at(4e-4).values["sim16_25"] == pytest.approx(0.5)
-    assert math.isnan(run.at(1e-4).values["sim16_25"])
+    assert run.point_at_norm(float(run.norms[-1])).values["sim16_10"] == pytest.approx(
+        0.5
+    )  # step 8 of 64 is 2.5 points off
+    assert math.isnan(run.point_at_norm(4e-4).values["sim16_10"])  # step 1 of 4 is 15 points off
+    assert run.point_at_norm(4e-4).values["sim16_25"] == pytest.approx(0.5)
+    assert math.isnan(run.point_at_norm(1e-4).values["sim16_25"])
 
 
 def test_a_profile_can_end_at_an_earlier_snapshot_but_at_no_other_step(run):
-    early = run.until(8)
-    assert early.end() == run.at(float(run.norms[3])) and len(early.steps) == 4
+    early = run.end_at(8)
+    assert early.end() == run.point_at_norm(float(run.norms[3])) and len(early.steps) == 4
     with pytest.raises(ValueError, match=r"no measured step 9; it has: 1, 2, 4, 8, 16, 32, 64"):
-        run.until(9)
+        run.end_at(9)
 
 
 def test_what_is_not_measured_is_nan_and_the_rest_stays(planted, plant):
