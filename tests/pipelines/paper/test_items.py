@@ -5,6 +5,8 @@ import re
 import polars as pl
 import pytest
 
+from pipelines.lake.schemas import TABLES
+from pipelines.paper import published
 from pipelines.paper.item import NUMBERS
 from pipelines.paper.items import ITEMS
 from pipelines.paper.palette import arm_style
@@ -24,6 +26,13 @@ def encodings(spec, parts, *channels):
         for channel in channels
         if channel in part["encoding"]
     ]
+
+
+def test_the_items_are_the_papers_table_and_figures_in_its_order():
+    assert ["table1", *(f"figure{number}" for number in range(2, 10))] == KEYS
+    for item in ITEMS:
+        assert set(item.needs) <= set(TABLES)
+        assert item.shows.endswith(".") and item.not_shown.endswith(".")
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -152,6 +161,11 @@ def test_a_study_without_a_matched_control_has_no_such_line_in_the_table(smollm)
     drawing = BY_KEY["table1"].draw(fill_tables(smollm), None)
     assert drawing.numbers["arm"].to_list() == ["OPD", "RLVR", "SFT"]
     assert drawing.numbers["low"].null_count() == 3  # one seed
+
+
+def test_the_papers_pairs_stand_beside_the_arms_that_take_their_part():
+    values = {one.arm: one.low for one in published.FIGURE6}
+    assert values == {"opd-at20": 63.3, "opd-at20-own16": 64.2, "sft-at20": 55.5, "sft-at20-own16": 45.6}
 
 
 def _arms():

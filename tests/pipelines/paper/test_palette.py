@@ -63,6 +63,11 @@ def contrast(one, other):
     return light[1] / light[0]
 
 
+def test_white_is_white_and_black_on_it_has_a_contrast_of_21():
+    assert lab(linear("#ffffff")) == pytest.approx([100, 0, 0], abs=0.02)
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("panel", PANELS)
@@ -139,3 +144,8 @@ def test_a_continued_arm_has_the_colour_of_its_parent_and_confinement_moves_it()
     light = [float(XYZ[1] @ linear(color)) for color in (random, own, free)]
     assert light == sorted(light) and len(set(light)) == 3
     assert arm_style("sft-matched-at20-own16").color != arm_style("sft-at20-own16").color
+
+
+def test_an_arm_that_nobody_listed_has_a_look_too():
+    assert arm_style("something-new").label == "something-new"
+    assert arm_style("something-new") == arm_style("something-new")

@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.paper.panels import arm_styles, shared_axis
 from pipelines.paper.published import Published
+from pipelines.paper.strip import draw_strip
 from pipelines.report.panels import Axis, decade_ticks, draw_curves, mark_nearest
 
 
@@ -60,3 +61,12 @@ def test_the_first_arm_is_drawn_on_top():
     data = pl.concat([lines(1.0, 2.0), lines(3.0).with_columns(arm=pl.lit("rlvr"))]).drop("seeds")
     line = draw_curves(data, arm_styles(["opd", "rlvr"]), Axis(title="q (no unit)"), title="bf16").layer[1]
     assert line.data["label"].to_list() == ["RLVR", "OPD", "OPD"]
+
+
+def test_the_strip_tells_ranges_arrivals_and_numbers_apart():
+    other = Published(arm="sft", quantity="q", low=7, high=7, words="", known="stated")
+    bars, up, down, hollow = draw_strip([said(1, 2, "high"), other], ["sft", "opd"], Axis(title="q")).layer[:4]
+    assert bars.data.select("label", "low", "high").rows() == [("OPD", 1.0, 2.0)]
+    assert up.data["end"].to_list() == [2.0] and down.data.is_empty()
+    assert hollow.data["label"].to_list() == ["SFT"]
+    assert draw_strip([said(1, 2)], ["sft"], Axis(title="q")).layer[0].data.is_empty()  # an arm that is not drawn

@@ -47,6 +47,17 @@ def test_a_sentence_has_the_verdict_the_budget_and_every_distance(judged, plante
     assert told == f"external.near seed 0 at step 64 is OPD-like. In bf16, {far} In master, {far}"
 
 
+def test_a_run_that_was_compared_before_its_end_says_so(judged, planted):
+    told = describe_verdict(judged(planted(recipe="external.far", kind=1.0, rate=2e-4)))
+    assert "(step 32 of 64, the farthest that every reference went)" in told
+
+
+def test_a_run_that_looks_like_another_objective_says_that_geometry_does_not_tell(judged, planted):
+    told = describe_verdict(judged(planted(recipe="tiny.sft-matched", kind=1.0, objective="sft")))
+    assert "It was trained by sft: where both moved equally far, its geometry is that of OPD" in told
+    assert "trained by" not in describe_verdict(judged(planted(recipe="tiny.other", kind=1.0, objective="opd")))
+
+
 def test_cannot_tell_says_why(judged, planted):
     told = describe_verdict(judged(planted(recipe="external.between", kind=0.5)))
     assert told.startswith("external.between seed 0 at step 64: cannot tell. In bf16, it is 2.5 from ")

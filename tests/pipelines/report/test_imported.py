@@ -68,6 +68,11 @@ def test_figures_are_those_of_the_tables_that_are_there(imported, alone):
     assert {"stable-rank", "norm", "hill"} <= set(found.ids) and "locking" not in found.ids
 
 
+def test_the_same_tables_give_the_same_page(imported):
+    few = {"update_norm": imported["update_norm"]}
+    assert render_import(RECIPE, few, {}, provenance={}) == render_import(RECIPE, few, {}, provenance={})
+
+
 def test_its_regime_comes_first_with_the_distances_beside_it():
     run = Planted(recipe=RECIPE, kind=1.0)
     from pipelines.regimes.profile import read_profiles
@@ -81,3 +86,16 @@ def test_its_regime_comes_first_with_the_distances_beside_it():
     assert re.findall(r'<section id="(\w+)"', text)[0] == "regime"
     assert ">OPD-like</span> beside the runs of study tiny." in text
     assert text.count("root mean square</th>") == 2, "a table per view"
+
+
+def test_readings_against_a_band_are_told_at_the_last_step(imported):
+    row = {"study": "external", "recipe": RECIPE, "seed": 0, "view": "bf16", "quantity": "stable_rank", "value": 4.0}
+    from pipelines.lake.schemas import TABLES
+
+    rows = [row | {"step": 50, "inside": True}, row | {"step": 100, "inside": False, "low": 5.0, "high": 6.0}]
+    band = pl.DataFrame(rows, schema=TABLES["monitor"].schema).lazy()
+    text = render_import(RECIPE, {"monitor": band}, {}, provenance={})
+    assert (
+        re.findall(r">(?:[456]\.000|outside)<", text) == [">4.000<", ">5.000<", ">6.000<", ">outside<"]
+        and "inside</td>" not in text
+    )

@@ -17,7 +17,7 @@ from pipelines.report.page import render_page
 from pipelines.statistics.claims import COMPARED
 from pipelines.statistics.verdicts import decide_all
 from pipelines.studies.catalog import find_study
-from pipelines.studies.story import Story
+from pipelines.studies.story import LEADS, Arm, Story
 from tests.pipelines.planted import STORY
 
 TINY = find_study("tiny")
@@ -174,6 +174,20 @@ def test_provenance_is_stated_and_escaped(text):
     assert "file:///tmp/&lt;store&gt;" in text and "<store>" not in text
 
 
+def test_tables_of_scores_missing_values_and_bounds_are_there(text):
+    assert "400 (100 x 4)" in text and "zero update" in text and "48 of 288" in text
+    line = re.search(r'<tr><th scope="row">largest angle of rotation</th>.*?</tr>', text)
+    assert line is not None
+    assert re.findall(r"<td [^>]*>(.*?)</td>", line[0]) == ["120", "1.00e-3", "1.00e-3", "24", "0"]
+
+
+def test_the_nulls_are_told_beside_three_figures_and_only_where_there_are_any(text, tiny, undrawn):
+    folded = text.count("<b>Null.</b>")
+    assert folded == 3
+    bare = render_page(TINY, {name: rows for name, rows in tiny.items() if name != "nulls"}, provenance=PROVENANCE)
+    assert "<b>Null.</b>" not in bare
+
+
 def test_the_words_change_with_the_numbers(plant, text, undrawn):
     assert 'id="verdicts-fails"' not in text
     assert 'id="verdicts-fails"' in render_page(TINY, plant(rlvr={"unchanged": 0.01}), provenance=PROVENANCE)
@@ -242,6 +256,18 @@ def test_an_arm_by_another_name_has_as_many_charts_and_verdicts(tiny, undrawn):
     assert not re.search(r"\b(SFT|RLVR|sft-matched|2606\.07082)\b", pages[1])
 
 
+def test_a_declared_control_is_read_beside_what_it_controls(tiny, undrawn):
+    story, names = Story(arms=(Arm(key="distill", label="Distilled", control="offline"),)), dict(NAMES)
+    names.pop("sft")  # of three arms the first sentence names every pair
+    rows = {
+        name: table.filter(pl.col("recipe") != "tiny.sft") if "recipe" in table.collect_schema() else table
+        for name, table in tiny.items()
+    }
+    text = render_page(foreign("mine", names, story=story), renamed(rows, "mine", names), provenance={})
+    assert "Distilled differs from offline (its matched control) in" in text
+    assert "offline in the place of Distilled" in text
+
+
 def test_two_arms_two_seeds_and_no_anchor_make_a_page(tiny, undrawn):
     names = {"opd": "distill", "rlvr": "grpo"}
     rows = {
@@ -279,6 +305,10 @@ def test_no_room_below_the_story_knows_an_arm_or_a_paper(room):
     assert guilty == []
 
 
+def test_a_story_leads_with_a_figure_that_there_is():
+    assert set(LEADS) == {figure.key for figure in FIGURES}
+
+
 def test_an_arm_that_never_moved_is_named_where_it_is_not_drawn(plant, undrawn):
     tables = plant()
     still = pl.col("recipe") == "tiny.rlvr"
@@ -286,3 +316,10 @@ def test_an_arm_that_never_moved_is_named_where_it_is_not_drawn(plant, undrawn):
         tables[name] = tables[name].with_columns(pl.when(still).then(None).otherwise(column).alias(column))
     text = render_page(TINY, tables, provenance={})
     assert text.count("Not drawn, no values: RLVR.") == 2
+
+
+def test_a_constant_is_called_what_its_claim_says(tiny, undrawn):
+    claim = replace(STORY.default_claims[0], right=0.5, text="mine", left="distill")
+    story = Story(claims=(claim, replace(claim, text="of chance", constant="chance")))
+    text = render_page(foreign("mine", NAMES, story=story), renamed(tiny, "mine", NAMES), provenance={})
+    assert "distill 4.90 %, 50.0 %; difference" in text and "distill 4.90 %, chance 50.0 %; difference" in text

@@ -7,6 +7,7 @@ import zlib
 
 import altair as alt
 import polars as pl
+import pytest
 
 from pipelines.report import vega
 from pipelines.report.captions import FIGURES
@@ -77,3 +78,8 @@ def test_the_library_is_there_once_whole_and_asks_for_nothing():
     assert vega.bundle_scripts() is html
     assert len(html) < 450_000 and len(script.splitlines()) < 90
     assert "fetch(" not in script and "eval" not in script
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1 / 3, 0.3333), (123456.0, 123500.0), (1e-7 / 3, 3.333e-8), (7, 7)])
+def test_numbers_have_four_digits(value, shown):
+    assert vega.round_numbers(value) == shown

@@ -51,6 +51,12 @@ def test_every_run_is_read_at_its_own_nearest_snapshot(tiny):
     assert null_values.describe_null(both(tiny, "stable_rank", "update_norm"), STORY, 60, 100) is None
 
 
+def test_an_arm_without_both_shares_is_not_told(tiny):
+    late = tiny["nulls"].filter((pl.col("recipe") != "tiny.sft") | (pl.col("step") > 50))
+    told = null_values.describe_null(both({**tiny, "nulls": late}, "stable_rank", "update_norm"), STORY, 5, 100)
+    assert told is not None and "SFT" not in told and "OPD 5.80 and 4.20" in told
+
+
 @pytest.mark.parametrize(
     ("name", "table"),
     [("stable_rank", "update_norm"), ("hill_beside_null", "hill"), ("locking_beside_null", "locking")],
