@@ -1,6 +1,6 @@
 """Checks objects other than snapshots against their checksum, format or name.
 
-moments    SHA-256 in facts.json, sealed        (without one, as earlier versions wrote: its header)
+moments    SHA-256 in facts.json, which has a checksum (or, of earlier versions, the file header)
 resume     its header, facts.json
 rollouts   the format's page checksums, columns, and the steps in its name
 part       its name is its SHA-256

@@ -75,7 +75,7 @@ def check_agreement(store: Store, run: Examined, inventory: Inventory) -> list[F
 def _facts(store: Store, key: str) -> tuple[dict[str, Any] | None, list[Finding]]:
     data, record = store.read(key), posixpath.basename(key) in ("run.json", "end.json")
     try:
-        facts = checksum.remove_checksum(data, key, sealed="layout" if record else None)
+        facts = checksum.remove_checksum(data, key, marker="layout" if record else None)
     except ValueError as error:
         return None, [damaged(key, str(error).removeprefix(f"{key} ").partition("; ")[0])]
     if record and (layout := facts.get("layout", RECORD)) != RECORD:

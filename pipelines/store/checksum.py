@@ -21,14 +21,14 @@ def add_checksum(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {FIELD: _digest(json.loads(json.dumps(fields)))}
 
 
-def remove_checksum(data: bytes, key: str, remedy: str = REMEDY, sealed: str | None = None) -> JsonObject:
+def remove_checksum(data: bytes, key: str, remedy: str = REMEDY, marker: str | None = None) -> JsonObject:
     """The fields of an object after its checksum is verified and removed.
 
-    Objects of earlier versions have no checksum and are returned as they are. sealed: a field that only objects with a
+    Objects of earlier versions have no checksum and are returned as they are. marker: a field that only objects with a
     checksum have. Errors: ValueError with the key if the data is no JSON object or does not match its checksum.
     """
     fields = parse_object(data, key, remedy)
-    if (FIELD in fields or sealed in fields) and fields.pop(FIELD, None) != _digest(fields):
+    if (FIELD in fields or marker in fields) and fields.pop(FIELD, None) != _digest(fields):
         raise ValueError(f"{key} is not what was written there; {remedy}")
     return fields
 

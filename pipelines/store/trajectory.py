@@ -341,7 +341,7 @@ class Trajectory:
 
 def _record(data: bytes, key: str) -> JsonObject:
     """The fields of run.json or end.json. Errors: ValueError if it is damaged or of another layout."""
-    facts = checksum.remove_checksum(data, key, sealed="layout")
+    facts = checksum.remove_checksum(data, key, marker="layout")
     if (layout := facts.pop("layout", RECORD)) != RECORD:
         raise ValueError(f"{key} has layout {repr_short(layout)}; this version reads layout {RECORD}: {NEWER}")
     return facts
