@@ -33,7 +33,7 @@ def test_every_flipped_bit_is_detected():
         flipped = bytearray(data)
         flipped[place // 8] ^= 1 << place % 8
         with pytest.raises(ValueError, match=r"^runs/x/end\.json is [^\n]*$"):
-            remove_checksum(bytes(flipped), "runs/x/end.json", sealed="layout")
+            remove_checksum(bytes(flipped), "runs/x/end.json", marker="layout")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
