@@ -73,7 +73,7 @@ items = plan.plan(store, away, list(away.arms()), [0])
 said["items"] = [(item.name, item.job, str(item.partition), item.trains) for item in items]
 said["failures"] = [execute(item.job, item.partition, item.assets) for item in items if not item.compares]
 said["again"] = [item.name for item in plan.plan(store, away, list(away.arms()), [0])]
-said["given"] = [models.given(away, name)[1] for name in ("base", "teacher")]
+said["given"] = [models.describe_given_model(away, name)[1] for name in ("base", "teacher")]
 for word, start in (("seed", FinalOf(recipe="home.sft", seed=4)), ("nowhere", FinalOf(recipe="nowhere.sft", seed=0))):
     try:
         plan.plan(store, away, [replace(away.arms()[1], arm="x", start=start)], [0])

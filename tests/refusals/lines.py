@@ -316,7 +316,7 @@ LINES = {
         "--out STORE"
     ),
     "run record: end.json nested 10,000 deep": (
-        "runs/tiny.opd/seed-0/end.json is not JSON (nested more than 100 deep); bring it back from a copy "
+        "runs/tiny.opd/seed-0/end.json is not JSON (nested too deep); bring it back from a copy "
         "(opd import), or make the run again in another OPD_STORE"
     ),
     "run record: end.json that names no step": (
@@ -459,8 +459,7 @@ LINES = {
         "model.safetensors.index.json places there; copy both again"
     ),
     "checkpoint: an index nested 10,000 deep": (
-        "error: snapshot 5: HERE/bad/model.safetensors.index.json is not JSON (nested more than 100 deep); "
-        "copy it again"
+        "error: snapshot 5: HERE/bad/model.safetensors.index.json is not JSON (nested too deep); copy it again"
     ),
     "checkpoint: an index that is no text": (
         "error: snapshot 5: HERE/bad/model.safetensors.index.json is not JSON ('utf-8' codec can't decode "

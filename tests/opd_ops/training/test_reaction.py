@@ -43,9 +43,9 @@ def move(masters, step, size=1e-3):
 def steps(one, masters, first, last):
     rows = []
     for step in range(first, last + 1):
-        one.before(step)
+        one.prepare_step(step)
         move(masters, step)
-        rows.append(one.after(step))
+        rows.append(one.finish_step(step))
     return rows
 
 

@@ -171,7 +171,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     seen: list[tuple[str, int]] = []
     snapshot = Matrix.snapshot
-    nulls = {name: getattr(Matrix, name) for name in NULLS}
+    methods = {"shuffled": "shuffled_null", "fixed_direction": "fixed_direction"}
+    nulls = {name: getattr(Matrix, methods[name]) for name in NULLS}
 
     def measured(self: Matrix, step: int, weight: torch.Tensor) -> Any:
         seen.append((" ".join(self.settings.tables), step))
@@ -183,7 +184,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(Matrix, "snapshot", measured)
     for name in NULLS:
-        monkeypatch.setattr(Matrix, name, lambda self, *rest, name=name: compared(name, self, *rest))
+        monkeypatch.setattr(Matrix, methods[name], lambda self, *rest, name=name: compared(name, self, *rest))
     return seen
 
 
