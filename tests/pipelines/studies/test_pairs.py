@@ -89,7 +89,7 @@ def test_regimes_of_few_pairs_are_those_of_all_wherever_a_run_ends(seed):
             assert every[name] == few[name] or (every[name] != every[name] and few[name] != few[name])
             compared += every[name] == every[name]
     assert compared > 0
-    middle = (found[0].at(step / 1000 + 1e-4) for step in steps[:-1])
+    middle = (found[0].point_at_norm(step / 1000 + 1e-4) for step in steps[:-1])
     other = (found[1].point_at_norm(step / 1000 + 1e-4) for step in steps[:-1])
     for one, two in zip(middle, other, strict=True):
         assert repr(one) == repr(two)
