@@ -1,7 +1,7 @@
-"""What is tracked: the Dagster asset graph over runs, tables and verdicts, its checks, jobs, schedules and sensors.
+"""The Dagster asset graph over runs, tables and verdicts, with its checks, jobs, schedules and sensors.
 
-In reading order: `partitions` (recipe x seed), `models`, `trajectories`, `geometry`, `verdicts`, `automation` (what
-runs by itself: `conditions`, `watch`, `notify`), `definitions` (all of it as one object), `launch` (a whole study from
-the command line), `instance` (DAGSTER_HOME).
-Loading this package's definitions imports neither torch nor ray, transformers or vllm.
+Read in this order: `partitions` (recipe x seed), `models`, `trajectories`, `geometry`, `verdicts`, `automation` (what
+runs unattended: `conditions`, `watch`, `notify`), `definitions` (everything as one object), `launch` (a whole study
+from the command line), `instance` (DAGSTER_HOME). Loading the definitions imports neither torch nor ray, transformers
+or vllm.
 """

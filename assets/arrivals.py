@@ -1,7 +1,8 @@
-"""What the store holds and this Dagster never saw, reported as materialisations without a run: `opd ui` does so first.
+"""Report objects that the store holds and this Dagster has not seen, as materialisations without a run.
 
-Files decide what is complete; Dagster's database is a view that can be lost, or be another one than that which a launch
-wrote to. A partition is reported once: what Dagster has a record of is left as it is, and costs one look at the store.
+`opd ui` does this first. Files decide what is complete; Dagster's database is a view that can be lost or differ from
+the one that a launch wrote to. Each partition is reported once. A partition that Dagster has recorded costs one look at
+the store.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ TRAINED = {"training": trajectories.training_facts, "evaluation": trajectories.e
 
 @dataclass
 class Arrivals:
-    """One look at a store for one Dagster. Counts what was reported, by kind; `said` says how much that is."""
+    """One pass over a store for one Dagster. It counts reports by kind; `said` is the summary line."""
 
     instance: dg.DagsterInstance
     store: Store
@@ -42,11 +43,11 @@ class Arrivals:
 
     @cached_property
     def names(self) -> set[str]:
-        """The recipes that the store has a folder of."""
+        """The recipes with a folder in the store."""
         return set(self.store.list("runs"))
 
     def report(self) -> None:
-        """Offer what the store holds, then report it, what others depend on first."""
+        """Offer the partitions that the store holds, then report them, parents first."""
         offers.offer(self.instance, offers.of_store(self.store))
         for study in STUDIES.values():
             self._guard(f"models of {study.name}", self._report_models, study)
@@ -67,7 +68,7 @@ class Arrivals:
         return f"{' and '.join(parts)} found in the store, shown" if parts else ""
 
     def _guard(self, name: str, step: Callable[..., None], *arguments: Any) -> None:
-        """One step of a report; what is damaged in the store or was made from another recipe holds up no other."""
+        """One step of a report. Damaged objects, and runs of a changed recipe, do not stop the others."""
         try:
             step(*arguments)
         except Exception as error:
@@ -76,7 +77,7 @@ class Arrivals:
             self.problems.append(f"{name} is not shown: {line}")
 
     def _report_models(self, study: Study) -> None:
-        """The base and the teacher of a study that is offered, and its anchors."""
+        """The base and the teacher of an offered study, and its anchors."""
         begun = any(recipe.name in self.names for recipe in study.every_arm())
         for arm in ("base", "teacher"):
             recipe = next((model for model in study.models if model.arm == arm), None)
@@ -90,12 +91,12 @@ class Arrivals:
                 self._report_trained("anchor", anchor_key(study.name, seed), recipe, seed)
 
     def _runs(self, study: Study) -> Iterator[tuple[Recipe, int]]:
-        """Runs of the grid of which the store has a folder."""
+        """Runs of the grid with a folder in the store."""
         for recipes, seeds in ((study.every_arm(), study.seeds), (study.helpers, (0,))):
             yield from ((recipe, seed) for recipe in recipes if recipe.name in self.names for seed in seeds)
 
     def _report_trained(self, asset: str, key: str, recipe: Recipe, seed: int) -> bool:
-        """A complete run, as `asset`; whether it is complete."""
+        """Report a complete run as `asset`; returns whether it is complete."""
         if recipe.name not in self.names:
             return False
         if not self._is_new(asset, key):
@@ -131,7 +132,7 @@ class Arrivals:
             self._tell(table, key, facts(part) | metadata.report(recipe.study), part.digest)
 
     def _report_comparison(self, study: Study) -> None:
-        """What is decided and drawn across a study's runs, where it was made from the runs as they are."""
+        """The comparison of a study, if it was made from the runs as they are now."""
         assets = (*COMPARED, "report", *(item.key for item in exhibits.list_exhibits(study)))
         new = [asset for asset in assets if self._is_new(asset, study.name)]
         if (
@@ -147,7 +148,7 @@ class Arrivals:
         self.studies.add(study.name)
 
     def _report_import(self, recipe: str) -> None:
-        """Checkpoints from elsewhere that are measured, and what is said of them where they are watched."""
+        """Measured checkpoints from elsewhere, and their judgement if they are watched."""
         name = recipe.removeprefix(offers.EXTERNAL)
         if not self._is_new("external", name) and not self._is_new("monitor", name):
             return
@@ -171,7 +172,7 @@ class Arrivals:
         return key not in self.known[asset]
 
     def _tell(self, asset: str, key: str, facts: dict[str, Any], version: str | None = None) -> None:
-        """Report one partition. version: of its data, as its step would have it."""
+        """Report one partition. version: the data version that its own step would record."""
         self.instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 asset,

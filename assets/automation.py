@@ -1,4 +1,4 @@
-"""Jobs, the nightly sweep that requests only what is missing or stale, and all that runs by itself beside it."""
+"""Jobs, the nightly sweep that requests what is missing or stale, and the other unattended work."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -68,7 +68,7 @@ FIRST, LAST = 1, 5  # hours of the night
     ),
 )
 def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
-    """One look at the store, by night."""
+    """Look at the store once, at night."""
     now = datetime.now(ZoneInfo(ZONE))
     if not FIRST <= now.hour <= LAST:
         return dg.SensorResult(skip_reason=f"it is {now:%H:%M} in {ZONE}; the sweep works from 01:00 to 06:00")
@@ -81,9 +81,9 @@ def sweep(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Senso
 def build_requests(
     instance: dg.DagsterInstance, store: Store, time: datetime, warn: Callable[[str], None]
 ) -> list[dg.RunRequest]:
-    """What is missing or stale in opted-in suites and can run, as requests for partitions that are offered from now on.
+    """Requests for what is missing or stale in opted-in suites and can run; their partitions are offered.
 
-    A partition is requested once a night, so a failing one is not repeated and what descends from it never starts.
+    A partition is requested once a night, so a failing one is not repeated, and its descendants never start.
     """
     requests = []
     for study in STUDIES.values():
@@ -99,7 +99,7 @@ def build_requests(
 
 
 def night(time: datetime) -> str:
-    """The date in the sweep's time zone: elsewhere one night can have two."""
+    """The date in the sweep's time zone; in another zone one night can have two dates."""
     return f"{time.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}"
 
 
@@ -130,7 +130,7 @@ def list_stale(store: Store, study: Study, warn: Callable[[str], None]) -> Itera
 
 
 def has_parents(store: Store, recipe: Recipe, seed: int) -> bool:
-    """Whether all that a run descends from is complete."""
+    """Whether all parents of a run are complete."""
     return all(Trajectory(store, name, number).end() is not None for name, number in parents(recipe, seed))
 
 

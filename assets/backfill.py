@@ -1,9 +1,8 @@
 """A whole study as one backfill of a running Dagster: `opd study backfill NAME` starts `python -m assets.backfill`.
 
-What is asked for becomes partitions; then a backfill that names every asset with those of these arms and seeds is
-posted to the webserver's GraphQL. Dagster's daemon launches the runs: models, anchors, runs, then the comparison; what
-descends from a failure is not begun. What the store holds is found and not made again. Exit codes: 0 asked for, 2 bad
-input.
+The request becomes partitions; then a backfill of every asset for these arms and seeds is posted to the webserver's
+GraphQL. Dagster's daemon launches the runs: models, anchors, runs, then the comparison; descendants of a failure do not
+start. What the store already holds is reused. Exit codes: 0 requested, 2 bad input.
 """
 
 import argparse
@@ -41,7 +40,7 @@ mutation Backfill($params: LaunchBackfillParams!) {
 
 
 def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, list[str]]:
-    """Partitions by asset, of those that have any."""
+    """Partitions by asset, without empty ones."""
     asked = offers.of_runs(study, arms, seeds)
     chosen = {
         "base": asked["studies"],
@@ -55,9 +54,9 @@ def selection(study: Study, arms: list[Recipe], seeds: list[int]) -> dict[str, l
 
 
 def require_order(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> None:
-    """Dagster orders models, anchors and runs, but no run after another run.
+    """Check that no requested run descends from another, since Dagster orders models, anchors and runs only.
 
-    Errors: ValueError naming a run that must be there first.
+    Errors: ValueError naming a run that must exist first.
     """
     ordered = {(model.name, 0) for model in study.models} | {(a.name, seed) for a in study.anchors() for seed in seeds}
     for recipe, seed in ((recipe, seed) for recipe in arms for seed in seeds):
@@ -90,7 +89,7 @@ def params(study: Study, chosen: dict[str, list[str]], title: str) -> dict[str, 
 
 
 def post(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-    """The answer of Dagster's webserver. Errors: ValueError in one line where nobody or something else answers."""
+    """The response of Dagster's webserver. Errors: ValueError in one line if no Dagster answers."""
     body = json.dumps({"query": query, "variables": variables}).encode()
     request = urllib.request.Request(f"{url.rstrip('/')}/graphql", body, {"Content-Type": "application/json"})
     try:
@@ -107,7 +106,7 @@ def post(url: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def offer(url: str, asked: offers.Offers) -> None:
-    """Add what is not a partition yet of the Dagster at `url`. Errors: ValueError in one line, as `post` has them."""
+    """Add the missing partitions to the Dagster at `url`. Errors: ValueError in one line, as for `post`."""
     nodes = post(url, REPOSITORY, {})["assetNodes"]
     if not nodes:
         raise ValueError(f"Dagster at {url} has no asset `trajectory`: it serves another code location, or none")
@@ -125,7 +124,7 @@ def offer(url: str, asked: offers.Offers) -> None:
 
 
 def backfill(name: str, suites: list[str], recipes: list[str], seeds: list[int], url: str) -> int:
-    """Ask for a backfill and say how it is called; returns the exit code."""
+    """Request a backfill and print its name; returns the exit code."""
     try:
         study, store = find_study(name), Store(default_uri())
         arms, numbers = study.select(suites, recipes, seeds)

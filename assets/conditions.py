@@ -1,7 +1,7 @@
-"""Comparisons follow the runs: conditions under which a study's comparison is made again, and how old it may get.
+"""Conditions under which a study's comparison is made again, and how old it may get.
 
-A comparison reads every run of its study, and Dagster knows no mapping from a study to its recipes, so an update of any
-run is offered to the comparisons of all studies. `Behind` keeps those whose runs have changed, as the store has it.
+A comparison reads every run of its study. Dagster has no mapping from a study to its recipes, so an update of any run
+is offered to the comparisons of all studies. `Behind` keeps the studies whose runs in the store have changed.
 """
 
 import warnings
@@ -20,7 +20,7 @@ MORNING = "0 7 * * *"  # after the night of the sweep
 
 
 class Behind(dg.AutomationCondition):
-    """The studies whose report was made from other runs or claims than there are now."""
+    """The studies whose report was made from other runs or claims than today's."""
 
     @property
     def name(self) -> str:
@@ -39,12 +39,12 @@ class Behind(dg.AutomationCondition):
 
 @lru_cache(maxsize=64)
 def _is_behind_at(_: datetime, uri: str, name: str) -> bool:
-    """Looked up once in a tick, in which several assets ask."""
+    """`is_behind`, cached within one tick, in which several assets ask."""
     return is_behind(Store(uri), name)
 
 
 def is_behind(store: Store, name: str) -> bool:
-    """Whether a study has measured runs that its report was not made from, or was made from others."""
+    """Whether a study has measured runs that its report does not include, or that have changed since."""
     study = STUDIES[name]
     return bool(comparing.comparison_inputs(store, study)["runs"]) and not comparing.is_compared(store, study)
 
@@ -71,7 +71,7 @@ FRESH = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=7), fail_windo
     automation_condition=dg.AutomationCondition.cron_tick_passed(MORNING, switches.read_timezone()),
 )
 def current(store: StoreResource) -> dg.AssetCheckResult:
-    """Freshness by content: what is old and was made from the runs as they are is fresh."""
+    """Freshness by content: an old report is fresh if it was made from the runs as they are now."""
     opened = store.open()
     late = [name for name in STUDIES if is_behind(opened, name)]
     return dg.AssetCheckResult(

@@ -1,4 +1,4 @@
-"""What a step took: wall and CPU seconds, of the work and of the step around it, and what it had of Ray."""
+"""Wall and CPU seconds of a step, of the work in it, and the Ray resources that it used."""
 
 import time
 from collections.abc import Collection, Iterator
@@ -20,7 +20,7 @@ RUNS = "one task of 1 CPU a run"
 
 @dataclass
 class Effort:
-    """Made where a step begins; `ray` says what the step had of Ray, and `workers` who worked there."""
+    """Created at the start of a step. `ray` describes the step's Ray, and `workers` its processes."""
 
     ray: str = ""
     workers: str = ""
@@ -29,13 +29,13 @@ class Effort:
 
     @contextmanager
     def session(self, cluster: ClusterResource, workers: str, *, needed: bool = True) -> Iterator[None]:
-        """Ray for the block where there is work to do; remembers what it had."""
+        """A Ray session for the block if there is work to do; its resources are recorded."""
         with cluster.session(needed=needed) as self.ray:
             self.workers = workers if needed and not cluster.serial else ""
             yield
 
     def facts(self) -> dict[str, Any]:
-        """Seconds of this process since the step began, and what it had of Ray."""
+        """Seconds of this process since the step began, and its Ray resources."""
         found: dict[str, Any] = {
             "step_wall_s": round(time.perf_counter() - self.wall, 3),
             "step_cpu_s": round(time.process_time() - self.cpu, 3),
@@ -43,7 +43,7 @@ class Effort:
         return found | {name: words for name, words in (("ray", self.ray), ("ray_workers", self.workers)) if words}
 
     def alone(self) -> dict[str, Any]:
-        """The facts of a step that works in its own process alone: wall_s and cpu_s are those of the step."""
+        """Metadata of a step that works in its own process only: wall_s and cpu_s are those of the step."""
         return {name.removeprefix("step_"): value for name, value in self.facts().items()}
 
 
@@ -64,9 +64,10 @@ def describe_trainer(recipe: Recipe) -> str:
 def read_seconds(
     store: Store, recipe: str, seed: int, *, phases: Collection[str] = (), without: Collection[str] = ()
 ) -> dict:
-    """Wall and CPU seconds of a run's phases, workers included, when the work was done; from the table `timing`.
+    """Wall and CPU seconds of a run's phases, with those of its workers, from the table `timing`.
 
-    phases: those that count, all but `without` where empty. The wall seconds of `base` are part of those of `measure`.
+    phases: the phases to add up; if empty, all but `without`. The wall seconds of `base` are part of those of
+    `measure`.
     """
     rows = read_partition(store, "timing", recipe=recipe, seed=seed)
     phase_rows = [] if rows is None else rows.select("phase", "wall_s", "cpu_s").to_dicts()

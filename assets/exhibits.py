@@ -1,4 +1,4 @@
-"""One asset per exhibit of a story, as a table or figure of a paper, drawn from all runs of a study that tells it."""
+"""One asset per exhibit of a story: a table or figure of a paper, drawn from all runs of a study with that story."""
 
 import dagster as dg
 
@@ -23,7 +23,7 @@ def list_exhibits(study: Study) -> tuple[Exhibit, ...]:
 
 
 def make_asset(item: Exhibit) -> dg.AssetsDefinition:
-    """The asset of one exhibit; it waits for every partition of the tables that it is drawn from."""
+    """The asset of one exhibit; it waits for every partition of its tables."""
 
     @dg.asset(
         name=item.key,

@@ -1,4 +1,4 @@
-"""What fails says why in one line: a step on top of its traceback, a failed run wherever it is told of, a program."""
+"""One-line reasons for failures: of a step above its traceback, of a failed run, and of a program."""
 
 import os
 import sys
@@ -14,9 +14,9 @@ from pipelines import refusal
 
 @contextmanager
 def fail_in_one_line() -> Iterator[None]:
-    """Turn an error into a Failure whose description is its message in one line, led by its kind where unforeseen.
+    """Turn an error into a Failure described by the error's message in one line, with its class if it is unforeseen.
 
-    A foreseen error, or one of ours, leaves no traceback but that of the Failure; the others keep theirs as its cause.
+    A foreseen error keeps only the Failure's traceback; another error stays as its cause.
     """
     try:
         yield
@@ -29,7 +29,7 @@ def fail_in_one_line() -> Iterator[None]:
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """The exit code of `main`. An error that was foreseen is one line on stderr; a closed pipe is none, and code 0."""
+    """The exit code of `main`. A foreseen error is one line on stderr; a closed pipe is code 0."""
     try:
         code = main()
         sys.stdout.flush()  # a closed pipe must fail here, not when the interpreter ends
@@ -45,19 +45,19 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def describe_foreseen(error: BaseException) -> str | None:
-    """What is wrong and what to do, in one line; None where nobody foresaw it."""
+    """The problem and its remedy in one line; None for an unforeseen error."""
     line = explain_database_error(error) or refusal.line(error)
     return None if line is None else " ".join(line.split())
 
 
 def describe_unforeseen(error: BaseException) -> str:
-    """Kind and message in one line: of several the first that says something, as what follows is a traceback."""
+    """Class and message in one line: the first line of text, since a traceback follows."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def reason(events: Iterable[dg.DagsterEvent]) -> str:
-    """What the first failed step, or else the failed run, says, in one line."""
+    """The reason of the first failed step, or of the failed run, in one line."""
     found = ""
     for event in events:
         if event.is_step_failure:

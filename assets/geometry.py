@@ -36,7 +36,9 @@ DRAWN = ("mask", "alpha", "null")  # those of them that have a line each
     ],
 )
 def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
-    """Measure one run, one Ray task per matrix, or find its tables made from these snapshots by this engine."""
+    """Measure one run with one Ray task per matrix, or reuse its tables if they are of these snapshots and this
+    engine.
+    """
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
     tracker = Tracker(context, recipe.name, seed)
@@ -76,26 +78,27 @@ def geometry(context: dg.AssetExecutionContext, store: StoreResource, cluster: C
 
 
 def table_facts(table: str, part: metadata.Part) -> dict[str, Any]:
-    """Metadata of a geometry table of a run."""
+    """Metadata of a run's geometry table."""
     curves = metadata.curves(lines(table, part.rows), STEPS, f"{table}.{value_column(table)}{unit(table)}")
     return curves | {"last_step": metadata.small_table(summary(table, part.rows))} | part.facts()
 
 
 def value_column(table: str) -> str:
-    """The column whose mean over projections stands in an asset's metadata: the first that is a real number."""
+    """The column whose mean over projections the metadata shows: the first floating-point column."""
     values = (name for name, dtype in DECLARED[table].schema.items() if dtype == pl.Float64 and name not in CUTS)
     return PREFERRED.get(table) or next(values)
 
 
 def cuts(table: str) -> list[str]:
-    """The columns beside the view that tell the table's rows apart at one step."""
+    """The columns besides the view that distinguish a table's rows at one step."""
     return [name for name in CUTS if name in DECLARED[table].schema]
 
 
 def lines(table: str, rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
-    """(step, mean over the decoder projections) of the value column, a line for every view and what `DRAWN` names.
+    """(step, mean over the decoder projections) of the value column, one line per view and per value of `DRAWN`.
 
-    Of what is cut at several k the largest with a value, of sides the input's, of pairs of steps those with the last.
+    Of several cuts k the largest with a value is taken; of sides, the input side; of pairs of steps, those with the
+    last step.
     """
     value = value_column(table)
     rows = rows.drop_nulls(value)
@@ -111,13 +114,13 @@ def lines(table: str, rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]
 
 
 def unit(table: str) -> str:
-    """` (unit)` of the value column, or nothing."""
+    """` (unit)` of the value column, or an empty text."""
     (column,) = [column for column in DECLARED[table].columns if column.name == value_column(table)]
     return f" ({column.unit})" if column.unit else ""
 
 
 def summary(table: str, rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Means over the decoder projections at the last step that has rows, by view and cut."""
+    """Means over the decoder projections at the last step with rows, by view and cut."""
     by = ["view", *cuts(table)]
     projections = rows.filter(pl.col("role").is_in(PROJECTIONS))
     column = value_column(table)

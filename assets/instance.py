@@ -1,4 +1,4 @@
-"""DAGSTER_HOME: where Dagster keeps its record of runs, and an instance for runs inside this process."""
+"""DAGSTER_HOME, where Dagster keeps its record of runs, and a Dagster instance for runs in this process."""
 
 import os
 import sqlite3
@@ -25,7 +25,8 @@ REMEDIES = {  # by the words of SQLite
 
 
 def home() -> Path:
-    """DAGSTER_HOME, or .opd/dagster under the working directory; made if absent, with our dagster.yaml if it has none.
+    """DAGSTER_HOME, or .opd/dagster under the working directory. It is created if absent, with our dagster.yaml if it
+    has none.
 
     Errors: ValueError naming a folder that cannot be written.
     """
@@ -44,7 +45,7 @@ def home() -> Path:
 
 
 def local_instance() -> dg.DagsterInstance:
-    """The instance at `home()`, without capture of stdout, which belongs to the launch.
+    """The instance at `home()`, which does not capture stdout: the launch writes there.
 
     Errors: ValueError naming a folder whose dagster.yaml or database cannot be read.
     """
@@ -62,7 +63,7 @@ def local_instance() -> dg.DagsterInstance:
 
 
 def explain_database_error(error: BaseException | None) -> str | None:
-    """The line, with its remedy, for an error of Dagster's database or for one that it led to; None for another."""
+    """One line with a remedy for an error caused by Dagster's database; None for another error."""
     from sqlalchemy.exc import DBAPIError
 
     while error is not None and not isinstance(error, DBAPIError):
@@ -82,10 +83,9 @@ def explain_database_error(error: BaseException | None) -> str | None:
 
 
 def limit_pools(instance: dg.DagsterInstance) -> None:
-    """Give our pools the limit that dagster.yaml has for all, unless one was set in the UI.
+    """Give our pools the default limit of dagster.yaml, unless the UI has set one.
 
-    Dagster's queue does so too, but after it has read which limits there are: at its first look it would start as many
-    runs as may run of any kind.
+    Dagster's queue does so too, but only after it has read the limits: its first look could start too many runs.
     """
     for pool in (POOL, WATCHED):
         instance.event_log_storage.initialize_concurrency_limit_to_default(pool)

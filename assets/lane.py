@@ -1,6 +1,6 @@
-"""One lane of a launch: a process that executes Dagster runs, one after the other, over a Ray it shares.
+"""One lane of a launch: a process that executes Dagster runs one after the other on a shared Ray.
 
-A process, because Dagster's runs in threads of one process can deadlock in its logging configuration.
+It is a process, since Dagster's runs in threads of one process can deadlock in its logging configuration.
 """
 
 import logging
@@ -33,7 +33,7 @@ SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """A progress event of a run, on its way to the launch."""
+    """A progress event of a run, sent to the launch."""
 
     recipe: str
     seed: int
@@ -44,7 +44,7 @@ class ProgressEvent:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a Dagster run ended: why it failed if it did, what its checks found non-finite, and its wall seconds."""
+    """How a Dagster run ended: its failure if any, non-finite values that its checks reported, and its wall seconds."""
 
     failure: str | None
     wall: float
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def open_lane(events: "Queue[ProgressEvent]", stop: Event, address: "Queue[str]", trains: bool) -> None:
-    """Initialise this process: join the Ray at `address`, ready an actor if it `trains`, pass on what runs report.
+    """Initialise this process: join the Ray at `address`, start an actor if it `trains`, forward progress events.
 
     The address comes through a queue, since Ray starts while this process imports. The process ends with its parent.
     """
@@ -95,11 +95,13 @@ def open_lane(events: "Queue[ProgressEvent]", stop: Event, address: "Queue[str]"
 
 
 def start_process() -> None:
-    """Nothing: the first call of a lane starts its process."""
+    """Do nothing: the first call of a lane starts its process."""
 
 
 def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
-    """One Dagster run of `assets` (all of the job's when empty) for one partition; what it raises is its failure."""
+    """Execute one Dagster run of `assets` (if empty, of the whole job) for one partition; an exception is its
+    failure.
+    """
     begun = time.perf_counter()
     try:
         failure, problems = _execute_job(job, partition, assets)
@@ -109,7 +111,7 @@ def execute(job: str, partition: str, assets: tuple[str, ...]) -> Outcome:
 
 
 def _execute_job(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Why the run failed, if it did, and what its checks found non-finite."""
+    """The run's failure, if any, and the non-finite values that its checks reported."""
     if _ray_errors:
         raise _ray_errors[0]
     result = defs.resolve_job_def(job).execute_in_process(
@@ -129,7 +131,7 @@ def _execute_job(job: str, partition: str, assets: tuple[str, ...]) -> tuple[str
 
 
 def _explain(error: BaseException) -> str:
-    """An error in one line; of one that nobody foresaw the traceback is kept beside Dagster's record."""
+    """An error in one line; the traceback of an unforeseen error is written beside Dagster's record."""
     if line := failures.describe_foreseen(error):
         return line
     log = home() / "unforeseen.log"
@@ -140,12 +142,12 @@ def _explain(error: BaseException) -> str:
 
 @cache
 def _instance() -> dg.DagsterInstance:
-    """This process' own, kept: opening one reads the whole history of its database's schema."""
+    """This process's instance, cached: opening one reads the whole history of its database's schema."""
     return local_instance()
 
 
 def reason(result: dg.ExecuteInProcessResult) -> str:
-    """What a blocking check or the first failed step says, in one line."""
+    """The reason of a blocking check or of the first failed step, in one line."""
     for check in result.get_asset_check_evaluations():
         if check.blocking and not check.passed:
             return f"{check.check_name}: {'; '.join(str(check.metadata['problems'].value).splitlines())}"

@@ -1,7 +1,7 @@
 """A whole study through Dagster, from one process: `opd study run NAME` starts `python -m assets.launch NAME`.
 
-Every item of the plan is a Dagster run of one partition, executed here with one shared Ray; two run at once. What the
-store already holds is reused. Exit codes: 0 done, 1 a run failed, 2 bad input, 3 non-finite weights, 130 interrupted.
+Every item of the plan is a Dagster run of one partition, executed here on one shared Ray, two at a time. What the store
+already holds is reused. Exit codes: 0 done, 1 a run failed, 2 bad input, 3 non-finite weights, 130 interrupted.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from pipelines.studies.study import Study
 
 @dataclass
 class Account:
-    """Wall seconds over both lanes, by what they went to."""
+    """Wall seconds over both lanes, by purpose."""
 
     training: float = 0.0
     measuring: float = 0.0
@@ -61,7 +61,7 @@ class Account:
 
 
 class Launch:
-    """The execution of a plan in `LANES` processes that share one Dagster record and one Ray."""
+    """Execute a plan in `LANES` processes that share one Dagster record and one Ray."""
 
     def __init__(self, store: Store, study: Study, items: list[Item], instance: dg.DagsterInstance) -> None:
         self.store, self.study, self.instance = store, study, instance
@@ -77,7 +77,9 @@ class Launch:
         self.trained: dict[tuple[str, int], float] = {}  # wall seconds of work in this launch
 
     def go(self) -> None:
-        """Run every item whose needs are met, two at a time. Errors: KeyboardInterrupt once both lanes have stopped."""
+        """Run every item whose parents are done, two at a time. Errors: KeyboardInterrupt once both lanes have
+        stopped.
+        """
         begun = time.perf_counter()
         spawn = multiprocessing.get_context("spawn")
         events, stop = spawn.Queue(), spawn.Event()
@@ -107,7 +109,7 @@ class Launch:
             self.board.close()
 
     def _work(self, lanes: ProcessPoolExecutor, stop: Event) -> None:
-        """Fill the lanes, and wait for both to end while there is still a Ray."""
+        """Fill the lanes, and wait for both before Ray ends."""
         try:
             self._fill(lanes)
         except KeyboardInterrupt:
@@ -120,7 +122,7 @@ class Launch:
             lanes.shutdown()
 
     def _fill(self, lanes: ProcessPoolExecutor) -> None:
-        """Keep the lanes busy until nothing that could run is left."""
+        """Keep the lanes busy until no item can run."""
         waiting, finished = list(self.items), {item.name for item in self.reused}
         running: dict[Future[lane.Outcome], Item] = {}
         while True:
@@ -136,7 +138,7 @@ class Launch:
                     finished.add(item.name)
 
     def _reusable(self, item: Item) -> bool:
-        """Nothing is left to do, and Dagster's record of the partition exists."""
+        """Whether the item is complete and Dagster has a record of its partition."""
         if item.trains or item.measures:
             return False
         if item.compares and (self.adds or not comparing.is_compared(self.store, self.study)):
@@ -144,7 +146,7 @@ class Launch:
         return str(item.partition) in self.instance.get_materialized_partitions(dg.AssetKey(item.asset))
 
     def _settle_item(self, item: Item, outcome: lane.Outcome) -> bool:
-        """Book what the item's wall seconds went to and say how it ended; True when it succeeded."""
+        """Record the item's seconds and print how it ended; True if it succeeded."""
         self.account.all += outcome.wall
         self.problems += outcome.problems
         if item.run is not None:
@@ -172,7 +174,7 @@ class Launch:
         return f"{done or 'found'}: {end['step']} steps, accuracy {row['accuracy']:.3f}"
 
     def _listen(self, events: "Queue[lane.ProgressEvent | None]") -> None:
-        """Draw what the lanes report until None comes."""
+        """Show the lanes' progress until None arrives."""
         while (heard := events.get()) is not None:
             if heard.phase == "train":
                 self.trained[heard.recipe, heard.seed] = heard.seconds
@@ -185,7 +187,7 @@ class Launch:
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """SIGTERM interrupts the block as Ctrl-C does. Ray's own handler, which this replaces, prints a C++ stack trace."""
+    """Treat SIGTERM as Ctrl-C within the block. Ray's own handler would print a C++ stack trace."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -194,9 +196,9 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 def require_token() -> AbstractContextManager[None]:
-    """What is needed before those who are to join Ray start: a token for one of our own, an answer from another.
+    """Check before any lane starts: create a token for a Ray of our own, or require an answer from another Ray.
 
-    Errors: ValueError as `address.require_ray` has it.
+    Errors: ValueError as for `address.require_ray`.
     """
     if (given := address.read_address()) == address.LOCAL:
         return token.require_token()
@@ -206,9 +208,9 @@ def require_token() -> AbstractContextManager[None]:
 
 @contextmanager
 def share_ray() -> Iterator[str]:
-    """The address of a Ray that this process starts for others to join, unless RAY_ADDRESS names one already.
+    """The address of a Ray that this process starts for the lanes, unless RAY_ADDRESS names one.
 
-    Errors: as `cluster` has them.
+    Errors: as for `cluster`.
     """
     if (given := address.read_address()) != address.LOCAL:
         address.require_ray(given)

@@ -1,4 +1,4 @@
-"""Which columns of the run tables stand behind which columns of the tables about many runs."""
+"""Column lineage from the tables of runs to the tables about many runs."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -24,7 +24,7 @@ CORRELATED = ("correlation", "low", "high", "p_value", "runs", "seeds")  # of pr
 
 @cache
 def column_lineage(table: str) -> dict[str, dg.TableColumnLineage]:
-    """The metadata that says it, of `verdicts`, `regime` or `predictions`."""
+    """The column lineage metadata of `verdicts`, `regime` or `predictions`."""
     behind = {name: sorted(set(found)) for name, found in _source_columns(table).items()}
     deps = {
         name: [dg.TableColumnDep(asset_key=source, column_name=column) for source, column in found]

@@ -1,6 +1,6 @@
-"""What the UI shows of an asset: who owns it, its code version, its schema; and, of what was made, where it lies.
+"""Metadata that the UI shows: owners, code version and schema of an asset; location and digest of a materialisation.
 
-Everything a materialisation carries is made here, in `effort` and in `lineage`, from what its step has read anyway.
+This module, `effort` and `lineage` make all metadata, from values that the step has already read.
 """
 
 import base64
@@ -32,7 +32,7 @@ SNAPSHOTS = f"snapshots {LAYOUT}"  # code version of what training writes
 
 
 class AssetArguments(TypedDict):
-    """Arguments that every asset has: its group, what makes it or keeps it, owners and code version."""
+    """Arguments that every asset has: group, kinds, owners and code version."""
 
     group_name: str
     kinds: set[str]
@@ -54,7 +54,7 @@ def asset_arguments(group: str, *kinds: str, version: str) -> AssetArguments:
 
 @cache
 def digest_sources(*packages: str) -> str:
-    """A digest of the sources of packages: the code version of what is made anew whenever they change."""
+    """A digest of packages' sources: the code version of assets that are made again when the code changes."""
     digest = hashlib.sha256()
 
     def add(folder: Traversable) -> None:
@@ -84,7 +84,7 @@ def columns(table: str) -> dg.TableSchema:
 
 
 def problems(lines: Sequence[str]) -> dg.MetadataValue:
-    """What is wrong, a line each, or `none`: text, which the UI shows as it is, since names of tensors stand in it."""
+    """Problems, one per line, or `none`; as plain text, since it contains names of tensors."""
     return dg.MetadataValue.text("\n".join(map(escape_text, lines)) or "none")
 
 
@@ -101,7 +101,7 @@ def table_spec(table: str, group: str, version: str, **spec: Any) -> dg.AssetSpe
 
 @dataclass(frozen=True)
 class Part:
-    """One partition of a table as it lies in the store; `digest` is the SHA-256 of its file."""
+    """One partition of a table in the store; `digest` is the SHA-256 of its file."""
 
     uri: str
     rows: pl.DataFrame
@@ -117,7 +117,7 @@ class Part:
 
 
 def part(store: Store, table: str, **partition: str | int) -> Part | None:
-    """A partition, read once for its rows and its digest; None where there is none."""
+    """A partition, read once for its rows and its digest; None if it is absent."""
     found = read_partition_file(store, table, **partition)
     if found is None:
         return None
@@ -147,13 +147,13 @@ def figure(png: bytes) -> dg.MetadataValue:
 
 
 def curves(lines: Mapping[str, Sequence[Point]], x: str, y: str) -> dict[str, dg.MetadataValue]:
-    """A small line chart as `figure`; nothing where no point is finite."""
+    """A small line chart as `figure`; empty if no point is finite."""
     drawn = sketch(lines, x, y)
     return {"figure": _image(y, "svg+xml", drawn.encode())} if drawn else {}
 
 
 def report(study: str) -> dict[str, dg.MetadataValue]:
-    """A link to the study's report, where reports are served."""
+    """A link to the study's report, if reports are served."""
     root = os.environ.get(PAGES) or f"http://127.0.0.1:{PAGES_PORT}"
     return {"report": dg.MetadataValue.url(f"{root}/{study}/index.html")}
 

@@ -30,7 +30,7 @@ def base(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clust
 
 @dg.asset(partitions_def=taught, deps=[dg.AssetDep(base, partition_mapping=same)], pool=POOL, **ABOUT)
 def teacher(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource):
-    """The model whose token-level distribution OPD's student learns from: trained here or elsewhere, or the base."""
+    """The model whose token distribution the OPD student learns: trained here or elsewhere, or the base."""
     return _model(context, store, cluster, "teacher")
 
 
@@ -43,9 +43,9 @@ def anchor(context: dg.AssetExecutionContext, store: StoreResource, cluster: Clu
 
 
 def describe_given_model(study: Study, arm: str) -> tuple[Start, str]:
-    """What the base or the teacher of a study that trains neither is, and that in words.
+    """The base or the teacher of a study that trains neither, and a description.
 
-    Weights, or a run of another study, or random weights. A run of the study itself is neither.
+    It is weights, a run of another study, or random weights; never a run of the study itself.
     """
     arms = study.every_arm()
     own = {recipe.name for recipe in arms}
@@ -62,7 +62,7 @@ def describe_given_model(study: Study, arm: str) -> tuple[Start, str]:
 
 
 def _origin(study: Study, start: Start) -> str:
-    """Where an arm that starts from no weights of its study starts, in words."""
+    """A description of where an arm starts if it starts from no weights of its study."""
     if isinstance(start, FinalOf | SnapshotOf):
         seed = "the same seed" if start.seed is None else f"seed {start.seed}"
         return f"{start.recipe}, {seed}: a run of another study, since {study.name} trains no base"
@@ -77,7 +77,7 @@ def train_if_incomplete(
     seed: int,
     spent: Effort,
 ) -> dict[str, Any]:
-    """end.json of a run, which is trained if it is not complete. Errors: Failure in one line."""
+    """end.json of a run, trained first if it is not complete. Errors: Failure in one line."""
     tracker = Tracker(context, recipe.name, seed)
     with fail_in_one_line():
         needed = not complete(store, recipe, seed)
@@ -127,7 +127,7 @@ def _train(
 
 
 def losses(training: metadata.Part | None) -> dict[str, Any]:
-    """The loss over training as a figure; nothing of a run without a table."""
+    """The loss over training as a figure; empty for a run without a table."""
     rows = [] if training is None else training.rows.select("step", "loss").drop_nulls().rows()
     return metadata.curves({"loss": rows}, STEPS, "loss")
 

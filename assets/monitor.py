@@ -1,4 +1,4 @@
-"""Guard-rails: whether a run's update stayed inside the band of reference runs, and whether its own guard tripped."""
+"""Guard-rails: checks that a run's update stayed in the band of reference runs, and that its own guard did not trip."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ GUARD = dg.AssetCheckSpec(
 
 
 def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.AssetCheckResult:
-    """Judge a measured run from its tables. Passes, and says so, where there is no reference yet."""
+    """Judge a measured run from its tables. It passes, with a note, if there is no reference yet."""
     found, _ = judge_run(store, [reference_of(study, recipe)], recipe.name, seed)
     return found
 
@@ -31,9 +31,9 @@ def within_band(store: Store, study: Study, recipe: Recipe, seed: int) -> dg.Ass
 def judge_run(
     store: Store, references: Sequence[str], recipe: str, seed: int, asset: str = ASSET
 ) -> tuple[dg.AssetCheckResult, int]:
-    """The check of a measured run against all complete runs of its references, and the rows that it decides from.
+    """The check of a measured run against all complete runs of its references, and the rows behind it.
 
-    An imported run's rows are kept in the table `monitor`. No weights are read.
+    The rows of an imported run are stored in the table `monitor`. No weights are read.
     """
     from pipelines.regimes import bands
     from pipelines.runs.geometry import monitor
@@ -64,13 +64,13 @@ def judge_run(
 
 
 def reference_of(study: Study, recipe: Recipe) -> str:
-    """The recipe that a run is held against."""
+    """The recipe that a run is compared with."""
     core = any(arm.name == recipe.name for arm in study.arms())
     return recipe.name if core else f"{study.name}.opd"
 
 
 def check_guard(losses: pl.DataFrame) -> dg.AssetCheckResult:
-    """Whether the guard that a recipe carries stayed quiet in training; passes for a recipe without one."""
+    """Whether the recipe's guard stayed quiet in training; passes for a recipe without a guard."""
     steps = losses["tripped"].drop_nulls()
     return dg.AssetCheckResult(
         check_name=GUARD.name,

@@ -1,13 +1,13 @@
-"""Failed runs, failed checks and tripped guard-rails, told once each to whoever is to know: one sensor and its hooks.
+"""Notifications of failed runs, failed checks and tripped guard-rails, each sent once: one sensor and its hooks.
 
-OPD_NOTIFY names the hooks, with commas between them (`log` without it):
+OPD_NOTIFY names the hooks, separated by commas (default `log`):
   log                  a line in the sensor's log
   https://host/path    a webhook: one POST of the event as JSON, whose `text` chat services show
-  package.module:name  a function of yours, which takes the `Event`
+  package.module:name  a function of yours, called with the `Event`
 
-The sensor reads the runs that have ended since its last tick; the first tick tells of nothing. A hook that fails is
-named in the sensor's log, with the event, and is not tried again. A daemon that is killed in the middle of a tick
-repeats what that tick told, under the same `id`.
+The sensor reads the runs that have ended since its last tick; the first tick sends nothing. A hook that fails is named
+in the sensor's log with the event, and is not tried again. A daemon that is killed during a tick sends that tick's
+events again, with the same `id`.
 """
 
 import importlib
@@ -32,7 +32,7 @@ REASONS = ("verdict", "problems", "behind", "measured")  # metadata of a check t
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that a person should know of. id: the same whenever it is told."""
+    """An event to notify a person of. id: the same each time it is sent."""
 
     id: str
     kind: str  # run, check or guard-rail
@@ -58,10 +58,10 @@ Hook = Callable[[Event], object]
 
 
 class Hooks(dg.ConfigurableResource):
-    """Whom to tell: OPD_NOTIFY, and `log` where it is not set. A run's config, as for the store, names nobody."""
+    """The hooks: OPD_NOTIFY, or `log` if it is not set. A run's config cannot set them."""
 
     def open(self, log: Callable[[str], None]) -> dict[str, Hook]:
-        """By name. Errors: ValueError in one line, without what may be secret in it, for a hook that is none."""
+        """The hooks by name. Errors: ValueError in one line for an invalid hook, without secrets."""
         words = [word.strip() for word in (os.environ.get("OPD_NOTIFY") or "log").split(",")]
         return {word: _find_hook(word, log) for word in words if word}
 
@@ -84,7 +84,7 @@ def _find_hook(name: str, log: Callable[[str], None]) -> Hook:
 
 
 def post(url: str, event: Event) -> None:
-    """One POST. Errors: OSError where nobody answers, or answers with no 2xx."""
+    """Send one POST. Errors: OSError without an answer or with a status other than 2xx."""
     body = json.dumps({"text": event.text, **asdict(event)}).encode()
     headers = {"Content-Type": "application/json", "Idempotency-Key": event.id}
     with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=TIMEOUT) as answer:
@@ -92,7 +92,7 @@ def post(url: str, event: Event) -> None:
 
 
 def hide_secret(name: str) -> str:
-    """A hook as a log may show it: of a webhook the host alone, since its path is often the secret."""
+    """A hook as a log may show it: of a webhook only the host, since its path is often secret."""
     parts = urlsplit(name)
     return f"webhook at {parts.hostname}" if parts.scheme in ("http", "https") else name
 
@@ -105,7 +105,7 @@ def hide_secret(name: str) -> str:
     f"{switches.how_to_switch('notify')}",
 )
 def sensor(context: dg.SensorEvaluationContext, hooks: Hooks) -> dg.SensorResult:
-    """Read which runs have ended, and tell of what failed in them."""
+    """Read the ended runs, and send an event for each failure."""
     by_name = hooks.open(context.log.warning)
     cursors = json.loads(context.cursor)["ends"] if context.cursor else {}
     events = []
@@ -122,7 +122,7 @@ def sensor(context: dg.SensorEvaluationContext, hooks: Hooks) -> dg.SensorResult
 
 
 def tell(events: list[Event], hooks: dict[str, Hook], log: Callable[[str], None]) -> None:
-    """Give every event to every hook; one that fails is left alone for the rest of the tick."""
+    """Send every event to every hook; a hook that fails is skipped for the rest of the tick."""
     for name, hook in hooks.items():
         for place, event in enumerate(events):
             try:
@@ -134,7 +134,7 @@ def tell(events: list[Event], hooks: dict[str, Hook], log: Callable[[str], None]
 
 
 def list_events(instance: dg.DagsterInstance, run_id: str) -> Iterator[Event]:
-    """What is to be told of a run that has ended: its failed checks, then its own failure."""
+    """The events of an ended run: its failed checks, then its own failure."""
     run = instance.get_run_by_id(run_id)
     if run is None:  # deleted since
         return
@@ -168,7 +168,7 @@ def list_events(instance: dg.DagsterInstance, run_id: str) -> Iterator[Event]:
 
 
 def _reason(check: dg.AssetCheckEvaluation) -> str:
-    """Why it failed, in one line."""
+    """The reason of the failure, in one line."""
     for name in REASONS:
         if name in check.metadata:
             return "; ".join(str(check.metadata[name].value).splitlines())

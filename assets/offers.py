@@ -1,9 +1,9 @@
 """Which partitions Dagster offers, and so counts as missing until they are made.
 
-A suite is offered once a run of it is in the store, or it was asked for: by `opd study run` or `opd study backfill`, by
-the nightly sweep, or by the job `offer` in the UI. A study of one's own was asked for by naming it in OPD_STUDIES; one
-of this package is offered by itself only over a store that holds no study yet, so that a first look has something to
-start. Both only where they can run: with their weights and data at hand, and without GPUs.
+A suite is offered once a run of it is in the store, or once it is requested: by `opd study run`, `opd study backfill`,
+the nightly sweep, or the job `offer` in the UI. Naming a study in OPD_STUDIES requests its suite core. A study of this
+package is offered unasked only over a store that holds no study yet, so that a first look has something to start. Both
+only if they can run here: their weights and data are available, and they need no GPU.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ BY_JOB = {  # the definition of a job's partitions
 
 
 def of_study(study: Study) -> Offers:
-    """What a study has whatever of it is run: its models and its comparison."""
+    """The partitions of a study that do not depend on the suite: its models and its comparison."""
     return {
         "studies": [study.name],
         "teachers": [study.name] if partitions.is_taught(study) else [],
@@ -43,19 +43,19 @@ def of_study(study: Study) -> Offers:
 
 
 def of_runs(study: Study, arms: Sequence[Recipe], seeds: Sequence[int]) -> Offers:
-    """The study, the runs of some arms, and the anchors that these may start from."""
+    """The study, the runs of some arms, and the anchors that they may start from."""
     anchors = [anchor_key(study.name, seed) for seed in seeds] if study.anchor else []
     runs = [run_key(recipe.name, seed) for recipe in arms for seed in seeds]
     return of_study(study) | {"anchors": anchors, "runs": runs}
 
 
 def of_jobs(study: Study, asked: Iterable[tuple[str, str]]) -> Offers:
-    """The study, and the partitions of jobs that a launch asks for, which may be of other studies."""
+    """The study, and the partitions of a launch's jobs, which may belong to other studies."""
     return merge_offers(of_study(study), *({BY_JOB[job]: [partition]} for job, partition in asked))
 
 
 def of_store(store: Store) -> Offers:
-    """What is offered over a store before anything more is asked for."""
+    """The partitions offered over a store without any request."""
     names = set(store.list("runs"))
     begun = {study.name: begun_suites(store, study, names) for study in STUDIES.values()}
     imports = [name.removeprefix(EXTERNAL) for name in sorted(names) if name.startswith(EXTERNAL)]
@@ -74,7 +74,7 @@ def of_store(store: Store) -> Offers:
 
 
 def begun_suites(store: Store, study: Study, names: set[str]) -> list[str]:
-    """The suites of which a run is registered. names: the recipes that the store has a folder of."""
+    """The suites with a registered run. names: the recipes with a folder in the store."""
     return [
         suite
         for suite, arms in study.suites.items()
@@ -88,7 +88,7 @@ def begun_suites(store: Store, study: Study, names: set[str]) -> list[str]:
 
 
 def can_run(store: Store, study: Study) -> bool:
-    """Whether the suite core can run here as far as can be said without Ray: it needs no GPU, and lacks no file."""
+    """Whether the suite core can run here, as far as is known without Ray: it needs no GPU and misses no file."""
     recipes = [*study.models, *study.arms()]
     if any(needs.count_gpus(recipe) for recipe in recipes):
         return False
@@ -102,13 +102,13 @@ def can_run(store: Store, study: Study) -> bool:
 
 
 def merge_offers(*several: Mapping[str, Iterable[str]]) -> Offers:
-    """All of several, each key once and in order."""
+    """The union of several offers, each key once and in order."""
     names = dict.fromkeys(name for offers in several for name in offers)
     return {name: list(dict.fromkeys(key for offers in several for key in offers.get(name, ()))) for name in names}
 
 
 def offer(instance: dg.DagsterInstance, offers: Mapping[str, Sequence[str]]) -> int:
-    """Add what is not offered yet; how many partitions that is."""
+    """Add the partitions that are not offered yet; returns their number."""
     added = 0
     for name, keys in offers.items():
         known = set(instance.get_dynamic_partitions(name))
@@ -120,7 +120,7 @@ def offer(instance: dg.DagsterInstance, offers: Mapping[str, Sequence[str]]) -> 
 
 
 class Asked(dg.Config):
-    """A study of `opd study list` and some of its suites, seeds as it declares them."""
+    """A study of `opd study list` and some of its suites; the seeds are the study's."""
 
     study: str
     suites: list[str] = ["core"]

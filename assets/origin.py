@@ -1,8 +1,9 @@
-"""The guard of our web servers: requests of their own pages and of programs pass, those of other pages do not.
+"""The guard of our web servers: it passes requests of their own pages and of programs, and refuses those of other
+pages.
 
-A browser lets every page send requests to every address, loopback included, together with the passwords that it has
-stored for that address. Dagster executes GraphQL mutations from a GET, and compares neither Host nor Origin. Refused,
-with status 403 and one line:
+A browser lets every page send requests to every address, loopback included, with the passwords stored for that address.
+Dagster executes GraphQL mutations from a GET, and checks neither Host nor Origin. These requests are refused with
+status 403 and one line:
 
   Host            is no name of this server. An attacker's name can resolve to this address (DNS rebinding).
   Origin          is another page than the one at Host, WebSockets included.
@@ -29,7 +30,7 @@ Values = Callable[[str], list[str]]  # all values of a header, which is named in
 
 
 def allowed_hosts(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
-    """The names in OPD_HOSTS; a port is left out. Errors: ValueError in one line for what is no host."""
+    """The names in OPD_HOSTS without ports. Errors: ValueError in one line for an invalid host."""
     words = [word for word in re.split(r"[,\s]+", environment.get(HOSTS, "")) if word]
     names = {word: host_name(word) or host_name(f"[{word}]") for word in words}
     for word, name in names.items():
@@ -47,9 +48,9 @@ def host_name(authority: str) -> str | None:
 def refuse(
     method: str, query: str, values: Values, address: str | None = None, allowed: frozenset[str] = frozenset()
 ) -> str | None:
-    """Why a request is refused, in one line; None for one that passes.
+    """The reason to refuse a request, in one line; None to pass it.
 
-    query: of the address, without `?`. address: at which the request arrived. allowed: as `allowed_hosts` returns.
+    query: of the address, without `?`. address: at which the request arrived. allowed: from `allowed_hosts`.
     """
     host = ", ".join(values("host"))
     name = host_name(host)
@@ -107,7 +108,7 @@ def _mutates(query: str) -> bool:
 
 
 class SameOrigin:
-    """An ASGI application behind the guard; no page of another origin can frame what it answers."""
+    """An ASGI application behind the guard; other pages cannot frame its responses."""
 
     def __init__(self, app: Any, allowed: frozenset[str] = frozenset()) -> None:
         self.app, self.allowed = app, allowed
@@ -138,7 +139,7 @@ class SameOrigin:
 
 
 def _forbid_framing(send: Any) -> Any:
-    """`send`, with the header that keeps other pages from framing this one and having its buttons clicked."""
+    """`send` with the header that forbids other pages to frame this one."""
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":

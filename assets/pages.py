@@ -1,4 +1,4 @@
-"""The reports of a store over HTTP on loopback, read only, so that a link in the UI opens them wherever they lie."""
+"""Serve a store's reports over HTTP on loopback, read only, so that links in the UI open them."""
 
 import re
 import threading
@@ -14,9 +14,9 @@ PAGE = re.compile(r"/([A-Za-z0-9_-][A-Za-z0-9._-]*)/([A-Za-z0-9_-]+\.html)")  # 
 
 
 class Pages(BaseHTTPRequestHandler):
-    """GET /STUDY/NAME.html is `reports/STUDY/NAME.html` of the store, / a list of them; nothing else is there.
+    """GET /STUDY/NAME.html returns `reports/STUDY/NAME.html` of the store, / returns a list; everything else is 404.
 
-    Requests that another page sends are refused, as the webserver's are.
+    Requests from other pages are refused, as by the webserver.
     """
 
     store: Store
@@ -49,11 +49,11 @@ class Pages(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal belongs to the UI."""
+        """Print nothing: the terminal belongs to the UI."""
 
 
 def listing(store: Store) -> str:
-    """The pages there are, as links."""
+    """The existing pages, as links."""
     found = [
         key.removeprefix("reports") for key in store.find("reports") if PAGE.fullmatch(key.removeprefix("reports"))
     ]
@@ -63,9 +63,9 @@ def listing(store: Store) -> str:
 
 @contextmanager
 def serve_pages(store: Store, port: int) -> Iterator[str]:
-    """Serve the reports on loopback for the block; the address of the server.
+    """Serve the reports on loopback for the block; yields the address of the server.
 
-    Errors: ValueError in one line for an OPD_HOSTS that names no host.
+    Errors: ValueError in one line for an invalid host in OPD_HOSTS.
     """
     facts = {"store": store, "allowed": origin.allowed_hosts()}
     server = ThreadingHTTPServer(("127.0.0.1", port), type("Served", (Pages,), facts))

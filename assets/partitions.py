@@ -1,12 +1,12 @@
-"""Partitions: what somebody asked for or the store holds, and no other cell; `offers.py` says which these are.
+"""Partitions: requested or stored cells, and no others; `offers.py` lists them.
 
-All are dynamic. A grid of recipes x seeds over all studies has cells that cannot run (a third seed of a study of two),
-counts every suite that nobody asked for as missing, and puts runs that need GPUs behind "Materialize all". An asset has
-one partitions definition, so a static one for each study would need a copy of the graph for each, and would show all
-suites of a study or none. Dynamic ones are exact. What they cost: Dagster keeps them in its database, so a new one is
-filled from the store (`opd ui`, `arrivals.py`); and it can map no run to its own study's base or its own seed's anchor,
-so a backfill starts runs after all models and anchors that it makes. A run's key is `recipe|seed` and an anchor's
-`seed|study`, as in a grid of both, so that what a database recorded of a grid counts.
+All partitions are dynamic. A static grid of recipes x seeds over all studies has cells that cannot run (a third seed of
+a study of two), counts every unrequested suite as missing, and puts GPU runs behind "Materialize all". An asset has one
+partitions definition, so static ones would need a copy of the graph for each study. Dynamic partitions are exact, at a
+cost: Dagster stores them in its database, so a new database is filled from the store (`opd ui`, `arrivals.py`); and
+Dagster cannot map a run to its study's base or its seed's anchor, so a backfill starts runs after all models and
+anchors. A run's key is `recipe|seed` and an anchor's `seed|study`, as in a grid of both, so that records of a grid stay
+valid.
 
 Steps and matrices are rows of tables, never partitions. Files decide what is complete; Dagster's database is a view.
 """
@@ -35,7 +35,7 @@ same = dg.IdentityPartitionMapping()  # of the keys that both definitions have
 
 
 def is_taught(study: Study) -> bool:
-    """Whether the study has a teacher: one that it trains, or one of an arm's objective."""
+    """Whether the study has a teacher, its own or one named by an arm's objective."""
     taught_arms = (recipe.objective.needs_teacher for recipe in study.every_arm())
     return any(model.arm == "teacher" for model in study.models) or any(taught_arms)
 
@@ -46,7 +46,7 @@ def run_key(recipe: str, seed: int) -> str:
 
 
 def run_of(key: str) -> tuple[Recipe, int]:
-    """Recipe and seed of a run's partition. Errors: Failure for a key of none, as one can be typed."""
+    """Recipe and seed of a run's partition. Errors: Failure for an invalid key, which a user can type."""
     name, bar, seed = key.rpartition("|")
     if not bar:
         raise dg.Failure(f"partition {key!r} is no RECIPE|SEED, as tiny.opd|0", allow_retries=False)
@@ -74,14 +74,14 @@ def anchor_of(key: str) -> tuple[Study, int]:
 
 
 def study_of(key: str) -> Study:
-    """The study of a partition. Errors: Failure for a name of none, which can be typed in the UI."""
+    """The study of a partition. Errors: Failure for an unknown name, which a user can type."""
     if key not in STUDIES:
         raise dg.Failure(f"there is no study {key!r}; known: {', '.join(STUDIES)}", allow_retries=False)
     return STUDIES[key]
 
 
 def seed_of(study: Study, key: str, seeds: tuple[int, ...]) -> int:
-    """The seed of a partition. Errors: Failure for one that is not of `seeds`."""
+    """The seed of a partition. Errors: Failure for a seed outside `seeds`."""
     if key not in map(str, seeds):
         raise dg.Failure(
             f"study {study.name} has no seed {key}; it has: {', '.join(map(str, seeds))}", allow_retries=False

@@ -1,4 +1,4 @@
-"""What a launch has to run: Dagster runs in an order in which none waits for a later one, and what they will take."""
+"""The plan of a launch: Dagster runs ordered after their parents, and an estimate of their time."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ TRAINING = ("trajectory", "training", "evaluation")  # assets of a run that is n
 
 @dataclass
 class Item:
-    """One Dagster run: a job's partition, the items it waits for, and what it cost."""
+    """One Dagster run: a job's partition, its parent items, and its cost."""
 
     name: str
     job: str
@@ -39,11 +39,11 @@ class Item:
 
 
 def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> list[Item]:
-    """The models, the anchors, the arms with whatever other runs they descend from, and the comparison.
+    """The models, the anchors, the arms with all runs that they descend from, and the comparison.
 
-    A run of another study is planned where it is absent, or where a guard reads it and it is not measured.
-    Errors: ValueError for a changed recipe, for other weights or data than a complete run was made from, or for a run
-    of another study that this study does not have.
+    A run of another study is planned if it is absent, or if a guard reads it and it is not measured. Errors: ValueError
+    for a changed recipe, for other weights or data than those of a complete run, or for a run of another study that
+    does not define it.
     """
     items: list[Item] = []
     makes: dict[tuple[str, int], str] = {}  # a run and the item that trains it
@@ -66,9 +66,9 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
         items.append(item)
 
     def add_run(recipe: Recipe, seed: int, *, read: bool = False) -> None:
-        """A run of the grid, behind the runs it descends from that nothing else of the plan makes.
+        """Add a run of the grid after its parents that nothing else in the plan makes.
 
-        read: by a guard, so it is measured, whatever study it is of.
+        read: a guard reads it, so it is measured, whatever its study.
         """
         references_of = references(recipe, seed)
         for name, number in parents(recipe, seed):
@@ -113,14 +113,14 @@ def plan(store: Store, study: Study, arms: list[Recipe], seeds: list[int]) -> li
 
 
 def _found(store: Store, study: Study, name: str, seed: int, read: bool) -> bool:
-    """Whether a run that an arm descends from is another study's, and there. read: and measured, for a guard."""
+    """Whether a parent run belongs to another study and exists. read: it must be measured too, for a guard."""
     if Trajectory(store, name, seed).end() is None or name in {recipe.name for recipe in _own_models(study)}:
         return False
     return not read or _is_measured(store, study, find_recipe(name), seed)
 
 
 def _parent(recipe: Recipe, seed: int, name: str, number: int) -> Recipe:
-    """The recipe of a run that another descends from. Errors: ValueError where no study has it."""
+    """The recipe of a parent run. Errors: ValueError if no study has it."""
     try:
         return find_recipe(name)
     except ValueError as error:
@@ -144,17 +144,17 @@ def item_name(recipe: str, seed: int) -> str:
 
 
 def cost(recipe: Recipe) -> float:
-    """Work of training a run: sequences seen, with rollouts and a teacher's forward counted in."""
+    """Training cost of a run: sequences seen, with rollouts and the teacher's forward pass."""
     return recipe.objective.cost * recipe.horizon.steps * recipe.rollout.prompts * recipe.rollout.samples
 
 
 def measure_share(recipe: Recipe) -> float:
-    """Work of measuring a run over that of training it."""
+    """Cost of measuring a run over that of training it."""
     return MEASURE_SHARE * len(recipe.horizon.snapshot_steps())
 
 
 def outlook(study: Study, items: list[Item]) -> str:
-    """How many runs are trained and measured, and about how long it takes where the study's pace is known."""
+    """How many runs will be trained and measured, and about how long it takes if the study's pace is known."""
     runs = [item for item in items if item.run]
     words = f"{sum(item.trains for item in runs)} runs to train, {sum(item.measures for item in runs)} to measure"
     if study.pace is None:

@@ -1,4 +1,4 @@
-"""Resources: where objects are kept, and the Ray session that work is spread over."""
+"""Resources of the assets: the object store, and the Ray session that does the work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from pipelines.store.objects import Store, default_uri
 class StoreResource(dg.ConfigurableResource):
     """The object store at OPD_STORE, or .opd/store under the working directory.
 
-    It has no field: a run's config, which whoever reaches the webserver may send, names no place to write.
+    It has no field, so that a run's config cannot name a place to write: anyone who reaches the webserver can send one.
     """
 
     def open(self) -> Store:
@@ -26,7 +26,7 @@ class ClusterResource(dg.ConfigurableResource):
 
     @contextmanager
     def session(self, needed: bool = True) -> Iterator[str]:
-        """Ray for the block, and what it has; none where nothing is left to train or measure."""
+        """A Ray session for the block and its resources; no session if nothing is left to train or measure."""
         if not needed:
             yield "not used: found complete in the store"
         elif self.serial:

@@ -1,6 +1,6 @@
-"""A small line chart as SVG text, written without a drawing library: what one materialisation shows of its own table.
+"""A small line chart as SVG text without a drawing library, for a materialisation's own table.
 
-Drawing with the library costs half a CPU second a chart, this one a millisecond. It is no figure of the report.
+The library needs half a CPU second for a chart, this module a millisecond. It draws no figure of the report.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""SQLite databases kept open, so that a run's events do not each wait for the disk.
+"""Keep SQLite databases open, so that a run's events do not each wait for the disk.
 
-Dagster opens and closes a connection for each of a run's 200 transactions, at two databases each with a log of writes
-ahead (WAL). By default every commit is flushed to the disk, and so is the whole log when the last connection to a
-database is closed. Here a commit is not (PRAGMA synchronous=NORMAL), and one more connection stays open. A process that
-is killed loses nothing of it; a power cut may lose the last events, never the database, and the store has all results.
+Dagster opens and closes a connection for each of a run's 200 transactions, at two databases with write-ahead logs
+(WAL). By default SQLite flushes every commit, and the whole log when the last connection closes. Here commits are not
+flushed (PRAGMA synchronous=NORMAL), and one more connection stays open. A killed process loses nothing; a power cut may
+lose the last events, never the database, and the store has all results.
 """
 
 import sqlite3
@@ -19,13 +19,13 @@ _open: "OrderedDict[str, sqlite3.Connection]" = OrderedDict()  # by path, the la
 
 
 def keep_open() -> None:
-    """From now on keep open the SQLite databases that SQLAlchemy connects to in this process."""
+    """Keep open the SQLite databases that SQLAlchemy connects to in this process from now on."""
     if not event.contains(Pool, "connect", _on_connect):
         event.listen(Pool, "connect", _on_connect)
 
 
 def release() -> None:
-    """Keep none open any more, and close those that are."""
+    """Close the databases that are kept open, and keep none open from now on."""
     if event.contains(Pool, "connect", _on_connect):
         event.remove(Pool, "connect", _on_connect)
     while _open:

@@ -1,8 +1,8 @@
-"""Which automations are on when Dagster first sees them, and the time zone of nights: two variables of the environment.
+"""The automations that are on when Dagster first sees them, and the time zone of nights: two environment variables.
 
-OPD_AUTOMATION   `on`, or some of nightly, follow, watch, notify with commas between them; nothing is on without it
-OPD_TIMEZONE     an IANA name such as Europe/Berlin; UTC without it
-A switch that a person has set in the UI stays as it was set.
+OPD_AUTOMATION `on`, or some of nightly, follow, watch, notify, separated by commas; by default nothing is on
+OPD_TIMEZONE an IANA name such as Europe/Berlin; by default UTC A switch that a person has set in the UI keeps its
+state.
 """
 
 import os
@@ -14,7 +14,7 @@ AUTOMATIONS = ("nightly", "follow", "watch", "notify")
 
 
 def is_on(name: str) -> bool:
-    """Errors: ValueError naming a word of OPD_AUTOMATION that is no automation."""
+    """Whether an automation is on. Errors: ValueError naming an unknown word of OPD_AUTOMATION."""
     words = {word.strip() for word in os.environ.get("OPD_AUTOMATION", "").split(",")} - {""}
     if unknown := sorted(words - {"on", *AUTOMATIONS}):
         raise ValueError(f"OPD_AUTOMATION names {unknown[0]!r}; known: on, {', '.join(AUTOMATIONS)}")
@@ -22,17 +22,17 @@ def is_on(name: str) -> bool:
 
 
 def default_status(name: str) -> dg.DefaultSensorStatus:
-    """Of a sensor of this automation."""
+    """The default status of an automation's sensor."""
     return dg.DefaultSensorStatus.RUNNING if is_on(name) else dg.DefaultSensorStatus.STOPPED
 
 
 def how_to_switch(name: str) -> str:
-    """How it is switched on, for where it is seen."""
+    """How to switch the automation on, for its description in the UI."""
     return f"Off until it is switched on: by its toggle, or with OPD_AUTOMATION={name} (or `on`) where Dagster starts."
 
 
 def read_timezone() -> str:
-    """Errors: ValueError for a name that is no time zone."""
+    """The time zone of nights. Errors: ValueError for an unknown name."""
     name = os.environ.get("OPD_TIMEZONE") or "UTC"
     try:
         return ZoneInfo(name).key

@@ -53,7 +53,7 @@ GROUP = "trajectories"
     ],
 )
 def run(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> Iterator[Any]:
-    """Train one recipe with one seed, or find the run complete in the store."""
+    """Train one recipe with one seed, or reuse the complete run in the store."""
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
     end = train_if_incomplete(context, opened, cluster, recipe, seed, spent)
@@ -105,7 +105,7 @@ def by_temperature(rows: pl.DataFrame) -> dict[str, list[tuple[float, float]]]:
 
 
 def table(store: Store, name: str, recipe: Recipe, seed: int) -> metadata.Part:
-    """What training wrote of a complete run. Errors: Failure where it is gone, as from a store copied in part."""
+    """A training table of a complete run. Errors: Failure if it is absent, as in a store copied in part."""
     found = metadata.part(store, name, recipe=recipe.name, seed=seed)
     if found is None:
         place = f"lake/{name}/recipe={recipe.name}/seed={seed}"
@@ -118,7 +118,7 @@ def table(store: Store, name: str, recipe: Recipe, seed: int) -> metadata.Part:
 
 
 def readable(store: Store, recipe: Recipe, seed: int, end: dict[str, Any]) -> dg.AssetCheckResult:
-    """Every snapshot of a complete run against its manifest, byte for byte."""
+    """Whether every snapshot of a complete run equals its manifest, byte for byte."""
     trajectory = Trajectory(store, recipe.name, seed)
     steps = trajectory.steps()
     absent = sorted(set(end["snapshots"]) - set(steps))

@@ -1,4 +1,4 @@
-"""What is asked of finished runs: accuracy on other families, which regime they are in, what locking goes with."""
+"""Evaluations of finished runs: accuracy on other families, their regime, and what early locking predicts."""
 
 import dagster as dg
 import polars as pl
@@ -24,7 +24,7 @@ ABOUT = metadata.asset_arguments("verdicts", "polars", "parquet", version=metada
     metadata={"dagster/column_schema": metadata.columns("transfer")},
 )
 def transfer(context: dg.AssetExecutionContext, store: StoreResource, cluster: ClusterResource) -> dg.MaterializeResult:
-    """Evaluate one complete run on its study's other families, or find its rows made from these weights."""
+    """Evaluate one complete run on its study's other families, or reuse its rows if they are of these weights."""
     recipe, seed = run_of(context.partition_key)
     opened, spent = store.open(), Effort()
     with fail_in_one_line(), spent.session(cluster, effort.RUNS, needed=not is_transferred(opened, recipe, seed)):
@@ -76,7 +76,7 @@ def regime(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
     automation_condition=conditions.FOLLOW,
 )
 def predictions(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """Correlate early locking with what the study's runs learnt."""
+    """Correlate early locking with the gains of the study's runs."""
     from pipelines.regimes.prediction.text import describe_prediction
 
     study, opened, spent = study_of(context.partition_key), store.open(), Effort()

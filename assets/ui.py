@@ -1,4 +1,4 @@
-"""`opd ui`: Dagster's UI on loopback over the same store, the reports beside it, and one Ray that its runs share."""
+"""`opd ui`: Dagster's UI on loopback over the same store, with the reports and one Ray that its runs share."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ GRACE = 60.0  # seconds for an interrupted service to end, with the runs that it
 
 
 def main() -> int:
-    """Run until Ctrl-C or until a service ends; the exit code: 0, or what that service ended with. 2: bad settings."""
+    """Run until Ctrl-C or until a service ends; returns 0 or the exit code of that service. 2: bad settings."""
     try:
         port = require_port(os.environ["PORT"]) if os.environ.get("PORT") else free_port(3000)
         os.environ["OPD_STORE"] = default_uri()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def show_arrivals(instance: dg.DagsterInstance, store: Store) -> None:
-    """Report to Dagster what the store holds and it never saw, and say what that was."""
+    """Report to Dagster what the store holds and it has not seen, and print a summary."""
     sqlite.keep_open()
     try:
         arrivals = Arrivals(instance, store)
@@ -60,7 +60,7 @@ def show_arrivals(instance: dg.DagsterInstance, store: Store) -> None:
 
 
 def services(port: int | str) -> dict[str, list[str]]:
-    """The command lines. The webserver is ours, since Dagster's own answers the requests of other pages, too."""
+    """The command lines of the services. Our webserver replaces Dagster's, which also answers other pages."""
     workspace = ["-w", str(WORKSPACE)] if WORKSPACE.exists() else ["-m", "assets.definitions"]
     return {
         "webserver": [sys.executable, "-P", "-m", "assets.webserver", *workspace, "-h", "127.0.0.1", "-p", str(port)],
@@ -69,9 +69,10 @@ def services(port: int | str) -> dict[str, list[str]]:
 
 
 def run_services(commands: dict[str, list[str]], address: str, line: str) -> int:
-    """Run the services in a process group of their own, and print `line` once `address` answers; the exit code.
+    """Run the services in their own process group, and print `line` once `address` answers; returns the exit code.
 
-    0: Ctrl-C, SIGTERM or a closed terminal ended them. Else that of the one that ended by itself, and 1 for its 0.
+    0 if Ctrl-C, SIGTERM or a closed terminal ended them; else the code of the service that ended first, with 1 for its
+    0.
     """
     is_up = False
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -100,7 +101,7 @@ def run_services(commands: dict[str, list[str]], address: str, line: str) -> int
 
 
 def answers(address: str) -> bool:
-    """Whether a webserver is up there; it answers before its first page is asked for."""
+    """Whether a webserver answers there."""
     try:
         with urllib.request.urlopen(f"{address}/server_info", timeout=BEAT):
             return True
@@ -111,7 +112,7 @@ def answers(address: str) -> bool:
 
 
 def interrupt(group: int) -> None:
-    """What Ctrl-C in a terminal does to every process of a group: the services, their code servers and their runs."""
+    """Interrupt every process of a group, as Ctrl-C in a terminal does: services, code servers and runs."""
     try:
         os.killpg(group, signal.SIGINT)
     except ProcessLookupError:
@@ -128,7 +129,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def require_port(text: str) -> int:
-    """A port that can be listened on. Errors: ValueError for what is none, and for one that is taken."""
+    """A free port. Errors: ValueError for an invalid or a taken one."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
         raise ValueError(f"PORT={text} is no port; give one from 1 to 65535")
     if free_port(int(text)) != int(text):

@@ -1,4 +1,4 @@
-"""Across all runs of a study: claims decided, means by weighting, role and layer, and the report."""
+"""Assets across all runs of a study: verdicts, means by weighting, role and layer, and the report."""
 
 import dagster as dg
 import polars as pl
@@ -23,7 +23,7 @@ NAMED = 4  # runs that a warning names; the metadata has all
 
 
 def orderings(study: Study) -> dict[str, list[str]]:
-    """The texts of the claims about core arms that say which way, by the table that they rest on."""
+    """The texts of directional claims about core arms, by the table that they use."""
     texts: dict[str, list[str]] = {}
     for claim in story_of(study).default_claims:
         if claim.suite == "core" and claim.kind != "differs":
@@ -104,7 +104,7 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 
 
 def verdict_rows(rows: pl.DataFrame) -> list[dict[str, str]]:
-    """Statements in few columns, which a page of 1440 px holds, what fails first; the lake has all columns."""
+    """Statements in few columns, which fit a page of 1440 px, failures first; the lake has all columns."""
     order = ("fails", "undecided", "holds")
     return [
         {
@@ -118,7 +118,7 @@ def verdict_rows(rows: pl.DataFrame) -> list[dict[str, str]]:
 
 
 def check_claims(family: str, texts: list[str], rows: pl.DataFrame) -> dg.AssetCheckResult:
-    """The claims `texts` on one table; a warning with the measured values when an interval contradicts one."""
+    """The check of the claims `texts` on one table; a warning with the values if an interval contradicts one."""
     found = rows.filter(pl.col("claim").is_in(texts))
     against = found.filter(pl.col("holds") == False)  # noqa: E712
     return dg.AssetCheckResult(

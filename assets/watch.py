@@ -1,6 +1,6 @@
-"""Training runs elsewhere: a sensor sees their checkpoints appear, and each arrival is held against its reference band.
+"""Training runs elsewhere: a sensor finds new checkpoints, and each is judged against its reference band.
 
-What is watched is in the store (`opd watch`); an external trajectory is a dynamic partition named as its import.
+The store lists the watched prefixes (`opd watch`); an external trajectory is a dynamic partition named as its import.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ checkpoints = dg.AssetSpec(
 
 
 class Arrived(dg.Config):
-    """The steps that stand still; all complete ones where none is named."""
+    """The steps to measure; if empty, all complete ones."""
 
     steps: list[int] = []
 
@@ -95,7 +95,7 @@ job = dg.define_asset_job("watched", [monitored], description="Measure and monit
     f"stood still for two looks. What it has seen of each prefix is its cursor. {switches.how_to_switch('watch')}",
 )
 def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
-    """One look. The cursor keeps, by name, the steps that were told of and the stamps of those that were not."""
+    """Poll once. The cursor holds, by name, the steps already requested and the stamps of the others."""
     opened, before = store.open(), json.loads(context.cursor or "{}")
     after: dict[str, Any] = {}
     arrived: dict[str, list[int]] = {}
@@ -144,7 +144,9 @@ def sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.Sens
 
 
 def _poll_watch(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    """The state after a look, and the steps from 1 up that became ready, which wait for a base. Errors: as `look`."""
+    """The state after a poll, and the steps from 1 up that became ready, once there is a base. Errors: as for
+    `poll_folder`.
+    """
     from pipelines.runs.external.watching import poll_folder
 
     told = dict(state["told"])
@@ -158,10 +160,10 @@ def _poll_watch(watch: watchlist.Watch, state: dict[str, Any]) -> tuple[dict[str
 
 
 def steps(state: dict[str, Any]) -> list[int]:
-    """All that were told of, so that a run after one that failed makes up for it."""
+    """All requested steps, so that a run after a failed one also measures the steps of the failed one."""
     return [step for step, _ in state["told"] if step > 0]
 
 
 def digest(facts: Any) -> str:
-    """Sixteen hexadecimal digits of what JSON says."""
+    """Sixteen hexadecimal digits of the digest of a JSON value."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

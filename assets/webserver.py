@@ -12,7 +12,7 @@ LANDING = "/asset-groups?" + "&".join(
 def load_partitions() -> None:
     """Let a backfill that names the partitions of every asset name dynamic ones.
 
-    Dagster 1.13 reads them there outside of a loading context, and fails: "The instance is not available".
+    Dagster 1.13 reads them outside of a loading context there, and fails: "The instance is not available".
     """
     from dagster._core.definitions.partitions.context import partition_loading_context
     from dagster._core.execution.asset_backfill import AssetBackfillData
@@ -27,7 +27,7 @@ def load_partitions() -> None:
 
 
 def main() -> None:
-    """Serve until Ctrl-C. Exit code 2 and one line for an OPD_HOSTS that names no host."""
+    """Serve until Ctrl-C. Exit code 2 and one line for an invalid host in OPD_HOSTS."""
     from dagster_webserver import cli
     from dagster_webserver.webserver import DagsterWebserver
     from starlette.middleware import Middleware
@@ -37,7 +37,7 @@ def main() -> None:
     from assets.origin import SameOrigin, allowed_hosts
 
     def land(_: object) -> RedirectResponse:
-        """The graph of assets; Dagster's own first page is a timeline of the last hours, often an empty one."""
+        """Redirect to the graph of assets; Dagster's own first page is a timeline, often empty."""
         return RedirectResponse(LANDING)
 
     try:
