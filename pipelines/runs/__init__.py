@@ -1,10 +1,8 @@
-"""What is done with runs, over Ray or one after the other. Read downwards; each room uses those below it alone.
+"""Train, import, measure and compare runs, over Ray or serially. Each room uses only the rooms below it.
 
-verdicts                 compare, judge, hold against others, report
-trajectories  external   train a run; take up checkpoints trained elsewhere
-geometry                 measure a trajectory, one task a matrix
-resources                what a run needs, and where its processes stand
-cluster                  Ray, and what becomes of work whose process dies
+verdicts compare, judge against references, report trajectories external train a run; import checkpoints trained
+elsewhere geometry measure a trajectory, one task per matrix resources what a run needs, and where its processes are
+placed cluster Ray, and workers that fail
 
-proof (files are what was committed), provenance and clock belong to all of them.
+clock, identity, provenance and set_aside belong to all of them.
 """

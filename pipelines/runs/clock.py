@@ -9,9 +9,9 @@ from pipelines.store.objects import Store
 
 
 class Clock:
-    """Accumulates phases; `seconds` maps a phase to [wall, cpu]. A phase inside another takes its time from it.
+    """Accumulates phases; `seconds` maps a phase to [wall, cpu]. A nested phase takes its time from the outer one.
 
-    beside: tells the CPU seconds so far of a thread that works beside the phases and is none of theirs.
+    beside: returns the CPU seconds so far of a thread that works in parallel with the phases.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Clock:
             self._open.pop()
 
     def book(self, phase: str) -> None:
-        """Give a phase the CPU seconds beside the phases since the last call."""
+        """Charge the thread's CPU seconds since the last call to a phase."""
         told = self.beside()
         self.seconds.setdefault(phase, [0.0, 0.0])[1] += told - self._told
         self._told = told
 
     def _charge(self) -> None:
-        """Give the time since the last change to the innermost phase."""
+        """Charge the time since the last change to the innermost phase."""
         now = (time.perf_counter(), time.process_time() - self.beside())
         if self._open:
             total = self.seconds.setdefault(self._open[-1], [0.0, 0.0])

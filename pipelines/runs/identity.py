@@ -1,7 +1,7 @@
-"""Whether a stored run is that of a recipe: equal in all fields, but for where files lie whose contents it was made of.
+"""Whether a stored run is of a recipe: equal in all fields except the locations of files with equal contents.
 
-A recipe names weights and data by place, and run.json holds their digests (`inputs`). A run goes on under the identity
-that it was begun with, wherever the same contents lie by now.
+A recipe names weights and data by location, and run.json records their digests (`inputs`). A run continues under the
+identity that it began with, wherever the same contents lie now.
 """
 
 import json
@@ -29,10 +29,10 @@ _facts: dict[str, dict[str, Any]] = {}  # of tasks, by their options and the sta
 
 
 def stored_as(stored: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], str]:
-    """Identity and fingerprint under which a recipe goes on as the stored run.
+    """Identity and fingerprint under which a recipe continues the stored run.
 
-    Those of run.json where they differ from the recipe's only in places; else the recipe's own fingerprint, and its
-    identity with the stored places, so that what differs besides is told alone.
+    They are those of run.json if only locations differ. Otherwise the fingerprint is the recipe's own, and the identity
+    has the stored locations, so that an error names the other differences only.
     """
     identity = recipe.identity()
     if stored["fingerprint"] == recipe.fingerprint():
@@ -48,9 +48,9 @@ def stored_as(stored: dict[str, Any], recipe: Recipe) -> tuple[dict[str, Any], s
 
 
 def require_same_contents(store: Store, recipe: Recipe, seed: int) -> None:
-    """That the weights and data which lie where the recipe says are those that a registered run was made from.
+    """Check that weights and data at the recipe's locations are those that a registered run was made from.
 
-    What is absent is not compared, nor weights that would be downloaded. Errors: OtherInputs, in one line.
+    Absent files, and weights that would be downloaded, are not compared. Errors: OtherInputs, in one line.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     inputs = trajectory.run()["inputs"]
@@ -59,7 +59,7 @@ def require_same_contents(store: Store, recipe: Recipe, seed: int) -> None:
 
 
 def _contents(store: Store, recipe: Recipe, seed: int) -> Iterator[tuple[str, Any]]:
-    """The inputs of a recipe that lie in files which are there."""
+    """The inputs of a recipe that are existing files."""
     from pipelines.runs.trajectories import starts
 
     for name, source in (("start", recipe.start), ("teacher", recipe.objective.teacher)):
@@ -77,7 +77,7 @@ def _contents(store: Store, recipe: Recipe, seed: int) -> Iterator[tuple[str, An
 
 
 def _state(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of files, by which those that have changed are read again."""
+    """Names, sizes and times of files; a change means that the file is read again."""
     return tuple((str(path), (facts := path.stat()).st_size, facts.st_mtime_ns) for path in paths)
 
 
@@ -89,7 +89,7 @@ def _weights_digest(folder: Path, state: tuple[tuple[str, int, int], ...]) -> st
 
 
 def _set_text(identity: dict[str, Any], path: tuple[str, ...], source: dict[str, Any]) -> None:
-    """Give a field the value that it has in `source`, where both hold text."""
+    """Copy a field's text from `source` if both hold text."""
     *parents, last = path
     for name in parents:
         identity, source = (

@@ -1,4 +1,4 @@
-"""Where a run came from: commit, dirty flag, package versions, host, command, time."""
+"""Provenance of a run: commit, dirty flag, package versions, host, command, time."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ PACKAGES = ("torch", "transformers", "numpy", "ray", "polars", "dagster")
 
 
 def commit() -> str:
-    """Short commit of the source tree, with `-dirty` where it has changes; `unknown` outside a checkout."""
+    """Short commit of the source tree, with `-dirty` if it has changes; `unknown` outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     try:
         head = subprocess.run(
@@ -27,7 +27,7 @@ def commit() -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Facts about this process, as JSON types. Not part of what a run is."""
+    """Facts about this process, as JSON types. They are not part of a run's identity."""
     return {
         "commit": commit(),
         "packages": {name: version(name) for name in PACKAGES},

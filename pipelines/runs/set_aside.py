@@ -49,7 +49,7 @@ class Aside:
         return f"{self.prefix}/{MARK}"
 
     def state(self) -> Literal["whole", "stopped", "deleted in part"]:
-        """Whether the move is through; stopped: it, or the return, is not."""
+        """Whether the move is complete; stopped: the move, or the return, was stopped."""
         try:
             return "deleted in part" if parse_json(self.store.read(self.mark)).get("deleted") else "whole"
         except FileNotFoundError:
@@ -59,14 +59,14 @@ class Aside:
         return f"{self.store.uri}/{self.prefix}"
 
     def objects(self) -> dict[str, Listed]:
-        """Its objects by the keys that they had."""
+        """Its objects by their original keys."""
         found = self.store.list_objects(f"{self.prefix}/")
         found.pop(self.mark, None)
         return {key.removeprefix(f"{self.prefix}/"): facts for key, facts in found.items()}
 
 
 def list_aside(store: Store, recipe: str | None = None, seed: int | None = None) -> list[Aside]:
-    """The runs that were moved aside, or those of a recipe or run, oldest first; moves that were stopped among them."""
+    """The runs that were moved aside, all or of a recipe or run, oldest first, with stopped moves."""
     found = []
     for name in store.list(ROOT) if recipe is None else [recipe]:
         for folder in store.list(f"{ROOT}/{name}"):
@@ -78,18 +78,18 @@ def list_aside(store: Store, recipe: str | None = None, seed: int | None = None)
 
 
 def is_registered(store: Store, recipe: str, seed: int) -> bool:
-    """Whether a run, trained here or imported, is there."""
+    """Whether a run, trained here or imported, exists."""
     return any(HEAD.fullmatch(name) for name in store.list(_prefix(recipe, seed)))
 
 
 def run_prefixes(recipe: str, seed: int) -> list[str]:
-    """Where all that is of a run lies: its folder and its tables, and of an import its page."""
+    """The prefixes of a run's objects: its folder, its tables, and of an import its page."""
     tables = [f"lake/{name}/recipe={recipe}/seed={seed}/" for name, table in TABLES.items() if "recipe" in table.by]
     return [f"{_prefix(recipe, seed)}/", *tables, *([f"reports/{recipe}/"] if _is_import(recipe) else [])]
 
 
 def list_run_objects(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
-    """The objects of a run with their sizes, to be told of: of a run that is being trained some may be left out."""
+    """The objects of a run with their sizes; objects of a run in training may be missing."""
     facts = {key: listed for place in run_prefixes(recipe, seed) for key, listed in store.list_objects(place).items()}
     if _is_import(recipe) and store.exists(watched := _watch_key(recipe)):
         facts[watched] = store.stat(watched)
@@ -97,7 +97,7 @@ def list_run_objects(store: Store, recipe: str, seed: int) -> dict[str, Listed]:
 
 
 def run_keys(store: Store, recipe: str, seed: int) -> list[str]:
-    """Keys of all that is of a run, in the order in which it is moved: what says that it is one goes first."""
+    """Keys of all objects of a run in the order of a move: the one that registers it goes first."""
     prefix = _prefix(recipe, seed)
     found = [key for place in run_prefixes(recipe, seed) for key in store.find(place)]
     if _is_import(recipe) and store.exists(watched := _watch_key(recipe)):
@@ -113,7 +113,7 @@ def run_keys(store: Store, recipe: str, seed: int) -> list[str]:
 
 
 def require_movable(store: Store, recipe: str, seed: int) -> None:
-    """Errors: ValueError where nothing of such a run is there, not even one whose move was stopped."""
+    """Errors: ValueError if the run has neither objects nor a stopped move."""
     there = list_aside(store, recipe, seed)
     if not run_keys(store, recipe, seed) and not (there and there[-1].state() == "stopped"):
         seeds = [name.removeprefix("seed-") for name in store.list(f"runs/{recipe}")]
@@ -122,9 +122,9 @@ def require_movable(store: Store, recipe: str, seed: int) -> None:
 
 
 def move_aside(store: Store, recipe: str, seed: int) -> Aside:
-    """Move a run aside, with its tables, rollouts and records, or finish a move that was stopped.
+    """Move a run aside, with its tables, rollouts and records, or finish a stopped move.
 
-    Errors: ValueError where no such run is there, or where it is begun anew meanwhile.
+    Errors: ValueError for an unknown run, or if it is started again meanwhile.
     """
     require_movable(store, recipe, seed)
     there = list_aside(store, recipe, seed)
@@ -136,7 +136,7 @@ def move_aside(store: Store, recipe: str, seed: int) -> Aside:
 
 
 def stopped_move(store: Store, recipe: str, seed: int) -> Aside | None:
-    """The move, or the return, of a run that was stopped; None where none was, or where it is begun anew by now."""
+    """The stopped move or return of a run; None without one, or if the run was started again."""
     there = list_aside(store, recipe, seed)
     if not there or there[-1].state() != "stopped":
         return None
@@ -144,13 +144,13 @@ def stopped_move(store: Store, recipe: str, seed: int) -> Aside | None:
 
 
 def stopped_moves(store: Store) -> list[Aside]:
-    """The move, or the return, of every run of which one was stopped."""
+    """The stopped move or return of every run that has one."""
     runs = sorted({(aside.recipe, aside.seed) for aside in list_aside(store)})
     return [aside for recipe, seed in runs if (aside := stopped_move(store, recipe, seed))]
 
 
 def settle(store: Store, recipe: str, seed: int) -> None:
-    """Finish a move of a run that was stopped after it had begun."""
+    """Finish a stopped move of a run."""
     if is_registered(store, recipe, seed):
         return
     there = list_aside(store, recipe, seed)
@@ -159,9 +159,9 @@ def settle(store: Store, recipe: str, seed: int) -> None:
 
 
 def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) -> Aside:
-    """Bring a run back, the one that was moved aside last, or the `number`-th; its run.json comes last.
+    """Bring back the run that was moved aside last, or the `number`-th; its run.json comes last.
 
-    Errors: ValueError where none is there, where it is being deleted, or where another run has its name by now.
+    Errors: ValueError if there is none, if it is being deleted, or if another run has its name now.
     """
     aside = find_aside(store, recipe, seed, number)
     state = aside.state()
@@ -184,7 +184,7 @@ def bring_back(store: Store, recipe: str, seed: int, number: int | None = None) 
 
 
 def delete(aside: Aside) -> None:
-    """Delete what was moved aside, for good. The mark says so first and goes last: it is no move that was stopped."""
+    """Delete a run that was moved aside, for good. The mark is set first and removed last."""
     aside.store.write(aside.mark, json.dumps({"deleted": True}).encode())
     for key in aside.objects():
         aside.store.remove(f"{aside.prefix}/{key}")
@@ -192,7 +192,9 @@ def delete(aside: Aside) -> None:
 
 
 def find_aside(store: Store, recipe: str, seed: int, number: int | None = None) -> Aside:
-    """The run of that name that was moved aside last, or the `number`-th. Errors: ValueError naming what is there."""
+    """The run of that name that was moved aside last, or the `number`-th. Errors: ValueError listing those that
+    exist.
+    """
     there = list_aside(store, recipe, seed)
     chosen = [aside for aside in there if number in (None, aside.number)]
     if not chosen:
@@ -203,9 +205,9 @@ def find_aside(store: Store, recipe: str, seed: int, number: int | None = None) 
 
 
 def replace_start(trajectory: Trajectory, recipe: Recipe) -> str | None:
-    """Make way for a changed recipe where the stored run has no snapshot past step 0; what happened, in one line.
+    """Make way for a changed recipe if the stored run has no snapshot past step 0; returns a line that says so.
 
-    What was only begun is deleted; a run with a resume state or rollouts is moved aside.
+    A run that only began is deleted; a run with a resume state or rollouts is moved aside.
     """
     store, seed = trajectory.store, trajectory.seed
     if not trajectory.is_registered() or trajectory.has_progress():
@@ -217,7 +219,7 @@ def replace_start(trajectory: Trajectory, recipe: Recipe) -> str | None:
 
 
 def make_way(store: Store, recipe: str, seed: int) -> str:
-    """Move a run without a snapshot past step 0 aside, or delete it where it was only begun; that in one line."""
+    """Move a run without a snapshot past step 0 aside, or delete it if it only began; returns a line that says so."""
     prefix = _prefix(recipe, seed)
     states = [name for name in store.list(f"{prefix}/resume") if name != "step-00000000"]
     worked = bool(states or store.list(f"{prefix}/rollouts"))
@@ -232,7 +234,7 @@ def make_way(store: Store, recipe: str, seed: int) -> str:
 
 
 def list_children(store: Store, recipe: str, seed: int) -> list[str]:
-    """Runs of the store that were made from this one: that start from it, or use it as teacher or otherwise."""
+    """Runs of the store that depend on this one: it is their start, their teacher or another parent."""
     found = []
     for name in store.list("runs"):
         for folder in store.list(f"runs/{name}"):
@@ -247,7 +249,7 @@ def list_children(store: Store, recipe: str, seed: int) -> list[str]:
 
 
 def _names(part: object, recipe: str, seed: int, own: int) -> bool:
-    """Whether a part of an identity names a run. own: the seed of the run whose identity it is."""
+    """Whether a part of an identity names a run. own: the seed of the run with that identity."""
     if isinstance(part, list | tuple):
         return any(_names(item, recipe, seed, own) for item in part)
     if not isinstance(part, dict):
@@ -260,7 +262,7 @@ def _names(part: object, recipe: str, seed: int, own: int) -> bool:
 
 
 def _carry(aside: Aside) -> None:
-    """Move what is left of the run, until nothing is; then the mark. Errors: ValueError where it is begun anew."""
+    """Move the rest of the run until nothing is left; then the mark. Errors: ValueError if it is started again."""
     store, recipe, seed = aside.store, aside.recipe, aside.seed
     for round_number in range(ROUNDS):
         left = run_keys(store, recipe, seed)
@@ -275,7 +277,7 @@ def _carry(aside: Aside) -> None:
 
 
 def _same_head(aside: Aside) -> bool:
-    """Whether a stopped move has copied the run.json that is there, and not yet deleted it."""
+    """Whether a stopped move has copied the present run.json and not yet deleted it."""
     prefix = _prefix(aside.recipe, aside.seed)
     for name in filter(HEAD.fullmatch, aside.store.list(prefix)):
         if aside.store.exists(there := f"{aside.prefix}/{prefix}/{name}"):
@@ -292,5 +294,5 @@ def _is_import(recipe: str) -> bool:
 
 
 def _watch_key(recipe: str) -> str:
-    """The key of what an import watches."""
+    """The key of an import's watch."""
     return f"watched/{recipe.partition('.')[2]}.json"

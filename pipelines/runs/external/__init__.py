@@ -1,1 +1,1 @@
-"""Checkpoints trained elsewhere: named, planned, measured, watched while they appear."""
+"""Checkpoints trained elsewhere: find, plan, measure and watch them."""

@@ -1,4 +1,4 @@
-"""What a command names to measure: a base and its snapshots, one by one or as the checkpoints of one training run."""
+"""The checkpoints that a command names: a base and its snapshots, listed or found under one training run."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from pipelines.store.checkpoint_series import open_trajectory
 
 @dataclass(frozen=True)
 class Given:
-    """snapshots: (step, ref) from 1 up. notes: what is said of those left out."""
+    """snapshots: (step, ref) from 1 up. notes: on snapshots that are left out."""
 
     base: str
     snapshots: list[tuple[int, str]]
@@ -15,9 +15,9 @@ class Given:
 
 
 def list_checkpoints(prefix: str, base: str | None = None) -> Given:
-    """The complete checkpoints of a training run; its step 0 is the base where none is given.
+    """The complete checkpoints of a training run; its step 0 is the base if none is named.
 
-    Errors: ValueError without a base or a snapshot; as `open_trajectory`.
+    Errors: ValueError without a base or a snapshot; as for `open_trajectory`.
     """
     series = open_trajectory(prefix)
     steps = dict(series.complete)

@@ -1,13 +1,13 @@
-"""Measure checkpoints trained elsewhere, wherever they lie: they become the recipe external.<name>, seed 0.
+"""Measure checkpoints trained elsewhere: they become the recipe external.<name>, seed 0.
 
-Several calls under one name may run at once, on any machines: the record is compared and set (`records.write`), the
-tables are written after it, and a call that finds a newer record, before or after that, plans anew upon it. So the last
-to write a table knows of all snapshots recorded before.
+Several calls under one name may run at once, on any machines. The record is written by compare-and-set
+(`records.write`) and the tables after it; a call that finds a newer record before or after that plans again from it. So
+the last writer of a table knows all snapshots recorded before.
 
 Nothing is copied: tasks read byte ranges of the original files, so every worker must see them. More snapshots under the
-same name and base join the recorded ones and cost themselves, besides locking (pairs, from kept subspaces) and, where
-the final one is new, the nulls of few steps that have its direction. Tables hold the roles of the latest call. A
-recorded snapshot that is gone is needed only where its weights must be read.
+same name and base join the recorded ones. They cost only themselves, locking (pairs, from saved subspaces) and, if the
+final one is new, the nulls of few steps along its direction. Tables hold the roles of the latest call. A recorded
+snapshot that is gone is needed only if its weights must be read.
 """
 
 import hashlib
@@ -123,10 +123,10 @@ def plan_import(
 
 
 def measure_import(imported: Import, *, serial: bool = False, progress: Progress = lambda done, of: None) -> list[str]:
-    """Measure, write the record and replace the tables asked for; returns problems (non-finite weights by name).
+    """Measure, write the record and replace the requested tables; returns problems (non-finite weights by name).
 
-    A fresh import measures nothing and returns the problems on record. Errors: ValueError, before any work, for a store
-    that cannot be written; after it, for what another call recorded meanwhile and this one does not extend.
+    A fresh import measures nothing and returns the recorded problems. Errors: ValueError, before any work, for a store
+    that cannot be written; after it, if another call has recorded something that this one does not extend.
     """
     store, recipe, clock = imported.store, imported.recipe, Clock()
     for _ in range(ATTEMPTS):
@@ -151,9 +151,9 @@ def measure_import(imported: Import, *, serial: bool = False, progress: Progress
 
 
 def _write_import(imported: Import, measured: Found) -> bool:
-    """Write the record, then the tables; False where another call's record came before or meanwhile.
+    """Write the record, then the tables; False if another call's record came first.
 
-    A call that is killed between leaves tables that are not those of the record: the next one measures them again.
+    A call that is killed in between leaves tables that do not match the record; the next call measures them again.
     """
     store, recipe = imported.store, imported.recipe
     files = {table: file_of(table, measured.rows[table]) for table in imported.tables}
@@ -173,13 +173,13 @@ def _write_import(imported: Import, measured: Found) -> bool:
 
 
 def require_name(name: str) -> None:
-    """Errors: ValueError for a name that an import cannot have."""
+    """Errors: ValueError for an invalid import name."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r} does not fit: use up to 100 of a-z, 0-9, dot, underscore and hyphen")
 
 
 def _roles(roles: Sequence[str] | None) -> tuple[str, ...] | None:
-    """In the order of ROLES. Errors: ValueError for an unknown one, or none."""
+    """The roles in the order of ROLES. Errors: ValueError for an unknown role or an empty list."""
     if roles is None:
         return None
     if unknown := [role for role in roles if role not in ROLES]:
@@ -200,7 +200,7 @@ def _require_steps(steps: list[int]) -> None:
 
 
 def _describe_snapshot(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairing: Pairing) -> dict[str, Any]:
-    """What the record says of a snapshot. held: the weights of the base."""
+    """The record of a snapshot. held: the weights of the base."""
     absent = sorted(held.keys() - pairing.pairs.keys())
     return {"ref": checkpoint.ref, "stamp": checkpoint.stamp, "notes": list(pairing.notes), "absent": absent}
 
@@ -208,9 +208,9 @@ def _describe_snapshot(held: dict[str, MatrixRef], checkpoint: Checkpoint, pairi
 def _open_checkpoints(
     snapshots: Sequence[tuple[int, str]], kept: Mapping[int, records.Record]
 ) -> tuple[dict[int, Checkpoint], list[str]]:
-    """The given checkpoints by step, and a note for each that is gone and is recorded with the same address.
+    """The named checkpoints by step, and a note for each that is gone but recorded with the same address.
 
-    Errors: ValueError for any other that cannot be read.
+    Errors: ValueError for any other unreadable checkpoint.
     """
     given, notes = {}, []
     for step, ref in snapshots:
@@ -225,7 +225,7 @@ def _open_checkpoints(
 
 
 def _is_gone(uri: str) -> bool:
-    """Whether nothing is at an address, and that can be said."""
+    """Whether it is certain that nothing is at an address."""
     folder, _, name = uri.rpartition("/")
     try:
         return name not in Store(folder).list("")
@@ -234,7 +234,7 @@ def _is_gone(uri: str) -> bool:
 
 
 def _reopen_snapshot(step: int, kept: dict[int, dict], given: dict[int, Checkpoint]) -> Checkpoint | None:
-    """A recorded snapshot that is not given, or None where it is gone. Errors: ValueError where it has changed."""
+    """A recorded snapshot that the call does not name; None if it is gone. Errors: ValueError if it has changed."""
     if step in given:
         return None
     try:
@@ -254,7 +254,7 @@ def _tasks(
     measurement: Measurement,
     roles: tuple[str, ...] | None,
 ) -> list[MatrixTask]:
-    """Errors: ValueError when roles and tables leave nothing."""
+    """The tasks. Errors: ValueError if roles and tables leave none."""
     found, held = [], matrices(start)
     for name, ref in held.items():
         pairs = []
@@ -290,7 +290,7 @@ def _tasks(
 
 
 def _require_kept(work: list[MatrixTask], described: dict[int, dict]) -> None:
-    """Errors: ValueError for a snapshot that is gone and of which not everything asked for is kept."""
+    """Errors: ValueError for a snapshot that is gone and whose requested tables are not all saved."""
     for task in work:
         gone = [one.step for one in task.pairs if one.after.ref is None]
         entries = list_entries(task) if gone else []

@@ -1,4 +1,4 @@
-"""What an import will read, compute and keep, by role, without doing any of it (`opd plan`)."""
+"""Estimate by role what an import will read, compute and save, without doing it (`opd plan`)."""
 
 from dataclasses import dataclass, fields
 
@@ -14,9 +14,9 @@ GFLOPS = 50.0  # of a large f32 product, one thread of a recent server core: hal
 
 @dataclass
 class Line:
-    """Of one role: matrices, bytes to read, bytes of base factors in all and kept already, CPU seconds for all.
+    """One role: matrices, bytes to read, bytes of base factors in total and already cached, CPU seconds in total.
 
-    snapshots: bytes of those that are to be measured. parts: bytes that will be kept of them (`runs.geometry.parts`).
+    snapshots: bytes of those to be measured. parts: bytes that they will add to the store (`runs.geometry.parts`).
     """
 
     matrices: int = 0
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Outline:
-    """by_role: in the order of first matrices. measured: steps that lack nothing. peak: bytes of a worker at most."""
+    """by_role: in the order of first matrices. measured: complete steps. peak: upper bound of a worker's bytes."""
 
     by_role: dict[str, Line]
     measured: tuple[int, ...]
@@ -70,13 +70,13 @@ def outline_import(imported: Import, gflops: float) -> Outline:
 
 
 def core_seconds(imported: Import, gflops: float = GFLOPS) -> float:
-    """Estimated CPU seconds of what no part holds yet, before torch is there to measure the machine's rate."""
+    """Estimated CPU seconds of the missing work, at a default rate, since torch is not loaded yet."""
     cost = sum(task.cost_of(missing_units(task, list_entries(task))) for task in imported.work)
     return cost * UNIT / (gflops * 1e9)
 
 
 class _Kept:
-    """Which base weights, by identity, have their factors and their masks in the cache."""
+    """Base weights, by identity, whose factors or masks are cached."""
 
     def __init__(self, store: Store, work: list[MatrixTask]) -> None:
         from opd_ops.geometry.settings import Settings
@@ -115,7 +115,7 @@ def _line(task: MatrixTask, missing: dict[int, tuple[str, ...]], kept: _Kept, gf
 
 
 def _blocks(task: MatrixTask) -> bool:
-    """Whether W0 is read again for every snapshot."""
+    """Whether every snapshot reads W0 again."""
     return not task.projection and any(pair.after.ref and pair.after.ref.nbytes > task.at_once for pair in task.pairs)
 
 

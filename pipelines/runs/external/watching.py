@@ -1,7 +1,7 @@
-"""Wait for the checkpoints of a run that is still training, and tell of each when it can be measured.
+"""Wait for the checkpoints of a run that is still training, and report each when it can be measured.
 
-A checkpoint is ready when two polls in a row find it complete and unchanged: files are there and as long as their
-headers say, but only their standing still shows that the writer is done.
+A checkpoint is ready when two consecutive polls find it complete and unchanged. Its files must be as long as their
+headers say, but only an unchanged second poll shows that the writer is done.
 """
 
 import time
@@ -21,10 +21,9 @@ def wait_for_checkpoints(
     until: int | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[list[tuple[int, str]]]:
-    """Checkpoints (step, ref) under a folder or URI prefix that became ready, in order of steps; step 0 among them.
+    """Checkpoints (step, ref) under a folder or URI prefix as they become ready, in order of steps, with step 0.
 
-    Ends when one of step `until` or later was among them. Errors: as `open_trajectory`, but for a prefix that holds
-    nothing yet.
+    Ends after one of step `until` or later. Errors: as for `open_trajectory`, except for an empty prefix.
     """
     told: set[int] = set()
     seen: dict[int, str] = {}  # stamps at the last poll
@@ -43,14 +42,14 @@ def wait_for_checkpoints(
 def poll_folder(
     prefix: str, told: Container[int], seen: Mapping[int, str]
 ) -> tuple[list[tuple[int, str]], dict[int, str]]:
-    """One poll: what became ready (step, ref) besides what was told of, and the stamps to give to the next poll."""
+    """One poll: newly ready (step, ref), and the stamps for the next poll."""
     now = _complete(prefix, told)
     ready = [(step, ref) for step, (ref, stamp) in now.items() if seen.get(step) == stamp]
     return ready, {step: stamp for step, (_, stamp) in now.items()}
 
 
 def _complete(prefix: str, told: Container[int]) -> dict[int, tuple[str, str]]:
-    """Ref and stamp by step, of what has not been told of."""
+    """Ref and stamp by step of the checkpoints that were not reported yet."""
     try:
         series = open_trajectory(prefix, told)
     except Empty:

@@ -1,8 +1,7 @@
-"""Which prefixes are watched: watched/<name>.json of the store, one a training run elsewhere.
+"""The watched prefixes: watched/<name>.json of the store, one per training run elsewhere.
 
-prefix    the folder or URI prefix under which its checkpoints appear
-base      the weights it began with; its step 0 where null
-against   recipes whose complete, measured runs are the band it is held against
+prefix the folder or URI prefix under which its checkpoints appear base the weights it began with; null for its step 0
+against recipes whose complete, measured runs form its reference band
 """
 
 import json
@@ -28,9 +27,9 @@ class Watch:
 
 
 def add_watch(store: Store, name: str, prefix: str, against: tuple[str, ...], base: str | None = None) -> Watch:
-    """Watch a prefix from now on, in place of what was watched under the name; relative paths are kept whole.
+    """Watch a prefix from now on, in place of an earlier one of that name; relative paths become absolute.
 
-    Errors: ValueError for a name that is no import's, no prefix, no reference, or a base that cannot be read.
+    Errors: ValueError for an invalid name, prefix or reference, or a base that cannot be read.
     """
     from pipelines.runs.external.imports import require_name
     from pipelines.store.checkpoints import open_checkpoint
@@ -48,7 +47,7 @@ def add_watch(store: Store, name: str, prefix: str, against: tuple[str, ...], ba
 
 
 def read(store: Store, name: str) -> Watch:
-    """Errors: ValueError for a name that is not watched, or a file that says something else."""
+    """One watch. Errors: ValueError for an unknown name, or a damaged file."""
     key = f"{ROOT}/{name}.json"
     try:
         facts = json.loads(store.read(key))
@@ -60,11 +59,11 @@ def read(store: Store, name: str) -> Watch:
 
 
 def list_watches(store: Store) -> list[str]:
-    """All that is watched."""
+    """All watches."""
     return sorted(name.removesuffix(".json") for name in store.list(ROOT) if name.endswith(".json"))
 
 
 def remove_watch(store: Store, name: str) -> None:
-    """Watch it no more; what was measured stays. Errors: ValueError for a name that is not watched."""
+    """Stop watching; measured tables stay. Errors: ValueError for an unknown name."""
     read(store, name)
     store.remove(f"{ROOT}/{name}.json")

@@ -1,1 +1,1 @@
-"""Trajectories measured, one Ray task a matrix: a serial twin gives the same rows."""
+"""Measure trajectories, one Ray task per matrix; a serial version gives the same rows."""

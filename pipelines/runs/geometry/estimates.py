@@ -40,17 +40,17 @@ PROCESS = 350 * 2**20  # bytes of a worker that has imported torch
 
 
 def width(cuts: Sequence[int]) -> int:
-    """Q, as opd_ops.geometry.base.width."""
+    """Q, the same as opd_ops.geometry.base.factor_width."""
     return max(96, 2 * max(cuts, default=0))
 
 
 def dense(shape: Sequence[int], dtype: str, k: Sequence[int]) -> bool:
-    """Whether a projection is measured in float64 throughout, without base factors that are kept."""
+    """Whether a projection is measured in float64 throughout, without cached base factors."""
     return dtype == "F64" or min(shape) <= max(EXACT, 2 * (width(k) + max(k, default=0) + EXTRA))
 
 
 def per_base(shape: Sequence[int], dtype: str, tables: Collection[str], k: Sequence[int]) -> float:
-    """Operations for the base factors of a projection; 0 where none are needed."""
+    """Operations for the base factors of a projection; 0 if none are needed."""
     if BASED.isdisjoint(tables):
         return 0.0
     m, n = sorted(shape)
@@ -62,7 +62,7 @@ def per_base(shape: Sequence[int], dtype: str, tables: Collection[str], k: Seque
 def per_snapshot(
     shape: Sequence[int], dtype: str, tables: Collection[str], k: Sequence[int], *, projection: bool
 ) -> float:
-    """Operations for the tables asked for of one snapshot, which stores `dtype`."""
+    """Operations for the requested tables of one snapshot, which stores `dtype`."""
     if not tables:
         return 0.0
     views = 2 if dtype in MASTER else 1
@@ -121,7 +121,7 @@ def peak_bytes(
 
 
 def kept_bytes(shape: Sequence[int], snapshots: int, views: int, tables: Collection[str]) -> int:
-    """Memory of a projection's leading subspaces, of all snapshots: f32, and one side of one view in float64."""
+    """Memory of a projection's leading subspaces of all snapshots: f32, and one side of one view in float64."""
     return COLUMNS * (4 * sum(shape) * views + 8 * max(shape)) * snapshots * ("locking" in tables)
 
 

@@ -1,8 +1,8 @@
-"""Measure trajectories: one task per matrix over all its snapshots, on Ray or one after the other, with the same rows.
+"""Measure trajectories: one task per matrix over all its snapshots, on Ray or serially, with the same rows.
 
-Matrix-major: a task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors. What is
-measured is kept in parts as it comes (`parts`), so a call that was stopped goes on, and new snapshots cost themselves.
-Before the first task the files of committed snapshots are shown to be what was committed (`proof`).
+A task reads W0 and each snapshot of its matrix by byte range and returns rows, never tensors. It saves results in parts
+as they come (`parts`), so a stopped call continues, and new snapshots cost only themselves. Before the first task, the
+files of committed snapshots are verified against their manifests (`integrity`).
 """
 
 import json
@@ -47,8 +47,8 @@ def largest_first(work: Iterable[MatrixTask]) -> list[MatrixTask]:
 def measure_tasks(work: list[MatrixTask], *, serial: bool, progress: Progress = lambda done, of: None) -> Found:
     """Rows of all tasks, which share a measurement, ordered by matrix name, whatever ran first.
 
-    Errors: ValueError in one line, before any row, for a matrix that no worker has the memory for, and for a file that
-    is not what was committed.
+    Errors: ValueError in one line, before any row, for a matrix that exceeds every worker's memory, and for a file that
+    differs from its manifest.
     """
     pieces = largest_first(split_tasks(fit_tasks(work, task_memory_limit(serial=serial))))
     of = sum(piece.cost for piece in pieces)
@@ -88,7 +88,7 @@ def measure_tasks(work: list[MatrixTask], *, serial: bool, progress: Progress = 
 
 
 def _stale_parts(names: list[str], results: list[Found]) -> list[str]:
-    """Parts that no piece of their matrix needs: what one piece found damaged another may have made whole again."""
+    """Parts that no task needs; a part that one task found damaged may have been rewritten by another."""
     by_name: dict[str, list[Found]] = {}
     for name, found in zip(names, results, strict=True):
         by_name.setdefault(name, []).append(found)
@@ -96,7 +96,7 @@ def _stale_parts(names: list[str], results: list[Found]) -> list[str]:
 
 
 def gemm_path(work: list[MatrixTask]) -> str:
-    """The f32 product that all workers use, probed in this process where any matrix is large enough to need it."""
+    """The f32 product that all workers use, probed in this process if any matrix is large enough to need it."""
     if all(not task.projection or estimates.dense(task.shape, task.dtype, task.measurement.k) for task in work):
         return "highest"
     from opd_ops.geometry import gemm
@@ -106,14 +106,14 @@ def gemm_path(work: list[MatrixTask]) -> str:
 
 
 def book_cpu(clock: Clock, found: Found) -> None:
-    """Replace the CPU seconds of this process by those of the workers; base factors are a phase of their own too."""
+    """Replace the CPU seconds of this process by those of the workers; base factors are their own phase."""
     clock.seconds["measure"][1] = found.seconds["measure"][1]
     if any(found.seconds["base"]):
         clock.seconds["base"] = found.seconds["base"]
 
 
 def run_columns(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
-    """The columns that say whose rows these are and what they depend on."""
+    """The key columns of a run's rows, and the columns with what the rows depend on."""
     return {
         "study": recipe.study,
         "recipe": recipe.name,
@@ -129,7 +129,7 @@ def run_columns(recipe: Recipe, seed: int, steps: int) -> dict[str, Any]:
 def list_tasks(
     trajectory: Trajectory, steps: list[int], columns: dict[str, Any], measurement: Measurement
 ) -> list[MatrixTask]:
-    """Tasks of all tensors of a run that tables were asked for of, the most expensive first."""
+    """Tasks for all tensors of a run that the requested tables need, the most expensive first."""
     base, held = trajectory.digest(0), trajectory.refs(0)
     stamps = {step: trajectory.digest(step) for step in steps}
     refs = {step: trajectory.refs(step) for step in steps}
@@ -156,7 +156,7 @@ def list_tasks(
 
 
 def expected_inputs(store: Store, recipe: Recipe, seed: int, measurement: Measurement) -> dict[str, Any]:
-    """What a measurement of this run would say it was made from."""
+    """The inputs that a measurement of this run would record."""
     trajectory = Trajectory(store, recipe.name, seed)
     end = trajectory.end()
     assert end is not None
@@ -212,7 +212,9 @@ def measure_run(
 
 
 def read_problems(store: Store, trajectory: Trajectory) -> list[str]:
-    """What the measurement of a run told of; nothing before it. Errors: ValueError where that is damaged."""
+    """The problems that the measurement of a run recorded; empty before it. Errors: ValueError if the record is
+    damaged.
+    """
     key, remedy = f"{trajectory.prefix}/measured.json", "delete it, and measure the run again"
     if not store.exists(key):
         return []
@@ -223,13 +225,13 @@ def read_problems(store: Store, trajectory: Trajectory) -> list[str]:
 
 
 def delete_unused_parts(store: Store, keys: Iterable[str]) -> None:
-    """Delete parts that nothing needs any more."""
+    """Delete parts that no measurement needs any more."""
     for key in keys:
         store.remove(key)
 
 
 def _whole_matrix(ref: TensorRef) -> MatrixRef:
-    """A stored tensor as it is: own runs store no fused weights."""
+    """A stored tensor as one matrix, since this project's runs store no fused weights."""
     layer, part = role(ref.name)
     name = ref.name.removesuffix(".weight")
     return MatrixRef(name=name, source=ref.name, layer=layer, role=part, ref=ref, shape=ref.shape)

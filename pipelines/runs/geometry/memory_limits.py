@@ -1,8 +1,8 @@
-"""Which measuring tasks fit into a worker's memory, made smaller where that changes no row, and else refused in a line.
+"""Fit measuring tasks into a worker's memory: shrink them if that changes no row, else refuse them in one line.
 
-What is no projection is compared in smaller blocks, down to SMALLEST. A projection is held whole, and what a table
-takes of it is fixed by the algorithm: where the tables that no part holds yet do not fit, the line says which to leave
-out. How many workers there are at once is Ray's business, which is told what each will hold.
+Weights other than projections are compared in smaller blocks, down to SMALLEST. A projection is held whole, and the
+algorithm fixes what a table needs; if the missing tables do not fit, the error says which to leave out. Ray decides how
+many workers run at once, from the memory that each requests.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,17 +19,17 @@ LARGE = (("nulls",), ("nulls", "locking"), ("nulls", "locking", "spectral_drift"
 
 
 def fit_tasks(work: Sequence[MatrixTask], room: float) -> list[MatrixTask]:
-    """The tasks as they are done where a worker has `room` bytes. Errors: ValueError naming a matrix that has not."""
+    """The tasks, fitted to a worker with `room` bytes. Errors: ValueError naming a matrix that does not fit."""
     return [task if task.memory <= room else _fit_task(task, room) for task in work]
 
 
 def requested_memory(task: MatrixTask) -> int:
-    """Bytes that Ray is asked for."""
+    """Bytes to request from Ray."""
     return -(-task.memory // GRAIN) * GRAIN
 
 
 def shrink_task(task: MatrixTask) -> MatrixTask:
-    """The task with a quarter of its block, where it has blocks; counts, and so its rows, are the same."""
+    """The task with a quarter of its block size; its rows are the same."""
     if task.projection or task.at_once <= SMALLEST:
         return task
     return replace(task, block=max(SMALLEST, task.at_once // 4), needs=0)
@@ -56,7 +56,7 @@ def _fit_task(task: MatrixTask, room: float) -> MatrixTask:
 
 
 def _tables_to_skip(task: MatrixTask, missing: Collection[str], room: float) -> str:
-    """Which tables to leave out, where that is enough."""
+    """Which tables to leave out, if that is enough."""
     for tables in LARGE:
         rest = [table for table in missing if table not in tables]
         if rest and task.projection and (needs := task.memory_of(rest)) <= room:

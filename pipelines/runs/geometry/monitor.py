@@ -1,7 +1,7 @@
-"""Hold a run against the band of reference runs: complete, in progress or imported, from its tables or its snapshots.
+"""Compare a run with the band of reference runs: complete, in progress or imported, from its tables or its snapshots.
 
-A run that is measured is read from the lake; one that is not has its norms and subspaces measured here, and what is
-measured is kept in the same parts as any measurement's. The projected end needs weights: see `projecting`.
+A measured run is read from the lake. For another run the norms and subspaces are measured here, and saved in the same
+parts as every measurement. The projected end needs weights: see `projecting`.
 """
 
 import re
@@ -38,7 +38,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedRun:
-    """A run with its readings (schema `report.readings.READINGS`). problems: non-finite weights by name."""
+    """A run with its readings (schema `regimes.readings.READINGS`). problems: non-finite weights by name."""
 
     study: str
     recipe: str
@@ -52,15 +52,15 @@ class WatchedRun:
 
     @property
     def view(self) -> str:
-        """The widest view it has."""
+        """The widest available view."""
         return "master" if "master" in self.readings["view"] else "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guardrails:
-    """Bands by view and quantity, the matrices of the model that they hold for, and the references' own readings.
+    """Bands by view and quantity, the matrix shapes of their model, and the references' own readings.
 
-    deciding: the quantities, in one view, by which a run trips; the bands' level is for these together.
+    deciding: the quantities, in one view, by which a run trips; the bands' level holds for them together.
     """
 
     references: tuple[str, ...]
@@ -73,7 +73,7 @@ class Guardrails:
         return ", ".join(self.references)
 
     def false_alarms(self, view: str) -> int | None:
-        """How many references leave the band of the others, in a view; None for two, whose others are one run."""
+        """How many references leave the band of the others, in a view; None for two references."""
         if len(self.references) < 3:
             return None
         gone = bands.left_out(self.readings, deciding=len(self.deciding)).filter(pl.col("tripped"), view=view)
@@ -82,9 +82,9 @@ class Guardrails:
 
 
 def watch_run(store: Store, recipe: str, seed: int = 0, *, projected: bool = True, serial: bool = True) -> WatchedRun:
-    """A run's readings at its snapshots so far. projected: with similarity_projected, which reads weights.
+    """A run's readings at its snapshots so far. projected: include similarity_projected, which reads weights.
 
-    Errors: ValueError in one line for a run that is not there or has no snapshot, and a checkpoint that has changed.
+    Errors: ValueError in one line for a run that is absent or has no snapshot, and for a checkpoint that has changed.
     """
     if recipe.startswith(EXTERNAL):
         return _watch_import(store, recipe, projected=projected, serial=serial)
@@ -170,9 +170,9 @@ def judge_run(run: WatchedRun, rails: Guardrails) -> pl.DataFrame:
 
 
 def write_rows(store: Store, run: WatchedRun, rows: pl.DataFrame) -> None:
-    """Write the run's partition of the table `monitor`, where it is another than is there.
+    """Write the run's partition of the table `monitor` if it differs from the stored one.
 
-    Errors: ValueError where it is, and the store takes no writes.
+    Errors: ValueError if it differs and the store is read-only.
     """
     stored = lake.read_partition(store, "monitor", recipe=run.recipe, seed=run.seed)
     if stored is not None and stored.equals(rows):
@@ -193,9 +193,9 @@ def require_shapes(run: WatchedRun, shapes: Shapes, reference: str) -> None:
 
 
 def guard_rails(guardrails: Guardrails, quantity: str, view: str = "master", points: int = 25) -> tuple[Rail, ...]:
-    """A band as points for a `Guard`, evenly spaced in the logarithm of the norm over where it is defined.
+    """A band as points for a `Guard`, evenly spaced in the logarithm of the norm over its range.
 
-    Errors: ValueError where the references have no such band.
+    Errors: ValueError if the references have no such band.
     """
     band = guardrails.bands.get((view, quantity))
     curves = [curve.x for curve in band.curves if len(curve.x)] if band else []
@@ -258,9 +258,9 @@ def _watch_import(store: Store, recipe: str, *, projected: bool, serial: bool) -
 def _comparable_weights(
     start: Checkpoint, step: int, described: records.Record
 ) -> dict[str, tuple[MatrixRef, MatrixRef]]:
-    """Comparable weights of a recorded snapshot; none where it is gone, as trainers that keep the last few leave it.
+    """Comparable weights of a recorded snapshot; none if it is gone, since many trainers keep only the last few.
 
-    Errors: ValueError where it has changed.
+    Errors: ValueError if it has changed.
     """
     try:
         checkpoint = open_checkpoint(f"snapshot {step}", described["ref"])
@@ -275,7 +275,7 @@ def _line(pairs: Sequence[Pair]) -> Line:
 
 
 def _read_tables(store: Store, recipe: str, seed: int) -> tuple[pl.DataFrame, ...] | None:
-    """The rows of TABLES, or None where one is not there."""
+    """The rows of TABLES, or None if one is absent."""
     found = [lake.read_partition(store, table, recipe=recipe, seed=seed) for table in TABLES]
     return tuple(one for one in found if one is not None) if all(one is not None for one in found) else None
 

@@ -1,11 +1,11 @@
-"""What is measured of one matrix, kept as it comes: objects of a few snapshots each, never changed.
+"""Measured results of one matrix, saved as they come: objects of a few snapshots each, never changed.
 
     runs/<recipe>/seed-<n>/measured/<matrix>/<SHA-256 of the object, 24 digits>.safetensors
 
-The header's metadata says what was made, and from what. The tensor ROWS is the rows: JSON, compressed by zlib. The
-others are the leading subspaces of the updates, in the bytes that their errors ask for (`fixed_point`), from which
-locking is made for any pair of snapshots. A damaged object does not fit its name and is measured again. Parts of
-earlier versions, with rows among the metadata and subspaces in float64 or f32, are read as they are.
+The header's metadata describes the entries and their inputs. The tensor ROWS holds the rows: JSON, compressed by zlib.
+The other tensors are the leading subspaces of the updates, in as many bytes as their errors need (`fixed_point`);
+locking of any pair of snapshots is computed from them. A damaged object does not match its name and is measured again.
+Parts of earlier versions, with rows in the metadata and subspaces in float64 or f32, can still be read.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Entry:
     subspaces: "dict[str, Subspaces]" = field(default_factory=dict)
 
     def serves(self, task: MatrixTask, pair: Pair, unit: str) -> bool:
-        """Whether it holds a unit of a snapshot of the task, made from the same weights, settings and engine."""
+        """Whether it holds a unit of a snapshot of the task, for the same weights, settings and engine."""
         last = task.final
         return (
             self.step == pair.step
@@ -74,7 +74,7 @@ class Entry:
 
 
 def missing_units(task: MatrixTask, entries: list[Entry]) -> dict[int, tuple[str, ...]]:
-    """Tables by step, of the task's snapshots, that no entry holds; steps that lack none are left out."""
+    """Tables by step, of the task's snapshots, that no entry holds; complete steps are left out."""
     by_step: defaultdict[int, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_step[entry.step].append(entry)
@@ -101,7 +101,7 @@ def list_entries(task: MatrixTask) -> list[Entry]:
 
 
 class Parts:
-    """The parts of one task's matrix: those found, and those being added."""
+    """The parts of one task's matrix: stored ones, and pending ones."""
 
     def __init__(self, task: MatrixTask) -> None:
         self.task = task
@@ -126,7 +126,7 @@ class Parts:
         return [entry for entries in self.by_step.values() for entry in entries]
 
     def add(self, entry: Entry) -> None:
-        """Take an entry, its subspaces rounded as they will be read, and write what is pending after enough work."""
+        """Add an entry, with its subspaces rounded as they will be read; write pending entries after enough work."""
         if entry.subspaces:
             from opd_ops.geometry.fixed_point import round_subspaces
 
@@ -147,7 +147,7 @@ class Parts:
 
     @contextmanager
     def flushing(self) -> Iterator[None]:
-        """Write what is pending at the end of the block, and also before its error propagates."""
+        """Write pending entries at the end of the block, also before its error propagates."""
         try:
             yield
         finally:
@@ -166,7 +166,7 @@ def _keys(store: Store, folder: str) -> list[str]:
 
 
 def _read(store: Store, key: str) -> list[Entry]:
-    """The entries of a part; none where it is damaged, or is gone since it was listed."""
+    """The entries of a part; none if it is damaged, or was deleted since it was listed."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -229,7 +229,7 @@ def _entries(header: dict[str, Any], tensors: "dict[str, Tensor] | None") -> lis
 
 
 def _check_entry(entry: Entry) -> Entry:
-    """Itself. Errors: TypeError where a field cannot be what was written."""
+    """The entry itself. Errors: TypeError for a field of a wrong type."""
     texts = (entry.before, entry.after, entry.dtype, *entry.tables, *entry.problems)
     rows = isinstance(entry.rows, dict) and all(isinstance(found, list) for found in entry.rows.values())
     final = entry.final is None or (len(entry.final) == 2 and isinstance(entry.final[1], str))

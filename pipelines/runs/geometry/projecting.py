@@ -25,14 +25,14 @@ Line = tuple[tuple[int, MatrixRef, MatrixRef], ...]  # step, W0 and W_t of one m
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """One matrix along a run, and the steps wanted, each with its earlier one."""
+    """One matrix along a run, with the requested steps and the earlier step of each."""
 
     name: str
     line: Line
     wanted: tuple[tuple[int, int], ...]
 
     def memory(self) -> int:
-        """Bytes of its worker, at most."""
+        """Upper bound of its worker's memory in bytes."""
         refs = [ref for _, *both in self.line for ref in both]
         exact = any(estimates.dense(ref.shape, ref.ref.dtype, (RANK,)) for ref in refs)
         stored = max((ref.nbytes for ref in refs), default=0)
@@ -40,7 +40,7 @@ class Course:
 
 
 def project_end(course: Course) -> list[dict[str, Any]]:
-    """Similarity to the projected end of one matrix by step and view; null with the reason where there is none."""
+    """Similarity to the projected end of one matrix by step and view; null with a reason if undefined."""
     use_one_thread()
     import torch
 
@@ -68,9 +68,9 @@ def project_end(course: Course) -> list[dict[str, Any]]:
 def with_projected(
     store: Store, prefix: str, readings: pl.DataFrame, lines: dict[str, Line], stamps: dict[int, str], *, serial: bool
 ) -> pl.DataFrame:
-    """Readings of one run with similarity_projected: what projected.json has of these weights, the rest computed.
+    """Readings of one run with similarity_projected: read from projected.json for these weights, else computed.
 
-    prefix: of the run. lines: by matrix. stamps: of the weights by step, 0 among them.
+    prefix: of the run. lines: by matrix. stamps: of the weights by step, with step 0.
     """
     key = f"{prefix}/projected.json"
     kept = records.parse_fields(store, key)
@@ -100,7 +100,7 @@ def with_projected(
 
 
 def _is_readable(found: Any) -> bool:
-    """Whether what is kept of a step can be what was kept."""
+    """Whether the stored value of a step has the right form."""
     values = found.get("values") if isinstance(found, dict) else None
     if not isinstance(values, dict) or "from" not in found:
         return False
@@ -108,6 +108,6 @@ def _is_readable(found: Any) -> bool:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    """Where all have a value."""
+    """The mean, if every matrix has a value."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if len(there) == len(values) else None

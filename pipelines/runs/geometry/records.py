@@ -1,11 +1,11 @@
-"""import.json: what an imported trajectory is made of, and which of its tables are of which weights.
+"""import.json: the checkpoints of an imported trajectory, and the weights that each of its tables is made from.
 
 runs/external.<name>/seed-0/import.json, then import-<8 digits>.json (`pipelines.store.generations`)
   base        ref, stamp
   snapshots   step: ref, stamp, notes of pairing, absent (weights of the base that were not comparable)
   tables      table: engine, settings, roles, steps (stamp by step), problems, sha256 of its file
 
-The record is written before its tables, so a table whose SHA-256 is another is not yet of this record, or no more.
+The record is written before its tables. A table with another SHA-256 belongs to an earlier or a later record.
 """
 
 import json
@@ -29,17 +29,17 @@ Record = dict[str, Any]
 
 
 def prefix(recipe: str) -> str:
-    """Where an imported trajectory lies in the store, which is where one of this project's would."""
+    """Where an imported trajectory lies in the store; the same place as for a run of this project."""
     return f"runs/{recipe}/seed-0"
 
 
 def record_generations(store: Store, recipe: str) -> Generations:
-    """The records of an imported trajectory, each replaced by the next."""
+    """The records of an imported trajectory; each generation replaces the one before."""
     return Generations(store, f"{prefix(recipe)}/import")
 
 
 def write(store: Store, recipe: str, record: Record, after: int) -> int:
-    """Replace the record of number `after`; returns the new number. Errors: FileExistsError where one is newer."""
+    """Replace the record of number `after`; returns the new number. Errors: FileExistsError if there is a newer one."""
     return record_generations(store, recipe).append((json.dumps(record, indent=1) + "\n").encode(), after)
 
 
@@ -49,9 +49,9 @@ def read(store: Store, recipe: str) -> Record | None:
 
 
 def read_newest(store: Store, recipe: str) -> tuple[int, Record | None]:
-    """The newest record and its number; NONE and None where there is none.
+    """The newest record and its number; NONE and None if there is none.
 
-    Errors: ValueError for a record of another layout, or one that is not what was written.
+    Errors: ValueError for a record of another layout, or a damaged one.
     """
     records = record_generations(store, recipe)
     try:
@@ -76,7 +76,7 @@ def _parse_record(data: bytes, key: str) -> Record:
 
 
 def parse_fields(store: Store, key: str) -> Record:
-    """The fields of a record that is made again when it is damaged: none where it is, or is absent."""
+    """The fields of a record that is made again when damaged; none if it is damaged or absent."""
     try:
         return parse_object(store.read(key), key, "")
     except (FileNotFoundError, ValueError):
@@ -84,7 +84,7 @@ def parse_fields(store: Store, key: str) -> Record:
 
 
 def _parts(record: Record) -> Iterator[bool]:
-    """Whether each part of a record can be one."""
+    """Whether each part of a record has the right form."""
     yield all(isinstance(record["base"][name], str) for name in ("ref", "stamp"))
     for step, found in record["snapshots"].items():
         yield bool(re.fullmatch(r"[1-9]\d{0,18}", step, re.ASCII))
@@ -97,7 +97,7 @@ def _parts(record: Record) -> Iterator[bool]:
 
 
 def of_table(record: Record, measurement: Measurement, engine: int, roles: tuple[str, ...] | None) -> Record:
-    """What a table made now, of all snapshots of a record, would be made from."""
+    """The inputs that a table of all snapshots of a record would have now."""
     return {
         "engine": engine,
         "settings": measurement.settings,
@@ -107,7 +107,7 @@ def of_table(record: Record, measurement: Measurement, engine: int, roles: tuple
 
 
 def matches_rows(stored: Record, store: Store, recipe: str, table: str, made_from: Record) -> bool:
-    """Whether the rows of a table are there and of these weights, settings and engine."""
+    """Whether the rows of a table exist and are of these weights, settings and engine."""
     found = stored["tables"].get(table)
     if found is None or {name: found[name] for name in made_from} != made_from:
         return False
@@ -134,7 +134,7 @@ def require_extends(stored: Record, recipe: str, start: Checkpoint, given: dict[
 
 
 def require_unchanged(step: int, recorded: Record, found: Checkpoint) -> None:
-    """Errors: ValueError when a recorded snapshot is not what it was."""
+    """Errors: ValueError when a recorded snapshot has changed."""
     if found.stamp != recorded["stamp"]:
         recorded_stamp = escape_text(recorded["stamp"][:12])
         raise ValueError(
@@ -143,7 +143,7 @@ def require_unchanged(step: int, recorded: Record, found: Checkpoint) -> None:
 
 
 def remedy(step: int) -> str:
-    """What to do about a recorded snapshot that is not there any more."""
+    """The remedy for a recorded snapshot that is gone."""
     return f"give it as --snapshot {step}=REF where it lies now, or import what is at hand under another --name"
 
 

@@ -1,7 +1,7 @@
-"""Large tasks in two, so that the last of a queue is small: the nulls of a matrix apart from all else that is measured.
+"""Split large tasks in two, so that the last task of a queue is small: the nulls of a matrix, and the rest.
 
-Neither needs the other: nulls take no base factors, and read their weights anew. With seven equal matrices on two
-workers a schedule of whole ones gains 7 / 4 = 1.75. Rows are the same, since parts serve a task by table (`parts`).
+Neither half needs the other: nulls use no base factors, and read their weights again. With seven equal matrices on two
+workers a schedule of whole tasks gains 7 / 4 = 1.75. Rows are the same, since parts serve a task by table (`parts`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LEAST = 25_000  # units of cost, half a second at 50 Gflop/s: of less than that 
 
 
 def split_tasks(work: Sequence[MatrixTask]) -> list[MatrixTask]:
-    """The tasks with the large ones in two pieces, each of its own tables."""
+    """The tasks, with large ones split in two with different tables."""
     most = max(LEAST, sum(task.cost for task in work) // SHARE)
     return [piece for task in work for piece in (_pieces(task) if task.cost > most else (task,))]
 

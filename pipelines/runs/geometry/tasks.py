@@ -1,4 +1,4 @@
-"""Work in pieces: one matrix over all its snapshots, known by where its bytes lie and what they are."""
+"""The unit of work: one matrix over all its snapshots, identified by the location and content of its bytes."""
 
 import json
 from collections.abc import Collection
@@ -22,9 +22,9 @@ SHUFFLED, FIXED = "nulls:shuffled", "nulls:fixed_direction"  # the units of the 
 
 @dataclass(frozen=True)
 class Source:
-    """A weight of one checkpoint. stamp: of the checkpoint; it changes when weights may have.
+    """A weight of one checkpoint. stamp: of the checkpoint; it changes when weights may have changed.
 
-    ref: None where the checkpoint is gone, and only what was measured of it is left.
+    ref: None if the checkpoint is gone and only its measured parts are left.
     """
 
     stamp: str
@@ -32,7 +32,7 @@ class Source:
 
     @property
     def identity(self) -> str:
-        """Stamp, stored tensor and the part of it that is the weight. For what has a ref."""
+        """Stamp, stored tensor and the slice of it that is the weight. Needs a ref."""
         ref = self.weight
         cut = (ref.rows, ref.columns, ref.stride, ref.transposed, ref.index)
         whole = cut == (None, None, 1, False, None)
@@ -91,33 +91,33 @@ class MatrixTask:
 
     @cached_property
     def tables(self) -> tuple[str, ...]:
-        """Those asked for that a matrix of this kind has rows in."""
+        """The requested tables that a matrix of this kind has rows in."""
         return tuple(table for table in self.measurement.tables if self.projection or table in SUPPORT)
 
     @cached_property
     def tables_by_step(self) -> dict[int, tuple[str, ...]]:
-        """Those of each snapshot."""
+        """The requested tables of each snapshot."""
         asked = self.measurement.tables_by_step([pair.step for pair in self.pairs])
         return {step: tuple(t for t in tables if self.projection or t in SUPPORT) for step, tables in asked.items()}
 
     @cached_property
     def made_from(self) -> dict[str, Any]:
-        """What decides the rows besides the weights and the tables; as JSON types."""
+        """All inputs of the rows besides weights and tables, as JSON types."""
         cuts = {name: list(values) for name, values in self.measurement.cuts.items()}
         return {"engine": self.engine, "settings": cuts}
 
     @property
     def final(self) -> Pair:
-        """The last snapshot, which nulls compare with."""
+        """The last snapshot, which nulls are compared with."""
         return self.pairs[-1]
 
     @cached_property
     def cost(self) -> int:
-        """Of all its snapshots, in millions of operations."""
+        """Cost of all its snapshots, in millions of operations."""
         return self.cost_of(self.tables_by_step)
 
     def cost_of(self, wanted: dict[int, tuple[str, ...]], *, base_known: bool = False) -> int:
-        """Of the tables wanted of each step, in millions of operations; at least 1."""
+        """Cost of the given tables of each step, in millions of operations; at least 1."""
         k, found = self.measurement.k, 0.0
         for pair in self.pairs:
             if pair.after.ref and (tables := wanted.get(pair.step)):
@@ -130,16 +130,16 @@ class MatrixTask:
 
     @property
     def at_once(self) -> int:
-        """Bytes of a weight that are read at once where support alone is measured."""
+        """Bytes of a weight that are read at once if only support is measured."""
         return self.block or BLOCK
 
     @property
     def memory(self) -> int:
-        """Bytes of a worker that measures all its tables, at most."""
+        """Upper bound in bytes for a worker that measures all its tables."""
         return self.needs or self.memory_of(self.tables)
 
     def memory_of(self, tables: Collection[str]) -> int:
-        """Bytes of a worker that measures these tables, at most; 0 where there are none."""
+        """Upper bound in bytes for a worker that measures these tables; 0 without tables."""
         refs = [source.weight for pair in self.pairs for source in (pair.before, pair.after) if source.ref]
         if not tables or not refs:
             return 0
@@ -153,15 +153,17 @@ class MatrixTask:
 
     @property
     def views(self) -> int:
-        """Two where any snapshot is wider than bf16."""
+        """Two if any snapshot is wider than bf16, else one."""
         return 2 if any(pair.after.ref and pair.after.ref.ref.dtype in estimates.MASTER for pair in self.pairs) else 1
 
     @cached_property
     def starts(self) -> int:
-        """Base factors it may need: one for each view, where W0 and a snapshot are both wider than bf16."""
+        """Base factors it may need: one per view, if W0 and a snapshot are both wider than bf16."""
         return self.views if self.dtype in estimates.MASTER else 1
 
 
 def table_units(table: str) -> tuple[str, ...]:
-    """What an entry holds of a table: all of it, or of nulls each null, of which one depends on the final step."""
+    """The units of a table in an entry: the whole table, or for nulls each null, one of which depends on the final
+    step.
+    """
     return (SHUFFLED, FIXED) if table == "nulls" else (table,)

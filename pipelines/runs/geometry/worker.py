@@ -1,7 +1,7 @@
-"""What a worker does with one matrix: measure what no part holds yet, keep it as it comes, and return all rows.
+"""The work on one matrix: measure what no part holds yet, save it as it comes, and return all rows.
 
-Held at once are W0, one W_t and, for nulls, the final weight. What is no projection and larger than a block is compared
-in blocks of rows, whose counts add.
+Memory holds W0, one W_t and, for nulls, the final weight. A weight that is no projection and larger than a block is
+compared in blocks of rows, whose counts add up.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def measure_matrix(task: MatrixTask) -> Found:
 
 
 class _Work:
-    """The measuring of what a task lacks."""
+    """The measuring of a task's missing tables."""
 
     def __init__(self, task: MatrixTask, parts: Parts) -> None:
         self.task, self.parts = task, parts
@@ -77,13 +77,13 @@ class _Work:
                 self._group_by_base(pairs, tables)
 
     def _group_by_base(self, pairs: list[Pair], tables: tuple[str, ...]) -> None:
-        """Snapshots that share W0 and what they lack."""
+        """Snapshots that share W0 and the missing tables."""
         with self._matrix(pairs[0].before, tables) as matrix:
             for pair in pairs:
                 self.parts.add(self._snapshot(matrix, pair, tables))
 
     def nulls(self) -> None:
-        """The rows of `nulls`: each null of each step that lacks it."""
+        """The rows of `nulls`: each missing null of each step."""
         wanted = {
             pair.step: [unit for unit in table_units("nulls") if self.parts.find_serving(pair, unit) is None]
             for pair in self.task.pairs
@@ -153,7 +153,7 @@ class _Work:
         )
 
     def _by_rows(self, pair: Pair, tables: tuple[str, ...]) -> Entry:
-        """Support alone, a block of rows after the other."""
+        """Support alone, one block of rows after the other."""
         from opd_ops.geometry.suite import Matrix
         from opd_ops.geometry.views import count_nonfinite, dtype_name
 
@@ -200,12 +200,12 @@ def _readable(source: Source, pair: Pair) -> Source:
 
 
 def _nbytes(pair: Pair) -> int:
-    """Bytes of the larger of both weights."""
+    """Bytes of the larger weight."""
     return max(source.ref.nbytes for source in (pair.before, pair.after) if source.ref)
 
 
 def _assemble_rows(task: MatrixTask, parts: Parts) -> "tuple[dict[str, pl.DataFrame], list[str]]":
-    """Rows of all tables in order of steps, whichever parts they lie in, and what is said of non-finite weights."""
+    """Rows of all tables in order of steps, from all parts, and the problems of non-finite weights."""
     from opd_ops.geometry.snapshot import Snapshot, locking_columns
     from opd_ops.geometry.suite import NullRows, compare_nulls
 

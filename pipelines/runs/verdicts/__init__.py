@@ -1,1 +1,1 @@
-"""Runs compared, judged, held against others, and told: from the lake, into it and into the report."""
+"""Compare runs, judge them against references and report: read from the lake, write to the lake and the report."""

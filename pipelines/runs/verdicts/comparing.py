@@ -1,4 +1,4 @@
-"""Compare the runs of a study: verdicts into the lake, the report beside it."""
+"""Compare the runs of a study: write verdicts to the lake, and the report."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from pipelines.studies.study import Study
 
 
 def read_tables(store: Store, study: Study) -> dict[str, pl.LazyFrame]:
-    """The lake's tables with the rows of one study: those of runs, but for `orphans`, and what was predicted."""
+    """The lake's rows of one study: those of its runs except `find_orphans`, and its predictions."""
     rows = {
         name: lake.scan(name, store.uri).filter(pl.col("study") == study.name)
         for name, table in lake.TABLES.items()
@@ -42,7 +42,7 @@ def list_unmeasured(store: Store, study: Study, suite: str) -> list[str]:
 
 
 def started_suites(store: Store, study: Study) -> list[str]:
-    """The suites that a comparison waits for: core, and each other one of which a run is in the store."""
+    """The suites that a comparison waits for: core, and every other suite with a run in the store."""
     return [
         suite
         for suite, arms in study.suites.items()
@@ -52,12 +52,12 @@ def started_suites(store: Store, study: Study) -> list[str]:
 
 
 def list_missing(store: Store, study: Study) -> list[str]:
-    """Runs that a comparison made now would lack, as `recipe seed n`."""
+    """Runs that a comparison would lack now, as `recipe seed n`."""
     return [run for suite in started_suites(store, study) for run in list_unmeasured(store, study, suite)]
 
 
 def decide_claims(store: Store, study: Study) -> pl.DataFrame:
-    """Decide every claim and write `lake/verdicts/study=<s>/`, and beside it the means it rests on, and `scaling`."""
+    """Decide every claim and write `lake/verdicts/study=<s>/`, with the means behind it, and `scaling`."""
     from pipelines.statistics.means import mean_rows
     from pipelines.statistics.scaling import scaling_rows
     from pipelines.statistics.verdicts import decide_all
@@ -72,7 +72,7 @@ def decide_claims(store: Store, study: Study) -> pl.DataFrame:
 
 
 def compare_study(store: Store, study: Study) -> None:
-    """All that is said across the runs of a study: regimes, predictions, means, sizes and verdicts."""
+    """Compute everything across the runs of a study: regimes, predictions, means, sizes and verdicts."""
     from pipelines.runs.verdicts.judging import judge_study
     from pipelines.runs.verdicts.predicting import write_predictions
 
@@ -82,8 +82,7 @@ def compare_study(store: Store, study: Study) -> None:
 
 
 def comparison_inputs(store: Store, study: Study) -> dict[str, Any]:
-    """What a comparison made now would be made from: every run's measurement and transfer, the claims, and who is left
-    out."""
+    """The inputs of a comparison now: every run's measurement and transfer, the claims, and the excluded runs."""
     found, there = {}, set(store.list("runs"))
     for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
         for seed in study.seeds:
@@ -98,7 +97,7 @@ def comparison_inputs(store: Store, study: Study) -> dict[str, Any]:
 
 
 def is_compared(store: Store, study: Study) -> bool:
-    """True when the report was made from the runs as they are now."""
+    """Whether the report was made from the runs as they are now."""
     key = f"reports/{study.name}/inputs.json"
     return records.parse_fields(store, key) == comparison_inputs(store, study)
 
@@ -130,7 +129,7 @@ def publish_report(store: Store, study: Study) -> str:
 
 
 def describe_excluded(store: Store, study: Study) -> list[str]:
-    """Runs that verdicts leave out and why, one line each: `orphans`, copies of another seed, rows that end early."""
+    """Excluded runs with reasons, one line each: orphans, copies of another seed, rows that end early."""
     from pipelines.statistics.exclusions import find_exclusions
 
     return [
@@ -148,7 +147,7 @@ def render_headline(store: Store, study: Study) -> str:
 
 
 def render_suites(store: Store, study: Study) -> dict[str, str]:
-    """The tables of the suites beside core as Markdown, by suite; of those that have a measured arm."""
+    """The tables of suites other than core as Markdown, by suite; suites without a measured arm are left out."""
     from pipelines.statistics import grids
 
     found, story = read_tables(store, study), story_of(study)

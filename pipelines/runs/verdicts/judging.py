@@ -1,4 +1,4 @@
-"""Which regime a measured run sits in, from the lake and into it."""
+"""Judge which regime a measured run is in, from tables of the lake; the result goes to the lake."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ Profiles = Mapping[tuple[str, int, str], Profile]
 
 
 def measured_recipes(store: Store) -> dict[str, list[int]]:
-    """Measured recipes, imported ones among them, with their seeds."""
+    """Measured recipes, with imports, and their seeds."""
     found = lake.scan("update_norm", store.uri).select("recipe", "seed").unique().sort("recipe", "seed").collect()
     return {recipe: part["seed"].to_list() for (recipe,), part in found.partition_by("recipe", as_dict=True).items()}
 
 
 def labels_of(study: str) -> dict[str, str]:
-    """The reference arms of a study by the names they have in its story; none of a study that is not known here."""
+    """The reference arms of a study with their names in its story; empty for an unknown study."""
     known = list_studies()
     return dict(story_of(known[study]).references) if study in known else {}
 
@@ -41,9 +41,9 @@ def load_profiles(store: Store, runs: Sequence[Run], study: str) -> Profiles:
 
 
 def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int | None = None) -> list[Comparison]:
-    """A run in every view it has, at matched norm and at the ends, beside the references of `study`.
+    """Judge a run in every view, at matched norm and at the ends, against the references of `study`.
 
-    step: of the run, the last measured where None. Errors: ValueError for a step that was not measured.
+    step: of the run; None is the last measured step. Errors: ValueError for a step that was not measured.
     """
     made, labels = [], labels_of(study)
     for view in VIEWS if labels else ():
@@ -62,7 +62,7 @@ def judge_regime(found: Profiles, recipe: str, seed: int, study: str, step: int 
 
 
 def store_comparison(store: Store, comparisons: Sequence[Comparison]) -> None:
-    """Write a run's comparisons beside those of its other steps and with other references, where they are not there."""
+    """Add a run's comparisons to those of its other steps and references, if they are new."""
     run, study = comparisons[0].run, comparisons[0].study
     stored = lake.read_partition(store, "regime", recipe=run.recipe, seed=run.seed)
     made = regime_rows(comparisons)
@@ -74,7 +74,7 @@ def store_comparison(store: Store, comparisons: Sequence[Comparison]) -> None:
 
 
 def judge_study(store: Store, study: str) -> list[dict[str, Any]]:
-    """Judge and keep every measured run of a study beside its own references; recipe, seed, regime and each view's."""
+    """Judge every measured run of a study against its own references, and store the result."""
     seen = lake.scan("update_norm", store.uri).filter(pl.col("study") == study)
     runs = seen.select("recipe", "seed").unique().sort("recipe", "seed").collect().rows()
     found, told = load_profiles(store, runs, study), []

@@ -1,4 +1,4 @@
-"""Runs that were made from weights which their parent no longer holds: it was trained again under its name.
+"""Runs made from weights that their parent no longer holds, since it was trained again under its name.
 
 Such a run and its siblings start from different weights, so comparisons leave it out and name it.
 """
@@ -12,7 +12,7 @@ from pipelines.studies.study import Study
 
 @dataclass(frozen=True)
 class Orphan:
-    """A run, and the parent whose weights it was not made from."""
+    """A run, and the parent whose present weights it was not made from."""
 
     recipe: str
     seed: int
@@ -26,7 +26,7 @@ class Orphan:
 
 
 def find_orphans(store: Store, study: Study) -> list[Orphan]:
-    """Runs of a study whose recorded start is not what their parent's snapshot holds; absent parents say nothing."""
+    """Runs of a study whose recorded start differs from their parent's snapshot; absent parents are skipped."""
     there, runs = set(store.list("runs")), []
     for recipe in (recipe for recipe in study.every_arm() if recipe.name in there):
         for seed in study.seeds:
@@ -37,7 +37,7 @@ def find_orphans(store: Store, study: Study) -> list[Orphan]:
 
 
 def _changed_parent(trajectory: Trajectory) -> str | None:
-    """The parent of a run, where it holds other weights than the run was made from."""
+    """The parent of a run, if it now holds other weights."""
     facts = trajectory.run()
     start = facts["identity"].get("start") or {}
     if start.get("kind") not in ("final", "snapshot"):

@@ -1,11 +1,11 @@
-"""The page of an imported trajectory: from its record, its tables, and the reference runs that the store holds.
+"""The page of an imported trajectory: from its record, its tables, and the reference runs in the store.
 
     reports/external.<name>/index.html    the page
-    reports/external.<name>/inputs.json   from: SHA-256 of what it was drawn from, by name; page: its own SHA-256
+    reports/external.<name>/inputs.json   from: SHA-256 of its inputs, by name; page: its own SHA-256
 
-A page is drawn where it is absent, is not the one that its inputs name, or one of these inputs is another: the record,
-a table of the import or of a reference run, the commit, a source file or a package that draws. What draws (SciPy,
-altair, vl-convert) is imported only then.
+A page is drawn if it is absent, does not match inputs.json, or one of its inputs has changed: the record, a table of
+the import or of a reference run, the commit, a source file or a drawing package. Drawing packages (SciPy, altair,
+vl-convert) are imported only then.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def inputs_key(recipe: str) -> str:
 
 
 def reference_studies(store: Store) -> list[str]:
-    """Studies of which the reference arms are measured over enough seeds to judge others by."""
+    """Studies whose reference arms are measured over enough seeds to judge other runs."""
     from pipelines.runs.verdicts import judging
 
     known = judging.measured_recipes(store)
@@ -50,10 +50,10 @@ def reference_studies(store: Store) -> list[str]:
 
 
 def publish_import(store: Store, recipe: str) -> str:
-    """Draw and write the page of the import `recipe` (external.NAME) where it is not of its inputs; returns its key.
+    """Draw and write the page of the import `recipe` (external.NAME) if its inputs have changed; returns its key.
 
-    The same record, tables and references give the same bytes. Errors: ValueError where nothing was imported so;
-    Unwritable or PermissionError where the page is another, and the store takes no writes.
+    The same record, tables and references give the same bytes. Errors: ValueError for an unknown import; Unwritable or
+    PermissionError if the page must be drawn and the store is read-only.
     """
     record = records.read(store, recipe)
     if record is None:
@@ -78,7 +78,7 @@ def publish_import(store: Store, recipe: str) -> str:
 
 
 def page_inputs(store: Store, recipe: str, record: records.Record) -> dict[str, str]:
-    """SHA-256, or the version, of everything that decides the bytes of an import's page, by name."""
+    """SHA-256, or the version, of every input of an import's page, by name."""
     found = {f"package {name}": version(name) for name in PACKAGES}
     found |= {"commit": commit(), "sources": hash_sources()}
     found |= {"record": _sha256(json.dumps(record, sort_keys=True).encode())}
@@ -87,7 +87,7 @@ def page_inputs(store: Store, recipe: str, record: records.Record) -> dict[str, 
 
 
 def hash_sources() -> str:
-    """SHA-256 over the source files of this installation that a page may be drawn with."""
+    """SHA-256 over the source files that can affect a page."""
     root, total = Path(__file__).resolve().parents[3], hashlib.sha256()
     files = (path for package in ("opd_ops", "pipelines") for path in (root / package).rglob("*.*"))
     for path in sorted(path for path in files if path.suffix in (".py", ".css", ".js")):
@@ -96,7 +96,7 @@ def hash_sources() -> str:
 
 
 def reference_runs() -> list[str]:
-    """The recipes that a page may show an import beside, measured or not."""
+    """The recipes that a page may compare an import with, measured or not."""
     from pipelines.runs.verdicts import judging
 
     return [f"{study}.{arm}" for study in list_studies() for arm in judging.labels_of(study)]
@@ -111,7 +111,7 @@ def _is_drawn(key: str, recipes: Collection[str]) -> bool:
 
 
 def _draw_page(store: Store, recipe: str, record: records.Record) -> bytes:
-    """The page."""
+    """Draw the page."""
     import polars as pl
 
     from pipelines.report.imported import render_import
@@ -136,7 +136,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _facts(record: records.Record) -> Mapping[str, str]:
-    """What the trajectory is, and who says so."""
+    """Provenance of the trajectory."""
     measured = record.get("provenance", {})
     snapshots = record["snapshots"].items()
     made = {table: (kept["engine"], kept["settings"]) for table, kept in sorted(record["tables"].items())}

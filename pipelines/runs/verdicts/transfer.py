@@ -29,7 +29,7 @@ VERSION = 1  # of how a family is evaluated
 
 @dataclass(frozen=True, kw_only=True)
 class TransferTask:
-    """One run to evaluate, as it travels to a worker."""
+    """One run to evaluate, as sent to a worker."""
 
     store: Store
     recipe: Recipe
@@ -38,7 +38,7 @@ class TransferTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A run's model with bf16 weights, in the run's arithmetic. folder: of its tokenizer, where it has one."""
+    """A run's model with bf16 weights, in the run's arithmetic. folder: of its tokenizer, if it has one."""
 
     model: Any
     step: int
@@ -52,9 +52,9 @@ def evaluate_transfers(
     serial: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Evaluate complete runs, one Ray task a run, or one after the other; each is kept when it is through.
+    """Evaluate complete runs, one Ray task per run, or serially; each result is saved when it is complete.
 
-    done: hears how many are. Errors: as of `evaluate_transfer`.
+    done: called with the number of finished runs. Errors: as for `evaluate_transfer`.
     """
     work = [TransferTask(store=store, recipe=recipe, seed=seed) for recipe, seed in runs]
     responses = EVALUATION.problems * EVALUATION.samples
@@ -69,9 +69,9 @@ def evaluate_transfers(
 
 
 def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
-    """Rows of `transfer` of a complete run, which are written, or read where they are of these weights and families.
+    """Rows of `transfer` of a complete run: computed and written, or read if they are of these weights and families.
 
-    Errors: ValueError for a run that is not complete, a study without families, and problems that do not fit the model.
+    Errors: ValueError for an incomplete run, a study without families, and problems that do not fit the model.
     """
     trajectory = Trajectory(store, recipe.name, seed)
     made_from = expected_inputs(store, recipe, seed)
@@ -93,7 +93,7 @@ def evaluate_transfer(store: Store, recipe: Recipe, seed: int) -> list[dict[str,
 
 
 def is_transferred(store: Store, recipe: Recipe, seed: int) -> bool:
-    """True when the run's rows are there, of its weights, its study's families and this version."""
+    """Whether the run's rows exist for its weights, its study's families and this version."""
     trajectory = Trajectory(store, recipe.name, seed)
     key = f"{trajectory.prefix}/transfer.json"
     if trajectory.end() is None or not store.exists(key):
@@ -104,7 +104,7 @@ def is_transferred(store: Store, recipe: Recipe, seed: int) -> bool:
 
 
 def expected_inputs(store: Store, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What rows made now would be made from. Errors: ValueError without families, or for a run that is not complete."""
+    """The inputs that rows would record now. Errors: ValueError without families, or for an incomplete run."""
     asked, trajectory = study_families(recipe.study), Trajectory(store, recipe.name, seed)
     end = trajectory.end()
     if end is None:
