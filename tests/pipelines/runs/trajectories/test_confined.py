@@ -205,7 +205,7 @@ def test_a_started_run_keeps_the_norm_it_read(arm, seeded):
     store.write(key, json.dumps(checksum.add_checksum(facts)).encode())
     assert TrainingRun(store, matched(arm), 0, {}).reach.norm == facts["inputs"]["until"]["norm"]
     facts["inputs"]["until"]["end"] = "0123"
-    store.write(key, json.dumps(facts).encode())
+    store.write(key, json.dumps(checksum.add_checksum(facts)).encode())
     with pytest.raises(ValueError, match=r"was made from other models \(until\.end: "):
         TrainingRun(store, matched(arm), 0, {})
 
