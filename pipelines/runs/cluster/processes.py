@@ -100,11 +100,10 @@ class Worker:
             call.future.set_exception(error)
 
     def describe_death(self) -> ProcessDied:
-        """Why the process died."""
-        self.process.join(GRACE)
-        code = self.process.exitcode
-        self.end()
-        return ProcessDied(code)
+        """Why the process died. The executor's thread collects its exit code; a second wait beside it may see none."""
+        self.executor.shutdown(wait=True, cancel_futures=True)
+        self.ended = True
+        return ProcessDied(self.process.exitcode)
 
     def interrupt(self) -> None:
         """Interrupt its task; a process that still imports is killed."""

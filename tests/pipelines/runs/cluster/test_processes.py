@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import psutil
 import pytest
@@ -112,6 +113,25 @@ def test_a_task_whose_process_dies_is_done_again(how, tmp_path, caplog):
     else:
         why = "matrix 1: its worker is gone (ended with exit code 3); it is done again, time"
     assert said == [f"{why} {time} of {RETRIES}" for time in (1, 2)]
+
+
+def test_the_exit_code_is_read_after_the_executor_has_collected_it(monkeypatch):
+    """Two threads that wait for one process: the second gets ECHILD, which Python reports as no exit code."""
+    waitpid = os.waitpid
+
+    def slow_waitpid(pid, options):
+        result = waitpid(pid, options)
+        time.sleep(0.1 if result[0] else 0)
+        return result
+
+    monkeypatch.setattr(os, "waitpid", slow_waitpid)
+    for _ in range(4):
+        worker = processes.Worker(())
+        call = processes.Call(os._exit, 3, memory=0)
+        worker.submit(call)
+        with pytest.raises(BrokenProcessPool):
+            call.future.result()
+        assert str(worker.describe_death()) == "ended with exit code 3"
 
 
 def test_a_task_whose_process_dies_every_time_ends_in_one_line(tmp_path):
