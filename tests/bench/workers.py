@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -18,12 +18,16 @@ rest = 0  # bytes that this process held before it measured
 
 
 @contextmanager
-def open_workers(count: int) -> Iterator[Pool]:
-    """A pool of `count` fresh processes, all of them ready, ended with the block."""
+def open_workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `count` fresh processes, all of them ready, ended with the block.
+
+    Errors: BrokenProcessPool if a process dies (multiprocessing's own pool would wait for its result for ever).
+    """
     context = get_context("spawn")
-    ready = context.Barrier(count + 1)
-    with context.Pool(count, _start, (ready,)) as pool:
-        ready.wait()
+    with ProcessPoolExecutor(count, context, _start, (context.Barrier(count),)) as pool:
+        # A process is started for each call while none is idle, and none is before all have passed the barrier.
+        for ready in [pool.submit(growth) for _ in range(count)]:
+            ready.result()
         yield pool
 
 
@@ -54,7 +58,8 @@ def race(count: int, names: Sequence[str], folders: tuple[Path, Path], k: int, p
     """Wall seconds in which `count` workers measure the matrices of a queue; starting them is not in the time."""
     with open_workers(count) as pool:
         begun = time.monotonic()
-        pool.starmap(measure, [(folders, name, k, parts) for name in names], chunksize=1)
+        for done in [pool.submit(measure, folders, name, k, parts) for name in names]:
+            done.result()
         return time.monotonic() - begun
 
 

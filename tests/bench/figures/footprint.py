@@ -26,8 +26,9 @@ def measure_footprint(sizes: Sizes) -> list[Row]:
         for case, parts in (("rotation", engine.ROTATION), ("with exact NSS", engine.DRIFT)):
             say(f"a layer, {case}")
             with open_workers(1) as pool:
-                pool.starmap(measure, [((base, step), shape.name, sizes.k, parts) for shape in layer])
-                grown = pool.apply(growth)
+                for done in [pool.submit(measure, (base, step), shape.name, sizes.k, parts) for shape in layer]:
+                    done.result()
+                grown = pool.submit(growth).result()
             note = f"{grown / 1e6:.0f} MB over units of {unit / 1e6:.0f} MB" if grown else "this system does not tell"
             value = grown / unit if grown else None
             rows.append(row(4, f"one layer, {case}", "peak memory", value, "matrices", most=MOST, note=note))
