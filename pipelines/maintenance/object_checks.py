@@ -44,11 +44,13 @@ def check_object(store: Store, item: Item, heard: Heard = lambda count: None) ->
 def _state(store: Store, item: Item) -> str:
     """The problem of a file of moments or of a resume state."""
     if item.name == "facts.json":
-        checksum.remove_checksum(store.read(item.key), item.key)
+        checksum.remove_checksum(store.read(item.key), item.key, marker="state")
         return ""
     read_header(store, item.key)
     facts = f"{posixpath.dirname(item.key)}/facts.json"
-    expected = checksum.remove_checksum(store.read(facts), facts).get("state") if store.exists(facts) else None
+    if not store.exists(facts):
+        return ""
+    expected = checksum.remove_checksum(store.read(facts), facts, marker="state").get("state")
     return "" if expected in (None, sha256(store, item.key)[1]) else f"has another SHA-256 than {facts} says"
 
 

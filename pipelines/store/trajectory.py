@@ -310,7 +310,8 @@ class Trajectory:
 
     def _state(self, folder: str, remedy: str) -> tuple[JsonObject, dict[str, "Tensor"]]:
         """Facts and tensors of a state. Errors: FileNotFoundError; ValueError with the remedy if it is damaged."""
-        facts = checksum.remove_checksum(self.store.read(f"{folder}/facts.json"), f"{folder}/facts.json", remedy)
+        name = f"{folder}/facts.json"
+        facts = checksum.remove_checksum(self.store.read(name), name, remedy, marker="state")
         key, expected, total = f"{folder}/state.safetensors", facts.pop("state", None), hashlib.sha256()
         for begin in range(0, self.store.size(key) if expected is not None else 0, PIECE):
             total.update(self.store.read(key, begin, begin + PIECE))

@@ -365,6 +365,14 @@ def test_the_newest_resume_state_is_kept_and_the_others_pruned(trajectory):
     assert trajectory.steps() == []
 
 
+def test_a_state_whose_checksum_has_another_name_is_damaged(run):
+    run.save_resume(2, weights(2), {"parent": 1})
+    key = f"{run.prefix}/resume/step-00000002/facts.json"
+    run.store.write(key, run.store.read(key).replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(ValueError, match=r"facts\.json is not what was written there; delete its folder"):
+        run.load_resume()
+
+
 @pytest.mark.parametrize("name", ["facts.json", "state.safetensors"])
 def test_a_state_that_is_not_what_was_saved_is_one_line_and_nothing_goes_on_from_it(name, run):
     run.save_resume(2, weights(2), {"parent": 1})
