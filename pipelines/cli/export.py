@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
         "is repaired, and another run of that name is refused."
     )
     top.epilog = (
-        "Examples: opd export tiny.opd/0 last ./model    opd export tiny.opd/0 50 ./served --dtype bf16    "
+        "Examples: opd export tiny.opd/0 last ./model; opd export tiny.opd/0 50 ./served --dtype bf16; "
         "opd export tiny.opd/0 --to s3://bucket/store"
     )
     top.add_argument("run", metavar="RUN", help=RUN)

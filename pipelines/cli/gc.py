@@ -12,10 +12,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 def register(commands: Commands) -> None:
     top = commands.add_parser("gc", help="delete what stopped writers left, and resume state that is not needed")
     top.description = (
-        "Delete what killed writes left, weights that were never committed, and resume state that nobody will ask "
-        "for, once they are old enough by the store's clock, and nothing was written to their run while it was watched "
-        "for five seconds, since that clock may have jumped. Never deleted: committed snapshots, moments, rollouts, "
-        "measurements, tables, caches, and what is foreign."
+        "Delete what killed writes left, weights that were never committed, teacher scores that version 0.1.0 kept, "
+        "and resume state that nobody will ask for, once they are old enough by the store's clock, and nothing was "
+        "written to their run while it was watched for five seconds, since that clock may have jumped. Never deleted: "
+        "committed snapshots, moments, rollouts, measurements, tables, base factors, and what is foreign."
     )
     top.epilog = (
         "Resume state by policy: `finished` is that of complete runs and what a later state superseded; `all` is also "

@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
         "removed/RECIPE/seed-N/K in the same store, where nothing reads it. A process that is training the run ends at "
         "its next write. Without RUN: what was moved aside."
     )
-    top.epilog = "Example: opd rm tiny.opd/0    opd rm tiny.opd/0 --undo    opd rm tiny.opd/0 --delete"
+    top.epilog = "Example: opd rm tiny.opd/0; opd rm tiny.opd/0 --undo; opd rm tiny.opd/0 --delete"
     top.add_argument("run", nargs="?", metavar="RUN", help="RECIPE/SEED, or RECIPE for all its seeds")
     which = top.add_mutually_exclusive_group()
     help_of = "the one that was moved aside last, or the K-th"

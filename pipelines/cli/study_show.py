@@ -9,6 +9,7 @@ from typing import Any
 from opd_ops.recipe import Recipe
 from pipelines.cli.layout import fit_table, wrap_text
 from pipelines.cli.names import resolve_study
+from pipelines.cli.options import STUDY
 from pipelines.store.names import escape_text
 from pipelines.store.objects import Store, default_uri
 from pipelines.studies.catalog import study_arg
@@ -27,7 +28,7 @@ def add_parser(parts: Any) -> None:
         description="A study's recipes by suite, one line an arm, with how many of its seeds are in the store. Of a "
         "study for GPUs also what each run takes: memory by actor, time by phase, bytes kept, from shapes alone.",
     )
-    top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    top.add_argument("name", metavar="NAME", help=STUDY)
     top.add_argument("--suite", action="append", default=[], metavar="S", help="only this suite; repeatable")
     top.add_argument("--all", action="store_true", help="every run of every suite on a line of its own")
     top.add_argument("--gpu", choices=("h100", "h200"), default="h200", help="the class to plan for (default: h200)")

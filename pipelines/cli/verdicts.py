@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.layout import wrap_text
 from pipelines.cli.names import describe_unknown, resolve_study
-from pipelines.cli.options import store_of
+from pipelines.cli.options import STUDY, store_of
 from pipelines.store.objects import Store
 from pipelines.studies.catalog import study_arg
 from pipelines.studies.study import Study
@@ -30,7 +30,7 @@ def add_parser(parts: Any) -> None:
         description="Every statement that was decided about a study, those that fail first: the difference over seeds "
         "with its 95 % interval, the same of its control, and what others report.",
     )
-    top.add_argument("name", metavar="NAME", help="a study of `opd study list`")
+    top.add_argument("name", metavar="NAME", help=STUDY)
     top.add_argument("--suite", action="append", default=[], metavar="S", help="only of this suite; repeatable")
     top.add_argument("--status", metavar="S,S", help=f"only these of {', '.join(STATUSES)}")
     top.add_argument("--csv", action="store_true", help="the rows of the table verdicts, with all columns, as CSV")

@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
         "stopped, of another layout or foreign, with what to do about it. Nothing is changed. Exit code 5 where "
         "anything is found; a run that is being trained may show what it is just writing."
     )
-    top.epilog = "Example: opd verify s3://bucket/store --sample 0.1    opd verify --run tiny.opd/0 --deep"
+    top.epilog = "Example: opd verify s3://bucket/store --sample 0.1; opd verify --run tiny.opd/0 --deep"
     top.add_argument("uri", nargs="?", metavar="URI", help="the store (default: OPD_STORE, or .opd/store here)")
     top.add_argument("--run", action="append", default=[], metavar="RECIPE/SEED", help="only this run; may be repeated")
     top.add_argument(

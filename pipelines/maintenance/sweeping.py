@@ -9,7 +9,7 @@
                   all       also the newest state of a run without writes for the age; that run then starts over
                   keep      none
 
-Never deleted: files of a committed snapshot, moments, rollouts, parts, records, tables, models, caches, reports,
+Never deleted: files of a committed snapshot, moments, rollouts, parts, records, tables, models, base factors, reports,
 foreign objects, and objects of a run whose move aside (`opd rm`) was interrupted.
 
 The age is measured by the store's clock (`read_store_clock`), so a client with a wrong clock deletes nothing too early.

@@ -1,5 +1,6 @@
 """What every command says of itself, and what it refuses."""
 
+import re
 import shutil
 
 import pytest
@@ -198,3 +199,22 @@ def test_colons_in_the_addresses_of_other_commands(opd, here, prefix, unpublishe
     assert opd(*watching)[0] == 0
     assert watchlist.read(Store(default_uri()), "x").prefix == f"file://{here}/exp::a"
     assert sorted(path.name for path in here.iterdir()) == [".opd", "exp::a", "exp::c"]
+
+
+@pytest.mark.parametrize("command", ["verify", "rm", "export", "regime", "report", "gc"])
+def test_examples_of_a_help_text_stand_apart(command, opd):
+    """argparse joins blanks, so that two commands would read as one."""
+    said = " ".join(opd(command, "--help")[1].split())
+    examples = re.split(r"Examples?: ", said)[1].split("; ")
+    assert all(example.count("opd ") == 1 for example in examples)
+
+
+def test_help_of_gc_names_all_that_it_deletes(opd):
+    said = " ".join(opd("gc", "--help")[1].split())
+    deleted, _, never = said.partition("Never deleted:")
+    assert "teacher scores" in deleted and "caches" not in never
+
+
+@pytest.mark.parametrize("command", ["show", "verdicts", "run"])
+def test_a_study_may_be_a_file_wherever_help_asks_for_one(command, opd):
+    assert "./mine.py" in opd("study", command, "--help")[1]
