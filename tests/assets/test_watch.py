@@ -158,4 +158,5 @@ def test_a_run_without_references_is_measured_and_passes(store, elsewhere, monit
 
 def test_what_is_not_watched_fails_in_one_line(monitored):
     _, result = monitored()
-    assert reason(result) == "nothing is watched as mine; watch it with `opd watch mine --trajectory`"
+    remedy = "`opd watch mine --trajectory PREFIX --against RECIPE`"
+    assert reason(result) == f"nothing is watched as mine; watch it with {remedy}"

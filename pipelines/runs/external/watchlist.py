@@ -53,7 +53,8 @@ def read(store: Store, name: str) -> Watch:
         facts = json.loads(store.read(key))
         return Watch(name=name, prefix=facts["prefix"], base=facts["base"], against=tuple(facts["against"]))
     except FileNotFoundError:
-        raise ValueError(f"nothing is watched as {name}; watch it with `opd watch {name} --trajectory`") from None
+        remedy = f"`opd watch {name} --trajectory PREFIX --against RECIPE`"
+        raise ValueError(f"nothing is watched as {name}; watch it with {remedy}") from None
     except (ValueError, LookupError, TypeError):
         raise ValueError(f"{key} does not say what is watched; watch {name} again with `opd watch`") from None
 

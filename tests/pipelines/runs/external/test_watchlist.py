@@ -45,7 +45,7 @@ def test_a_file_that_says_something_else_is_named(store):
     store.write("watched/mine.json", b"[]")
     with pytest.raises(ValueError, match=r"^watched/mine.json does not say what is watched; watch mine again"):
         watchlist.read(store, "mine")
-    with pytest.raises(ValueError, match=r"^nothing is watched as other; watch it with"):
+    with pytest.raises(ValueError, match=r"^nothing is watched as other; watch it with .*PREFIX --against RECIPE`$"):
         watchlist.remove_watch(store, "other")
 
 
