@@ -1,6 +1,7 @@
 """Every kind of bad input is answered with its one line, and nothing is lost or changed."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,11 @@ def test_the_table_names_every_kind_once_and_has_a_line_for_each():
     assert set(LINES) == set(names)
     groups = {"command line", "recipe", "study", "store", "checkpoint", "manifest", "snapshot", "run record", "table"}
     assert groups | {"resume state", "partition", "monitor", "export", "gc", "environment"} <= {r.group for r in ROWS}
+
+
+def test_the_page_of_promises_counts_them():
+    page = (Path(__file__).parents[2] / "pipelines/store/README.md").read_text()
+    assert re.findall(r"`python -m tests.refusals`: (\d+) kinds", page) == [str(len(ROWS))]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
