@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import struct
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,8 @@ class Place:
             os.environ.pop(name, None)
         os.environ.update(self.environment)
         os.chdir(self.root)
+        if (s3fs := sys.modules.get("s3fs")) is not None:  # whose clients keep the credentials of their first use
+            s3fs.S3FileSystem.clear_instance_cache()
         try:
             yield
         finally:
