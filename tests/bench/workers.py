@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -25,7 +26,7 @@ def open_workers(count: int) -> Iterator[ProcessPoolExecutor]:
     """
     context = get_context("spawn")
     with ProcessPoolExecutor(count, context, _start, (context.Barrier(count),)) as pool:
-        # A process is started for each call while none is idle, and none is before all have passed the barrier.
+        # Each call starts a process, since no process is idle before all of them have passed the barrier.
         for ready in [pool.submit(growth) for _ in range(count)]:
             ready.result()
         yield pool
@@ -43,7 +44,7 @@ def _start(ready: Barrier) -> None:
     ready.wait()
 
 
-def measure(folders: tuple[Path, Path], name: str, k: int, parts: Sequence[str]) -> None:
+def measure(folders: tuple[Path, Path], name: str, *, k: int, parts: Sequence[str]) -> None:
     """Read W0 and W_t of one tensor by byte range, and measure it with its base, as a task of the scheduler would."""
     base, snapshot = (refs(folder)[name] for folder in folders)
     engine.diagnose(engine.prepare(base.read(), k, tuple(parts)), snapshot.read())
@@ -58,8 +59,7 @@ def race(count: int, names: Sequence[str], folders: tuple[Path, Path], k: int, p
     """Wall seconds in which `count` workers measure the matrices of a queue; starting them is not in the time."""
     with open_workers(count) as pool:
         begun = time.monotonic()
-        for done in [pool.submit(measure, folders, name, k, parts) for name in names]:
-            done.result()
+        list(pool.map(partial(measure, folders, k=k, parts=parts), names))
         return time.monotonic() - begun
 
 

@@ -2,6 +2,8 @@
 
 A target plants objects in a store, names those to be damaged and how, and reads. Where something pins what was written
 (a seal, a digest, a checksum), what is read must be that, or nothing, or a refusal; elsewhere it may be other numbers.
+
+The file is longer than 350 lines because it is a table of readers with what they read.
 """
 
 import hashlib

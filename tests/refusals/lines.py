@@ -1,6 +1,8 @@
 """The line that each kind of bad input is answered with.
 
 STORE and HERE stand for the store's address and the working folder, * for what differs from one machine to the next.
+
+The file is longer than 350 lines because it is a table with a line for each kind.
 """
 
 LINES = {

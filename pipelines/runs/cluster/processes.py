@@ -101,8 +101,7 @@ class Worker:
 
     def describe_death(self) -> ProcessDied:
         """Why the process died. The executor's thread collects its exit code; a second wait beside it may see none."""
-        self.executor.shutdown(wait=True, cancel_futures=True)
-        self.ended = True
+        self.end()
         return ProcessDied(self.process.exitcode)
 
     def interrupt(self) -> None:

@@ -5,6 +5,7 @@ files are read and not mapped.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tests.bench import engine
@@ -26,8 +27,7 @@ def measure_footprint(sizes: Sizes) -> list[Row]:
         for case, parts in (("rotation", engine.ROTATION), ("with exact NSS", engine.DRIFT)):
             say(f"a layer, {case}")
             with open_workers(1) as pool:
-                for done in [pool.submit(measure, (base, step), shape.name, sizes.k, parts) for shape in layer]:
-                    done.result()
+                list(pool.map(partial(measure, (base, step), k=sizes.k, parts=parts), [shape.name for shape in layer]))
                 grown = pool.submit(growth).result()
             note = f"{grown / 1e6:.0f} MB over units of {unit / 1e6:.0f} MB" if grown else "this system does not tell"
             value = grown / unit if grown else None

@@ -1,4 +1,7 @@
-"""`opd measure`: from checkpoints to tables."""
+"""`opd measure`: from checkpoints to tables.
+
+The file is longer than 350 lines because all options of one command are tried on the same folders.
+"""
 
 import json
 import shutil

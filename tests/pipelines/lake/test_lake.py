@@ -1,3 +1,8 @@
+"""Tables written, read, replaced and damaged: the same rows come back, or one line says why not.
+
+The file is longer than 350 lines because writing and reading are tried on the same tables and stores.
+"""
+
 import io
 import os
 import random

@@ -1,5 +1,8 @@
 """What S3 and the network do between client and server: nothing truncated is ever visible, retries are bounded, and the
-error is one line that names the object."""
+error is one line that names the object.
+
+The file is longer than 350 lines because every fault passes through the same proxy.
+"""
 
 import contextlib
 import socket

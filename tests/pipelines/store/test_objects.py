@@ -1,4 +1,7 @@
-"""The same behaviour on every backend; then what only files can get wrong: crashes and paths."""
+"""The same behaviour on every backend; then what only files can get wrong: crashes and paths.
+
+The file is longer than 350 lines because each operation is tried on three backends with the same fixtures.
+"""
 
 import multiprocessing
 import os

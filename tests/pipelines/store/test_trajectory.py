@@ -1,3 +1,8 @@
+"""A run in the store: snapshots are committed whole, resumed from, completed once, and damage is named.
+
+The file is longer than 350 lines because commit, resume and completion are tried on the same planted run.
+"""
+
 import hashlib
 import json
 import threading
